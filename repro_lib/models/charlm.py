@@ -1,0 +1,26 @@
+"""CharLM: a small pre-norm transformer, the study's reference model (430 K parameters)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from repro_lib.config import Config
+from repro_lib.models.layers import Embedding, TransformerBlock
+
+
+class CharLM(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V). Learnt positions; separate input and output matrices."""
+
+    def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
+        super().__init__()
+        self.embedding = Embedding(vocab_size, config.n_embd, config.block_size, config.dropout)
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(config.n_embd, config.n_head, activation, config.dropout) for _ in range(config.n_layer))
+        )
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.head = nn.Linear(config.n_embd, vocab_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)  # (B, T) -> (B, T, C)
+        x = self.blocks(x)
+        return self.head(self.norm(x))  # (B, T, C) -> (B, T, V)

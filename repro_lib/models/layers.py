@@ -1,0 +1,187 @@
+"""The parts the six models are made of.
+
+Shapes: B batch, T time, C width, V vocabulary, H heads. Every layer takes and returns (B, T, C) unless it says
+otherwise. The activation is given by its name and nothing else about a layer depends on it, save that a gated
+activation needs a wider first matrix and gets a narrower hidden layer in exchange.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repro_lib.activations import get_activation
+
+
+class Dropout(nn.Module):
+    """Dropout that draws its mask from the trial's own random stream instead of the global generator."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.share == 0.0:
+            return x
+        if self.generator is None:
+            raise RuntimeError("this dropout layer has no random stream; build the model with build_model, or call use_dropout_stream")
+        keep = 1.0 - self.share
+        mask = torch.empty_like(x).bernoulli_(keep, generator=self.generator)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"share={self.share:g}"
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear: (..., width_in) -> (..., width_out). The one place an activation is plugged in.
+
+    ``hidden`` is the hidden width of an ungated activation; a gated one gets ``gated_width`` so that the number of
+    parameters stays the same.
+    """
+
+    def __init__(self, width_in: int, hidden: int, width_out: int, activation: str, bias: bool = True) -> None:
+        super().__init__()
+        self.activation = get_activation(activation)
+        if self.activation.gated:
+            hidden = gated_width(width_in, hidden, width_out)
+        self.expand = nn.Linear(width_in, 2 * hidden if self.activation.gated else hidden, bias=bias)
+        self.project = nn.Linear(hidden, width_out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.activation(self.expand(x)))
+
+
+def gated_width(width_in: int, hidden: int, width_out: int) -> int:
+    """Hidden width, a multiple of 4, at which a gated layer has the parameters of an ungated one of width ``hidden``."""
+    exact = hidden * (width_in + width_out) / (2 * width_in + width_out)
+    return max(4, 4 * round(exact / 4))
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and what is before it."""
+
+    def __init__(self, width: int, heads: int, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.project = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        # (B, T, 3C) -> (B, T, 3, H, C/H) -> three of (B, H, T, C/H)
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        # (B, H, T, C/H) -> (B, T, C)
+        return self.project(y.transpose(1, 2).reshape(B, T, C))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward, each beside a residual path."""
+
+    def __init__(self, width: int, heads: int, activation: str, dropout: float, bias: bool = True) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, bias=bias)
+        self.attention = CausalSelfAttention(width, heads, bias)
+        self.feed_forward_norm = nn.LayerNorm(width, bias=bias)
+        self.feed_forward = FeedForward(width, 4 * width, width, activation, bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class CausalConvBlock(nn.Module):
+    """Pre-norm dilated causal convolution of two taps, activation, 1x1 convolution, beside a residual path.
+
+    A position sees itself and the one ``dilation`` before it. Two taps side by side make the convolution one matrix
+    product, (B, T, 2C) -> (B, T, hidden), which is faster on a CPU than nn.Conv1d and keeps the layout (B, T, C).
+    """
+
+    def __init__(self, width: int, hidden: int, dilation: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(2 * width, hidden, width, activation)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        # Zeros stand before the first character; both cuts keep the length T, also where T <= dilation.
+        earlier = F.pad(y, (0, 0, self.dilation, 0))[:, : y.shape[1]]
+        return x + self.dropout(self.feed_forward(torch.cat([earlier, y], dim=-1)))
+
+
+class Embedding(nn.Module):
+    """Token ids (B, T) -> (B, T, C); with ``block_size`` a learnt position is added."""
+
+    def __init__(self, vocab_size: int, width: int, block_size: int | None, dropout: float) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(block_size, width) if block_size else None
+        self.dropout = Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens)
+        if self.positions is not None:
+            T, longest = tokens.shape[1], self.positions.num_embeddings
+            if longest < T:
+                raise ValueError(f"the input has {T} characters, but this model's context is {longest} (block_size)")
+            x = x + self.positions.weight[:T]
+        return self.dropout(x)
+
+
+def use_dropout_stream(model: nn.Module, generator: torch.Generator) -> None:
+    """Let every dropout layer of ``model`` draw from ``generator``."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights from ``generator``, in the order of the modules.
+
+    Matrices: normal with standard deviation 1/sqrt(inputs), so that a layer keeps the size of its input whatever the
+    width. Matrices that end a residual branch (named ``project``): smaller by 1/sqrt(branches), so that the sum
+    over depth stays of order one (Radford et al. 2019). Embeddings: standard deviation 0.02. The output
+    matrix (named ``head``): 0.02, so that training starts from nearly uniform predictions. Biases 0, norms 1.
+    """
+    branches = sum(isinstance(module, (CausalSelfAttention, FeedForward)) for module in model.modules())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            scale = 1 / math.sqrt(module.in_features)
+            if name.endswith("project"):
+                scale /= math.sqrt(max(branches, 1))
+            nn.init.normal_(module.weight, std=0.02 if name == "head" else scale, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM):
+            _initialise_lstm(module, generator)
+
+
+def _initialise_lstm(lstm: nn.LSTM, generator: torch.Generator) -> None:
+    """Input matrices 1/sqrt(inputs), recurrent ones orthogonal per gate, forget gates open (Jozefowicz et al. 2015)."""
+    width = lstm.hidden_size
+    for name, parameter in lstm.named_parameters():
+        if name.startswith("weight_ih"):
+            nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]), generator=generator)
+        elif name.startswith("weight_hh"):
+            for gate in parameter.split(width):
+                nn.init.orthogonal_(gate, generator=generator)
+        else:
+            nn.init.zeros_(parameter)
+            # Gates are stored as input, forget, cell, output; the two biases are added, so one of them gets the 1.
+            if name.startswith("bias_ih"):
+                parameter[width : 2 * width] = 1.0

@@ -1,0 +1,48 @@
+"""TinyLSTM: the grid's negative control, and TinyLSTMReadout, which does have an activation (176 K parameters each)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from repro_lib.activations import canonical_activation
+from repro_lib.config import Config
+from repro_lib.models.layers import Dropout, Embedding, FeedForward
+
+# Hidden width of the readout per width: 184 at width 128, which makes the whole model 176 K parameters.
+READOUT_PER_WIDTH = 23 / 16
+
+
+class TinyLSTM(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V). The gates of an LSTM are sigmoid and tanh by definition.
+
+    The activation is checked and then not used: five bit-identical rows in the grid prove that nothing
+    but the activation differs between the cells of a model.
+    """
+
+    def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
+        super().__init__()
+        canonical_activation(activation)
+        self.embedding = Embedding(vocab_size, config.n_embd, None, config.dropout)
+        self.lstm = nn.LSTM(config.n_embd, config.n_embd, config.n_layer, batch_first=True)
+        self.dropout = Dropout(config.dropout)
+        self.head = nn.Linear(config.n_embd, vocab_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, _ = self.lstm(self.embedding(tokens))  # (B, T) -> (B, T, C)
+        return self.head(self.dropout(x))  # (B, T, C) -> (B, T, V)
+
+
+class TinyLSTMReadout(nn.Module):
+    """The same with a feed-forward readout that holds the activation: does an LSTM care?"""
+
+    def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
+        super().__init__()
+        hidden = round(READOUT_PER_WIDTH * config.n_embd)
+        self.embedding = Embedding(vocab_size, config.n_embd, None, config.dropout)
+        self.lstm = nn.LSTM(config.n_embd, config.n_embd, config.n_layer, batch_first=True)
+        self.dropout = Dropout(config.dropout)
+        self.readout = FeedForward(config.n_embd, hidden, vocab_size, activation)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, _ = self.lstm(self.embedding(tokens))  # (B, T) -> (B, T, C)
+        return self.readout(self.dropout(x))  # (B, T, C) -> (B, T, V)

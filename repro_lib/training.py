@@ -1,0 +1,193 @@
+"""Training of one trial: AdamW, linear warm-up, linear decay to zero, gradient clipping.
+
+The recipe is the same for every activation of a model; that is the comparison. Deterministic on the CPU: the same
+configuration and trial give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repro_lib.config import Config
+from repro_lib.data import Dataset, EvaluationWindows
+from repro_lib.determinism import deterministic_arithmetic, sha256_of_tensors, streams_for_trial
+from repro_lib.metrics import cross_entropy, error_rate
+from repro_lib.models import build_model
+
+# Points kept of the training curve, each the mean over its stretch of iterations.
+CURVE_POINTS = 100
+# The validation curve looks at every fourth evaluation block; the final numbers at all of them.
+CURVE_BLOCK_STEP = 4
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss became NaN or infinite; training the same configuration again would do the same."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character."""
+
+    model: str
+    activation: str
+    trial: int
+    trials: int
+    iteration: int
+    max_iters: int
+    train_loss: float
+    val_loss: float | None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class TrainedTrial:
+    """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name."""
+
+    trial: int
+    seed: int
+    train_loss_curve: list[tuple[int, float]]
+    val_loss_curve: list[tuple[int, float]]
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    init_sha256: str
+    logits: Tensor
+    weights: dict[str, Tensor]
+
+
+def train_trial(
+    model_name: str,
+    activation: str,
+    config: Config,
+    dataset: Dataset,
+    trial: int = 0,
+    progress: ProgressCallback | None = None,
+) -> TrainedTrial:
+    """Train trial ``trial`` (0-based) and score it on the evaluation windows.
+
+    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
+    """
+    started = time.perf_counter()
+    config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
+    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
+    with deterministic_arithmetic():
+        model = build_model(model_name, config, activation, streams=streams)
+        init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
+        optimizer = make_optimizer(model, config)
+        curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
+        train_curve, val_curve = _LossCurve(config.max_iters), list[tuple[int, float]]()
+        model.train()
+        for iteration in range(1, config.max_iters + 1):
+            inputs, targets = dataset.batch(config.batch_size, config.block_size, streams.order)
+            loss = training_step(model, optimizer, inputs, targets, iteration, config)
+            if not math.isfinite(loss):
+                raise TrainingDiverged(
+                    f"the loss became {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
+                    "lower the learning rate"
+                )
+            train_curve.add(iteration, loss)
+            evaluated = iteration % config.eval_interval == 0 and iteration < config.max_iters
+            if evaluated:
+                val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
+            if progress:
+                val_loss = val_curve[-1][1] if val_curve else None
+                progress(Progress(model_name, activation, trial + 1, config.trials, iteration, config.max_iters, loss, val_loss))
+        logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
+    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
+    logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
+    val_loss = cross_entropy(logits, labels)
+    if not math.isfinite(val_loss):
+        raise TrainingDiverged(
+            f"the validation loss is {val_loss} for {model_name} with {activation}, trial {trial + 1}, iteration "
+            f"{config.max_iters}; lower the learning rate"
+        )
+    return TrainedTrial(
+        trial=trial + 1,
+        seed=config.seed + trial,
+        train_loss_curve=train_curve.points(),
+        val_loss_curve=[*val_curve, (config.max_iters, curve_loss)],
+        val_loss=val_loss,
+        val_accuracy=100 * (1 - error_rate(logits, labels)),
+        seconds=time.perf_counter() - started,
+        init_sha256=init_sha256,
+        logits=logits,
+        weights={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+    )
+
+
+def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def learning_rate(iteration: int, config: Config) -> float:
+    """Rate of iteration 1 ... max_iters: linear warm-up to the peak, then linear decay to zero."""
+    warmup = min(config.warmup_iters, config.max_iters // 2)
+    if iteration <= warmup:
+        return config.learning_rate * iteration / warmup
+    return config.learning_rate * (config.max_iters + 1 - iteration) / (config.max_iters + 1 - warmup)
+
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, iteration: int, config: Config
+) -> float:
+    """One step on inputs and targets (B, T); the loss in nats before the step. A bad loss leaves the weights alone."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(iteration, config)
+    logits = model(inputs.to(config.device))  # (B, T, V)
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.to(config.device).flatten())
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+    return value
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, windows: EvaluationWindows, block_size: int) -> Tensor:
+    """Logits (blocks, 256, V) in float32 on the CPU, at every position of the evaluation windows."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    pieces = [model(inputs.to(device)).float().cpu() for _, inputs in windows.pieces(block_size)]
+    model.train(was_training)
+    return torch.cat(pieces, dim=1)
+
+
+def evaluate_loss(model: nn.Module, windows: EvaluationWindows, block_size: int) -> float:
+    """Mean loss in nats over the windows."""
+    logits = predict_logits(model, windows, block_size)
+    return F.cross_entropy(logits.flatten(0, 1), windows.targets.flatten()).item()
+
+
+class _LossCurve:
+    """The training loss, averaged over stretches so that a run of any length keeps about 100 points."""
+
+    def __init__(self, iterations: int) -> None:
+        self.stretch = math.ceil(iterations / CURVE_POINTS)
+        self.losses: list[float] = []
+
+    def add(self, iteration: int, loss: float) -> None:
+        self.losses.append(loss)
+
+    def points(self) -> list[tuple[int, float]]:
+        starts = range(0, len(self.losses), self.stretch)
+        stretches = [self.losses[start : start + self.stretch] for start in starts]
+        return [(start + len(part), float(np.mean(part))) for start, part in zip(starts, stretches, strict=True)]
