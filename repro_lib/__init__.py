@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from repro_lib.activations import get_activation
     from repro_lib.config import Config
+    from repro_lib.experiment import run_experiment
     from repro_lib.models import build_model
 
 __version__ = "0.1.0"
@@ -19,8 +20,9 @@ _HOME = {
     "Config": "repro_lib.config",
     "build_model": "repro_lib.models",
     "get_activation": "repro_lib.activations",
+    "run_experiment": "repro_lib.experiment",
 }
-__all__ = ["Config", "build_model", "get_activation"]
+__all__ = ["Config", "build_model", "get_activation", "run_experiment"]
 
 
 def __getattr__(name: str) -> Any:

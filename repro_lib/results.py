@@ -1,0 +1,323 @@
+"""Result files: their schema, how they are written, and how a folder of them is read.
+
+One JSON file per cell and run in ``results/``; beside it, per trial, the logits in ``predictions/`` and the final
+weights in ``weights/``. A file is either read as it was written (``content_sha256`` decides) or refused with a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from repro_lib import metrics
+from repro_lib.activations import canonical_activation
+from repro_lib.config import canonical_json, check_model
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.files import write_atomically
+
+SCHEMA_VERSION = 1
+# A result is some 10 KB per trial; anything beyond this is not one of ours.
+LARGEST_RESULT_BYTES = 64 * 2**20
+
+Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+Curve = list[tuple[int, float]]
+
+
+class ResultError(ValueError):
+    """A result or prediction file that cannot be used; the message names the file and the reason."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in type(self).model_fields:
+            raise KeyError(f"{name!r}; known: {', '.join(type(self).model_fields)}")
+        return getattr(self, name)
+
+
+class CorpusRecord(_Part):
+    """Which text was used."""
+
+    name: str
+    sha256: str = Sha256
+
+
+class EvaluationRecord(_Part):
+    """Which characters were scored, and how many."""
+
+    sha256: str = Sha256
+    tokens: int = Field(ge=1)
+    unigram_cross_entropy: float
+
+
+class TrialRecord(_Part):
+    """One trained model. Losses in nats per character, accuracy in per cent, curves of (iteration, loss)."""
+
+    trial: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    train_loss_curve: Curve
+    val_loss_curve: Curve
+    val_loss: float
+    val_accuracy: float = Field(ge=0, le=100)
+    seconds: float = Field(ge=0)
+    init_sha256: str = Sha256
+    weights_sha256: str = Sha256
+    predictions_sha256: str = Sha256
+
+
+class Result(_Part):
+    """All that one run of a cell found out. Fields are read as attributes or as items.
+
+    ``avg_relative_pd`` and ``mean_deviation_pd`` are None where there is no pair (one trial). In
+    ``reproducibility_metrics``, ``pd_1_2`` is the relative PD of trials 1 and 2, ``churn`` the average of a metric over
+    all pairs and ``churn_1_2`` its value for one.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model_name: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")
+    activation: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")
+    parameters: int = Field(ge=1)
+    profile: str | None = Field(max_length=64)
+    config: dict[str, Any]
+    config_sources: dict[str, str]
+    config_sha256: str = Sha256
+    corpus: CorpusRecord
+    evaluation: EvaluationRecord
+    avg_relative_pd: float | None = Field(ge=0, le=2)
+    mean_deviation_pd: float | None = Field(ge=0)
+    avg_val_loss: float
+    avg_val_accuracy: float = Field(ge=0, le=100)
+    reproducibility_metrics: dict[str, float | None]
+    trials: list[TrialRecord] = Field(min_length=1)
+    flags: list[str]
+    synthetic: bool
+    environment: dict[str, str | None]
+    timestamp: datetime
+
+    @cached_property
+    def comparison_key(self) -> str:
+        """Results with the same key may stand in one statistic: all but model, activation, size and schedule agree."""
+        config = self.config
+        same = [self.corpus.sha256, self.evaluation.sha256, self.profile, config["vary"], config["execution"], config["device"]]
+        return hashlib.sha256(canonical_json([*same, config["seed"], self.synthetic]).encode()).hexdigest()[:12]
+
+    def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
+        """The metric for each pair of trials (numbered from 1)."""
+        prefix = "pd" if metric == "relative_pd" else metric
+        n = len(self.trials)
+        values = {(i, j): self.reproducibility_metrics[f"{prefix}_{i}_{j}"] for i in range(1, n + 1) for j in range(i + 1, n + 1)}
+        return {pair: float("inf") if value is None else value for pair, value in values.items()}
+
+    def to_json(self) -> str:
+        """The text of the result file, ``content_sha256`` first."""
+        content = self.model_dump(mode="json")
+        digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return json.dumps({"content_sha256": digest, **content}, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "this text") -> Self:
+        """Read a result file's text; ResultError says what is wrong with it."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ResultError(f"{source} is not a whole JSON file ({error}); it may be cut off: delete it and run the cell again") from None
+        if not isinstance(content, dict):
+            raise ResultError(f"{source} is not a result file: a JSON object was expected")
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ResultError(f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again")
+        claimed = content.pop("content_sha256", None)
+        try:
+            actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        except ValueError:
+            actual = None
+        if claimed is None:
+            raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
+        if actual != claimed:
+            raise ResultError(f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again")
+        try:
+            return cls.model_validate_json(canonical_json(content))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ResultError(f"{source} is not a valid result: {place}: {first['msg']}") from None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of one trial on the evaluation windows: (tokens, V) float32, with the labels (tokens,) they answer."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    evaluation_sha256: str
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(tokens, V) in float64."""
+        return metrics.probabilities_from_logits(self.logits)
+
+
+def compare(first: Predictions, second: Predictions) -> dict[str, float]:
+    """Every pairwise metric of two trials. Refuses predictions made on different evaluation windows."""
+    if first.evaluation_sha256 != second.evaluation_sha256:
+        raise ResultError(
+            "these predictions were made on different evaluation windows "
+            f"({first.evaluation_sha256[:12]} and {second.evaluation_sha256[:12]}), so their difference means nothing"
+        )
+    return metrics.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+class Store:
+    """A results folder. Reading never changes it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def save(self, result: Result) -> Path:
+        """Write a new result file; an existing one is never overwritten."""
+        stamp = result.timestamp.strftime("%Y%m%d_%H%M%S")
+        stem, text = f"{result.model_name}-{result.activation}-{stamp}", result.to_json()
+        for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
+            path = self.folder / f"{stem}{suffix}.json"
+            try:
+                write_atomically(path, text, replace=False)
+            except FileExistsError:
+                continue
+            return path
+        raise ResultError(f"a thousand results named {stem} exist already in {self.folder}")
+
+    def load(self) -> tuple[list[tuple[Path, Result]], list[str]]:
+        """All readable results, oldest first, and a sentence for each file that was refused."""
+        good, refused = [], []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                good.append((path, read_result(path)))
+            except ResultError as error:
+                refused.append(str(error))
+        good.sort(key=lambda entry: (entry[1].timestamp, entry[0].name))
+        return good, refused
+
+    def candidates(self, model: str, activation: str) -> Iterable[Result]:
+        """Readable results of one cell, newest first, without opening those of other cells."""
+        found = []
+        for path in self.folder.glob(f"{model}-{activation}-*.json"):
+            try:
+                result = read_result(path)
+            except ResultError:
+                continue
+            if (result.model_name, result.activation) == (model, activation) and not result.synthetic:
+                found.append(result)
+        return sorted(found, key=lambda result: result.timestamp, reverse=True)
+
+    def find(self, model: str, activation: str, config_sha256: str, trials: int = 1) -> Result | None:
+        """The newest result of this cell and configuration with at least ``trials`` trials."""
+        for result in self.candidates(model, activation):
+            if result.config_sha256 == config_sha256 and len(result.trials) >= trials:
+                return result
+        return None
+
+    def trial_path(self, kind: Literal["predictions", "weights"], model: str, activation: str, config_sha256: str, trial: int) -> Path:
+        """Where the predictions or weights of a trial (numbered from 1) lie."""
+        check_model(model)
+        return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
+
+    def save_tensors(self, path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+        """Write tensors as safetensors and return their digest."""
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_atomically(path, safetensors.torch.save(contiguous, metadata=metadata))
+        return sha256_of_tensors(contiguous)
+
+    def predictions(self, result: Result, trial: int) -> Predictions:
+        """The stored logits of a trial (numbered from 1), checked against the digest in the result."""
+        path = self.trial_path("predictions", result.model_name, result.activation, result.config_sha256, trial)
+        tensors = _read_tensors(path)
+        if sha256_of_tensors(tensors) != result.trials[trial - 1].predictions_sha256:
+            raise ResultError(f"{path} does not hold the predictions its result names (the digest differs); run the cell with --force")
+        return Predictions(tensors["logits"].numpy(), tensors["labels"].numpy(), result.evaluation.sha256)
+
+    def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:
+        """The stored final weights of a trial (numbered from 1), checked against the digest in the result."""
+        path = self.trial_path("weights", result.model_name, result.activation, result.config_sha256, trial)
+        tensors = _read_tensors(path)
+        if sha256_of_tensors(tensors) != result.trials[trial - 1].weights_sha256:
+            raise ResultError(f"{path} does not hold the weights its result names (the digest differs); run the cell with --force")
+        return tensors
+
+    def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
+        """Note in ``failed/`` why a cell failed. The next run tries it again."""
+        now = datetime.now(UTC)
+        path = self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json"
+        note = {"model_name": model, "activation": activation, "config_sha256": config_sha256, "reason": reason}
+        write_atomically(path, json.dumps(note | details | {"timestamp": now.isoformat()}, indent=1, default=str) + "\n")
+        return path
+
+    def forget_failure(self, model: str, activation: str, config_sha256: str) -> None:
+        """Remove the note of an earlier failure once the cell has succeeded."""
+        (self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json").unlink(missing_ok=True)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The notes of failed cells."""
+        notes = []
+        for path in sorted((self.folder / "failed").glob("*.json")):
+            try:
+                note = json.loads(path.read_bytes())
+            except ValueError:
+                continue
+            if isinstance(note, dict) and {"model_name", "activation", "reason"} <= note.keys():
+                notes.append(note)
+        return notes
+
+
+def read_result(path: Path) -> Result:
+    """Read and check one result file."""
+    try:
+        if path.stat().st_size > LARGEST_RESULT_BYTES:
+            raise ResultError(f"{path} is larger than {LARGEST_RESULT_BYTES // 2**20} MiB, which no result file is")
+        text = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read ({error.strerror})") from None
+    return Result.from_json(text, str(path))
+
+
+def select_comparable(results: Sequence[Result], key: str | None = None) -> list[Result]:
+    """The newest complete result of each cell among comparable ones: what one table or figure may hold.
+
+    Real results of one ``comparison_key`` (default: that of the newest result); within a model one configuration,
+    that of its newest result, so that activations never differ in anything else.
+    """
+    real = sorted((result for result in results if not result.synthetic), key=lambda result: result.timestamp)
+    if not real:
+        return []
+    key = key or real[-1].comparison_key
+    newest_config: dict[str, str] = {}
+    for result in real:
+        if result.comparison_key == key:
+            newest_config[result.model_name] = result.config_sha256
+    chosen: dict[tuple[str, str], Result] = {}
+    for result in real:
+        if result.comparison_key == key and result.config_sha256 == newest_config[result.model_name]:
+            chosen[result.model_name, result.activation] = result
+    return list(chosen.values())
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None
