@@ -100,8 +100,8 @@ def train_trial(
             if evaluated:
                 val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
             if progress:
-                val_loss = val_curve[-1][1] if val_curve else None
-                progress(Progress(model_name, activation, trial + 1, config.trials, iteration, config.max_iters, loss, val_loss))
+                where = (trial + 1, config.trials, iteration, config.max_iters)
+                progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
         logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
     curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()

@@ -1,0 +1,242 @@
+"""The command line: ``repro`` or ``python -m repro_lib``. The only module that parses arguments.
+
+Heavy modules are imported inside the commands, so that ``repro --help`` loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+
+from repro_lib.config import (
+    ACTIVATIONS,
+    GRID_ACTIVATIONS,
+    MODEL_DEFAULTS,
+    PROFILES,
+    Config,
+    check_profile,
+    project_root,
+)
+
+_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+# Set by flags of their own.
+_NOT_A_FLAG = {"corpus", "vocab_size", "execution"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    options = parser.parse_args([_hyphenated(word) for word in given])
+    command: Callable[[argparse.Namespace, Console], int] = options.command
+    console = Console(highlight=False)
+    try:
+        return command(options, console)
+    except (ValueError, RuntimeError) as error:
+        # Our own errors are sentences for users; anything else that ends up here is a bug and says where.
+        if not type(error).__module__.startswith("repro_lib") and type(error) not in (ValueError, RuntimeError):
+            raise
+        print(f"repro: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    except OSError as error:
+        print(f"repro: {error.strerror}: {error.filename}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _hyphenated(word: str) -> str:
+    """``--max_iters=5`` as ``--max-iters=5``: the earlier study's spelling is as good as ours."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="repro",
+        description="Does the choice of activation function change how reproducible a small language model's predictions are?",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace, Console], int], about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        sub.add_argument("--results-dir", type=Path, default=project_root() / "results", metavar="DIR", help="default: results/")
+        sub.add_argument("--reports-dir", type=Path, default=project_root() / "reports", metavar="DIR", help="default: reports/")
+        sub.set_defaults(command=command)
+        return sub
+
+    prepare = add("prepare-data", _prepare_data, "fetch and check a corpus")
+    prepare.add_argument("--corpus", default="shakespeare", help="shakespeare, tinyshakespeare, or the path of a text file")
+
+    train = add("train", _train, "train cells without notebooks, at the model's full size unless a profile is given")
+    _add_selection(train, required=True)
+    train.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: none")
+    _add_running(train)
+
+    grid = add("grid", _grid, "run the notebooks of all cells, the analysis and the report site")
+    _add_selection(grid, required=False)
+    grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
+    grid.add_argument("--executor", choices=("local",), default="local", help="what runs the cells")
+    _add_running(grid)
+
+    process = add("process", _process, "print the tables, write summary.txt and draw the plots from what is there")
+    _add_selection(process, required=False)
+    process.add_argument("--no-plots", action="store_true", help="tables only")
+
+    report = add("report", _report, "turn the executed notebooks into the HTML site")
+    _add_selection(report, required=False)
+    status = add("status", _status, "what is done, what failed, what is missing")
+    _add_selection(status, required=False)
+    status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
+    doctor = add("doctor", _doctor, "is this machine ready?")
+    doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for")
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
+    )
+    parser.add_argument(
+        "--activations",
+        "--activation",
+        nargs="+",
+        default=list(GRID_ACTIVATIONS),
+        metavar="NAME",
+        help=f"of {', '.join(ACTIVATIONS)}, smelu_<beta>",
+    )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core")
+    parser.add_argument("--force", action="store_true", help="train again what is done already")
+    parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
+    settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
+    for name, field in Config.model_fields.items():
+        if name not in _NOT_A_FLAG:
+            kind = field.annotation if field.annotation in (int, float) else str
+            choices = get_args(field.annotation) or None
+            flag = f"--{name.replace('_', '-')}"
+            settings.add_argument(flag, type=kind, choices=choices, default=None, metavar=name.upper(), help=field.description)
+
+
+def _profiles_help() -> str:
+    return "; ".join(f"{name}: {profile['about']}" for name, profile in PROFILES.items()).replace("%", "%%")
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The configuration values that were given on the command line."""
+    names = [name for name in Config.model_fields if name not in _NOT_A_FLAG - {"corpus"}]
+    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    if "corpus" in given and Path(given["corpus"]).is_file():
+        # Notebooks run in their own folder, so a path must not depend on where the command was given.
+        given["corpus"] = str(Path(given["corpus"]).resolve())
+    return given
+
+
+def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
+    from repro_lib.config import ConfigError
+    from repro_lib.grid import GridRequest
+
+    workers = options.workers if options.workers is not None else _usable_cores()
+    if workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {workers}")
+    return GridRequest(
+        models=models,
+        activations=options.activations,
+        profile=options.profile,
+        overrides=_overrides(options),
+        workers=workers,
+        results_dir=options.results_dir.resolve(),
+        reports_dir=options.reports_dir.resolve(),
+        force=options.force,
+    )
+
+
+def _usable_cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare_data(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.data import make_dataset, prepare_corpus
+
+    with console.status(f"preparing {options.corpus}"):
+        corpus = prepare_corpus(options.corpus)
+        dataset = make_dataset(corpus, Config().train_split, Config().block_size)
+    console.print(f"{corpus.name}: {len(corpus.text):,} characters, {dataset.vocab_size} different ones, SHA-256 {corpus.sha256}")
+    console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {dataset.unigram_cross_entropy:.3f} nats")
+    return 0
+
+
+def _train(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.console import make_display
+    from repro_lib.grid import plan_cells, train_cells
+    from repro_lib.summary import print_cells
+
+    request = _request(options, options.models)
+    report = train_cells(request, make_display(console))
+    print_cells(console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides))
+    return _conclude(console, report.failures)
+
+
+def _grid(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.console import make_display
+    from repro_lib.grid import run_grid
+
+    request = _request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    report = run_grid(request, make_display(console))
+    if not report.failures:
+        console.print(f"{report.trained or 'no'} new cells; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True)
+    return _conclude(console, report.failures)
+
+
+def _conclude(console: Console, failures: dict[str, str]) -> int:
+    for label, reason in failures.items():
+        console.print(f"FAILED {label}: {reason}", style="red", markup=False, soft_wrap=True)
+    if failures:
+        console.print(f"{len(failures)} failed; the same command tries them again", soft_wrap=True)
+    return _FAILED if failures else 0
+
+
+def _process(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.summary import summarise_store
+
+    text = summarise_store(
+        options.results_dir, options.reports_dir, options.models, options.activations, plots=not options.no_plots
+    )
+    console.print(text, markup=False, soft_wrap=True)
+    return 0
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.summary import build_reports
+
+    with console.status("rendering the executed notebooks"):
+        index = build_reports(options.results_dir, options.reports_dir, options.models, options.activations)
+    console.print(f"the reports are in {index}", soft_wrap=True)
+    return 0
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.grid import plan_cells
+    from repro_lib.summary import print_status
+
+    cells = plan_cells(options.models, options.activations, options.profile, {})
+    return print_status(console, options.results_dir, cells)
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.doctor import examine
+
+    return examine(console, options.corpus, options.results_dir)

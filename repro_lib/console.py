@@ -1,0 +1,126 @@
+"""What a terminal shows while the grid runs: a live table, or plain lines where nobody watches live."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+
+class Display(Protocol):
+    """Who is told what happens. ``share`` is the part of all work that is done, 0 to 1."""
+
+    def started(self, total: int, done: int) -> None: ...
+    def update(self, running: dict[str, Path], share: float) -> None: ...
+    def finished(self, label: str, message: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def make_display(console: Console) -> Display:
+    """Live in a terminal, plain lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+class PlainDisplay:
+    """A line per event, with the time left; for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.clock = console, _Clock()
+        self.total = self.done = 0
+
+    def started(self, total: int, done: int) -> None:
+        self.total, self.done = total, 0
+        if done:
+            self._say(f"{done} steps are done already, {total} to do")
+
+    def update(self, running: dict[str, Path], share: float) -> None:
+        self.clock.share = share
+
+    def finished(self, label: str, message: str) -> None:
+        self.done += 1
+        self._say(f"[{self.done}/{self.total}] {label}: {message}; {self.clock.left()}")
+
+    def close(self) -> None:
+        pass
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """A bar for each running step and one for all, refreshed in place; finished steps scroll by above."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.clock = console, _Clock()
+        self.total = self.done = 0
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def started(self, total: int, done: int) -> None:
+        self.total, self.done = total, 0
+        if done:
+            self.console.print(f"{done} steps are done already, {total} to do", highlight=False)
+        self.live.start()
+
+    def update(self, running: dict[str, Path], share: float) -> None:
+        self.clock.share = share
+        table = Table.grid(padding=(0, 2))
+        for label, file in running.items():
+            place = read_progress(file)
+            part = _part(place)
+            table.add_row(Text(label), ProgressBar(total=1.0, completed=part, width=30), Text(_place_in_words(place)))
+        whole = ProgressBar(total=1.0, completed=share, width=30)
+        table.add_row(Text(f"all: {self.done} of {self.total}", style="bold"), whole, Text(self.clock.left()))
+        self.live.update(Group(table))
+
+    def finished(self, label: str, message: str) -> None:
+        self.done += 1
+        self.live.console.print(f"[{self.done}/{self.total}] {label}: {message}", markup=False, highlight=False)
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+class _Clock:
+    """Time left, from the share of the work done since the start."""
+
+    def __init__(self) -> None:
+        self.started, self.share = time.monotonic(), 0.0
+
+    def left(self) -> str:
+        elapsed = time.monotonic() - self.started
+        if self.share < 0.01:
+            return "time left not known yet"
+        seconds = elapsed * (1 - self.share) / self.share
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+def read_progress(file: Path) -> dict[str, Any]:
+    """What the training in a kernel last said about itself; empty before its first word."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def progress_share(file: Path) -> float:
+    """How much of its work the step that writes this file has done, 0 to 1."""
+    return _part(read_progress(file))
+
+
+def _part(place: dict[str, Any]) -> float:
+    if not place:
+        return 0.0
+    return ((place["trial"] - 1) + place["iteration"] / place["max_iters"]) / place["trials"]
+
+
+def _place_in_words(place: dict[str, Any]) -> str:
+    if not place:
+        return "starting"
+    return f"trial {place['trial']}/{place['trials']}, iteration {place['iteration']}/{place['max_iters']}, loss {place['loss']:.3f}"

@@ -1,0 +1,323 @@
+"""The grid: which cells are wanted, which are done, and everything that follows from them.
+
+A run executes ``10_train`` for every cell that has no result yet, a model's deep dive as soon as its cells are through,
+and at the end the cross-model notebooks, plots and summary. Reports and the index appear while it runs. Whether a cell
+is done is decided by its result file alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repro_lib.activations import canonical_activation
+from repro_lib.config import PROFILES, Config, check_model, check_profile
+from repro_lib.console import Display, progress_share
+from repro_lib.data import corpus_sha256, prepare_corpus
+from repro_lib.results import Store
+from repro_lib.workers import Outcome, Pool, Task
+
+# Costs of steps that do not train, in the unit of _training_cost: about a second on one core.
+_NOTEBOOK_COST = 5.0
+# Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).
+_PARAMETER_CHARACTERS_PER_SECOND = 8e9
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model with one activation under a resolved configuration."""
+
+    model: str
+    activation: str
+    config: Config
+    config_sha256: str
+
+    @property
+    def label(self) -> str:
+        """``charlm-gelu``: how files and messages name the cell."""
+        return f"{self.model}-{self.activation}"
+
+    def is_done(self, store: Store) -> bool:
+        """Whether the store holds a result with enough trials."""
+        return store.find(self.model, self.activation, self.config_sha256, self.config.trials) is not None
+
+    def training_seconds(self) -> float:
+        """A rough estimate on one core, to start long cells first and to say how much is left."""
+        config = self.config
+        parameters = 12 * config.n_layer * config.n_embd**2
+        characters = config.batch_size * config.block_size * config.max_iters * config.trials
+        return parameters * characters / _PARAMETER_CHARACTERS_PER_SECOND
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What a user asked the grid for. Empty ``models`` means those of the profile."""
+
+    models: Sequence[str]
+    activations: Sequence[str]
+    profile: str | None
+    overrides: dict[str, Any]
+    workers: int
+    results_dir: Path
+    reports_dir: Path
+    force: bool = False
+
+
+@dataclass
+class GridReport:
+    """How a run ended: failures by label, each one sentence."""
+
+    trained: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def plan_cells(
+    models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]
+) -> list[Cell]:
+    """The cells of a grid, in reading order. Raises ConfigError, CorpusError or ValueError for bad names and values."""
+    if profile is not None:
+        models = models or PROFILES[check_profile(profile)]["models"]
+    names = dict.fromkeys(canonical_activation(activation) for activation in activations)
+    cells, digests = [], {}
+    for model in dict.fromkeys(models):
+        config = Config.for_model(check_model(model), profile, **overrides)
+        if config.corpus not in digests:
+            digests[config.corpus] = corpus_sha256(config.corpus)
+        cells += [Cell(model, name, config, config.sha256(digests[config.corpus])) for name in names]
+    return cells
+
+
+def train_cells(request: GridRequest, display: Display) -> GridReport:
+    """Train the cells without notebooks: what ``repro train`` does."""
+    run = _Run(request, display, with_notebooks=False)
+    return run.work()
+
+
+def run_grid(request: GridRequest, display: Display) -> GridReport:
+    """Execute the notebooks of all cells, then the analysis, then the site."""
+    run = _Run(request, display, with_notebooks=True)
+    return run.work()
+
+
+@dataclass
+class _Step:
+    """A task with what the display and the order need to know about it."""
+
+    task: Task
+    cost: float
+    cell: Cell | None = None
+    progress: Path | None = None
+
+
+class _Run:
+    """One run of the grid: the queue of steps and what each ending sets off."""
+
+    def __init__(self, request: GridRequest, display: Display, *, with_notebooks: bool) -> None:
+        self.request, self.display, self.with_notebooks = request, display, with_notebooks
+        self.store = Store(request.results_dir)
+        self.cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
+        self.report = GridReport()
+        self.steps: dict[str, _Step] = {}
+        self.spent = 0.0
+
+    def work(self) -> GridReport:
+        """Do everything; KeyboardInterrupt ends the workers and leaves only whole files."""
+        for corpus in {cell.config.corpus for cell in self.cells}:
+            prepare_corpus(corpus)
+        pool = Pool(self.request.workers)
+        with tempfile.TemporaryDirectory(prefix="repro-progress-") as folder:
+            try:
+                todo = [cell for cell in self.cells if self._wanted(cell)]
+                waiting = sorted(todo, key=Cell.training_seconds, reverse=True)
+                self.steps = {cell.label: self._cell_step(cell, Path(folder)) for cell in waiting}
+                for step in self.steps.values():
+                    pool.submit(step.task)
+                if self.with_notebooks:
+                    self._publish(running=bool(todo))
+                    self._submit_deep_dives(pool, [cell.model for cell in self.cells])
+                self.display.started(len(self.steps), len(self.cells) - len(todo))
+                self._drain(pool)
+                if self.with_notebooks:
+                    self._submit_analysis(pool)
+                    self._drain(pool)
+            finally:
+                pool.close()
+                self.display.close()
+        if self.with_notebooks:
+            self._publish(running=False)
+        return self.report
+
+    def _wanted(self, cell: Cell) -> bool:
+        if self.request.force or not cell.is_done(self.store):
+            return True
+        # The result is there; without its executed notebook the cell has no report yet (it trains nothing then).
+        return self.with_notebooks and _executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
+
+    def _cell_step(self, cell: Cell, folder: Path) -> _Step:
+        progress = folder / f"{cell.label}.json"
+        common = {"results_dir": str(self.request.results_dir), "force": self.request.force}
+        if self.with_notebooks:
+            parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
+            arguments = {
+                "notebook": "10_train.ipynb",
+                "output": self._executed(_train_stem(cell)),
+                "parameters": parameters | common | self.request.overrides,
+                "digest": _cell_digest(cell),
+                "progress": progress,
+                "reports_dir": self.request.reports_dir,
+            }
+            task = Task(cell.label, _run_notebook, arguments)
+        else:
+            arguments = {"model": cell.model, "activation": cell.activation, "config": cell.config, "progress": progress}
+            task = Task(cell.label, _run_cell, arguments | common)
+        return _Step(task, cell.training_seconds() + (_NOTEBOOK_COST if self.with_notebooks else 1.0), cell, progress)
+
+    def _submit_deep_dives(self, pool: Pool, models: Sequence[str]) -> None:
+        """Queue the deep dive of each model whose cells are all through and whose inputs have changed."""
+        open_models = {step.cell.model for step in self.steps.values() if step.cell}
+        for model in dict.fromkeys(models):
+            if model not in open_models:
+                inputs = self._inputs(model)
+                self._submit_notebook(pool, "20_deep_dive", f"20_deep_dive-{model}", {"model": model}, inputs)
+
+    def _submit_analysis(self, pool: Pool) -> None:
+        inputs = self._inputs(None)
+        self._submit_notebook(pool, "30_cross_model", "30_cross_model", {}, inputs)
+        self._submit_notebook(pool, "00_quickstart", "00_quickstart", {}, inputs)
+        self._submit_notebook(pool, "01_activations", "01_activations", None, None)
+        self._submit_plots(pool, inputs)
+
+    def _inputs(self, model: str | None) -> list[str]:
+        """Digests of the results a notebook reads: a change makes it run again."""
+        from repro_lib.results import select_comparable
+
+        results = select_comparable([result for _, result in self.store.load()[0]])
+        return sorted(
+            f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}"
+            for result in results
+            if model in (None, result.model_name)
+        )
+
+    def _submit_notebook(self, pool: Pool, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> None:
+        """Queue an analysis notebook unless it was executed with the same source, parameters and inputs."""
+        from repro_lib.notebooks import inputs_digest, notebooks_dir
+
+        parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra
+        digest = inputs_digest(notebooks_dir() / f"{name}.ipynb", parameters, inputs)
+        output = self._executed(stem)
+        if _executed_digest(output) == digest and not self.request.force:
+            return
+        arguments = {
+            "notebook": f"{name}.ipynb",
+            "output": output,
+            "parameters": parameters,
+            "digest": digest,
+            "progress": None,
+            "reports_dir": self.request.reports_dir,
+        }
+        self._add(pool, _Step(Task(stem, _run_notebook, arguments), _NOTEBOOK_COST))
+
+    def _submit_plots(self, pool: Pool, inputs: list[str]) -> None:
+        from repro_lib.summary import summary_is_current, write_summary
+
+        if self.request.force or not summary_is_current(self.request.reports_dir, inputs):
+            arguments = {"results_dir": self.request.results_dir, "reports_dir": self.request.reports_dir, "inputs": inputs}
+            self._add(pool, _Step(Task("plots and summary", write_summary, arguments), _NOTEBOOK_COST))
+
+    def _add(self, pool: Pool, step: _Step) -> None:
+        self.steps[step.task.key] = step
+        pool.submit(step.task)
+
+    def _drain(self, pool: Pool) -> None:
+        """Work until nothing is queued or running."""
+        while pool.busy:
+            ended = pool.step(timeout=0.5)
+            running = {task.key: self.steps[task.key].progress or Path() for task in pool.running()}
+            self.display.update(running, self._share(running))
+            for outcome in ended:
+                self._ended(pool, outcome)
+
+    def _ended(self, pool: Pool, outcome: Outcome) -> None:
+        step = self.steps.pop(outcome.task.key)
+        self.spent += step.cost
+        message = self._settle(step, outcome)
+        self.display.update({}, self._share({}))
+        self.display.finished(outcome.task.key, message)
+        if self.with_notebooks and step.cell:
+            self._publish(running=True)
+            self._submit_deep_dives(pool, [step.cell.model])
+
+    def _settle(self, step: _Step, outcome: Outcome) -> str:
+        """Note how a step ended; the result file, not the absence of an error, says that a cell is done."""
+        error, cell = outcome.error, step.cell
+        if error is None and cell is not None and not cell.is_done(self.store):
+            error = "the notebook ended without leaving a complete result"
+        if error is not None:
+            self.report.failures[outcome.task.key] = error
+            if cell is not None:
+                self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
+            return f"FAILED: {error}"
+        if cell is None:
+            return f"done in {outcome.seconds:.0f} s"
+        self.report.trained += 1
+        result = self.store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
+        assert result is not None, "is_done was true above"
+        pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
+        return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s"
+
+    def _share(self, running: dict[str, Path]) -> float:
+        """Part of all known work that is done, by estimated cost."""
+        partial = sum(self.steps[key].cost * progress_share(file) for key, file in running.items() if file.name)
+        total = self.spent + sum(step.cost for step in self.steps.values())
+        return (self.spent + partial) / total if total else 1.0
+
+    def _publish(self, *, running: bool) -> None:
+        """Bring the index up to date, and every report that is missing."""
+        from repro_lib.reports import build_site
+
+        expected = [(cell.model, cell.activation) for cell in self.cells]
+        build_site(self.request.results_dir, self.request.reports_dir, expected, running=running)
+
+    def _executed(self, stem: str) -> Path:
+        return self.request.results_dir / "notebooks" / f"{stem}.ipynb"
+
+
+def _train_stem(cell: Cell) -> str:
+    return f"10_train-{cell.label}"
+
+
+def _cell_digest(cell: Cell) -> str:
+    """Under which digest a cell's executed notebook counts as current: its configuration, not the notebook's wording."""
+    return f"{cell.config_sha256}-{cell.config.trials}"
+
+
+def _executed_digest(path: Path) -> str | None:
+    from repro_lib.notebooks import executed_digest
+
+    return executed_digest(path)
+
+
+def _run_notebook(
+    notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path | None, reports_dir: Path
+) -> None:
+    """In a worker: execute one notebook and render its page."""
+    import os
+
+    from repro_lib.notebooks import execute, notebooks_dir
+    from repro_lib.widgets import PROGRESS_FILE_VARIABLE
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ[PROGRESS_FILE_VARIABLE] = str(progress) if progress else os.devnull
+    execute(notebooks_dir() / notebook, output, parameters, digest)
+
+
+def _run_cell(model: str, activation: str, config: Config, results_dir: str, force: bool, progress: Path) -> None:
+    """In a worker: one cell without a notebook."""
+    from repro_lib.experiment import run_experiment
+    from repro_lib.widgets import write_progress_to
+
+    run_experiment(model, activation, config, results_dir=results_dir, force=force, progress=write_progress_to(progress))
+
