@@ -28,6 +28,8 @@ case ${1-} in
     *) say "unknown option '$1'; there is only --print-python"; exit 2 ;;
 esac
 
+trap 'say "interrupted; run this again to start over"; exit 130' INT TERM
+
 finish() {
     if [ "$print_python" = yes ]; then printf '%s\n' "$1" >&3; fi
     exit 0
@@ -63,12 +65,12 @@ show_progress() {
     while IFS= read -r line; do
         printf '%s\n' "$line" >>"$log"
         case $line in
-            Collecting\ * | Requirement\ already\ satisfied*)
+            Collecting\ * | Processing\ * | Requirement\ already\ satisfied*)
                 count=$((count + 1))
                 if [ $((count % 25)) -eq 0 ]; then say "  $count packages found"; fi
                 ;;
-            *Downloading*" MB)"*) say "  ${line#"${line%%[![:space:]]*}"}" ;;
-            Installing\ collected\ packages*) say "  unpacking the packages (the longest step)" ;;
+            *Downloading*[0-9][0-9].[0-9]" MB)"*) say "  ${line#"${line%%[![:space:]]*}"}" ;;
+            Installing\ collected\ packages*) say "  unpacking" ;;
         esac
     done
 }

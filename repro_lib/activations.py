@@ -105,7 +105,8 @@ _BUILDERS: dict[str, Callable[[], Activation]] = {
     "smelu_1": lambda: SmeLU(1.0),
     "smelu_05": lambda: SmeLU(0.5),
 }
-_SMELU_NAME = re.compile(r"smelu_(\d{1,9}(?:\.\d{1,9})?)")
+# One digit more before the point than after it: the canonical name of 0.123456789 is smelu_0123456789.
+_SMELU_NAME = re.compile(r"smelu_(\d{1,10}(?:\.\d{1,9})?)")
 
 
 def activation_names() -> tuple[str, ...]:

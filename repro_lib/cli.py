@@ -70,8 +70,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: Callable[[argparse.Namespace, Console], int], about: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        sub.add_argument("--results-dir", type=Path, default=project_root() / "results", metavar="DIR", help="default: results/")
-        sub.add_argument("--reports-dir", type=Path, default=project_root() / "reports", metavar="DIR", help="default: reports/")
+        sub.add_argument(
+            "--results-dir", type=Path, default=project_root() / "results", metavar="DIR", help="default: results/"
+        )
+        sub.add_argument(
+            "--reports-dir", type=Path, default=project_root() / "reports", metavar="DIR", help="default: reports/"
+        )
         sub.set_defaults(command=command)
         return sub
 
@@ -118,7 +122,9 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core")
+    parser.add_argument(
+        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core"
+    )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
     parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
     settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
@@ -174,8 +180,12 @@ def _prepare_data(options: argparse.Namespace, console: Console) -> int:
     with console.status(f"preparing {options.corpus}"):
         corpus = prepare_corpus(options.corpus)
         dataset = make_dataset(corpus, Config().train_split, Config().block_size)
-    console.print(f"{corpus.name}: {len(corpus.text):,} characters, {dataset.vocab_size} different ones, SHA-256 {corpus.sha256}")
-    console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {dataset.unigram_cross_entropy:.3f} nats")
+    console.print(
+        f"{corpus.name}: {len(corpus.text):,} characters, {dataset.vocab_size} different ones, SHA-256 {corpus.sha256}"
+    )
+    console.print(
+        f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {dataset.unigram_cross_entropy:.3f} nats"
+    )
     return 0
 
 
@@ -186,7 +196,9 @@ def _train(options: argparse.Namespace, console: Console) -> int:
 
     request = _request(options, options.models)
     report = train_cells(request, make_display(console))
-    print_cells(console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides))
+    print_cells(
+        console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
+    )
     return _conclude(console, report.failures)
 
 
@@ -197,7 +209,9 @@ def _grid(options: argparse.Namespace, console: Console) -> int:
     request = _request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
     report = run_grid(request, make_display(console))
     if not report.failures:
-        console.print(f"{report.trained or 'no'} new cells; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True)
+        console.print(
+            f"{report.trained or 'no'} new cells; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
+        )
     return _conclude(console, report.failures)
 
 

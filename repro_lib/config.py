@@ -80,6 +80,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 Layer = Literal["base", "model", "profile", "explicit", "corpus"]
+# Rotary positions turn the two halves of a head against each other, so a head needs an even width.
+_HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
 _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
 
@@ -141,8 +143,8 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Config:
         # A bare Config is only complete once a model's layer is merged in, so width and heads may still change.
-        if {"n_head", "n_embd"} <= self.model_fields_set and self.n_embd % self.n_head:
-            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+        if {"n_head", "n_embd"} <= self.model_fields_set and self.n_embd % (2 * self.n_head):
+            raise ValueError(_HEADS.format(n_embd=self.n_embd, n_head=self.n_head))
         return self
 
     @classmethod
@@ -162,8 +164,8 @@ class Config(BaseModel):
             merged |= values
             sources |= dict.fromkeys(values, layer)
         config = cls(**merged)
-        if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % config.n_head:
-            raise ConfigError(f"n_embd ({config.n_embd}) must be a multiple of n_head ({config.n_head}) for {model}")
+        if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % (2 * config.n_head):
+            raise ConfigError(_HEADS.format(n_embd=config.n_embd, n_head=config.n_head) + f" for {model}")
         config._sources, config._model_name, config._profile = sources, model, profile
         return config
 

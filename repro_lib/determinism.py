@@ -55,13 +55,14 @@ def deterministic_arithmetic() -> Iterator[None]:
     The number of threads changes how floating-point sums are split and so their last bits.
     """
     threads = torch.get_num_threads()
-    algorithms = torch.are_deterministic_algorithms_enabled()
+    # The debug mode holds both switches: deterministic kernels, and whether a lack of one is an error or a warning.
+    mode = torch.get_deterministic_debug_mode()
     try:
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
 
 

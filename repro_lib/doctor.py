@@ -51,7 +51,9 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 def _python() -> Iterator[Finding]:
     tested = platform.python_version_tuple()[:2] in {("3", "11"), ("3", "12"), ("3", "13")}
-    yield Finding("python", True if tested else None, platform.python_version() + ("" if tested else ", the lock is for 3.11 to 3.13"))
+    yield Finding(
+        "python", True if tested else None, platform.python_version() + ("" if tested else ", the lock is for 3.11 to 3.13")
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -99,7 +101,9 @@ def _corpus(name: str) -> Callable[[], Iterator[Finding]]:
         except CorpusError as error:
             yield Finding("corpus", None, str(error))
         else:
-            yield Finding("corpus", True, f"{loaded.name}, {len(loaded.text):,} characters, SHA-256 {loaded.sha256[:16]}... as pinned")
+            yield Finding(
+                "corpus", True, f"{loaded.name}, {len(loaded.text):,} characters, SHA-256 {loaded.sha256[:16]}... as pinned"
+            )
 
     return corpus
 

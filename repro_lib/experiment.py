@@ -152,7 +152,8 @@ def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str
     for record in records:
         if record.val_loss >= unigram:
             flags.append(
-                f"untrained: trial {record.trial} has validation loss {record.val_loss:.3f}, not below the unigrams' {unigram:.3f}"
+                f"untrained: trial {record.trial} has validation loss {record.val_loss:.3f}, "
+                f"not below the unigrams' {unigram:.3f}"
             )
     if not pairs:
         flags.append("one trial only: there is no pair to compare")

@@ -74,9 +74,7 @@ class GridReport:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def plan_cells(
-    models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]
-) -> list[Cell]:
+def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:
     """The cells of a grid, in reading order. Raises ConfigError, CorpusError or ValueError for bad names and values."""
     if profile is not None:
         models = models or PROFILES[check_profile(profile)]["models"]
@@ -167,7 +165,6 @@ class _Run:
                 "parameters": parameters | common | self.request.overrides,
                 "digest": _cell_digest(cell),
                 "progress": progress,
-                "reports_dir": self.request.reports_dir,
             }
             task = Task(cell.label, _run_notebook, arguments)
         else:
@@ -216,7 +213,6 @@ class _Run:
             "parameters": parameters,
             "digest": digest,
             "progress": None,
-            "reports_dir": self.request.reports_dir,
         }
         self._add(pool, _Step(Task(stem, _run_notebook, arguments), _NOTEBOOK_COST))
 
@@ -276,10 +272,10 @@ class _Run:
 
     def _publish(self, *, running: bool) -> None:
         """Bring the index up to date, and every report that is missing."""
-        from repro_lib.reports import build_site
+        from repro_lib.summary import publish
 
         expected = [(cell.model, cell.activation) for cell in self.cells]
-        build_site(self.request.results_dir, self.request.reports_dir, expected, running=running)
+        publish(self.request.results_dir, self.request.reports_dir, expected, running=running)
 
     def _executed(self, stem: str) -> Path:
         return self.request.results_dir / "notebooks" / f"{stem}.ipynb"
@@ -300,10 +296,8 @@ def _executed_digest(path: Path) -> str | None:
     return executed_digest(path)
 
 
-def _run_notebook(
-    notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path | None, reports_dir: Path
-) -> None:
-    """In a worker: execute one notebook and render its page."""
+def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path | None) -> None:
+    """In a worker: execute one notebook."""
     import os
 
     from repro_lib.notebooks import execute, notebooks_dir
@@ -320,4 +314,3 @@ def _run_cell(model: str, activation: str, config: Config, results_dir: str, for
     from repro_lib.widgets import write_progress_to
 
     run_experiment(model, activation, config, results_dir=results_dir, force=force, progress=write_progress_to(progress))
-

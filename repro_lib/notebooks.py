@@ -60,7 +60,9 @@ def declared_parameters(notebook: Path) -> dict[str, Parameter]:
     found = {}
     for statement in ast.parse(source).body:
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
-            raise NotebookError(f"{notebook.name}: the parameters cell may hold lines 'name: type = literal' only, line {statement.lineno}")
+            raise NotebookError(
+                f"{notebook.name}: the parameters cell may hold lines 'name: type = literal' only, line {statement.lineno}"
+            )
         name = statement.target.id
         found[name] = Parameter(name, ast.unparse(statement.annotation), ast.literal_eval(statement.value))
     return found

@@ -119,7 +119,9 @@ class Result(_Part):
         """The metric for each pair of trials (numbered from 1)."""
         prefix = "pd" if metric == "relative_pd" else metric
         n = len(self.trials)
-        values = {(i, j): self.reproducibility_metrics[f"{prefix}_{i}_{j}"] for i in range(1, n + 1) for j in range(i + 1, n + 1)}
+        values = {
+            (i, j): self.reproducibility_metrics[f"{prefix}_{i}_{j}"] for i in range(1, n + 1) for j in range(i + 1, n + 1)
+        }
         return {pair: float("inf") if value is None else value for pair, value in values.items()}
 
     def to_json(self) -> str:
@@ -134,12 +136,16 @@ class Result(_Part):
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ResultError(f"{source} is not a whole JSON file ({error}); it may be cut off: delete it and run the cell again") from None
+            raise ResultError(
+                f"{source} is not a whole JSON file ({error}); it may be cut off: delete it and run the cell again"
+            ) from None
         if not isinstance(content, dict):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise ResultError(f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again")
+            raise ResultError(
+                f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again"
+            )
         claimed = content.pop("content_sha256", None)
         try:
             actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
@@ -148,7 +154,9 @@ class Result(_Part):
         if claimed is None:
             raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
         if actual != claimed:
-            raise ResultError(f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again")
+            raise ResultError(
+                f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
+            )
         try:
             return cls.model_validate_json(canonical_json(content))
         except ValidationError as error:
@@ -208,7 +216,7 @@ class Store:
                 good.append((path, read_result(path)))
             except ResultError as error:
                 refused.append(str(error))
-        good.sort(key=lambda entry: (entry[1].timestamp, entry[0].name))
+        good.sort(key=_age)
         return good, refused
 
     def candidates(self, model: str, activation: str) -> Iterable[Result]:
@@ -220,8 +228,8 @@ class Store:
             except ResultError:
                 continue
             if (result.model_name, result.activation) == (model, activation) and not result.synthetic:
-                found.append(result)
-        return sorted(found, key=lambda result: result.timestamp, reverse=True)
+                found.append((path, result))
+        return [result for _, result in sorted(found, key=_age, reverse=True)]
 
     def find(self, model: str, activation: str, config_sha256: str, trials: int = 1) -> Result | None:
         """The newest result of this cell and configuration with at least ``trials`` trials."""
@@ -230,7 +238,9 @@ class Store:
                 return result
         return None
 
-    def trial_path(self, kind: Literal["predictions", "weights"], model: str, activation: str, config_sha256: str, trial: int) -> Path:
+    def trial_path(
+        self, kind: Literal["predictions", "weights"], model: str, activation: str, config_sha256: str, trial: int
+    ) -> Path:
         """Where the predictions or weights of a trial (numbered from 1) lie."""
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
@@ -246,7 +256,9 @@ class Store:
         path = self.trial_path("predictions", result.model_name, result.activation, result.config_sha256, trial)
         tensors = _read_tensors(path)
         if sha256_of_tensors(tensors) != result.trials[trial - 1].predictions_sha256:
-            raise ResultError(f"{path} does not hold the predictions its result names (the digest differs); run the cell with --force")
+            raise ResultError(
+                f"{path} does not hold the predictions its result names (the digest differs); run the cell with --force"
+            )
         return Predictions(tensors["logits"].numpy(), tensors["labels"].numpy(), result.evaluation.sha256)
 
     def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:
@@ -254,7 +266,9 @@ class Store:
         path = self.trial_path("weights", result.model_name, result.activation, result.config_sha256, trial)
         tensors = _read_tensors(path)
         if sha256_of_tensors(tensors) != result.trials[trial - 1].weights_sha256:
-            raise ResultError(f"{path} does not hold the weights its result names (the digest differs); run the cell with --force")
+            raise ResultError(
+                f"{path} does not hold the weights its result names (the digest differs); run the cell with --force"
+            )
         return tensors
 
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
@@ -312,6 +326,13 @@ def select_comparable(results: Sequence[Result], key: str | None = None) -> list
         if result.comparison_key == key and result.config_sha256 == newest_config[result.model_name]:
             chosen[result.model_name, result.activation] = result
     return list(chosen.values())
+
+
+def _age(entry: tuple[Path, Result]) -> tuple[datetime, int]:
+    """Sorts results from old to new. Within one second the number that ``save`` appends to the name decides."""
+    path, result = entry
+    last = path.stem.rpartition("-")[2]
+    return result.timestamp, int(last) if last.isdecimal() else 1
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro_lib.config import Config
@@ -9,7 +10,7 @@ from repro_lib.models.layers import Embedding, TransformerBlock
 
 
 class MiniGPT(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V). As in GPT-2 the output matrix is the token embedding."""
+    """Token ids (B, T) -> logits (B, T, V). As in GPT-2 the output matrix is the token embedding, scaled by 1/sqrt(C)."""
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
@@ -22,4 +23,6 @@ class MiniGPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)  # (B, T) -> (B, T, C)
         x = self.blocks(x)
-        return self.norm(x) @ self.embedding.tokens.weight.T  # (B, T, C) -> (B, T, V)
+        # Scaled, for embeddings of order one would make the first predictions far too sure (Raffel et al. 2020).
+        weight = self.embedding.tokens.weight * self.embedding.tokens.embedding_dim**-0.5
+        return F.linear(self.norm(x), weight)  # (B, T, C) -> (B, T, V)

@@ -1,0 +1,342 @@
+"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve, and the overviews over them.
+
+Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
+in it is NaN too. ``Study`` is the bundle that plots and texts take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from repro_lib.activations import canonical_activation
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
+from repro_lib.metrics import metric_names
+from repro_lib.results import Result, ResultError, Store, select_comparable
+from repro_lib.statistics import coefficient_of_variation, cv_in_words, jackknife_pairwise, mean_interval
+
+METRICS = metric_names()
+# The largest value each metric can take (repro_lib.metrics): intervals are cut there.
+METRIC_LIMITS = {
+    "relative_pd": 2.0,
+    "total_variation": 1.0,
+    "churn": 1.0,
+    "js_divergence": math.log(2),
+    "true_label_pd": 2.0,
+    "log_prob_pd": math.inf,
+}
+ARCHITECTURES = {
+    "charlm": "pre-norm transformer",
+    "minigpt": "GPT",
+    "nanotransformer": "transformer without dropout and biases",
+    "convlm": "dilated causal convolutions",
+    "hybridlm": "causal convolutions, then transformer",
+    "tinylstm": "LSTM without an activation to plug in",
+    "tinylstm_readout": "LSTM with the activation in its readout",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Comparable results of a grid, and which cells were expected of it.
+
+    ``results``: at most one per cell. ``identical``: models bit-identical across activations (see
+    ``identical_models``). ``refused``: a sentence for each file that could not be read. Frames are made on first use.
+    """
+
+    results: tuple[Result, ...]
+    models: tuple[str, ...]
+    activations: tuple[str, ...]
+    identical: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        store: Store,
+        models: Sequence[str] | None = None,
+        activations: Sequence[str] | None = None,
+        key: str | None = None,
+    ) -> Study:
+        """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
+        found, refused = store.load()
+        results = [result for _, result in found if models is None or result.model_name in models]
+        return cls.of(select_comparable(results, key), models, activations, refused)
+
+    @classmethod
+    def of(
+        cls,
+        results: Sequence[Result],
+        models: Sequence[str] | None = None,
+        activations: Sequence[str] | None = None,
+        refused: Sequence[str] = (),
+    ) -> Study:
+        """A study of these results, which must be comparable (ResultError says what is wrong with them).
+
+        Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold.
+        """
+        check_comparable(results)
+        expected_models = tuple(check_model(name) for name in models) if models else _expected_models(results)
+        expected = tuple(canonical_activation(name) for name in activations) if activations else _expected_activations(results)
+        # Found before the filter: one activation alone cannot show that a model ignores it.
+        identical = tuple(name for name in identical_models(results) if name in expected_models)
+        chosen = tuple(r for r in results if r.model_name in expected_models and r.activation in expected)
+        return cls(chosen, expected_models, expected, identical, tuple(refused))
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """See ``cells_frame``."""
+        return cells_frame(self.results, self.models, self.activations)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """See ``trials_frame``."""
+        return trials_frame(self.results)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """See ``pairs_frame``."""
+        return pairs_frame(self.results)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """See ``curves_frame``."""
+        return curves_frame(self.results)
+
+    def result(self, model: str, activation: str) -> Result | None:
+        """The result of a cell, or None where it is missing."""
+        found = (r for r in self.results if (r.model_name, r.activation) == (model, activation))
+        return next(found, None)
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """ResultError unless the results may stand in one statistic: at most one per cell, comparable keys all equal."""
+    cells = [(result.model_name, result.activation) for result in results]
+    twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
+    if twice:
+        raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with results.select_comparable first")
+    if len({result.comparison_key for result in results}) > 1:
+        raise ResultError(
+            "these results differ in corpus, evaluation text, profile, vary, seed, execution or device (or some are "
+            "synthetic), so they do not belong in one statistic; choose with results.select_comparable first"
+        )
+
+
+def cells_frame(
+    results: Sequence[Result], models: Sequence[str] | None = None, activations: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """One row per expected cell; a missing one has n = 0 and NaN.
+
+    Columns: model, activation, n (trials); each metric of ``METRICS`` with ``_low`` and ``_high`` (95 % jackknife);
+    mean_deviation_pd (grows with n); val_loss (nats) and val_accuracy (per cent), each with t interval;
+    churn_per_error (churn / error rate); unigram_loss (nats); parameters; seconds (of training, all trials);
+    cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
+    """
+    check_comparable(results)
+    by_cell = {(result.model_name, result.activation): result for result in results}
+    models = models if models is not None else _expected_models(results)
+    activations = activations if activations is not None else _expected_activations(results)
+    rows = []
+    for model in models:
+        for activation in activations:
+            result = by_cell.get((model, activation))
+            row = {"model": model, "activation": activation, "n": 0, "flags": "", "cut": False, "synthetic": False}
+            rows.append(row | (_cell_row(result) if result else {}))
+    columns = ["model", "activation", "n", *_NUMBER_COLUMNS, "cut", "flags", "profile", "synthetic"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(_NUMBER_COLUMNS, "float64"))
+
+
+_WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
+_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")] + [
+    "mean_deviation_pd",
+    "churn_per_error",
+    "unigram_loss",
+    "parameters",
+    "seconds",
+]
+
+
+def _cell_row(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    estimates = {name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]) for name in METRICS}
+    estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
+    estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
+    for name, estimate in estimates.items():
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    error = 1 - estimates["val_accuracy"].value / 100
+    return row | {
+        "n": len(result.trials),
+        "mean_deviation_pd": result.mean_deviation_pd,
+        "churn_per_error": row["churn"] / error if error > 0 else math.nan,
+        "unigram_loss": result.evaluation.unigram_cross_entropy,
+        "parameters": result.parameters,
+        "seconds": sum(trial.seconds for trial in result.trials),
+        "cut": is_cut(result),
+        "flags": "; ".join(result.flags),
+        "profile": result.profile,
+        "synthetic": result.synthetic,
+    }
+
+
+def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per trained model: model, activation, trial, seed, val_loss, val_accuracy, seconds and the digests."""
+    digests = ("init_sha256", "weights_sha256", "predictions_sha256")
+    columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
+    rows = [
+        (result.model_name, result.activation, *(getattr(trial, name) for name in columns))
+        for result in results
+        for trial in result.trials
+    ]
+    return pd.DataFrame(rows, columns=["model", "activation", *columns])
+
+
+def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per pair of trials of a cell: model, activation, first, second, and every metric."""
+    rows = []
+    for result in results:
+        by_metric = [result.pairs(name) for name in METRICS]
+        for pair in by_metric[0]:
+            rows.append((result.model_name, result.activation, *pair, *(values[pair] for values in by_metric)))
+    return pd.DataFrame(rows, columns=["model", "activation", "first", "second", *METRICS])
+
+
+def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per point of a loss curve: model, activation, trial, split (train, validation), iteration, loss in nats."""
+    rows = []
+    for result in results:
+        for trial in result.trials:
+            for split, curve in (("train", trial.train_loss_curve), ("validation", trial.val_loss_curve)):
+                rows += [(result.model_name, result.activation, trial.trial, split, step, loss) for step, loss in curve]
+    return pd.DataFrame(rows, columns=["model", "activation", "trial", "split", "iteration", "loss"])
+
+
+def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float64]:
+    """A metric between the N trials of a cell as a symmetric (N, N) matrix with a zero diagonal."""
+    matrix = np.zeros((len(result.trials), len(result.trials)))
+    for (i, j), value in result.pairs(metric).items():
+        matrix[i - 1, j - 1] = matrix[j - 1, i - 1] = value
+    return matrix
+
+
+def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
+    """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
+
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations. Of cells
+    with different numbers of trials those that both have are compared.
+    """
+    trials: dict[str, list[list[tuple[str, str]]]] = {}
+    for result in results:
+        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        trials.setdefault(result.model_name, []).append(digests)
+    return tuple(
+        model
+        for model, cells in trials.items()
+        if len(cells) > 1 and all(a == b for cell in cells[1:] for a, b in zip(cells[0], cell, strict=False))
+    )
+
+
+def models_overview(study: Study) -> pd.DataFrame:
+    """One row per expected model, in the study's order.
+
+    Columns: model; architecture in words; parameters (mean over activations: they agree within 1 %); cells (present)
+    and expected; best and worst (activation of lowest and highest PD, None where bit-identical or fewer than two cells
+    have a PD) with best_pd and worst_pd; mean_pd; cv (per cent over the activations present) and cv_words; identical;
+    seconds of training.
+    """
+    rows = []
+    for model in study.models:
+        cells = study.cells[study.cells["model"] == model]
+        measured = cells.dropna(subset=["relative_pd"]).sort_values("relative_pd", kind="stable")
+        ranked = len(measured) > 1 and model not in study.identical
+        cv = coefficient_of_variation(cells["relative_pd"])
+        rows.append(
+            {
+                "model": model,
+                "architecture": architecture(study, model),
+                "parameters": cells["parameters"].mean(),
+                "cells": int((cells["n"] > 0).sum()),
+                "expected": len(cells),
+                "best": measured["activation"].iloc[0] if ranked else None,
+                "best_pd": measured["relative_pd"].iloc[0] if ranked else math.nan,
+                "worst": measured["activation"].iloc[-1] if ranked else None,
+                "worst_pd": measured["relative_pd"].iloc[-1] if ranked else math.nan,
+                "mean_pd": measured["relative_pd"].mean(),
+                "cv": cv,
+                "cv_words": cv_in_words(cv),
+                "identical": model in study.identical,
+                "seconds": cells["seconds"].sum(min_count=1),
+            }
+        )
+    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
+
+
+_MODEL_COLUMNS = ["model", "architecture", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
+_MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
+
+
+def activations_overview(study: Study) -> pd.DataFrame:
+    """One row per expected activation: average_pd with _low and _high, models, expected, wins.
+
+    The average is over the models that have results and are not left out as bit-identical; where the activation is
+    missing in one of them it is NaN, for averages over different models cannot be compared. Its interval is the
+    delete-one-trial jackknife with trial k left out of all models at once (equal seeds make them dependent); it
+    needs equal N. ``wins`` counts the models in which the activation has the lowest PD of the cells present.
+    """
+    candidates = [model for model in study.models if model not in study.identical]
+    models = [model for model in candidates if any(result.model_name == model for result in study.results)]
+    best = models_overview(study)["best"]
+    rows = []
+    for activation in study.activations:
+        results = [result for model in models if (result := study.result(model, activation))]
+        matrices = [pair_matrix(result) for result in results]
+        average = low = high = math.nan
+        if len(results) == len(models) > 0:
+            average = float(np.mean([jackknife_pairwise(matrix).value for matrix in matrices]))
+            if len({len(matrix) for matrix in matrices}) == 1:
+                estimate = jackknife_pairwise(np.mean(matrices, axis=0), METRIC_LIMITS["relative_pd"])
+                low, high = estimate.low, estimate.high
+        rows.append((activation, average, low, high, len(results), len(candidates), int((best == activation).sum())))
+    columns = ["activation", "average_pd", "average_pd_low", "average_pd_high", "models", "expected", "wins"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def architecture(study: Study, model: str) -> str:
+    """What a model is, with the size it was run at: ``GPT, 4 layers of width 128 (full size: 6 of 384), context 128``."""
+    name = ARCHITECTURES.get(model, model)
+    result = next((result for result in study.results if result.model_name == model), None)
+    if result is None:
+        return name
+    config = result.config
+    layers = f"{config['n_layer']} layer{'s' if config['n_layer'] > 1 else ''} of width {config['n_embd']}"
+    full = MODEL_DEFAULTS.get(model, {})
+    cut = f" (full size: {full['n_layer']} of {full['n_embd']})" if is_cut(result) else ""
+    return f"{name}, {layers}{cut}, context {config['block_size']}"
+
+
+def is_cut(result: Result) -> bool:
+    """Whether the model was trained smaller than its full size."""
+    full = MODEL_DEFAULTS.get(result.model_name, {})
+    return any(result.config[name] < full.get(name, 0) for name in ("n_layer", "n_embd"))
+
+
+def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:
+    expected = set().union(*(PROFILES[r.profile]["models"] for r in results if r.profile in PROFILES))
+    return _in_order(expected | {r.model_name for r in results}, tuple(MODEL_DEFAULTS)) or GRID_MODELS
+
+
+def _expected_activations(results: Sequence[Result]) -> tuple[str, ...]:
+    expected = set(GRID_ACTIVATIONS) if any(r.profile in PROFILES for r in results) else set()
+    return _in_order(expected | {r.activation for r in results}, ACTIVATIONS) or GRID_ACTIVATIONS
+
+
+def _in_order(names: set[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Known names in their usual order, then the others by name."""
+    return (*(name for name in known if name in names), *sorted(names - set(known)))

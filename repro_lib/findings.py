@@ -1,0 +1,189 @@
+"""What a study found, in words and tables for people. Every sentence is computed, and none says more than N allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from repro_lib.analysis import Study, activations_overview, models_overview
+from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, cv_in_words
+from repro_lib.tables import number, with_interval
+
+NO_RESULTS = "no results yet: run ./run_papermill.sh"
+# The one model whose cells must not differ; if they do, they were not trained under equal conditions.
+NEGATIVE_CONTROL = "tinylstm"
+
+
+def about(study: Study) -> str:
+    """Which results these are: how many cells, profile, corpus, N, evaluation text."""
+    if not study.results:
+        return NO_RESULTS
+    first, cells = study.results[0], study.cells
+    profile = f"profile {first.profile}" if first.profile else "no profile"
+    synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
+    return (
+        f"{len(study.results)} of {len(cells)} cells: {profile}, corpus {first.corpus.name}, "
+        f"{_trial_counts(cells)} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}"
+    )
+
+
+def missing(study: Study) -> str:
+    """Which expected cells are missing, and which files were refused."""
+    cells = study.cells[study.cells["n"] == 0]
+    sentences = list(study.refused)
+    if not study.results:
+        sentences.append(NO_RESULTS)
+    elif len(cells):
+        by_model = {model: ", ".join(group["activation"]) for model, group in cells.groupby("model", sort=False)}
+        named = "; ".join(f"{model} with {activations}" for model, activations in by_model.items())
+        sentences.append(f"Missing, and left blank everywhere: {named}.")
+    else:
+        sentences.append("No cell is missing.")
+    return "\n".join(sentences)
+
+
+def flagged(study: Study) -> str:
+    """How many cells are flagged, and for what."""
+    cells = study.cells[study.cells["flags"] != ""]
+    if cells.empty:
+        return "No cell is flagged." if study.results else NO_RESULTS
+    reasons = sorted({reason for flags in cells["flags"] for reason in _short_flags(flags)})
+    return f"{len(cells)} of {len(study.results)} cells are flagged ({', '.join(reasons)}): do not rely on their numbers."
+
+
+def identical(study: Study) -> str:
+    """Which models are bit-identical across activations, and whether the negative control did its work."""
+    sentences = [
+        f"{model} is bit-identical across activations, trial by trial, so it is left out of all statistics across activations"
+        + (": the negative control. Its CV of exactly 0 shows that nothing but the activation differs between cells."
+           if model == NEGATIVE_CONTROL else ". It should have an activation: check how it is wired.")
+        for model in study.identical
+    ]  # fmt: skip
+    controls = [result for result in study.results if result.model_name == NEGATIVE_CONTROL]
+    if len(controls) > 1 and NEGATIVE_CONTROL not in study.identical:
+        sentences.append(
+            f"Warning: {NEGATIVE_CONTROL} has no activation to plug in and yet its cells differ, so the cells of this study "
+            "were not trained under equal conditions (another machine, another version?)."
+        )
+    return "\n".join(sentences) or "No model is bit-identical across activations."
+
+
+def order(study: Study, model: str) -> str:
+    """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
+    row = models_overview(study).set_index("model").loc[model]
+    if row["identical"]:
+        return f"{model}: the same numbers for every activation, so there is no order."
+    if pd.isna(row["best"]):
+        return f"{model}: fewer than two activations have a relative PD, so there is no order ({_why_no_pd(study, model)})."
+    cells = study.cells[study.cells["model"] == model].set_index("activation")
+    ends = [f"{end} {row[end]} with {with_interval(cells.loc[row[end]], 'relative_pd', 4)}" for end in ("best", "worst")]
+    holes = "" if row["cells"] == row["expected"] else f" Only {row['cells']} of {row['expected']} activations are there."
+    return f"{model}: {', '.join(ends)}.{holes} {decided(cells['n'])}"
+
+
+def decided(trials: Iterable[float]) -> str:
+    """What N trials allow to say about an order of activations (N = 3 shows, N >= 10 claims)."""
+    least = int(min((n for n in trials if n > 0), default=0))
+    if least < TRIALS_FOR_INTERVAL:
+        return f"The order is not decided: N = {least}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
+    if least < TRIALS_FOR_CLAIM:
+        return (
+            f"The order is not decided at N = {least} trials: so few show where to look, and a claim needs "
+            f"{TRIALS_FOR_CLAIM} or more."
+        )
+    return f"N = {least} trials can decide an order, but by the contrast of two activations, not by this list."
+
+
+def cells_table(study: Study) -> pd.DataFrame:
+    """Every expected cell with its main numbers and 95 % intervals over trials; ``missing`` where there is none."""
+    rows = []
+    for _, cell in study.cells.iterrows():
+        there = cell["n"] > 0
+        rows.append(
+            {
+                "Model": cell["model"],
+                "Activation": cell["activation"],
+                "N": cell["n"] if there else "missing",
+                "Relative PD": with_interval(cell, "relative_pd", 3),
+                "Total variation": with_interval(cell, "total_variation", 3),
+                "Churn": with_interval(cell, "churn", 3),
+                "Churn / error": number(cell["churn_per_error"], 3),
+                "Validation loss, nats": with_interval(cell, "val_loss", 3),
+                "Accuracy, %": with_interval(cell, "val_accuracy", 2),
+                "Training, s": number(cell["seconds"], 0),
+                "Flags": ", ".join(_short_flags(cell["flags"])),
+            }
+        )
+    return pd.DataFrame(rows).set_index(["Model", "Activation"])
+
+
+def models_table(study: Study) -> pd.DataFrame:
+    """The overview of models: architecture, parameters, best activation, CV."""
+    rows = []
+    for _, row in models_overview(study).iterrows():
+        best = "none: bit-identical" if row["identical"] else f"{row['best']} ({row['best_pd']:.3f})"
+        rows.append(
+            {
+                "Model": row["model"],
+                "Architecture": row["architecture"],
+                "Parameters": number(row["parameters"], 0),
+                "Cells": f"{row['cells']} of {row['expected']}",
+                "Best activation (relative PD)": "–" if pd.isna(row["best"]) and not row["identical"] else best,
+                "CV over activations, %": number(row["cv"], 2),
+                "Training, s": number(row["seconds"], 0),
+            }
+        )
+    return pd.DataFrame(rows).set_index("Model")
+
+
+def activations_table(study: Study) -> pd.DataFrame:
+    """The overview of activations: average relative PD over the models not left out, and wins."""
+    rows = [
+        {
+            "Activation": row["activation"],
+            "Average relative PD": with_interval(row, "average_pd", 3),
+            "Models": f"{row['models']} of {row['expected']}",
+            "Wins (lowest PD of a model)": row["wins"],
+        }
+        for _, row in activations_overview(study).iterrows()
+    ]
+    return pd.DataFrame(rows).set_index("Activation")
+
+
+def cv_table(study: Study) -> pd.DataFrame:
+    """Models by how much their relative PD varies over the activations, the most sensitive first; identical ones last."""
+    overview = models_overview(study).sort_values(["identical", "cv"], ascending=[True, False], kind="stable")
+    rows = [
+        {
+            "Model": row["model"],
+            "CV, %": number(row["cv"], 2),
+            "In words": cv_in_words(row["cv"]).lower() + (" (bit-identical)" if row["identical"] else ""),
+            "Activations": f"{row['cells']} of {row['expected']}",
+        }
+        for _, row in overview.iterrows()
+    ]
+    return pd.DataFrame(rows).set_index("Model")
+
+
+def _trial_counts(cells: pd.DataFrame) -> str:
+    counts = sorted({n for n in cells["n"] if n > 0})
+    return (
+        f"N = {counts[0]} trial{'s' if counts[0] > 1 else ''}"
+        if len(counts) == 1
+        else f"N = {counts[0]} to {counts[-1]} trials"
+    )
+
+
+def _short_flags(flags: str) -> list[str]:
+    """The kinds of flags, without their details: ``untrained``."""
+    return list(dict.fromkeys(flag.split(":")[0] for flag in flags.split("; ") if flag))
+
+
+def _why_no_pd(study: Study, model: str) -> str:
+    cells = study.cells[study.cells["model"] == model]
+    gone, single = cells[cells["n"] == 0]["activation"], cells[cells["n"] == 1]["activation"]
+    reasons = ([f"missing: {', '.join(gone)}"] if len(gone) else []) + (
+        [f"one trial only: {', '.join(single)}"] if len(single) else []
+    )
+    return "; ".join(reasons) or "one activation in all"

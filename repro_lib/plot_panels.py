@@ -1,0 +1,256 @@
+"""The panels that figures are put together from, and the alternative texts that say what they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from repro_lib.analysis import METRICS, Study, models_overview
+from repro_lib.plot_style import GREY, MISSING_HATCH, colour_of, draw_cell, draw_gap, line_style, marker_of, text_colour
+
+NEGATIVE_CONTROL = "negative control"
+MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def _points(study: Study, cell: dict[str, Any], column: str) -> Sequence[float]:
+    """The pairs (of a metric) or trials (of a loss or accuracy) that a cell's mean is taken over."""
+    frame = study.pairs if column in METRICS else study.trials
+    chosen = (frame["model"] == cell["model"]) & (frame["activation"] == cell["activation"])
+    return frame.loc[chosen, column].tolist()
+
+
+def model_panel(
+    axes: Axes, study: Study, cells: pd.DataFrame, column: str, bar: bool = True, labels: bool = True, numbers: bool = False
+) -> None:
+    """One slot per activation of one model; ``numbers`` adds value and interval to the labels."""
+    rows = cells.to_dict("records")
+    for x, cell in enumerate(rows):
+        draw_cell(axes, x, 0.7, cell, column, _points(study, cell, column), bar)
+    names = [_activation_label(cell, column if numbers else None) for cell in rows] if labels else []
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.grid(False, axis="x")
+    _value_limits(axes, cells, column, bar)
+
+
+def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
+    """Slots of all activations, grouped by model."""
+    width = 0.84 / len(study.activations)
+    for place, model in enumerate(study.models):
+        rows = study.cells[study.cells["model"] == model].to_dict("records")
+        for k, cell in enumerate(rows):
+            x = place + (k - (len(rows) - 1) / 2) * width
+            draw_cell(axes, x, width * 0.92, cell, column, _points(study, cell, column), bar)
+    axes.set_xticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
+    axes.set_xlim(-0.5, len(study.models) - 0.5)
+    axes.grid(False, axis="x")
+    _value_limits(axes, study.cells, column, bar)
+
+
+def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> None:
+    """Bars start at 0. Without any number there is nothing to scale, and no scale is shown."""
+    if not np.isfinite(cells[column]).any():
+        axes.set_yticks([])
+    elif bar:
+        axes.set_ylim(bottom=0)
+
+
+def _activation_label(cell: dict[str, Any], column: str | None) -> str:
+    lines = [cell["activation"]]
+    if column and math.isfinite(cell[column]):
+        lines.append(f"{cell[column]:.3f}")
+        low, high = cell[f"{column}_low"], cell[f"{column}_high"]
+        lines.append("no interval" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
+    if cell["n"]:
+        lines.append(f"N = {cell['n']}" + (", flagged" if cell["flags"] else ""))
+    return "\n".join(lines)
+
+
+def _model_label(study: Study, model: str) -> str:
+    marks = ["cut"] if study.cells["cut"][study.cells["model"] == model].any() else []
+    marks += ["control"] if model in study.identical else []
+    return f"{model}\n({', '.join(marks)})" if marks else model
+
+
+def curve_handles(cells: pd.DataFrame) -> list[Artist]:
+    """A legend entry per activation; a missing one says so."""
+    handles: list[Artist] = []
+    for cell in cells.to_dict("records"):
+        name = cell["activation"]
+        gap = Patch(facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, label=f"{name}: missing")
+        handles.append(Line2D([], [], label=name, linewidth=2, **line_style(name)) if cell["n"] else gap)
+    return handles
+
+
+def model_marker(study: Study, model: str) -> str:
+    """The marker of a model in this study."""
+    return MODEL_MARKERS[study.models.index(model) % len(MODEL_MARKERS)]
+
+
+def model_handles(study: Study) -> list[Artist]:
+    """A legend entry per model."""
+    return [
+        Line2D(
+            [],
+            [],
+            label=_model_label(study, name).replace("\n", " "),
+            marker=model_marker(study, name),
+            color=GREY,
+            linestyle="",
+        )
+        for name in study.models
+    ]
+
+
+def unigram_line(axes: Axes, cells: pd.DataFrame) -> None:
+    losses = cells["unigram_loss"].dropna()
+    if len(losses):
+        axes.axhline(losses.iloc[0], color=GREY, linewidth=1)
+        axes.annotate(
+            "unigrams", (1, losses.iloc[0]), (-2, 3), axes.get_yaxis_transform(), "offset points", ha="right", fontsize=9
+        )
+
+
+def boxes(axes: Axes, study: Study) -> None:
+    """Per activation the relative PD over the models that are not left out."""
+    cells = study.cells[~study.cells["model"].isin(study.identical)].dropna(subset=["relative_pd"])
+    for x, activation in enumerate(study.activations):
+        values = cells.loc[cells["activation"] == activation, "relative_pd"]
+        if values.empty:
+            draw_gap(axes, x, 0.6, "missing")
+            continue
+        colour = colour_of(activation)
+        axes.boxplot(
+            [values], positions=[x], widths=0.6, patch_artist=True, whis=(0, 100), showfliers=False,
+            boxprops={"facecolor": colour, "alpha": 0.5}, medianprops={"color": "black"},
+        )  # fmt: skip
+        axes.plot(np.full(len(values), x), values, marker_of(activation), color=colour, markeredgecolor="black", markersize=5)
+    axes.set_xticks(range(len(study.activations)), study.activations)
+    axes.set_xlim(-0.6, len(study.activations) - 0.4)
+    axes.set_title("Per activation, one point per model")
+    axes.grid(False, axis="x")
+    _value_limits(axes, cells, "relative_pd", bar=True)
+
+
+def cv_bars(axes: Axes, study: Study) -> None:
+    """The models by their CV over the activations, the largest first."""
+    overview = models_overview(study).sort_values("cv", ascending=False, na_position="last", kind="stable")
+    rows = overview.to_dict("records")
+    widest = max((row["cv"] for row in rows if math.isfinite(row["cv"])), default=1.0) or 1.0
+    for y, row in enumerate(rows):
+        if math.isnan(row["cv"]):
+            axes.axhspan(y - 0.3, y + 0.3, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0)
+            words = (
+                "missing" if row["cells"] == 0 else f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells"
+            )
+        else:
+            axes.barh(y, row["cv"], 0.6, color="#999999")
+            words = f"{row['cv']:.2f} %" + (f", {NEGATIVE_CONTROL}" if row["identical"] else "")
+            words += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text((0 if math.isnan(row["cv"]) else row["cv"]) + 0.02 * widest, y, words, va="center", bbox=box)
+    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set(xlim=(0, 1.5 * widest), ylim=(len(rows) - 0.5, -0.5), title="CV over activations, %")
+    axes.grid(False, axis="y")
+
+
+def heat_map(axes: Axes, study: Study) -> None:
+    """Models x activations, each with its number and interval."""
+    colours = colormaps["Blues"]
+    finite = study.cells["relative_pd"].dropna()
+    scale = Normalize(0, finite.max() if len(finite) and finite.max() > 0 else 1)
+    for cell in study.cells.to_dict("records"):
+        x, y = study.activations.index(cell["activation"]), study.models.index(cell["model"])
+        corner, value = (x - 0.5, y - 0.5), cell["relative_pd"]
+        if math.isnan(value):
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0))
+            words, ink, box = "missing" if cell["n"] == 0 else "one trial", "black", {"facecolor": "white", "edgecolor": "none"}
+        else:
+            fill = colours(scale(value))
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, edgecolor="white"))
+            low, high = cell["relative_pd_low"], cell["relative_pd_high"]
+            interval = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+            words, ink, box = f"{value:.3f}\n{interval}", text_colour(fill), None
+        axes.text(x, y, words, color=ink, ha="center", va="center", fontsize=9, bbox=box)
+    axes.set_xticks(range(len(study.activations)), study.activations)
+    axes.set_yticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
+    axes.set(
+        xlim=(-0.5, len(study.activations) - 0.5),
+        ylim=(len(study.models) - 0.5, -0.5),
+        title="Relative PD: mean and 95 % interval",
+    )
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def about_cells(study: Study) -> str:
+    """What the reader must know about cells that are missing, flagged, cut or identical."""
+    notes = []
+    if study.identical:
+        notes.append("(control): bit-identical across activations, left out of boxes and averages.")
+    if (study.cells["n"] == 0).any():
+        notes.append(f"Hatched: {(study.cells['n'] == 0).sum()} missing cells.")
+    flagged = int((study.cells["flags"] != "").sum())
+    if flagged:
+        notes.append(f"Flagged, not to be relied on: {flagged} cells.")
+    if study.cells["cut"].any():
+        notes.append("(cut): smaller than the model's full size.")
+    return " ".join(notes)
+
+
+def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
+    """``Relative PD of charlm per activation: relu 0.224 (0.027 to 0.422); swish missing.``"""
+    parts = []
+    for cell in cells.to_dict("records"):
+        value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
+        if cell["n"] == 0:
+            words = "missing"
+        elif math.isnan(value):
+            words = "one trial, no pair"
+        else:
+            words = f"{value:.3f} " + (f"(no interval at N = {cell['n']})" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
+        parts.append(f"{cell['activation']} {words}")
+    control = (
+        f" {NEGATIVE_CONTROL.capitalize()}: bit-identical across activations."
+        if cells["model"].isin(study.identical).any()
+        else ""
+    )
+    return f"{what}, with 95 % intervals over trials: {'; '.join(parts)}.{control}"
+
+
+def grid_alt(study: Study, column: str, what: str) -> str:
+    """Lowest and highest cell of each model, its CV for PD, and how many cells are missing."""
+    parts = []
+    overview = models_overview(study).set_index("model")
+    for model in study.models:
+        cells = study.cells[study.cells["model"] == model].dropna(subset=[column]).sort_values(column, kind="stable")
+        if cells.empty:
+            parts.append(f"{model} missing")
+        elif model in study.identical:
+            parts.append(f"{model} {cells[column].iloc[0]:.3f} for every activation ({NEGATIVE_CONTROL})")
+        else:
+            ends = [f"{cells['activation'].iloc[k]} {cells[column].iloc[k]:.3f}" for k in (0, -1)]
+            cv = f", CV {overview.loc[model, 'cv']:.2f} %" if column == "relative_pd" and len(cells) > 1 else ""
+            parts.append(f"{model} from {ends[0]} to {ends[1]}{cv}")
+    gone = int((study.cells["n"] == 0).sum())
+    return f"{what}: {'; '.join(parts)}. Missing cells: {gone} of {len(study.cells)}."
+
+
+def trade_off_alt(cells: pd.DataFrame) -> str:
+    """The ranges of both axes and their rank correlation, which describes these cells and tests nothing."""
+    if cells.empty:
+        return "Accuracy against relative PD: no results yet."
+    ends = [f"{cells[name].min():.3g} to {cells[name].max():.3g}" for name in ("val_accuracy", "relative_pd")]
+    return (
+        f"Accuracy ({ends[0]} per cent) against relative PD ({ends[1]}) of {len(cells)} cells, with 95 % intervals over trials."
+    )

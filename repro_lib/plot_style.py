@@ -1,0 +1,214 @@
+"""How the figures look, and the marks they share: a bar or dot with interval and points, a hatched gap, a note.
+
+Figures are plain ``matplotlib.figure.Figure`` objects: nothing here touches pyplot or a global figure.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
+
+from repro_lib.statistics import TRIALS_FOR_INTERVAL
+
+P = ParamSpec("P")
+
+# Okabe & Ito's colours (jfly.uni-koeln.de/color, 2008): told apart by readers with any common colour blindness. One per
+# activation, everywhere; marker and line style repeat it for a reader who sees none.
+COLOURS = {
+    "relu": "#D55E00",
+    "gelu": "#0072B2",
+    "swish": "#009E73",
+    "swiglu": "#CC79A7",
+    "smelu_1": "#E69F00",
+    "smelu_05": "#56B4E9",
+}
+OTHER_COLOUR = "#000000"
+MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
+LINE_STYLES: dict[str, Any] = {"relu": "-", "gelu": "--", "swish": "-.", "swiglu": (0, (6, 2, 1, 2, 1, 2)), "smelu_1": ":"}
+OTHER_MARKER = "X"
+MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
+GREY = "#666666"
+
+# Figures are as wide as a report's text; the PNG has 1.44 pixels per CSS pixel, so that it stays sharp.
+WIDTH_INCHES, REPORT_PIXELS = 9.0, 900
+DPI = 144
+STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "hatch.color": "#999999",
+    "text.usetex": False,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure with its file name (without ending) and its alternative text, which states the main numbers.
+
+    As the last value of a notebook cell it shows itself as PNG, with the alternative text in the metadata.
+    """
+
+    figure: Figure
+    name: str
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as PNG: the same bytes for the same figure."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        picture = base64.b64encode(self.png()).decode("ascii")
+        width = round(self.figure.get_figwidth() * REPORT_PIXELS / WIDTH_INCHES)
+        return {"image/png": picture, "text/plain": self.alt}, {"image/png": {"width": width, "alt": self.alt}}
+
+
+def styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
+    """Draw with the suite's style whatever the reader's own matplotlib settings are, and leave those alone."""
+
+    @functools.wraps(draw)
+    def with_style(*args: P.args, **kwargs: P.kwargs) -> Plot:
+        with matplotlib.style.context(["default", STYLE]):
+            return draw(*args, **kwargs)
+
+    return with_style
+
+
+def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -> tuple[Figure, SubFigure]:
+    """A figure of the report's width and, inside it, the empty part for the panels, ``body`` inches high.
+
+    Above that part stand the title and one row per legend, below it the note that says what the marks mean; they have
+    their own height, so that nothing overlaps whatever they hold.
+    """
+    lines = textwrap.wrap(note, 140)
+    head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
+    figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[head, body, foot])
+    top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=13, fontweight="bold")
+    for row, handles in enumerate(legends):
+        place = (0.0, 1 - (0.56 + 0.28 * row) / head)
+        top.add_artist(
+            Legend(top, handles, [str(handle.get_label()) for handle in handles], loc="center left", bbox_to_anchor=place,
+                   ncols=len(handles) or 1, columnspacing=1.4, handletextpad=0.5)
+        )  # fmt: skip
+    bottom.text(0.01, 1.0, "\n".join(lines), va="top", fontsize=9, color="#444444", linespacing=1.3)
+    return figure, middle
+
+
+def colour_of(activation: str) -> str:
+    """The colour of an activation, the same in every figure; black for one outside the registry."""
+    return COLOURS.get(activation, OTHER_COLOUR)
+
+
+def marker_of(activation: str) -> str:
+    """The marker of an activation, the same in every figure."""
+    return MARKERS.get(activation, OTHER_MARKER)
+
+
+def line_style(activation: str) -> dict[str, Any]:
+    """Colour and dashes of an activation's curves, the same in every figure."""
+    return {"color": colour_of(activation), "linestyle": LINE_STYLES.get(activation, "-")}
+
+
+def draw_cell(
+    axes: Axes, x: float, width: float, cell: Mapping[str, Any], column: str, points: Sequence[float], bar: bool = True
+) -> None:
+    """One cell at ``x``: its mean as bar (or dot), its interval as line, its pairs or trials as points.
+
+    ``cell`` is a row of ``cells_frame`` and ``column`` names the number. A missing cell is a hatched gap.
+    """
+    value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
+    if not math.isfinite(value):
+        words = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
+        return draw_gap(axes, x, width, words)
+    colour = colour_of(cell["activation"])
+    if bar:
+        hatch = SYNTHETIC_HATCH if cell["synthetic"] else None
+        axes.bar(x, value, width, color=colour, alpha=0.75, edgecolor=colour, hatch=hatch)
+    else:
+        axes.plot([x], [value], marker_of(cell["activation"]), color=colour, markersize=9, alpha=0.75)
+    # Points in the left part of the slot, in the order of the pairs; the interval in the right part, clear of them.
+    start, end = (-0.38, 0.02) if bar else (-0.4, -0.2)
+    offsets = np.linspace(start, end, len(points)) * width if len(points) > 1 else [start * width]
+    wide = width > 0.3
+    axes.plot(
+        x + np.asarray(offsets), points, "o", color="white", markeredgecolor="#222222",
+        markersize=4.5 if wide else 2.8, markeredgewidth=0.9,
+    )  # fmt: skip
+    if math.isfinite(low):
+        spread = [[value - low], [high - value]]
+        axes.errorbar(
+            x + (0.26 * width if bar else 0),
+            value,
+            spread,
+            fmt="none",
+            ecolor="#222222",
+            elinewidth=1.3,
+            capsize=4 if wide else 2,
+        )
+    return None
+
+
+def draw_gap(axes: Axes, x: float, width: float, words: str) -> None:
+    """A hatched gap as high as the axes with the reason written in it: nothing is drawn as 0."""
+    axes.axvspan(x - width / 2, x + width / 2, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0.5)
+    style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 9, "color": "#222222"}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(x, 0.5, words, transform=axes.get_xaxis_transform(), bbox=box, **style)
+
+
+def activation_handles(activations: Sequence[str]) -> list[Artist]:
+    """The colours of the activations, for the legend of a figure."""
+    return [Patch(facecolor=colour_of(name), alpha=0.75, label=name) for name in activations]
+
+
+def interval_note(cells: pd.DataFrame, method: str) -> str:
+    """What the interval lines are and, where there are none, why."""
+    there = cells[cells["n"] > 0]
+    if there.empty:
+        return "No results yet."
+    counts = sorted(set(there["n"]))
+    trials = f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]} to {counts[-1]}"
+    words = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."
+    too_few = there[there["n"] < TRIALS_FOR_INTERVAL]
+    if len(too_few) == len(there):
+        return f"No intervals: {trials}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
+    if len(too_few):
+        words += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
+    return words
+
+
+def text_colour(rgba: Sequence[float]) -> str:
+    """Black or white, whichever is easier to read on this colour (relative luminance of WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if luminance > 0.179 else "white"

@@ -1,0 +1,147 @@
+"""From a results folder to what people look at: console tables, ``summary.txt``, plots, status, the site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from repro_lib.config import canonical_json
+from repro_lib.files import write_atomically
+from repro_lib.results import Store
+
+if TYPE_CHECKING:
+    from repro_lib.analysis import Study
+    from repro_lib.grid import Cell
+
+# In reports/plots/: which results the plots and the summary were made from.
+_INPUTS_NOTE = "inputs.json"
+# The notebooks that follow the cells and deep dives, in the order of the navigation.
+ANALYSES = ("30_cross_model", "00_quickstart", "01_activations")
+
+
+class NothingToShow(RuntimeError):
+    """There is no usable result in the folder."""
+
+
+def load_study(results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = ()) -> Study:
+    """The newest comparable results of a folder, of some models and activations only where those are named."""
+    from repro_lib.analysis import Study
+
+    study = Study.load(Store(results_dir), models=models or None, activations=activations or None)
+    if not study.results:
+        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
+        raise NothingToShow(f"no results yet in {results_dir}{refused}; run ./run_papermill.sh or repro grid first")
+    return study
+
+
+def summarise_store(
+    results_dir: Path, reports_dir: Path, models: Sequence[str], activations: Sequence[str], *, plots: bool
+) -> str:
+    """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it."""
+    from repro_lib.summary_text import summary_text
+
+    study = load_study(results_dir, models, activations)
+    text = summary_text(study)
+    write_atomically(reports_dir / "summary.txt", text)
+    if plots:
+        save_plots(study, reports_dir / "plots")
+    return text
+
+
+def save_plots(study: Study, folder: Path) -> None:
+    """Every plot of the study as PNG, with its alternative text in a file beside it."""
+    from repro_lib.plots import all_plots
+
+    for plot in all_plots(study):
+        write_atomically(folder / f"{plot.name}.png", plot.png())
+        write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
+
+
+def write_summary(results_dir: Path, reports_dir: Path, inputs: Sequence[str]) -> None:
+    """The grid's last step: summary and plots, with a note of the results they were made from."""
+    summarise_store(results_dir, reports_dir, (), (), plots=True)
+    write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
+
+
+def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
+    """Whether summary and plots were made from just these results."""
+    try:
+        return json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text()) == _digest(inputs)
+    except (OSError, ValueError):
+        return False
+
+
+def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> None:
+    """A table of these cells' results."""
+    store, table = Store(results_dir), Table(title="relative PD between trials, 0 (same) to 2")
+    for heading in ("model", "activation", "trials", "relative PD", "churn", "validation loss, nats", "accuracy, %", "flags"):
+        table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
+    for cell in cells:
+        result = store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
+        if result is None:
+            table.add_row(cell.model, cell.activation, *["–"] * 5, "missing")
+            continue
+        churn = result.reproducibility_metrics.get("churn")
+        numbers = [_rounded(result.avg_relative_pd, 4), _rounded(churn, 4), _rounded(result.avg_val_loss, 4)]
+        flags = "; ".join(result.flags)
+        table.add_row(
+            cell.model, cell.activation, str(len(result.trials)), *numbers, _rounded(result.avg_val_accuracy, 2), flags
+        )
+    console.print(table)
+
+
+def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
+    """What of these cells is done, failed or missing, and which files were refused. Exit code 0: all done, 1: not yet."""
+    store = Store(results_dir)
+    failures = {(note["model_name"], note["activation"]): str(note["reason"]) for note in store.failures()}
+    done = 0
+    for cell in cells:
+        result = store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
+        if result:
+            done += 1
+            pd = _rounded(result.avg_relative_pd, 4)
+            said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
+        elif (cell.model, cell.activation) in failures:
+            said = f"FAILED: {failures[cell.model, cell.activation]}"
+        else:
+            said = "missing"
+        console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
+    for sentence in store.load()[1]:
+        console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
+    console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
+    return 0 if done == len(cells) else 1
+
+
+def build_reports(results_dir: Path, reports_dir: Path, models: Sequence[str], activations: Sequence[str]) -> Path:
+    """Render whatever notebook is executed, with an index over the expected cells; returns the index."""
+    study = load_study(results_dir, models, activations)
+    save_plots(study, reports_dir / "plots")
+    cells = [(model, activation) for model in study.models for activation in study.activations]
+    return publish(results_dir, reports_dir, cells, running=False)
+
+
+def publish(results_dir: Path, reports_dir: Path, cells: Sequence[tuple[str, str]], *, running: bool) -> Path:
+    """Bring the site up to date with the executed notebooks and results that are there; returns the index."""
+    from repro_lib.analysis import Study
+    from repro_lib.reports import build_site
+
+    study = Study.load(Store(results_dir))
+    measured = study.cells.dropna(subset=["relative_pd_low"])
+    bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
+    intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
+    report = build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals)
+    return report.index
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _digest(inputs: Sequence[str]) -> str:
+    return hashlib.sha256(canonical_json(list(inputs)).encode()).hexdigest()

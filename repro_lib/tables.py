@@ -1,0 +1,82 @@
+"""Frames as tables for people: few columns, units in the heads, sensible rounding, a dash for what is missing."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from repro_lib.analysis import METRICS, cells_frame, pairs_frame, trials_frame
+from repro_lib.results import Result
+
+
+def summary_table(result: Result) -> pd.DataFrame:
+    """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
+    cell = cells_frame([result]).iloc[0]
+    lines = {
+        "Trials": str(len(result.trials)),
+        "Parameters": f"{result.parameters:,}",
+        "Relative PD": with_interval(cell, "relative_pd", 4),
+        "Total variation": with_interval(cell, "total_variation", 4),
+        "Churn": with_interval(cell, "churn", 4),
+        "Validation loss, nats": with_interval(cell, "val_loss", 3),
+        "Loss of the unigrams, nats": f"{result.evaluation.unigram_cross_entropy:.3f}",
+        "Validation accuracy, %": with_interval(cell, "val_accuracy", 2),
+        "Churn per error": number(cell["churn_per_error"], 3),
+        "Training time, s": f"{sum(trial.seconds for trial in result.trials):.0f}",
+    }
+    return pd.DataFrame({f"{result.model_name} with {result.activation}": lines})
+
+
+def trials_table(result: Result) -> pd.DataFrame:
+    """One row per trained model of a cell."""
+    frame = trials_frame([result]).set_index("trial")
+    columns = {
+        "seed": "Seed",
+        "val_loss": "Validation loss, nats",
+        "val_accuracy": "Validation accuracy, %",
+        "seconds": "Time, s",
+        "weights_sha256": "Weights SHA-256",
+    }
+    frame["weights_sha256"] = frame["weights_sha256"].str[:12]
+    table = (
+        frame[list(columns)]
+        .rename(columns=columns)
+        .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
+    )
+    return table.rename_axis("Trial")
+
+
+def pairs_table(result: Result) -> pd.DataFrame:
+    """One row per pair of trials of a cell, one column per metric."""
+    frame = pairs_frame([result])
+    pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
+    table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
+    return table.rename_axis("Trials").rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD"))
+
+
+def config_table(result: Result) -> pd.DataFrame:
+    """Every value of the configuration and the layer that set it."""
+    rows = {name: {"Value": str(value), "Set by": result.config_sources.get(name, "")} for name, value in result.config.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Setting")
+
+
+def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """Relative PD with its interval, one row per model, one column per activation; a dash where a cell is missing."""
+    shown = cells.assign(text=[with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()])
+    wide = shown.pivot(index="model", columns="activation", values="text")
+    ordered = wide.loc[list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["activation"]))]
+    return ordered.rename_axis(index="Relative PD", columns=None)
+
+
+def with_interval(row: pd.Series, name: str, digits: int) -> str:
+    """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value."""
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if math.isnan(low):
+        return number(value, digits)
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def number(value: float, digits: int) -> str:
+    """A rounded number, or a dash where it is missing."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,141 @@
+"""Shared by all tests: one thread, a small text of our own, tiny configurations, a store in a temporary folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from repro_lib.config import Config
+from repro_lib.data import Corpus, Dataset, load_corpus, make_dataset
+from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord
+
+torch.set_num_threads(1)
+
+# The same examples on every run and no folder of remembered ones: a test that fails here fails everywhere.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("suite")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+CORPUS_CHARACTERS = 40_000
+
+
+def word_like_text(characters: int, seed: int = 7) -> str:
+    """Text with words, lines and some regularity, the same on every machine. Not a loaded corpus: nothing is downloaded."""
+    chooser = random.Random(seed)
+    syllables = ["ba", "ce", "di", "for", "gu", "han", "i", "ka", "lo", "mer", "nos", "o", "pra", "qui", "ru", "sto", "th", "we"]
+    words = ["".join(chooser.choices(syllables, k=chooser.randint(1, 3))) for _ in range(300)]
+    lines: list[str] = []
+    length = 0
+    while length < characters:
+        line = " ".join(chooser.choices(words, weights=range(300, 0, -1), k=chooser.randint(4, 9))).capitalize()
+        lines.append(line + chooser.choice([".", ",", "!", ";"]))
+        length += len(lines[-1]) + 1
+    return "\n".join(lines)[: characters - 1] + "\n"
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of 40,000 characters."""
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    path.write_text(word_like_text(CORPUS_CHARACTERS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(corpus_file: Path) -> Corpus:
+    """The same text, read."""
+    return load_corpus(str(corpus_file))
+
+
+@pytest.fixture(scope="session")
+def dataset(corpus: Corpus) -> Dataset:
+    """The same text, split, with its evaluation windows."""
+    return make_dataset(corpus, train_split=0.8, block_size=32)
+
+
+@pytest.fixture(scope="session")
+def tiny(corpus_file: Path) -> Callable[..., Config]:
+    """``tiny(model, **changes)``: a configuration of width 32 that trains in a blink on the small text."""
+
+    def configure(model: str, **changes: Any) -> Config:
+        return Config.for_model(model, "smoke", **{"corpus": str(corpus_file), "trials": 2} | changes)
+
+    return configure
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty results folder."""
+    return Store(tmp_path / "results")
+
+
+MakeResult = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def make_result() -> MakeResult:
+    """``make_result(model, activation, minute=..., **changes)``: a valid result whose numbers are made up by hand.
+
+    ``pd`` becomes the relative PD of every pair; ``changes`` replace fields of the result.
+    """
+
+    def make(
+        model: str = "charlm",
+        activation: str = "relu",
+        *,
+        minute: int = 0,
+        trials: int = 2,
+        pd: float = 0.5,
+        config: Config | None = None,
+        corpus: str = "c" * 64,
+        evaluation: str = "e" * 64,
+        **changes: Any,
+    ) -> Result:
+        config = config or Config.for_model(model, "smoke", trials=trials)
+        records = [
+            TrialRecord(
+                trial=k,
+                seed=config.seed + k - 1,
+                train_loss_curve=[(2, 3.25), (4, 3.0)],
+                val_loss_curve=[(2, 3.3), (4, 3.1)],
+                val_loss=3.0625,
+                val_accuracy=20.5,
+                seconds=0.25,
+                init_sha256=f"{k}" * 64,
+                weights_sha256="b" * 64,
+                predictions_sha256="d" * 64,
+            )
+            for k in range(1, trials + 1)
+        ]
+        pairs = {f"pd_{i}_{j}": pd for i in range(1, trials + 1) for j in range(i + 1, trials + 1)}
+        fields: dict[str, Any] = {
+            "model_name": model,
+            "activation": activation,
+            "parameters": 1234,
+            "profile": config.profile,
+            "config": config.model_dump(),
+            "config_sources": dict(config.sources),
+            "config_sha256": config.sha256(corpus),
+            "corpus": CorpusRecord(name="words.txt", sha256=corpus),
+            "evaluation": EvaluationRecord(sha256=evaluation, tokens=16384, unigram_cross_entropy=3.3),
+            "avg_relative_pd": pd if pairs else None,
+            "mean_deviation_pd": pd / 2 if pairs else None,
+            "avg_val_loss": 3.0625,
+            "avg_val_accuracy": 20.5,
+            "reproducibility_metrics": pairs and {"relative_pd": pd, **pairs},
+            "trials": records,
+            "flags": [],
+            "synthetic": False,
+            "environment": {"python": "3.11.7", "git_commit": None},
+            "timestamp": datetime(2025, 1, 1, 12, 0, tzinfo=UTC) + timedelta(minutes=minute),
+        }
+        return Result(**fields | changes)
+
+    return make

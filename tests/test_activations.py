@@ -1,0 +1,151 @@
+"""Activations: values, gradients, names. The reference formulas are written out again here, in plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from repro_lib import config
+from repro_lib.activations import Activation, activation_names, canonical_activation, get_activation, smelu_beta
+
+
+def plain_smelu(x: Tensor, beta: float) -> Tensor:
+    """The definition of Shamir, Lin & Coviello (2020), piece by piece."""
+    bend = (x + beta) ** 2 / (4 * beta)
+    return torch.where(x <= -beta, torch.zeros_like(x), torch.where(x >= beta, x, bend))
+
+
+REFERENCE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+    "swish": lambda x: x / (1 + torch.exp(-x)),
+    "swiglu": lambda x: x[..., : x.shape[-1] // 2] * torch.sigmoid(x[..., : x.shape[-1] // 2]) * x[..., x.shape[-1] // 2 :],
+    "smelu_1": lambda x: plain_smelu(x, 1.0),
+    "smelu_05": lambda x: plain_smelu(x, 0.5),
+    "smelu_2": lambda x: plain_smelu(x, 2.0),
+}
+
+
+def test_every_registered_activation_has_a_reference_formula_here() -> None:
+    assert set(activation_names()) <= set(REFERENCE)
+
+
+def test_the_names_in_the_config_are_those_of_the_registry() -> None:
+    assert activation_names() == config.ACTIVATIONS
+    assert set(config.GRID_ACTIVATIONS) <= set(config.ACTIVATIONS)
+    assert len(config.GRID_ACTIVATIONS) == 5
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_values_and_slopes_are_those_of_the_definition(name: str) -> None:
+    # Asymmetric on purpose, and without the kink of ReLU at 0.
+    values = torch.linspace(-4.03, 3.97, 400, dtype=torch.float64)
+    ours, plain = values.clone().requires_grad_(), values.clone().requires_grad_()
+    y, expected = get_activation(name)(ours), REFERENCE[name](plain)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-13)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=torch.float64)
+    (slope,) = torch.autograd.grad((y * weights).sum(), ours)
+    (expected_slope,) = torch.autograd.grad((expected * weights).sum(), plain)
+    torch.testing.assert_close(slope, expected_slope, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_gradients_agree_with_finite_differences(name: str) -> None:
+    x = torch.linspace(-2.6, 2.3, 24, dtype=torch.float64).reshape(3, 8).requires_grad_()
+    assert torch.autograd.gradcheck(get_activation(name), (x,))
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5, 1.0, 2.0])
+def test_smelu_joins_its_three_pieces_smoothly(beta: float) -> None:
+    x = torch.tensor([-beta - 1, -beta, 0.0, beta, beta + 1], dtype=torch.float64, requires_grad=True)
+    y = get_activation(f"smelu_{beta}")(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert y.tolist() == [0.0, 0.0, beta / 4, beta, beta + 1]
+    assert slope.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_smelu_leaves_its_input_and_the_incoming_gradient_alone() -> None:
+    x = torch.linspace(-2, 2, 9, requires_grad=True)
+    before, incoming = x.detach().clone(), torch.ones(9)
+    get_activation("smelu_1")(x).backward(incoming)
+    assert torch.equal(x.detach(), before)
+    assert torch.equal(incoming, torch.ones(9))
+
+
+def test_gelu_is_the_exact_one_and_not_the_tanh_approximation() -> None:
+    x = torch.tensor([2.0], dtype=torch.float64)
+    assert get_activation("gelu")(x).item() == pytest.approx(1.9544997361036416, abs=1e-15)
+    assert abs(get_activation("gelu")(x).item() - nn.functional.gelu(x, approximate="tanh").item()) > 1e-5
+
+
+def test_swiglu_halves_the_last_dimension_and_the_first_half_is_the_gate() -> None:
+    gate, value = torch.tensor([[2.0, -1.0]]), torch.tensor([[3.0, 5.0]])
+    y = get_activation("swiglu")(torch.cat([gate, value], dim=-1))
+    assert y.shape == (1, 2)
+    torch.testing.assert_close(y, gate / (1 + torch.exp(-gate)) * value)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_an_activation_says_truly_whether_it_is_gated(name: str) -> None:
+    activation = get_activation(name)
+    y = activation(torch.ones(2, 3, 8))
+    assert y.shape == ((2, 3, 4) if activation.gated else (2, 3, 8))
+    assert activation.gated == (name == "swiglu")
+
+
+def test_every_call_gives_a_fresh_module() -> None:
+    for name in REFERENCE:
+        first, second = get_activation(name), get_activation(name)
+        assert isinstance(first, Activation)
+        assert first is not second
+        assert type(first) is type(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "beta"),
+    [
+        ("smelu_1", "smelu_1", 1.0),
+        ("smelu_1.0", "smelu_1", 1.0),
+        ("smelu_05", "smelu_05", 0.5),
+        ("smelu_0.5", "smelu_05", 0.5),
+        ("smelu_0.50", "smelu_05", 0.5),
+        ("smelu_050", "smelu_05", 0.5),
+        ("smelu_025", "smelu_025", 0.25),
+        ("smelu_0.25", "smelu_025", 0.25),
+        ("smelu_0.05", "smelu_005", 0.05),
+        ("smelu_2", "smelu_2", 2.0),
+        ("smelu_1.5", "smelu_1.5", 1.5),
+        ("smelu_10", "smelu_10", 10.0),
+        ("smelu_0.000000001", "smelu_0000000001", 1e-9),
+    ],
+)
+def test_a_smelu_name_gives_its_half_width_and_one_canonical_spelling(name: str, canonical: str, beta: float) -> None:
+    assert canonical_activation(name) == canonical
+    assert canonical_activation(canonical) == canonical
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    torch.testing.assert_close(get_activation(name)(x), plain_smelu(x, beta), rtol=0, atol=1e-13)
+    assert torch.equal(get_activation(name)(x), get_activation(canonical)(x))
+
+
+@given(st.decimals(min_value="0.000000001", max_value="999999999", places=9))
+def test_every_half_width_keeps_its_value_under_its_canonical_name(beta: object) -> None:
+    canonical = canonical_activation(f"smelu_{beta:f}")
+    assert smelu_beta(canonical) == beta
+    assert canonical_activation(canonical) == canonical
+    assert get_activation(canonical)(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(float(str(beta)) / 4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["smelu_0", "smelu_00", "smelu_0.0", "smelu_-1", "smelu_", "smelu", "smelu_x", "smelu_1e3", "smelu_inf", "smelu_nan"]
+    + ["smelu_1.", "smelu_.5", "smelu_1 ", "smelu_" + "9" * 400, "smelu_" + "0" * 400 + "1"],
+)
+def test_a_smelu_without_a_positive_half_width_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown activation .*smelu_<beta> for any beta > 0"):
+        get_activation(name)

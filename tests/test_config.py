@@ -1,0 +1,283 @@
+"""Configuration: precedence, validation, digest."""
+
+from __future__ import annotations
+
+import math
+import typing
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from repro_lib import config as config_module
+from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, ConfigError, check_model, check_profile
+from repro_lib.models import model_names
+
+CORPUS = "c" * 64
+
+# For each numeric field: values that are allowed at its ends, and values just outside.
+RANGES: dict[str, tuple[list[Any], list[Any]]] = {
+    "train_split": ([0.01, 0.99], [0, 1, -0.5, 1.5]),
+    "block_size": ([1, 65_536], [0, -1, 65_537]),
+    "batch_size": ([1, 65_536], [0, -1, 65_537]),
+    "max_iters": ([1, 100_000_000], [0, -5, 100_000_001]),
+    "learning_rate": ([1e-12, 10], [0, -1e-3, 10.5]),
+    "warmup_iters": ([0, 1_000_000], [-1]),
+    "weight_decay": ([0, 10], [-0.1, 11]),
+    "beta1": ([0, 0.999], [-0.1, 1, 1.5]),
+    "beta2": ([0, 0.9999], [-0.1, 1, 1.5]),
+    "grad_clip": ([1e-9, 1e30], [0, -1]),
+    "dropout": ([0, 0.99], [-0.1, 1, 2]),
+    "n_layer": ([1, 1000], [0, -1, 1001]),
+    "n_head": ([1, 1000], [0, -1, 1001]),
+    "n_embd": ([1, 65_536], [0, -1, 65_537]),
+    "vocab_size": ([1, 256], [0, -1]),
+    "trials": ([1, 10_000], [0, -3, 10_001]),
+    "seed": ([0, 2**31], [-1, 2**31 + 1]),
+    "eval_interval": ([1, 1_000_000], [0, -1]),
+}
+
+
+def is_numeric(annotation: Any) -> bool:
+    return bool({int, float} & {annotation, *typing.get_args(annotation)})
+
+
+def accepts(field: str, kind: type) -> bool:
+    annotation = Config.model_fields[field].annotation
+    return kind in {annotation, *typing.get_args(annotation)}
+
+
+def test_this_file_tries_every_numeric_field() -> None:
+    assert {name for name, field in Config.model_fields.items() if is_numeric(field.annotation)} == set(RANGES)
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_values_at_the_ends_of_a_range_are_taken(field: str) -> None:
+    for value in RANGES[field][0]:
+        assert getattr(Config(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_values_out_of_range_and_of_the_wrong_type_are_refused_by_name(field: str) -> None:
+    wrong_types = [True, "1", [1], {}, math.nan, math.inf, -math.inf]
+    if not accepts(field, float):
+        wrong_types += [1.5, 2.0]
+    if not accepts(field, type(None)):
+        wrong_types.append(None)
+    for value in RANGES[field][1] + wrong_types:
+        with pytest.raises(ConfigError, match=rf"^{field} = .* is not possible"):
+            Config(**{field: value})
+        with pytest.raises(ConfigError, match=rf"^{field} = .* is not possible"):
+            Config.for_model("charlm", None, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "values", [{"device": "tpu"}, {"device": None}, {"execution": "parallel"}, {"corpus": ""}, {"corpus": 3}, {"vary": 3}]
+)
+def test_words_that_are_not_offered_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"^{next(iter(values))} = .* is not possible"):
+        Config(**values)
+
+
+def test_a_message_names_the_value_what_was_expected_and_what_the_field_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(max_iters=0)
+    assert str(caught.value) == "max_iters = 0 is not possible: input should be greater than or equal to 1 (training steps)"
+
+
+def test_an_unknown_parameter_is_refused_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"unknown parameter 'max_iter'; known: corpus, .*max_iters"):
+        Config(max_iter=5)
+    with pytest.raises(ConfigError, match="unknown parameter 'max_iter'"):
+        Config.for_model("charlm", "quick", max_iter=5)
+
+
+def test_several_wrong_values_are_all_named() -> None:
+    with pytest.raises(ConfigError, match=r"max_iters = 0 .*; unknown parameter 'colour'"):
+        Config(max_iters=0, colour="red")
+
+
+def test_every_model_of_the_config_is_registered_and_the_other_way_round() -> None:
+    assert tuple(MODEL_DEFAULTS) == model_names()
+    assert set(config_module.GRID_MODELS) == set(model_names()) - {"tinylstm_readout"}
+    assert set(config_module.SMALL_MODELS) == set(config_module.GRID_MODELS) - {"minigpt"}
+
+
+@pytest.mark.parametrize("profile", [None, *PROFILES])
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_layer_that_set_it(
+    model: str, profile: str | None
+) -> None:
+    config = Config.for_model(model, profile, max_iters=77, trials=5)
+    layers: list[tuple[str, dict[str, Any]]] = [("base", Config().model_dump()), ("model", MODEL_DEFAULTS[model])]
+    if profile:
+        layers += [("profile", PROFILES[profile]["values"]), ("profile", PROFILES[profile]["model_values"].get(model, {}))]
+    layers.append(("explicit", {"max_iters": 77, "trials": 5}))
+    for field in Config.model_fields:
+        source, values = next((name, values) for name, values in reversed(layers) if field in values)
+        assert getattr(config, field) == values[field], field
+        assert config.sources[field] == source, field
+    assert config.profile == profile
+
+
+def test_profiles_name_only_known_models_and_fields() -> None:
+    assert tuple(PROFILES) == ("smoke", "quick", "study", "cpu", "full")
+    for profile in PROFILES.values():
+        assert set(profile["models"]) <= set(config_module.GRID_MODELS)
+        assert set(profile["model_values"]) <= set(MODEL_DEFAULTS)
+        for values in [profile["values"], *profile["model_values"].values()]:
+            assert set(values) <= set(Config.model_fields)
+
+
+def test_profiles_are_what_the_design_says() -> None:
+    assert PROFILES["smoke"]["models"] == PROFILES["quick"]["models"] == PROFILES["full"]["models"] == config_module.GRID_MODELS
+    assert PROFILES["study"]["models"] == PROFILES["cpu"]["models"] == config_module.SMALL_MODELS
+    for profile, iterations, batch, context in [("study", 500, 16, 128), ("cpu", 500, 32, 128), ("full", 5000, 64, 256)]:
+        for model in PROFILES[profile]["models"]:
+            config = Config.for_model(model, profile)
+            assert (config.max_iters, config.batch_size, config.block_size) == (iterations, batch, context)
+    small = Config.for_model("minigpt", "quick")
+    assert small.n_layer >= 4
+    assert small.n_embd >= 128
+    assert all(Config.for_model(model, "quick").trials == 3 for model in config_module.GRID_MODELS)
+
+
+def test_precedence_on_one_field_that_every_layer_sets() -> None:
+    assert Config().block_size == 128
+    assert Config.for_model("minigpt").block_size == 256
+    assert Config.for_model("minigpt", "quick").block_size == 128
+    assert Config.for_model("minigpt", "quick", block_size=64).block_size == 64
+    assert Config.for_model("minigpt", "quick", block_size=64).sources["block_size"] == "explicit"
+    assert Config.for_model("minigpt").sources["block_size"] == "model"
+
+
+def test_the_base_values_are_the_same_for_all_activations() -> None:
+    assert "activation" not in Config.model_fields
+
+
+def test_a_bare_config_is_completed_with_the_models_layer_and_keeps_what_was_said() -> None:
+    resolved = Config(max_iters=9, n_layer=3).resolved_for("minigpt")
+    assert (resolved.max_iters, resolved.n_layer, resolved.n_embd) == (9, 3, 384)
+    assert {name for name, layer in resolved.sources.items() if layer == "explicit"} == {"max_iters", "n_layer"}
+    assert resolved.sources["n_embd"] == "model"
+    assert resolved.resolved_for("minigpt") is resolved
+
+
+def test_a_value_said_explicitly_wins_even_if_it_is_the_base_value() -> None:
+    assert Config(block_size=128).resolved_for("minigpt").block_size == 128
+
+
+def test_a_config_resolved_for_one_model_is_refused_for_another() -> None:
+    with pytest.raises(ConfigError, match="resolved for 'minigpt' and cannot be used for 'charlm'"):
+        Config.for_model("minigpt").resolved_for("charlm")
+
+
+def test_an_unknown_model_or_profile_is_refused_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'charlmm'; known: charlm, minigpt"):
+        Config.for_model("charlmm")
+    with pytest.raises(ConfigError, match="unknown model"):
+        check_model(None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"unknown profile 'fast'; known: smoke, quick"):
+        Config.for_model("charlm", "fast")
+    with pytest.raises(ConfigError, match="unknown profile"):
+        check_profile("")
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ConfigError, match=r"n_embd \(100\) must be a multiple of n_head \(3\)"):
+        Config(n_embd=100, n_head=3)
+    # The other of the two comes from the model's layer here.
+    with pytest.raises(ConfigError, match=r"n_embd \(128\) must be a multiple of n_head \(3\)"):
+        Config.for_model("charlm", n_head=3)
+    with pytest.raises(ConfigError, match=r"must be a multiple"):
+        Config(n_head=5).resolved_for("hybridlm")
+    assert Config.for_model("tinylstm", n_embd=141).n_embd == 141
+
+
+def test_a_config_is_frozen() -> None:
+    config = Config()
+    with pytest.raises(ValidationError):
+        config.max_iters = 3
+    with pytest.raises(ValidationError):
+        del config.max_iters
+    sources = config.sources
+    sources["max_iters"] = "explicit"
+    assert config.sources["max_iters"] == "base"
+
+
+CHANGES: dict[str, Any] = {
+    "train_split": 0.7,
+    "block_size": 64,
+    "batch_size": 31,
+    "max_iters": 499,
+    "learning_rate": 1.25e-3,
+    "warmup_iters": 51,
+    "weight_decay": 0.11,
+    "beta1": 0.91,
+    "beta2": 0.98,
+    "grad_clip": 1.5,
+    "dropout": 0.15,
+    "n_layer": 3,
+    "n_head": 8,
+    "n_embd": 64,
+    "seed": 43,
+    "vary": "init",
+    "eval_interval": 49,
+    "device": "cuda",
+    "execution": "stacked",
+}
+
+
+def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() -> None:
+    config = Config.for_model("charlm")
+    assert set(CHANGES) | {"trials", "corpus", "vocab_size"} == set(Config.model_fields)
+    digests = {field: config.model_copy(update={field: value}).sha256(CORPUS) for field, value in CHANGES.items()}
+    digests["nothing"] = config.sha256(CORPUS)
+    digests["corpus content"] = config.sha256("d" * 64)
+    assert len(set(digests.values())) == len(digests)
+
+
+@pytest.mark.parametrize("same", [{"trials": 10}, {"corpus": "some/where/else.txt"}, {"corpus": "tinyshakespeare"}])
+def test_the_digest_depends_on_neither_the_number_of_trials_nor_the_path_of_the_corpus(same: dict[str, Any]) -> None:
+    assert Config.for_model("charlm", **same).sha256(CORPUS) == Config.for_model("charlm").sha256(CORPUS)
+
+
+def test_the_digest_is_the_same_whichever_layer_set_a_value() -> None:
+    assert Config.for_model("charlm", max_iters=500).sha256(CORPUS) == Config.for_model("charlm").sha256(CORPUS)
+    assert Config(weight_decay=0).resolved_for("charlm").sha256(CORPUS) == Config.for_model("charlm", weight_decay=0.0).sha256(CORPUS)
+
+
+def test_the_digest_does_not_change_when_the_vocabulary_size_is_filled_in() -> None:
+    config = Config.for_model("charlm")
+    filled = config.with_corpus(65)
+    assert filled.vocab_size == 65
+    assert filled.sources["vocab_size"] == "corpus"
+    assert filled.sha256(CORPUS) == config.sha256(CORPUS)
+
+
+def test_a_vocabulary_size_that_is_not_the_corpus_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocab_size is 64, but the corpus has 65 characters"):
+        Config.for_model("charlm", vocab_size=64).with_corpus(65)
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical", "streams"),
+    [
+        ("all", "all", ("init", "order", "dropout")),
+        ("none", "none", ()),
+        ("init", "init", ("init",)),
+        ("dropout+init", "init+dropout", ("init", "dropout")),
+        ("order+dropout+init", "all", ("init", "order", "dropout")),
+        ("order+order", "order", ("order",)),
+    ],
+)
+def test_vary_has_one_spelling_and_names_the_streams(written: str, canonical: str, streams: tuple[str, ...]) -> None:
+    config = Config(vary=written)
+    assert config.vary == canonical
+    assert config.vary_streams == streams
+
+
+@pytest.mark.parametrize("vary", ["", "seed", "init,order", "init+", "ALL", "all+init", "none+init"])
+def test_unknown_streams_are_refused(vary: str) -> None:
+    with pytest.raises(ConfigError, match=r"vary = .*expected all, none, or some of init, order, dropout joined by \+"):
+        Config(vary=vary)

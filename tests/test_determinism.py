@@ -1,0 +1,185 @@
+"""Randomness: three independent streams, no global generator, the same bits again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.data import Dataset
+from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, sha256_of_tensors, streams_for_trial
+from repro_lib.training import TrainedTrial, train_trial
+
+ROOT = Path(__file__).resolve().parents[1]
+Tiny = Callable[..., Config]
+
+
+def first_draws(seed: int, trial: int = 0, vary: tuple[str, ...] = STREAM_NAMES) -> dict[str, tuple[float, ...]]:
+    streams = streams_for_trial(seed, trial, vary)
+    return {name: tuple(torch.rand(4, generator=getattr(streams, name)).tolist()) for name in STREAM_NAMES}
+
+
+def digests(trained: TrainedTrial) -> tuple[str, str, str]:
+    """What must be equal where two runs are the same: initial weights, final weights, predictions."""
+    return trained.init_sha256, sha256_of_tensors(trained.weights), sha256_of_tensors({"logits": trained.logits})
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("default")
+
+
+def test_the_streams_of_a_trial_and_of_neighbouring_seeds_are_all_different() -> None:
+    draws = [draw for seed in range(40, 50) for draw in first_draws(seed).values()]
+    assert len(set(draws)) == len(draws) == 30
+
+
+def test_trial_k_uses_the_seed_plus_k() -> None:
+    assert first_draws(42, trial=1) == first_draws(43)
+    assert first_draws(42, trial=2) == first_draws(44)
+
+
+def test_drawing_from_one_stream_leaves_the_others_where_they_are() -> None:
+    streams = streams_for_trial(42)
+    torch.rand(1000, generator=streams.init)
+    torch.rand(10, generator=streams.order)
+    assert tuple(torch.rand(4, generator=streams.dropout).tolist()) == first_draws(42)["dropout"]
+
+
+@pytest.mark.parametrize("vary", [named for n in range(4) for named in itertools.combinations(STREAM_NAMES, n)])
+def test_only_the_named_streams_change_between_trials(vary: tuple[str, ...]) -> None:
+    first, second = first_draws(42, 0, vary), first_draws(42, 1, vary)
+    for name in STREAM_NAMES:
+        assert (first[name] != second[name]) == (name in vary)
+
+
+def test_an_unknown_stream_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown random stream \['seed'\]; known: init, order, dropout"):
+        streams_for_trial(42, 0, ("init", "seed"))
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_training_neither_reads_nor_moves_a_global_random_generator(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny(model)
+    states: list[Any] = []
+
+    def global_states() -> tuple[Any, ...]:
+        name, keys, *rest = np.random.get_state()  # noqa: NPY002
+        return torch.get_rng_state().tolist(), random.getstate(), name, keys.tolist(), *rest
+
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        before = global_states()
+        runs.append(digests(train_trial(model, "gelu", config, dataset)))
+        assert global_states() == before
+        states.append(before)
+    assert states[0] != states[1]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_different_trials_are_different_models(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    runs = [digests(train_trial(model, "gelu", tiny(model), dataset, trial)) for trial in range(2)]
+    assert all(first != second for first, second in zip(*runs, strict=True))
+
+
+def test_trial_k_of_seed_42_is_trial_0_of_seed_42_plus_k(dataset: Dataset, tiny: Tiny) -> None:
+    second = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=1)
+    alone = train_trial("charlm", "gelu", tiny("charlm", seed=43), dataset, trial=0)
+    assert (second.seed, second.trial) == (43, 2)
+    assert digests(second) == digests(alone)
+
+
+@pytest.mark.parametrize("vary", ["none", "init", "order", "dropout"])
+def test_vary_decides_what_differs_between_trials(vary: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm", vary=vary)
+    (init_1, weights_1, _), (init_2, weights_2, _) = (digests(train_trial("charlm", "gelu", config, dataset, k)) for k in range(2))
+    assert (init_1 != init_2) == (vary == "init")
+    assert (weights_1 != weights_2) == (vary != "none")
+
+
+def test_a_model_without_dropout_has_nothing_to_vary_in_the_dropout_stream(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("nanotransformer", vary="dropout")
+    assert digests(train_trial("nanotransformer", "gelu", config, dataset, 0)) == digests(
+        train_trial("nanotransformer", "gelu", config, dataset, 1)
+    )
+
+
+def test_looking_at_the_validation_text_more_often_changes_nothing(dataset: Dataset, tiny: Tiny) -> None:
+    seldom, often = (train_trial("charlm", "gelu", tiny("charlm", eval_interval=k), dataset) for k in (4, 1))
+    assert len(often.val_loss_curve) > len(seldom.val_loss_curve)
+    assert digests(seldom) == digests(often)
+
+
+def test_the_number_of_threads_set_by_the_caller_changes_nothing(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("hybridlm", n_embd=64)
+    torch.set_num_threads(1)
+    alone = digests(train_trial("hybridlm", "gelu", config, dataset))
+    torch.set_num_threads(2)
+    assert digests(train_trial("hybridlm", "gelu", config, dataset)) == alone
+    assert torch.get_num_threads() == 2
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+from repro_lib.config import Config
+from repro_lib.data import load_dataset
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.training import train_trial
+out = {}
+for model in ("charlm", "convlm", "tinylstm"):
+    config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2)
+    trained = train_trial(model, "gelu", config, load_dataset(config), 1)
+    digest = sha256_of_tensors(trained.weights), sha256_of_tensors({"logits": trained.logits})
+    out[model] = [trained.init_sha256, *digest, config.sha256("c" * 64)]
+print(json.dumps(out))
+"""
+
+
+def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset, tiny: Tiny) -> None:
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(corpus_file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for model, theirs in json.loads(done.stdout).items():
+        config = tiny(model)
+        assert theirs == [*digests(train_trial(model, "gelu", config, dataset, 1)), config.sha256("c" * 64)], model
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+def test_the_callers_settings_return_after_the_block_also_after_an_error(warn_only: bool) -> None:
+    torch.set_num_threads(2)
+    torch.set_deterministic_debug_mode("warn" if warn_only else "default")
+    with pytest.raises(KeyError), deterministic_arithmetic():
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        raise KeyError
+    assert torch.get_num_threads() == 2
+    assert torch.are_deterministic_algorithms_enabled() == warn_only
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+
+
+def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_else() -> None:
+    a, b = torch.arange(6, dtype=torch.float32).reshape(2, 3), torch.ones(2)
+    base = sha256_of_tensors({"a": a, "b": b})
+    assert sha256_of_tensors({"b": b, "a": a}) == base
+    assert sha256_of_tensors({"a": a.T.contiguous().T, "b": b.requires_grad_()}) == base
+    changed = a.clone()
+    changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
+    others = [{"a": a}, {"a": a, "c": b}, {"a": a.reshape(3, 2), "b": b}, {"a": a.to(torch.int32), "b": b}, {"a": changed, "b": b}]
+    assert len({base, *(sha256_of_tensors(other) for other in others)}) == 6

@@ -1,0 +1,231 @@
+"""Metrics: hand-worked values, identities and ranges, refusals."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from repro_lib import metrics
+
+Array = NDArray[np.float64]
+
+# Two tokens, two characters. First token: (.5, .5) against (.25, .75); second token: both sure of the first character.
+P = np.array([[0.5, 0.5], [1.0, 0.0]])
+Q = np.array([[0.25, 0.75], [1.0, 0.0]])
+LABELS = np.array([0, 0])
+# Two models that are sure of different things.
+LEFT, RIGHT = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+
+UPPER_END = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
+
+
+@st.composite
+def predictions(draw: st.DrawFn, models: int = 2) -> tuple[list[Array], NDArray[np.int64]]:
+    """Probabilities (tokens, V) of some models on the same tokens, zeros and sure answers included, with labels."""
+    tokens, characters = draw(st.integers(1, 5)), draw(st.integers(2, 6))
+    weight = st.one_of(st.just(0.0), st.floats(1e-6, 1.0))
+    stack = []
+    for _ in range(models):
+        raw = np.array(draw(st.lists(weight, min_size=tokens * characters, max_size=tokens * characters)))
+        raw = raw.reshape(tokens, characters)
+        raw[raw.sum(axis=1) == 0, 0] = 1.0
+        stack.append(raw / raw.sum(axis=1, keepdims=True))
+    labels = draw(st.lists(st.integers(0, characters - 1), min_size=tokens, max_size=tokens))
+    return stack, np.array(labels)
+
+
+def test_hand_worked_values() -> None:
+    assert metrics.total_variation(P, Q) == pytest.approx((0.25 + 0.0) / 2)
+    # (2 * .25 / .75 + 2 * .25 / 1.25 + 0 + 0) / 4
+    assert metrics.relative_pd(P, Q) == pytest.approx((2 / 3 + 2 / 5) / 4)
+    assert metrics.churn(P, Q) == 0.5
+    assert metrics.true_label_pd(P, Q, LABELS) == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics.log_prob_pd(P, Q, LABELS) == pytest.approx(math.log(2) / 2)
+
+
+def test_hand_worked_jensen_shannon_divergence() -> None:
+    # m = (3/4, 1/4): (ln 4/3) / 2 + (1/2 ln 2/3 + 1/2 ln 2) / 2
+    expected = (math.log(4 / 3) + (math.log(2 / 3) + math.log(2)) / 2) / 2
+    assert metrics.js_divergence(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
+
+
+def test_models_that_are_sure_of_different_things_reach_the_upper_end_of_every_range() -> None:
+    for name, metric in metrics.PAIR_METRICS.items():
+        assert metric(LEFT, RIGHT) == pytest.approx(UPPER_END[name]), name
+    assert metrics.true_label_pd(LEFT, RIGHT, np.array([0])) == 2.0
+
+
+def test_log_prob_pd_is_zero_where_both_give_zero_and_infinite_where_one_does() -> None:
+    first, second = np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.5, 0.5]])
+    assert metrics.log_prob_pd(first, second, np.array([0])) == 0.0
+    assert metrics.log_prob_pd(first, second, np.array([1])) == pytest.approx(math.log(2))
+    assert metrics.log_prob_pd(first, second, np.array([2])) == math.inf
+
+
+@given(predictions())
+def test_every_metric_is_symmetric_within_its_range_and_zero_only_without_a_difference(drawn: Any) -> None:
+    (p, q), labels = drawn
+    for name, metric in metrics.PAIR_METRICS.items():
+        value = metric(p, q)
+        assert value == pytest.approx(metric(q, p), abs=1e-12), name
+        assert -1e-12 <= value <= UPPER_END[name] + 1e-12, name
+        assert metric(p, p) == 0.0, name
+    for name, metric in metrics.LABEL_METRICS.items():
+        value = metric(p, q, labels)
+        assert value == metric(q, p, labels), name
+        assert value >= 0, name
+        assert metric(p, p, labels) == 0.0, name
+    assert metrics.true_label_pd(p, q, labels) <= 2.0
+    if np.abs(p - q).max() > 1e-6:
+        assert metrics.relative_pd(p, q) > 0
+        assert metrics.total_variation(p, q) > 0
+        assert metrics.js_divergence(p, q) > 0
+
+
+@given(predictions(), st.randoms(use_true_random=False))
+def test_renaming_the_characters_changes_no_metric(drawn: Any, chooser: Any) -> None:
+    (p, q), labels = drawn
+    order = list(range(p.shape[1]))
+    chooser.shuffle(order)
+    new_labels = np.array([order.index(label) for label in labels])
+    for name in ("relative_pd", "total_variation", "js_divergence"):
+        metric = metrics.PAIR_METRICS[name]
+        assert metric(p[:, order], q[:, order]) == pytest.approx(metric(p, q), abs=1e-12), name
+    assert metrics.true_label_pd(p[:, order], q[:, order], new_labels) == metrics.true_label_pd(p, q, labels)
+
+
+@given(predictions())
+def test_relative_pd_at_the_true_label_of_every_character_averages_to_relative_pd(drawn: Any) -> None:
+    (p, q), _ = drawn
+    per_character = [metrics.true_label_pd(p, q, np.full(len(p), v)) for v in range(p.shape[1])]
+    assert np.mean(per_character) == pytest.approx(metrics.relative_pd(p, q), abs=1e-12)
+
+
+@given(predictions(models=3))
+def test_total_variation_obeys_the_triangle_inequality_and_pinskers_bound(drawn: Any) -> None:
+    (p, q, r), _ = drawn
+    tv = metrics.total_variation
+    assert tv(p, r) <= tv(p, q) + tv(q, r) + 1e-12
+    # Per token: JS <= ln 2 * TV (Lin 1991), and TV^2 <= 2 JS.
+    for a, b in zip(p, q, strict=True):
+        distance, divergence = tv(a[None], b[None]), metrics.js_divergence(a[None], b[None])
+        assert divergence <= math.log(2) * distance + 1e-12
+        assert distance**2 <= 2 * divergence + 1e-12
+
+
+@given(predictions())
+def test_of_two_models_the_deviation_from_the_mean_is_half_the_relative_pd(drawn: Any) -> None:
+    (p, q), _ = drawn
+    assert metrics.mean_deviation_pd([p, q]) == pytest.approx(metrics.relative_pd(p, q) / 2, abs=1e-12)
+
+
+@given(st.integers(2, 6).flatmap(lambda n: predictions(models=n)))
+def test_the_deviation_from_the_mean_stays_in_its_range(drawn: Any) -> None:
+    stack, _ = drawn
+    n = len(stack)
+    assert 0 <= metrics.mean_deviation_pd(stack) <= 2 * (n - 1) / n + 1e-12
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_deviation_from_the_mean_grows_with_the_number_of_trials_where_the_pairwise_form_does_not(n: int) -> None:
+    # Every model is sure of a character of its own: pairwise 2 on the two characters concerned, 0 on the others.
+    stack = np.eye(n)[:, None, :]
+    assert metrics.mean_deviation_pd(stack) == pytest.approx(2 * (n - 1) / n)
+    for p, q in itertools.combinations(stack, 2):
+        assert metrics.relative_pd(p, q) == pytest.approx(2 * 2 / n)
+        assert metrics.total_variation(p, q) == 1.0
+
+
+def test_hand_worked_deviation_from_the_mean() -> None:
+    stack = np.array([[[0.2, 0.8]], [[0.4, 0.6]], [[0.6, 0.4]]])
+    # The means are .4 and .6: deviations .5, 0, .5 and 1/3, 0, 1/3.
+    assert metrics.mean_deviation_pd(stack) == pytest.approx((0.5 + 0 + 0.5 + 1 / 3 + 0 + 1 / 3) / 6)
+
+
+def test_numpy_torch_and_single_precision_give_the_same_float() -> None:
+    for metric in metrics.PAIR_METRICS.values():
+        value = metric(P, Q)
+        assert isinstance(value, float)
+        assert metric(torch.tensor(P, requires_grad=True), torch.tensor(Q)) == value
+        assert metric(P.astype(np.float32), torch.tensor(Q, dtype=torch.float32)) == value
+    for metric in metrics.LABEL_METRICS.values():
+        assert metric(torch.tensor(P), torch.tensor(Q), torch.tensor(LABELS)) == metric(P, Q, LABELS)
+    assert metrics.mean_deviation_pd(torch.tensor(np.stack([P, Q]))) == metrics.mean_deviation_pd([P, Q])
+
+
+def test_pair_metrics_holds_every_metric_under_its_name() -> None:
+    values = metrics.pair_metrics(P, Q, LABELS)
+    assert tuple(values) == metrics.metric_names()
+    assert metrics.metric_names()[0] == "relative_pd"
+    assert values["relative_pd"] == metrics.relative_pd(P, Q)
+    assert values["log_prob_pd"] == metrics.log_prob_pd(P, Q, LABELS)
+
+
+def test_metrics_do_not_change_their_inputs() -> None:
+    p, q, logits = P.copy(), Q.copy(), np.array([[1.0, 2.0]])
+    metrics.pair_metrics(p, q, LABELS)
+    metrics.mean_deviation_pd([p, q])
+    metrics.probabilities_from_logits(logits)
+    metrics.cross_entropy(logits, np.array([0]))
+    assert np.array_equal(p, P)
+    assert np.array_equal(q, Q)
+    assert np.array_equal(logits, [[1.0, 2.0]])
+
+
+@pytest.mark.parametrize("name", metrics.PAIR_METRICS)
+def test_arrays_of_different_tokens_or_vocabularies_are_refused(name: str) -> None:
+    metric = metrics.PAIR_METRICS[name]
+    with pytest.raises(ValueError, match=r"same tokens and vocabulary; shapes are \(2, 2\) and \(1, 2\)"):
+        metric(P, Q[:1])
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        metric(P, np.full((2, 3), 1 / 3))
+    with pytest.raises(ValueError, match=r"shape \(tokens, V\)"):
+        metric(P[0], Q[0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_probabilities_that_are_not_finite_are_refused(bad: float) -> None:
+    broken = P.copy()
+    broken[0, 0] = bad
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        metrics.relative_pd(P, broken)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        metrics.mean_deviation_pd([P, broken])
+
+
+def test_labels_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="one label per token is needed: 2 tokens"):
+        metrics.true_label_pd(P, Q, np.array([0]))
+
+
+def test_a_single_model_has_no_deviation_from_the_mean() -> None:
+    with pytest.raises(ValueError, match="at least 2 trials, got 1"):
+        metrics.mean_deviation_pd([P])
+
+
+def test_probabilities_come_from_logits_in_double_precision_and_survive_large_logits() -> None:
+    logits = torch.tensor([[1000.0, 999.0, -1000.0], [0.0, 0.0, 0.0], [-3.0, 1e-3, 20.0]])
+    p = metrics.probabilities_from_logits(logits)
+    assert p.dtype == np.float64
+    np.testing.assert_allclose(p, torch.softmax(logits.double(), -1).numpy(), rtol=1e-14)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
+    # In float32, e^-23 beside 1 would be lost from the sum.
+    assert p[2].max() < 1.0
+
+
+def test_cross_entropy_and_error_rate_agree_with_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 7, generator=generator) * 30
+    labels = torch.randint(7, (50,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits.double(), labels).item()
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-13)
+    assert metrics.error_rate(logits, labels) == (logits.argmax(-1) != labels).double().mean().item()
+    assert metrics.error_rate(np.eye(3), np.array([0, 1, 0])) == pytest.approx(1 / 3)

@@ -1,0 +1,257 @@
+"""All registered models: sizes, shapes, initialisation, dropout, and what each one sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from repro_lib.activations import get_activation
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
+from repro_lib.determinism import streams_for_trial
+from repro_lib.models import build_model, count_parameters, model_names
+from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward
+
+V = 65
+MODELS = model_names()
+Tiny = Callable[..., Config]
+
+# DESIGN, section 3: parameters at V = 65 and the context of that table, and dropout.
+DESIGN_PARAMETERS = {
+    "charlm": 430_000,
+    "minigpt": 10_800_000,
+    "nanotransformer": 430_000,
+    "convlm": 430_000,
+    "hybridlm": 430_000,
+    "tinylstm": 176_000,
+    "tinylstm_readout": 176_000,
+}
+DESIGN_DROPOUT = dict.fromkeys(MODELS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
+DESIGN_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
+
+
+def some_tokens(time: int, batch: int = 2, vocabulary: int = V) -> torch.Tensor:
+    return torch.randint(vocabulary, (batch, time), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_the_parameters_of_the_design_for_every_activation(model: str) -> None:
+    config = Config.for_model(model, vocab_size=V)
+    counts = {name: count_parameters(build_model(model, config, name)) for name in (*ACTIVATIONS, "smelu_2")}
+    for name, count in counts.items():
+        assert count == pytest.approx(DESIGN_PARAMETERS[model], rel=0.02), name
+        assert count == pytest.approx(counts["relu"], rel=0.01), name
+    ungated = {count for name, count in counts.items() if not get_activation(name).gated}
+    assert ungated == {counts["relu"]}
+
+
+def test_every_model_has_the_dropout_and_the_two_transformers_the_shape_of_the_design() -> None:
+    assert {model: Config.for_model(model).dropout for model in MODELS} == DESIGN_DROPOUT
+    for model, shape in DESIGN_SHAPE.items():
+        config = Config.for_model(model)
+        assert (config.n_layer, config.n_head, config.n_embd, config.block_size) == shape
+    assert Config.for_model("charlm").block_size == Config().block_size == 128
+
+
+@pytest.mark.parametrize("activation", ["relu", "swiglu"])
+@pytest.mark.parametrize("model", MODELS)
+def test_token_ids_give_finite_logits_for_every_position_and_character(model: str, activation: str, tiny: Tiny) -> None:
+    config = tiny(model, vocab_size=V)
+    built = build_model(model, config, activation).eval()
+    for time in (1, 2, 31, config.block_size):
+        logits = built(some_tokens(time))
+        assert logits.shape == (2, time, V)
+        assert logits.dtype == torch.float32
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_of_every_model_gets_a_gradient(model: str, activation: str, tiny: Tiny) -> None:
+    built = build_model(model, tiny(model, vocab_size=V, dropout=0.0), activation)
+    tokens = some_tokens(32)
+    loss = nn.functional.cross_entropy(built(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+    loss.backward()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # A key's bias shifts all scores of a query alike, so its gradient is 0 up to rounding: not asked for here.
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_new_model_is_about_as_good_as_guessing(model: str) -> None:
+    if model == "minigpt":
+        config = Config.for_model(model, vocab_size=V, n_layer=2, block_size=64)
+    else:
+        config = Config.for_model(model, vocab_size=V, block_size=64)
+    built = build_model(model, config, "gelu").eval()
+    tokens = some_tokens(64, batch=4)
+    loss = nn.functional.cross_entropy(built(tokens).flatten(0, 1), some_tokens(65, batch=4)[:, 1:].flatten()).item()
+    assert loss == pytest.approx(torch.tensor(float(V)).log().item(), abs=0.5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_all_weights_are_drawn_from_the_init_stream_and_from_nothing_else(model: str, tiny: Tiny) -> None:
+    config = tiny(model, vocab_size=V)
+
+    def weights(trial: int, vary: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        return build_model(model, config, "gelu", streams=streams_for_trial(42, trial, vary)).state_dict()
+
+    first, other_order, other_init = weights(0, ()), weights(1, ("order", "dropout")), weights(1, ("init",))
+    assert all(torch.equal(first[name], other_order[name]) for name in first)
+    matrices = [name for name in first if first[name].ndim >= 2]
+    assert matrices
+    assert all(not torch.equal(first[name], other_init[name]) for name in matrices)
+    assert all(tensor.isfinite().all() for tensor in first.values())
+
+
+def test_models_that_differ_in_the_activation_alone_start_from_the_same_weights(tiny: Tiny) -> None:
+    for model in MODELS:
+        first, second = (build_model(model, tiny(model, vocab_size=V), name).state_dict() for name in ("relu", "smelu_1"))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first), model
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_dropout_draws_from_the_trials_stream_while_training_and_is_off_otherwise(model: str, tiny: Tiny) -> None:
+    def logits(seed: int, training: bool, **changes: float) -> torch.Tensor:
+        streams = streams_for_trial(42, seed, ("dropout",))
+        return build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams).train(training)(some_tokens(32))
+
+    assert torch.equal(logits(0, training=True), logits(0, training=True))
+    assert torch.equal(logits(0, training=False), logits(1, training=False))
+    if model == "nanotransformer":
+        assert torch.equal(logits(0, training=True), logits(1, training=False))
+        with pytest.raises(ConfigError, match="nanotransformer has no dropout by definition"):
+            logits(0, training=True, dropout=0.1)
+    else:
+        assert not torch.equal(logits(0, training=True), logits(1, training=True))
+        assert torch.equal(logits(0, training=True, dropout=0.0), logits(1, training=False, dropout=0.0))
+
+
+def test_dropout_keeps_the_mean_drops_the_given_share_and_needs_a_stream() -> None:
+    dropout = Dropout(0.25)
+    with pytest.raises(RuntimeError, match="no random stream"):
+        dropout(torch.ones(3))
+    dropout.generator = torch.Generator().manual_seed(0)
+    y = dropout(torch.ones(100_000))
+    assert sorted(y.unique().tolist()) == [0.0, pytest.approx(1 / 0.75)]
+    assert (y == 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(dropout.eval()(torch.ones(3)), torch.ones(3))
+
+
+def test_nanotransformer_has_no_biases_and_no_dropout(tiny: Tiny) -> None:
+    built = build_model("nanotransformer", tiny("nanotransformer", vocab_size=V), "gelu")
+    assert not [name for name, _ in built.named_parameters() if name.endswith("bias")]
+    assert all(module.share == 0 for module in built.modules() if isinstance(module, Dropout))
+
+
+# --- what a position sees
+
+
+def influence(model: nn.Module, time: int, target: int, vocabulary: int = V) -> list[int]:
+    """Distances back from ``target`` at which a changed character changes its logits."""
+    tokens = some_tokens(time, batch=1, vocabulary=vocabulary)
+    base = model(tokens)[0, target]
+    seen = []
+    for place in range(target + 1):
+        changed = tokens.clone()
+        changed[0, place] = (changed[0, place] + 1) % vocabulary
+        if not torch.equal(model(changed)[0, target], base):
+            seen.append(target - place)
+    return sorted(seen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_convlm_sees_the_128_characters_up_to_its_position_and_the_oldest_matters(activation: str) -> None:
+    config = Config.for_model("convlm", vocab_size=V)
+    model = build_model("convlm", config, activation).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    seen = influence(model, time=160, target=150)
+    assert seen[-1] + 1 >= 128, "the design asks for at least 128 characters"
+    assert seen == list(range(128)), "seven layers of dilation 1 to 64 see exactly 128"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["charlm", "nanotransformer", "minigpt", "hybridlm", "tinylstm", "tinylstm_readout"])
+def test_every_other_model_sees_the_first_character_of_its_context(model: str) -> None:
+    small = {"n_layer": 2, "n_embd": 32} | ({"n_head": 2} if "n_head" in MODEL_DEFAULTS[model] else {})
+    built = build_model(model, Config.for_model(model, vocab_size=V, block_size=24, **small), "gelu").eval()
+    assert influence(built, time=24, target=23) == list(range(24))
+
+
+@torch.no_grad()
+def test_a_causal_convolution_sees_two_characters_also_where_its_dilation_exceeds_the_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    block = CausalConvBlock(4, 8, dilation=3, activation="gelu", dropout=0.0)
+    for parameter in block.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(1, 8, 4, generator=generator)
+    y = block(x)
+    for t in range(8):
+        changed = x.clone()
+        changed[0, t] += 1.0
+        # Several features move, not only by a constant: the norm in front would hide that.
+        changed[0, t, 0] -= 3.0
+        moved = {int(i) for i in (block(changed) != y).any(-1).nonzero()[:, 1]}
+        assert moved == {t, t + 3} & set(range(8))
+    for time in (1, 2, 3, 4):
+        torch.testing.assert_close(block(x[:, :time]), y[:, :time])
+
+
+@torch.no_grad()
+def test_attention_is_softmax_of_scaled_scores_over_what_is_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    B, T, C, H = 2, 7, 12, 3
+    attention = CausalSelfAttention(C, H)
+    for parameter in attention.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(B, T, C, generator=generator)
+    q, k, v = (attention.qkv(x)[..., i * C : (i + 1) * C] for i in range(3))  # each (B, T, C)
+    heads = []
+    for h in range(H):
+        part = slice(h * C // H, (h + 1) * C // H)
+        scores = q[..., part] @ k[..., part].transpose(1, 2) / (C // H) ** 0.5  # (B, T, T)
+        scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
+        heads.append(scores.softmax(-1) @ v[..., part])
+    torch.testing.assert_close(attention(x), attention.project(torch.cat(heads, -1)))
+
+
+@pytest.mark.parametrize("hidden", [128, 152, 184, 512])
+def test_a_gated_feed_forward_keeps_its_width_and_the_number_of_parameters(hidden: int) -> None:
+    for width_in, width_out in ((128, 128), (256, 128), (128, 65)):
+        plain, gated = (FeedForward(width_in, hidden, width_out, name) for name in ("gelu", "swiglu"))
+        assert gated(torch.zeros(1, 2, width_in)).shape == (1, 2, width_out)
+        # A hidden width comes in steps of 4, which a small layer feels more than a whole model does.
+        assert count_parameters(gated) == pytest.approx(count_parameters(plain), rel=0.03)
+
+
+# --- refusals
+
+
+def test_a_model_without_a_vocabulary_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocab_size is not set"):
+        build_model("charlm", Config(), "relu")
+
+
+def test_a_bare_config_is_completed_with_the_models_defaults() -> None:
+    built = build_model("tinylstm", Config(vocab_size=V), "relu")
+    assert count_parameters(built) == pytest.approx(176_000, rel=0.02)
+
+
+def test_an_unknown_model_is_refused_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'gpt'; known: charlm, minigpt"):
+        build_model("gpt", Config(vocab_size=V), "relu")
+
+
+@pytest.mark.parametrize("model", ["charlm", "minigpt", "nanotransformer", "hybridlm"])
+def test_a_text_longer_than_the_context_is_refused(model: str, tiny: Tiny) -> None:
+    built = build_model(model, tiny(model, vocab_size=V), "relu")
+    with pytest.raises(ValueError, match=r"33 characters, but this model's context is 32"):
+        built(some_tokens(33))
