@@ -246,7 +246,7 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
 def models_overview(study: Study) -> pd.DataFrame:
     """One row per expected model, in the study's order.
 
-    Columns: model; architecture in words; parameters (mean over activations: they agree within 1 %); cells (present)
+    Columns: model; architecture and size in words; parameters (mean over activations: they agree within 1 %); cells (present)
     and expected; best and worst (activation of lowest and highest PD, None where bit-identical or fewer than two cells
     have a PD) with best_pd and worst_pd; mean_pd; cv (per cent over the activations present) and cv_words; identical;
     seconds of training.
@@ -260,7 +260,8 @@ def models_overview(study: Study) -> pd.DataFrame:
         rows.append(
             {
                 "model": model,
-                "architecture": architecture(study, model),
+                "architecture": ARCHITECTURES.get(model, model),
+                "size": size_in_words(study, model),
                 "parameters": cells["parameters"].mean(),
                 "cells": int((cells["n"] > 0).sum()),
                 "expected": len(cells),
@@ -278,7 +279,7 @@ def models_overview(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
 
 
-_MODEL_COLUMNS = ["model", "architecture", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
+_MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
 _MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
 
 
@@ -308,17 +309,15 @@ def activations_overview(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def architecture(study: Study, model: str) -> str:
-    """What a model is, with the size it was run at: ``GPT, 4 layers of width 128 (full size: 6 of 384), context 128``."""
-    name = ARCHITECTURES.get(model, model)
+def size_in_words(study: Study, model: str) -> str:
+    """The size a model was run at: ``4 layers of width 128 (full size: 6 of 384)``; empty without a result."""
     result = next((result for result in study.results if result.model_name == model), None)
     if result is None:
-        return name
-    config = result.config
-    layers = f"{config['n_layer']} layer{'s' if config['n_layer'] > 1 else ''} of width {config['n_embd']}"
+        return ""
+    layers, width = result.config["n_layer"], result.config["n_embd"]
     full = MODEL_DEFAULTS.get(model, {})
     cut = f" (full size: {full['n_layer']} of {full['n_embd']})" if is_cut(result) else ""
-    return f"{name}, {layers}{cut}, context {config['block_size']}"
+    return f"{layers} layer{'s' if layers > 1 else ''} of width {width}{cut}"
 
 
 def is_cut(result: Result) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from repro_lib.analysis import Study
 from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError, load_corpus
+from repro_lib.findings import Note
 from repro_lib.models import build_model
 from repro_lib.results import Predictions, Result, ResultError, Store
 from repro_lib.sampling import write_samples
@@ -36,19 +37,6 @@ LEVELS = (
 # Bold, in a fixed-width font, so that nothing moves.
 DIFFERENT_TOP1 = "font-weight:bold"
 TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:0.5em 0"
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence in place of something that cannot be shown."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return f"<p><em>{html.escape(self.text)}</em></p>"
 
 
 @dataclass(frozen=True)
@@ -89,9 +77,10 @@ class Passage:
     top1: Float64
     total_variation: Float64
     pairs: int
+    about: str
 
     def __repr__(self) -> str:
-        return f"{self.title}: {self.text!r}"
+        return f"{self.title}. {self.about}"
 
     def _repr_html_(self) -> str:
         characters = "".join(map(self._character, self.text, self.total_variation, self.top1))
@@ -102,7 +91,8 @@ class Passage:
             "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
         )
         return (
-            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong><br>{legend}</figcaption>'
+            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong>'
+            f"<br>{html.escape(self.about)}<br>{legend}</figcaption>"
             f'<div style="{TEXT_STYLE}">{characters}</div></figure>'
         )
 
@@ -136,7 +126,7 @@ class Samples:
             return "One trial only: nothing to compare."
         if self.common == len(self.written[0][0]):
             return f"The greedy texts of {len(self.written)} trials are equal over all {self.common} characters."
-        return f"The greedy texts of {len(self.written)} trials agree on the first {self.common} characters and then part."
+        return f"The greedy texts of {len(self.written)} trials agree on the first {self.common} characters and part after them (underlined)."
 
     def __repr__(self) -> str:
         return f"{self.title}. {self.sentence()}"
@@ -153,7 +143,7 @@ class Samples:
             )
         return (
             f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong><br>{self.sentence()} '
-            "Underlined: after they part. Sampled texts use the same random numbers in every trial."
+            "Sampled texts use the same random numbers in every trial."
             f'<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div></figcaption>'
             f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div></figure>'
         )
@@ -203,14 +193,12 @@ def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
     return Disagreement(labels, top1 / pairs, total_variation / pairs)
 
 
-def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int | None = None) -> Passage:
-    """One block of 256 characters with its disagreement (default: the typical one)."""
-    block = disagreement.typical_block() if block is None else block
+def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:
+    """One evaluation block (from 0) of 256 characters with its disagreement; ``pairs`` of trials were compared."""
     part = slice(block * EVALUATION_BLOCK, (block + 1) * EVALUATION_BLOCK)
     text = corpus.decode(torch.from_numpy(disagreement.labels[part]))
-    return Passage(
-        f"{title}, evaluation block {block + 1}", text, disagreement.top1[part], disagreement.total_variation[part], pairs
-    )
+    numbers = disagreement.top1[part], disagreement.total_variation[part]
+    return Passage(f"{title}, evaluation block {block + 1}", text, *numbers, pairs, disagreement.sentence())
 
 
 def layer_view(study: Study, model: str) -> pd.DataFrame:
@@ -221,37 +209,45 @@ def layer_view(study: Study, model: str) -> pd.DataFrame:
     return layer_table(model, Config.for_model(model, None, **{**result.config, "device": "cpu"}), result.activation)
 
 
-def disagreement_view(
-    store: Store, study: Study, model: str, activation: str | None, block: int | None = None
-) -> tuple[Passage | Note, Note]:
-    """A coloured passage of one cell and a sentence about all its text."""
-    try:
-        result = _result(study, model, activation)
-        corpus = _corpus_of(result)
-        n = len(result.trials)
-        found = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
-    except (ResultError, CorpusError) as problem:
-        return Note(f"No passage for {model} with {activation}: {problem}"), Note("")
-    title = f"{model} with {activation}, N = {n} trials"
-    return passage(found, corpus, title, n * (n - 1) // 2, block), Note(found.sentence())
+def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
+    """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
+    views: list[Passage | Note] = []
+    block = None
+    for activation in activations:
+        try:
+            result = _result(study, model, activation)
+            corpus, n = _corpus_of(result), len(result.trials)
+            found = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
+        except (ResultError, CorpusError) as problem:
+            views.append(Note(f"No passage for {model} with {activation}: {problem}"))
+            continue
+        block = found.typical_block() if block is None else block
+        title = f"{model} with {activation}, N = {n} trials"
+        views.append(passage(found, corpus, title, n * (n - 1) // 2, block))
+    return views or [Note(f"No passage for {model}: there is no result yet; run ./run_papermill.sh")]
 
 
-def samples_view(
-    store: Store, study: Study, model: str, activation: str | None, length: int = 160, trials: int = 3
-) -> Samples | Note:
-    """What the first ``trials`` trials of a cell write after the first 48 evaluation characters."""
-    try:
-        result = _result(study, model, activation)
-        corpus = _corpus_of(result)
-        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
-        numbers = range(1, min(trials, len(result.trials)) + 1)
-        return Samples(f"{model} with {activation}", prompt, write_samples(store, result, corpus, prompt, length, numbers))
-    except (ResultError, CorpusError) as problem:
-        return Note(f"No samples of {model} with {activation}: {problem}")
+def samples_views(
+    store: Store, study: Study, model: str, activations: Sequence[str], length: int = 120, trials: int = 3
+) -> list[Samples | Note]:
+    """What the first ``trials`` trials write after the first 48 evaluation characters, for each of these activations."""
+    views: list[Samples | Note] = []
+    for activation in activations:
+        try:
+            result = _result(study, model, activation)
+            corpus = _corpus_of(result)
+            prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
+            numbers = range(1, min(trials, len(result.trials)) + 1)
+            written = write_samples(store, result, corpus, prompt, length, numbers)
+        except (ResultError, CorpusError) as problem:
+            views.append(Note(f"No samples of {model} with {activation}: {problem}"))
+            continue
+        views.append(Samples(f"{model} with {activation}", prompt, written))
+    return views or [Note(f"No samples of {model}: there is no result yet; run ./run_papermill.sh")]
 
 
-def _result(study: Study, model: str, activation: str | None) -> Result:
-    result = study.result(model, activation) if activation else None
+def _result(study: Study, model: str, activation: str) -> Result:
+    result = study.result(model, activation)
     if result is None:
         raise ResultError("there is no result of it yet; run ./run_papermill.sh")
     return result

@@ -103,13 +103,17 @@ def summarise(
 @functools.cache
 def describe_environment(device: str) -> dict[str, str | None]:
     """What the numbers were made with; never a path or a host name."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project_root(), capture_output=True, text=True, check=False)
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # a cluster worker or a container may have no git
+        commit = ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": _cpu_name(),
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": commit or None,
     }
 
 

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
-from repro_lib.analysis import Study, activations_overview, models_overview
+from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, models_overview, size_in_words
 from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, cv_in_words
 from repro_lib.tables import number, with_interval
 
 NO_RESULTS = "no results yet: run ./run_papermill.sh"
 # The one model whose cells must not differ; if they do, they were not trained under equal conditions.
 NEGATIVE_CONTROL = "tinylstm"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Sentences, one paragraph per line, that a notebook shows as text."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
+
+
+def say(*sentences: str) -> Note:
+    """Sentences as paragraphs for a notebook."""
+    return Note("\n".join(sentences))
 
 
 def about(study: Study) -> str:
@@ -69,6 +89,19 @@ def identical(study: Study) -> str:
     return "\n".join(sentences) or "No model is bit-identical across activations."
 
 
+def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
+    """What a model is, its size and its parameters, from its layer table (``anatomy.layer_view``)."""
+    size = size_in_words(study, model) or "at full size, for there is no result yet"
+    total = int((layers["parameters"] * layers["times"]).sum())
+    return f"{model}: {ARCHITECTURES.get(model, model)}, {size}; {total:,} parameters."
+
+
+def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layer table for people."""
+    shown = layers.assign(parameters=layers["parameters"].map("{:,}".format)).set_index("layer").rename_axis(None)
+    return shown.rename(columns=str.capitalize)
+
+
 def order(study: Study, model: str) -> str:
     """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
     row = models_overview(study).set_index("model").loc[model]
@@ -77,9 +110,9 @@ def order(study: Study, model: str) -> str:
     if pd.isna(row["best"]):
         return f"{model}: fewer than two activations have a relative PD, so there is no order ({_why_no_pd(study, model)})."
     cells = study.cells[study.cells["model"] == model].set_index("activation")
-    ends = [f"{end} {row[end]} with {with_interval(cells.loc[row[end]], 'relative_pd', 4)}" for end in ("best", "worst")]
+    low, high = (f"{row[end]}, {with_interval(cells.loc[row[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
     holes = "" if row["cells"] == row["expected"] else f" Only {row['cells']} of {row['expected']} activations are there."
-    return f"{model}: {', '.join(ends)}.{holes} {decided(cells['n'])}"
+    return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
 
 
 def decided(trials: Iterable[float]) -> str:
@@ -95,10 +128,22 @@ def decided(trials: Iterable[float]) -> str:
     return f"N = {least} trials can decide an order, but by the contrast of two activations, not by this list."
 
 
-def cells_table(study: Study) -> pd.DataFrame:
-    """Every expected cell with its main numbers and 95 % intervals over trials; ``missing`` where there is none."""
+def ends(study: Study, model: str) -> list[str]:
+    """The activations with the lowest and the highest relative PD; where there is no order, any one that is there."""
+    row = models_overview(study).set_index("model").loc[model]
+    if not pd.isna(row["best"]):
+        return [row["best"], row["worst"]]
+    return [result.activation for result in study.results if result.model_name == model][:1]
+
+
+def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
+    """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
+
+    In brackets the 95 % interval over trials; the figures show it for the other numbers.
+    """
     rows = []
-    for _, cell in study.cells.iterrows():
+    cells = study.cells if model is None else study.cells[study.cells["model"] == model]
+    for _, cell in cells.iterrows():
         there = cell["n"] > 0
         rows.append(
             {
@@ -106,10 +151,10 @@ def cells_table(study: Study) -> pd.DataFrame:
                 "Activation": cell["activation"],
                 "N": cell["n"] if there else "missing",
                 "Relative PD": with_interval(cell, "relative_pd", 3),
-                "Total variation": with_interval(cell, "total_variation", 3),
-                "Churn": with_interval(cell, "churn", 3),
+                "Total variation": number(cell["total_variation"], 3),
+                "Churn": number(cell["churn"], 3),
                 "Churn / error": number(cell["churn_per_error"], 3),
-                "Validation loss, nats": with_interval(cell, "val_loss", 3),
+                "Validation loss, nats": number(cell["val_loss"], 3),
                 "Accuracy, %": with_interval(cell, "val_accuracy", 2),
                 "Training, s": number(cell["seconds"], 0),
                 "Flags": ", ".join(_short_flags(cell["flags"])),
@@ -127,14 +172,15 @@ def models_table(study: Study) -> pd.DataFrame:
             {
                 "Model": row["model"],
                 "Architecture": row["architecture"],
-                "Parameters": number(row["parameters"], 0),
+                "Size": row["size"] or "–",
+                "Parameters": "–" if pd.isna(row["parameters"]) else f"{row['parameters']:,.0f}",
                 "Cells": f"{row['cells']} of {row['expected']}",
                 "Best activation (relative PD)": "–" if pd.isna(row["best"]) and not row["identical"] else best,
                 "CV over activations, %": number(row["cv"], 2),
                 "Training, s": number(row["seconds"], 0),
             }
         )
-    return pd.DataFrame(rows).set_index("Model")
+    return pd.DataFrame(rows).set_index("Model").rename_axis(None)
 
 
 def activations_table(study: Study) -> pd.DataFrame:
@@ -148,7 +194,7 @@ def activations_table(study: Study) -> pd.DataFrame:
         }
         for _, row in activations_overview(study).iterrows()
     ]
-    return pd.DataFrame(rows).set_index("Activation")
+    return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
 
 
 def cv_table(study: Study) -> pd.DataFrame:
@@ -163,7 +209,7 @@ def cv_table(study: Study) -> pd.DataFrame:
         }
         for _, row in overview.iterrows()
     ]
-    return pd.DataFrame(rows).set_index("Model")
+    return pd.DataFrame(rows).set_index("Model").rename_axis(None)
 
 
 def _trial_counts(cells: pd.DataFrame) -> str:

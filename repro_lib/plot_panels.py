@@ -13,10 +13,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from repro_lib.analysis import METRICS, Study, models_overview
-from repro_lib.plot_style import GREY, MISSING_HATCH, colour_of, draw_cell, draw_gap, line_style, marker_of, text_colour
+from repro_lib.plot_style import GREY, MISSING_HATCH, colour_of, draw_cell, draw_gap, marker_of
 
 NEGATIVE_CONTROL = "negative control"
 MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -72,7 +72,7 @@ def _activation_label(cell: dict[str, Any], column: str | None) -> str:
         low, high = cell[f"{column}_low"], cell[f"{column}_high"]
         lines.append("no interval" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
     if cell["n"]:
-        lines.append(f"N = {cell['n']}" + (", flagged" if cell["flags"] else ""))
+        lines.append(f"N = {cell['n']}" + ("\nflagged" if cell["flags"] else ""))
     return "\n".join(lines)
 
 
@@ -82,16 +82,6 @@ def _model_label(study: Study, model: str) -> str:
     return f"{model}\n({', '.join(marks)})" if marks else model
 
 
-def curve_handles(cells: pd.DataFrame) -> list[Artist]:
-    """A legend entry per activation; a missing one says so."""
-    handles: list[Artist] = []
-    for cell in cells.to_dict("records"):
-        name = cell["activation"]
-        gap = Patch(facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, label=f"{name}: missing")
-        handles.append(Line2D([], [], label=name, linewidth=2, **line_style(name)) if cell["n"] else gap)
-    return handles
-
-
 def model_marker(study: Study, model: str) -> str:
     """The marker of a model in this study."""
     return MODEL_MARKERS[study.models.index(model) % len(MODEL_MARKERS)]
@@ -99,26 +89,37 @@ def model_marker(study: Study, model: str) -> str:
 
 def model_handles(study: Study) -> list[Artist]:
     """A legend entry per model."""
+    style = {"color": GREY, "linestyle": ""}
+    control = dict.fromkeys(study.identical, " (control)")
     return [
-        Line2D(
-            [],
-            [],
-            label=_model_label(study, name).replace("\n", " "),
-            marker=model_marker(study, name),
-            color=GREY,
-            linestyle="",
-        )
-        for name in study.models
+        Line2D([], [], label=name + control.get(name, ""), marker=model_marker(study, name), **style) for name in study.models
     ]
 
 
-def unigram_line(axes: Axes, cells: pd.DataFrame) -> None:
-    losses = cells["unigram_loss"].dropna()
-    if len(losses):
-        axes.axhline(losses.iloc[0], color=GREY, linewidth=1)
-        axes.annotate(
-            "unigrams", (1, losses.iloc[0]), (-2, 3), axes.get_yaxis_transform(), "offset points", ha="right", fontsize=9
-        )
+TRAIN_LINE = {"linewidth": 0.9, "alpha": 0.55}
+VALIDATION_LINE = {"linewidth": 1.6, "marker": "o", "markersize": 3.5}
+
+
+def curve_handles() -> list[Artist]:
+    """What the lines of a curve panel are."""
+    return [
+        Line2D([], [], color=GREY, label="training, one line per trial", **TRAIN_LINE),
+        Line2D([], [], color=GREY, label="validation", **VALIDATION_LINE),
+        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="loss of the unigrams"),
+    ]
+
+
+def curve_panel(axes: Axes, cell: dict[str, Any], curves: pd.DataFrame) -> None:
+    """The loss of every trial of one cell: training thin, validation thick, the unigrams dashed."""
+    axes.set_title(cell["activation"] + (f", N = {cell['n']}" if cell["n"] else "") + (", flagged" if cell["flags"] else ""))
+    if not cell["n"]:
+        axes.patch.set(hatch=MISSING_HATCH, edgecolor="#999999", linewidth=0)
+        axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", bbox={"facecolor": "white", "edgecolor": "none"})
+        return
+    colour = colour_of(cell["activation"])
+    for (split, _), line in curves[curves["activation"] == cell["activation"]].groupby(["split", "trial"], sort=False):
+        axes.plot(line["iteration"], line["loss"], color=colour, **(TRAIN_LINE if split == "train" else VALIDATION_LINE))
+    axes.axhline(cell["unigram_loss"], color=GREY, linestyle="--", linewidth=1)
 
 
 def boxes(axes: Axes, study: Study) -> None:
@@ -174,14 +175,14 @@ def heat_map(axes: Axes, study: Study) -> None:
         corner, value = (x - 0.5, y - 0.5), cell["relative_pd"]
         if math.isnan(value):
             axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0))
-            words, ink, box = "missing" if cell["n"] == 0 else "one trial", "black", {"facecolor": "white", "edgecolor": "none"}
+            words, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
         else:
-            fill = colours(scale(value))
+            fill = colours(0.6 * scale(value))  # the darker part would need white text
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, edgecolor="white"))
             low, high = cell["relative_pd_low"], cell["relative_pd_high"]
             interval = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
-            words, ink, box = f"{value:.3f}\n{interval}", text_colour(fill), None
-        axes.text(x, y, words, color=ink, ha="center", va="center", fontsize=9, bbox=box)
+            words, box = f"{value:.3f}\n{interval}", None
+        axes.text(x, y, words, ha="center", va="center", fontsize=9, bbox=box)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_yticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
     axes.set(
@@ -195,16 +196,18 @@ def heat_map(axes: Axes, study: Study) -> None:
 
 def about_cells(study: Study) -> str:
     """What the reader must know about cells that are missing, flagged, cut or identical."""
-    notes = []
+    notes, cells = [], study.cells
     if study.identical:
         notes.append("(control): bit-identical across activations, left out of boxes and averages.")
-    if (study.cells["n"] == 0).any():
-        notes.append(f"Hatched: {(study.cells['n'] == 0).sum()} missing cells.")
-    flagged = int((study.cells["flags"] != "").sum())
+    if (cells["n"] == 0).any():
+        notes.append(f"Hatched: {(cells['n'] == 0).sum()} missing cells.")
+    flagged = int((cells["flags"] != "").sum())
     if flagged:
-        notes.append(f"Flagged, not to be relied on: {flagged} cells.")
-    if study.cells["cut"].any():
-        notes.append("(cut): smaller than the model's full size.")
+        notes.append(f"{flagged} of {(cells['n'] > 0).sum()} cells are flagged, not to be relied on.")
+    cut = list(dict.fromkeys(cells["model"][cells["cut"]]))
+    if cut:
+        every = set(cells["model"][cells["n"] > 0]) == set(cut)
+        notes.append(f"Cut below their full size: {'all models' if every else ', '.join(cut)}.")
     return " ".join(notes)
 
 

@@ -28,7 +28,7 @@ from repro_lib.statistics import TRIALS_FOR_INTERVAL
 P = ParamSpec("P")
 
 # Okabe & Ito's colours (jfly.uni-koeln.de/color, 2008): told apart by readers with any common colour blindness. One per
-# activation, everywhere; marker and line style repeat it for a reader who sees none.
+# activation, everywhere; the marker repeats it for a reader who sees none.
 COLOURS = {
     "relu": "#D55E00",
     "gelu": "#0072B2",
@@ -39,7 +39,6 @@ COLOURS = {
 }
 OTHER_COLOUR = "#000000"
 MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
-LINE_STYLES: dict[str, Any] = {"relu": "-", "gelu": "--", "swish": "-.", "swiglu": (0, (6, 2, 1, 2, 1, 2)), "smelu_1": ":"}
 OTHER_MARKER = "X"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 GREY = "#666666"
@@ -109,7 +108,7 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
     Above that part stand the title and one row per legend, below it the note that says what the marks mean; they have
     their own height, so that nothing overlaps whatever they hold.
     """
-    lines = textwrap.wrap(note, 140)
+    lines = textwrap.wrap(note, 148)
     head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
     figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=[head, body, foot])
@@ -134,11 +133,6 @@ def marker_of(activation: str) -> str:
     return MARKERS.get(activation, OTHER_MARKER)
 
 
-def line_style(activation: str) -> dict[str, Any]:
-    """Colour and dashes of an activation's curves, the same in every figure."""
-    return {"color": colour_of(activation), "linestyle": LINE_STYLES.get(activation, "-")}
-
-
 def draw_cell(
     axes: Axes, x: float, width: float, cell: Mapping[str, Any], column: str, points: Sequence[float], bar: bool = True
 ) -> None:
@@ -149,33 +143,22 @@ def draw_cell(
     value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
     if not math.isfinite(value):
         words = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
-        return draw_gap(axes, x, width, words)
-    colour = colour_of(cell["activation"])
+        draw_gap(axes, x, width, words)
+        return
+    colour, wide = colour_of(cell["activation"]), width > 0.3
     if bar:
         hatch = SYNTHETIC_HATCH if cell["synthetic"] else None
         axes.bar(x, value, width, color=colour, alpha=0.75, edgecolor=colour, hatch=hatch)
     else:
-        axes.plot([x], [value], marker_of(cell["activation"]), color=colour, markersize=9, alpha=0.75)
+        axes.plot([x], [value], marker_of(cell["activation"]), color=colour, markersize=9 if wide else 6.5, alpha=0.75)
     # Points in the left part of the slot, in the order of the pairs; the interval in the right part, clear of them.
-    start, end = (-0.38, 0.02) if bar else (-0.4, -0.2)
+    start, end = (-0.38, 0.02) if bar else (-0.48, -0.28)
     offsets = np.linspace(start, end, len(points)) * width if len(points) > 1 else [start * width]
-    wide = width > 0.3
-    axes.plot(
-        x + np.asarray(offsets), points, "o", color="white", markeredgecolor="#222222",
-        markersize=4.5 if wide else 2.8, markeredgewidth=0.9,
-    )  # fmt: skip
+    dots = {"color": "white", "markeredgecolor": "#222222", "markeredgewidth": 0.9, "markersize": 4.5 if wide else 2.8}
+    axes.plot(x + np.asarray(offsets), points, "o", **dots)
     if math.isfinite(low):
-        spread = [[value - low], [high - value]]
-        axes.errorbar(
-            x + (0.26 * width if bar else 0),
-            value,
-            spread,
-            fmt="none",
-            ecolor="#222222",
-            elinewidth=1.3,
-            capsize=4 if wide else 2,
-        )
-    return None
+        place, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
+        axes.errorbar(place, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
 
 
 def draw_gap(axes: Axes, x: float, width: float, words: str) -> None:
@@ -205,10 +188,3 @@ def interval_note(cells: pd.DataFrame, method: str) -> str:
     if len(too_few):
         words += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
     return words
-
-
-def text_colour(rgba: Sequence[float]) -> str:
-    """Black or white, whichever is easier to read on this colour (relative luminance of WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if luminance > 0.179 else "white"

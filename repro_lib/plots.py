@@ -18,6 +18,7 @@ from repro_lib.plot_panels import (
     about_cells,
     boxes,
     curve_handles,
+    curve_panel,
     cv_bars,
     grid_alt,
     grid_panel,
@@ -27,14 +28,12 @@ from repro_lib.plot_panels import (
     model_marker,
     model_panel,
     trade_off_alt,
-    unigram_line,
 )
 from repro_lib.plot_style import (
     Plot,
     activation_handles,
     colour_of,
     interval_note,
-    line_style,
     new_figure,
     styled,
 )
@@ -125,24 +124,25 @@ def reproducibility(source: Source, model: str | None = None) -> Plot:
 
 @styled
 def training_curves(source: Source, model: str | None = None) -> Plot:
-    """Training and validation loss of every trial of one model."""
+    """Training and validation loss of every trial of one model, one panel per activation."""
     study, model, cells = _one_model(source, model)
     curves = study.curves[study.curves["model"] == model]
-    note = "One line per trial: every trained model is shown, so there is no interval. Validation: a quarter of the evaluation text."
-    figure, body = new_figure(4.2, _title(study, f"{model}: loss of every trial", model), note, curve_handles(cells))
-    panels = body.subplots(1, 2, sharey=True)
-    for axes, split in zip(panels, ("train", "validation"), strict=True):
-        for (activation, _), line in curves[curves["split"] == split].groupby(["activation", "trial"], sort=False):
-            style = line_style(str(activation)) | {"marker": "." if split == "validation" else ""}
-            axes.plot(line["iteration"], line["loss"], linewidth=1.3, alpha=0.85, **style)
-        axes.set(title={"train": "Training", "validation": "Validation"}[split], xlabel="Iteration")
-        unigram_line(axes, cells)
-    panels[0].set_ylabel(TITLES["val_loss"].removeprefix("Validation ").capitalize())
-    return Plot(
-        figure,
-        f"{model}_training_curves",
-        model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats"),
+    note = (
+        "Every trained model is shown, so there is no interval. The validation curve looks at a quarter of the evaluation text."
     )
+    columns = min(3, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    figure, body = new_figure(0.8 + 2.3 * rows, _title(study, f"{model}: loss of every trial", model), note, curve_handles())
+    panels = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, cell in zip(panels.flat, cells.to_dict("records"), strict=False):
+        curve_panel(axes, cell, curves)
+    for k in range(len(cells), rows * columns):
+        panels.flat[k].set_visible(False)
+        panels.flat[k - columns].tick_params(labelbottom=True)
+    body.supxlabel("Iteration", fontsize=10)
+    body.supylabel("Loss, nats per character", fontsize=10)
+    alt = model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats")
+    return Plot(figure, f"{model}_training_curves", alt)
 
 
 @styled
@@ -194,8 +194,8 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
     """Relative PD, and churn per error, against accuracy: the trade-off."""
     study = _study(source)
     cells = study.cells.dropna(subset=["relative_pd"])
-    note = f"{interval_note(study.cells, f'{JACKKNIFE}; {STUDENT} for accuracy')} Churn / error is a ratio of two means and has no "
-    note += f"interval here; at 1 two trials disagree as often as they err. {about_cells(study)}"
+    note = f"{interval_note(study.cells, f'{JACKKNIFE}; {STUDENT} for accuracy')} Churn / error is a ratio of two means and "
+    note += f"has no interval here; at 1 two trials disagree as often as they err. {about_cells(study)}"
     handles = (activation_handles(study.activations), model_handles(study))
     figure, body = new_figure(4.6, _title(study, "Accuracy beside reproducibility"), note, *handles)
     left, right = body.subplots(1, 2)

@@ -39,7 +39,7 @@ PROJECT = "Activations and reproducibility"
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 TEMPLATES = Path(__file__).parent / "templates"
 # The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model",)
+ANALYSES = ("30_cross_model", "00_quickstart", "01_activations")
 # Executed notebooks as the grid names them. Nothing else is rendered, so that no name leads out of the reports folder.
 NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<activation>[a-z0-9_.]+))?)?")
 # nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
@@ -94,24 +94,6 @@ class Row:
         return dict(Counter(flag.split(":")[0] for flag in self.result.flags)) if self.result else {}
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What failed, why, and where the notebook executed so far lies."""
-
-    title: str
-    reason: str
-    notebook: str | None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the index."""
-
-    href: str
-    title: str
-    alt: str
-
-
 def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> None:
     """Write one executed notebook as one self-contained page, whole or not at all.
 
@@ -122,7 +104,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
-    site = _site(pages, output.name, _source_sha256(content, pages)) | _about_run(notebook, nb)
+    site = _site(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
     html, _ = _exporter().from_notebook_node(nb, resources=resources)
     _check_page(notebook, nb, html)
@@ -144,16 +126,17 @@ def build_site(
     that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
     an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes.
     """
-    notebooks = _executed_notebooks(results_dir)
+    notebooks = sorted(_notebooks(results_dir))
     cells = list(dict.fromkeys([*expected_cells, *_cells_of(notebooks)]))
     rendered, unchanged, problems = [], [], []
-    for stem, path in notebooks.items():
-        output, pages = reports_dir / f"{stem}.html", _navigation(stem, cells, analyses)
+    for stem in notebooks:
+        notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
+        pages = _navigation(stem, cells, analyses)
         try:
-            if _made_from(output) == _source_sha256(_read(path), pages):
+            if _made_from(output) == _source_sha256(_read(notebook), pages):
                 unchanged.append(stem)
                 continue
-            render_notebook(path, output, pages)
+            render_notebook(notebook, output, pages)
             rendered.append(stem)
         except ReportError as error:
             output.unlink(missing_ok=True)
@@ -184,22 +167,20 @@ def write_index(
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored)}
     cells = list(dict.fromkeys([*expected_cells, *results]))
+    stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
+    pages = {stem for stem in stems if _made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
-    figures, unexplained = _figures(reports_dir / "plots", {model for model, _ in cells})
-    stems = [*analyses, *(page for model in dict(cells) for page in _stems_of(model, cells)), *_executed_notebooks(results_dir)]
-    pages = {stem: _made_from(reports_dir / f"{stem}.html") for stem in stems}
-    in_flight = (
-        {path.name.split(".partial")[0] for path in (results_dir / "notebooks").glob("*.partial.ipynb")} if running else None
-    )
-    rows = _rows(cells, results, failures, intervals or {}, pages, in_flight)
+    in_flight = _notebooks(results_dir, ".partial") if running else None
+    figures, unexplained = _figures(reports_dir / "plots", set(dict(cells)))
     digests = {result.corpus.sha256 for result in results.values()}
     html = _environment().get_template("index.html.j2").render(
         site=_site(_navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
-        written=datetime.now(UTC), results_name=results_dir.name, results=list(results.values()), profiles=PROFILES,
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests], rows=rows,
-        by_cell={(row.model, row.activation): row for row in rows}, pages=pages, figures=figures,
-        failures=list(failures.values()), others=_not_comparable(stored, results),
-        notes=[note.replace(str(results_dir), results_dir.name) for note in (*refused, *problems, *unexplained)],
+        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES,
+        rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
+        cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
+        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
+        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
+        notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
     write_atomically(reports_dir / "index.html", html)
     return [*refused, *unexplained]
@@ -212,7 +193,7 @@ def write_index(
 def _exporter() -> HTMLExporter:
     """nbconvert's exporter with our template and formulas as MathML; one for all pages of a process."""
     from nbconvert import HTMLExporter
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
     from traitlets.config import Config as Settings
 
     class Renderer(IPythonRenderer):
@@ -234,8 +215,8 @@ def _exporter() -> HTMLExporter:
         renderer = Renderer(False, attachments=attachments, embed_images=True, path=place["path"], exclude_anchor_links=True)
         try:
             return MarkdownWithMath(renderer=renderer).render(source)
-        except ReportError as error:
-            raise ReportError(f"{place['name']}: {error}") from error.__cause__
+        except (ReportError, InvalidNotebook) as error:
+            raise ReportError(f"{place['name']}: {error}") from error
 
     settings = Settings()
     settings.TagRemovePreprocessor.enabled = True
@@ -287,7 +268,7 @@ def _place(notebook: Path, nb: NotebookNode, index: int | None) -> str:
 
 def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
     """Refuse controls that would move without a kernel to answer, and outputs that HTML would silently drop."""
-    shown = set(_exporter().default_config.NbConvertBase.display_data_priority)
+    shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
     for index, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
             kinds = set(output.get("data", {}))
@@ -318,7 +299,7 @@ def _check_page(notebook: Path, nb: NotebookNode, html: str) -> None:
         return _place(notebook, nb, numbers[str(anchor["id"])] if anchor else None)
 
     for image in page.find_all("img"):
-        if image.get("alt", "").strip() in ("", NO_ALT):
+        if str(image.get("alt") or "").strip() in ("", NO_ALT):
             how = 'display(figure, metadata={"image/png": {"alt": "..."}}), in markdown ![...](address)'
             raise ReportError(f"{place(image)} shows an image without alternative text; give it with {how}")
     for tag, address in _loaded(page):
@@ -338,29 +319,11 @@ def _loaded(page: BeautifulSoup) -> Iterator[tuple[Tag, str]]:
         yield from ((tag, address) for address in addresses if not address.startswith(("data:", "#")))
 
 
-def _about_run(notebook: Path, nb: NotebookNode) -> dict[str, Any]:
-    """What the page says about its run: title, the parameters papermill injected, when it was executed."""
-    about = nb.metadata.get("papermill", {})
+def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
+    """The page's label (which notebook it is) and the title of its browser tab."""
     label, first = _title(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
     heading = re.search(r"^#\s+(.+)$", first, re.MULTILINE)
-    return {
-        "label": label,
-        "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label,
-        "parameters": [
-            (name, _readable(value)) for name, value in about.get("parameters", {}).items() if value not in (None, "", [])
-        ],
-        "notebook": notebook.name,
-        "executed": str(about.get("end_time") or "")[:16].replace("T", " "),
-        "has_code": any(cell.cell_type == "code" and cell.source.strip() for cell in nb.cells),
-        "script": _asset("report.js"),
-    }
-
-
-def _readable(value: Any) -> str:
-    """A parameter in a few characters; of an absolute path only its end, which says nothing about the machine."""
-    if isinstance(value, str):
-        return f".../{Path(value).name}" if Path(value).is_absolute() else value[:80]
-    return ", ".join(map(_readable, value))[:200] if isinstance(value, list) else json.dumps(value)[:80]
+    return {"label": label, "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label}
 
 
 # The pages of a site
@@ -370,29 +333,28 @@ def _title(stem: str) -> str:
     """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
     match = NOTEBOOK_NAME.fullmatch(stem)
     if match and match["activation"]:
-        return _times(match["model"], match["activation"])
+        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
     name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
     return f"{name}: {match['model']}" if match and match["model"] else name
 
 
-def _times(model: str, activation: str) -> str:
-    return f"{model} \N{MULTIPLICATION SIGN} {activation}"
+def _train_stem(model: str, activation: str) -> str:
+    return f"10_train-{model}-{activation}"
 
 
-def _stems_of(model: str, cells: Sequence[Cell]) -> list[str]:
-    """The notebooks about one model: its deep dive and its cells."""
-    return [f"20_deep_dive-{model}", *(f"10_train-{model}-{activation}" for name, activation in cells if name == model)]
+def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
+    """All that a run over these cells executes, in the order of the index."""
+    return [*analyses, *(f"20_deep_dive-{model}" for model in dict(cells)), *(_train_stem(*cell) for cell in cells)]
 
 
-def _executed_notebooks(results_dir: Path) -> dict[str, Path]:
-    """Finished notebooks by stem; failed and unfinished ones, and files of other names, are not among them."""
-    stems = {path.name.removesuffix(".ipynb"): path for path in sorted((results_dir / "notebooks").glob("*.ipynb"))}
-    finished = {stem: path for stem, path in stems.items() if not stem.endswith((".failed", ".partial"))}
-    return {stem: path for stem, path in finished.items() if NOTEBOOK_NAME.fullmatch(stem)}
+def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
+    """Stems of the executed notebooks: finished ones, or those ending in ``.failed`` or ``.partial``."""
+    names = {path.name.removesuffix(f"{ending}.ipynb") for path in (results_dir / "notebooks").glob(f"*{ending}.ipynb")}
+    return {name for name in names if NOTEBOOK_NAME.fullmatch(name) and not name.endswith((".failed", ".partial"))}
 
 
 def _cells_of(stems: Iterable[str]) -> list[Cell]:
-    matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in stems]
+    matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in sorted(stems)]
     return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
 
 
@@ -404,7 +366,7 @@ def _navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tu
         Page("Index", "index.html"),
         *(Page(_title(name), f"{name}.html") for name in analyses),
         *(Page(model, f"20_deep_dive-{model}.html", "Deep dives") for model in dict.fromkeys(model for model, _ in cells)),
-        *(Page(activation, f"10_train-{model}-{activation}.html", f"{model} with") for model, activation in own),
+        *(Page(activation, f"{_train_stem(model, activation)}.html", f"{model} with") for model, activation in own),
     )
 
 
@@ -420,8 +382,7 @@ def _site(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any
         "source_sha256": source_sha256,
         "image_source": "'self' file:" if is_index else "",
         "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
-        "script": _asset("index.js"),
-        "has_code": False,
+        "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
     }
 
 
@@ -435,6 +396,8 @@ def _environment() -> jinja2.Environment:
     folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["title_of"] = _title
+    # Messages name whole paths; a report that travels says nothing about the machine.
+    environment.filters["without"] = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")
     return environment
 
 
@@ -461,7 +424,7 @@ def _made_from(page: Path) -> str | None:
 
 def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
     """A page for every link of the navigation that leads nowhere yet."""
-    for stem in [*analyses, *(stem for model in dict(cells) for stem in _stems_of(model, cells))]:
+    for stem in _expected_stems(cells, analyses):
         path = reports_dir / f"{stem}.html"
         if _made_from(path) is None:
             site = _site(_navigation(stem, cells, analyses), path.name, "none")
@@ -473,73 +436,57 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequenc
 # The index
 
 
-def _rows(
-    cells: Sequence[Cell],
-    results: Mapping[Cell, Result],
-    failures: Mapping[Cell, Failure],
-    intervals: Mapping[Cell, Interval],
-    pages: Mapping[str, str | None],
+def _row(
+    cell: Cell,
+    result: Result | None,
+    pages: set[str],
+    failures: Mapping[str, str],
     in_flight: set[str] | None,
-) -> list[Row]:
-    """The cells of the table in order; ``in_flight`` holds the stems at work now, None when nothing runs."""
-    rows = []
-    for cell in cells:
-        stem = "10_train-{}-{}".format(*cell)
-        absent = "missing" if in_flight is None else "running" if stem in in_flight else "waiting"
-        state = "done" if cell in results else "failed" if cell in failures and absent != "running" else absent
-        report = f"{stem}.html" if cell in results and pages.get(stem) else None
-        reason = failures[cell].reason if state == "failed" else ""
-        rows.append(Row(*cell, results.get(cell), state, reason, report, intervals.get(cell)))
-    return rows
+    interval: Interval | None,
+) -> Row:
+    """One cell; ``in_flight`` holds the stems of the notebooks at work, None when nothing runs."""
+    stem = _train_stem(*cell)
+    absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
+    state = "done" if result else "running" if in_flight and stem in in_flight else absent
+    report = f"{stem}.html" if result and stem in pages else None
+    return Row(*cell, result, state, failures[stem] if state == "failed" else "", report, interval)
 
 
-def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[Cell, Failure]:
-    """Failed cells and analysis notebooks (activation ""), unless a result made since then has settled it."""
-    folder = f"{results_dir.name}/notebooks"
-    notebooks = {path.name.removesuffix(".failed.ipynb") for path in (results_dir / "notebooks").glob("*.failed.ipynb")}
-    failures = {}
+def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
+    """Why a notebook failed, by its stem, unless a result stored since then has settled it."""
+    done = {_train_stem(*cell): result.timestamp.isoformat() for cell, result in results.items()}
+    reasons = {}
     for note in Store(results_dir).failures():
-        cell = (str(note["model_name"]), str(note["activation"]))
-        if cell not in results or str(note.get("timestamp", "")) > results[cell].timestamp.isoformat():
-            stem = "10_train-{}-{}".format(*cell)
-            failures[cell] = Failure(
-                _times(*cell), str(note["reason"]), f"{folder}/{stem}.failed.ipynb" if stem in notebooks else None
-            )
-    for stem in sorted(notebooks):
-        match = NOTEBOOK_NAME.fullmatch(stem)
-        cell = (match["model"], match["activation"]) if match and match["activation"] else (stem, "")
-        if cell not in results:
-            failures.setdefault(
-                cell, Failure(_title(stem), "its notebook stopped with an error", f"{folder}/{stem}.failed.ipynb")
-            )
-    return failures
+        stem = _train_stem(note["model_name"], note["activation"])
+        if stem not in done or str(note.get("timestamp", "")) > done[stem]:
+            reasons[stem] = str(note["reason"])
+    for stem in _notebooks(results_dir, ".failed") - done.keys():
+        reasons.setdefault(stem, "its notebook stopped with an error")
+    return dict(sorted(reasons.items()))
 
 
-def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> str:
-    """A sentence about stored results that do not belong to the run shown; empty if there are none."""
+def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
+    """A sentence about stored results that do not belong to the run shown, if there are any."""
     keys = {result.comparison_key for result in results.values()}
     others = [result for result in stored if result.comparison_key not in keys]
     if not others:
-        return ""
-    kinds = {
-        "synthetic" if result.synthetic else f"profile {result.profile or 'none'}, corpus {result.corpus.name}"
-        for result in others
-    }
-    return f"{len(others)} stored results are not shown, since they may not be compared with these: {'; '.join(sorted(kinds))}."
+        return []
+    kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
+    return [f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."]
 
 
-def _figures(plots: Path, models: set[str]) -> tuple[dict[str, list[Figure]], list[str]]:
-    """Figures with an alternative text, by model ("" for those over all models); a sentence for each one without."""
-    figures: dict[str, list[Figure]] = {"": []}
+def _figures(plots: Path, models: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without."""
+    figures: dict[str, dict[str, str]] = {"": {}}
     unexplained = []
-    for path in sorted(plots.glob("*.png")):
+    # From Z to A the four-panel figure comes first, accuracy after prediction difference.
+    for path in sorted(plots.glob("*.png"), reverse=True):
         text = path.with_suffix(".txt")
-        if not re.fullmatch(r"[\w.-]+", path.name) or not text.exists() or not text.read_text().strip():
+        if re.fullmatch(r"[\w.-]+", path.name) and text.exists() and text.read_text().strip():
+            owner = max((model for model in models if path.name.startswith(f"{model}_")), key=len, default="")
+            figures.setdefault(owner, {})[path.stem] = text.read_text().strip()
+        else:
             unexplained.append(
                 f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
             )
-            continue
-        owner = max((model for model in models if path.name.startswith(f"{model}_")), key=len, default="")
-        title = path.stem.removeprefix(f"{owner}_").replace("_", " ").capitalize()
-        figures.setdefault(owner, []).append(Figure(f"plots/{path.name}", title, text.read_text().strip()))
     return figures, unexplained

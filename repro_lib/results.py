@@ -149,7 +149,7 @@ class Result(_Part):
         claimed = content.pop("content_sha256", None)
         try:
             actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-        except ValueError:
+        except (ValueError, RecursionError):
             actual = None
         if claimed is None:
             raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
@@ -197,7 +197,7 @@ class Store:
 
     def save(self, result: Result) -> Path:
         """Write a new result file; an existing one is never overwritten."""
-        stamp = result.timestamp.strftime("%Y%m%d_%H%M%S")
+        stamp = result.timestamp.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
         stem, text = f"{result.model_name}-{result.activation}-{stamp}", result.to_json()
         for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
             path = self.folder / f"{stem}{suffix}.json"
@@ -289,7 +289,7 @@ class Store:
         for path in sorted((self.folder / "failed").glob("*.json")):
             try:
                 note = json.loads(path.read_bytes())
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(note, dict) and {"model_name", "activation", "reason"} <= note.keys():
                 notes.append(note)

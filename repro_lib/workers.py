@@ -19,6 +19,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Outcome:
 
 
 class _Worker:
-    def __init__(self, context: multiprocessing.context.SpawnContext, log: Path) -> None:
+    def __init__(self, context: SpawnContext, log: Path) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, str(log)), daemon=False)
         self.process.start()
@@ -141,8 +142,10 @@ class Pool:
 
 def _describe_death(worker: _Worker) -> str:
     code = worker.process.exitcode
-    killed = code is not None and code < 0
-    how = f"was killed by signal {signal.Signals(-code).name}" if killed else f"ended with exit code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by signal {signal.Signals(-code).name}"
+    else:
+        how = f"ended with exit code {code}"
     lines = worker.log.read_text(errors="replace").strip().splitlines() if worker.log.exists() else []
     return f"its worker process {how}" + (f" (last words: {lines[-1]})" if lines else "")
 

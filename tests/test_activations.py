@@ -143,8 +143,10 @@ def test_every_half_width_keeps_its_value_under_its_canonical_name(beta: object)
 
 @pytest.mark.parametrize(
     "name",
-    ["smelu_0", "smelu_00", "smelu_0.0", "smelu_-1", "smelu_", "smelu", "smelu_x", "smelu_1e3", "smelu_inf", "smelu_nan"]
-    + ["smelu_1.", "smelu_.5", "smelu_1 ", "smelu_" + "9" * 400, "smelu_" + "0" * 400 + "1"],
+    [
+        *("smelu_0", "smelu_00", "smelu_0.0", "smelu_-1", "smelu_", "smelu", "smelu_x", "smelu_1e3", "smelu_inf", "smelu_nan"),
+        *("smelu_1.", "smelu_.5", "smelu_1 ", "smelu_" + "9" * 400, "smelu_" + "0" * 400 + "1"),
+    ],
 )
 def test_a_smelu_without_a_positive_half_width_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown activation .*smelu_<beta> for any beta > 0"):

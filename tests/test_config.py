@@ -183,14 +183,17 @@ def test_an_unknown_model_or_profile_is_refused_and_the_known_ones_are_listed() 
         check_profile("")
 
 
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ConfigError, match=r"n_embd \(100\) must be a multiple of n_head \(3\)"):
+def test_heads_must_divide_the_width_into_even_parts() -> None:
+    with pytest.raises(ConfigError, match=r"n_embd \(100\) must be a multiple of 2 x n_head \(3\)"):
         Config(n_embd=100, n_head=3)
     # The other of the two comes from the model's layer here.
-    with pytest.raises(ConfigError, match=r"n_embd \(128\) must be a multiple of n_head \(3\)"):
+    with pytest.raises(ConfigError, match=r"n_embd \(128\) must be a multiple of 2 x n_head \(3\)"):
         Config.for_model("charlm", n_head=3)
     with pytest.raises(ConfigError, match=r"must be a multiple"):
         Config(n_head=5).resolved_for("hybridlm")
+    # Heads of an odd width have no two halves to rotate.
+    with pytest.raises(ConfigError, match=r"n_embd \(12\) must be a multiple of 2 x n_head \(4\)"):
+        Config(n_embd=12, n_head=4)
     assert Config.for_model("tinylstm", n_embd=141).n_embd == 141
 
 
@@ -244,7 +247,9 @@ def test_the_digest_depends_on_neither_the_number_of_trials_nor_the_path_of_the_
 
 def test_the_digest_is_the_same_whichever_layer_set_a_value() -> None:
     assert Config.for_model("charlm", max_iters=500).sha256(CORPUS) == Config.for_model("charlm").sha256(CORPUS)
-    assert Config(weight_decay=0).resolved_for("charlm").sha256(CORPUS) == Config.for_model("charlm", weight_decay=0.0).sha256(CORPUS)
+    assert Config(weight_decay=0).resolved_for("charlm").sha256(CORPUS) == Config.for_model("charlm", weight_decay=0.0).sha256(
+        CORPUS
+    )
 
 
 def test_the_digest_does_not_change_when_the_vocabulary_size_is_filled_in() -> None:

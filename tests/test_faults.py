@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from repro_lib import metrics
 from repro_lib.activations import Activation, get_activation
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config
-from repro_lib.data import Corpus, Dataset, make_dataset
+from repro_lib.data import Corpus, Dataset
 from repro_lib.experiment import run_experiment, summarise
 from repro_lib.models import build_model, model_names
 from repro_lib.results import Predictions, Result, ResultError, Store, TrialRecord, compare, select_comparable
@@ -412,7 +411,9 @@ def test_of_results_made_in_the_same_second_the_one_saved_last_is_the_newest(
     assert select_comparable([result for _, result in store.load()[0]]) == [saved[-1]]
 
 
-def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(make_result: Callable[..., Result], store: Store) -> None:
+def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(
+    make_result: Callable[..., Result], store: Store
+) -> None:
     complete, short = make_result(trials=3, minute=1), make_result(trials=2, minute=2)
     store.save(complete)
     store.save(short)

@@ -12,7 +12,7 @@ from repro_lib.activations import get_activation
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.determinism import streams_for_trial
 from repro_lib.models import build_model, count_parameters, model_names
-from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward
+from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward, rotate
 
 V = 65
 MODELS = model_names()
@@ -119,7 +119,9 @@ def test_models_that_differ_in_the_activation_alone_start_from_the_same_weights(
 def test_dropout_draws_from_the_trials_stream_while_training_and_is_off_otherwise(model: str, tiny: Tiny) -> None:
     def logits(seed: int, training: bool, **changes: float) -> torch.Tensor:
         streams = streams_for_trial(42, seed, ("dropout",))
-        return build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams).train(training)(some_tokens(32))
+        return build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams).train(training)(
+            some_tokens(32)
+        )
 
     assert torch.equal(logits(0, training=True), logits(0, training=True))
     assert torch.equal(logits(0, training=False), logits(1, training=False))
@@ -206,7 +208,7 @@ def test_a_causal_convolution_sees_two_characters_also_where_its_dilation_exceed
 
 
 @torch.no_grad()
-def test_attention_is_softmax_of_scaled_scores_over_what_is_before() -> None:
+def test_attention_is_softmax_of_scaled_scores_of_rotated_heads_over_what_is_before() -> None:
     generator = torch.Generator().manual_seed(0)
     B, T, C, H = 2, 7, 12, 3
     attention = CausalSelfAttention(C, H)
@@ -217,10 +219,24 @@ def test_attention_is_softmax_of_scaled_scores_over_what_is_before() -> None:
     heads = []
     for h in range(H):
         part = slice(h * C // H, (h + 1) * C // H)
-        scores = q[..., part] @ k[..., part].transpose(1, 2) / (C // H) ** 0.5  # (B, T, T)
+        scores = rotate(q[..., part]) @ rotate(k[..., part]).transpose(1, 2) / (C // H) ** 0.5  # (B, T, T)
         scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
         heads.append(scores.softmax(-1) @ v[..., part])
     torch.testing.assert_close(attention(x), attention.project(torch.cat(heads, -1)))
+
+
+def test_rotating_keeps_lengths_and_makes_products_depend_on_the_distance_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    T, D = 40, 16
+    q, k = (torch.randn(D, generator=generator).expand(T, D) for _ in range(2))  # the same vector at every place
+    turned = rotate(q)
+    assert torch.equal(turned[0], q[0]), "the first place is not turned"
+    torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
+    products = turned @ rotate(k).T  # (T, T)
+    for distance in (-30, -1, 0, 1, 7, 39):
+        same_distance = products.diagonal(distance)
+        torch.testing.assert_close(same_distance, same_distance[:1].expand_as(same_distance), rtol=0, atol=1e-4)
+    assert len({round(products[0, place].item(), 4) for place in range(T)}) == T, "every distance gives another product"
 
 
 @pytest.mark.parametrize("hidden", [128, 152, 184, 512])

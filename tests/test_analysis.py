@@ -1,0 +1,490 @@
+"""Frames, overviews, words and the close look at one cell, on results made up by hand. Seconds; trains nothing.
+
+The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from repro_lib import findings, metrics
+from repro_lib.analysis import (
+    METRICS,
+    Study,
+    activations_overview,
+    cells_frame,
+    curves_frame,
+    identical_models,
+    models_overview,
+    pairs_frame,
+    trials_frame,
+)
+from repro_lib.anatomy import Note, disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
+from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.data import EVALUATION_BLOCK, Corpus
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.models import build_model, count_parameters
+from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, ResultError, Store, TrialRecord
+from repro_lib.sampling import generate, load_trained, write_samples
+from repro_lib.summary_text import summary_text
+
+T3 = 4.302652729911275  # Student's t, two-sided 95 %, 2 degrees of freedom
+STARTED = datetime(2026, 1, 1, tzinfo=UTC)
+TEXT = "to be, or not to be\n" * 60
+
+
+def digest(*parts: object) -> str:
+    return sha256_of_tensors({"x": torch.tensor(list(repr(parts).encode()), dtype=torch.uint8)})
+
+
+def make_result(
+    model: str = "charlm",
+    activation: str = "relu",
+    pairs: tuple[float, ...] = (0.4, 0.5, 0.6),
+    losses: tuple[float, ...] | None = None,
+    same: bool = False,
+    **changes: object,
+) -> Result:
+    """A result whose metrics all have the values ``pairs`` ((1, 2), (1, 3), (2, 3), ...); accuracy is 50 per cent."""
+    n = round((1 + math.sqrt(1 + 8 * len(pairs))) / 2)
+    numbers: dict[str, float | None] = {}
+    for name in METRICS:
+        numbers[name] = float(np.mean(pairs)) if pairs else None
+        prefix = "pd" if name == "relative_pd" else name
+        numbers |= {f"{prefix}_{i + 1}_{j + 1}": value for (i, j), value in zip(combinations(range(n), 2), pairs, strict=True)}
+    losses = losses or tuple(2.0 + k / 10 for k in range(n))
+    marks = (model,) if same else (model, activation)
+    trials = [
+        TrialRecord(
+            trial=k + 1, seed=42 + k, train_loss_curve=[(1, 4.0), (10, losses[k])], val_loss_curve=[(10, losses[k])],
+            val_loss=losses[k], val_accuracy=50.0, seconds=1.5, init_sha256=digest(k), weights_sha256=digest(*marks, k),
+            predictions_sha256=digest(*marks, k, "p"),
+        )
+        for k in range(n)
+    ]  # fmt: skip
+    config = Config.for_model(model, "quick").with_corpus(65)
+    values = {
+        "model_name": model, "activation": activation, "parameters": 430_000, "profile": "quick",
+        "config": config.model_dump(), "config_sources": dict(config.sources), "config_sha256": digest(model, "config"),
+        "corpus": CorpusRecord(name="shakespeare", sha256=digest("corpus")),
+        "evaluation": EvaluationRecord(sha256=digest("windows"), tokens=16_384, unigram_cross_entropy=3.3),
+        "avg_relative_pd": numbers["relative_pd"], "mean_deviation_pd": 0.3, "avg_val_loss": float(np.mean(losses)),
+        "avg_val_accuracy": 50.0, "reproducibility_metrics": numbers, "trials": trials, "flags": [], "synthetic": False,
+        "environment": {"python": "3.11"}, "timestamp": STARTED,
+    }  # fmt: skip
+    return Result(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+
+def grid(
+    models: tuple[str, ...] = ("charlm", "convlm"), activations: tuple[str, ...] = ("relu", "gelu", "swish")
+) -> list[Result]:
+    """PD .5 for relu, .6 for gelu, .7 for swish in every model; tinylstm bit-identical."""
+    results = [
+        make_result(model, activation, tuple(x + 0.1 * k for x in (0.4, 0.5, 0.6)))
+        for model in models
+        for k, activation in enumerate(activations)
+    ]
+    return results + [make_result("tinylstm", activation, same=True) for activation in activations]
+
+
+# --- frames
+
+
+def test_cell_by_hand():
+    cell = cells_frame([make_result()], ["charlm"], ["relu"]).iloc[0]
+    half = T3 * math.sqrt(0.04 / 3)
+    assert cell["relative_pd"] == pytest.approx(0.5)
+    assert cell["relative_pd_low"] == pytest.approx(max(0.5 - half, 0))
+    assert cell["relative_pd_high"] == pytest.approx(0.5 + half)
+    # Losses 2.0, 2.1, 2.2: mean 2.1, sd .1.
+    assert cell["val_loss_high"] == pytest.approx(2.1 + T3 * 0.1 / math.sqrt(3))
+    assert cell["churn_per_error"] == pytest.approx(0.5 / 0.5)
+    assert (cell["n"], cell["seconds"], cell["parameters"], cell["unigram_loss"]) == (3, 4.5, 430_000, 3.3)
+    assert cell["profile"] == "quick"
+
+
+def test_interval_is_cut_to_the_range_of_its_metric():
+    cell = cells_frame([make_result(pairs=(0.1, 0.9, 0.9))], ["charlm"], ["relu"]).iloc[0]
+    assert cell["churn_high"] == 1.0
+    assert cell["js_divergence_high"] == pytest.approx(math.log(2))
+    assert 1.0 < cell["relative_pd_high"] <= 2.0
+
+
+def test_missing_cell_is_a_row_of_nan_and_never_zero():
+    cells = cells_frame([make_result()], ["charlm", "convlm"], ["relu", "gelu"])
+    assert len(cells) == 4
+    gone = cells[cells["n"] == 0]
+    assert list(zip(gone["model"], gone["activation"], strict=True)) == [
+        ("charlm", "gelu"),
+        ("convlm", "relu"),
+        ("convlm", "gelu"),
+    ]
+    assert gone.select_dtypes("float").isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("pairs", "n"), [((), 1), ((0.5,), 2)])
+def test_one_or_two_trials_have_no_interval(pairs: tuple[float, ...], n: int):
+    cell = cells_frame([make_result(pairs=pairs)]).iloc[0]
+    assert cell["n"] == n
+    assert math.isnan(cell["relative_pd_low"])
+    assert math.isnan(cell["val_loss_low"])
+    assert cell["val_loss"] > 0
+    assert math.isnan(cell["relative_pd"]) if n == 1 else cell["relative_pd"] == 0.5
+
+
+def test_infinite_metric_stays_infinite_and_alone():
+    result = make_result()
+    numbers = result.reproducibility_metrics | {"log_prob_pd_1_2": None, "log_prob_pd": None}
+    cell = cells_frame([result.model_copy(update={"reproducibility_metrics": numbers})]).iloc[0]
+    assert cell["log_prob_pd"] == math.inf
+    assert math.isnan(cell["log_prob_pd_high"])
+    assert math.isfinite(cell["true_label_pd_high"])
+
+
+def test_expected_cells_come_from_the_profile_or_else_from_the_results():
+    with_profile = cells_frame([make_result()])
+    assert set(with_profile["model"]) == {"charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm"}
+    assert len(with_profile) == 30
+    alone = cells_frame([make_result(profile=None), make_result(activation="smelu_2", profile=None)])
+    assert list(alone["activation"]) == ["relu", "smelu_2"]
+
+
+def test_trials_pairs_and_curves():
+    results = [make_result(), make_result(activation="gelu", pairs=(0.1,))]
+    assert len(trials_frame(results)) == 5
+    pairs = pairs_frame(results)
+    assert list(zip(pairs["first"], pairs["second"], strict=True)) == [(1, 2), (1, 3), (2, 3), (1, 2)]
+    assert list(pairs["relative_pd"]) == [0.4, 0.5, 0.6, 0.1]
+    curves = curves_frame(results)
+    last = curves[(curves["activation"] == "relu") & (curves["trial"] == 3) & (curves["split"] == "train")].iloc[-1]
+    assert (last["iteration"], last["loss"]) == (10, 2.2)
+
+
+def test_results_that_do_not_belong_together_are_refused():
+    other = EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)
+    with pytest.raises(ResultError, match="do not belong in one statistic"):
+        cells_frame([make_result(), make_result(activation="gelu", evaluation=other)])
+    with pytest.raises(ResultError, match="more than one result for charlm with relu"):
+        Study.of([make_result(), make_result()])
+    with pytest.raises(ResultError, match="synthetic"):
+        Study.of([make_result(), make_result(activation="gelu", synthetic=True)])
+
+
+def test_study_of_a_folder_takes_the_newest_and_names_the_unreadable(tmp_path: Path):
+    store = Store(tmp_path)
+    store.save(make_result(pairs=(0.1, 0.1, 0.1)))
+    store.save(make_result(pairs=(0.3, 0.3, 0.3), timestamp=STARTED + timedelta(hours=1)))
+    (tmp_path / "charlm-gelu-20260101_000000.json").write_text("{")
+    study = Study.load(store, models=["charlm"])
+    assert study.cells["relative_pd"].iloc[0] == pytest.approx(0.3)
+    assert len(study.refused) == 1
+    assert "charlm-gelu-20260101_000000.json" in findings.missing(study)
+
+
+# --- bit-identical models
+
+
+def test_identical_models_need_two_activations_and_every_trial():
+    assert identical_models(grid()) == ("tinylstm",)
+    assert identical_models([make_result("tinylstm", "relu", same=True)]) == ()
+    almost = make_result("tinylstm", "gelu", same=True)
+    last = almost.trials[-1].model_copy(update={"weights_sha256": digest("another")})
+    almost = almost.model_copy(update={"trials": [*almost.trials[:-1], last]})
+    assert identical_models([make_result("tinylstm", "relu", same=True), almost]) == ()
+
+
+def test_identical_models_are_left_out_by_rule_and_not_by_name():
+    results = [make_result("charlm", a, same=True) for a in ("relu", "gelu")]
+    results += [make_result("convlm", a, p) for a, p in (("relu", (0.4, 0.5, 0.6)), ("gelu", (0.6, 0.7, 0.8)))]
+    study = Study.of(results, ["charlm", "convlm"], ["relu", "gelu"])
+    assert study.identical == ("charlm",)
+    overview = activations_overview(study).set_index("activation")
+    assert overview.loc["relu", "average_pd"] == pytest.approx(0.5)
+    assert overview.loc["gelu", "average_pd"] == pytest.approx(0.7)
+    assert overview["wins"].tolist() == [1, 0]
+    assert "check how it is wired" in findings.identical(study)
+
+
+def test_a_filter_by_activation_does_not_hide_that_a_model_is_identical():
+    assert Study.of(grid(), activations=["relu"]).identical == ("tinylstm",)
+
+
+def test_a_negative_control_that_differs_is_called_out():
+    study = Study.of([make_result("tinylstm", a) for a in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
+    assert "not trained under equal conditions" in findings.identical(study)
+
+
+# --- overviews
+
+
+def test_models_overview_by_hand():
+    study = Study.of(grid(), ["charlm", "tinylstm"], ["relu", "gelu", "swish"])
+    rows = models_overview(study).set_index("model")
+    charlm = rows.loc["charlm"]
+    # .5, .6, .7: mean .6, population sd sqrt(.02 / 3).
+    assert charlm["cv"] == pytest.approx(100 * math.sqrt(0.02 / 3) / 0.6)
+    assert (charlm["best"], charlm["worst"], charlm["cells"], charlm["expected"]) == ("relu", "swish", 3, 3)
+    assert charlm["mean_pd"] == pytest.approx(0.6)
+    assert charlm["seconds"] == 13.5
+    assert rows.loc["tinylstm", "cv"] == 0.0
+    assert pd.isna(rows.loc["tinylstm", "best"])
+
+
+def test_activations_overview_by_hand():
+    study = Study.of(grid(), ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"])
+    overview = activations_overview(study).set_index("activation")
+    assert overview["average_pd"].tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert overview["wins"].tolist() == [2, 0, 0]
+    # Both models have the same matrix, so their mean has the interval of one of them.
+    assert overview.loc["swish", "average_pd_high"] == pytest.approx(0.7 + T3 * math.sqrt(0.04 / 3))
+
+
+def test_average_over_a_hole_is_missing_and_other_averages_are_not():
+    results = [r for r in grid() if (r.model_name, r.activation) != ("charlm", "relu")]
+    overview = activations_overview(Study.of(results, ["charlm", "convlm"], ["relu", "gelu"])).set_index("activation")
+    assert math.isnan(overview.loc["relu", "average_pd"])
+    assert overview.loc["relu", "models"] == 1
+    assert overview.loc["gelu", "average_pd"] == pytest.approx(0.6)
+
+
+def test_a_model_without_any_result_leaves_the_averages_comparable():
+    overview = activations_overview(Study.of(grid(), ["charlm", "convlm", "minigpt"], ["relu"]))
+    assert overview["average_pd"].iloc[0] == pytest.approx(0.5)
+    assert (overview["models"].iloc[0], overview["expected"].iloc[0]) == (2, 3)
+
+
+# --- words
+
+
+def test_summary_has_the_block_of_the_design():
+    earlier = {"relu": 1.0739, "gelu": 0.9051, "swish": 1.0952, "swiglu": 0.5935, "smelu_1": 1.0938}
+    results = [make_result("charlm", name, (pd_, pd_, pd_)) for name, pd_ in earlier.items()]
+    text = summary_text(Study.of(results, ["charlm"]))
+    for line in (
+        "MODEL: CHARLM",
+        "GELU:      Relative PD: 0.9051 [0.9051, 0.9051]",
+        "SWIGLU:    Relative PD: 0.5935 [0.5935, 0.5935]  <- BEST",
+        "  Mean PD: 0.9523",
+        "  CV: 20.26% (HIGHLY SENSITIVE)",
+        "  Best: swiglu (PD=0.5935)",
+        "  Worst: swish (PD=1.0952)",
+    ):
+        assert line in text.splitlines()
+    assert "The order is not decided at N = 3 trials" in text
+
+
+def test_summary_names_what_is_missing_and_has_both_overviews_and_the_runtime():
+    text = summary_text(Study.of(grid()[1:], ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"]))
+    assert "RELU:      missing" in text
+    assert "Missing, and left blank everywhere: charlm with relu." in text
+    assert "tinylstm is bit-identical across activations" in text
+    assert text.count("<- BEST") == 2
+    for heading in ("MODELS", "ACTIVATIONS", "RUNTIME"):
+        assert heading in text
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_trials_are_said_to_be_too_few(n: int):
+    pairs = (0.5,) if n == 2 else ()
+    text = summary_text(Study.of([make_result("charlm", a, pairs) for a in ("relu", "gelu")], ["charlm"], ["relu", "gelu"]))
+    assert ("no interval at N=2" if n == 2 else "one trial has no pair") in text
+    assert n == 1 or "an interval needs 3 trials" in text
+
+
+def test_an_empty_study_says_what_to_do():
+    study = Study.of([])
+    assert summary_text(study) == "no results yet: run ./run_papermill.sh\n"
+    assert findings.about(study) == findings.missing(study) == findings.NO_RESULTS
+    assert len(findings.cells_table(study)) == 30
+    assert findings.ends(study, "charlm") == []
+    for table in (findings.models_table, findings.activations_table, findings.cv_table):
+        assert len(table(study))
+
+
+@pytest.mark.parametrize(("n", "words"), [(2, "needs 3 trials"), (3, "not decided at N = 3"), (10, "contrast of two")])
+def test_n_decides_what_may_be_said(n: int, words: str):
+    assert words in findings.decided([n, 0, n + 5])
+
+
+def test_cut_models_are_labelled():
+    row = models_overview(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])).iloc[0]
+    assert row["size"] == "4 layers of width 128 (full size: 6 of 384)"
+    assert models_overview(Study.of([make_result()], ["charlm"], ["relu"])).iloc[0]["size"] == "2 layers of width 128"
+
+
+# --- one cell looked at closely
+
+
+def predictions(logits: np.ndarray, labels: np.ndarray, evaluation: str = "e") -> Predictions:
+    return Predictions(logits.astype(np.float32), labels, evaluation)
+
+
+def test_token_disagreement_by_hand():
+    labels = np.array([0, 1])
+    with np.errstate(divide="ignore"):
+        trials = [
+            predictions(np.log(np.array(p)), labels)
+            for p in ([[0.8, 0.2], [0.5, 0.5]], [[0.6, 0.4], [0.5, 0.5]], [[0.2, 0.8], [0.5, 0.5]])
+        ]
+    found = token_disagreement(trials)
+    # First token: TV .2, .6, .4 and the third trial disagrees with both others; second token: no difference.
+    assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
+    assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
+
+
+def test_token_disagreement_averages_to_the_metrics():
+    rng = np.random.default_rng(3)
+    trials = [predictions(rng.normal(size=(50, 7)), np.zeros(50, dtype=np.int64)) for _ in range(3)]
+    found = token_disagreement(trials)
+    probabilities = [trial.probabilities for trial in trials]
+    for per_token, metric in ((found.top1, metrics.churn), (found.total_variation, metrics.total_variation)):
+        assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in combinations(probabilities, 2)]))
+
+
+def test_token_disagreement_refuses_one_trial_and_other_windows():
+    one = predictions(np.zeros((4, 3)), np.zeros(4, dtype=np.int64))
+    with pytest.raises(ResultError, match="needs two trials"):
+        token_disagreement([one])
+    with pytest.raises(ResultError, match="different evaluation windows"):
+        token_disagreement([one, predictions(np.zeros((4, 3)), np.zeros(4, dtype=np.int64), "other")])
+
+
+def test_passage_marks_disagreement_not_by_colour_alone():
+    corpus = Corpus("text", TEXT, "x")
+    labels = corpus.encode(TEXT[:EVALUATION_BLOCK]).numpy()
+    logits = np.zeros((3, EVALUATION_BLOCK, len(corpus.vocabulary)))
+    logits[0, 5, 0], logits[1, 5, 1], logits[2, 5, 2] = 50, 50, 50
+    found = token_disagreement([predictions(trial, labels) for trial in logits])
+    shown = passage(found, corpus, "<cell>", 3, 0)
+    assert shown.text == TEXT[:EVALUATION_BLOCK]
+    page = shown._repr_html_()
+    marked = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
+    assert len(marked) == 1
+    assert "underline double" in marked[0]
+    assert "font-weight:bold" in marked[0]
+    assert "differs in 3 of 3 pairs" in marked[0]
+    assert "&lt;cell&gt;" in page
+    assert "⏎" in page
+
+
+def test_typical_block_is_the_median_one():
+    values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
+    found = token_disagreement([predictions(np.zeros((len(values), 2)), np.zeros(len(values), dtype=np.int64))] * 2)
+    found = type(found)(found.labels, found.top1, values)
+    assert found.typical_block() == 2
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_layer_table_has_every_parameter_and_the_activation(model: str):
+    config = Config.for_model(model, "smoke").with_corpus(65)
+    table = layer_table(model, config, "swish")
+    assert (table["parameters"] * table["times"]).sum() == count_parameters(build_model(model, config, "swish"))
+    assert ("Swish" in set(table["type"])) == (model != "tinylstm")
+    assert table["output"].iloc[0] == f"(B, {config.block_size}, {config.n_embd})"
+
+
+def test_layer_table_counts_repeated_blocks_once():
+    config = Config.for_model("charlm", "smoke", n_layer=3).with_corpus(65)
+    table = layer_table("charlm", config, "relu").set_index("layer")
+    assert table.loc["blocks.*.feed_forward.activation", "times"] == 3
+    layers = list(table.index)
+    assert layers.index("blocks.*.feed_forward.expand") < layers.index("blocks.*.feed_forward.activation")
+
+
+# --- stored models: samples and passages
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Store, Study]:
+    """A store with one cell of three untrained models over a text of one's own."""
+    path = tmp_path / "own.txt"
+    path.write_text(TEXT)
+    corpus = Corpus("own.txt", TEXT, "")
+    config = Config.for_model("charlm", "smoke", corpus=str(path)).with_corpus(len(corpus.vocabulary))
+    store, records = Store(tmp_path / "results"), []
+    base = make_result(profile="smoke", config=config.model_dump(), corpus=_record(TEXT))
+    labels = corpus.encode(TEXT[: 2 * EVALUATION_BLOCK])
+    for trial in base.trials:
+        seeded = config.model_copy(update={"seed": trial.seed})
+        weights = build_model("charlm", seeded, "relu").state_dict()
+        logits = torch.randn(len(labels), len(corpus.vocabulary), generator=torch.Generator().manual_seed(trial.seed))
+        digests = {}
+        for kind, tensors in (("weights", weights), ("predictions", {"logits": logits, "labels": labels})):
+            target = store.trial_path(kind, "charlm", "relu", base.config_sha256, trial.trial)  # pyright: ignore[reportArgumentType]
+            digests[f"{kind}_sha256"] = store.save_tensors(target, tensors, {})
+        records.append(trial.model_copy(update=digests))
+    store.save(base.model_copy(update={"trials": records}))
+    return store, Study.load(store, ["charlm"], ["relu", "gelu"])
+
+
+def _record(text: str) -> CorpusRecord:
+    from repro_lib.data import _sha256
+
+    return CorpusRecord(name="own.txt", sha256=_sha256(text))
+
+
+def test_stored_models_write_samples(trained: tuple[Store, Study]):
+    store, study = trained
+    (view,) = samples_views(store, study, "charlm", ["relu"], length=12)
+    assert not isinstance(view, Note)
+    assert view.prompt == TEXT[:48]
+    assert [len(text) for pair in view.written for text in pair] == [12] * 6
+    assert view.sentence() in view._repr_html_()
+    again = samples_views(store, study, "charlm", ["relu"], length=12)
+    assert again == [view]
+
+
+def test_greedy_and_sampled_rows(trained: tuple[Store, Study]):
+    store, study = trained
+    model = load_trained(store, study.results[0], 1)
+    corpus = Corpus("own.txt", TEXT, "")
+    tokens = corpus.encode("to be, or not to be, that is"[:20])[None]
+    context = study.results[0].config["block_size"]
+    greedy = generate(model, tokens, 5, context, [None])
+    with torch.inference_mode():
+        expected = model(tokens)[0, -1].argmax()
+    assert greedy[0, 0] == expected
+    # A text longer than the context is read from its last characters.
+    long = generate(model, tokens.repeat(1, 5), 3, context, [torch.Generator().manual_seed(1)])
+    assert long.shape == (1, 3)
+    with pytest.raises(ValueError, match="one non-empty row per generator"):
+        generate(model, tokens, 3, context, [None, None])
+
+
+def test_sampling_leaves_the_global_generator_alone(trained: tuple[Store, Study]):
+    store, study = trained
+    before = torch.get_rng_state()
+    write_samples(store, study.results[0], Corpus("own.txt", TEXT, ""), "to be", 4, [1])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Path):
+    store, study = trained
+    passage_view, gone = disagreement_views(store, study, "charlm", ["relu", "gelu"])
+    assert "evaluation block" in repr(passage_view)
+    assert isinstance(gone, Note)
+    assert "no result" in gone.text
+    store.trial_path("predictions", "charlm", "relu", study.results[0].config_sha256, 2).unlink()
+    store.trial_path("weights", "charlm", "relu", study.results[0].config_sha256, 2).unlink()
+    for views in (disagreement_views, samples_views):
+        (note,) = views(store, study, "charlm", ["relu"])
+        assert isinstance(note, Note)
+        assert "is missing" in note.text
+        (note,) = views(store, study, "charlm", [])
+        assert "run_papermill.sh" in note.text
+    (tmp_path / "own.txt").write_text(TEXT + "changed")
+    (note,) = samples_views(store, study, "charlm", ["relu"], trials=1)
+    assert "has changed" in note.text
+
+
+def test_layer_view_without_a_result_shows_the_full_size():
+    table = layer_view(Study.of([], ["charlm"]), "charlm")
+    assert 0.98 * 430_000 < (table["parameters"] * table["times"]).sum() < 1.02 * 430_000

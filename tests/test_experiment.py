@@ -1,0 +1,280 @@
+"""``run_experiment`` end to end, on a small text and with tiny models: train, store, reuse, extend, fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repro_lib import Config, run_experiment
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, ConfigError
+from repro_lib.data import CorpusError, Dataset
+from repro_lib.experiment import describe_environment
+from repro_lib.metrics import metric_names
+from repro_lib.models import build_model, count_parameters
+from repro_lib.results import Result, ResultError, Store, TrialRecord, read_result
+from repro_lib.training import Progress, TrainingDiverged, predict_logits
+
+Tiny = Callable[..., Config]
+
+
+def files_of(store: Store) -> dict[Path, tuple[int, bytes]]:
+    """Every file of a results folder with its time and content."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.folder.rglob("*") if path.is_file()}
+
+
+def digests(record: TrialRecord) -> tuple[str, str, str]:
+    return record.init_sha256, record.weights_sha256, record.predictions_sha256
+
+
+def no_training(now: Progress) -> None:
+    raise AssertionError(f"trial {now.trial} was trained")
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, Result]:
+    """charlm with gelu, three trials, trained once for the tests that only look."""
+    folder = tmp_path_factory.mktemp("cell") / "results"
+    return Store(folder), run_experiment("charlm", "gelu", tiny("charlm", trials=3), results_dir=folder)
+
+
+def test_a_cell_is_trained_measured_and_stored(cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset) -> None:
+    _, result = cell
+    assert (result.model_name, result.activation, result.profile) == ("charlm", "gelu", "smoke")
+    assert [(record.trial, record.seed) for record in result.trials] == [(1, 42), (2, 43), (3, 44)]
+    assert len({digests(record) for record in result.trials}) == 3
+    assert result.avg_val_loss == pytest.approx(np.mean([record.val_loss for record in result.trials]))
+    assert result.avg_val_accuracy == pytest.approx(np.mean([record.val_accuracy for record in result.trials]))
+    assert 0 < result.avg_relative_pd < 2
+    assert 0 < result.mean_deviation_pd < 4 / 3
+    assert result.corpus.sha256 == dataset.corpus.sha256
+    assert (result.evaluation.sha256, result.evaluation.tokens) == (dataset.windows.sha256, dataset.windows.tokens)
+    assert result.config_sha256 == tiny("charlm").sha256(dataset.corpus.sha256)
+    assert result.config["vocab_size"] == dataset.vocab_size
+    assert not result.synthetic
+    assert result.environment["torch"] == torch.__version__
+    model = build_model("charlm", tiny("charlm", vocab_size=dataset.vocab_size), "gelu")
+    assert result.parameters == count_parameters(model)
+    names = {
+        *metric_names(),
+        *(f"{'pd' if name == 'relative_pd' else name}_{pair}" for name in metric_names() for pair in ("1_2", "1_3", "2_3")),
+    }
+    assert set(result.reproducibility_metrics) == names
+
+
+def test_results_are_read_by_attribute_or_by_item(cell: tuple[Store, Result]) -> None:
+    _, result = cell
+    assert result["avg_relative_pd"] == result.avg_relative_pd
+    assert result["avg_val_accuracy"] == result.avg_val_accuracy
+    assert result["trials"][2]["val_loss"] == result.trials[2].val_loss
+    with pytest.raises(KeyError, match="known: "):
+        result["avg_pd"]
+
+
+def test_the_folder_holds_one_result_file_and_the_tensors_in_folders_below(cell: tuple[Store, Result]) -> None:
+    store, result = cell
+    (path,) = [path for path in store.folder.iterdir() if path.is_file()]
+    assert re.fullmatch(r"charlm-gelu-\d{8}_\d{6}\.json", path.name)
+    assert read_result(path) == result
+    for folder in ("predictions", "weights"):
+        assert len(list((store.folder / folder).glob("charlm-gelu-*.safetensors"))) == 3
+    assert {path.name for path in store.folder.iterdir() if path.is_dir()} == {"predictions", "weights"}
+
+
+def test_the_stored_weights_make_the_stored_predictions(cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset) -> None:
+    store, result = cell
+    model = build_model("charlm", tiny("charlm", vocab_size=dataset.vocab_size), "gelu")
+    for trial in (1, 2, 3):
+        model.load_state_dict(store.weights(result, trial))
+        logits = predict_logits(model, dataset.windows, 32).flatten(0, 1).numpy()
+        assert np.array_equal(logits, store.predictions(result, trial).logits)
+        assert result.trials[trial - 1].val_accuracy == pytest.approx(
+            100 * np.mean(logits.argmax(1) == store.predictions(result, trial).labels)
+        )
+
+
+def test_a_cell_that_is_done_is_not_trained_again(cell: tuple[Store, Result], tiny: Tiny) -> None:
+    store, result = cell
+    before = files_of(store)
+    for trials in (3, 2, 1):
+        again = run_experiment("charlm", "gelu", tiny("charlm", trials=trials), results_dir=store.folder, progress=no_training)
+        assert again == result
+    assert files_of(store) == before
+
+
+def test_more_trials_train_only_the_missing_ones(store: Store, tiny: Tiny, cell: tuple[Store, Result]) -> None:
+    two = run_experiment("charlm", "gelu", tiny("charlm", trials=2), results_dir=store.folder)
+    before = files_of(store)
+    seen: list[Progress] = []
+    three = run_experiment("charlm", "gelu", tiny("charlm", trials=3), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {3}
+    assert three.trials[:2] == two.trials
+    assert three.pairs()[1, 2] == two.pairs()[1, 2]
+    assert files_of(store).items() >= before.items(), "nothing that was there is touched"
+    # Extended or trained at once: the same bits and the same numbers.
+    at_once = cell[1]
+    assert [digests(record) for record in three.trials] == [digests(record) for record in at_once.trials]
+    assert three.reproducibility_metrics == at_once.reproducibility_metrics
+    assert three.mean_deviation_pd == at_once.mean_deviation_pd
+    assert store.find("charlm", "gelu", three.config_sha256, trials=3) == three
+
+
+def test_force_trains_again_and_keeps_the_old_result(store: Store, tiny: Tiny) -> None:
+    config = tiny("tinylstm", trials=2)
+    first = run_experiment("tinylstm", "relu", config, results_dir=store.folder)
+    seen: list[Progress] = []
+    second = run_experiment("tinylstm", "relu", config, results_dir=store.folder, force=True, progress=seen.append)
+    assert {now.trial for now in seen} == {1, 2}
+    assert len(list(store.folder.glob("*.json"))) == 2
+    assert [digests(record) for record in first.trials] == [digests(record) for record in second.trials]
+
+
+def test_another_configuration_is_another_result(store: Store, tiny: Tiny) -> None:
+    results = [
+        run_experiment("tinylstm", "relu", tiny("tinylstm", **c), results_dir=store.folder) for c in ({}, {"max_iters": 3})
+    ]
+    assert results[0].config_sha256 != results[1].config_sha256
+    assert [store.find("tinylstm", "relu", result.config_sha256) for result in results] == results
+
+
+def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: Tiny, corpus_file: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text(corpus_file.read_text())
+    first = run_experiment("tinylstm", "relu", tiny("tinylstm"), results_dir=store.folder)
+    moved = tiny("tinylstm", corpus=str(mine))
+    assert run_experiment("tinylstm", "relu", moved, results_dir=store.folder, progress=no_training) == first
+    mine.write_text(corpus_file.read_text()[:-2] + "?\n")
+    edited = run_experiment("tinylstm", "relu", moved, results_dir=store.folder)
+    assert edited.corpus.sha256 != first.corpus.sha256
+    assert edited.config_sha256 != first.config_sha256
+    assert edited.comparison_key != first.comparison_key
+
+
+def test_an_activation_is_stored_under_its_canonical_name(store: Store, tiny: Tiny) -> None:
+    first = run_experiment("charlm", "smelu_0.50", tiny("charlm", trials=1), results_dir=store.folder)
+    assert first.activation == "smelu_05"
+    again = run_experiment("charlm", "smelu_05", tiny("charlm", trials=1), results_dir=store.folder, progress=no_training)
+    assert again == first
+
+
+def test_tinylstm_is_identical_under_all_five_activations(store: Store, tiny: Tiny) -> None:
+    cells = [run_experiment("tinylstm", name, tiny("tinylstm"), results_dir=store.folder) for name in GRID_ACTIVATIONS]
+    assert len({cell.activation for cell in cells}) == 5
+    for cell in cells[1:]:
+        assert [digests(record) for record in cell.trials] == [digests(record) for record in cells[0].trials]
+        assert cell.reproducibility_metrics == cells[0].reproducibility_metrics
+
+
+@pytest.mark.parametrize("model", sorted(set(MODEL_DEFAULTS) - {"tinylstm"}))
+def test_every_other_model_starts_alike_and_ends_apart_under_two_activations(model: str, store: Store, tiny: Tiny) -> None:
+    first, second = (run_experiment(model, name, tiny(model), results_dir=store.folder) for name in ("swish", "smelu_05"))
+    for one, other in zip(first.trials, second.trials, strict=True):
+        assert one.init_sha256 == other.init_sha256
+        assert one.weights_sha256 != other.weights_sha256
+    assert first.avg_relative_pd != second.avg_relative_pd
+
+
+def test_trials_without_any_randomness_are_one_model_and_have_no_difference_at_all(store: Store, tiny: Tiny) -> None:
+    result = run_experiment("charlm", "gelu", tiny("charlm", vary="none", trials=3), results_dir=store.folder)
+    assert len({digests(record) for record in result.trials}) == 1
+    assert set(result.reproducibility_metrics.values()) == {0.0}
+    assert result.avg_relative_pd == 0.0
+    assert result.mean_deviation_pd == pytest.approx(0.0, abs=1e-15)
+
+
+def test_a_bare_config_is_completed_for_the_model_and_its_sources_recorded(store: Store, corpus_file: Path) -> None:
+    config = Config(corpus=str(corpus_file), max_iters=1, trials=1, batch_size=2, n_embd=32)
+    result = run_experiment("nanotransformer", "swiglu", config, results_dir=store.folder)
+    explicit = {name for name, layer in result.config_sources.items() if layer == "explicit"}
+    assert explicit == {"corpus", "max_iters", "trials", "batch_size", "n_embd"}
+    assert result.config["dropout"] == 0.0
+    assert (result.config_sources["dropout"], result.config_sources["seed"]) == ("model", "base")
+    assert result.config_sources["vocab_size"] == "corpus"
+    assert result.profile is None
+
+
+def test_a_diverged_cell_says_where_and_stores_no_result(store: Store, tiny: Tiny) -> None:
+    config = tiny("convlm", learning_rate=10.0, weight_decay=10.0, grad_clip=1e30, warmup_iters=0, max_iters=80)
+    with pytest.raises(TrainingDiverged, match=r"for convlm with swiglu, trial 1, iteration \d+; lower the learning rate"):
+        run_experiment("convlm", "swiglu", config, results_dir=store.folder)
+    assert store.load() == ([], [])
+
+
+def test_an_interrupted_cell_leaves_nothing_half_written_and_the_next_run_goes_on(store: Store, tiny: Tiny) -> None:
+    def interrupt(now: Progress) -> None:
+        if (now.trial, now.iteration) == (2, 3):
+            raise KeyboardInterrupt
+
+    threads = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder, progress=interrupt)
+    assert store.load() == ([], [])
+    assert [path for path in store.folder.rglob("*") if path.suffix == ".tmp"] == []
+    assert torch.get_num_threads() == threads
+    result = run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder)
+    assert len(result.trials) == 2
+    assert store.predictions(result, 1).logits.shape == store.predictions(result, 2).logits.shape
+
+
+def test_predictions_that_are_gone_or_altered_are_not_extended(store: Store, tiny: Tiny) -> None:
+    result = run_experiment("tinylstm", "relu", tiny("tinylstm"), results_dir=store.folder)
+    path = store.trial_path("predictions", "tinylstm", "relu", result.config_sha256, 2)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ResultError, match=r"trial2\.safetensors does not hold the predictions .*--force"):
+        run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder)
+    path.unlink()
+    with pytest.raises(ResultError, match=r"trial2\.safetensors is missing; .*--force"):
+        run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder)
+    repaired = run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder, force=True)
+    assert [digests(record) for record in repaired.trials[:2]] == [digests(record) for record in result.trials]
+
+
+def test_a_success_removes_the_note_of_an_earlier_failure(store: Store, tiny: Tiny, dataset: Dataset) -> None:
+    config = tiny("tinylstm", trials=1)
+    store.record_failure("tinylstm", "relu", config.sha256(dataset.corpus.sha256), "out of luck")
+    run_experiment("tinylstm", "relu", config, results_dir=store.folder)
+    assert store.failures() == []
+
+
+def test_bad_input_is_refused_before_anything_is_written(store: Store, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown model 'charlmm'"):
+        run_experiment("charlmm", "relu", results_dir=store.folder)
+    with pytest.raises(ConfigError, match="resolved for 'charlm' and cannot be used for 'convlm'"):
+        run_experiment("convlm", "relu", tiny("charlm"), results_dir=store.folder)
+    with pytest.raises(ConfigError, match="nanotransformer has no dropout"):
+        run_experiment("nanotransformer", "relu", tiny("nanotransformer", dropout=0.1), results_dir=store.folder)
+    with pytest.raises(CorpusError, match="no corpus"):
+        run_experiment("charlm", "relu", tiny("charlm", corpus=str(tmp_path / "none.txt")), results_dir=store.folder)
+    with pytest.raises(CorpusError, match="shorter than one window"):
+        run_experiment("charlm", "relu", tiny("charlm", block_size=40_000), results_dir=store.folder)
+    with pytest.raises(ConfigError, match="vocab_size is 5, but the corpus has"):
+        run_experiment("charlm", "relu", tiny("charlm", vocab_size=5), results_dir=store.folder)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            run_experiment("charlm", "relu", tiny("charlm", device="cuda"), results_dir=store.folder)
+    assert not store.folder.exists()
+
+
+def test_a_machine_without_git_can_train_and_says_that_the_commit_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    describe_environment.cache_clear()
+    environment = describe_environment("cpu")
+    describe_environment.cache_clear()
+    assert environment["git_commit"] is None
+    assert environment["python"]
+
+
+def test_a_result_names_no_folder_of_the_machine_and_no_host(cell: tuple[Store, Result], corpus_file: Path) -> None:
+    _, result = cell
+    environment = " ".join(str(value) for value in result.environment.values())
+    assert str(Path.home()) not in environment
+    assert "/" not in result.corpus.name
+    assert result.corpus.name == corpus_file.name

@@ -1,0 +1,207 @@
+"""Training of one trial: the recipe's properties, the curves, what is recorded, and what stops it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from repro_lib import metrics
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.data import Dataset
+from repro_lib.models import build_model
+from repro_lib.training import (
+    Progress,
+    TrainingDiverged,
+    evaluate_loss,
+    learning_rate,
+    make_optimizer,
+    predict_logits,
+    train_trial,
+    training_step,
+)
+
+Tiny = Callable[..., Config]
+
+# Weight decay this large multiplies every matrix by 1 - 10 * 10 in each step: it overflows within some twenty steps.
+EXPLOSIVE = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
+
+
+def test_a_short_run_learns_more_than_the_frequencies_of_the_characters(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm", max_iters=150, batch_size=16, learning_rate=6e-3, warmup_iters=10, eval_interval=50)
+    trained = train_trial("charlm", "gelu", config, dataset)
+    assert trained.val_loss < dataset.unigram_cross_entropy - 0.5
+    assert trained.train_loss_curve[-1][1] < trained.train_loss_curve[0][1] - 0.5
+
+
+def test_the_rate_warms_up_linearly_to_its_peak_and_decays_linearly_towards_zero() -> None:
+    config = Config(max_iters=100, warmup_iters=20, learning_rate=0.5)
+    rates = [learning_rate(iteration, config) for iteration in range(1, 101)]
+    assert rates[0] == pytest.approx(0.5 / 20)
+    assert max(rates) == pytest.approx(0.5)
+    assert rates.index(max(rates)) in (19, 20)
+    steps = [after - before for before, after in itertools.pairwise(rates)]
+    up, down = steps[:19], [-step for step in steps[20:]]
+    assert up == pytest.approx([0.5 / 20] * 19)
+    assert max(down) == pytest.approx(min(down))
+    assert 0 < rates[-1] < 0.5 / 50, "every step moves the weights, the last one least"
+
+
+@pytest.mark.parametrize(("max_iters", "warmup"), [(1, 0), (1, 50), (2, 50), (3, 1), (10, 50), (10, 0)])
+def test_the_rate_is_positive_and_bounded_also_in_runs_shorter_than_the_warm_up(max_iters: int, warmup: int) -> None:
+    config = Config(max_iters=max_iters, warmup_iters=warmup, learning_rate=0.01)
+    rates = [learning_rate(iteration, config) for iteration in range(1, max_iters + 1)]
+    assert all(0 < rate <= 0.01 for rate in rates)
+    assert max(rates) >= 0.005
+
+
+@pytest.mark.parametrize("activation", ["relu", "swiglu"])
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_every_parameter_is_trained_and_only_matrices_decay(model: str, activation: str, tiny: Tiny) -> None:
+    config = tiny(model, vocab_size=20, weight_decay=0.3)
+    built = build_model(model, config, activation)
+    optimizer = make_optimizer(built, config)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert set(decay) == {id(p) for p in built.parameters()}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(decay), "no parameter twice"
+    for name, parameter in built.named_parameters():
+        assert decay[id(parameter)] == (0.3 if parameter.ndim >= 2 else 0.0), name
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (config.beta1, config.beta2)
+
+
+def test_gradients_are_clipped_to_the_given_norm(dataset: Dataset, tiny: Tiny) -> None:
+    for clip in (1e-3, 1e6):
+        config = tiny("charlm", grad_clip=clip).with_corpus(dataset.vocab_size)
+        built = build_model("charlm", config, "gelu")
+        inputs, targets = dataset.batch(4, 32, torch.Generator().manual_seed(0))
+        training_step(built, make_optimizer(built, config), inputs, targets, 1, config)
+        norm = torch.stack([p.grad.norm() for p in built.parameters() if p.grad is not None]).norm().item()
+        if clip == 1e-3:
+            assert norm == pytest.approx(clip, rel=1e-3)
+        else:
+            assert norm > 1e-2
+
+
+def test_a_step_uses_the_rate_of_its_iteration(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm", max_iters=10, warmup_iters=5).with_corpus(dataset.vocab_size)
+    built = build_model("charlm", config, "gelu")
+    optimizer = make_optimizer(built, config)
+    inputs, targets = dataset.batch(4, 32, torch.Generator().manual_seed(0))
+    for iteration in (1, 5, 10):
+        training_step(built, optimizer, inputs, targets, iteration, config)
+        assert {group["lr"] for group in optimizer.param_groups} == {learning_rate(iteration, config)}
+
+
+def test_the_curves_have_the_points_that_were_asked_for_and_end_at_the_last_iteration(dataset: Dataset, tiny: Tiny) -> None:
+    trained = train_trial("tinylstm", "relu", tiny("tinylstm", max_iters=7, eval_interval=3), dataset)
+    assert [iteration for iteration, _ in trained.train_loss_curve] == [1, 2, 3, 4, 5, 6, 7]
+    assert [iteration for iteration, _ in trained.val_loss_curve] == [3, 6, 7]
+    assert all(math.isfinite(loss) for _, loss in trained.train_loss_curve + trained.val_loss_curve)
+
+
+def test_a_long_training_curve_is_averaged_to_a_hundred_points(dataset: Dataset, tiny: Tiny) -> None:
+    losses: list[float] = []
+    config = tiny("tinylstm", max_iters=205, eval_interval=1000, batch_size=1, block_size=8)
+    trained = train_trial("tinylstm", "relu", config, dataset, progress=lambda now: losses.append(now.train_loss))
+    iterations = [iteration for iteration, _ in trained.train_loss_curve]
+    assert len(losses) == 205
+    assert iterations == [*range(3, 205, 3), 205]
+    assert trained.train_loss_curve[0][1] == pytest.approx(sum(losses[:3]) / 3)
+    assert trained.train_loss_curve[-1][1] == pytest.approx(losses[-1])
+
+
+def test_whoever_watches_is_told_after_every_iteration_where_the_trial_is(dataset: Dataset, tiny: Tiny) -> None:
+    seen: list[Progress] = []
+    trained = train_trial("charlm", "gelu", tiny("charlm", trials=5), dataset, trial=2, progress=seen.append)
+    assert [now.iteration for now in seen] == [1, 2, 3, 4]
+    assert {(now.model, now.activation, now.trial, now.trials, now.max_iters) for now in seen} == {("charlm", "gelu", 3, 5, 4)}
+    assert [now.val_loss is None for now in seen] == [True, False, False, False]
+    assert [(now.iteration, now.train_loss) for now in seen] == trained.train_loss_curve
+    assert seen[1].val_loss == trained.val_loss_curve[0][1]
+
+
+def test_the_final_numbers_are_those_of_the_logits_on_all_windows(dataset: Dataset, tiny: Tiny) -> None:
+    trained = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=1)
+    labels = dataset.windows.targets.flatten()
+    assert trained.logits.shape == (dataset.windows.tokens, dataset.vocab_size)
+    assert trained.logits.dtype == torch.float32
+    assert trained.val_loss == pytest.approx(nn.functional.cross_entropy(trained.logits.double(), labels).item(), rel=1e-12)
+    assert trained.val_accuracy == pytest.approx(100 * (trained.logits.argmax(-1) == labels).double().mean().item())
+    assert (trained.trial, trained.seed) == (2, 43)
+    assert trained.seconds > 0
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_the_weights_that_are_kept_give_the_logits_that_are_kept(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny(model)
+    trained = train_trial(model, "swiglu", config, dataset)
+    rebuilt = build_model(model, config.with_corpus(dataset.vocab_size), "swiglu")
+    rebuilt.load_state_dict(trained.weights)
+    again = predict_logits(rebuilt, dataset.windows, config.block_size).flatten(0, 1)
+    assert torch.equal(again, trained.logits)
+
+
+def test_a_short_context_reads_the_same_characters_in_pieces(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm").with_corpus(dataset.vocab_size)
+    built = build_model("charlm", config, "gelu")
+    logits = predict_logits(built, dataset.windows, 32)
+    assert built.training, "the model is given back as it was"
+    assert logits.shape == (*dataset.windows.targets.shape, dataset.vocab_size)
+    built.eval()
+    with torch.no_grad():
+        assert torch.equal(logits[:, 64:96], built(dataset.windows.inputs[:, 64:96]))
+    expected = metrics.cross_entropy(logits.flatten(0, 1), dataset.windows.targets.flatten())
+    assert evaluate_loss(built, dataset.windows, 32) == pytest.approx(expected, rel=1e-5)
+
+
+def test_predictions_are_made_without_dropout(dataset: Dataset, tiny: Tiny) -> None:
+    built = build_model("charlm", tiny("charlm", dropout=0.5).with_corpus(dataset.vocab_size), "gelu").train()
+    first, second = (predict_logits(built, dataset.windows, 32) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+@pytest.mark.filterwarnings("error")
+def test_every_grid_activation_trains_with_a_finite_loss(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    for activation in GRID_ACTIVATIONS:
+        trained = train_trial(model, activation, tiny(model), dataset)
+        assert math.isfinite(trained.val_loss)
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_a_loss_that_is_not_finite_stops_the_trial_and_says_where(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny(model, **EXPLOSIVE)
+    seen: list[Progress] = []
+    with pytest.raises(TrainingDiverged) as caught:
+        train_trial(model, "gelu", config, dataset, trial=1, progress=seen.append)
+    # The last iteration that was reported had a finite loss; the next one is the one that is named.
+    message = str(caught.value)
+    assert f"for {model} with gelu, trial 2, iteration {len(seen) + 1}" in message
+    assert "lower the learning rate" in message
+    assert seen
+    assert all(math.isfinite(now.train_loss) for now in seen)
+
+
+def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(dataset: Dataset, tiny: Tiny) -> None:
+    def run(iterations: int) -> tuple[int, str]:
+        """How many iterations had a finite loss, and the error."""
+        seen: list[Progress] = []
+        try:
+            train_trial(
+                "charlm", "gelu", tiny("charlm", **EXPLOSIVE | {"max_iters": iterations}), dataset, progress=seen.append
+            )
+        except TrainingDiverged as error:
+            return len(seen), str(error)
+        return len(seen), ""
+
+    runs = {iterations: run(iterations) for iterations in range(1, 40)}
+    last_step = {iterations: message for iterations, (finite, message) in runs.items() if finite == iterations and message}
+    assert last_step, "no run broke in its last step: other lengths are needed here"
+    for iterations, message in last_step.items():
+        assert re.match(rf"the validation loss is \w+ for charlm with gelu, trial 1, iteration {iterations};", message)
