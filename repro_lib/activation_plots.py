@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from repro_lib.activations import canonical_activation, get_activation
-from repro_lib.plot_style import COLOURS, LINE_STYLES, OTHER_COLOUR, WIDTH_INCHES, Plot, styled
+from repro_lib.plot_style import WIDTH_INCHES, Plot, colour_of, styled
 
 _POINTS = 1201
 # The curvature of ReLU is a spike of no finite height; the axis ends here and the caption says so.
 _HIGHEST_CURVATURE = 1.6
+_LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 
 Curves = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -41,10 +43,10 @@ def activation_curves(activations: Sequence[str], width: float = 3.0) -> Plot:
     names = [canonical_activation(name) for name in activations]
     figure, axes = _three_panels()
     lowest = {}
-    for name in names:
+    for name, line_style in zip(names, cycle(_LINE_STYLES), strict=False):
         curves = derivatives(name, width)
         lowest[name] = curves[1].min()
-        _draw(axes, curves, COLOURS.get(name, OTHER_COLOUR), LINE_STYLES.get(name, "-"), name)
+        _draw(axes, curves, colour_of(name), line_style, name)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     minima = ", ".join(f"{name} {value:.2f}" for name, value in lowest.items())
     alt = f"Value, slope and curvature of {', '.join(names)} from {-width:g} to {width:g}. Lowest values: {minima}."

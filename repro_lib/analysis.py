@@ -309,6 +309,16 @@ def activations_overview(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def model_row(study: Study, model: str) -> dict[str, Any]:
+    """The row of one model in ``models_overview``."""
+    return next(row for row in rows_of(models_overview(study)) if row["model"] == model)
+
+
 def size_in_words(study: Study, model: str) -> str:
     """The size a model was run at: ``4 layers of width 128 (full size: 6 of 384)``; empty without a result."""
     result = next((result for result in study.results if result.model_name == model), None)

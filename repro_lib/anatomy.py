@@ -23,7 +23,7 @@ from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError, load_corpus
 from repro_lib.findings import Note
 from repro_lib.models import build_model
 from repro_lib.results import Predictions, Result, ResultError, Store
-from repro_lib.sampling import write_samples
+from repro_lib.sampling import config_of, write_samples
 
 Float64 = NDArray[np.float64]
 
@@ -124,9 +124,10 @@ class Samples:
         """Where the greedy texts part."""
         if len(self.written) < 2:
             return "One trial only: nothing to compare."
+        texts = f"The greedy texts of {len(self.written)} trials"
         if self.common == len(self.written[0][0]):
-            return f"The greedy texts of {len(self.written)} trials are equal over all {self.common} characters."
-        return f"The greedy texts of {len(self.written)} trials agree on the first {self.common} characters and part after them (underlined)."
+            return f"{texts} are equal over all {self.common} characters."
+        return f"{texts} agree on the first {self.common} characters and part after them (underlined)."
 
     def __repr__(self) -> str:
         return f"{self.title}. {self.sentence()}"
@@ -206,7 +207,7 @@ def layer_view(study: Study, model: str) -> pd.DataFrame:
     result = next((result for result in study.results if result.model_name == model), None)
     if result is None:
         return layer_table(model, Config.for_model(model).with_corpus(65), study.activations[0])
-    return layer_table(model, Config.for_model(model, None, **{**result.config, "device": "cpu"}), result.activation)
+    return layer_table(model, config_of(result), result.activation)
 
 
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:

@@ -17,10 +17,17 @@ from rich.text import Text
 class Display(Protocol):
     """Who is told what happens. ``share`` is the part of all work that is done, 0 to 1."""
 
-    def started(self, total: int, done: int) -> None: ...
-    def update(self, running: dict[str, Path], share: float) -> None: ...
-    def finished(self, label: str, message: str) -> None: ...
-    def close(self) -> None: ...
+    def started(self, cells: int, done: int) -> None:
+        """So many cells are to do, so many are done already."""
+
+    def update(self, running: dict[str, Path], share: float) -> None:
+        """What is in work now, with the file in which each says how far it is."""
+
+    def finished(self, label: str, message: str, *, is_cell: bool) -> None:
+        """A cell or another step ended."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
 
 
 def make_display(console: Console) -> Display:
@@ -33,19 +40,20 @@ class PlainDisplay:
 
     def __init__(self, console: Console) -> None:
         self.console, self.clock = console, _Clock()
-        self.total = self.done = 0
+        self.cells = self.ended = 0
 
-    def started(self, total: int, done: int) -> None:
-        self.total, self.done = total, 0
+    def started(self, cells: int, done: int) -> None:
+        self.cells = cells
         if done:
-            self._say(f"{done} steps are done already, {total} to do")
+            self._say(f"{done} cells are done already, {cells} to do")
 
     def update(self, running: dict[str, Path], share: float) -> None:
         self.clock.share = share
 
-    def finished(self, label: str, message: str) -> None:
-        self.done += 1
-        self._say(f"[{self.done}/{self.total}] {label}: {message}; {self.clock.left()}")
+    def finished(self, label: str, message: str, *, is_cell: bool) -> None:
+        self.ended += is_cell
+        count = f"[{self.ended}/{self.cells}] " if is_cell else ""
+        self._say(f"{count}{label}: {message}; {self.clock.left()}")
 
     def close(self) -> None:
         pass
@@ -54,34 +62,27 @@ class PlainDisplay:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveDisplay:
+class LiveDisplay(PlainDisplay):
     """A bar for each running step and one for all, refreshed in place; finished steps scroll by above."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.clock = console, _Clock()
-        self.total = self.done = 0
+        super().__init__(console)
         self.live = Live(console=console, refresh_per_second=4, transient=True)
 
-    def started(self, total: int, done: int) -> None:
-        self.total, self.done = total, 0
-        if done:
-            self.console.print(f"{done} steps are done already, {total} to do", highlight=False)
+    def started(self, cells: int, done: int) -> None:
+        super().started(cells, done)
         self.live.start()
 
     def update(self, running: dict[str, Path], share: float) -> None:
-        self.clock.share = share
+        super().update(running, share)
         table = Table.grid(padding=(0, 2))
         for label, file in running.items():
             place = read_progress(file)
             part = _part(place)
             table.add_row(Text(label), ProgressBar(total=1.0, completed=part, width=30), Text(_place_in_words(place)))
         whole = ProgressBar(total=1.0, completed=share, width=30)
-        table.add_row(Text(f"all: {self.done} of {self.total}", style="bold"), whole, Text(self.clock.left()))
+        table.add_row(Text(f"{self.ended} of {self.cells} cells", style="bold"), whole, Text(self.clock.left()))
         self.live.update(Group(table))
-
-    def finished(self, label: str, message: str) -> None:
-        self.done += 1
-        self.live.console.print(f"[{self.done}/{self.total}] {label}: {message}", markup=False, highlight=False)
 
     def close(self) -> None:
         self.live.stop()

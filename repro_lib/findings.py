@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, models_overview, size_in_words
+from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, model_row, models_overview, size_in_words
 from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, cv_in_words
 from repro_lib.tables import number, with_interval
 
@@ -104,13 +104,14 @@ def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
 
 def order(study: Study, model: str) -> str:
     """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
-    row = models_overview(study).set_index("model").loc[model]
+    row = model_row(study, model)
     if row["identical"]:
         return f"{model}: the same numbers for every activation, so there is no order."
     if pd.isna(row["best"]):
         return f"{model}: fewer than two activations have a relative PD, so there is no order ({_why_no_pd(study, model)})."
-    cells = study.cells[study.cells["model"] == model].set_index("activation")
-    low, high = (f"{row[end]}, {with_interval(cells.loc[row[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
+    cells = study.cells[study.cells["model"] == model]
+    by_activation = {cell["activation"]: cell for _, cell in cells.iterrows()}
+    low, high = (f"{row[end]}, {with_interval(by_activation[row[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
     holes = "" if row["cells"] == row["expected"] else f" Only {row['cells']} of {row['expected']} activations are there."
     return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
 
@@ -130,7 +131,7 @@ def decided(trials: Iterable[float]) -> str:
 
 def ends(study: Study, model: str) -> list[str]:
     """The activations with the lowest and the highest relative PD; where there is no order, any one that is there."""
-    row = models_overview(study).set_index("model").loc[model]
+    row = model_row(study, model)
     if not pd.isna(row["best"]):
         return [row["best"], row["worst"]]
     return [result.activation for result in study.results if result.model_name == model][:1]
@@ -150,12 +151,12 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
                 "Model": cell["model"],
                 "Activation": cell["activation"],
                 "N": cell["n"] if there else "missing",
-                "Relative PD": with_interval(cell, "relative_pd", 3),
+                "Relative PD": _unbroken(with_interval(cell, "relative_pd", 3)),
                 "Total variation": number(cell["total_variation"], 3),
                 "Churn": number(cell["churn"], 3),
                 "Churn / error": number(cell["churn_per_error"], 3),
                 "Validation loss, nats": number(cell["val_loss"], 3),
-                "Accuracy, %": with_interval(cell, "val_accuracy", 2),
+                "Accuracy, %": _unbroken(with_interval(cell, "val_accuracy", 2)),
                 "Training, s": number(cell["seconds"], 0),
                 "Flags": ", ".join(_short_flags(cell["flags"])),
             }
@@ -210,6 +211,11 @@ def cv_table(study: Study) -> pd.DataFrame:
         for _, row in overview.iterrows()
     ]
     return pd.DataFrame(rows).set_index("Model").rename_axis(None)
+
+
+def _unbroken(interval: str) -> str:
+    """Keeps ``(0.1 to 0.2)`` on one line of a narrow column."""
+    return interval.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
 def _trial_counts(cells: pd.DataFrame) -> str:

@@ -241,7 +241,7 @@ class _Run:
         self.spent += step.cost
         message = self._settle(step, outcome)
         self.display.update({}, self._share({}))
-        self.display.finished(outcome.task.key, message)
+        self.display.finished(outcome.task.key, message, is_cell=step.cell is not None)
         if self.with_notebooks and step.cell:
             self._publish(running=True)
             self._submit_deep_dives(pool, [step.cell.model])

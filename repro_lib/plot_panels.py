@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from repro_lib.analysis import METRICS, Study, models_overview
+from repro_lib.analysis import METRICS, Study, models_overview, rows_of
 from repro_lib.plot_style import GREY, MISSING_HATCH, colour_of, draw_cell, draw_gap, marker_of
 
 NEGATIVE_CONTROL = "negative control"
@@ -33,7 +33,7 @@ def model_panel(
     axes: Axes, study: Study, cells: pd.DataFrame, column: str, bar: bool = True, labels: bool = True, numbers: bool = False
 ) -> None:
     """One slot per activation of one model; ``numbers`` adds value and interval to the labels."""
-    rows = cells.to_dict("records")
+    rows = rows_of(cells)
     for x, cell in enumerate(rows):
         draw_cell(axes, x, 0.7, cell, column, _points(study, cell, column), bar)
     names = [_activation_label(cell, column if numbers else None) for cell in rows] if labels else []
@@ -47,7 +47,7 @@ def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
     """Slots of all activations, grouped by model."""
     width = 0.84 / len(study.activations)
     for place, model in enumerate(study.models):
-        rows = study.cells[study.cells["model"] == model].to_dict("records")
+        rows = rows_of(study.cells[study.cells["model"] == model])
         for k, cell in enumerate(rows):
             x = place + (k - (len(rows) - 1) / 2) * width
             draw_cell(axes, x, width * 0.92, cell, column, _points(study, cell, column), bar)
@@ -62,6 +62,7 @@ def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> No
     if not np.isfinite(cells[column]).any():
         axes.set_yticks([])
     elif bar:
+        axes.margins(y=0.08)
         axes.set_ylim(bottom=0)
 
 
@@ -87,20 +88,20 @@ def model_marker(study: Study, model: str) -> str:
     return MODEL_MARKERS[study.models.index(model) % len(MODEL_MARKERS)]
 
 
-def model_handles(study: Study) -> list[Artist]:
+def model_handles(study: Study) -> Sequence[Artist]:
     """A legend entry per model."""
-    style = {"color": GREY, "linestyle": ""}
+    style: dict[str, Any] = {"color": GREY, "linestyle": ""}
     control = dict.fromkeys(study.identical, " (control)")
     return [
         Line2D([], [], label=name + control.get(name, ""), marker=model_marker(study, name), **style) for name in study.models
     ]
 
 
-TRAIN_LINE = {"linewidth": 0.9, "alpha": 0.55}
-VALIDATION_LINE = {"linewidth": 1.6, "marker": "o", "markersize": 3.5}
+TRAIN_LINE: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.55}
+VALIDATION_LINE: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3.5}
 
 
-def curve_handles() -> list[Artist]:
+def curve_handles() -> Sequence[Artist]:
     """What the lines of a curve panel are."""
     return [
         Line2D([], [], color=GREY, label="training, one line per trial", **TRAIN_LINE),
@@ -146,7 +147,7 @@ def boxes(axes: Axes, study: Study) -> None:
 def cv_bars(axes: Axes, study: Study) -> None:
     """The models by their CV over the activations, the largest first."""
     overview = models_overview(study).sort_values("cv", ascending=False, na_position="last", kind="stable")
-    rows = overview.to_dict("records")
+    rows = rows_of(overview)
     widest = max((row["cv"] for row in rows if math.isfinite(row["cv"])), default=1.0) or 1.0
     for y, row in enumerate(rows):
         if math.isnan(row["cv"]):
@@ -170,7 +171,7 @@ def heat_map(axes: Axes, study: Study) -> None:
     colours = colormaps["Blues"]
     finite = study.cells["relative_pd"].dropna()
     scale = Normalize(0, finite.max() if len(finite) and finite.max() > 0 else 1)
-    for cell in study.cells.to_dict("records"):
+    for cell in rows_of(study.cells):
         x, y = study.activations.index(cell["activation"]), study.models.index(cell["model"])
         corner, value = (x - 0.5, y - 0.5), cell["relative_pd"]
         if math.isnan(value):
@@ -200,7 +201,7 @@ def about_cells(study: Study) -> str:
     if study.identical:
         notes.append("(control): bit-identical across activations, left out of boxes and averages.")
     if (cells["n"] == 0).any():
-        notes.append(f"Hatched: {(cells['n'] == 0).sum()} missing cells.")
+        notes.append(f"Missing: {(cells['n'] == 0).sum()} cells.")
     flagged = int((cells["flags"] != "").sum())
     if flagged:
         notes.append(f"{flagged} of {(cells['n'] > 0).sum()} cells are flagged, not to be relied on.")
@@ -214,7 +215,7 @@ def about_cells(study: Study) -> str:
 def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
     """``Relative PD of charlm per activation: relu 0.224 (0.027 to 0.422); swish missing.``"""
     parts = []
-    for cell in cells.to_dict("records"):
+    for cell in rows_of(cells):
         value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
         if cell["n"] == 0:
             words = "missing"

@@ -20,7 +20,6 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 
 from repro_lib.statistics import TRIALS_FOR_INTERVAL
@@ -82,7 +81,9 @@ class Plot:
     def png(self) -> bytes:
         """The figure as PNG: the same bytes for the same figure."""
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI)
+        # matplotlib makes some parts, ticks for one, only now, and with the settings of now.
+        with matplotlib.style.context(["default", STYLE]):
+            self.figure.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,14 +112,13 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
     lines = textwrap.wrap(note, 148)
     head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
     figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[head, body, foot])
+    parts = figure.add_gridspec(3, 1, height_ratios=[head, body, foot])
+    top, middle, bottom = (figure.add_subfigure(parts[k]) for k in range(3))
     top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=13, fontweight="bold")
     for row, handles in enumerate(legends):
         place = (0.0, 1 - (0.56 + 0.28 * row) / head)
-        top.add_artist(
-            Legend(top, handles, [str(handle.get_label()) for handle in handles], loc="center left", bbox_to_anchor=place,
-                   ncols=len(handles) or 1, columnspacing=1.4, handletextpad=0.5)
-        )  # fmt: skip
+        spacing = {"columnspacing": 1.4, "handletextpad": 0.5}
+        top.legend(handles=handles, loc="center left", bbox_to_anchor=place, ncols=max(len(handles), 1), **spacing)
     bottom.text(0.01, 1.0, "\n".join(lines), va="top", fontsize=9, color="#444444", linespacing=1.3)
     return figure, middle
 
@@ -169,7 +169,7 @@ def draw_gap(axes: Axes, x: float, width: float, words: str) -> None:
     axes.text(x, 0.5, words, transform=axes.get_xaxis_transform(), bbox=box, **style)
 
 
-def activation_handles(activations: Sequence[str]) -> list[Artist]:
+def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
     """The colours of the activations, for the legend of a figure."""
     return [Patch(facecolor=colour_of(name), alpha=0.75, label=name) for name in activations]
 

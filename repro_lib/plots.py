@@ -7,12 +7,12 @@ hatched gap that says so. A plot function takes a ``Study`` or the results thems
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis import METRICS, Study
+from repro_lib.analysis import METRICS, Study, rows_of
 from repro_lib.plot_panels import (
     NEGATIVE_CONTROL,
     about_cells,
@@ -134,7 +134,7 @@ def training_curves(source: Source, model: str | None = None) -> Plot:
     rows = math.ceil(len(cells) / columns)
     figure, body = new_figure(0.8 + 2.3 * rows, _title(study, f"{model}: loss of every trial", model), note, curve_handles())
     panels = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, cell in zip(panels.flat, cells.to_dict("records"), strict=False):
+    for axes, cell in zip(panels.flat, rows_of(cells), strict=False):
         curve_panel(axes, cell, curves)
     for k in range(len(cells), rows * columns):
         panels.flat[k].set_visible(False)
@@ -199,7 +199,7 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
     handles = (activation_handles(study.activations), model_handles(study))
     figure, body = new_figure(4.6, _title(study, "Accuracy beside reproducibility"), note, *handles)
     left, right = body.subplots(1, 2)
-    for cell in cells.to_dict("records"):
+    for cell in rows_of(cells):
         style = {
             "color": colour_of(cell["activation"]),
             "marker": model_marker(study, cell["model"]),
@@ -216,7 +216,7 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
     return Plot(figure, "accuracy_vs_reproducibility", trade_off_alt(cells))
 
 
-_BY_NAME = {
+_BY_NAME: dict[str, Callable[..., Plot]] = {
     plot.__name__: plot
     for plot in (
         shamir_cross_model_analysis,

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -222,6 +223,7 @@ def _exporter() -> HTMLExporter:
     settings.TagRemovePreprocessor.enabled = True
     settings.TagRemovePreprocessor.remove_cell_tags = {"parameters", "injected-parameters", "remove_cell"}
     settings.TagRemovePreprocessor.remove_input_tags = {"remove_input"}
+    settings.CoalesceStreamsPreprocessor.enabled = True
     settings.TemplateExporter.exclude_input_prompt = settings.TemplateExporter.exclude_output_prompt = True
     exporter = HTMLExporter(config=settings, template_name="repro_report", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", markdown2html)
@@ -232,11 +234,12 @@ def _mathml(tex: str, display: str) -> str:
     from latex2mathml.converter import convert
 
     try:
-        return convert(tex, display=display)
+        mathml = convert(tex, display=display)
     except Exception as error:  # a dozen classes without a common base; each becomes an error of ours
-        raise ReportError(
-            f"the formula {tex.strip()!r} is not understood ({type(error).__name__}); write it in simpler TeX"
-        ) from error
+        raise ReportError(f"the formula {tex.strip()!r} is not understood ({type(error).__name__}); correct it") from error
+    if unknown := re.search(r">(\\[A-Za-z]+)<", mathml):
+        raise ReportError(f"the formula {tex.strip()!r} is not understood ({unknown[1]} is unknown); write it in simpler TeX")
+    return mathml
 
 
 def _read(notebook: Path) -> bytes:
@@ -247,12 +250,14 @@ def _read(notebook: Path) -> bytes:
 
 
 def _parse(notebook: Path, content: bytes) -> NotebookNode:
+    # jsonschema imports this optional module to check one format we never use; compiling its grammars takes seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
     import nbformat
 
     try:
         nb = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(nb)
-    except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise ReportError(
             f"{notebook.name} is not a whole notebook ({str(error)[:100]!r}); delete it and run its cell again"
         ) from None

@@ -7,23 +7,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from repro_lib.config import Config
+from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus
 from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.models import build_model
-from repro_lib.results import Result, Store
+from repro_lib.results import Result, ResultError, Store
 
 
 def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
     """The model of a trial (numbered from 1) with its stored weights, on the CPU and in evaluation mode.
 
-    Raises ResultError if the weights are missing or not those the result names.
+    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model.
     """
     weights = store.weights(result, trial)
-    config = Config.for_model(result.model_name, None, **{**result.config, "device": "cpu"})
-    model = build_model(result.model_name, config, result.activation)
-    model.load_state_dict(weights)
+    model = build_model(result.model_name, config_of(result), result.activation)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise ResultError(
+            f"the stored weights of {result.model_name} with {result.activation} do not fit the model as it is built now; "
+            "run the cell again with --force"
+        ) from None
     return model.eval()
+
+
+def config_of(result: Result) -> Config:
+    """The configuration a result was made with, for the CPU."""
+    values = result.config | {"device": "cpu"}
+    if "n_head" not in MODEL_DEFAULTS[result.model_name]:
+        # A model without attention keeps the default number of heads, which need not fit its width.
+        del values["n_head"]
+    return Config.for_model(result.model_name, None, **values)
 
 
 @torch.inference_mode()

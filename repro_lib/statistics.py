@@ -61,7 +61,7 @@ def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf, confidence: f
     left_out = (upper_triangle.sum() - distances.sum(axis=1)) / math.comb(n - 1, 2)
     variance = (n - 1) / n * float(np.square(left_out - left_out.mean()).sum())
     half = t_quantile(n - 1, confidence) * math.sqrt(variance)
-    return Estimate(value, max(value - half, 0.0), min(value + half, upper), n)
+    return _cut(value, half, 0.0, upper, n)
 
 
 def mean_interval(
@@ -79,7 +79,7 @@ def mean_interval(
     if n < TRIALS_FOR_INTERVAL or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan, n)
     half = t_quantile(n - 1, confidence) * float(trials.std(ddof=1)) / math.sqrt(n)
-    return Estimate(value, max(value - half, lower), min(value + half, upper), n)
+    return _cut(value, half, lower, upper, n)
 
 
 def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
@@ -109,6 +109,11 @@ def cv_in_words(cv: float) -> str:
     if cv == 0:
         return "INVARIANT"
     return next((word for threshold, word in CV_WORDS if cv >= threshold), "HARDLY SENSITIVE")
+
+
+def _cut(value: float, half: float, lower: float, upper: float, n: int) -> Estimate:
+    """value +- half within ``lower`` ... ``upper``; rounding may put the value itself a little outside."""
+    return Estimate(value, max(value - half, min(lower, value)), min(value + half, max(upper, value)), n)
 
 
 def _pair_matrix(matrix: ArrayLike) -> Float64:

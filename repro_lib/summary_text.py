@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from repro_lib.analysis import Study, models_overview
+from repro_lib.analysis import Study, model_row, models_overview
 from repro_lib.findings import NO_RESULTS, about, activations_table, decided, flagged, identical, missing, models_table
 from repro_lib.tables import number
 
@@ -22,7 +22,7 @@ def summary_text(study: Study) -> str:
 
 def _model_block(study: Study, model: str) -> str:
     cells = study.cells[study.cells["model"] == model]
-    row = models_overview(study).set_index("model").loc[model]
+    row = model_row(study, model)
     width = max(len(name) for name in cells["activation"]) + 1
     lines = [f"MODEL: {model.upper()}"]
     for _, cell in cells.iterrows():

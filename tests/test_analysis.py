@@ -485,6 +485,14 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     assert "has changed" in note.text
 
 
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_the_configuration_of_a_result_builds_its_model_again(model: str):
+    config = Config.for_model(model).with_corpus(65)
+    study = Study.of([make_result(model, config=config.model_dump())], [model], ["relu"])
+    table = layer_view(study, model)
+    assert (table["parameters"] * table["times"]).sum() == count_parameters(build_model(model, config, "relu"))
+
+
 def test_layer_view_without_a_result_shows_the_full_size():
     table = layer_view(Study.of([], ["charlm"]), "charlm")
     assert 0.98 * 430_000 < (table["parameters"] * table["times"]).sum() < 1.02 * 430_000

@@ -71,6 +71,12 @@ def test_interval_stays_within_the_range_of_the_metric():
     assert (estimate.low, estimate.high) == (0.0, 1.0)
 
 
+def test_an_interval_holds_its_value_even_where_rounding_puts_it_outside_the_range():
+    just_above = np.nextafter(1.0, 2.0)
+    estimate = jackknife_pairwise(np.full((3, 3), just_above), upper=1.0)
+    assert estimate.low <= estimate.value <= estimate.high
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_below_three_trials_there_is_no_interval(n: int):
     # Warnings are errors in this project, so a quiet NaN is part of what is tested.

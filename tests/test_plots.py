@@ -1,0 +1,276 @@
+"""Figures of made-up results: what is on them is read back from the artists. Seconds; trains nothing."""
+
+from __future__ import annotations
+
+import base64
+import math
+import sys
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from test_analysis import grid, make_result
+
+from repro_lib import plots
+from repro_lib.analysis import Study
+from repro_lib.config import ACTIVATIONS
+from repro_lib.plot_style import COLOURS, MISSING_HATCH, Plot
+
+THREE = ("relu", "gelu", "swish")
+
+
+def one_model(**changes: object) -> Study:
+    """charlm with relu and gelu, swish missing."""
+    results = [make_result("charlm", a, **changes) for a in ("relu", "gelu")]  # pyright: ignore[reportArgumentType]
+    return Study.of(results, ["charlm"], THREE)
+
+
+def axes_of(plot: Plot) -> list[Axes]:
+    return [axes for axes in plot.figure.axes if axes.get_visible()]
+
+
+def words(plot: Plot) -> str:
+    """All text on a figure, as one line."""
+    return " ".join(text.get_text() for text in plot.figure.findobj(Text) if text.get_visible()).replace("\n", " ")
+
+
+def bars(axes: Axes) -> list[tuple[float, str]]:
+    """(height, colour) of every bar."""
+    containers = [container for container in axes.containers if isinstance(container, BarContainer)]
+    return [(patch.get_height(), to_hex(patch.get_facecolor())) for container in containers for patch in container.patches]
+
+
+def intervals(axes: Axes) -> list[tuple[float, float]]:
+    """(low, high) of every vertical error bar."""
+    found = []
+    for container in axes.containers:
+        if isinstance(container, ErrorbarContainer):
+            (lines,) = container.lines[2]
+            assert isinstance(lines, LineCollection)
+            found += [(segment[0][1], segment[1][1]) for segment in lines.get_segments()]
+    return found
+
+
+def hatched(axes: Axes) -> int:
+    return sum(patch.get_hatch() == MISSING_HATCH for patch in axes.patches)
+
+
+# --- one model
+
+
+def test_bars_intervals_and_points_are_the_numbers():
+    (axes,) = axes_of(plots.shamir_comparison(one_model(), "charlm"))
+    half = 4.302652729911275 * math.sqrt(0.04 / 3)
+    assert [height for height, _ in bars(axes)] == pytest.approx([0.5, 0.5])
+    assert intervals(axes) == [pytest.approx((0.5 - half, 0.5 + half))] * 2
+    dots = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[0.4, 0.5, 0.6]] * 2
+    assert axes.get_ylim()[0] == 0
+
+
+def test_missing_cell_is_hatched_and_named_and_has_no_bar():
+    plot = plots.shamir_comparison(one_model(), "charlm")
+    (axes,) = axes_of(plot)
+    assert len(bars(axes)) == 2
+    assert hatched(axes) == 1
+    assert "missing" in [text.get_text() for text in axes.texts]
+    assert "swish missing" in plot.alt
+
+
+@pytest.mark.parametrize(("pairs", "said"), [((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")])
+def test_without_an_interval_the_figure_says_why(pairs: tuple[float, ...], said: str):
+    study = one_model(pairs=pairs)
+    for draw in (plots.shamir_comparison, plots.accuracy, plots.reproducibility):
+        plot = draw(study, "charlm")
+        assert not any(intervals(axes) for axes in axes_of(plot))
+        assert said in words(plot)
+    if not pairs:
+        assert "one trial" in words(plots.shamir_comparison(study, "charlm"))
+
+
+def test_mixed_numbers_of_trials_are_told_apart():
+    study = Study.of([make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5,))], ["charlm"], ["relu", "gelu"])
+    plot = plots.shamir_comparison(study, "charlm")
+    assert len(intervals(axes_of(plot)[0])) == 1
+    assert "No line: fewer than 3 trials." in words(plot)
+    assert "gelu 0.500 (no interval at N = 2)" in plot.alt
+
+
+def test_infinite_metric_is_named_and_not_drawn():
+    numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
+    study = one_model(reproducibility_metrics=numbers)
+    panel = axes_of(plots.reproducibility(study, "charlm"))[-1]
+    assert not bars(panel)
+    assert [text.get_text() for text in panel.texts].count("infinite") == 2
+
+
+def test_curves_show_every_trial():
+    plot = plots.training_curves(one_model(), "charlm")
+    relu, gelu, swish = axes_of(plot)
+    # Three trials, training and validation each, and the loss of the unigrams.
+    assert len(relu.lines) == len(gelu.lines) == 7
+    assert not swish.lines
+    assert swish.patch.get_hatch() == MISSING_HATCH
+    assert to_hex(relu.lines[0].get_color()) == COLOURS["relu"].lower()
+    assert [line.get_ydata()[0] for line in relu.lines if line.get_linestyle() == "--"] == [3.3]
+
+
+def test_flags_are_visible():
+    study = one_model(flags=["untrained: trial 1 has ..."])
+    assert "flagged" in words(plots.shamir_comparison(study, "charlm"))
+    assert "2 of 2 cells are flagged" in words(plots.multi_model_accuracy(study))
+
+
+def test_a_result_alone_is_enough():
+    plot = plots.training_curves([make_result(profile=None)])
+    assert plot.name == "charlm_training_curves"
+    assert len(axes_of(plot)) == 1
+
+
+def test_the_model_must_be_clear():
+    with pytest.raises(ValueError, match="name one of the models: charlm, convlm"):
+        plots.accuracy(Study.of(grid(), ["charlm", "convlm"], THREE))
+    with pytest.raises(ValueError, match="no model 'minigpt' in this study"):
+        plots.accuracy(one_model(), "minigpt")
+
+
+# --- many models
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """charlm (relu missing), convlm, tinylstm (bit-identical) and minigpt, of which nothing is there."""
+    results = [result for result in grid() if (result.model_name, result.activation) != ("charlm", "relu")]
+    return Study.of(results, ["charlm", "convlm", "tinylstm", "minigpt"], THREE)
+
+
+def test_the_set_of_figures_is_closed(study: Study):
+    made = [plot.name for plot in plots.all_plots(study)]
+    assert made == list(plots.plot_names(study.models))
+    assert len(set(made)) == len(made) == 4 + 4 * 4
+    assert {"shamir_cross_model_analysis", "multi_model_accuracy", "accuracy_vs_reproducibility"} < set(made)
+    assert {f"tinylstm_{name}" for name in ("shamir_comparison", "accuracy", "reproducibility", "training_curves")} < set(made)
+
+
+def test_the_four_panels(study: Study):
+    cells, boxes, cv, heat_map = axes_of(plots.shamir_cross_model_analysis(study))
+    assert [round(height, 3) for height, _ in bars(cells)] == [0.6, 0.7, 0.5, 0.6, 0.7, 0.5, 0.5, 0.5]
+    assert hatched(cells) == 4
+    assert hatched(heat_map) == 4
+    # Points of the boxes: gelu is in charlm and convlm; tinylstm is left out although it has results.
+    points = [list(line.get_ydata()) for line in boxes.lines if line.get_marker() not in ("", "None", None)]
+    assert points == [[0.5], pytest.approx([0.6, 0.6]), pytest.approx([0.7, 0.7])]
+    # 2 of 3 cells: .6 and .7; and .5, .6, .7; sorted by CV, identical at 0, missing hatched.
+    said = [text.get_text() for text in cv.texts]
+    assert said == ["13.61 %", "7.69 % (2 of 3 cells)", "0.00 %, negative control", "missing"]
+    assert [label.get_text() for label in cv.get_yticklabels()] == ["convlm", "charlm", "tinylstm", "minigpt"]
+    assert [text.get_text() for text in heat_map.texts].count("missing") == 4
+
+
+def test_identical_models_are_marked(study: Study):
+    assert "(control)" in words(plots.multi_model_reproducibility(study))
+    assert "negative control" in words(plots.shamir_comparison(study, "tinylstm"))
+    assert "negative control" in plots.multi_model_reproducibility(study).alt
+    assert "negative control" not in words(plots.shamir_comparison(study, "charlm"))
+
+
+def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
+    left, right = axes_of(plots.accuracy_vs_reproducibility(study))
+    containers = [container for container in left.containers if isinstance(container, ErrorbarContainer)]
+    assert len(containers) == 8
+    assert all(container.has_xerr and container.has_yerr for container in containers)
+    assert len(right.lines) == 8
+
+
+def test_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
+    alone = plots.shamir_comparison(Study.of([make_result("charlm", "gelu")], ["charlm"], ["gelu"]))
+    assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
+    grid_bars = bars(axes_of(plots.multi_model_reproducibility(study))[0])
+    assert [colour for _, colour in grid_bars][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
+    assert set(COLOURS) == set(ACTIVATIONS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_a_model_trained_smaller_is_labelled():
+    label = words(plots.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
+    assert "(cut)" in label
+    assert "Cut below their full size: all models." in label
+
+
+def test_synthetic_results_are_labelled_and_hatched():
+    plot = plots.shamir_comparison(one_model(synthetic=True), "charlm")
+    assert "SYNTHETIC" in words(plot)
+    (axes,) = axes_of(plot)
+    assert {patch.get_hatch() for container in axes.containers for patch in getattr(container, "patches", [])} == {"xx"}
+
+
+def test_an_empty_study_draws_only_gaps():
+    for plot in plots.all_plots([], ["charlm"]):
+        assert not any(bars(axes) for axes in axes_of(plot))
+        assert "missing" in plot.alt or "no results yet" in plot.alt
+
+
+# --- all figures
+
+
+def fullest() -> Iterator[Plot]:
+    """Every kind of figure with all models and six activations: the most that has to find room."""
+    models = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm")
+    study = Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
+    for draw in (
+        plots.shamir_cross_model_analysis,
+        plots.multi_model_accuracy,
+        plots.multi_model_reproducibility,
+        plots.accuracy_vs_reproducibility,
+    ):
+        yield draw(study)
+    for draw in (plots.shamir_comparison, plots.accuracy, plots.reproducibility, plots.training_curves):
+        yield draw(study, "nanotransformer")
+
+
+def test_nothing_is_cut_off_and_no_text_is_tiny():
+    for plot in fullest():
+        plot.png()  # draws, which gives everything its place
+        box = plot.figure.get_tightbbox()
+        width, height = plot.figure.get_size_inches()
+        assert min(box.x0, box.y0) >= -0.01, plot.name
+        assert box.x1 <= width + 0.01, plot.name
+        assert box.y1 <= height + 0.01, plot.name
+        assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9, plot.name
+
+
+def test_figures_carry_numbers_in_their_alternative_text():
+    for plot in plots.all_plots(Study.of(grid(), ["charlm", "tinylstm"], THREE)):
+        assert any(number in plot.alt for number in ("0.5", "50.0", "2.1")), plot.name
+        assert len(plot.alt) > 60
+
+
+def test_png_is_the_same_every_time_and_independent_of_the_readers_settings():
+    first = plots.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20, "lines.linewidth": 9}):
+        before = dict(mpl.rcParams)
+        second = plots.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
+        assert dict(mpl.rcParams) == before
+    assert first[:4] == b"\x89PNG"
+    assert first == second
+
+
+def test_a_notebook_gets_a_png_with_its_width_and_alternative_text():
+    plot = plots.shamir_comparison(one_model(), "charlm")
+    data, metadata = plot._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == plot.png()
+    assert metadata["image/png"] == {"width": 900, "alt": plot.alt}
+    assert data["text/plain"] == plot.alt
+
+
+def test_no_global_figure_is_left_behind():
+    plot = plots.accuracy(one_model(), "charlm")
+    assert type(plot.figure) is Figure
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
