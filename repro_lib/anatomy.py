@@ -62,9 +62,9 @@ class Disagreement:
         ranked = np.sort(self.total_variation)[::-1]
         tenth = ranked[: max(1, len(ranked) // 10)].sum() / max(ranked.sum(), np.finfo(float).tiny)
         return (
-            f"For {np.mean(self.top1 > 0):.1%} of the {len(self.top1):,} evaluation characters the trials do not all have the "
-            f"same most probable character; the tenth of the characters with the most disagreement holds {tenth:.0%} "
-            "of the total variation."
+            f"For {100 * np.mean(self.top1 > 0):.1f} % of the {len(self.top1):,} evaluation characters the trials do not all "
+            "have the same most probable character; the tenth of the characters with the most disagreement holds "
+            f"{100 * tenth:.0f} % of the total variation."
         )
 
 
@@ -127,6 +127,8 @@ class Samples:
         texts = f"The greedy texts of {len(self.written)} trials"
         if self.common == len(self.written[0][0]):
             return f"{texts} are equal over all {self.common} characters."
+        if self.common == 0:
+            return f"{texts} part at the first character."
         return f"{texts} agree on the first {self.common} characters and part after them (underlined)."
 
     def __repr__(self) -> str:

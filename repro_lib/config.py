@@ -100,7 +100,7 @@ class Config(BaseModel):
     block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
     batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
     max_iters: int = Field(500, ge=1, le=100_000_000, description="training steps")
-    learning_rate: float = Field(6e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
+    learning_rate: float = Field(7e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
     warmup_iters: int = Field(50, ge=0, description="steps of linear warm-up, before linear decay to zero")
     weight_decay: float = Field(0.1, ge=0, le=10, allow_inf_nan=False, description="decay of AdamW, on matrices only")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")

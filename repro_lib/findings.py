@@ -31,8 +31,8 @@ class Note:
 
 
 def say(*sentences: str) -> Note:
-    """Sentences as paragraphs for a notebook."""
-    return Note("\n".join(sentences))
+    """Sentences as paragraphs for a notebook, each once."""
+    return Note("\n".join(dict.fromkeys(sentences)))
 
 
 def about(study: Study) -> str:
@@ -74,6 +74,8 @@ def flagged(study: Study) -> str:
 
 def identical(study: Study) -> str:
     """Which models are bit-identical across activations, and whether the negative control did its work."""
+    if not study.results:
+        return NO_RESULTS
     sentences = [
         f"{model} is bit-identical across activations, trial by trial, so it is left out of all statistics across activations"
         + (": the negative control. Its CV of exactly 0 shows that nothing but the activation differs between cells."

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from repro_lib.config import PROFILES
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES
 from repro_lib.data import known_corpora
 from repro_lib.files import write_atomically
 from repro_lib.results import Result, Store, select_comparable
@@ -128,7 +128,7 @@ def build_site(
     an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes.
     """
     notebooks = sorted(_notebooks(results_dir))
-    cells = list(dict.fromkeys([*expected_cells, *_cells_of(notebooks)]))
+    cells = _in_order([*expected_cells, *_cells_of(notebooks)])
     rendered, unchanged, problems = [], [], []
     for stem in notebooks:
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
@@ -167,7 +167,7 @@ def write_index(
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored)}
-    cells = list(dict.fromkeys([*expected_cells, *results]))
+    cells = _in_order([*expected_cells, *results])
     stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
     pages = {stem for stem in stems if _made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
@@ -361,6 +361,16 @@ def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
 def _cells_of(stems: Iterable[str]) -> list[Cell]:
     matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in sorted(stems)]
     return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
+
+
+def _in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
+    models, activations = list(MODEL_DEFAULTS), list(ACTIVATIONS)
+
+    def place(names: Sequence[str], name: str) -> tuple[int, str]:
+        return (names.index(name) if name in names else len(names), name)
+
+    return sorted(set(cells), key=lambda cell: (place(models, cell[0]), place(activations, cell[1])))
 
 
 def _navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tuple[Page, ...]:

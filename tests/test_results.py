@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -464,6 +465,22 @@ def test_a_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
     assert sha256_of_file(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+    # The system refuses to let this process write files longer than 10,000 bytes, as a full disk would.
+    script = (
+        "import resource, sys; from pathlib import Path; from repro_lib.files import write_atomically\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "write_atomically(Path(sys.argv[1]), 'x' * 1_000_000)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script, str(path)], cwd=root, capture_output=True, text=True, check=False)
+    assert "OSError" in done.stderr
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_as_readable_as_any_other_new_file(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from repro_lib.activations import get_activation
 
+# Standard deviation of the token embeddings at the start, and amplitude of the positions.
+EMBEDDING_SIZE = 0.3
+
 
 class Dropout(nn.Module):
     """Dropout that draws its mask from the trial's own random stream instead of the global generator."""
@@ -64,15 +67,20 @@ def gated_width(width_in: int, hidden: int, width_out: int) -> int:
     return max(4, 4 * round(exact / 4))
 
 
-def rotate(x: Tensor, base: float = 200.0) -> Tensor:
+def frequencies(width: int) -> Tensor:
+    """(width/2,) angles per character, from 1 down to about 1/200: turns that suit contexts of a few hundred."""
+    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+def rotate(x: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): (..., T, D) -> (..., T, D), D even.
 
     Products of a rotated query and key depend on how far apart they are, so that attention to the previous character
-    need not be learnt place by place. ``base`` sets the slowest turn; 200 suits contexts of a few hundred characters.
+    need not be learnt place by place.
     """
     T, D = x.shape[-2:]
-    frequencies = base ** -(torch.arange(0, D, 2, device=x.device, dtype=torch.float32) / D)
-    angles = torch.arange(T, device=x.device, dtype=torch.float32)[:, None] * frequencies  # (T, D/2)
+    angles = torch.arange(T, dtype=torch.float32)[:, None] * frequencies(D)  # (T, D/2)
+    angles = angles.to(x.device)
     cos, sin = angles.cos(), angles.sin()
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -165,28 +173,32 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from ``generator``, in the order of the modules.
 
     Matrices: normal with standard deviation 1/sqrt(inputs), so that a layer keeps the size of its input whatever the
-    width. Matrices that end a residual branch (named ``project``): smaller by 1/sqrt(branches), so that the sum
-    over depth stays of order one (Radford et al. 2019). Token embeddings: 0.3, so that the character itself is not
-    drowned by what the branches add; positions and the output matrix (named ``head``): 0.02, so that training starts
-    from nearly uniform predictions. Biases 0, norms 1.
+    width. Matrices that end a residual branch (named ``project``): zero, so that a model of any depth starts as its
+    embedding and each layer adds only what it learns (Zhang, Dauphin & Ma 2019, arXiv 1901.09321). Token embeddings:
+    0.3; positions: sinusoids of the same size, learnt from there (Vaswani et al. 2017). The output matrix (named
+    ``head``): 0.02, so that training starts from nearly uniform predictions. Biases 0, norms 1.
     """
-    branches = sum(isinstance(module, (CausalSelfAttention, FeedForward)) for module in model.modules())
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            scale = 1 / math.sqrt(module.in_features)
-            if name.endswith("project"):
-                scale /= math.sqrt(max(branches, 1))
-            nn.init.normal_(module.weight, std=0.02 if name == "head" else scale, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            std = 0.0 if name.endswith("project") else 0.02 if name == "head" else 1 / math.sqrt(module.in_features)
+            nn.init.normal_(module.weight, std=std, generator=generator)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02 if name.endswith("positions") else 0.3, generator=generator)
+            if name.endswith("positions"):
+                module.weight.copy_(EMBEDDING_SIZE * sinusoids(*module.weight.shape))
+            else:
+                nn.init.normal_(module.weight, std=EMBEDDING_SIZE, generator=generator)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LSTM):
             _initialise_lstm(module, generator)
+        if getattr(module, "bias", None) is not None and not isinstance(module, nn.LSTM):
+            nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(T, C): sine and cosine of the position at the frequencies of ``rotate``, side by side; C even."""
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)  # (T, C/2)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 def _initialise_lstm(lstm: nn.LSTM, generator: torch.Generator) -> None:

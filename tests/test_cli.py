@@ -1,0 +1,120 @@
+"""The command line as users type it: flags, errors in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro_lib.cli import main
+from repro_lib.results import Store
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    return ["--results-dir", str(tmp_path / "results"), "--reports-dir", str(tmp_path / "reports")]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "repro_lib", *words], capture_output=True, text=True, check=False)
+
+
+def test_help_loads_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys; from repro_lib.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'pandas', 'papermill', 'nbconvert', 'matplotlib'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--model", "nope"], "unknown model 'nope'; known: charlm"),
+        (["train", "--model", "charlm", "--activation", "rleu"], "unknown activation 'rleu'; known: relu"),
+        (["grid", "--profile", "quik"], "unknown profile 'quik'; known: smoke"),
+        (["train", "--model", "charlm", "--max_iters", "0"], "max_iters = 0 is not possible"),
+        (["train", "--model", "charlm", "--train-split", "1.5"], "train_split = 1.5 is not possible"),
+        (["train", "--model", "charlm", "--learning_rate", "nan"], "learning_rate = nan is not possible"),
+        (["train", "--model", "charlm", "--workers", "0"], "--workers must be at least 1"),
+        (["train", "--model", "charlm", "--vary", "seed"], "vary = 'seed' is not possible"),
+        (["train", "--model", "charlm", "--n_head", "7"], "must be a multiple of 2 x n_head (7)"),
+        (["train", "--model", "charlm", "--corpus", "/no/such.txt"], "it is neither one of shakespeare"),
+        (["prepare-data", "--corpus", "nowhere"], "no corpus 'nowhere'"),
+        (["process"], "no results yet in"),
+        (["report"], "no results yet in"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    words: list[str], said: str, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *folders]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("repro: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"too short", b"\xff\xfe not text" * 100])
+def test_a_corpus_that_cannot_be_used_is_refused(
+    text: bytes, tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(text)
+    assert main(["prepare-data", "--corpus", str(path), *folders]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["grid", "--max_iter", "5"], ["train"], [], ["fly"], ["grid", "--max-iters", "five"]])
+def test_a_wrong_command_line_is_a_usage_error(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 2
+
+
+def test_no_traceback_reaches_a_user() -> None:
+    done = run("train", "--model", "charlm", "--max_iters", "-1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("repro: max_iters = -1")
+
+
+def test_train_takes_the_flags_of_the_earlier_study(corpus_file: Path, folders: list[str], tmp_path: Path) -> None:
+    words = "train --model charlm --activation relu smelu_0.5 --trials 2 --max_iters 2 --batch_size=2 --n-embd 16 --n_head 2"
+    done = run(*words.split(), "--corpus", str(corpus_file), *folders)
+    assert done.returncode == 0, done.stderr
+    results = [result for _, result in Store(tmp_path / "results").load()[0]]
+    assert sorted(result.activation for result in results) == ["relu", "smelu_05"]
+    assert results[0].config_sources["max_iters"] == "explicit"
+    assert results[0].config["n_embd"] == 16
+
+
+def test_a_cell_that_diverges_fails_alone_and_the_exit_code_says_so(
+    corpus_file: Path, folders: list[str], tmp_path: Path
+) -> None:
+    words = "train --model tinylstm charlm --activation relu --trials 1 --max_iters 30 --batch_size 2 --profile smoke"
+    done = run(*words.split(), "--learning_rate", "10", "--grad-clip", "1e30", "--corpus", str(corpus_file), *folders)
+    store = Store(tmp_path / "results")
+    finished = {result.model_name for _, result in store.load()[0]}
+    failed = {note["model_name"]: note["reason"] for note in store.failures()}
+    assert finished | failed.keys() == {"tinylstm", "charlm"}
+    assert done.returncode == (1 if failed else 0)
+    for model, reason in failed.items():
+        assert f"for {model} with relu, trial 1, iteration" in reason
+
+
+def test_status_names_what_is_done_failed_and_missing(
+    corpus_file: Path, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "charlm-relu-20260101_000000.json").write_text("{")
+    assert main(["status", "--models", "charlm", "--activations", "relu", *folders]) == 1
+    said = capsys.readouterr().out
+    assert "charlm-relu" in said
+    assert "missing" in said
+    assert "is not a whole JSON file" in said
+    assert "0 of 1 cells done" in said

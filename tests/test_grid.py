@@ -1,0 +1,117 @@
+"""The grid end to end: real workers, real kernels, real notebooks, real pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from repro_lib.grid import plan_cells
+from repro_lib.results import Store
+
+
+def grid(folder: Path, corpus: Path, *words: str) -> list[str]:
+    command = [sys.executable, "-m", "repro_lib", "grid", "--profile", "smoke", "--corpus", str(corpus)]
+    return [*command, "--results-dir", str(folder / "results"), "--reports-dir", str(folder / "reports"), *words]
+
+
+def digests(folder: Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    return {
+        (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
+        for _, result in Store(folder / "results").load()[0]
+    }
+
+
+def test_a_plan_has_each_cell_once_under_its_canonical_name(corpus_file: Path) -> None:
+    cells = plan_cells(["charlm", "convlm", "charlm"], ["relu", "smelu_0.5", "smelu_05"], "smoke", {"corpus": str(corpus_file)})
+    assert [cell.label for cell in cells] == ["charlm-relu", "charlm-smelu_05", "convlm-relu", "convlm-smelu_05"]
+    assert cells[0].config_sha256 == cells[1].config_sha256
+
+
+def test_the_profile_names_the_models() -> None:
+    assert len(plan_cells([], ["relu"], "quick", {})) == 6
+    assert len(plan_cells([], ["relu"], "study", {})) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grid")
+def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpus_file: Path, tmp_path: Path) -> None:
+    done = subprocess.run(grid(tmp_path, corpus_file), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    reports = {path.stem for path in (tmp_path / "reports").glob("*.html")}
+    assert len(list((tmp_path / "results").glob("*.json"))) == 30
+    assert len([name for name in reports if name.startswith("10_train-")]) == 30
+    assert len([name for name in reports if name.startswith("20_deep_dive-")]) == 6
+    assert reports >= {"index", "30_cross_model", "00_quickstart", "01_activations"}
+    assert (tmp_path / "reports" / "summary.txt").read_text().count("MODEL:") == 6
+    found = digests(tmp_path)
+    lstm = [found["tinylstm", activation] for activation in ("relu", "gelu", "swish", "swiglu", "smelu_1")]
+    assert all(cell == lstm[0] for cell in lstm)
+    assert found["charlm", "relu"] != found["charlm", "gelu"]
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    again = subprocess.run(grid(tmp_path, corpus_file), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grid")
+def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpus_file: Path, tmp_path: Path) -> None:
+    words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
+    environment = os.environ | {"REPRO_TEST_MARK": str(tmp_path)}
+    process = subprocess.Popen(grid(tmp_path, corpus_file, *words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert b"Traceback" not in error
+    psutil.wait_procs(family, timeout=10)
+    assert not [member for member in family if member.is_running() and member.status() != "zombie"]
+    finished = list((tmp_path / "results").glob("*.json"))
+    assert 1 <= len(finished) < 3
+    assert Store(tmp_path / "results").load()[1] == []
+    again = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(list((tmp_path / "results").glob("*.json"))) == 3
+    assert set(finished) <= set((tmp_path / "results").glob("*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grid")
+def test_a_failing_cell_is_named_with_its_notebook_and_the_rest_goes_on(corpus_file: Path, tmp_path: Path) -> None:
+    # A context longer than the training text: the configuration is valid, the corpus too short for it.
+    words = ("--models", "convlm", "--activations", "relu", "--block_size", "40000")
+    done = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "convlm-relu" in done.stdout
+    assert "shorter than one window" in done.stdout
+    assert "10_train-convlm-relu.failed.ipynb" in done.stdout
+    assert (tmp_path / "results" / "notebooks" / "10_train-convlm-relu.failed.ipynb").is_file()
+    assert (tmp_path / "reports" / "index.html").is_file()
+    (note,) = Store(tmp_path / "results").failures()
+    assert "shorter than one window" in note["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grid")
+def test_notebook_command_and_library_give_the_same_bits(corpus_file: Path, tmp_path: Path) -> None:
+    words = ("--models", "charlm", "--activations", "swiglu")
+    subprocess.run(grid(tmp_path / "a", corpus_file, *words), check=True, capture_output=True)
+    train = grid(tmp_path / "b", corpus_file, *words)
+    train[train.index("grid")] = "train"
+    subprocess.run(train, check=True, capture_output=True)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b") != {}
+    notebook = json.loads((tmp_path / "a" / "results" / "notebooks" / "10_train-charlm-swiglu.ipynb").read_text())
+    assert notebook["metadata"]["repro"]["inputs_sha256"]

@@ -1,0 +1,181 @@
+"""Notebook hygiene, the check of parameters before any kernel starts, and execution in a real kernel."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from repro_lib.config import Config
+from repro_lib.notebooks import (
+    NotebookError,
+    check_parameters,
+    declared_parameters,
+    execute,
+    executed_digest,
+    inputs_digest,
+    notebooks_dir,
+)
+
+NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
+TRAIN = notebooks_dir() / "10_train.ipynb"
+
+
+def by_name(path: Path) -> str:
+    return path.stem
+
+
+def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> Path:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    if parameters is not None:
+        cells.insert(0, nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_the_suite_has_its_notebooks() -> None:
+    assert {path.stem for path in NOTEBOOKS} >= {"00_quickstart", "01_activations", "10_train", "20_deep_dive", "30_cross_model"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_a_notebook_is_committed_clean(path: Path) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert not {"papermill", "widgets", "repro"} & notebook["metadata"].keys()
+    assert all("papermill" not in cell["metadata"] for cell in notebook["cells"])
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    nbformat.validate(notebook)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_a_notebook_is_thin(path: Path) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    lines = [source.count("\n") + 1 for source in sources if not source.startswith("model: str") or "corpus" not in source]
+    assert sum(lines) <= 90
+    assert max(lines) <= 20
+    assert not [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_a_notebook_starts_with_one_title_and_a_question(path: Path) -> None:
+    first, *others = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    text = "".join(first["source"])
+    assert text.startswith("# ")
+    assert "?" in text
+    assert not [cell for cell in others if "".join(cell["source"]).startswith("# ")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_parameters_are_one_tagged_cell_of_typed_literals_with_help(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    lines = [line for line in "".join(tagged[0]["source"]).splitlines() if not line.startswith("#")]
+    assert all("  # " in line for line in lines), "each parameter has a trailing comment as help"
+    parameters = declared_parameters(path)
+    assert len(parameters) == len(lines)
+    # The defaults are of the types they declare.
+    check_parameters(path, {name: parameter.default for name, parameter in parameters.items()})
+
+
+def test_the_training_notebook_and_the_config_know_the_same_names() -> None:
+    own = {"model", "activation", "profile", "results_dir", "force"}
+    taken_from_elsewhere = {"vocab_size", "execution"}
+    parameters = declared_parameters(TRAIN)
+    assert parameters.keys() - own == Config.model_fields.keys() - taken_from_elsewhere
+    for name in parameters.keys() - own:
+        declared = {"int": int, "float": float, "str": str}[parameters[name].annotation.removesuffix(" | None")]
+        default = getattr(Config(), name)
+        assert isinstance(default, declared)
+        assert parameters[name].default is None, "None leaves the profile's value"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"modle": "charlm"}, "no parameter modle"),
+        ({"model": 3}, "model = 3 is not of type str"),
+        ({"max_iters": "500"}, "max_iters = '500' is not of type int"),
+        ({"max_iters": 5.0}, "max_iters = 5.0"),
+        ({"max_iters": True}, "max_iters = True"),
+        ({"learning_rate": "1e-3"}, "learning_rate = '1e-3'"),
+        ({"force": "false"}, "force = 'false' is not of type bool"),
+        ({"results_dir": Path("x")}, "results_dir"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(NotebookError, match=said.replace("(", r"\(")):
+        check_parameters(TRAIN, values)
+
+
+def test_a_wrong_parameter_starts_no_kernel_and_leaves_no_file(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    notebook = make_notebook(tmp_path / "n.ipynb", f"open({str(marker)!r}, 'w')", parameters="size: int = 1  # help")
+    with pytest.raises(NotebookError, match="no parameter sise"):
+        execute(notebook, tmp_path / "out" / "n.ipynb", {"sise": 2})
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cell", ["size = 1", "size: int", "size: int = 1 + 1", "import os"])
+def test_a_parameters_cell_with_anything_but_literals_is_refused(cell: str, tmp_path: Path) -> None:
+    with pytest.raises((NotebookError, ValueError)):
+        declared_parameters(make_notebook(tmp_path / "n.ipynb", parameters=cell))
+
+
+def test_a_notebook_runs_in_a_kernel_of_this_interpreter_with_its_parameters(tmp_path: Path) -> None:
+    import sys
+
+    notebook = make_notebook(
+        tmp_path / "n.ipynb", "import sys", "print(sys.executable, size + 1)", parameters="size: int = 1  # help"
+    )
+    # Braces: papermill would take such a folder for a template.
+    output = tmp_path / "out {x}" / "n.ipynb"
+    execute(notebook, output, {"size": 41}, digest="abc")
+    printed = nbformat.read(output, 4).cells[-1].outputs[0].text
+    assert printed.split() == [sys.executable, "42"]
+    assert executed_digest(output) == "abc"
+    assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_a_failing_notebook_is_kept_under_another_name_and_its_error_told(tmp_path: Path) -> None:
+    notebook = make_notebook(tmp_path / "n.ipynb", "1 / 0", "print('never')")
+    output = tmp_path / "out" / "n.ipynb"
+    with pytest.raises(NotebookError, match=r"ZeroDivisionError: division by zero \(see .*n\.failed\.ipynb\)"):
+        execute(notebook, output, {})
+    assert [path.name for path in output.parent.iterdir()] == ["n.failed.ipynb"]
+    assert executed_digest(output) is None
+
+
+def test_a_success_removes_the_failed_copy_of_before(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "n.ipynb"
+    with pytest.raises(NotebookError):
+        execute(make_notebook(tmp_path / "bad.ipynb", "1 / 0"), output, {})
+    execute(make_notebook(tmp_path / "good.ipynb", "1"), output, {})
+    assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Path) -> None:
+    first, second = make_notebook(tmp_path / "a.ipynb", "1"), make_notebook(tmp_path / "b.ipynb", "2")
+    digests = [
+        inputs_digest(first, {}),
+        inputs_digest(second, {}),
+        inputs_digest(first, {"x": 1}),
+        inputs_digest(first, {}, ["result"]),
+    ]
+    assert len(set(digests)) == 4
+    assert inputs_digest(first, {}) == digests[0]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"metadata": 3}', '{"metadata": {"repro": {}}}'])
+def test_a_broken_executed_notebook_counts_as_not_executed(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "n.ipynb"
+    path.write_text(text)
+    assert executed_digest(path) is None
+    assert executed_digest(tmp_path / "missing.ipynb") is None

@@ -1,0 +1,99 @@
+"""The pool of worker processes, with real processes that really die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from repro_lib.workers import Outcome, Pool, Task
+
+
+def write(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+
+
+def fail(sentence: str) -> None:
+    raise ValueError(sentence)
+
+
+def break_down() -> None:
+    raise KeyError("a bug")
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_quietly() -> None:
+    os._exit(3)
+
+
+def start_a_child_and_sleep(path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    path.write_text(str(child.pid))
+    time.sleep(600)
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool(workers=2)
+    yield pool
+    pool.close()
+
+
+def drain(pool: Pool, seconds: float = 60) -> dict[str, Outcome]:
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + seconds
+    while pool.busy and time.monotonic() < until:
+        outcomes += pool.step(timeout=0.2)
+    return {outcome.task.key: outcome for outcome in outcomes}
+
+
+def test_tasks_run_and_workers_are_used_again(pool: Pool, tmp_path: Path) -> None:
+    for k in range(6):
+        pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
+    outcomes = drain(pool)
+    assert [outcomes[f"t{k}"].error for k in range(6)] == [None] * 6
+    assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2
+
+
+def test_an_error_fails_its_task_with_its_sentence_and_nothing_else(pool: Pool, tmp_path: Path) -> None:
+    pool.submit(Task("bad", fail, {"sentence": "the corpus is empty"}))
+    pool.submit(Task("bug", break_down, {}))
+    pool.submit(Task("good", write, {"path": tmp_path / "x"}))
+    outcomes = drain(pool)
+    assert outcomes["bad"].error == "the corpus is empty"
+    assert outcomes["bug"].error == "KeyError: 'a bug'"
+    assert outcomes["good"].error is None
+
+
+def test_a_killed_worker_is_reported_as_that_and_replaced(pool: Pool, tmp_path: Path) -> None:
+    pool.submit(Task("killed", kill_itself, {}))
+    pool.submit(Task("left", leave_quietly, {}))
+    for k in range(3):
+        pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
+    outcomes = drain(pool)
+    assert "SIGKILL" in str(outcomes["killed"].error)
+    assert "exit code 3" in str(outcomes["left"].error)
+    assert [outcomes[f"t{k}"].error for k in range(3)] == [None] * 3
+
+
+def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> None:
+    pool = Pool(workers=1)
+    pool.submit(Task("long", start_a_child_and_sleep, {"path": tmp_path / "pid"}))
+    until = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() and time.monotonic() < until:
+        pool.step(timeout=0.1)
+    child = int((tmp_path / "pid").read_text())
+    workers = [process.pid for process in psutil.Process().children() if "multiprocessing" in " ".join(process.cmdline())]
+    pool.close()
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in [child])
+    assert not [pid for pid in workers if psutil.pid_exists(pid) and "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
