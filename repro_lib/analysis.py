@@ -64,11 +64,12 @@ class Study:
         models: Sequence[str] | None = None,
         activations: Sequence[str] | None = None,
         key: str | None = None,
+        profile: str | None = None,
     ) -> Study:
         """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
         found, refused = store.load()
         results = [result for _, result in found if models is None or result.model_name in models]
-        return cls.of(select_comparable(results, key), models, activations, refused)
+        return cls.of(select_comparable(results, key, profile), models, activations, refused)
 
     @classmethod
     def of(

@@ -94,11 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_running(grid)
 
     process = add("process", _process, "print the tables, write summary.txt and draw the plots from what is there")
-    _add_selection(process, required=False)
+    _add_selection(process, required=False, activations=())
     process.add_argument("--no-plots", action="store_true", help="tables only")
 
     report = add("report", _report, "turn the executed notebooks into the HTML site")
-    _add_selection(report, required=False)
+    _add_selection(report, required=False, activations=())
+    for reader in (process, report):
+        reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
     status = add("status", _status, "what is done, what failed, what is missing")
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
@@ -107,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_selection(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_selection(
+    parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS
+) -> None:
     parser.add_argument(
         "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
     )
@@ -115,7 +119,7 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--activations",
         "--activation",
         nargs="+",
-        default=list(GRID_ACTIVATIONS),
+        default=list(activations),
         metavar="NAME",
         help=f"of {', '.join(ACTIVATIONS)}, smelu_<beta>",
     )
@@ -224,20 +228,20 @@ def _conclude(console: Console, failures: dict[str, str]) -> int:
 
 
 def _process(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.summary import summarise_store
+    from repro_lib.summary import load_study, summarise_store
 
-    text = summarise_store(
-        options.results_dir, options.reports_dir, options.models, options.activations, plots=not options.no_plots
-    )
+    study = load_study(options.results_dir, options.models, options.activations, options.profile)
+    text = summarise_store(study, options.reports_dir, plots=not options.no_plots)
     console.print(text, markup=False, soft_wrap=True)
     return 0
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.summary import build_reports
+    from repro_lib.summary import build_reports, load_study
 
     with console.status("rendering the executed notebooks"):
-        index = build_reports(options.results_dir, options.reports_dir, options.models, options.activations)
+        study = load_study(options.results_dir, options.models, options.activations, options.profile)
+        index = build_reports(study, options.results_dir, options.reports_dir, options.profile)
     console.print(f"the reports are in {index}", soft_wrap=True)
     return 0
 

@@ -178,11 +178,12 @@ class _Run:
         for model in dict.fromkeys(models):
             if model not in open_models:
                 inputs = self._inputs(model)
-                self._submit_notebook(pool, "20_deep_dive", f"20_deep_dive-{model}", {"model": model}, inputs)
+                extra = {"model": model, "profile": self.request.profile}
+                self._submit_notebook(pool, "20_deep_dive", f"20_deep_dive-{model}", extra, inputs)
 
     def _submit_analysis(self, pool: Pool) -> None:
         inputs = self._inputs(None)
-        self._submit_notebook(pool, "30_cross_model", "30_cross_model", {}, inputs)
+        self._submit_notebook(pool, "30_cross_model", "30_cross_model", {"profile": self.request.profile}, inputs)
         self._submit_notebook(pool, "00_quickstart", "00_quickstart", {}, inputs)
         self._submit_notebook(pool, "01_activations", "01_activations", None, None)
         self._submit_plots(pool, inputs)
@@ -191,7 +192,7 @@ class _Run:
         """Digests of the results a notebook reads: a change makes it run again."""
         from repro_lib.results import select_comparable
 
-        results = select_comparable([result for _, result in self.store.load()[0]])
+        results = select_comparable([result for _, result in self.store.load()[0]], profile=self.request.profile)
         return sorted(
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}"
             for result in results
@@ -220,7 +221,8 @@ class _Run:
         from repro_lib.summary import summary_is_current, write_summary
 
         if self.request.force or not summary_is_current(self.request.reports_dir, inputs):
-            arguments = {"results_dir": self.request.results_dir, "reports_dir": self.request.reports_dir, "inputs": inputs}
+            folders = {"results_dir": self.request.results_dir, "reports_dir": self.request.reports_dir}
+            arguments = folders | {"profile": self.request.profile, "inputs": inputs}
             self._add(pool, _Step(Task("plots and summary", write_summary, arguments), _NOTEBOOK_COST))
 
     def _add(self, pool: Pool, step: _Step) -> None:
@@ -275,7 +277,7 @@ class _Run:
         from repro_lib.summary import publish
 
         expected = [(cell.model, cell.activation) for cell in self.cells]
-        publish(self.request.results_dir, self.request.reports_dir, expected, running=running)
+        publish(self.request.results_dir, self.request.reports_dir, expected, self.request.profile, running=running)
 
     def _executed(self, stem: str) -> Path:
         return self.request.results_dir / "notebooks" / f"{stem}.ipynb"

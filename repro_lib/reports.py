@@ -120,12 +120,14 @@ def build_site(
     running: bool = False,
     analyses: Sequence[str] = ANALYSES,
     intervals: Mapping[Cell, Interval] | None = None,
+    profile: str | None = None,
 ) -> SiteReport:
     """Render each executed notebook whose page is missing or was made from something else, then the index.
 
     The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
     that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
-    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes.
+    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``:
+    whose results the index shows (see ``results.select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
     cells = _in_order([*expected_cells, *_cells_of(notebooks)])
@@ -144,7 +146,14 @@ def build_site(
             problems.append(str(error))
     _write_stand_ins(reports_dir, cells, analyses)
     left_out = write_index(
-        results_dir, reports_dir, expected_cells, running=running, analyses=analyses, intervals=intervals, problems=problems
+        results_dir,
+        reports_dir,
+        expected_cells,
+        running=running,
+        analyses=analyses,
+        intervals=intervals,
+        problems=problems,
+        profile=profile,
     )
     return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), (*problems, *left_out))
 
@@ -158,6 +167,7 @@ def write_index(
     analyses: Sequence[str] = ANALYSES,
     intervals: Mapping[Cell, Interval] | None = None,
     problems: Sequence[str] = (),
+    profile: str | None = None,
 ) -> list[str]:
     """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
 
@@ -166,7 +176,7 @@ def write_index(
     """
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored)}
+    results = {(result.model_name, result.activation): result for result in select_comparable(stored, profile=profile)}
     cells = _in_order([*expected_cells, *results])
     stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
     pages = {stem for stem in stems if _made_from(reports_dir / f"{stem}.html")}

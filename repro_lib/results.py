@@ -307,16 +307,18 @@ def read_result(path: Path) -> Result:
     return Result.from_json(text, str(path))
 
 
-def select_comparable(results: Sequence[Result], key: str | None = None) -> list[Result]:
+def select_comparable(results: Sequence[Result], key: str | None = None, profile: str | None = None) -> list[Result]:
     """The newest complete result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key`` (default: that of the newest result); within a model one configuration,
-    that of its newest result, so that activations never differ in anything else.
+    Real results of one ``comparison_key``; within a model one configuration, that of its newest result, so that
+    activations never differ in anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the
+    newest that was made with any profile: a cell trained by hand does not push a finished grid aside.
     """
     real = sorted((result for result in results if not result.synthetic), key=lambda result: result.timestamp)
-    if not real:
-        return []
-    key = key or real[-1].comparison_key
+    if key is None:
+        asked = [result for result in real if result.profile == profile] if profile else real
+        preferred = [result for result in asked if result.profile] or asked
+        key = preferred[-1].comparison_key if preferred else ""
     newest_config: dict[str, str] = {}
     for result in real:
         if result.comparison_key == key:

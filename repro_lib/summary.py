@@ -29,24 +29,23 @@ class NothingToShow(RuntimeError):
     """There is no usable result in the folder."""
 
 
-def load_study(results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = ()) -> Study:
-    """The newest comparable results of a folder, of some models and activations only where those are named."""
+def load_study(
+    results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = (), profile: str | None = None
+) -> Study:
+    """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
     from repro_lib.analysis import Study
 
-    study = Study.load(Store(results_dir), models=models or None, activations=activations or None)
+    study = Study.load(Store(results_dir), models=models or None, activations=activations or None, profile=profile)
     if not study.results:
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         raise NothingToShow(f"no results yet in {results_dir}{refused}; run ./run_papermill.sh or repro grid first")
     return study
 
 
-def summarise_store(
-    results_dir: Path, reports_dir: Path, models: Sequence[str], activations: Sequence[str], *, plots: bool
-) -> str:
+def summarise_store(study: Study, reports_dir: Path, *, plots: bool) -> str:
     """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it."""
     from repro_lib.summary_text import summary_text
 
-    study = load_study(results_dir, models, activations)
     text = summary_text(study)
     write_atomically(reports_dir / "summary.txt", text)
     if plots:
@@ -63,9 +62,9 @@ def save_plots(study: Study, folder: Path) -> None:
         write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
 
 
-def write_summary(results_dir: Path, reports_dir: Path, inputs: Sequence[str]) -> None:
+def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, inputs: Sequence[str]) -> None:
     """The grid's last step: summary and plots, with a note of the results they were made from."""
-    summarise_store(results_dir, reports_dir, (), (), plots=True)
+    summarise_store(load_study(results_dir, profile=profile), reports_dir, plots=True)
     write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
 
 
@@ -118,24 +117,27 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
     return 0 if done == len(cells) else 1
 
 
-def build_reports(results_dir: Path, reports_dir: Path, models: Sequence[str], activations: Sequence[str]) -> Path:
+def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> Path:
     """Render whatever notebook is executed, with an index over the expected cells; returns the index."""
-    study = load_study(results_dir, models, activations)
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
-    return publish(results_dir, reports_dir, cells, running=False)
+    return publish(results_dir, reports_dir, cells, profile, running=False)
 
 
-def publish(results_dir: Path, reports_dir: Path, cells: Sequence[tuple[str, str]], *, running: bool) -> Path:
+def publish(
+    results_dir: Path, reports_dir: Path, cells: Sequence[tuple[str, str]], profile: str | None, *, running: bool
+) -> Path:
     """Bring the site up to date with the executed notebooks and results that are there; returns the index."""
     from repro_lib.analysis import Study
     from repro_lib.reports import build_site
 
-    study = Study.load(Store(results_dir))
+    study = Study.load(Store(results_dir), profile=profile)
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
-    report = build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals)
+    report = build_site(
+        results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals, profile=profile
+    )
     return report.index
 
 

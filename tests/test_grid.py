@@ -68,7 +68,9 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
 def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpus_file: Path, tmp_path: Path) -> None:
     words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
     environment = os.environ | {"REPRO_TEST_MARK": str(tmp_path)}
-    process = subprocess.Popen(grid(tmp_path, corpus_file, *words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        grid(tmp_path, corpus_file, *words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 120
     while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
         time.sleep(0.1)

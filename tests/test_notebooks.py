@@ -38,7 +38,13 @@ def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> P
 
 
 def test_the_suite_has_its_notebooks() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= {"00_quickstart", "01_activations", "10_train", "20_deep_dive", "30_cross_model"}
+    assert {path.stem for path in NOTEBOOKS} >= {
+        "00_quickstart",
+        "01_activations",
+        "10_train",
+        "20_deep_dive",
+        "30_cross_model",
+    }
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)

@@ -430,6 +430,12 @@ def rows_of(folder: Path) -> dict[tuple[str, str], str]:
     return {(row[1], row[2]): row[3] for row in rows if row}
 
 
+def matrix_of(folder: Path) -> str:
+    """The overview of models x activations."""
+    html = (folder / "reports" / "index.html").read_text()
+    return html[html.index('class="matrix"') : html.index("</table>")]
+
+
 def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> None:
     corpus = known_corpora()["shakespeare"]
     environment = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "device": "cpu", "git_commit": "0123456789abcdef"}
@@ -465,6 +471,8 @@ def test_missing_and_failed_cells_are_named(site: Path, make_result: MakeResult)
     for row in (rows["charlm", "relu"], rows["convlm", "relu"]):
         assert not re.search(r"\d\.\d", row)
     assert "0.5000" in rows["charlm", "gelu"]
+    assert [row[0] for row in re.findall(r'<td class="hole"><span class="state (\w+)"', matrix_of(site))] == ["m", "f"]
+    assert "0.0000" not in text
     assert "2 of 4 cells done · 1 failed · 1 missing" in text
     assert "No result yet: charlm × relu" in text
     assert "results/notebooks/10_train-convlm-relu.failed.ipynb" in text
@@ -537,8 +545,9 @@ def test_intervals_and_exact_values(site: Path) -> None:
 def test_figures_need_alternative_text(site: Path) -> None:
     plots = site / "reports" / "plots"
     plots.mkdir(parents=True)
-    for name in ("multi_model_accuracy", "charlm_accuracy", "unexplained"):
+    for name in ("multi_model_accuracy", "charlm_accuracy", "unexplained", "blank"):
         (plots / f"{name}.png").write_bytes(png())
+    (plots / "blank.txt").write_text("\n")
     (plots / "multi_model_accuracy.txt").write_text(f"Accuracy {ATTACK}")
     (plots / "charlm_accuracy.txt").write_text("Accuracy of charlm")
     report = build(site)
@@ -547,7 +556,7 @@ def test_figures_need_alternative_text(site: Path) -> None:
         "plots/multi_model_accuracy.png": f"Accuracy {ATTACK}",
         "plots/charlm_accuracy.png": "Accuracy of charlm",
     }
-    assert [problem for problem in report.problems if "unexplained.png" in problem]
+    assert [problem.split()[2] for problem in report.problems] == ["plots/unexplained.png", "plots/blank.png"]
 
 
 def test_negative_control_is_said_to_be_one(tmp_path: Path, make_result: MakeResult) -> None:
