@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +31,15 @@ DESIGN_PARAMETERS = {
 }
 DESIGN_DROPOUT = dict.fromkeys(MODELS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
 DESIGN_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
+
+
+@torch.no_grad()
+def move_off_zero(model: nn.Module) -> nn.Module:
+    """Adds noise to all weights: layers that start at zero pass nothing on, and tests of what they pass on would be empty."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
 
 
 def some_tokens(time: int, batch: int = 2, vocabulary: int = V) -> torch.Tensor:
@@ -70,7 +80,7 @@ def test_token_ids_give_finite_logits_for_every_position_and_character(model: st
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_of_every_model_gets_a_gradient(model: str, activation: str, tiny: Tiny) -> None:
-    built = build_model(model, tiny(model, vocab_size=V, dropout=0.0), activation)
+    built = move_off_zero(build_model(model, tiny(model, vocab_size=V, dropout=0.0), activation))
     tokens = some_tokens(32)
     loss = nn.functional.cross_entropy(built(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
     loss.backward()
@@ -90,7 +100,8 @@ def test_a_new_model_is_about_as_good_as_guessing(model: str) -> None:
     built = build_model(model, config, "gelu").eval()
     tokens = some_tokens(64, batch=4)
     loss = nn.functional.cross_entropy(built(tokens).flatten(0, 1), some_tokens(65, batch=4)[:, 1:].flatten()).item()
-    assert loss == pytest.approx(torch.tensor(float(V)).log().item(), abs=0.5)
+    # minigpt's output matrix is its embedding, so before training it expects every character to be repeated.
+    assert loss == pytest.approx(math.log(V), abs=1.2 if model == "minigpt" else 0.1)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -102,10 +113,10 @@ def test_all_weights_are_drawn_from_the_init_stream_and_from_nothing_else(model:
 
     first, other_order, other_init = weights(0, ()), weights(1, ("order", "dropout")), weights(1, ("init",))
     assert all(torch.equal(first[name], other_order[name]) for name in first)
-    matrices = [name for name in first if first[name].ndim >= 2]
-    assert matrices
-    assert all(not torch.equal(first[name], other_init[name]) for name in matrices)
     assert all(tensor.isfinite().all() for tensor in first.values())
+    # Vectors, the ends of branches (zero) and positions (sinusoids) start alike in all trials; nothing else does.
+    alike = {name for name in first if torch.equal(first[name], other_init[name])}
+    assert alike == {name for name in first if first[name].ndim < 2 or name.endswith(("project.weight", "positions.weight"))}
 
 
 def test_models_that_differ_in_the_activation_alone_start_from_the_same_weights(tiny: Tiny) -> None:
@@ -119,9 +130,8 @@ def test_models_that_differ_in_the_activation_alone_start_from_the_same_weights(
 def test_dropout_draws_from_the_trials_stream_while_training_and_is_off_otherwise(model: str, tiny: Tiny) -> None:
     def logits(seed: int, training: bool, **changes: float) -> torch.Tensor:
         streams = streams_for_trial(42, seed, ("dropout",))
-        return build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams).train(training)(
-            some_tokens(32)
-        )
+        built = build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams)
+        return move_off_zero(built).train(training)(some_tokens(32))
 
     assert torch.equal(logits(0, training=True), logits(0, training=True))
     assert torch.equal(logits(0, training=False), logits(1, training=False))
@@ -171,10 +181,7 @@ def influence(model: nn.Module, time: int, target: int, vocabulary: int = V) -> 
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
 def test_convlm_sees_the_128_characters_up_to_its_position_and_the_oldest_matters(activation: str) -> None:
     config = Config.for_model("convlm", vocab_size=V)
-    model = build_model("convlm", config, activation).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    model = move_off_zero(build_model("convlm", config, activation).eval())
     seen = influence(model, time=160, target=150)
     assert seen[-1] + 1 >= 128, "the design asks for at least 128 characters"
     assert seen == list(range(128)), "seven layers of dilation 1 to 64 see exactly 128"

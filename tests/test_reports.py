@@ -471,7 +471,7 @@ def test_missing_and_failed_cells_are_named(site: Path, make_result: MakeResult)
     for row in (rows["charlm", "relu"], rows["convlm", "relu"]):
         assert not re.search(r"\d\.\d", row)
     assert "0.5000" in rows["charlm", "gelu"]
-    assert [row[0] for row in re.findall(r'<td class="hole"><span class="state (\w+)"', matrix_of(site))] == ["m", "f"]
+    assert re.findall(r'<td class="hole"><span class="state (\w+)"', matrix_of(site)) == ["missing", "failed"]
     assert "0.0000" not in text
     assert "2 of 4 cells done · 1 failed · 1 missing" in text
     assert "No result yet: charlm × relu" in text

@@ -1,0 +1,64 @@
+"""What a notebook shows while it trains, and what stays."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from repro_lib.console import progress_share, read_progress
+from repro_lib.training import Progress
+from repro_lib.widgets import PROGRESS_FILE_VARIABLE, LiveTraining, write_progress, write_progress_to
+
+
+def at(trial: int, iteration: int, loss: float = 3.0) -> Progress:
+    return Progress("charlm", "<b>", trial, 2, iteration, 10, loss, None)
+
+
+def shown(capsys: pytest.CaptureFixture[str], live: LiveTraining, *places: Progress) -> str:
+    for place in places:
+        live(place)
+    return live._bar(places[-1], 4.0) + live._curves(places[-1])
+
+
+def test_the_picture_while_training_has_a_bar_and_a_line_per_trial(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    html = shown(capsys, LiveTraining(), at(1, 1, 4.0), at(1, 10, 3.0), at(2, 5, 3.5))
+    assert "max='20' value='15'" in html
+    assert "about 1 s left" in html
+    assert len(re.findall("<polyline", html)) == 2
+    assert "from 4.00 down to 3.00 nats" in html
+    assert "<b>" not in html, "names are escaped"
+
+
+def test_the_finished_picture_has_no_control(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    html = shown(capsys, LiveTraining(), at(1, 10), at(2, 10))
+    assert "Trained 2 trials" in html
+    assert "<progress" not in html
+
+
+def test_under_the_grid_progress_goes_to_the_file_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "p.json"
+    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(file))
+    LiveTraining()(at(2, 5))
+    assert json.loads(file.read_text())["trial"] == 2
+    assert progress_share(file) == pytest.approx(0.75)
+
+
+def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    write_progress(tmp_path / "gone" / "p.json", at(1, 1))
+    assert read_progress(tmp_path / "gone" / "p.json") == {}
+    assert progress_share(tmp_path / "gone" / "p.json") == 0.0
+
+
+def test_the_file_is_written_a_few_times_a_second_only(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    callback = write_progress_to(file)
+    callback(at(1, 1))
+    callback(at(1, 2))
+    assert json.loads(file.read_text())["iteration"] == 1
