@@ -109,9 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_selection(
-    parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS
-) -> None:
+def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:
     parser.add_argument(
         "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
     )
@@ -241,9 +239,11 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
     with console.status("rendering the executed notebooks"):
         study = load_study(options.results_dir, options.models, options.activations, options.profile)
-        index = build_reports(study, options.results_dir, options.reports_dir, options.profile)
-    console.print(f"the reports are in {index}", soft_wrap=True)
-    return 0
+        site = build_reports(study, options.results_dir, options.reports_dir, options.profile)
+    for problem in site.problems:
+        console.print(problem, style="red", markup=False, soft_wrap=True)
+    console.print(f"the reports are in {site.index}", soft_wrap=True)
+    return _FAILED if site.problems else 0
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:

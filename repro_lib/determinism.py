@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.utils.deterministic
@@ -58,15 +59,17 @@ def deterministic_arithmetic() -> Iterator[None]:
     threads = torch.get_num_threads()
     # The debug mode holds both switches: deterministic kernels, and whether a lack of one is an error or a warning.
     mode = torch.get_deterministic_debug_mode()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    # torch adds this switch to the module at run time, where type checkers do not see it.
+    debug: Any = torch.utils.deterministic
+    fill = debug.fill_uninitialized_memory
     try:
         torch.set_num_threads(1)
         torch.set_deterministic_debug_mode("error")
         # A debugging aid that writes NaN into every new tensor first: nothing here reads uninitialised memory.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        debug.fill_uninitialized_memory = False
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        debug.fill_uninitialized_memory = fill
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro_lib.activations import canonical_activation
 from repro_lib.config import PROFILES, Config, check_model, check_profile
@@ -19,6 +19,9 @@ from repro_lib.console import Display, progress_share
 from repro_lib.data import corpus_sha256, prepare_corpus
 from repro_lib.results import Store
 from repro_lib.workers import Outcome, Pool, Task
+
+if TYPE_CHECKING:
+    from repro_lib.reports import SiteReport
 
 # Costs of steps that do not train, in the unit of _training_cost: about a second on one core.
 _NOTEBOOK_COST = 5.0
@@ -145,7 +148,8 @@ class _Run:
                 pool.close()
                 self.display.close()
         if self.with_notebooks:
-            self._publish(running=False)
+            site = self._publish(running=False)
+            self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}
         return self.report
 
     def _wanted(self, cell: Cell) -> bool:
@@ -272,12 +276,12 @@ class _Run:
         total = self.spent + sum(step.cost for step in self.steps.values())
         return (self.spent + partial) / total if total else 1.0
 
-    def _publish(self, *, running: bool) -> None:
+    def _publish(self, *, running: bool) -> SiteReport:
         """Bring the index up to date, and every report that is missing."""
         from repro_lib.summary import publish
 
         expected = [(cell.model, cell.activation) for cell in self.cells]
-        publish(self.request.results_dir, self.request.reports_dir, expected, self.request.profile, running=running)
+        return publish(self.request.results_dir, self.request.reports_dir, expected, self.request.profile, running=running)
 
     def _executed(self, stem: str) -> Path:
         return self.request.results_dir / "notebooks" / f"{stem}.ipynb"

@@ -118,6 +118,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
                 _literal_path(partial),
                 parameters=dict(parameters),
                 kernel_name="python3",
+                language="python",
                 cwd=str(notebook.parent),
                 progress_bar=False,
                 kernel_manager_class=_kernel_manager_class(folder / "k.json"),

@@ -18,6 +18,7 @@ from repro_lib.results import Store
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
     from repro_lib.grid import Cell
+    from repro_lib.reports import SiteReport
 
 # In reports/plots/: which results the plots and the summary were made from.
 _INPUTS_NOTE = "inputs.json"
@@ -117,8 +118,8 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
     return 0 if done == len(cells) else 1
 
 
-def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> Path:
-    """Render whatever notebook is executed, with an index over the expected cells; returns the index."""
+def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
+    """Render whatever notebook is executed, with an index over the expected cells."""
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
     return publish(results_dir, reports_dir, cells, profile, running=False)
@@ -126,8 +127,8 @@ def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: s
 
 def publish(
     results_dir: Path, reports_dir: Path, cells: Sequence[tuple[str, str]], profile: str | None, *, running: bool
-) -> Path:
-    """Bring the site up to date with the executed notebooks and results that are there; returns the index."""
+) -> SiteReport:
+    """Bring the site up to date with the executed notebooks and results that are there."""
     from repro_lib.analysis import Study
     from repro_lib.reports import build_site
 
@@ -135,10 +136,7 @@ def publish(
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
-    report = build_site(
-        results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals, profile=profile
-    )
-    return report.index
+    return build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals, profile=profile)
 
 
 def _rounded(value: float | None, digits: int) -> str:

@@ -29,7 +29,7 @@ CORPUS_CHARACTERS = 40_000
 def word_like_text(characters: int, seed: int = 7) -> str:
     """Text with words, lines and some regularity, the same on every machine. Not a loaded corpus: nothing is downloaded."""
     chooser = random.Random(seed)
-    syllables = [
+    syllables = (
         "ba",
         "ce",
         "di",
@@ -48,7 +48,7 @@ def word_like_text(characters: int, seed: int = 7) -> str:
         "sto",
         "th",
         "we",
-    ]
+    )
     words = ["".join(chooser.choices(syllables, k=chooser.randint(1, 3))) for _ in range(300)]
     lines: list[str] = []
     length = 0
