@@ -66,10 +66,11 @@ class _Worker:
             process = psutil.Process(self.process.pid)
             family = [*process.children(recursive=True), process]
             process.terminate()
-            _, alive = psutil.wait_procs([process], timeout=_GRACE_SECONDS)
-            for member in [*alive, *family]:
+            psutil.wait_procs([process], timeout=_GRACE_SECONDS)
+            for member in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
+            psutil.wait_procs(family, timeout=_GRACE_SECONDS)
         self.process.join()
 
 
