@@ -29,7 +29,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "nanotransformer": {"n_layer": 2, "n_head": 4, "n_embd": 128, "dropout": 0.0},
     "convlm": {"n_layer": 7, "n_embd": 128},
     "hybridlm": {"n_layer": 1, "n_head": 4, "n_embd": 128},
-    "tinylstm": {"n_layer": 1, "n_embd": 140},
+    "tinylstm": {"n_layer": 1, "n_embd": 140, "learning_rate": 2e-2},
     "tinylstm_readout": {"n_layer": 1, "n_embd": 128},
 }
 GRID_MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
@@ -48,7 +48,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "quick": {
         "about": "a first look in ten minutes on 2 cores: short runs of every cell, minigpt cut to 4 layers of width 128",
         "models": GRID_MODELS,
-        "values": {"max_iters": 120, "batch_size": 8, "block_size": 128, "warmup_iters": 20, "eval_interval": 40},
+        "values": {"max_iters": 60, "batch_size": 8, "block_size": 128, "warmup_iters": 10, "eval_interval": 20},
         "model_values": {"minigpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}},
     },
     "study": {

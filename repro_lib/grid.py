@@ -21,7 +21,7 @@ from repro_lib.results import Store
 from repro_lib.workers import Outcome, Pool, Task
 
 if TYPE_CHECKING:
-    from repro_lib.reports import SiteReport
+    from repro_lib.site_pages import SiteReport
 
 # Costs of steps that do not train, in the unit of _training_cost: about a second on one core.
 _NOTEBOOK_COST = 5.0

@@ -1,9 +1,9 @@
-"""Executed notebooks become HTML pages, result files become the index over them. The only module that imports nbconvert.
+"""Executed notebooks become HTML pages. The only module that imports nbconvert.
 
 A page holds all it shows and loads nothing: style and script are inline, figures are data, formulas MathML, and a
 content security policy makes the browser refuse the rest. What a page was made from is written into it, so that only
 pages whose notebook, template or navigation changed are made again. Notebooks may hold scripts: render only those that
-this program executed. The index (templates/site) takes all it reads for untrusted text.
+this program executed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import hashlib
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -25,10 +23,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES
-from repro_lib.data import known_corpora
 from repro_lib.files import write_atomically
-from repro_lib.results import Result, Store, select_comparable
 
 if TYPE_CHECKING:
     # nbconvert and what belongs to it take seconds to import; a run that renders nothing does not wait for them.
@@ -37,10 +32,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 PROJECT = "Activations and reproducibility"
-QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 TEMPLATES = Path(__file__).parent / "templates"
-# The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model", "00_quickstart", "01_activations")
 # Executed notebooks as the grid names them. Nothing else is rendered, so that no name leads out of the reports folder.
 NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<activation>[a-z0-9_.]+))?)?")
 # nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
@@ -49,9 +41,6 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 NO_ALT = "No description has been provided for this image"
 # Attributes by which any tag makes the browser fetch something when the page opens.
 LOADING = ("src", "srcset", "data", "poster", "background", "xlink:href")
-
-Cell = tuple[str, str]
-Interval = tuple[float, float]
 
 
 class ReportError(ValueError):
@@ -67,34 +56,6 @@ class Page:
     group: str = ""
 
 
-@dataclass(frozen=True)
-class SiteReport:
-    """What ``build_site`` did: stems of pages made and of pages up to date, and a sentence for all that is wrong."""
-
-    index: Path
-    rendered: tuple[str, ...]
-    unchanged: tuple[str, ...]
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A cell in the index: its result, or its state (running, waiting, failed, missing) and what is known of it."""
-
-    model: str
-    activation: str
-    result: Result | None
-    state: str
-    reason: str
-    report: str | None
-    interval: Interval | None
-
-    @property
-    def flag_kinds(self) -> dict[str, int]:
-        """How often each kind of flag (the word before the colon) was raised."""
-        return dict(Counter(flag.split(":")[0] for flag in self.result.flags)) if self.result else {}
-
-
 def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> None:
     """Write one executed notebook as one self-contained page, whole or not at all.
 
@@ -105,99 +66,51 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
-    site = _site(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
+    site = page_frame(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
     html, _ = _exporter().from_notebook_node(nb, resources=resources)
     _check_page(notebook, nb, html)
     write_atomically(output, html)
 
 
-def build_site(
-    results_dir: Path,
-    reports_dir: Path,
-    expected_cells: Sequence[Cell] = (),
-    *,
-    running: bool = False,
-    analyses: Sequence[str] = ANALYSES,
-    intervals: Mapping[Cell, Interval] | None = None,
-    profile: str | None = None,
-) -> SiteReport:
-    """Render each executed notebook whose page is missing or was made from something else, then the index.
-
-    The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
-    that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
-    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``:
-    whose results the index shows (see ``results.select_comparable``).
-    """
-    notebooks = sorted(_notebooks(results_dir))
-    cells = _in_order([*expected_cells, *_cells_of(notebooks)])
-    rendered, unchanged, problems = [], [], []
-    for stem in notebooks:
-        notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
-        pages = _navigation(stem, cells, analyses)
-        try:
-            if _made_from(output) == _source_sha256(_read(notebook), pages):
-                unchanged.append(stem)
-                continue
-            render_notebook(notebook, output, pages)
-            rendered.append(stem)
-        except ReportError as error:
-            output.unlink(missing_ok=True)
-            problems.append(str(error))
-    _write_stand_ins(reports_dir, cells, analyses)
-    left_out = write_index(
-        results_dir,
-        reports_dir,
-        expected_cells,
-        running=running,
-        analyses=analyses,
-        intervals=intervals,
-        problems=problems,
-        profile=profile,
-    )
-    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), (*problems, *left_out))
+def is_current(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> bool:
+    """Whether ``output`` is what ``render_notebook`` would write; raises ReportError for an unreadable notebook."""
+    return made_from(output) == _source_sha256(_read(notebook), pages)
 
 
-def write_index(
-    results_dir: Path,
-    reports_dir: Path,
-    expected_cells: Sequence[Cell] = (),
-    *,
-    running: bool = False,
-    analyses: Sequence[str] = ANALYSES,
-    intervals: Mapping[Cell, Interval] | None = None,
-    problems: Sequence[str] = (),
-    profile: str | None = None,
-) -> list[str]:
-    """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
-
-    ``intervals``: low and high of a cell's relative PD. Figures are ``plots/NAME.png`` with their alternative text in
-    ``plots/NAME.txt``. ``problems`` are sentences to show. Returns a sentence for each file it had to leave out.
-    """
-    loaded, refused = Store(results_dir).load()
-    stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored, profile=profile)}
-    cells = _in_order([*expected_cells, *results])
-    stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
-    pages = {stem for stem in stems if _made_from(reports_dir / f"{stem}.html")}
-    failures = _failures(results_dir, results)
-    in_flight = _notebooks(results_dir, ".partial") if running else None
-    figures, unexplained = _figures(reports_dir / "plots", set(dict(cells)))
-    digests = {result.corpus.sha256 for result in results.values()}
-    html = _environment().get_template("index.html.j2").render(
-        site=_site(_navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
-        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES,
-        rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
-        cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
-        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
-        notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
-    )  # fmt: skip
-    write_atomically(reports_dir / "index.html", html)
-    return [*refused, *unexplained]
+def made_from(page: Path) -> str | None:
+    """The digest a page carries of what it was made from; None for no page and for a stand-in."""
+    try:
+        with open(page, "rb") as file:
+            match = SOURCE_META.search(file.read(1000))
+    except FileNotFoundError:
+        return None
+    return match[1].decode() if match else None
 
 
-# One notebook
+def title_of(stem: str) -> str:
+    """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
+    match = NOTEBOOK_NAME.fullmatch(stem)
+    if match and match["activation"]:
+        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
+    name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
+    return f"{name}: {match['model']}" if match and match["model"] else name
+
+
+def page_frame(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
+    """What the head and top of a page (header.html.j2) need."""
+    match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
+    is_index = here == "index.html"
+    return {
+        "project": PROJECT,
+        "here": here,
+        "parent": f"20_deep_dive-{match['model']}.html" if match and match["activation"] else None,
+        "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
+        "source_sha256": source_sha256,
+        "image_source": "'self' file:" if is_index else "",
+        "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
+        "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
+    }
 
 
 @functools.cache
@@ -336,94 +249,14 @@ def _loaded(page: BeautifulSoup) -> Iterator[tuple[Tag, str]]:
 
 def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
     """The page's label (which notebook it is) and the title of its browser tab."""
-    label, first = _title(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
+    label, first = title_of(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
     heading = re.search(r"^#\s+(.+)$", first, re.MULTILINE)
     return {"label": label, "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label}
-
-
-# The pages of a site
-
-
-def _title(stem: str) -> str:
-    """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
-    match = NOTEBOOK_NAME.fullmatch(stem)
-    if match and match["activation"]:
-        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
-    name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
-    return f"{name}: {match['model']}" if match and match["model"] else name
-
-
-def _train_stem(model: str, activation: str) -> str:
-    return f"10_train-{model}-{activation}"
-
-
-def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
-    """All that a run over these cells executes, in the order of the index."""
-    return [*analyses, *(f"20_deep_dive-{model}" for model in dict(cells)), *(_train_stem(*cell) for cell in cells)]
-
-
-def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
-    """Stems of the executed notebooks: finished ones, or those ending in ``.failed`` or ``.partial``."""
-    names = {path.name.removesuffix(f"{ending}.ipynb") for path in (results_dir / "notebooks").glob(f"*{ending}.ipynb")}
-    return {name for name in names if NOTEBOOK_NAME.fullmatch(name) and not name.endswith((".failed", ".partial"))}
-
-
-def _cells_of(stems: Iterable[str]) -> list[Cell]:
-    matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in sorted(stems)]
-    return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
-
-
-def _in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
-    models, activations = list(MODEL_DEFAULTS), list(ACTIVATIONS)
-
-    def place(names: Sequence[str], name: str) -> tuple[int, str]:
-        return (names.index(name) if name in names else len(names), name)
-
-    return sorted(set(cells), key=lambda cell: (place(models, cell[0]), place(activations, cell[1])))
-
-
-def _navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tuple[Page, ...]:
-    """Index and analyses, the deep dives, and on the pages of a model its cells."""
-    match = NOTEBOOK_NAME.fullmatch(stem)
-    own = [cell for cell in cells if match and cell[0] == match["model"]]
-    return (
-        Page("Index", "index.html"),
-        *(Page(_title(name), f"{name}.html") for name in analyses),
-        *(Page(model, f"20_deep_dive-{model}.html", "Deep dives") for model in dict.fromkeys(model for model, _ in cells)),
-        *(Page(activation, f"{_train_stem(model, activation)}.html", f"{model} with") for model, activation in own),
-    )
-
-
-def _site(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
-    """What the head and top of a page (header.html.j2) need."""
-    match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
-    is_index = here == "index.html"
-    return {
-        "project": PROJECT,
-        "here": here,
-        "parent": f"20_deep_dive-{match['model']}.html" if match and match["activation"] else None,
-        "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
-        "source_sha256": source_sha256,
-        "image_source": "'self' file:" if is_index else "",
-        "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
-        "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
-    }
 
 
 @functools.cache
 def _asset(name: str) -> Markup:
     return Markup((TEMPLATES / "static" / name).read_text())
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["title_of"] = _title
-    # Messages name whole paths; a report that travels says nothing about the machine.
-    environment.filters["without"] = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")
-    return environment
 
 
 @functools.cache
@@ -435,83 +268,3 @@ def _renderer_sha256() -> str:
 
 def _source_sha256(notebook: bytes, pages: Sequence[Page]) -> str:
     return hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + notebook).hexdigest()
-
-
-def _made_from(page: Path) -> str | None:
-    """The digest a page carries of what it was made from; None for no page and for a stand-in."""
-    try:
-        with open(page, "rb") as file:
-            match = SOURCE_META.search(file.read(1000))
-    except FileNotFoundError:
-        return None
-    return match[1].decode() if match else None
-
-
-def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
-    """A page for every link of the navigation that leads nowhere yet."""
-    for stem in _expected_stems(cells, analyses):
-        path = reports_dir / f"{stem}.html"
-        if _made_from(path) is None:
-            site = _site(_navigation(stem, cells, analyses), path.name, "none")
-            html = _environment().get_template("pending.html.j2").render(site=site, title=_title(stem))
-            if not path.exists() or path.read_text() != html:
-                write_atomically(path, html)
-
-
-# The index
-
-
-def _row(
-    cell: Cell,
-    result: Result | None,
-    pages: set[str],
-    failures: Mapping[str, str],
-    in_flight: set[str] | None,
-    interval: Interval | None,
-) -> Row:
-    """One cell; ``in_flight`` holds the stems of the notebooks at work, None when nothing runs."""
-    stem = _train_stem(*cell)
-    absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
-    state = "done" if result else "running" if in_flight and stem in in_flight else absent
-    report = f"{stem}.html" if result and stem in pages else None
-    return Row(*cell, result, state, failures[stem] if state == "failed" else "", report, interval)
-
-
-def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
-    """Why a notebook failed, by its stem, unless a result stored since then has settled it."""
-    done = {_train_stem(*cell): result.timestamp.isoformat() for cell, result in results.items()}
-    reasons = {}
-    for note in Store(results_dir).failures():
-        stem = _train_stem(note["model_name"], note["activation"])
-        if stem not in done or str(note.get("timestamp", "")) > done[stem]:
-            reasons[stem] = str(note["reason"])
-    for stem in _notebooks(results_dir, ".failed") - done.keys():
-        reasons.setdefault(stem, "its notebook stopped with an error")
-    return dict(sorted(reasons.items()))
-
-
-def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    """A sentence about stored results that do not belong to the run shown, if there are any."""
-    keys = {result.comparison_key for result in results.values()}
-    others = [result for result in stored if result.comparison_key not in keys]
-    if not others:
-        return []
-    kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    return [f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."]
-
-
-def _figures(plots: Path, models: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without."""
-    figures: dict[str, dict[str, str]] = {"": {}}
-    unexplained = []
-    # From Z to A the four-panel figure comes first, accuracy after prediction difference.
-    for path in sorted(plots.glob("*.png"), reverse=True):
-        text = path.with_suffix(".txt")
-        if re.fullmatch(r"[\w.-]+", path.name) and text.exists() and text.read_text().strip():
-            owner = max((model for model in models if path.name.startswith(f"{model}_")), key=len, default="")
-            figures.setdefault(owner, {})[path.stem] = text.read_text().strip()
-        else:
-            unexplained.append(
-                f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
-            )
-    return figures, unexplained

@@ -18,7 +18,7 @@ from repro_lib.results import Store
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
     from repro_lib.grid import Cell
-    from repro_lib.reports import SiteReport
+    from repro_lib.site_pages import SiteReport
 
 # In reports/plots/: which results the plots and the summary were made from.
 _INPUTS_NOTE = "inputs.json"
@@ -130,7 +130,7 @@ def publish(
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
     from repro_lib.analysis import Study
-    from repro_lib.reports import build_site
+    from repro_lib.site_pages import build_site
 
     study = Study.load(Store(results_dir), profile=profile)
     measured = study.cells.dropna(subset=["relative_pd_low"])

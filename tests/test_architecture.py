@@ -23,7 +23,7 @@ FLOORS: dict[int, set[str]] = {
     2: {"training", "experiment", "results"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {"activation_plots", "anatomy", "findings", "plot_panels", "plot_style", "sampling", "summary_text", "tables"},
-    4: {"notebooks", "reports", "widgets", "console"},
+    4: {"notebooks", "reports", "site_pages", "widgets", "console"},
     5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

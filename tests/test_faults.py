@@ -455,6 +455,17 @@ def test_results_that_are_not_comparable_are_not_mixed(different: dict[str, Any]
     assert select_comparable([ours, other], other.comparison_key) == [other]
 
 
+def test_a_cell_trained_by_hand_does_not_push_a_finished_profile_aside(make_result: Callable[..., Result]) -> None:
+    smoke = [make_result(activation=name, minute=1) for name in ("relu", "gelu")]
+    quick = [make_result(activation=name, minute=2, config=Config.for_model("charlm", "quick")) for name in ("relu", "gelu")]
+    by_hand = make_result(activation="swish", minute=3, config=Config.for_model("charlm", max_iters=3))
+    everything = [*smoke, *quick, by_hand]
+    assert select_comparable(everything) == quick
+    assert select_comparable(everything, profile="smoke") == smoke
+    assert select_comparable(everything, profile="full") == []
+    assert select_comparable([by_hand]) == [by_hand]
+
+
 def test_size_and_schedule_may_differ_between_models_of_one_comparison(make_result: Callable[..., Result]) -> None:
     charlm = make_result(config=Config.for_model("charlm", "smoke"))
     convlm = make_result("convlm", config=Config.for_model("convlm", "smoke", n_embd=64, learning_rate=1e-3, max_iters=7))

@@ -18,8 +18,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from repro_lib.data import known_corpora
-from repro_lib.reports import Page, ReportError, SiteReport, build_site, render_notebook, write_index
+from repro_lib.reports import Page, ReportError, render_notebook
 from repro_lib.results import CorpusRecord, Result, Store
+from repro_lib.site_pages import SiteReport, build_site, write_index
 
 MakeResult = Callable[..., Result]
 
