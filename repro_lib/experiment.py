@@ -35,9 +35,9 @@ def run_experiment(
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
     A stored result of the same configuration is returned instead of training again, and its trials are kept when more
-    are asked for, unless ``force``. A bare ``config`` is completed with the model's defaults.
+    are asked for or another profile means the same configuration, unless ``force``. A bare ``config`` is completed with the model's defaults.
 
-    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is not finite.
+    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number.
     """
     activation = canonical_activation(activation)
     config = (config or Config()).resolved_for(check_model(model))
@@ -45,9 +45,10 @@ def run_experiment(
         raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
-    stored = None if force else store.find(model, activation, config_sha256)
-    if stored and len(stored.trials) >= config.trials:
+    stored = None if force else store.find(model, activation, config_sha256, config.trials, config.profile)
+    if stored:
         return stored
+    stored = None if force else store.find(model, activation, config_sha256)
     dataset = load_dataset(config, data_dir)
     config = config.with_corpus(dataset.vocab_size)
     records, predictions = _reusable_trials(store, stored)

@@ -17,7 +17,7 @@ from repro_lib.activations import canonical_activation
 from repro_lib.config import PROFILES, Config, check_model, check_profile
 from repro_lib.console import Display, progress_share
 from repro_lib.data import corpus_sha256, prepare_corpus
-from repro_lib.results import Store
+from repro_lib.results import Result, Store, select_comparable
 from repro_lib.workers import Outcome, Pool, Task
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Cell:
         """``charlm-gelu``: how files and messages name the cell."""
         return f"{self.model}-{self.activation}"
 
-    def is_done(self, store: Store) -> bool:
-        """Whether the store holds a result with enough trials."""
-        return store.find(self.model, self.activation, self.config_sha256, self.config.trials) is not None
+    def result(self, store: Store) -> Result | None:
+        """The newest stored result with enough trials, made with this cell's profile; None if it is still to do."""
+        return store.find(self.model, self.activation, self.config_sha256, self.config.trials, self.config.profile)
 
     def training_seconds(self) -> float:
         """A rough estimate on one core, to start long cells first and to say how much is left."""
@@ -153,7 +153,7 @@ class _Run:
         return self.report
 
     def _wanted(self, cell: Cell) -> bool:
-        if self.request.force or not cell.is_done(self.store):
+        if self.request.force or cell.result(self.store) is None:
             return True
         # The result is there; without its executed notebook the cell has no report yet (it trains nothing then).
         return self.with_notebooks and _executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
@@ -194,8 +194,6 @@ class _Run:
 
     def _inputs(self, model: str | None) -> list[str]:
         """Digests of the results a notebook reads: a change makes it run again."""
-        from repro_lib.results import select_comparable
-
         results = select_comparable([result for _, result in self.store.load()[0]], profile=self.request.profile)
         return sorted(
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}"
@@ -255,18 +253,17 @@ class _Run:
     def _settle(self, step: _Step, outcome: Outcome) -> str:
         """Note how a step ended; the result file, not the absence of an error, says that a cell is done."""
         error, cell = outcome.error, step.cell
-        if error is None and cell is not None and not cell.is_done(self.store):
-            error = "the notebook ended without leaving a complete result"
+        result = cell.result(self.store) if cell else None
+        if cell is not None and result is None and error is None:
+            error = "it ended without leaving a complete result"
         if error is not None:
             self.report.failures[outcome.task.key] = error
             if cell is not None:
                 self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
             return f"FAILED: {error}"
-        if cell is None:
+        if result is None:
             return f"done in {outcome.seconds:.0f} s"
         self.report.trained += 1
-        result = self.store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
-        assert result is not None, "is_done was true above"
         pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -231,10 +232,21 @@ class Store:
                 found.append((path, result))
         return [result for _, result in sorted(found, key=_age, reverse=True)]
 
-    def find(self, model: str, activation: str, config_sha256: str, trials: int = 1) -> Result | None:
-        """The newest result of this cell and configuration with at least ``trials`` trials."""
+    def find(
+        self,
+        model: str,
+        activation: str,
+        config_sha256: str,
+        trials: int = 1,
+        profile: str | EllipsisType | None = ...,
+    ) -> Result | None:
+        """The newest result of this cell and configuration with at least ``trials`` trials.
+
+        ``profile``: only one made with this profile (None: with none); ``...`` takes any.
+        """
         for result in self.candidates(model, activation):
-            if result.config_sha256 == config_sha256 and len(result.trials) >= trials:
+            fits = profile is ... or result.profile == profile
+            if fits and result.config_sha256 == config_sha256 and len(result.trials) >= trials:
                 return result
         return None
 

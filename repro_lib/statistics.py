@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtrit  # pyright: ignore[reportAttributeAccessIssue]  (compiled, and scipy ships no types)
 
 Float64 = NDArray[np.float64]
 

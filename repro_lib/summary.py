@@ -83,7 +83,7 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
     for heading in ("model", "activation", "trials", "relative PD", "churn", "validation loss, nats", "accuracy, %", "flags"):
         table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
     for cell in cells:
-        result = store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
+        result = cell.result(store)
         if result is None:
             table.add_row(cell.model, cell.activation, *["–"] * 5, "missing")
             continue
@@ -102,7 +102,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
     failures = {(note["model_name"], note["activation"]): str(note["reason"]) for note in store.failures()}
     done = 0
     for cell in cells:
-        result = store.find(cell.model, cell.activation, cell.config_sha256, cell.config.trials)
+        result = cell.result(store)
         if result:
             done += 1
             pd = _rounded(result.avg_relative_pd, 4)

@@ -278,3 +278,18 @@ def test_a_result_names_no_folder_of_the_machine_and_no_host(cell: tuple[Store, 
     assert str(Path.home()) not in environment
     assert "/" not in result.corpus.name
     assert result.corpus.name == corpus_file.name
+
+
+def test_a_profile_that_means_the_same_configuration_labels_the_trials_anew_and_trains_nothing(
+    store: Store, tiny: Tiny
+) -> None:
+    config = tiny("convlm")
+    by_hand = Config(**{name: getattr(config, name) for name in Config.model_fields if name not in ("vocab_size", "execution")})
+    first = run_experiment("convlm", "relu", by_hand, results_dir=store.folder)
+    seen: list[object] = []
+    second = run_experiment("convlm", "relu", config, results_dir=store.folder, progress=seen.append)
+    assert (first.profile, second.profile) == (None, "smoke")
+    assert first.config_sha256 == second.config_sha256
+    assert seen == []
+    assert second.trials == first.trials
+    assert run_experiment("convlm", "relu", config, results_dir=store.folder) == second
