@@ -34,8 +34,9 @@ def run_experiment(
 ) -> Result:
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
-    A stored result of the same configuration is returned instead of training again, and its trials are kept when more
-    are asked for or another profile means the same configuration, unless ``force``. A bare ``config`` is completed with the model's defaults.
+    Unless ``force``, a stored result of the same configuration is returned instead of training again, and its trials are
+    kept when more are asked for or when another profile means the same configuration. A bare ``config`` is completed
+    with the model's defaults.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number.
     """

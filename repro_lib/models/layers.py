@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from repro_lib.activations import get_activation
 
 # Standard deviation of the token embeddings at the start, and amplitude of the positions.
-EMBEDDING_SIZE = 0.3
+EMBEDDING_SIZE = 0.05
 
 
 class Dropout(nn.Module):
@@ -175,7 +175,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
     Matrices: normal with standard deviation 1/sqrt(inputs), so that a layer keeps the size of its input whatever the
     width. Matrices that end a residual branch (named ``project``): zero, so that a model of any depth starts as its
     embedding and each layer adds only what it learns (Zhang, Dauphin & Ma 2019, arXiv 1901.09321). Token embeddings:
-    0.3; positions: sinusoids of the same size, learnt from there (Vaswani et al. 2017). The output matrix (named
+    0.05; positions: sinusoids of the same size, learnt from there (Vaswani et al. 2017). The output matrix (named
     ``head``): 0.02, so that training starts from nearly uniform predictions (minigpt, whose output matrix
     is its token embedding, starts by repeating its input). Biases 0, norms 1.
     """
