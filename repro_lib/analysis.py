@@ -7,7 +7,7 @@ in it is NaN too. ``Study`` is the bundle that plots and texts take.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,11 +65,12 @@ class Study:
         activations: Sequence[str] | None = None,
         key: str | None = None,
         profile: str | None = None,
+        configs: Collection[str] = (),
     ) -> Study:
         """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
         found, refused = store.load()
         results = [result for _, result in found if models is None or result.model_name in models]
-        return cls.of(select_comparable(results, key, profile), models, activations, refused)
+        return cls.of(select_comparable(results, key, profile, configs), models, activations, refused)
 
     @classmethod
     def of(

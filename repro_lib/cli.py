@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, "what is done, what failed, what is missing")
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
+    _add_configuration(status)
     doctor = add("doctor", _doctor, "is this machine ready?")
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for")
     return parser
@@ -125,9 +126,13 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activatio
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core"
+        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core, one for CUDA"
     )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
+    _add_configuration(parser)
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
     settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
     for name, field in Config.model_fields.items():
@@ -156,7 +161,8 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
     from repro_lib.config import ConfigError
     from repro_lib.grid import GridRequest
 
-    workers = options.workers if options.workers is not None else _usable_cores()
+    one_device = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
+    workers = options.workers if options.workers is not None else 1 if one_device else _usable_cores()
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {workers}")
     return GridRequest(
@@ -212,7 +218,7 @@ def _grid(options: argparse.Namespace, console: Console) -> int:
     report = run_grid(request, make_display(console))
     if not report.failures:
         console.print(
-            f"{report.trained or 'no'} new cells; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
+            f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
         )
     return _conclude(console, report.failures)
 
@@ -250,7 +256,7 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     from repro_lib.grid import plan_cells
     from repro_lib.summary import print_status
 
-    cells = plan_cells(options.models, options.activations, options.profile, {})
+    cells = plan_cells(options.models, options.activations, options.profile, _overrides(options))
     return print_status(console, options.results_dir, cells)
 
 

@@ -164,6 +164,8 @@ class Config(BaseModel):
             merged |= values
             sources |= dict.fromkeys(values, layer)
         config = cls(**merged)
+        if model == "nanotransformer" and config.dropout > 0:
+            raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
         if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % (2 * config.n_head):
             raise ConfigError(_HEADS.format(n_embd=config.n_embd, n_head=config.n_head) + f" for {model}")
         config._sources, config._model_name, config._profile = sources, model, profile

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,8 @@ def deterministic_arithmetic() -> Iterator[None]:
 
     The number of threads changes how floating-point sums are split and so their last bits.
     """
+    # Without it cuBLAS has no deterministic matrix products; it is read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
     # The debug mode holds both switches: deterministic kernels, and whether a lack of one is an error or a warning.
     mode = torch.get_deterministic_debug_mode()

@@ -42,14 +42,16 @@ def run_experiment(
     """
     activation = canonical_activation(activation)
     config = (config or Config()).resolved_for(check_model(model))
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
+    check_device(config)
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
     stored = None if force else store.find(model, activation, config_sha256, config.trials, config.profile)
     if stored:
         return stored
     stored = None if force else store.find(model, activation, config_sha256)
+    if stored and stored.environment.get("torch") != torch.__version__:
+        # Trials of two torch versions may differ in their last bits; a result never mixes them.
+        stored = None
     dataset = load_dataset(config, data_dir)
     config = config.with_corpus(dataset.vocab_size)
     records, predictions = _reusable_trials(store, stored)
@@ -62,6 +64,12 @@ def run_experiment(
     store.save(result)
     store.forget_failure(model, activation, config_sha256)
     return result
+
+
+def check_device(config: Config) -> None:
+    """ConfigError if the device that a configuration asks for is not there."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
 
 
 def summarise(

@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
         if replace:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)
+            _name_without_replacing(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -37,6 +37,17 @@ def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name_without_replacing(temporary: str, path: Path) -> None:
+    """Give a file its name, or raise FileExistsError. Folders without hard links get the name reserved first."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
 
 
 def _umask() -> int:

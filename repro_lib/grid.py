@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.activations import canonical_activation
-from repro_lib.config import PROFILES, Config, check_model, check_profile
+from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, check_model, check_profile
 from repro_lib.console import Display, progress_share
-from repro_lib.data import corpus_sha256, prepare_corpus
+from repro_lib.data import corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.results import Result, Store, select_comparable
 from repro_lib.workers import Outcome, Pool, Task
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Costs of steps that do not train, in the unit of _training_cost: about a second on one core.
 _NOTEBOOK_COST = 5.0
+# Parameters of a layer, and of what stands beside the layers, in units of the width squared.
+_MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}
+_MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
 # Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).
 _PARAMETER_CHARACTERS_PER_SECOND = 8e9
 
@@ -50,7 +53,7 @@ class Cell:
     def training_seconds(self) -> float:
         """A rough estimate on one core, to start long cells first and to say how much is left."""
         config = self.config
-        parameters = 12 * config.n_layer * config.n_embd**2
+        parameters = (_MATRICES_PER_LAYER[self.model] * config.n_layer + _MATRICES_BESIDE.get(self.model, 0)) * config.n_embd**2
         characters = config.batch_size * config.block_size * config.max_iters * config.trials
         return parameters * characters / _PARAMETER_CHARACTERS_PER_SECOND
 
@@ -73,7 +76,7 @@ class GridRequest:
 class GridReport:
     """How a run ended: failures by label, each one sentence."""
 
-    trained: int = 0
+    finished: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,20 +129,20 @@ class _Run:
 
     def work(self) -> GridReport:
         """Do everything; KeyboardInterrupt ends the workers and leaves only whole files."""
-        for corpus in {cell.config.corpus for cell in self.cells}:
-            prepare_corpus(corpus)
+        self._check()
         pool = Pool(self.request.workers)
         with tempfile.TemporaryDirectory(prefix="repro-progress-") as folder:
+            self.folder = Path(folder)
             try:
                 todo = [cell for cell in self.cells if self._wanted(cell)]
                 waiting = sorted(todo, key=Cell.training_seconds, reverse=True)
-                self.steps = {cell.label: self._cell_step(cell, Path(folder)) for cell in waiting}
+                self.steps = {cell.label: self._cell_step(cell) for cell in waiting}
                 for step in self.steps.values():
                     pool.submit(step.task)
                 if self.with_notebooks:
                     self._publish(running=bool(todo))
                     self._submit_deep_dives(pool, [cell.model for cell in self.cells])
-                self.display.started(len(self.steps), len(self.cells) - len(todo))
+                self.display.started(len(todo), len(self.cells) - len(todo))
                 self._drain(pool)
                 if self.with_notebooks:
                     self._submit_analysis(pool)
@@ -147,10 +150,22 @@ class _Run:
             finally:
                 pool.close()
                 self.display.close()
-        if self.with_notebooks:
-            site = self._publish(running=False)
-            self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}
+                if self.with_notebooks:
+                    site = self._publish(running=False)
+                    self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}
         return self.report
+
+    def _check(self) -> None:
+        """What every cell would fail of is said once, before any worker starts; and what a killed run left goes."""
+        from repro_lib.experiment import check_device
+
+        for corpus in {cell.config.corpus for cell in self.cells}:
+            prepare_corpus(corpus)
+        for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
+            check_device(config)
+            load_dataset(config)
+        for unfinished in (self.request.results_dir / "notebooks").glob("*.partial.ipynb"):
+            unfinished.unlink()
 
     def _wanted(self, cell: Cell) -> bool:
         if self.request.force or cell.result(self.store) is None:
@@ -158,8 +173,16 @@ class _Run:
         # The result is there; without its executed notebook the cell has no report yet (it trains nothing then).
         return self.with_notebooks and _executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
 
-    def _cell_step(self, cell: Cell, folder: Path) -> _Step:
-        progress = folder / f"{cell.label}.json"
+    def _configs(self) -> list[str]:
+        """The configurations of this grid: what its reports show, whatever else lies in the folder."""
+        return sorted({cell.config_sha256 for cell in self.cells})
+
+    def _selection(self) -> dict[str, Any]:
+        """The same as parameters of a notebook."""
+        return {"profile": self.request.profile, "configs": " ".join(self._configs())}
+
+    def _cell_step(self, cell: Cell) -> _Step:
+        progress = self.folder / f"{cell.label}.json"
         common = {"results_dir": str(self.request.results_dir), "force": self.request.force}
         if self.with_notebooks:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
@@ -182,19 +205,21 @@ class _Run:
         for model in dict.fromkeys(models):
             if model not in open_models:
                 inputs = self._inputs(model)
-                extra = {"model": model, "profile": self.request.profile}
+                extra = {"model": model} | self._selection()
                 self._submit_notebook(pool, "20_deep_dive", f"20_deep_dive-{model}", extra, inputs)
 
     def _submit_analysis(self, pool: Pool) -> None:
         inputs = self._inputs(None)
-        self._submit_notebook(pool, "30_cross_model", "30_cross_model", {"profile": self.request.profile}, inputs)
-        self._submit_notebook(pool, "00_quickstart", "00_quickstart", {}, inputs)
+        self._submit_notebook(pool, "30_cross_model", "30_cross_model", self._selection(), inputs)
+        corpus = {"corpus": self.cells[0].config.corpus}
+        self._submit_notebook(pool, "00_quickstart", "00_quickstart", corpus, inputs)
         self._submit_notebook(pool, "01_activations", "01_activations", None, None)
         self._submit_plots(pool, inputs)
 
     def _inputs(self, model: str | None) -> list[str]:
         """Digests of the results a notebook reads: a change makes it run again."""
-        results = select_comparable([result for _, result in self.store.load()[0]], profile=self.request.profile)
+        stored = [result for _, result in self.store.load()[0]]
+        results = select_comparable(stored, None, self.request.profile, self._configs())
         return sorted(
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}"
             for result in results
@@ -215,7 +240,7 @@ class _Run:
             "output": output,
             "parameters": parameters,
             "digest": digest,
-            "progress": None,
+            "progress": self.folder / f"{stem}.json",
         }
         self._add(pool, _Step(Task(stem, _run_notebook, arguments), _NOTEBOOK_COST))
 
@@ -224,7 +249,7 @@ class _Run:
 
         if self.request.force or not summary_is_current(self.request.reports_dir, inputs):
             folders = {"results_dir": self.request.results_dir, "reports_dir": self.request.reports_dir}
-            arguments = folders | {"profile": self.request.profile, "inputs": inputs}
+            arguments = folders | {"profile": self.request.profile, "configs": self._configs(), "inputs": inputs}
             self._add(pool, _Step(Task("plots and summary", write_summary, arguments), _NOTEBOOK_COST))
 
     def _add(self, pool: Pool, step: _Step) -> None:
@@ -263,7 +288,8 @@ class _Run:
             return f"FAILED: {error}"
         if result is None:
             return f"done in {outcome.seconds:.0f} s"
-        self.report.trained += 1
+        self.report.finished += 1
+        self.store.forget_failure(result.model_name, result.activation, result.config_sha256)
         pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s"
 
@@ -278,7 +304,9 @@ class _Run:
         from repro_lib.summary import publish
 
         expected = [(cell.model, cell.activation) for cell in self.cells]
-        return publish(self.request.results_dir, self.request.reports_dir, expected, self.request.profile, running=running)
+        return publish(
+            self.request.results_dir, self.request.reports_dir, expected, self.request.profile, self._configs(), running=running
+        )
 
     def _executed(self, stem: str) -> Path:
         return self.request.results_dir / "notebooks" / f"{stem}.ipynb"
@@ -290,7 +318,7 @@ def _train_stem(cell: Cell) -> str:
 
 def _cell_digest(cell: Cell) -> str:
     """Under which digest a cell's executed notebook counts as current: its configuration, not the notebook's wording."""
-    return f"{cell.config_sha256}-{cell.config.trials}"
+    return f"{cell.config_sha256}-{cell.config.profile}-{cell.config.trials}"
 
 
 def _executed_digest(path: Path) -> str | None:
@@ -299,7 +327,7 @@ def _executed_digest(path: Path) -> str | None:
     return executed_digest(path)
 
 
-def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path | None) -> None:
+def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path) -> None:
     """In a worker: execute one notebook."""
     import os
 
@@ -307,7 +335,7 @@ def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], diges
     from repro_lib.widgets import PROGRESS_FILE_VARIABLE
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ[PROGRESS_FILE_VARIABLE] = str(progress) if progress else os.devnull
+    os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
     execute(notebooks_dir() / notebook, output, parameters, digest)
 
 

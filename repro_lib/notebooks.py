@@ -125,11 +125,15 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
             )
     except papermill.exceptions.PapermillExecutionError as error:
         os.replace(partial, failed)
-        reason = f"{error.ename}: {error.evalue}".strip()
-        raise NotebookError(f"{reason} (see {failed})") from None
-    except BaseException:
+        raise NotebookError(f"{error.ename}: {error.evalue} (see {failed})") from None
+    except Exception as error:
+        # A kernel that died, or a disk that is full: what there is of the notebook is kept.
         if partial.exists():
             os.replace(partial, failed)
+        raise NotebookError(f"{type(error).__name__}: {error} (see {failed})") from error
+    except BaseException:
+        # Interrupted: nothing failed, and the next run starts this notebook anew.
+        partial.unlink(missing_ok=True)
         raise
     executed.metadata["repro"] = {"inputs_sha256": digest}
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")

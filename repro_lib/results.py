@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -319,22 +319,28 @@ def read_result(path: Path) -> Result:
     return Result.from_json(text, str(path))
 
 
-def select_comparable(results: Sequence[Result], key: str | None = None, profile: str | None = None) -> list[Result]:
+def select_comparable(
+    results: Sequence[Result], key: str | None = None, profile: str | None = None, configs: Collection[str] = ()
+) -> list[Result]:
     """The newest complete result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``; within a model one configuration, that of its newest result, so that
-    activations never differ in anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the
-    newest that was made with any profile: a cell trained by hand does not push a finished grid aside.
+    Real results of one ``comparison_key``; within a model one configuration, so that activations never differ in
+    anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with
+    any profile: a cell trained by hand does not push a finished grid aside. ``configs`` (``config_sha256``) are preferred
+    to newer ones, for the key and within a model: a grid shows its own cells and not those of a later run.
     """
     real = sorted((result for result in results if not result.synthetic), key=lambda result: result.timestamp)
     if key is None:
         asked = [result for result in real if result.profile == profile] if profile else real
-        preferred = [result for result in asked if result.profile] or asked
+        wanted = [result for result in asked if result.config_sha256 in configs]
+        preferred = wanted or [result for result in asked if result.profile] or asked
         key = preferred[-1].comparison_key if preferred else ""
     newest_config: dict[str, str] = {}
     for result in real:
         if result.comparison_key == key:
-            newest_config[result.model_name] = result.config_sha256
+            kept = newest_config.get(result.model_name)
+            if kept not in configs or result.config_sha256 in configs:
+                newest_config[result.model_name] = result.config_sha256
     chosen: dict[tuple[str, str], Result] = {}
     for result in real:
         if result.comparison_key == key and result.config_sha256 == newest_config[result.model_name]:

@@ -76,13 +76,14 @@ def build_site(
     analyses: Sequence[str] = ANALYSES,
     intervals: Mapping[Cell, Interval] | None = None,
     profile: str | None = None,
+    configs: Sequence[str] = (),
 ) -> SiteReport:
     """Render each executed notebook whose page is missing or was made from something else, then the index.
 
     The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
     that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
-    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``:
-    whose results the index shows (see ``results.select_comparable``).
+    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``,
+    ``configs``: whose results the index shows (see ``results.select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
     cells = _in_order([*expected_cells, *_cells_of(notebooks)])
@@ -109,6 +110,7 @@ def build_site(
         intervals=intervals,
         problems=problems,
         profile=profile,
+        configs=configs,
     )
     return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), (*problems, *left_out))
 
@@ -123,6 +125,7 @@ def write_index(
     intervals: Mapping[Cell, Interval] | None = None,
     problems: Sequence[str] = (),
     profile: str | None = None,
+    configs: Sequence[str] = (),
 ) -> list[str]:
     """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
 
@@ -131,7 +134,7 @@ def write_index(
     """
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored, profile=profile)}
+    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
     cells = _in_order([*expected_cells, *results])
     stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}

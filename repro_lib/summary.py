@@ -31,12 +31,18 @@ class NothingToShow(RuntimeError):
 
 
 def load_study(
-    results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = (), profile: str | None = None
+    results_dir: Path,
+    models: Sequence[str] = (),
+    activations: Sequence[str] = (),
+    profile: str | None = None,
+    configs: Sequence[str] = (),
 ) -> Study:
     """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
     from repro_lib.analysis import Study
 
-    study = Study.load(Store(results_dir), models=models or None, activations=activations or None, profile=profile)
+    study = Study.load(
+        Store(results_dir), models=models or None, activations=activations or None, profile=profile, configs=configs
+    )
     if not study.results:
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         raise NothingToShow(f"no results yet in {results_dir}{refused}; run ./run_papermill.sh or repro grid first")
@@ -47,6 +53,8 @@ def summarise_store(study: Study, reports_dir: Path, *, plots: bool) -> str:
     """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it."""
     from repro_lib.summary_text import summary_text
 
+    # What is written now is of this study; until the grid says otherwise it is not the grid's own.
+    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
     text = summary_text(study)
     write_atomically(reports_dir / "summary.txt", text)
     if plots:
@@ -63,16 +71,19 @@ def save_plots(study: Study, folder: Path) -> None:
         write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
 
 
-def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, inputs: Sequence[str]) -> None:
+def write_summary(
+    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str]
+) -> None:
     """The grid's last step: summary and plots, with a note of the results they were made from."""
-    summarise_store(load_study(results_dir, profile=profile), reports_dir, plots=True)
+    summarise_store(load_study(results_dir, profile=profile, configs=configs), reports_dir, plots=True)
     write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
 
 
 def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
     """Whether summary and plots were made from just these results."""
     try:
-        return json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text()) == _digest(inputs)
+        noted = json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text())
+        return noted == _digest(inputs) and (reports_dir / "summary.txt").is_file()
     except (OSError, ValueError):
         return False
 
@@ -99,7 +110,9 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
     """What of these cells is done, failed or missing, and which files were refused. Exit code 0: all done, 1: not yet."""
     store = Store(results_dir)
-    failures = {(note["model_name"], note["activation"]): str(note["reason"]) for note in store.failures()}
+    failures = {
+        (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
+    }
     done = 0
     for cell in cells:
         result = cell.result(store)
@@ -107,8 +120,8 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             done += 1
             pd = _rounded(result.avg_relative_pd, 4)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
-        elif (cell.model, cell.activation) in failures:
-            said = f"FAILED: {failures[cell.model, cell.activation]}"
+        elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
+            said = f"FAILED: {reason}"
         else:
             said = "missing"
         console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
@@ -120,23 +133,31 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
+    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
     return publish(results_dir, reports_dir, cells, profile, running=False)
 
 
 def publish(
-    results_dir: Path, reports_dir: Path, cells: Sequence[tuple[str, str]], profile: str | None, *, running: bool
+    results_dir: Path,
+    reports_dir: Path,
+    cells: Sequence[tuple[str, str]],
+    profile: str | None,
+    configs: Sequence[str] = (),
+    *,
+    running: bool,
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
     from repro_lib.analysis import Study
     from repro_lib.site_pages import build_site
 
-    study = Study.load(Store(results_dir), profile=profile)
+    study = Study.load(Store(results_dir), profile=profile, configs=configs)
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
-    return build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, intervals=intervals, profile=profile)
+    shown = {"intervals": intervals, "profile": profile, "configs": configs}
+    return build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, **shown)
 
 
 def _rounded(value: float | None, digits: int) -> str:

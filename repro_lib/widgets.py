@@ -105,6 +105,8 @@ def write_progress(path: Path, progress: Progress) -> None:
     """Leave the progress where the grid reads it; a grid that has gone away is no reason to stop training."""
     place = {"trial": progress.trial, "trials": progress.trials, "iteration": progress.iteration}
     text = json.dumps(place | {"max_iters": progress.max_iters, "loss": progress.train_loss})
+    if path.exists() and not path.is_file():
+        return
     # Renamed into place, but not flushed to the disk as results are: nobody needs it after a crash.
     temporary = path.with_suffix(".tmp")
     with contextlib.suppress(OSError):

@@ -49,8 +49,13 @@ class Outcome:
 class _Worker:
     def __init__(self, context: SpawnContext, log: Path) -> None:
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, str(log)), daemon=False)
-        self.process.start()
+        self.process = context.Process(target=_serve, args=(theirs, str(log)), daemon=True)
+        # Until it has a session of its own (see _serve) a worker must not answer Ctrl-C; it inherits that.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
         self.log = log
         self.task: Task | None = None
@@ -103,19 +108,30 @@ class Pool:
         self._hand_out()
         active = {worker.connection: worker for worker in self._workers if worker.task}
         ready = multiprocessing.connection.wait(list(active), timeout)
-        return [self._collect(active[connection]) for connection in ready]  # pyright: ignore[reportArgumentType]
+        outcomes = [self._collect(active[connection]) for connection in ready]  # pyright: ignore[reportArgumentType]
+        # At once, so that workers do not wait while the caller looks at what ended.
+        self._hand_out()
+        return outcomes
 
     def close(self) -> None:
-        """End all workers, at once if they are at work, and remove their logs."""
-        for worker in self._workers:
-            worker.connection.close()
-            if worker.task is None:
+        """End all workers, at once if they are at work, and remove their logs. A second Ctrl-C does not cut it short."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for worker in self._workers:
+                worker.connection.close()
+                if worker.task:
+                    worker.process.terminate()
+            for worker in self._workers:
                 worker.process.join(_GRACE_SECONDS)
-            worker.kill()
-        self._workers.clear()
-        self._folder.cleanup()
+                worker.kill()
+            self._workers.clear()
+            self._folder.cleanup()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _hand_out(self) -> None:
+        # An idle worker can die too (out of memory, a signal); nobody waits for those.
+        self._workers = [worker for worker in self._workers if worker.task or worker.process.is_alive()]
         while self._queue:
             idle = next((worker for worker in self._workers if worker.task is None), None)
             if idle is None and len(self._workers) < self._wanted:

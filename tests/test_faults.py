@@ -520,3 +520,21 @@ def test_the_word_synthetic_is_stored_and_may_not_be_missing(make_result: Callab
     assert Result.from_json(result.to_json()).synthetic
     with pytest.raises(ValueError, match="synthetic"):
         Result(**{name: getattr(result, name) for name in Result.model_fields if name != "synthetic"})
+
+
+def test_a_grid_shows_its_own_configuration_and_not_that_of_a_later_run(make_result: Callable[..., Result]) -> None:
+    own, other = Config.for_model("charlm", "smoke"), Config.for_model("charlm", "smoke", max_iters=7, seed=7)
+    shown = make_result("charlm", "relu", minute=0, config=own)
+    later_seed = make_result("charlm", "relu", minute=1, config=other)
+    later_length = make_result("charlm", "relu", minute=2, config=Config.for_model("charlm", "smoke", max_iters=7))
+    everything = [shown, later_seed, later_length]
+    assert select_comparable(everything, configs=[shown.config_sha256]) == [shown]
+    assert select_comparable(everything) == [later_length]
+
+
+def test_a_cell_trained_by_hand_does_not_push_a_grid_aside(make_result: Callable[..., Result]) -> None:
+    of_the_grid = make_result("charlm", "relu", minute=0)
+    by_hand = make_result("charlm", "relu", minute=1, config=Config.for_model("charlm", max_iters=9))
+    assert by_hand.profile is None
+    assert select_comparable([of_the_grid, by_hand]) == [of_the_grid]
+    assert select_comparable([by_hand]) == [by_hand]

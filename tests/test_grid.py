@@ -69,15 +69,14 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
 @pytest.mark.xdist_group("grid")
 def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpus_file: Path, tmp_path: Path) -> None:
     words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
-    environment = os.environ | {"REPRO_TEST_MARK": str(tmp_path)}
-    process = subprocess.Popen(
-        grid(tmp_path, corpus_file, *words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = grid(tmp_path, corpus_file, *words)
+    # A process group of its own: Ctrl-C in a terminal reaches every process of the group.
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert b"Traceback" not in error
@@ -86,6 +85,10 @@ def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpu
     finished = list((tmp_path / "results").glob("*.json"))
     assert 1 <= len(finished) < 3
     assert Store(tmp_path / "results").load()[1] == []
+    left = [path.name for path in (tmp_path / "results").rglob("*.*.ipynb")]
+    assert left == []
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert "1 of 3" in (tmp_path / "reports" / "index.html").read_text().replace("<strong>", "").replace("</strong>", "")
     again = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(list((tmp_path / "results").glob("*.json"))) == 3

@@ -159,6 +159,13 @@ def test_a_failing_notebook_is_kept_under_another_name_and_its_error_told(tmp_pa
     assert executed_digest(output) is None
 
 
+def test_a_killed_kernel_is_noticed_and_its_notebook_named(tmp_path: Path) -> None:
+    notebook = make_notebook(tmp_path / "n.ipynb", "import os; os.kill(os.getpid(), 9)", "print('never')")
+    with pytest.raises(NotebookError, match=r"DeadKernelError.*n\.failed\.ipynb"):
+        execute(notebook, tmp_path / "out" / "n.ipynb", {})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]
+
+
 def test_a_success_removes_the_failed_copy_of_before(tmp_path: Path) -> None:
     output = tmp_path / "out" / "n.ipynb"
     with pytest.raises(NotebookError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,15 @@ def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path: Path) ->
     write_progress(tmp_path / "gone" / "p.json", at(1, 1))
     assert read_progress(tmp_path / "gone" / "p.json") == {}
     assert progress_share(tmp_path / "gone" / "p.json") == 0.0
+
+
+def test_progress_of_the_analysis_notebooks_spares_the_null_device(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress once went to os.devnull, which a root user's rename replaced by a file."""
+    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, os.devnull)
+    LiveTraining()(at(2, 5))
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
 def test_the_file_is_written_a_few_times_a_second_only(tmp_path: Path) -> None:

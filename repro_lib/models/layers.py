@@ -176,8 +176,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
     width. Matrices that end a residual branch (named ``project``): zero, so that a model of any depth starts as its
     embedding and each layer adds only what it learns (Zhang, Dauphin & Ma 2019, arXiv 1901.09321). Token embeddings:
     0.05; positions: sinusoids of the same size, learnt from there (Vaswani et al. 2017). The output matrix (named
-    ``head``): 0.02, so that training starts from nearly uniform predictions (minigpt, whose output matrix
-    is its token embedding, starts by repeating its input). Biases 0, norms 1.
+    ``head``): 0.02, so that training starts from nearly uniform predictions. Biases 0, norms 1.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):

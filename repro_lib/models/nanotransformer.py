@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from repro_lib.config import Config, ConfigError
+from repro_lib.config import Config
 from repro_lib.models.layers import Embedding, TransformerBlock
 
 
 class NanoTransformer(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V). No dropout: a configuration that asks for some is refused."""
+    """Token ids (B, T) -> logits (B, T, V). No dropout: Config.for_model refuses any."""
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
-        if config.dropout > 0:
-            raise ConfigError("nanotransformer has no dropout by definition; set dropout to 0 or choose charlm")
         self.embedding = Embedding(vocab_size, config.n_embd, config.block_size, dropout=0.0)
         self.blocks = nn.Sequential(
             *(
