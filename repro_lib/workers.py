@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from pathlib import Path
@@ -65,18 +65,30 @@ class _Worker:
         self.task, self.since = task, time.monotonic()
         self.connection.send((task.function, task.arguments))
 
-    def kill(self) -> None:
-        """End the worker and whatever it started, kernels included: politely, then not."""
-        with contextlib.suppress(psutil.NoSuchProcess):
+    def family(self) -> list[psutil.Process]:
+        """The worker and whatever it started, kernels included. Ask before it ends: orphans cannot be told from others."""
+        try:
             process = psutil.Process(self.process.pid)
-            family = [*process.children(recursive=True), process]
-            process.terminate()
-            psutil.wait_procs([process], timeout=_GRACE_SECONDS)
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-            psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-        self.process.join()
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End workers and all that they started: politely, together, and then not."""
+    families = [member for worker in workers for member in worker.family()]
+    for worker in workers:
+        worker.connection.close()
+        if worker.task:
+            worker.process.terminate()
+    for worker in workers:
+        worker.process.join(_GRACE_SECONDS)
+    for member in families:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(families, timeout=_GRACE_SECONDS)
+    for worker in workers:
+        worker.process.join(_GRACE_SECONDS)
 
 
 class Pool:
@@ -117,13 +129,7 @@ class Pool:
         """End all workers, at once if they are at work, and remove their logs. A second Ctrl-C does not cut it short."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            for worker in self._workers:
-                worker.connection.close()
-                if worker.task:
-                    worker.process.terminate()
-            for worker in self._workers:
-                worker.process.join(_GRACE_SECONDS)
-                worker.kill()
+            _end(self._workers)
             self._workers.clear()
             self._folder.cleanup()
         finally:
@@ -152,7 +158,7 @@ class Pool:
             worker.process.join(_GRACE_SECONDS)
             error = _describe_death(worker)
             self._workers.remove(worker)
-            worker.kill()
+            worker.connection.close()
         worker.task = None
         return Outcome(task, error, seconds)
 

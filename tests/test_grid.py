@@ -98,17 +98,28 @@ def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpu
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
 def test_a_failing_cell_is_named_with_its_notebook_and_the_rest_goes_on(corpus_file: Path, tmp_path: Path) -> None:
-    # A context longer than the training text: the configuration is valid, the corpus too short for it.
-    words = ("--models", "convlm", "--activations", "relu", "--block_size", "40000")
+    # Decay of 10 at a rate of 10 multiplies every matrix by about -99 a step: no float survives that for long.
+    words = ["--models", "charlm", "--activations", "relu", "--max_iters", "60", "--warmup_iters", "0"]
+    words += ["--learning_rate", "10", "--weight_decay", "10"]
     done = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "convlm-relu" in done.stdout
-    assert "shorter than one window" in done.stdout
-    assert "10_train-convlm-relu.failed.ipynb" in done.stdout
-    assert (tmp_path / "results" / "notebooks" / "10_train-convlm-relu.failed.ipynb").is_file()
-    assert (tmp_path / "reports" / "index.html").is_file()
+    assert "FAILED charlm-relu: TrainingDiverged: the loss became" in done.stdout
+    assert "10_train-charlm-relu.failed.ipynb" in done.stdout
+    assert (tmp_path / "results" / "notebooks" / "10_train-charlm-relu.failed.ipynb").is_file()
+    assert "TrainingDiverged" in (tmp_path / "reports" / "index.html").read_text()
     (note,) = Store(tmp_path / "results").failures()
-    assert "shorter than one window" in note["reason"]
+    assert "for charlm with relu, trial 1, iteration" in note["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grid")
+def test_what_every_cell_would_fail_of_is_said_once_before_any_kernel_starts(corpus_file: Path, tmp_path: Path) -> None:
+    words = ("--models", "convlm", "--activations", "relu", "gelu", "--block_size", "40000")
+    done = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "shorter than one window of 40001" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list((tmp_path / "results").rglob("*.ipynb"))
 
 
 @pytest.mark.slow
