@@ -112,10 +112,14 @@ def accuracy(source: Source, model: str | None = None) -> Plot:
 def reproducibility(source: Source, model: str | None = None) -> Plot:
     """Every metric of one model per activation."""
     study, model, cells = _one_model(source, model)
-    title = _title(study, f"{model}: six measures of disagreement between trials", model)
+    title = _title(study, f"{model}: {len(METRICS)} measures of disagreement between trials", model)
+    rows = math.ceil(len(METRICS) / 3)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
-    figure, body = new_figure(5.6, title, note, activation_handles(study.activations))
-    for axes, metric in zip(body.subplots(2, 3).flat, METRICS, strict=True):
+    figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))
+    panels = list(body.subplots(rows, 3).flat)
+    for unused in panels[len(METRICS) :]:
+        unused.set_axis_off()
+    for axes, metric in zip(panels, METRICS, strict=False):
         model_panel(axes, study, cells, metric, labels=False)
         axes.set_title(TITLES[metric], fontsize=10)
     alt = [model_alt(study, cells, metric, f"{TITLES[metric]} of {model}") for metric in METRICS[:3]]

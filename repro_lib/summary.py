@@ -91,7 +91,7 @@ def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
 def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> None:
     """A table of these cells' results."""
     store, table = Store(results_dir), Table(title="relative PD between trials, 0 (same) to 2")
-    for heading in ("model", "activation", "trials", "relative PD", "churn", "validation loss, nats", "accuracy, %", "flags"):
+    for heading in ("model", "activation", "trials", "relative PD", "churn", "loss, nats", "accuracy, %", "flags"):
         table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
     for cell in cells:
         result = cell.result(store)
