@@ -23,7 +23,7 @@ from repro_lib.workers import Outcome, Pool, Task
 if TYPE_CHECKING:
     from repro_lib.site_pages import SiteReport
 
-# Costs of steps that do not train, in the unit of _training_cost: about a second on one core.
+# Cost of a notebook beside its training, in the unit of Cell.training_seconds: about a second on one core.
 _NOTEBOOK_COST = 5.0
 # Parameters of a layer, and of what stands beside the layers, in units of the width squared.
 _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}

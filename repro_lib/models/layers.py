@@ -125,7 +125,7 @@ class CausalConvBlock(nn.Module):
     """Pre-norm dilated causal convolution of two taps, activation, 1x1 convolution, beside a residual path.
 
     A position sees itself and the one ``dilation`` before it. Two taps side by side make the convolution one matrix
-    product, (B, T, 2C) -> (B, T, hidden), which is faster on a CPU than nn.Conv1d and keeps the layout (B, T, C).
+    product, (B, T, 2C) -> (B, T, hidden), in the layout (B, T, C) that the other layers use.
     """
 
     def __init__(self, width: int, hidden: int, dilation: int, activation: str, dropout: float) -> None:
