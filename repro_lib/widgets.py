@@ -54,12 +54,15 @@ class LiveTraining:
             self.handle.update(content)
 
     def _bar(self, progress: Progress, seconds: float) -> str:
-        done = (progress.trial - 1) * progress.max_iters + progress.iteration
-        total = progress.trials * progress.max_iters
+        # Trials that an earlier run left are not trained again, so the first one seen here need not be number 1.
+        first = min(self.curves)
+        to_train = progress.trials - first + 1
+        done = (progress.trial - first) * progress.max_iters + progress.iteration
+        total = to_train * progress.max_iters
         left = seconds / done * (total - done)
         cell = html.escape(f"{progress.model} with {progress.activation}")
         if done == total:
-            return f"<p>Trained {progress.trials} trials of {cell} in {seconds:.0f} s.</p>"
+            return f"<p>Trained {to_train} {'trial' if to_train == 1 else 'trials'} of {cell} in {seconds:.0f} s.</p>"
         val = "" if progress.val_loss is None else f", validation {progress.val_loss:.3f}"
         return (
             f"<p><progress max='{total}' value='{done}' aria-label='training progress'></progress> {cell}, "

@@ -293,3 +293,16 @@ def test_a_profile_that_means_the_same_configuration_labels_the_trials_anew_and_
     assert seen == []
     assert second.trials == first.trials
     assert run_experiment("convlm", "relu", config, results_dir=store.folder) == second
+
+
+def test_trials_of_another_torch_are_not_mixed_into_a_result(store: Store, tiny: Tiny) -> None:
+    result = run_experiment("convlm", "relu", tiny("convlm", trials=1), results_dir=store.folder)
+    old = result.model_copy(update={"environment": result.environment | {"torch": "0.0.1"}})
+    for path in store.folder.glob("*.json"):
+        path.unlink()
+    store.save(old)
+    trained: list[int] = []
+    run_experiment(
+        "convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=lambda p: trained.append(p.trial)
+    )
+    assert set(trained) == {1, 2}

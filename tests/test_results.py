@@ -495,3 +495,16 @@ def test_writing_onto_a_folder_leaves_no_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         write_atomically(tmp_path / "taken", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_without_hard_links_keeps_results_whole_and_overwrites_none(
+    store: Store, make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    first, second = store.save(make_result()), store.save(make_result(pd=0.25))
+    assert first != second
+    assert [result.avg_relative_pd for _, result in store.load()[0]] == [0.5, 0.25]
+    assert not list(store.folder.glob(".*.tmp"))

@@ -44,6 +44,15 @@ def test_the_finished_picture_has_no_control(capsys: pytest.CaptureFixture[str],
     assert "<progress" not in html
 
 
+def test_a_cell_that_is_extended_counts_only_the_trials_of_this_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial 1 was there already: of one trial to train, half is done after five of ten iterations."""
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    assert "max='10' value='5'" in shown(capsys, LiveTraining(), at(2, 5))
+    assert "Trained 1 trial of" in shown(capsys, LiveTraining(), at(2, 10))
+
+
 def test_under_the_grid_progress_goes_to_the_file_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "p.json"
     monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(file))
