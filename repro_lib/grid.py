@@ -7,6 +7,7 @@ is done is decided by its result file alone.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from repro_lib.activations import canonical_activation
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, check_model, check_profile
 from repro_lib.console import Display, progress_share
 from repro_lib.data import corpus_sha256, load_dataset, prepare_corpus
+from repro_lib.experiment import check_device, run_experiment
+from repro_lib.notebooks import execute, executed_digest, inputs_digest, notebooks_dir
 from repro_lib.results import Result, Store, select_comparable
+from repro_lib.summary import publish, summary_is_current, write_summary
+from repro_lib.widgets import PROGRESS_FILE_VARIABLE, write_progress_to
 from repro_lib.workers import Outcome, Pool, Task
 
 if TYPE_CHECKING:
@@ -157,8 +162,6 @@ class _Run:
 
     def _check(self) -> None:
         """What every cell would fail of is said once, before any worker starts; and what a killed run left goes."""
-        from repro_lib.experiment import check_device
-
         for corpus in {cell.config.corpus for cell in self.cells}:
             prepare_corpus(corpus)
         for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
@@ -171,7 +174,7 @@ class _Run:
         if self.request.force or cell.result(self.store) is None:
             return True
         # The result is there; without its executed notebook the cell has no report yet (it trains nothing then).
-        return self.with_notebooks and _executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
+        return self.with_notebooks and executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
 
     def _configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""
@@ -217,7 +220,7 @@ class _Run:
         self._submit_plots(pool, inputs)
 
     def _inputs(self, model: str | None) -> list[str]:
-        """Digests of the results a notebook reads: a change makes it run again."""
+        """Which results a notebook reads (of one model, or all): a change makes it run again."""
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self._configs())
         return sorted(
@@ -228,12 +231,10 @@ class _Run:
 
     def _submit_notebook(self, pool: Pool, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> None:
         """Queue an analysis notebook unless it was executed with the same source, parameters and inputs."""
-        from repro_lib.notebooks import inputs_digest, notebooks_dir
-
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra
         digest = inputs_digest(notebooks_dir() / f"{name}.ipynb", parameters, inputs)
         output = self._executed(stem)
-        if _executed_digest(output) == digest and not self.request.force:
+        if executed_digest(output) == digest and not self.request.force:
             return
         arguments = {
             "notebook": f"{name}.ipynb",
@@ -245,8 +246,6 @@ class _Run:
         self._add(pool, _Step(Task(stem, _run_notebook, arguments), _NOTEBOOK_COST))
 
     def _submit_plots(self, pool: Pool, inputs: list[str]) -> None:
-        from repro_lib.summary import summary_is_current, write_summary
-
         if self.request.force or not summary_is_current(self.request.reports_dir, inputs):
             folders = {"results_dir": self.request.results_dir, "reports_dir": self.request.reports_dir}
             arguments = folders | {"profile": self.request.profile, "configs": self._configs(), "inputs": inputs}
@@ -301,8 +300,6 @@ class _Run:
 
     def _publish(self, *, running: bool) -> SiteReport:
         """Bring the index up to date, and every report that is missing."""
-        from repro_lib.summary import publish
-
         expected = [(cell.model, cell.activation) for cell in self.cells]
         return publish(
             self.request.results_dir, self.request.reports_dir, expected, self.request.profile, self._configs(), running=running
@@ -321,19 +318,8 @@ def _cell_digest(cell: Cell) -> str:
     return f"{cell.config_sha256}-{cell.config.profile}-{cell.config.trials}"
 
 
-def _executed_digest(path: Path) -> str | None:
-    from repro_lib.notebooks import executed_digest
-
-    return executed_digest(path)
-
-
 def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path) -> None:
     """In a worker: execute one notebook."""
-    import os
-
-    from repro_lib.notebooks import execute, notebooks_dir
-    from repro_lib.widgets import PROGRESS_FILE_VARIABLE
-
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
     execute(notebooks_dir() / notebook, output, parameters, digest)
@@ -341,7 +327,4 @@ def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], diges
 
 def _run_cell(model: str, activation: str, config: Config, results_dir: str, force: bool, progress: Path) -> None:
     """In a worker: one cell without a notebook."""
-    from repro_lib.experiment import run_experiment
-    from repro_lib.widgets import write_progress_to
-
     run_experiment(model, activation, config, results_dir=results_dir, force=force, progress=write_progress_to(progress))
