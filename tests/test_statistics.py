@@ -9,11 +9,17 @@ import pytest
 import scipy.stats
 
 from repro_lib.statistics import (
+    bootstrap_windows,
     coefficient_of_variation,
+    contrast,
     cv_in_words,
+    jackknife,
     jackknife_pairwise,
     mean_interval,
+    probability_of_being_best,
+    relative_contrast,
     t_quantile,
+    variance_of_accuracy,
 )
 
 EARLIER_CHARLM = [0.9051, 1.0739, 1.0938, 0.5935, 1.0952]
@@ -171,3 +177,172 @@ def test_cv_that_means_nothing_is_nan(values: list[float]):
 )
 def test_words_for_cv(cv: float, word: str):
     assert cv_in_words(cv) == word
+
+
+# --- functions of several cells
+
+
+def random_matrix(n: int, seed: int, scale: float = 1.0) -> np.ndarray:
+    points = np.random.default_rng(seed).normal(size=(n, 3)) * scale
+    return np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+
+def without(matrix: np.ndarray, k: int) -> float:
+    rest = np.delete(np.delete(matrix, k, 0), k, 1)
+    return rest[np.triu_indices(len(rest), 1)].mean()
+
+
+def test_contrast_by_hand():
+    # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with Welch's degrees 2.
+    first = matrix_of(3, {(0, 1): 0.4, (0, 2): 0.5, (1, 2): 0.6})
+    second = matrix_of(3, {(0, 1): 1.0, (0, 2): 1.0, (1, 2): 1.0})
+    estimate = contrast(first, second, paired=False)
+    assert estimate.value == pytest.approx(-0.5)
+    assert estimate.error == pytest.approx(math.sqrt(0.04 / 3))
+    assert estimate.degrees == pytest.approx(2)
+    assert estimate.high == pytest.approx(-0.5 + 4.302652729911275 * math.sqrt(0.04 / 3))
+    # Paired with itself nothing remains.
+    assert contrast(first, first, paired=True).error == 0.0
+    assert contrast(first, first, paired=False).error == pytest.approx(math.sqrt(2 * 0.04 / 3))
+
+
+def test_unpaired_contrast_has_welchs_degrees():
+    # scipy's Welch interval on pseudo-values: for additive effects the jackknife is the classical one.
+    rng = np.random.default_rng(8)
+    u, v = rng.normal(5, 1, 6), rng.normal(4, 3, 9)
+    first, second = (x[:, None] + x[None] - np.diag(2 * x) for x in (u, v))
+    first, second = (np.triu(m) + np.triu(m, 1).T for m in (first, second))
+    theirs = scipy.stats.ttest_ind(2 * u, 2 * v, equal_var=False).confidence_interval(0.95)
+    estimate = contrast(first, second, paired=False)
+    assert (estimate.low, estimate.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+
+
+def test_paired_contrast_leaves_the_seed_out_of_both():
+    first, second = random_matrix(6, 1), random_matrix(6, 2, 1.4)
+    thetas = np.array([without(first, k) - without(second, k) for k in range(6)])
+    error = math.sqrt(5 / 6 * np.square(thetas - thetas.mean()).sum())
+    estimate = contrast(first, second, paired=True)
+    assert estimate.error == pytest.approx(error)
+    assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
+
+
+def test_relative_contrast_in_per_cent():
+    first, second = matrix_of(3, {(0, 1): 0.6, (0, 2): 0.6, (1, 2): 0.6}), matrix_of(3, {(0, 1): 1, (0, 2): 1, (1, 2): 1})
+    assert relative_contrast(first, second, paired=False).value == pytest.approx(-40)
+
+
+def test_any_function_of_cells_by_brute_force():
+    cells = [random_matrix(5, seed) for seed in range(4)]
+    thetas = np.array([coefficient_of_variation([without(m, k) for m in cells]) for k in range(5)])
+    error = math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())
+    estimate = jackknife(cells, coefficient_of_variation, groups=[0] * 4)
+    assert estimate.error == pytest.approx(error)
+    assert estimate.n == 5
+
+
+def test_cells_of_one_group_need_equal_numbers():
+    with pytest.raises(ValueError, match=r"the same number of trials, they have \[3, 4\]"):
+        contrast(random_matrix(3, 0), random_matrix(4, 0), paired=True)
+
+
+def test_contrast_below_three_trials_has_no_interval():
+    estimate = contrast(random_matrix(2, 0), random_matrix(5, 1), paired=False)
+    assert math.isfinite(estimate.value)
+    assert not estimate.has_interval
+    assert math.isnan(contrast(np.full((3, 3), math.inf), random_matrix(3, 1), paired=False).value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_coverage_of_the_nominal_95_per_cent_interval(n: int):
+    # Models have an effect of their own (lognormal, sigma .15) and every pair some noise. True mean PD: E[e^(u+v)] = e^(.15^2).
+    rng = np.random.default_rng(n)
+    truth, runs, covered, on_pairs = math.exp(0.15**2), 4_000, 0, 0
+    for _ in range(runs):
+        effects = rng.normal(0, 0.15, n)
+        noise = np.triu(rng.normal(0, 0.05, (n, n)), 1)
+        matrix = np.exp(effects[:, None] + effects[None]) + noise + noise.T
+        matrix = (matrix + matrix.T) / 2
+        estimate = jackknife_pairwise(matrix)
+        covered += estimate.low <= truth <= estimate.high
+        naive = mean_interval(matrix[np.triu_indices(n, 1)])
+        on_pairs += naive.low <= truth <= naive.high
+    assert 0.92 <= covered / runs <= 0.98
+    assert on_pairs / runs < 0.90  # what an interval over pairs would have promised
+
+
+# --- P(best)
+
+
+def test_probability_of_being_best():
+    close = [random_matrix(5, 1, scale) for scale in (1.0, 1.0, 5.0)]
+    chances = probability_of_being_best(close)
+    assert chances.sum() == pytest.approx(1)
+    assert chances[0] == pytest.approx(chances[1], abs=0.02)
+    assert chances[2] < 0.05
+    # Cells that move together trial by trial: the order is certain although each interval is wide.
+    together = probability_of_being_best([close[0], close[0] * 1.001], groups=[0, 0])
+    assert together[0] > 0.99
+    assert probability_of_being_best([close[0], close[0] * 1.001])[0] < 0.6
+
+
+def test_probability_of_being_best_of_two_against_the_t_distribution():
+    # One cell without variance: P(best) is P(t_{N-1} < distance / error).
+    first, second = random_matrix(4, 3), matrix_of(4, dict.fromkeys([(i, j) for i in range(4) for j in range(i)], 2.0))
+    estimate = jackknife_pairwise(first)
+    expected = scipy.stats.t.cdf((2.0 - estimate.value) / estimate.error, 3)
+    assert probability_of_being_best([first, second], draws=200_000)[0] == pytest.approx(expected, abs=0.005)
+
+
+def test_identical_cells_share_and_few_trials_have_no_chance_to_state():
+    assert list(probability_of_being_best([np.zeros((3, 3))] * 2)) == [0.5, 0.5]
+    assert np.isnan(probability_of_being_best([np.zeros((2, 2)), np.zeros((3, 3))])).all()
+
+
+# --- evaluation windows
+
+
+def test_variance_of_accuracy_by_hand():
+    # Three trials, two windows: (0, 0), (.5, 0), (1, 0). Means 0 .25 .5, variance .0625. Per window .25 and 0: .25 / 4 =
+    # .0625. So runs = 2 (.0625 - .0625) = 0: all of it is one window's luck.
+    parts = variance_of_accuracy([[0, 0], [0.5, 0], [1, 0]])
+    assert parts.observed == pytest.approx(0.0625)
+    assert parts.runs == pytest.approx(0)
+    assert parts.evaluation == pytest.approx(0.0625)
+    # Both windows agree: .25 observed, 2 (.25 - .125) = .25 is real.
+    assert variance_of_accuracy([[0, 0], [0.5, 0.5], [1, 1]]).runs == pytest.approx(0.25)
+    # They contradict each other: a negative estimate, shown as such.
+    assert variance_of_accuracy([[0, 1], [0.5, 0.5], [1, 0]]).runs == pytest.approx(-0.25)
+
+
+def test_variance_of_accuracy_finds_the_planted_variance():
+    rng = np.random.default_rng(4)
+    runs = []
+    for _ in range(400):
+        skill = rng.normal(0.5, 0.03, (10, 1))
+        runs.append(variance_of_accuracy(skill + rng.normal(0, 0.1, (10, 64))).runs)
+    assert np.mean(runs) == pytest.approx(0.03**2, rel=0.08)
+
+
+def test_variance_of_accuracy_needs_trials_and_windows():
+    assert math.isnan(variance_of_accuracy([[0.1, 0.2], [0.3, 0.4]]).runs)
+    assert math.isnan(variance_of_accuracy([[0.1], [0.3], [0.2]]).runs)
+    with pytest.raises(ValueError, match="trials x windows"):
+        variance_of_accuracy([0.1, 0.2])
+
+
+def test_bootstrap_over_windows_agrees_with_the_normal_interval():
+    values = np.random.default_rng(6).normal(0.5, 0.1, 64)
+    estimate = bootstrap_windows(values)
+    half = 1.96 * values.std() / 8
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.003)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.003)
+    assert estimate == bootstrap_windows(values)
+
+
+def test_bootstrap_over_equal_or_too_few_windows():
+    equal = bootstrap_windows(np.full(64, 0.5))
+    assert (equal.low, equal.high) == (0.5, 0.5)
+    assert not bootstrap_windows([0.1, 0.2]).has_interval
+    assert not bootstrap_windows([0.1, math.inf, 0.2, 0.3]).has_interval

@@ -1,0 +1,277 @@
+"""Permutation tests, Holm, the CV's null and power: by hand, against scipy and by simulation. No training."""
+
+from __future__ import annotations
+
+import gc
+import math
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from repro_lib import significance
+from repro_lib.significance import (
+    cv_null,
+    holm,
+    permutation_test,
+    power,
+    smallest_p,
+    trials_needed,
+)
+from repro_lib.statistics import coefficient_of_variation
+
+# Additive effects: PD of trials i and j = effect_i + effect_j.
+Effects = np.ndarray
+
+
+def additive(effects: Effects) -> np.ndarray:
+    matrix = effects[:, None] + effects[None, :]
+    return matrix * (1 - np.eye(len(effects)))
+
+
+def mean_pd(matrix: np.ndarray) -> float:
+    return matrix[np.triu_indices(len(matrix), 1)].mean()
+
+
+# --- the permutation test
+
+
+def test_two_against_two_by_hand():
+    # Effects 1, 2 | 4, 8: means 3 and 12, difference 9. Of the six ways to deal the trials only this one and its mirror
+    # reach 9: {1,4}|{2,8} gives 5 and 10, {1,8}|{2,4} gives 9 and 6. So p = 2/6.
+    found = permutation_test(additive(np.array([1.0, 2, 4, 8])), 2, paired=False)
+    assert (found.p, found.permutations, found.exact) == (pytest.approx(2 / 6), 6, True)
+    assert found.smallest == pytest.approx(2 / 6)
+
+
+def test_two_against_two_paired_by_hand():
+    # Swaps within a seed: none, first, second, both: differences 9, {4,2}|{1,8} 3, {1,8}|{4,2} 3, 9. So p = 2/4.
+    found = permutation_test(additive(np.array([1.0, 2, 4, 8])), 2, paired=True)
+    assert (found.p, found.permutations, found.exact) == (pytest.approx(2 / 4), 4, True)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 5), (5, 2)])
+def test_against_scipy_on_a_real_distance_matrix(n: int, m: int):
+    # Another implementation: scipy deals the row numbers, and the means are taken from the matrix by indexing.
+    points = np.random.default_rng(n * 10 + m).normal(size=(n + m, 3)) * np.r_[np.ones(n), np.full(m, 1.7)][:, None]
+    matrix = np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+    def difference(first: np.ndarray, second: np.ndarray) -> float:
+        rows = [np.asarray(part, dtype=int) for part in (first, second)]
+        means = [mean_pd(matrix[np.ix_(part, part)]) for part in rows]
+        return abs(means[0] - means[1])
+
+    theirs = scipy.stats.permutation_test(
+        (np.arange(n), np.arange(n, n + m)), difference, vectorized=False, n_resamples=np.inf, alternative="greater"
+    )
+    assert permutation_test(matrix, n, paired=False).p == pytest.approx(theirs.pvalue)
+
+
+def test_paired_against_scipy():
+    rng = np.random.default_rng(3)
+    points = rng.normal(size=(10, 3)) * np.r_[np.ones(5), np.full(5, 1.5)][:, None]
+    matrix = np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+    def difference(first: np.ndarray, second: np.ndarray) -> float:
+        rows = [np.asarray(part, dtype=int) for part in (first, second)]
+        means = [mean_pd(matrix[np.ix_(part, part)]) for part in rows]
+        return abs(means[0] - means[1])
+
+    theirs = scipy.stats.permutation_test(
+        (np.arange(5), np.arange(5, 10)), difference, vectorized=False, permutation_type="samples", n_resamples=np.inf,
+        alternative="greater",
+    )  # fmt: skip
+    assert permutation_test(matrix, 5, paired=True).p == pytest.approx(theirs.pvalue)
+
+
+def test_a_sample_of_permutations_states_its_number_and_never_gives_zero():
+    effects = np.r_[np.zeros(12), np.full(12, 50.0)] + np.random.default_rng(0).normal(size=24)
+    found = permutation_test(additive(effects), 12, paired=False, resamples=2_000)
+    assert not found.exact
+    assert found.permutations == 2_000
+    assert found.p == pytest.approx(1 / 2_000)
+
+
+def test_a_sample_agrees_with_all_permutations():
+    effects = np.random.default_rng(1).normal(size=20) + np.r_[np.zeros(10), np.full(10, 0.9)]
+    exact = permutation_test(additive(effects), 10, paired=False)
+    assert exact.exact
+    assert exact.permutations == math.comb(20, 10)
+    rng = np.random.default_rng(5)
+    sampled = np.mean([rng.permutation(effects)[:10].mean() for _ in range(20_000)])
+    assert abs(sampled - effects.mean()) < 0.02  # the check below has something to compare with
+    ranks = [abs(2 * rng.permutation(effects)[:10].mean() - 2 * effects.mean()) for _ in range(20_000)]
+    share = np.mean(np.array(ranks) >= abs(2 * effects[:10].mean() - 2 * effects.mean()) - 1e-12)
+    assert exact.p == pytest.approx(share, abs=0.015)
+
+
+def test_what_three_trials_can_show():
+    assert smallest_p(3, 3, paired=False) == pytest.approx(0.10)
+    assert smallest_p(5, 5, paired=False) == pytest.approx(2 / 252)
+    assert smallest_p(5, 5, paired=True) == pytest.approx(0.0625)
+    assert smallest_p(10, 10, paired=True) == pytest.approx(2 / 1024)
+    assert smallest_p(2, 3, paired=False) == pytest.approx(1 / 10)
+    assert smallest_p(1, 1, paired=False) == 1.0
+
+
+@pytest.mark.parametrize(("n", "paired"), [(3, False), (3, True), (5, True), (4, False)])
+def test_the_smallest_p_is_reached_by_the_largest_difference(n: int, paired: bool):
+    effects = np.r_[np.arange(n) * 0.01, 100 + np.arange(n) * 0.01]
+    found = permutation_test(additive(effects), n, paired=paired)
+    assert found.p == pytest.approx(found.smallest)
+
+
+def test_equal_trials_differ_in_nothing():
+    assert permutation_test(np.zeros((6, 6)), 3, paired=False).p == 1.0
+
+
+def test_no_pair_or_no_number_gives_no_p():
+    assert math.isnan(permutation_test(additive(np.ones(4)), 1, paired=False).p)
+    broken = additive(np.ones(6))
+    broken[0, 1] = broken[1, 0] = math.inf
+    assert math.isnan(permutation_test(broken, 3, paired=False).p)
+
+
+def test_a_paired_test_needs_pairs():
+    with pytest.raises(ValueError, match="equally many trials, got 3 and 4"):
+        permutation_test(additive(np.ones(7)), 3, paired=True)
+
+
+# --- Holm
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .04 times 3 2 1: .03 .04 .04.
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+
+
+def test_holm_leaves_out_tests_that_could_not_be_made():
+    adjusted = holm([0.01, math.nan, 0.04])
+    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.04])
+    assert math.isnan(adjusted[1])
+    assert math.isnan(holm([math.nan])[0])
+
+
+# --- the CV's null
+
+
+def test_cv_null_by_hand_for_two_by_two():
+    # Effects 1, 2 | 4, 8: CV of (3, 12) is 60 %. Dealt otherwise (5, 10) 33.3 % and (9, 6) 20 %, each as likely.
+    null = cv_null(additive(np.array([1.0, 2, 4, 8])), [2, 2], paired=False, resamples=30_000)
+    assert coefficient_of_variation([3.0, 12.0]) == pytest.approx(60)
+    assert null.p == pytest.approx(1 / 3, abs=0.01)
+    assert null.median == pytest.approx(100 / 3)
+    assert null.high == pytest.approx(60)
+
+
+def test_paired_cv_null_deals_within_a_seed():
+    # Within a seed {1, 4} and {2, 8} change places: (3, 12) or (4 + 2, 1 + 8), half each.
+    null = cv_null(additive(np.array([1.0, 2, 4, 8])), [2, 2], paired=True, resamples=30_000)
+    assert null.p == pytest.approx(1 / 2, abs=0.01)
+    assert null.median in (pytest.approx(20), pytest.approx(60))
+
+
+def test_cv_null_is_uniform_when_nothing_differs():
+    rng = np.random.default_rng(11)
+    p_values = [cv_null(additive(rng.normal(5, 1, 20)), [5] * 4, paired=False, resamples=400).p for _ in range(400)]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
+    planted = np.repeat([0.0, 0, 0, 4], 5)
+    found = cv_null(additive(rng.normal(5, 1, 20) + planted), [5] * 4, paired=False)
+    assert found.p < 0.01
+
+
+def test_cv_null_without_anything_to_deal():
+    assert math.isnan(cv_null(additive(np.ones(3)), [3], paired=False).p)
+    assert math.isnan(cv_null(additive(np.ones(3)), [2, 1], paired=False).p)
+    # Bit-identical trials: no PD at all, so the CV is not defined, and no warning is raised.
+    assert math.isnan(cv_null(np.zeros((6, 6)), [3, 3], paired=False).p)
+    with pytest.raises(ValueError, match="4 trials in all"):
+        cv_null(additive(np.ones(5)), [2, 2], paired=False)
+
+
+# --- power and planning
+
+
+@pytest.mark.parametrize(
+    ("n", "effect", "alpha", "paired", "expected"),
+    # The table of Cohen's d in science.md, section 3.4, calculated there with another program.
+    [
+        (3, 1, 0.05, True, 0.18), (3, 2, 0.05, True, 0.47), (5, 2, 0.05, False, 0.79), (10, 1, 0.05, True, 0.80),
+        (10, 1, 0.05, False, 0.56), (10, 2, 0.0125, False, 0.94), (5, 2, 0.005, True, 0.37),
+    ],
+)  # fmt: skip
+def test_power(n: int, effect: float, alpha: float, paired: bool, expected: float):
+    assert power(n, effect, paired=paired, alpha=alpha) == pytest.approx(expected, abs=0.006)
+
+
+def test_power_against_simulated_t_tests():
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(1.5, 1, (20_000, 5)), rng.normal(0, 1, (20_000, 5))
+    found = scipy.stats.ttest_ind(first, second, axis=1)
+    share = ((found.pvalue < 0.05) & (found.statistic > 0)).mean()
+    assert power(5, 1.5, paired=False) == pytest.approx(share, abs=0.012)
+
+
+def test_power_far_out_where_scipy_gives_nan():
+    for effect in np.geomspace(0.01, 1000, 25):
+        for paired in (True, False):
+            chances = [power(n, effect, paired=paired, alpha=0.002) for n in (2, 3, 5, 10, 20, 70, 300, 10_000)]
+            assert all(0 <= chance <= 1 for chance in chances)
+            assert all(later > sooner - 5e-3 for sooner, later in pairwise(chances))
+    assert power(1, 5, paired=True) == 0.0
+
+
+def test_trials_needed():
+    # 4 trials have the power for an effect of 4 at .05, but no exact unpaired test of theirs can reach .05 / 24.
+    assert trials_needed(2, paired=False) == 6
+    assert power(6, 2, paired=False) >= 0.8 > power(5, 2, paired=False)
+    assert trials_needed(50, paired=True, alpha=0.05 / 24) == 10
+    assert trials_needed(50, paired=False, alpha=0.05 / 24) == 7
+    assert trials_needed(0, paired=True) is None
+    assert trials_needed(math.nan, paired=True) is None
+
+
+# --- the whole procedure, by simulation
+
+FAMILY = (5, 4)  # models that are not left out, contrasts against relu in each
+
+
+def simulated_family(rng: np.random.Generator, differences: np.ndarray, n: int = 10) -> np.ndarray:
+    """Holm's p for 5 models x 4 contrasts: trial effects with sd 1; an arm's mean PD has twice the effect of a trial."""
+    p_values = []
+    for model in range(FAMILY[0]):
+        effects = 20 + rng.normal(size=(5, n)) + np.r_[0, differences[model]][:, None]
+        # Beside the effects of its two trials each pair has noise of its own.
+        for k in range(1, 5):
+            both = np.r_[effects[0], effects[k]]
+            noise = np.triu(rng.normal(0, 0.5, (2 * n, 2 * n)), 1)
+            p_values.append(permutation_test(additive(both) + noise + noise.T, n, paired=False, resamples=2_000).p)
+    return holm(p_values)
+
+
+def make_simulation_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of 2,000 permutations instead of all 184,756, the same for every test: drawing it is most of the work."""
+    monkeypatch.setattr(significance, "LARGEST_EXACT", 0)
+    monkeypatch.setattr(significance, "_arms", lru_cache(significance._arms))
+    # statsmodels collects garbage in every multipletests, which takes 80 ms here.
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
+
+
+@pytest.mark.slow
+def test_the_families_error_rate_at_ten_trials(monkeypatch: pytest.MonkeyPatch):
+    make_simulation_quick(monkeypatch)
+    rng = np.random.default_rng(2026)
+    grids = 2_000
+    wrong = sum(bool((simulated_family(rng, np.zeros(FAMILY)) <= 0.05).any()) for _ in range(grids))
+    assert wrong / grids <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / grids)
+    assert wrong > 0  # without Holm it would be about 1 - .95^20
+
+
+@pytest.mark.slow
+def test_the_families_power_at_two_standard_deviations(monkeypatch: pytest.MonkeyPatch):
+    make_simulation_quick(monkeypatch)
+    rng = np.random.default_rng(2027)
+    found = np.concatenate([simulated_family(rng, np.full(FAMILY, 2.0)) <= 0.05 for _ in range(200)])
+    assert found.mean() >= 0.5
