@@ -79,6 +79,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }
 
+_ALL_STREAMS = ("init", "order", "dropout")
 Layer = Literal["base", "model", "profile", "explicit", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
@@ -113,7 +114,7 @@ class Config(BaseModel):
     vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
     trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
     seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k")
-    vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout joined by +")
+    vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
     eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
     execution: Literal["sequential"] = Field("sequential", description="how the trials of a cell run")
@@ -132,11 +133,11 @@ class Config(BaseModel):
     @field_validator("vary")
     @classmethod
     def _canonical_vary(cls, value: str) -> str:
-        known = ("init", "order", "dropout")
-        parts = known if value == "all" else () if value == "none" else tuple(value.split("+"))
+        known = (*_ALL_STREAMS, "bit")
+        parts = _ALL_STREAMS if value == "all" else () if value == "none" else tuple(value.split("+"))
         if not set(parts) <= set(known):
             raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
-        if set(parts) == set(known):
+        if set(parts) == set(_ALL_STREAMS):
             return "all"
         return "+".join(name for name in known if name in parts) or "none"
 
@@ -203,8 +204,12 @@ class Config(BaseModel):
     @property
     def vary_streams(self) -> tuple[str, ...]:
         """The random streams that change between trials."""
-        named = {"all": ("init", "order", "dropout"), "none": ()}
-        return named.get(self.vary) or (() if self.vary == "none" else tuple(self.vary.split("+")))
+        return _ALL_STREAMS if self.vary == "all" else tuple(name for name in self.vary.split("+") if name in _ALL_STREAMS)
+
+    @property
+    def flips_bit(self) -> bool:
+        """Whether one bit of one initial weight differs between trials."""
+        return "bit" in self.vary.split("+")
 
     def sha256(self, corpus_sha256: str) -> str:
         """Digest of the values that can change a trial's result; the corpus counts by its content."""

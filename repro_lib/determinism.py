@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
-from torch import Tensor
+from torch import Tensor, nn
 
 STREAM_NAMES = ("init", "order", "dropout")
 
@@ -43,6 +43,30 @@ def streams_for_trial(seed: int, trial: int = 0, vary: tuple[str, ...] = STREAM_
         return torch.Generator(where).manual_seed(_derive(stream_seed, name))
 
     return Streams(stream("init", "cpu"), stream("order", "cpu"), stream("dropout", device))
+
+
+@torch.no_grad()
+def flip_one_bit(model: nn.Module, seed: int) -> str:
+    """Change one weight by the smallest step that float32 knows: flip its last bit. Returns the name of its matrix.
+
+    The weight is drawn from ``seed`` among those that are felt: not 0, whose neighbours are too small, and not in an
+    embedding, whose character may never occur. This is the least by which two trainings can differ (Summers & Dinneen
+    2021, arXiv 2103.04514).
+    """
+    embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
+    counts = [int(tensor.count_nonzero()) for tensor in matrices.values()]
+    if not sum(counts):
+        raise ValueError("there is no weight to flip a bit of: all matrices are 0")
+    generator = torch.Generator().manual_seed(_derive(seed, "bit"))
+    place = int(torch.randint(sum(counts), (), generator=generator))
+    for (name, tensor), count in zip(matrices.items(), counts, strict=True):
+        if place < count:
+            index = tuple(tensor.nonzero()[place].tolist())
+            tensor.view(torch.int32)[index] ^= 1
+            return name
+        place -= count
+    raise AssertionError("unreachable: place is smaller than the sum of the counts")
 
 
 def _derive(seed: int, name: str) -> int:

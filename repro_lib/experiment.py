@@ -19,7 +19,7 @@ from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare
-from repro_lib.training import ProgressCallback, TrainedTrial, train_trial
+from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
 
 
 def run_experiment(
@@ -143,10 +143,13 @@ def _keep(
     def path(kind: str) -> Path:
         return store.trial_path(kind, model, activation, config_sha256, trained.trial)  # pyright: ignore[reportArgumentType]
 
+    kept_labels = dataset.windows.every(KEPT_BLOCK_STEP).targets.flatten()
+    steps = {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)}
     record = TrialRecord(
         **{name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)},
         weights_sha256=store.save_tensors(path("weights"), trained.weights, about),
         predictions_sha256=store.save_tensors(path("predictions"), {"logits": trained.logits, "labels": labels}, about),
+        steps_sha256=store.save_tensors(path("steps"), steps, about),
     )
     return record, Predictions(trained.logits.numpy(), labels.numpy(), dataset.windows.sha256)
 

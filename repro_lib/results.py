@@ -34,6 +34,8 @@ SCHEMA_VERSION = 1
 LARGEST_RESULT_BYTES = 64 * 2**20
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+# Kinds of tensor files, each with a folder of its own and a digest in the trial's record.
+TensorKind = Literal["predictions", "weights", "steps"]
 Curve = list[tuple[int, float]]
 
 
@@ -78,6 +80,8 @@ class TrialRecord(_Part):
     init_sha256: str = Sha256
     weights_sha256: str = Sha256
     predictions_sha256: str = Sha256
+    # None: made by a version that kept no predictions during training.
+    steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
 class Result(_Part):
@@ -180,6 +184,18 @@ class Predictions:
         return metrics.probabilities_from_logits(self.logits)
 
 
+@dataclass(frozen=True, eq=False)
+class Snapshots:
+    """Predictions of one trial during training: after ``steps`` iterations (the last: at the end) logits (S, tokens, V).
+
+    The tokens, with their ``labels``, are every 16th evaluation block.
+    """
+
+    steps: tuple[int, ...]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
     """Every pairwise metric of two trials. Refuses predictions made on different evaluation windows."""
     if first.evaluation_sha256 != second.evaluation_sha256:
@@ -250,10 +266,8 @@ class Store:
                 return result
         return None
 
-    def trial_path(
-        self, kind: Literal["predictions", "weights"], model: str, activation: str, config_sha256: str, trial: int
-    ) -> Path:
-        """Where the predictions or weights of a trial (numbered from 1) lie."""
+    def trial_path(self, kind: TensorKind, model: str, activation: str, config_sha256: str, trial: int) -> Path:
+        """Where the predictions, weights or kept steps of a trial (numbered from 1) lie."""
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
 
@@ -265,21 +279,29 @@ class Store:
 
     def predictions(self, result: Result, trial: int) -> Predictions:
         """The stored logits of a trial (numbered from 1), checked against the digest in the result."""
-        path = self.trial_path("predictions", result.model_name, result.activation, result.config_sha256, trial)
-        tensors = _read_tensors(path)
-        if sha256_of_tensors(tensors) != result.trials[trial - 1].predictions_sha256:
-            raise ResultError(
-                f"{path} does not hold the predictions its result names (the digest differs); run the cell with --force"
-            )
+        tensors = self._tensors("predictions", result, trial)
         return Predictions(tensors["logits"].numpy(), tensors["labels"].numpy(), result.evaluation.sha256)
 
     def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:
         """The stored final weights of a trial (numbered from 1), checked against the digest in the result."""
-        path = self.trial_path("weights", result.model_name, result.activation, result.config_sha256, trial)
-        tensors = _read_tensors(path)
-        if sha256_of_tensors(tensors) != result.trials[trial - 1].weights_sha256:
+        return self._tensors("weights", result, trial)
+
+    def snapshots(self, result: Result, trial: int) -> Snapshots:
+        """The predictions kept while a trial (numbered from 1) was trained, checked against the digest in the result."""
+        if result.trials[trial - 1].steps_sha256 is None:
             raise ResultError(
-                f"{path} does not hold the weights its result names (the digest differs); run the cell with --force"
+                f"{result.model_name} with {result.activation} was trained by a version that kept no predictions during "
+                "training; run the cell again with --force"
+            )
+        tensors = self._tensors("steps", result, trial)
+        return Snapshots(tuple(tensors["steps"].tolist()), tensors["logits"].numpy(), tensors["labels"].numpy())
+
+    def _tensors(self, kind: TensorKind, result: Result, trial: int) -> dict[str, torch.Tensor]:
+        path = self.trial_path(kind, result.model_name, result.activation, result.config_sha256, trial)
+        tensors = _read_tensors(path)
+        if sha256_of_tensors(tensors) != result.trials[trial - 1][f"{kind}_sha256"]:
+            raise ResultError(
+                f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force"
             )
         return tensors
 

@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from repro_lib.config import Config
 from repro_lib.data import Dataset, EvaluationWindows
-from repro_lib.determinism import deterministic_arithmetic, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
 
 # Points kept of the training curve, each the mean over its stretch of iterations.
 CURVE_POINTS = 100
+# Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
+# enough to see when the trials part, and small beside the final predictions.
+KEPT_STEPS = 7
+KEPT_BLOCK_STEP = 16
 # The validation curve looks at every fourth evaluation block; the final numbers at all of them.
 CURVE_BLOCK_STEP = 4
 
@@ -51,7 +55,10 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class TrainedTrial:
-    """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name."""
+    """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name.
+
+    ``step_logits``: (S, kept tokens, V), the predictions after each of ``steps`` iterations, the last being the final ones.
+    """
 
     trial: int
     seed: int
@@ -62,6 +69,8 @@ class TrainedTrial:
     seconds: float
     init_sha256: str
     logits: Tensor
+    steps: list[int]
+    step_logits: Tensor
     weights: dict[str, Tensor]
 
 
@@ -82,9 +91,13 @@ def train_trial(
     streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     with deterministic_arithmetic():
         model = build_model(model_name, config, activation, streams=streams)
+        if config.flips_bit and trial > 0:
+            flip_one_bit(model, config.seed + trial)
         init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
         optimizer = make_optimizer(model, config)
-        curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
+        curve_windows, kept_windows = dataset.windows.every(CURVE_BLOCK_STEP), dataset.windows.every(KEPT_BLOCK_STEP)
+        steps = kept_steps(config.max_iters)
+        kept = [predict_logits(model, kept_windows, config.block_size)]  # step 0: before any training
         train_curve, val_curve = _LossCurve(config.max_iters), list[tuple[int, float]]()
         model.train()
         for iteration in range(1, config.max_iters + 1):
@@ -99,10 +112,13 @@ def train_trial(
             evaluated = iteration % config.eval_interval == 0 and iteration < config.max_iters
             if evaluated:
                 val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
+            if iteration in steps[:-1]:
+                kept.append(predict_logits(model, kept_windows, config.block_size))
             if progress:
                 where = (trial + 1, config.trials, iteration, config.max_iters)
                 progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
         logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
+    kept.append(logits[::KEPT_BLOCK_STEP])
     curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
@@ -121,6 +137,8 @@ def train_trial(
         seconds=time.perf_counter() - started,
         init_sha256=init_sha256,
         logits=logits,
+        steps=steps,
+        step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
         weights={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
     )
 
@@ -133,6 +151,11 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def kept_steps(max_iters: int) -> list[int]:
+    """The steps after which predictions are kept: 0, then evenly spread on a log scale from 1 to ``max_iters``."""
+    return sorted({0} | {round(max_iters ** (k / (KEPT_STEPS - 1))) for k in range(KEPT_STEPS)})
 
 
 def learning_rate(iteration: int, config: Config) -> float:

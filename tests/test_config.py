@@ -274,15 +274,18 @@ def test_a_vocabulary_size_that_is_not_the_corpus_own_is_refused() -> None:
         ("dropout+init", "init+dropout", ("init", "dropout")),
         ("order+dropout+init", "all", ("init", "order", "dropout")),
         ("order+order", "order", ("order",)),
+        ("bit", "bit", ()),
+        ("bit+init", "init+bit", ("init",)),
     ],
 )
 def test_vary_has_one_spelling_and_names_the_streams(written: str, canonical: str, streams: tuple[str, ...]) -> None:
     config = Config(vary=written)
     assert config.vary == canonical
     assert config.vary_streams == streams
+    assert config.flips_bit == ("bit" in written)
 
 
 @pytest.mark.parametrize("vary", ["", "seed", "init,order", "init+", "ALL", "all+init", "none+init"])
 def test_unknown_streams_are_refused(vary: str) -> None:
-    with pytest.raises(ConfigError, match=r"vary = .*expected all, none, or some of init, order, dropout joined by \+"):
+    with pytest.raises(ConfigError, match=r"vary = .*expected all, none, or some of init, order, dropout, bit joined by \+"):
         Config(vary=vary)

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.training import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,3 +193,49 @@ def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_el
         {"a": changed, "b": b},
     ]
     assert len({base, *(sha256_of_tensors(other) for other in others)}) == 6
+
+
+# --- one flipped bit
+
+
+class Weights(nn.Module):
+    """Four kinds of parameters, of which only ``matrix`` may be touched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zeros = nn.Parameter(torch.zeros(3, 3))
+        self.matrix = nn.Parameter(torch.randn(4, 5, generator=torch.Generator().manual_seed(1)))
+        self.vector = nn.Parameter(torch.ones(7))
+        self.characters = nn.Embedding(3, 4)
+
+
+def test_one_bit_of_one_weight_is_flipped():
+    model = Weights()
+    before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    assert flip_one_bit(model, seed=5) == "matrix"
+    assert [name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])] == ["matrix"]
+    changed = (model.matrix != before["matrix"]).nonzero()
+    assert len(changed) == 1
+    was, now = (matrix[tuple(changed[0])].detach().view(torch.int32).item() for matrix in (before["matrix"], model.matrix))
+    assert was ^ now == 1
+    again, other = Weights(), Weights()
+    flip_one_bit(again, seed=5)
+    flip_one_bit(other, seed=6)
+    assert torch.equal(again.matrix, model.matrix)
+    assert not torch.equal(other.matrix, model.matrix)
+    nn.init.zeros_(model.matrix)
+    with pytest.raises(ValueError, match="all matrices are 0"):
+        flip_one_bit(model, seed=0)
+
+
+def test_vary_bit_leaves_the_first_trial_alone_and_the_data_order_too(dataset: Dataset, tiny: Tiny) -> None:
+    none = train_trial("charlm", "gelu", tiny("charlm", vary="none", max_iters=12), dataset, 1)
+    config = tiny("charlm", vary="bit", max_iters=12)
+    first, second = (train_trial("charlm", "gelu", config, dataset, trial) for trial in (0, 1))
+    assert first.init_sha256 == none.init_sha256
+    assert torch.equal(first.logits, none.logits)
+    assert second.init_sha256 != first.init_sha256
+    # A weight inside a branch that starts at zero is not felt before the first step; afterwards it is, and hardly.
+    apart = (second.step_logits - first.step_logits).abs().amax(dim=(1, 2))
+    assert apart[0] < 1e-5
+    assert 0 < apart[-1] < 0.05

@@ -34,7 +34,7 @@ DESIGN_KEYS = {
 }
 DESIGN_TRIAL_KEYS = {
     *("trial", "seed", "train_loss_curve", "val_loss_curve", "val_loss", "val_accuracy", "seconds", "init_sha256"),
-    *("weights_sha256", "predictions_sha256"),
+    *("weights_sha256", "predictions_sha256", "steps_sha256"),
 }
 
 
@@ -181,7 +181,7 @@ def test_a_file_without_any_one_of_its_keys_is_refused(make_result: MakeResult, 
 
 def test_a_trial_without_any_one_of_its_keys_is_refused(make_result: MakeResult, store: Store) -> None:
     path = store.save(make_result())
-    for key in DESIGN_TRIAL_KEYS:
+    for key in set(DESIGN_TRIAL_KEYS) - {"steps_sha256"}:  # the one that may be missing
         content = json.loads(make_result().to_json())
         del content["trials"][1][key]
         path.write_text(signed(content))
@@ -369,6 +369,30 @@ def test_predictions_and_weights_come_back_with_the_digest_of_the_evaluation(sto
     assert predictions.probabilities.dtype.name == "float64"
     assert predictions.probabilities.sum(axis=1) == pytest.approx([1] * 6)
     assert store.weights(stored, 1)["head.weight"].shape == (3, 4)
+
+
+def test_kept_steps_come_back_and_a_result_without_them_says_so(cell_with_steps: tuple[Store, Result]) -> None:
+    store, result = cell_with_steps
+    kept = store.snapshots(result, 1)
+    assert kept.steps == (0, 1, 4)
+    assert kept.logits.shape == (3, 6, 4)
+    assert kept.labels.tolist() == [0, 1, 2, 3, 0, 1]
+    with pytest.raises(ResultError, match="charlm with relu was trained by a version that kept no predictions during training"):
+        store.snapshots(result, 2)
+    path = store.trial_path("steps", "charlm", "relu", result.config_sha256, 1)
+    store.save_tensors(path, {"logits": torch.zeros(3, 6, 4), "labels": torch.zeros(6), "steps": torch.tensor([0, 1, 4])}, {})
+    with pytest.raises(ResultError, match="does not hold the steps its result names"):
+        store.snapshots(result, 1)
+
+
+@pytest.fixture
+def cell_with_steps(make_result: MakeResult, store: Store) -> tuple[Store, Result]:
+    """A result of two trials, the first with predictions kept at three steps."""
+    path = store.trial_path("steps", "charlm", "relu", make_result().config_sha256, 1)
+    tensors = {"logits": torch.ones(3, 6, 4), "labels": torch.tensor([0, 1, 2, 3, 0, 1]), "steps": torch.tensor([0, 1, 4])}
+    first, second = make_result(trials=2).trials
+    first = first.model_copy(update={"steps_sha256": store.save_tensors(path, tensors, {})})
+    return store, make_result(trials=2).model_copy(update={"trials": [first, second]})
 
 
 @pytest.mark.parametrize("kind", ["predictions", "weights"])

@@ -19,6 +19,7 @@ from repro_lib.training import (
     Progress,
     TrainingDiverged,
     evaluate_loss,
+    kept_steps,
     learning_rate,
     make_optimizer,
     predict_logits,
@@ -158,6 +159,21 @@ def test_a_short_context_reads_the_same_characters_in_pieces(dataset: Dataset, t
         assert torch.equal(logits[:, 64:96], built(dataset.windows.inputs[:, 64:96]))
     expected = metrics.cross_entropy(logits.flatten(0, 1), dataset.windows.targets.flatten())
     assert evaluate_loss(built, dataset.windows, 32) == pytest.approx(expected, rel=1e-5)
+
+
+def test_predictions_are_kept_at_log_spaced_steps_and_end_in_the_final_ones(dataset: Dataset, tiny: Tiny) -> None:
+    assert kept_steps(500) == [0, 1, 3, 8, 22, 63, 177, 500]
+    assert kept_steps(4) == [0, 1, 2, 3, 4]
+    assert kept_steps(1) == [0, 1]
+    trained = train_trial("charlm", "gelu", tiny("charlm", max_iters=5), dataset)
+    assert trained.steps == kept_steps(5)
+    blocks = trained.logits.view(-1, 256, dataset.vocab_size)[::16]
+    assert trained.step_logits.shape == (len(trained.steps), blocks.shape[0] * 256, dataset.vocab_size)
+    assert torch.equal(trained.step_logits[-1], blocks.flatten(0, 1))
+    # Step 0 is the model as it was initialised: a run of another length starts from the same predictions.
+    other = train_trial("charlm", "gelu", tiny("charlm", max_iters=2), dataset)
+    assert torch.equal(other.step_logits[0], trained.step_logits[0])
+    assert not torch.equal(trained.step_logits[1], trained.step_logits[0])
 
 
 def test_predictions_are_made_without_dropout(dataset: Dataset, tiny: Tiny) -> None:
