@@ -43,7 +43,7 @@ class ResultError(ValueError):
     """A result or prediction file that cannot be used; the message names the file and the reason."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def __getitem__(self, name: str) -> Any:
@@ -52,14 +52,14 @@ class _Part(BaseModel):
         return getattr(self, name)
 
 
-class CorpusRecord(_Part):
+class CorpusRecord(Part):
     """Which text was used."""
 
     name: str
     sha256: str = Sha256
 
 
-class EvaluationRecord(_Part):
+class EvaluationRecord(Part):
     """Which characters were scored, and how many."""
 
     sha256: str = Sha256
@@ -67,7 +67,7 @@ class EvaluationRecord(_Part):
     unigram_cross_entropy: float
 
 
-class TrialRecord(_Part):
+class TrialRecord(Part):
     """One trained model. Losses in nats per character, accuracy in per cent, curves of (iteration, loss)."""
 
     trial: int = Field(ge=1)
@@ -84,7 +84,7 @@ class TrialRecord(_Part):
     steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
-class Result(_Part):
+class Result(Part):
     """All that one run of a cell found out. Fields are read as attributes or as items.
 
     ``avg_relative_pd`` and ``mean_deviation_pd`` are None where there is no pair (one trial). In
