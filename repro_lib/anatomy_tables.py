@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from repro_lib import slices
 from repro_lib.analysis import METRIC_LIMITS, Study, pair_matrix, rows_of
 from repro_lib.data import CorpusError, load_corpus, make_dataset
-from repro_lib.findings import Note
+from repro_lib.findings import NO_RESULTS, Note
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.slices import ChurnAndError, PairedTrials, Slicing, churn_and_error, slice_frame, swapped_pairs
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
@@ -259,8 +259,8 @@ def influence_sentence(result: Result) -> str:
 
 
 def influence_sentences(study: Study, model: str) -> list[str]:
-    """``influence_sentence`` of every cell of a model that has a result."""
-    return [influence_sentence(result) for result in study.results if result.model_name == model]
+    """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
+    return [influence_sentence(result) for result in study.results if result.model_name == model] or [NO_RESULTS]
 
 
 def _influence(result: Result) -> pd.DataFrame:
