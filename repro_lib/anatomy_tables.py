@@ -163,17 +163,15 @@ def _kind(paired: PairedTrials, slicing: Slicing, chosen: Sequence[str], name: s
 
 
 def slices_table(cell: CellAnatomy) -> pd.DataFrame:
-    """Every slice of one cell that has characters, for people. In brackets the 95 % interval over trials."""
+    """Every slice of one cell that has characters, for people: as many columns as a page is wide, in brackets the interval."""
     rows = [
         {
             "By": HEADS[row["slicing"]],
             "Slice": row["slice"],
-            "Characters": f"{row['n']:,}",
             "Of the text, %": number(100 * row["share"], 1),
-            "Of the total variation, %": _shown(row, "held", 1, 100),
+            "Of the variation, %": _shown(row, "held", 1, 100),
             "Total variation": _shown(row, "total_variation", 3),
             "Churn": _shown(row, "churn", 3),
-            "Relative PD": _shown(row, "relative_pd", 3),
             "Error rate": number(row["error"], 3),
         }
         for row in rows_of(cell.slices)
@@ -315,9 +313,9 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
                     "Model": model,
                     "Activation": activation,
                     "N": len(result.trials) if result else "missing",
-                    "Rare characters hold, %": _shown(rare, "held", 1, 100),
-                    "Uncertain characters: of the text, %": number(100 * uncertain["share"], 1),
-                    "Uncertain characters hold, %": _shown(uncertain, "held", 1, 100),
+                    "Rare: hold, %": _shown(rare, "held", 1, 100),
+                    "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
+                    "Uncertain: hold, %": _shown(uncertain, "held", 1, 100),
                     "Churn / error": _bounded(churn_against_error(result).ratio, 3) if result else "–",
                 }
             )
@@ -325,13 +323,13 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
 
 
 def overview_sentence(anatomies: Anatomies) -> str:
-    """How much of the text the rare characters are, which is the same in every cell of a study."""
+    """What rare and uncertain characters are; the rare ones are as much of the text in every cell of a study."""
     if not anatomies.cells:
-        return "No cell has predictions to look at; churn / error needs none."
+        return "No cell could be taken apart, so that only churn / error is known."
     share = rows_of(anatomies.cells[0].kinds)[0]["share"]
     return (
-        f"Rare characters ({RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; "
-        f"uncertain ones are those where the model's mean {UNCERTAIN_IN_WORDS.replace('under', 'is under')}."
+        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain are those where "
+        "the mean over the trials of the largest probability is under 0.5. What they hold is a share of the total variation."
     )
 
 
