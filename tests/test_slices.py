@@ -77,6 +77,12 @@ def test_a_probability_of_zero_in_both_trials_is_no_difference():
     assert paired.differences["relative_pd"][0, 0] == pytest.approx(2 * (0.5 / 1.5 + 1 + 0) / 3)
 
 
+def test_improbable_characters_count_as_much_as_probable_ones():
+    tiny = 1e-30
+    paired = pair_trials([trial_of([[1.0, tiny]], [0]), trial_of([[1.0, 3 * tiny]], [0])])
+    assert paired.differences["relative_pd"][0, 0] == pytest.approx((0 + 2 * 2 / 4) / 2, rel=1e-5)
+
+
 def test_the_labels_are_the_trials_own():
     paired = pair_trials(random_trials())
     assert paired.labels.tolist() == random_trials()[0].labels.tolist()
