@@ -211,7 +211,7 @@ def swaps_table(anatomies: Anatomies, model: str) -> pd.DataFrame:
     for cell in anatomies.cells:
         if cell.model == model:
             columns[cell.activation] = [
-                f"{shown_character(row['first'])} and {shown_character(row['second'])}: "
+                f"{shown_character(row['first'])} / {shown_character(row['second'])}: "
                 f"{100 * row['share']:.1f}\N{NO-BREAK SPACE}% ({row['count']:,})"
                 for row in rows_of(cell.swaps)
             ]
@@ -258,7 +258,8 @@ def influence_sentence(result: Result) -> str:
 
 def influence_sentences(study: Study, model: str) -> list[str]:
     """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
-    return [influence_sentence(result) for result in study.results if result.model_name == model] or [NO_RESULTS]
+    found = (study.result(model, activation) for activation in study.activations)
+    return [influence_sentence(result) for result in found if result] or [NO_RESULTS]
 
 
 def _influence(result: Result) -> pd.DataFrame:

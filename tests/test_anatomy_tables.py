@@ -156,7 +156,7 @@ def test_swaps_are_readable(store: Store):
     assert not isinstance(table, Note)
     assert list(table.columns) == ["relu", "gelu"]
     first = found.cells[0].swaps.iloc[0]
-    names = " and ".join(map(anatomy_tables.shown_character, (first["first"], first["second"])))
+    names = " / ".join(map(anatomy_tables.shown_character, (first["first"], first["second"])))
     assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
     assert isinstance(anatomy_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
 
@@ -206,7 +206,8 @@ def test_influence_needs_no_predictions(store: Store):
     assert table.loc["gelu"].tolist() == [2, "0.4000", "0.4000", "–"]
     assert table.loc["swish"].tolist() == [1, "–", "–", "–"]
     assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–"]
-    assert len(anatomy_tables.influence_sentences(study, "charlm")) == 4
+    sentences = anatomy_tables.influence_sentences(study, "charlm")
+    assert [sentence.split(":")[0] for sentence in sentences] == [f"charlm with {name}" for name in ACTIVATIONS[:4]]
     assert anatomy_tables.influence_sentences(Study.of([], ["charlm"]), "charlm") == [NO_RESULTS]
 
 
