@@ -24,7 +24,7 @@ from repro_lib import metrics
 from repro_lib.config import canonical_json
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.files import write_atomically
-from repro_lib.results import Part, Predictions, Result, ResultError, Sha256, Store, compare
+from repro_lib.results import Part, Predictions, Result, Sha256, Store, compare
 
 SCHEMA_VERSION = 1
 Float64 = NDArray[np.float64]

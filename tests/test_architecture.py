@@ -20,16 +20,20 @@ PACKAGE = ROOT / "repro_lib"
 FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results"},
+    2: {"training", "experiment", "results", "comparisons"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
         "anatomy",
+        "anatomy_plots",
+        "anatomy_tables",
+        "evidence",
         "findings",
         "plot_panels",
         "plot_style",
         "sampling",
         "significance",
+        "slices",
         "summary_text",
         "tables",
     },

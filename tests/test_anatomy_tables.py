@@ -1,0 +1,371 @@
+"""Cells taken apart for the notebooks: tables, sentences and the figure, with cells of three, two, one and no trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from test_analysis import make_result
+from test_plots import axes_of, hatched, intervals, words
+
+from repro_lib import anatomy_tables, slices
+from repro_lib.analysis import Study, pair_matrix
+from repro_lib.anatomy_plots import slices_plot, slices_view
+from repro_lib.anatomy_tables import Anatomies, dissect
+from repro_lib.config import Config
+from repro_lib.data import Corpus, _sha256
+from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.notebooks import notebooks_dir
+from repro_lib.plot_style import COLOURS, Plot
+from repro_lib.results import CorpusRecord, Result, Store
+from repro_lib.statistics import jackknife_pairwise
+
+# The end, which is not trained on, has other frequencies.
+TEXT = "to be, or not to be\nThat is\n" * 56 + "That is\n" * 50
+ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
+TOKENS = 512
+
+
+def save_cell(store: Store, path: Path, activation: str, trials: int, **changes: Any) -> Result:
+    """A result over a text of one's own with made-up logits in its predictions."""
+    corpus = Corpus("own.txt", TEXT, "")
+    config = Config.for_model("charlm", "smoke", corpus=str(path)).with_corpus(len(corpus.vocabulary))
+    pairs = tuple(0.4 + k / 10 for k in range(math.comb(trials, 2)))
+    record = CorpusRecord(name="own.txt", sha256=_sha256(TEXT))
+    result = make_result(activation=activation, pairs=pairs, profile=None, config=config.model_dump(), corpus=record, **changes)
+    labels = corpus.encode(TEXT[:TOKENS])
+    common = torch.randn(TOKENS, len(corpus.vocabulary), generator=torch.Generator().manual_seed(1))
+    records = []
+    for trial in result.trials:
+        own = torch.randn(common.shape, generator=torch.Generator().manual_seed(trial.seed + sum(map(ord, activation))))
+        target = store.trial_path("predictions", "charlm", activation, result.config_sha256, trial.trial)
+        digest = store.save_tensors(target, {"logits": common + own / 2, "labels": labels}, {})
+        records.append(trial.model_copy(update={"predictions_sha256": digest}))
+    result = result.model_copy(update={"trials": records})
+    store.save(result)
+    return result
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """charlm: relu with three trials, gelu with two, swish with one, swiglu without predictions, smelu_1 not there."""
+    path, store = tmp_path / "own.txt", Store(tmp_path / "results")
+    path.write_text(TEXT)
+    for activation, trials in zip(ACTIVATIONS[:4], (3, 2, 1, 3), strict=True):
+        result = save_cell(store, path, activation, trials)
+    store.trial_path("predictions", "charlm", "swiglu", result.config_sha256, 2).unlink()
+    return store
+
+
+def study_of(store: Store) -> Study:
+    return Study.load(store, ["charlm"], ACTIVATIONS)
+
+
+# --- loading
+
+
+def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(store: Store):
+    found = dissect(store, study_of(store))
+    assert [(cell.activation, cell.n) for cell in found.cells] == [("relu", 3), ("gelu", 2)]
+    assert [(gap.activation, gap.words) for gap in found.gaps] == [
+        ("swish", "one trial"),
+        ("swiglu", "no predictions"),
+        ("smelu_1", "missing"),
+    ]
+    lines = found.sentence().splitlines()
+    assert len(lines) == 3
+    assert "charlm with swish (one trial only" in lines[0]
+    assert "trial2.safetensors is missing" in lines[1]
+    assert "charlm with smelu_1 (there is no result yet" in lines[2]
+
+
+def test_reasons_that_are_alike_make_one_line(store: Store):
+    for path in (store.folder / "predictions").iterdir():
+        path.unlink()
+    assert "charlm with relu, gelu, swiglu (" in dissect(store, study_of(store)).sentence()
+
+
+def test_a_changed_text_has_no_frequencies(store: Store, tmp_path: Path):
+    (tmp_path / "own.txt").write_text(TEXT + "changed")
+    found = dissect(store, study_of(store))
+    assert not found.cells
+    assert "has changed since this result was made" in found.sentence()
+
+
+def test_frequencies_are_those_of_the_training_text_alone(store: Store):
+    result = study_of(store).result("charlm", "relu")
+    assert result is not None
+    text = anatomy_tables.training_text(result)
+    training = TEXT[: int(len(TEXT) * 0.8)]
+    assert text.vocabulary == tuple(sorted(set(TEXT)))
+    assert text.frequencies.tolist() == pytest.approx([training.count(c) / len(training) for c in text.vocabulary])
+
+
+def test_the_frames_of_a_cell_are_those_of_its_predictions(store: Store):
+    study = study_of(store)
+    cell = dissect(store, study).cell("charlm", "relu")
+    result = study.result("charlm", "relu")
+    assert cell is not None
+    assert result is not None
+    assert list(cell.slices["slicing"].unique()) == list(anatomy_tables.HEADS)
+    assert cell.slices.groupby("slicing")["n"].sum().tolist() == [TOKENS] * 4
+    paired = slices.pair_trials([store.predictions(result, k) for k in (1, 2, 3)])
+    context = slices.slice_frame(paired, slices.by_context(TOKENS, result.config["block_size"]))
+    part = cell.slices[cell.slices["slicing"] == "context"].reset_index(drop=True)
+    assert part.equals(context)
+    # Rare and uncertain characters are whole slices put together.
+    for kind, slicing, names in zip(
+        cell.kinds.to_dict("records"), ("frequency", "confidence"), (slices.RARE, slices.UNCERTAIN), strict=True
+    ):
+        chosen = cell.slices[(cell.slices["slicing"] == slicing) & cell.slices["slice"].isin(names)]
+        assert kind["n"] == chosen["n"].sum()
+        assert kind["held"] == pytest.approx(chosen["held"].sum())
+    assert {"first", "second"} < set(cell.swaps.columns)
+    assert set(cell.swaps["first"]) <= set(TEXT)
+
+
+# --- tables and sentences
+
+
+def test_the_slices_for_people_have_intervals_and_no_empty_slice(store: Store):
+    found = dissect(store, study_of(store))
+    table = anatomy_tables.slices_table(found.cells[0])
+    row = table.loc[("Kind of character", "upper case")]
+    frame = found.cells[0].slices.set_index(["slicing", "slice"]).loc[("class", "upper case")]
+    assert row["Churn"].replace("\N{NO-BREAK SPACE}", " ") == (
+        f"{frame['churn']:.3f} ({frame['churn_low']:.3f} to {frame['churn_high']:.3f})"
+    )
+    assert ("Kind of character", "digit") not in table.index
+    two_trials = anatomy_tables.slices_table(found.cells[1])
+    assert not two_trials["Churn"].str.contains("to").any()
+    note, _ = anatomy_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
+    assert "rare characters (under 1 % of the training text) are" in repr(note)
+    (only,) = anatomy_tables.slices_views(found, "charlm", ["smelu_1"])
+    assert isinstance(only, Note)
+
+
+def test_swaps_are_readable(store: Store):
+    found = dissect(store, study_of(store))
+    table = anatomy_tables.swaps_view(found, "charlm")
+    assert not isinstance(table, Note)
+    assert list(table.columns) == ["relu", "gelu"]
+    first = found.cells[0].swaps.iloc[0]
+    names = " / ".join(map(anatomy_tables.shown_character, (first["first"], first["second"])))
+    assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
+    assert isinstance(anatomy_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
+
+
+def test_swap_columns_of_different_lengths_are_filled_with_dashes(store: Store):
+    cell = dissect(store, study_of(store)).cells[0]
+    short = dataclasses.replace(cell, activation="gelu", swaps=cell.swaps.head(2))
+    table = anatomy_tables.swaps_table(Anatomies((cell, short), ()), "charlm")
+    assert table["gelu"].tolist()[2:] == ["–"] * (len(table) - 2)
+    assert "–" not in table["relu"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [(" ", "space"), ("\n", "line end"), ("\t", "tab"), ("e", "e"), ("\xa0", "U+00A0"), ("\0", "U+0000")],
+)
+def test_characters_that_cannot_be_seen_have_names(character: str, shown: str):
+    assert anatomy_tables.shown_character(character) == shown
+
+
+def test_influence_in_words():
+    # Pairs (1, 2), (1, 3), (2, 3); leaving out trial 1 leaves .7, trial 3 leaves .4.
+    sentence = anatomy_tables.influence_sentence(make_result(pairs=(0.4, 0.5, 0.7)))
+    estimate = jackknife_pairwise(pair_matrix(make_result(pairs=(0.4, 0.5, 0.7))), 2.0)
+    assert "trial 1 moves the relative PD most; without it, it is 0.7000, one pair and so no interval, instead of" in sentence
+    assert f"0.5333\x20({estimate.low:.4f} to {estimate.high:.4f})" in sentence.replace("\N{NO-BREAK SPACE}", " ")
+    many = anatomy_tables.influence_sentence(make_result(pairs=(0.4, 0.4, 0.9, 0.4, 0.9, 0.9)))
+    assert "trial 4 moves" in many
+    assert "0.4000 (0.4000 to 0.4000) instead of" in many.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(("pairs", "said"), [((), "N = 1 trial,"), ((0.5,), "N = 2 trials,")])
+def test_too_few_trials_have_no_influence_and_the_sentence_says_why(pairs: tuple[float, ...], said: str):
+    sentence = anatomy_tables.influence_sentence(make_result(pairs=pairs))
+    assert said in sentence
+    assert "no pair is left" in sentence
+
+
+def test_no_trial_stands_out_where_all_pairs_are_equal():
+    assert "the same whichever trial is left out" in anatomy_tables.influence_sentence(make_result(pairs=(0.0, 0.0, 0.0)))
+
+
+def test_influence_needs_no_predictions(store: Store):
+    study = study_of(store)
+    table = anatomy_tables.influence_table(study, "charlm")
+    assert table.loc["swiglu"].tolist() == [3, "0.4500", "0.5000", "0.5500"]
+    assert table.loc["gelu"].tolist() == [2, "0.4000", "0.4000", "–"]
+    assert table.loc["swish"].tolist() == [1, "–", "–", "–"]
+    assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–"]
+    sentences = anatomy_tables.influence_sentences(study, "charlm")
+    assert [sentence.split(":")[0] for sentence in sentences] == [f"charlm with {name}" for name in ACTIVATIONS[:4]]
+    assert anatomy_tables.influence_sentences(Study.of([], ["charlm"]), "charlm") == [NO_RESULTS]
+
+
+def test_churn_against_error_needs_no_predictions(store: Store):
+    study = study_of(store)
+    table = anatomy_tables.churn_error_table(study, "charlm")
+    # Every trial errs half of the time and the pairs have churn .4, .5, .6.
+    assert table.loc["swiglu", "Churn / error"].startswith("1.000 (")
+    assert table.loc["gelu", "Churn / error"] == "0.800"
+    assert table.loc["swish", "Churn"] == "–"
+    assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–", "–"]
+    sentence = anatomy_tables.churn_error_sentence(study)
+    assert sentence.startswith("Of 2 cells with an interval, churn is below the error in 0")
+    assert "not decided in 2" in sentence
+
+
+def test_the_error_rate_is_what_the_accuracy_leaves():
+    result = make_result(pairs=(0.2, 0.2, 0.2))
+    trials = [trial.model_copy(update={"val_accuracy": 20.0}) for trial in result.trials]
+    found = anatomy_tables.churn_against_error(result.model_copy(update={"trials": trials}))
+    assert (found.error.value, found.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
+
+
+def test_churn_below_and_above_the_error_is_counted():
+    results = [make_result(activation="relu", pairs=(0.1, 0.1, 0.1)), make_result(activation="gelu", pairs=(0.9, 0.9, 0.9))]
+    sentence = anatomy_tables.churn_error_sentence(Study.of(results, ["charlm"]))
+    assert "below the error in 1 " in sentence
+    assert "above it in 1, and not decided in 0" in sentence
+    few = Study.of([make_result(pairs=(0.5,))], ["charlm"])
+    assert "3 trials" in anatomy_tables.churn_error_sentence(few)
+
+
+def test_the_overview_has_a_row_per_expected_cell_and_dashes(store: Store):
+    study = study_of(store)
+    found = dissect(store, study)
+    table = anatomy_tables.anatomy_overview(study, found).loc["charlm"]
+    assert list(table.index) == list(ACTIVATIONS)
+    assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–", "–"]
+    # Without predictions churn / error is still known.
+    assert table.loc["swiglu"].tolist()[1:4] == ["–"] * 3
+    assert table.loc["swiglu", "Churn / error"].startswith("1.000 (")
+    held = found.cells[0].kinds.iloc[1]
+    assert table.loc["relu", "Uncertain: hold, %"].startswith(f"{100 * held['held']:.1f}")
+    assert table.loc["relu", "Uncertain: of the text, %"] == f"{100 * held['share']:.1f}"
+    training = TEXT[: int(len(TEXT) * 0.8)]
+    rare = sum(TEXT[:TOKENS].count(c) for c in set(TEXT) if training.count(c) / len(training) < 0.01)
+    assert f"are {100 * rare / TOKENS:.1f} % of the evaluation text" in anatomy_tables.overview_sentence(found)
+    assert "only churn / error" in anatomy_tables.overview_sentence(Anatomies((), ()))
+
+
+# --- the figure
+
+
+def marks(axes: Any, activation: str) -> list[float]:
+    """The values drawn in the colour of an activation."""
+    lines = [line for line in axes.lines if to_hex(line.get_color()) == COLOURS[activation].lower() and len(line.get_xdata())]
+    return [float(y) for line in lines if line.get_marker() not in ("None", "|", "_") for y in line.get_ydata()]
+
+
+@pytest.mark.parametrize("metric", slices.SLICE_METRICS)
+def test_marks_and_lines_are_the_numbers(store: Store, metric: str):
+    study = study_of(store)
+    found = dissect(store, study)
+    plot = slices_plot(study, found, "charlm", metric)
+    assert plot.name == f"charlm_slices_{metric}"
+    for axes, slicing in zip(axes_of(plot), anatomy_tables.HEADS, strict=True):
+        for cell in found.cells:
+            frame = cell.slices[cell.slices["slicing"] == slicing]
+            assert [y for y in marks(axes, cell.activation) if not math.isnan(y)] == pytest.approx(
+                frame[metric].dropna().tolist()
+            )
+        # Only relu has three trials, so only its marks have lines.
+        frame = found.cells[0].slices
+        expected = frame[(frame["slicing"] == slicing) & frame[metric].notna()]
+        drawn = sorted(bound for line in intervals(axes) for bound in line)
+        assert drawn == pytest.approx(sorted(expected[[f"{metric}_low", f"{metric}_high"]].to_numpy().flatten()))
+        # Nothing that is drawn is cut off.
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] >= max(drawn)
+
+
+def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(store: Store):
+    study = study_of(store)
+    found = dissect(store, study)
+    plot = slices_plot(study, found, "charlm")
+    for text in (words(plot), plot.alt):
+        assert "Not drawn: swish (one trial), swiglu (no predictions), smelu_1 (missing)." in text
+    assert "No line: fewer than 3 trials." in words(plot)
+    kinds = axes_of(plot)[3]
+    assert hatched(kinds) == 1
+    assert "no character" in [text.get_text() for text in kinds.texts]
+    frame = found.cells[0].slices
+    lowest = frame[frame["slicing"] == "class"]["total_variation"].min()
+    assert f"relu from {lowest:.3f} (" in plot.alt
+    assert len(plot.png()) > 10_000
+
+
+def test_without_any_cell_there_is_a_sentence_instead_of_a_figure(store: Store):
+    study = study_of(store)
+    nothing = Anatomies((), ())
+    assert isinstance(slices_view(study, nothing, "charlm", "churn"), Note)
+    with pytest.raises(ValueError, match="could be taken apart"):
+        slices_plot(study, nothing, "charlm")
+    assert isinstance(slices_view(study, dissect(store, study), "charlm", "churn"), Plot)
+
+
+def test_flagged_and_bit_identical_cells_are_marked(store: Store, tmp_path: Path):
+    path = tmp_path / "own.txt"
+    results = [
+        save_cell(store, path, activation, 3, flags=["untrained: x"] if activation == "gelu" else [])
+        for activation in ("relu", "gelu")
+    ]
+    study = Study.of(results, ["charlm"], ["relu", "gelu"])
+    plot = slices_plot(study, dissect(store, study), "charlm")
+    assert "Flagged, not to be relied on: gelu." in words(plot)
+    assert "negative control" not in words(plot)
+    identical = dataclasses.replace(study, identical=("charlm",))
+    assert "negative control" in words(slices_plot(identical, dissect(store, study), "charlm"))
+
+
+# --- in the notebooks
+
+
+def run_cells(name: str, first: str, **parameters: Any) -> list[Any]:
+    """What the imports, the loading and the cells from ``first`` on display; the parameters are set instead of read."""
+    shown: list[Any] = []
+    cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    chosen = [cell for cell in code[:4] if "parameters" not in cell["metadata"].get("tags", [])]
+    chosen = [c for c in chosen if c["id"].endswith(("-01", "-03"))] + [cell for cell in code if first <= cell["id"][:5]]
+    scope: dict[str, Any] = {"profile": None, "configs": "", **parameters}
+    for cell in chosen:
+        exec("".join(cell["source"]), scope)
+        scope["display"] = lambda *values: shown.extend(values)
+    return shown
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2, 3])
+def test_the_sections_run_whatever_is_there(trials: int, store: Store, tmp_path: Path):
+    empty = Store(tmp_path / f"only {trials}")
+    if trials:
+        save_cell(empty, tmp_path / "own.txt", "relu", trials)
+    deep = run_cells("20_deep_dive", "20-20", model="charlm", results_dir=str(empty.folder))
+    assert sum(isinstance(value, Plot) for value in deep) == (2 if trials >= 2 else 0)
+    texts = " ".join(repr(value) for value in deep if isinstance(value, Note))
+    assert ("there is no result yet" in texts) == (trials == 0)
+    assert ("one trial only" in texts) == (trials == 1)
+    cross = run_cells("30_cross_model", "30-18", results_dir=str(empty.folder))
+    assert ("only churn / error" in repr(cross[0])) == (trials < 2)
+
+
+def test_predictions_that_do_not_belong_together_are_named(store: Store, monkeypatch: pytest.MonkeyPatch):
+    read, calls = Store.predictions, iter("abcdefghij")
+
+    def other_windows(self: Store, result: Result, trial: int) -> Any:
+        return dataclasses.replace(read(self, result, trial), evaluation_sha256=next(calls))
+
+    monkeypatch.setattr(Store, "predictions", other_windows)
+    found = dissect(store, study_of(store), ["charlm"])
+    assert not found.cells
+    assert "different evaluation windows" in found.sentence()

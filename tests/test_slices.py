@@ -1,0 +1,407 @@
+"""Disagreement slice by slice: worked by hand, by brute force, and by the identity that the slices add up. No training."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repro_lib import metrics, slices
+from repro_lib.data import EvaluationWindows
+from repro_lib.results import Predictions, ResultError
+from repro_lib.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
+from repro_lib.statistics import jackknife_pairwise, mean_interval
+
+T3 = 4.302652729911275  # Student's t, two-sided 95 %, 2 degrees of freedom
+
+
+def trial_of(probabilities: list[list[float]], labels: list[int], evaluation: str = "e") -> Predictions:
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array(probabilities)).astype(np.float32)
+    return Predictions(logits, np.array(labels), evaluation)
+
+
+def random_trials(n: int = 3, tokens: int = 1300, v: int = 9, seed: int = 3) -> list[Predictions]:
+    """More characters than one part of the text, so that the parts are joined."""
+    rng = np.random.default_rng(seed)
+    labels, common = rng.integers(v, size=tokens), rng.normal(size=(tokens, v))
+    logits = [(common + rng.normal(size=(tokens, v)) * (0.3 + k / 10)).astype(np.float32) for k in range(n)]
+    return [Predictions(one, labels, "e") for one in logits]
+
+
+def thirds(tokens: int) -> Slicing:
+    return Slicing("thirds", ("a", "b", "nobody", "c"), np.arange(tokens) % 7 % 3 + (np.arange(tokens) % 7 % 3 == 2))
+
+
+def by_hand() -> slices.PairedTrials:
+    """Three trials, three characters; the first trial and the third disagree about the first character only."""
+    labels, rest = [0, 1, 1], [[0.5, 0.5], [0.25, 0.75]]
+    return pair_trials([trial_of([[p, 1 - p], *rest], labels) for p in (0.8, 0.6, 0.2)])
+
+
+# --- one pass over the pairs
+
+
+def test_pairs_by_hand():
+    paired = by_hand()
+    assert paired.n == 3
+    # Pairs (1, 2), (1, 3), (2, 3) of .8, .6, .2.
+    assert paired.differences["total_variation"][:, 0] == pytest.approx([0.2, 0.6, 0.4], abs=1e-6)
+    # 2 (.2/1.4 + .2/.6) / 2, 2 (.6/1 + .6/1) / 2, 2 (.4/.8 + .4/1.2) / 2
+    assert paired.differences["relative_pd"][:, 0] == pytest.approx([0.2 / 1.4 + 0.2 / 0.6, 1.2, 0.5 + 1 / 3], abs=1e-6)
+    assert paired.differences["churn"].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert paired.confidence == pytest.approx([(0.8 + 0.6 + 0.8) / 3, 0.5, 0.75], abs=1e-6)
+    # A tie is the first character's, as in metrics.churn.
+    assert paired.errors.tolist() == [[False, True, False], [False, True, False], [True, True, False]]
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_rows_average_to_the_metrics_of_their_pair(n: int):
+    trials = random_trials(n)
+    paired = pair_trials(trials)
+    for row, (one, other) in enumerate(combinations(trials, 2)):
+        for name in SLICE_METRICS:
+            expected = getattr(metrics, name)(one.probabilities, other.probabilities)
+            assert paired.differences[name][row].mean() == pytest.approx(expected, rel=1e-12), name
+    assert paired.confidence == pytest.approx(np.mean([t.probabilities.max(axis=1) for t in trials], axis=0), rel=1e-12)
+    assert paired.errors.mean(axis=1).tolist() == [metrics.error_rate(t.logits, t.labels) for t in trials]
+
+
+def test_a_probability_of_zero_in_both_trials_is_no_difference():
+    paired = pair_trials([trial_of([[1.0, 0.0, 0.0]], [0]), trial_of([[0.5, 0.5, 0.0]], [0])])
+    assert paired.differences["relative_pd"][0, 0] == pytest.approx(2 * (0.5 / 1.5 + 1 + 0) / 3)
+
+
+def test_improbable_characters_count_as_much_as_probable_ones():
+    tiny = 1e-30
+    paired = pair_trials([trial_of([[1.0, tiny]], [0]), trial_of([[1.0, 3 * tiny]], [0])])
+    assert paired.differences["relative_pd"][0, 0] == pytest.approx((0 + 2 * 2 / 4) / 2, rel=1e-5)
+
+
+def test_the_labels_are_the_trials_own():
+    paired = pair_trials(random_trials())
+    assert paired.labels.tolist() == random_trials()[0].labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda trials: trials[:1], "needs two trials, there is 1"),
+        (lambda trials: [], "needs two trials, there is 0"),
+        (lambda t: [t[0], Predictions(t[1].logits, t[1].labels, "other")], "different evaluation windows"),
+        (lambda t: [t[0], Predictions(t[1].logits[:, :-1], t[1].labels, "e")], "different shapes"),
+        (
+            lambda t: [t[0], Predictions(np.where(t[1].logits > 1, np.nan, t[1].logits), t[1].labels, "e")],
+            "trial 2 contain NaN",
+        ),
+        (lambda t: [Predictions(np.where(t[0].logits > 1, np.inf, 0), t[0].labels, "e"), t[1]], "trial 1 contain NaN or inf"),
+    ],
+)
+def test_trials_that_cannot_be_compared_are_refused(change, said: str):
+    with pytest.raises(ResultError, match=said):
+        pair_trials(change(random_trials(2)))
+
+
+# --- slicings
+
+
+def test_frequency_bins_are_closed_below():
+    frequencies = np.array([0.0, 0.0009, 0.001, 0.01, 0.0199, 0.02, 0.05, 0.5])
+    slicing = slices.by_frequency(np.array([7, 6, 5, 4, 3, 2, 1, 0]), frequencies)
+    assert slicing.members.tolist() == [4, 4, 3, 2, 2, 1, 0, 0]
+    assert len(slicing.slices) == 5
+    assert slices.RARE == ("under 0.1 %", "0.1 to 1 %")
+
+
+@pytest.mark.parametrize(
+    ("block_size", "names"),
+    [
+        (1, ("1",)),
+        (2, ("1", "2")),
+        (6, ("1", "2", "3 to 4", "5 to 6")),
+        (64, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64")),
+        (100, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64", "65 to 100")),
+        (1024, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64", "65 to 128", "129 to 256")),
+    ],
+)
+def test_the_context_is_what_the_pieces_of_the_windows_give(block_size: int, names: tuple[str, ...]):
+    inputs = torch.zeros((3, 256), dtype=torch.int64)
+    windows = EvaluationWindows(inputs, inputs, torch.arange(3), "x")
+    # Position i of a piece is predicted from the i + 1 characters of the piece up to it.
+    given = torch.cat([torch.arange(1, piece.shape[1] + 1).expand(3, -1) for _, piece in windows.pieces(block_size)], dim=1)
+    slicing = slices.by_context(3 * 256, block_size)
+    assert slicing.slices == names
+    for name, length in zip([slicing.slices[k] for k in slicing.members], given.flatten().tolist(), strict=True):
+        low, _, high = name.partition(" to ")
+        assert int(low) <= length <= int(high or low)
+
+
+def test_confidence_bins():
+    slicing = slices.by_confidence(np.array([0.1, 0.25, 0.4999, 0.5, 0.75, 0.9, 1.0]))
+    assert [slicing.slices[k] for k in slicing.members] == [
+        "under 0.25", "0.25 to 0.5", "0.25 to 0.5", "0.5 to 0.75", "0.75 to 0.9", "0.9 and more", "0.9 and more",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("characters", "kind"),
+    [
+        ("aéß", "lower case"),
+        ("AÉ", "upper case"),
+        (" \t", "space"),
+        ("\n", "line end"),
+        (".,;:!?'\"-[]{}&$—", "punctuation"),
+        ("019", "digit"),
+        ("中\x00", "other"),
+    ],
+)
+def test_character_classes(characters: str, kind: str):
+    assert {slices.character_class(character) for character in characters} == {kind}
+
+
+def test_the_class_other_is_there_only_when_it_is_needed():
+    assert slices.by_class(np.array([0, 1]), ["a", "B", "中"]).slices == slices.CLASSES
+    slicing = slices.by_class(np.array([0, 2, 1]), ["a", "B", "中"])
+    assert [slicing.slices[k] for k in slicing.members] == ["lower case", "other", "upper case"]
+
+
+def test_merged_slices():
+    slicing = slices.by_confidence(np.array([0.1, 0.3, 0.6, 0.95]))
+    merged = slices.merged_slices(slicing, slices.UNCERTAIN, "uncertain")
+    assert merged.slices == ("uncertain", "the others")
+    assert merged.members.tolist() == [0, 0, 1, 1]
+
+
+# --- frames
+
+
+def test_slices_by_hand():
+    paired = by_hand()
+    frame = slice_frame(paired, Slicing("x", ("first", "rest"), np.array([0, 1, 1]))).set_index("slice")
+    assert frame["n"].tolist() == [1, 2]
+    assert frame["share"].tolist() == pytest.approx([1 / 3, 2 / 3])
+    first = frame.loc["first"]
+    assert first["churn"] == pytest.approx(2 / 3)
+    assert first["total_variation"] == pytest.approx(0.4, abs=1e-6)
+    # Without trial 1, 2, 3: .4, .6, .2; their mean .4, squares .08, variance 2/3 of it.
+    half = T3 * math.sqrt(2 / 3 * 0.08)
+    assert first["total_variation_high"] == pytest.approx(min(0.4 + half, 1.0), abs=1e-6)
+    assert first["total_variation_low"] == 0.0
+    # One trial of three is wrong about the first; about the rest each is wrong in one of two.
+    assert frame["error"].tolist() == pytest.approx([1 / 3, 0.5])
+    assert frame.loc["rest", ["churn", "relative_pd", "held"]].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert first["held"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_slices_by_brute_force():
+    trials = random_trials(4)
+    slicing = thirds(1300)
+    frame = slice_frame(pair_trials(trials), slicing).set_index("slice")
+    for k, name in enumerate(slicing.slices):
+        inside = slicing.members == k
+        if name == "nobody":
+            continue
+        for metric in SLICE_METRICS:
+            matrix = np.zeros((4, 4))
+            for i, j in combinations(range(4), 2):
+                p, q = (trials[one].probabilities[inside] for one in (i, j))
+                matrix[i, j] = matrix[j, i] = getattr(metrics, metric)(p, q)
+            expected = jackknife_pairwise(matrix)
+            found = frame.loc[name, [metric, f"{metric}_low", f"{metric}_high"]].tolist()
+            assert found == pytest.approx([expected.value, expected.low, expected.high], rel=1e-10), (name, metric)
+        errors = mean_interval([metrics.error_rate(t.logits[inside], t.labels[inside]) for t in trials])
+        found = frame.loc[name, ["error", "error_low", "error_high"]].tolist()
+        assert found == pytest.approx([errors.value, errors.low, errors.high])
+
+
+def test_the_share_held_by_brute_force():
+    trials, slicing = random_trials(4), thirds(1300)
+    frame = slice_frame(pair_trials(trials), slicing).set_index("slice")
+
+    def share(chosen: list[Predictions]) -> float:
+        total = part = 0.0
+        for one, other in combinations(chosen, 2):
+            gap = np.abs(one.probabilities - other.probabilities).sum(axis=1)
+            total, part = total + gap.sum(), part + gap[slicing.members == 3].sum()
+        return part / total
+
+    without = np.array([share([t for t in trials if t is not left_out]) for left_out in trials])
+    half = 3.182446305284263 * math.sqrt(3 / 4 * np.square(without - without.mean()).sum())
+    held = frame.loc["c"]
+    assert held["held"] == pytest.approx(share(trials), rel=1e-10)
+    assert held["held_low"] == pytest.approx(share(trials) - half, rel=1e-10)
+    assert held["held_high"] == pytest.approx(share(trials) + half, rel=1e-10)
+    assert frame["held"].sum() == pytest.approx(1.0, rel=1e-12)
+
+
+def cell_slicings(paired: slices.PairedTrials, block_size: int) -> list[Slicing]:
+    frequencies = np.geomspace(0.0001, 0.4, paired.vocab_size)
+    return [
+        slices.by_frequency(paired.labels, frequencies),
+        slices.by_context(len(paired.labels), block_size),
+        slices.by_confidence(paired.confidence),
+        slices.by_class(paired.labels, "ab C\n.1DE"),
+    ]
+
+
+@given(st.integers(2, 5), st.integers(1, 300), st.integers(0, 50))
+def test_slices_weighted_by_their_size_add_up_to_the_metric(n: int, block_size: int, seed: int):
+    trials = random_trials(n, tokens=257 + seed, seed=seed)
+    paired = pair_trials(trials)
+    pairs = list(combinations([trial.probabilities for trial in trials], 2))
+    for slicing in cell_slicings(paired, block_size):
+        frame = slice_frame(paired, slicing)
+        assert frame["n"].sum() == len(paired.labels)
+        present = frame[frame["n"] > 0]
+        for metric in SLICE_METRICS:
+            whole = np.mean([getattr(metrics, metric)(p, q) for p, q in pairs])
+            assert (present["n"] * present[metric]).sum() / len(paired.labels) == pytest.approx(whole, rel=1e-12, abs=1e-15)
+        # A churn is a count, and counts add up to the last one.
+        counted = (present["n"] * present["churn"] * len(pairs)).round().astype(int).sum()
+        assert counted == int(paired.differences["churn"].sum())
+        assert (present["share"] * present["error"]).sum() == pytest.approx(paired.errors.mean(), rel=1e-12)
+
+
+def test_a_slice_without_characters_has_no_numbers_and_holds_nothing():
+    row = slice_frame(pair_trials(random_trials()), thirds(1300)).set_index("slice").loc["nobody"]
+    assert (row["n"], row["share"], row["held"]) == (0, 0.0, 0.0)
+    assert row[[*SLICE_METRICS, "error", "churn_low", "held_low"]].isna().all()
+
+
+def test_two_trials_have_values_and_no_intervals():
+    frame = slice_frame(pair_trials(random_trials(2)), thirds(1300)).dropna(subset=["churn"])
+    assert len(frame) == 3
+    bounds = [column for column in frame.columns if column.endswith(("_low", "_high"))]
+    assert len(bounds) == 10
+    assert frame[bounds].isna().all(axis=None)
+    assert frame[[*SLICE_METRICS, "error", "held"]].notna().all(axis=None)
+
+
+def test_identical_trials_do_not_disagree_anywhere():
+    paired = pair_trials(random_trials(1) * 3)
+    frame = slice_frame(paired, thirds(1300)).dropna(subset=["churn"])
+    assert (frame[[*SLICE_METRICS, "churn_low", "churn_high"]] == 0).all(axis=None)
+    assert frame["held"].isna().all(), "a share of nothing"
+    assert swapped_pairs(paired).empty
+
+
+# --- swaps
+
+
+def test_swaps_by_hand():
+    # First character: 0, 1, 1: two swaps of 0 and 1. Second: 2, 2, 0: two of 0 and 2. Third: 1, 0, 1: two more of 0 and 1.
+    tops = [[0, 2, 1], [1, 2, 0], [1, 0, 1]]
+    trials = [trial_of(np.where(np.eye(3)[top] > 0, 0.8, 0.1).tolist(), [0, 0, 0]) for top in tops]
+    frame = swapped_pairs(pair_trials(trials))
+    assert frame.to_dict("list") == {
+        "first": [0, 0],
+        "second": [1, 2],
+        "count": [4, 2],
+        "share": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
+    }
+
+
+def test_swaps_by_brute_force():
+    paired = pair_trials(random_trials(4))
+    counts: dict[tuple[int, int], int] = {}
+    for one, other in combinations(paired.top1.tolist(), 2):
+        for a, b in zip(one, other, strict=True):
+            if a != b:
+                counts[min(a, b), max(a, b)] = counts.get((min(a, b), max(a, b)), 0) + 1
+    frame = swapped_pairs(paired, top=7)
+    expected = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:7]
+    assert [((a, b), n) for a, b, n in zip(frame["first"], frame["second"], frame["count"], strict=True)] == expected
+    assert frame["share"].tolist() == pytest.approx([n / sum(counts.values()) for _, n in expected])
+    # All swaps together are the churn.
+    assert sum(counts.values()) == paired.differences["churn"].sum()
+
+
+# --- single trials
+
+
+def test_influence_by_hand():
+    matrix = [[0, 0.4, 0.5], [0.4, 0, 0.6], [0.5, 0.6, 0]]
+    frame = slices.trial_influence(matrix, 2.0)
+    assert frame["trial"].tolist() == [1, 2, 3]
+    assert frame["score"].tolist() == pytest.approx([0.45, 0.5, 0.55])
+    assert frame["without"].tolist() == pytest.approx([0.6, 0.5, 0.4])
+    assert frame["influence"].tolist() == pytest.approx([0.1, 0.0, -0.1])
+    assert frame["without_low"].isna().all(), "two trials have no interval"
+
+
+def test_one_trial_far_from_the_others_stands_out():
+    matrix = np.full((5, 5), 0.2)
+    matrix[3] = matrix[:, 3] = 0.9
+    frame = slices.trial_influence(matrix, 2.0)
+    assert frame["score"].tolist() == pytest.approx([0.375, 0.375, 0.375, 0.9, 0.375])
+    assert frame["influence"].abs().idxmax() == 3
+    kept = jackknife_pairwise(np.full((4, 4), 0.2), 2.0)
+    assert frame.loc[3, ["without", "without_low", "without_high"]].tolist() == pytest.approx([kept.value, kept.low, kept.high])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_influence_of_too_few_trials_is_missing(n: int):
+    frame = slices.trial_influence(np.full((n, n), 0.3))
+    assert frame["without"].isna().all()
+    assert frame["influence"].isna().all()
+    assert frame["score"].isna().all() if n == 1 else frame["score"].tolist() == [0.3, 0.3]
+
+
+# --- churn against error
+
+
+def test_churn_and_error_by_hand():
+    churn = [[0, 0.2, 0.3], [0.2, 0, 0.4], [0.3, 0.4, 0]]
+    found = slices.churn_and_error(churn, [0.5, 0.6, 0.7])
+    assert found.churn.value == pytest.approx(0.3)
+    assert found.error.value == pytest.approx(0.6)
+    assert found.ratio.value == pytest.approx(0.5)
+    assert found.residual.value == pytest.approx(-0.3)
+    # Without trial 1: .4 / .65, without 2: .3 / .6, without 3: .2 / .55.
+    without = np.array([0.4 / 0.65, 0.3 / 0.6, 0.2 / 0.55])
+    half = T3 * math.sqrt(2 / 3 * np.square(without - without.mean()).sum())
+    assert found.ratio.high == pytest.approx(0.5 + half)
+    # Residuals -.25, -.3, -.35: squares .005.
+    assert found.residual.high == pytest.approx(-0.3 + T3 * math.sqrt(2 / 3 * 0.005))
+    assert found.residual.low == pytest.approx(-0.3 - T3 * math.sqrt(2 / 3 * 0.005))
+
+
+def test_the_ratio_is_cut_at_zero_and_the_residual_at_one():
+    found = slices.churn_and_error([[0, 0.0, 0.9], [0.0, 0, 0.9], [0.9, 0.9, 0]], [0.1, 0.9, 0.2])
+    assert found.ratio.low == 0.0
+    assert -1.0 <= found.residual.low < found.residual.high == 1.0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_trials_have_no_ratio_interval(n: int):
+    found = slices.churn_and_error(np.full((n, n), 0.3), [0.6] * n)
+    assert math.isnan(found.ratio.value) if n == 1 else found.ratio.value == pytest.approx(0.5)
+    assert not found.ratio.has_interval
+    assert not found.residual.has_interval
+
+
+def test_a_perfect_model_has_no_ratio():
+    found = slices.churn_and_error(np.zeros((3, 3)), [0.0, 0.0, 0.0])
+    assert math.isnan(found.ratio.value)
+    assert found.residual.value == 0.0
+
+
+def test_churn_and_error_want_one_error_rate_per_trial():
+    with pytest.raises(ValueError, match="3 trials, 2 error rates"):
+        slices.churn_and_error(np.zeros((3, 3)), [0.1, 0.2])
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_the_general_jackknife_is_the_pairwise_one_for_a_pairwise_mean(n: int):
+    rng = np.random.default_rng(1)
+    matrix = rng.random((n, n))
+    matrix += matrix.T
+    expected = jackknife_pairwise(matrix)
+    found = slices.jackknife(*slices.without_each(matrix), lower=0.0)
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert found.n == n
