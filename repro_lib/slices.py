@@ -21,7 +21,14 @@ from repro_lib.analysis import METRIC_LIMITS
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import probabilities_from_logits
 from repro_lib.results import Predictions, ResultError
-from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise, mean_interval, t_quantile
+from repro_lib.statistics import (
+    Estimate,
+    jackknife_left_out,
+    jackknife_pairwise,
+    mean_interval,
+    mean_without_each,
+    without_each,
+)
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -222,7 +229,7 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
     (top, top_without), (bottom, bottom_without) = without_each(part), without_each(whole)
-    return jackknife(_ratio(share * top, bottom), _ratios(share * top_without, bottom_without), 0.0, 1.0)
+    return jackknife_left_out(_ratio(share * top, bottom), _ratios(share * top_without, bottom_without), 0.0, 1.0)
 
 
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
@@ -276,42 +283,12 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     return ChurnAndError(
         churn=jackknife_pairwise(churn, 1.0),
         error=mean_interval(error_rates, 0.0, 1.0),
-        ratio=jackknife(_ratio(value, mean), _ratios(values_without, means_without), 0.0),
-        residual=jackknife(value - mean, values_without - means_without, -1.0, 1.0),
+        ratio=jackknife_left_out(_ratio(value, mean), _ratios(values_without, means_without), 0.0),
+        residual=jackknife_left_out(value - mean, values_without - means_without, -1.0, 1.0),
     )
 
 
 # --- the jackknife of any function of the trials
-
-
-def jackknife(value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf) -> Estimate:
-    """``value`` +- t_{N-1} sqrt((N - 1) / N sum_k (without_k - their mean)^2), cut to ``lower`` ... ``upper``.
-
-    ``without``: (N,), the same number computed without trial k. For the mean of a pairwise metric this is
-    ``statistics.jackknife_pairwise``. No interval below 3 trials or where a number is not finite.
-    """
-    n = len(without)
-    if n < TRIALS_FOR_INTERVAL or not (math.isfinite(value) and np.isfinite(without).all()):
-        return Estimate(value, math.nan, math.nan, n)
-    half = t_quantile(n - 1) * math.sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
-    return Estimate(value, max(value - half, min(lower, value)), min(value + half, max(upper, value)), n)
-
-
-def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
-    """The mean over all pairs of an (N, N) matrix, and (N,) that mean without trial k; NaN where no pair is left."""
-    distances = np.array(matrix, dtype=np.float64)
-    np.fill_diagonal(distances, 0.0)
-    n, total = len(distances), distances.sum() / 2
-    value = float(total / math.comb(n, 2)) if n > 1 else math.nan
-    without = (total - distances.sum(axis=1)) / math.comb(n - 1, 2) if n > 2 else np.full(n, math.nan)
-    return value, without
-
-
-def mean_without_each(values: Float64) -> tuple[float, Float64]:
-    """The mean of (N,) numbers, and (N,) the mean without trial k; NaN where none is left."""
-    n = len(values)
-    without = (values.sum() - values) / (n - 1) if n > 1 else np.full(n, math.nan)
-    return float(values.mean()) if n else math.nan, without
 
 
 def _check_trials(trials: Sequence[Predictions]) -> None:

@@ -95,11 +95,11 @@ def jackknife(
     n = min((len(matrix) for matrix in pairs), default=0)
     if n < 2:
         return Estimate(math.nan, math.nan, math.nan, n)
-    means = np.array([_mean_of_pairs(matrix) for matrix in pairs])
+    means = np.array([without_each(matrix)[0] for matrix in pairs])
     value = float(statistic(means)) if np.isfinite(means).all() else _not_finite(means, statistic)
     if n < TRIALS_FOR_INTERVAL or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan, n)
-    left_out = [_means_left_out(matrix) for matrix in pairs]
+    left_out = [without_each(matrix)[1] for matrix in pairs]
     variances = {label: _group_variance(label, labels, means, left_out, statistic) for label in dict.fromkeys(labels)}
     variance = sum(part for part, _ in variances.values())
     smallest = min(degrees for _, degrees in variances.values())
@@ -143,15 +143,48 @@ def probability_of_being_best(
     drawn = np.empty((draws, len(pairs)))
     for label in dict.fromkeys(labels):
         cells = [c for c, other in enumerate(labels) if other == label]
-        left_out = np.array([_means_left_out(pairs[c]) for c in cells])  # (cells of the group, N)
+        left_out = np.array([without_each(pairs[c])[1] for c in cells])  # (cells of the group, N)
         n = left_out.shape[1]
         deviations = left_out - left_out.mean(axis=1, keepdims=True)
         covariance = (n - 1) / n * deviations @ deviations.T
-        means = np.array([_mean_of_pairs(pairs[c]) for c in cells])
+        means = np.array([without_each(pairs[c])[0] for c in cells])
         t = scipy.stats.multivariate_t(means, covariance, df=n - 1, allow_singular=True, seed=rng)
         drawn[:, cells] = np.reshape(t.rvs(draws), (draws, len(cells)))
     lowest = np.isclose(drawn, drawn.min(axis=1, keepdims=True), rtol=1e-12, atol=0)
     return (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)
+
+
+def jackknife_left_out(
+    value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
+) -> Estimate:
+    """``value`` +- t_{N-1} sqrt((N - 1) / N sum_k (without_k - their mean)^2), cut to ``lower`` ... ``upper``.
+
+    ``without``: (N,), the same number computed without trial k. For the mean of a pairwise metric this is
+    ``jackknife_pairwise``; it serves any number that can be computed without a trial. No interval below 3 trials or where
+    a number is not finite.
+    """
+    n = len(without)
+    if n < TRIALS_FOR_INTERVAL or not (math.isfinite(value) and np.isfinite(without).all()):
+        return Estimate(value, math.nan, math.nan, n)
+    error = math.sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
+    return _cut(value, t_quantile(n - 1, confidence) * error, lower, upper, n, error, n - 1)
+
+
+def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
+    """The mean over all pairs of an (N, N) matrix, and (N,) that mean without trial k; NaN where no pair is left."""
+    distances = np.array(matrix, dtype=np.float64)
+    np.fill_diagonal(distances, 0.0)
+    n, total = len(distances), distances.sum() / 2
+    value = float(total / math.comb(n, 2)) if n > 1 else math.nan
+    without = (total - distances.sum(axis=1)) / math.comb(n - 1, 2) if n > 2 else np.full(n, math.nan)
+    return value, without
+
+
+def mean_without_each(values: Float64) -> tuple[float, Float64]:
+    """The mean of (N,) numbers, and (N,) the mean without trial k; NaN where none is left."""
+    n = len(values)
+    without = (values.sum() - values) / (n - 1) if n > 1 else np.full(n, math.nan)
+    return float(values.mean()) if n else math.nan, without
 
 
 def mean_interval(
@@ -270,16 +303,6 @@ def _relative_difference(means: Float64) -> float:
 def _not_finite(means: Float64, statistic: Callable[[Float64], float]) -> float:
     """A single infinite mean stays infinite; anything made of several, or of a missing one, is NaN."""
     return float(means[0]) if statistic is _first else math.nan
-
-
-def _mean_of_pairs(matrix: Float64) -> float:
-    return float(matrix[np.triu_indices(len(matrix), k=1)].mean())
-
-
-def _means_left_out(matrix: Float64) -> Float64:
-    """The mean over pairs without trial k, for each k: (N,)."""
-    total = matrix[np.triu_indices(len(matrix), k=1)].sum()
-    return (total - matrix.sum(axis=1)) / math.comb(len(matrix) - 1, 2)
 
 
 def _group_variance(

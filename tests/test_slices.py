@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro_lib import metrics, slices
+from repro_lib import metrics, slices, statistics
 from repro_lib.data import EvaluationWindows
 from repro_lib.results import Predictions, ResultError
 from repro_lib.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
@@ -402,6 +402,6 @@ def test_the_general_jackknife_is_the_pairwise_one_for_a_pairwise_mean(n: int):
     matrix = rng.random((n, n))
     matrix += matrix.T
     expected = jackknife_pairwise(matrix)
-    found = slices.jackknife(*slices.without_each(matrix), lower=0.0)
+    found = statistics.jackknife_left_out(*statistics.without_each(matrix), lower=0.0)
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert found.n == n

@@ -1,0 +1,357 @@
+"""What the results of a study say about differences between activations: contrasts, CV with its null, P(best).
+
+Everything is computed from one tidy frame, a row per pair of trained models of a model (``pairs_between``), so that any
+number can be made again from that frame alone. Models bit-identical across activations are left out by rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
+from repro_lib.comparisons import Comparisons, compare_activations
+from repro_lib.results import Result, ResultError, Store
+from repro_lib.significance import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
+from repro_lib.statistics import (
+    Estimate,
+    Float64,
+    bootstrap_windows,
+    coefficient_of_variation,
+    contrast,
+    jackknife,
+    jackknife_pairwise,
+    probability_of_being_best,
+    relative_contrast,
+    variance_of_accuracy,
+)
+
+REFERENCE = "relu"
+_PAIR_COLUMNS = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "same_init", "identical"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The frame of all pairs of a study, and the matrices in it.
+
+    ``pairs``: see ``pairs_between``. ``expected``: the activations that every model should have. ``windows``: the
+    comparisons per model, where the predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model
+    whose trials could not be compared across activations, so that its permutation tests are missing.
+    """
+
+    pairs: pd.DataFrame
+    models: tuple[str, ...]
+    activations: tuple[str, ...]
+    comparisons: dict[str, Comparisons]
+    gaps: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, store: Store, study: Study) -> Evidence:
+        """The evidence of a study: comparisons are read, or computed from the predictions and kept."""
+        found, gaps = {}, []
+        for model in study.models:
+            results = [result for result in study.results if result.model_name == model and not result.synthetic]
+            if not results:
+                continue
+            try:
+                found[model] = compare_activations(store, results)
+            except ResultError as problem:
+                gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
+        results = [result for result in study.results if not result.synthetic]
+        return cls(pairs_between(results, found), study.models, study.activations, found, tuple(gaps))
+
+    @classmethod
+    def of(cls, pairs: pd.DataFrame) -> Evidence:
+        """The evidence of a frame alone: what it holds is what was expected."""
+        activations = dict.fromkeys([*pairs["activation_1"], *pairs["activation_2"]])
+        return cls(pairs, tuple(dict.fromkeys(pairs["model"])), tuple(activations), {})
+
+    @cached_property
+    def _blocks(self) -> dict[str, _Block]:
+        return {str(model): _Block(rows) for model, rows in self.pairs.groupby("model", sort=False)}
+
+    def trials(self, model: str, activation: str) -> int:
+        """How many trained models of a cell there are."""
+        return self._blocks[model].count(activation) if model in self._blocks else 0
+
+    def parameters(self, model: str) -> float:
+        """Parameters of a model, NaN where it is missing."""
+        return float(self._blocks[model].rows["parameters"].iloc[0]) if model in self._blocks else math.nan
+
+    def has(self, model: str, activation: str) -> bool:
+        """Whether a cell has at least one pair of trials."""
+        return self.trials(model, activation) > 1
+
+    def matrix(self, model: str, activations: Sequence[str], metric: str) -> Float64:
+        """The metric between all trials of these activations, in this order; NaN where two were not compared."""
+        return self._blocks[model].matrix(activations, metric)
+
+    def identical(self, model: str) -> bool:
+        """Whether all activations of a model, two at least, predict the same bits trial by trial."""
+        return model in self._blocks and self._blocks[model].identical
+
+    def paired(self, model: str, first: str, second: str) -> bool:
+        """Whether trial k of both cells started from the same weights, for every k of both."""
+        return self._blocks[model].paired(first, second)
+
+    def candidates(self) -> tuple[str, ...]:
+        """The models that can tell activations apart, in order; those without any trial among them."""
+        return tuple(model for model in self.models if not self.identical(model))
+
+    def groups(self, model: str, activations: Sequence[str]) -> list[int]:
+        """Which cells share their initial weights, trial by trial: equal numbers belong together."""
+        labels: list[int] = []
+        for k, activation in enumerate(activations):
+            same = [labels[j] for j in range(k) if self.paired(model, activations[j], activation)]
+            labels.append(same[0] if same else k)
+        return labels
+
+    def estimate(
+        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: float
+    ) -> Estimate:
+        """A function of the mean PDs of these (model, activation) cells with its jackknife interval.
+
+        Within one model cells that share their initial weights are left out trial by trial together. Over several models
+        trial k is left out of all cells at once where all have the same N: equal seeds may make them dependent, and the
+        N bundles are independent whatever happens within one. With unequal N every cell stands on its own.
+        """
+        if not cells or not all(self.has(*cell) for cell in cells):
+            n = min((self.trials(*cell) for cell in cells), default=0)
+            return Estimate(math.nan, math.nan, math.nan, n)
+        matrices = [self.matrix(model, [activation], metric) for model, activation in cells]
+        models = {model for model, _ in cells}
+        if len(models) == 1:
+            groups = self.groups(cells[0][0], [activation for _, activation in cells])
+        else:
+            groups = [0] * len(cells) if len({len(matrix) for matrix in matrices}) == 1 else list(range(len(cells)))
+        return jackknife(matrices, statistic, groups, **bounds)
+
+
+class _Block:
+    """The pairs of one model as matrices."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows
+        ends = [
+            *zip(rows["activation_1"], rows["trial_1"], strict=True),
+            *zip(rows["activation_2"], rows["trial_2"], strict=True),
+        ]
+        self.places = {trial: place for place, trial in enumerate(sorted(set(ends)))}
+        first, second = ([self.places[trial] for trial in half] for half in (ends[: len(rows)], ends[len(rows) :]))
+        self.first, self.second = np.array(first, dtype=np.intp), np.array(second, dtype=np.intp)
+        self._filled: dict[str, Float64] = {}
+
+    def count(self, activation: str) -> int:
+        return sum(name == activation for name, _ in self.places)
+
+    def full(self, column: str) -> Float64:
+        if column not in self._filled:
+            matrix = np.zeros((len(self.places), len(self.places)))
+            values = self.rows[column].to_numpy(dtype=np.float64)
+            matrix[self.first, self.second] = matrix[self.second, self.first] = values
+            self._filled[column] = matrix
+        return self._filled[column]
+
+    def matrix(self, activations: Sequence[str], column: str) -> Float64:
+        order = {activation: k for k, activation in enumerate(activations)}
+        trials = sorted((t for t in self.places if t[0] in order), key=lambda t: (order[t[0]], t[1]))
+        chosen = [self.places[trial] for trial in trials]
+        return self.full(column)[np.ix_(chosen, chosen)]
+
+    def paired(self, first: str, second: str) -> bool:
+        numbers = [{number for name, number in self.places if name == activation} for activation in (first, second)]
+        if numbers[0] != numbers[1] or not numbers[0]:
+            return False
+        same = self.full("same_init")
+        return all(same[self.places[first, k], self.places[second, k]] for k in numbers[0])
+
+    @property
+    def identical(self) -> bool:
+        activations = dict.fromkeys(name for name, _ in self.places)
+        same = self.full("identical")
+        both = [
+            same[self.places[a, k], self.places[b, k]]
+            for a, b in combinations(activations, 2)
+            for name, k in self.places
+            if name == a and (b, k) in self.places
+        ]
+        return len(activations) > 1 and bool(both) and all(both)
+
+
+def pairs_between(results: Sequence[Result], comparisons: dict[str, Comparisons]) -> pd.DataFrame:
+    """One row per pair of trained models of the same model, within and across activations.
+
+    Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; same_init (the same initial weights) and
+    identical (the same final weights and predictions), by digest; each metric (NaN where two activations were not
+    compared).
+    """
+    rows: list[tuple[Any, ...]] = []
+    for model in dict.fromkeys(result.model_name for result in results):
+        cells = [result for result in results if result.model_name == model]
+        parameters = float(np.mean([result.parameters for result in cells]))
+        values = _values(cells, comparisons.get(model))
+        trials = [(result.activation, record) for result in cells for record in result.trials]
+        for (name, a), (other, b) in combinations(trials, 2):
+            same_init = a.init_sha256 == b.init_sha256
+            identical = (a.weights_sha256, a.predictions_sha256) == (b.weights_sha256, b.predictions_sha256)
+            found = values.get(((name, a.trial), (other, b.trial)))
+            numbers = found or (math.nan,) * len(METRICS)
+            rows.append((model, parameters, name, a.trial, other, b.trial, same_init, identical, *numbers))
+    return pd.DataFrame(rows, columns=[*_PAIR_COLUMNS, *METRICS])
+
+
+def _values(cells: Sequence[Result], compared: Comparisons | None) -> dict[Any, tuple[float, ...]]:
+    """Every metric by pair: from the result files within a cell, from the comparisons across cells."""
+    values = {}
+    if compared:
+        matrices = [compared.matrix(metric) for metric in METRICS]
+        names = [(trial.activation, trial.trial) for trial in compared.trials]
+        for i, j in combinations(range(len(names)), 2):
+            values[names[i], names[j]] = tuple(float(matrix[i, j]) for matrix in matrices)
+    for result in cells:
+        matrices = [pair_matrix(result, metric) for metric in METRICS]
+        for i, j in combinations(range(len(result.trials)), 2):
+            key = (result.activation, i + 1), (result.activation, j + 1)
+            values[key] = tuple(float(matrix[i, j]) for matrix in matrices)
+    return values
+
+
+def contrasts(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """Every activation against relu, per model that is not left out: one declared family, in rows.
+
+    Columns: model, activation; n and n_reference; difference with _low, _high (95 % jackknife, negative: less PD than
+    relu); per_cent with _low, _high (of relu's PD); paired; p (permutation test, two-sided), permutations, exact,
+    smallest_p (that N could reach); p_holm (over the family); trials_needed (per cell, for a power of .8 at the family's
+    first Holm step, if the difference is as large as it looks; NaN: none up to 10,000). Missing stays NaN.
+    """
+    family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
+    rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
+    frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
+    frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
+    return frame
+
+
+_CONTRAST_COLUMNS = ["model", "activation", "n", "n_reference", "difference", "difference_low", "difference_high"]
+_CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "paired", "p", "permutations", "exact", "smallest_p"]
+_CONTRAST_COLUMNS += ["p_holm", "trials_needed"]
+
+
+def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
+    n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
+    row: dict[str, Any] = {"model": model, "activation": activation, "n": n, "n_reference": reference}
+    if min(n, reference) < 2:
+        return row
+    paired = evidence.paired(model, activation, REFERENCE)
+    joint = evidence.matrix(model, [activation, REFERENCE], metric)
+    first, second = joint[:n, :n], joint[n:, n:]
+    difference, relative = (make(first, second, paired=paired) for make in (contrast, relative_contrast))
+    test = permutation_test(joint, n, paired=paired)
+    return row | {
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "per_cent": relative.value,
+        "per_cent_low": relative.low,
+        "per_cent_high": relative.high,
+        "paired": paired,
+        "p": test.p,
+        "permutations": test.permutations,
+        "exact": test.exact,
+        "smallest_p": smallest_p(n, reference, paired=paired),
+        "trials_needed": needed_for(difference, paired=paired, alpha=SIGNIFICANCE / family) or math.nan,
+    }
+
+
+def needed_for(difference: Estimate, *, paired: bool, alpha: float = SIGNIFICANCE, distance: float | None = None) -> int | None:
+    """Trials per cell that would tell a difference (or a ``distance`` to some bound) from 0, its spread staying as it is."""
+    if not difference.error > 0:
+        return None
+    spread = difference.error * math.sqrt(difference.n if paired else difference.n / 2)
+    return trials_needed((difference.value if distance is None else distance) / spread, paired=paired, alpha=alpha)
+
+
+def cv_over_activations(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """Per model the CV over activations beside what it is when trials are dealt to the activations at random.
+
+    Columns: model, n (smallest), cells, expected; cv with _low, _high (per cent, 95 % jackknife); null_median, null_high
+    (its 95th percentile), p, permutations (all sampled); identical. A bit-identical model has CV 0 exactly and no null.
+    """
+    rows = [_cv_row(evidence, model, metric) for model in evidence.models]
+    return pd.DataFrame(rows, columns=_CV_COLUMNS)
+
+
+_CV_COLUMNS = ["model", "n", "cells", "expected", "cv", "cv_low", "cv_high", "null_median", "null_high", "p", "permutations"]
+_CV_COLUMNS += ["identical"]
+
+
+def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
+    there = [activation for activation in evidence.activations if evidence.has(model, activation)]
+    row: dict[str, Any] = {"model": model, "cells": len(there), "expected": len(evidence.activations)}
+    row["identical"] = evidence.identical(model)
+    if len(there) < 2:
+        return row | {"n": 0}
+    trials = [evidence.trials(model, activation) for activation in there]
+    cells = [(model, activation) for activation in there]
+    cv = evidence.estimate(cells, coefficient_of_variation, metric, lower=0.0)
+    row |= {"n": min(trials), "cv": cv.value, "cv_low": cv.low, "cv_high": cv.high}
+    if row["identical"]:
+        return row | {"cv": 0.0, "cv_low": 0.0, "cv_high": 0.0}
+    # Where any two cells share their initial weights, trials are dealt within a seed: only there are they exchangeable.
+    groups = evidence.groups(model, there)
+    within = len(set(groups)) < len(groups) and len(set(trials)) == 1
+    null = cv_null(evidence.matrix(model, there, metric), trials, paired=within)
+    return row | {"null_median": null.median, "null_high": null.high, "p": null.p, "permutations": null.permutations}
+
+
+def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """P(best) per model and activation: model, activation, n, p_best (NaN below 3 trials or where a cell is missing)."""
+    rows = []
+    for model in evidence.candidates():
+        names = evidence.activations
+        chances = np.full(len(names), math.nan)
+        if all(evidence.has(model, name) for name in names):
+            matrices = [evidence.matrix(model, [name], metric) for name in names]
+            chances = probability_of_being_best(matrices, evidence.groups(model, names))
+        rows += [(model, name, evidence.trials(model, name), chance) for name, chance in zip(names, chances, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "activation", "n", "p_best"])
+
+
+def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """Per cell the interval over trials beside the bootstrap interval over evaluation windows.
+
+    Columns: model, activation, n, windows, value; trials_low, trials_high (jackknife: other trained models, this text);
+    windows_low, windows_high (other windows, these models). NaN where one cannot be had.
+    """
+    rows = []
+    for model in evidence.models:
+        for activation in evidence.activations:
+            if not evidence.has(model, activation):
+                continue
+            over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), METRIC_LIMITS[metric])
+            compared = evidence.comparisons.get(model)
+            values = compared.windows.get(activation, {}).get(metric, []) if compared else []
+            over_windows = bootstrap_windows([math.inf if value is None else value for value in values])
+            ends = (over_trials.low, over_trials.high, over_windows.low, over_windows.high)
+            rows.append((model, activation, over_trials.n, len(values), over_trials.value, *ends))
+    columns = ["model", "activation", "n", "windows", "value", "trials_low", "trials_high", "windows_low", "windows_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def accuracy_variance(evidence: Evidence) -> pd.DataFrame:
+    """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``statistics.variance_of_accuracy``).
+
+    Columns: model, activation, n, windows, observed, evaluation, runs: variances in (per cent)^2, runs can be negative.
+    """
+    rows = []
+    for model, compared in evidence.comparisons.items():
+        for activation, errors in compared.window_errors.items():
+            parts = variance_of_accuracy(100 * np.array(errors))
+            rows.append((model, activation, parts.n, parts.windows, parts.observed, parts.evaluation, parts.runs))
+    return pd.DataFrame(rows, columns=["model", "activation", "n", "windows", "observed", "evaluation", "runs"])
