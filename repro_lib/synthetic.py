@@ -299,14 +299,16 @@ def estimate_from_neighbours(numbers: dict[tuple[str, str], float], model: str, 
     """What ``numbers`` (by model and activation) let expect of a cell that is not among them.
 
     The model's mean over the activations it has, times the activation's mean ratio to the model's mean in the other
-    models that have this activation and another one; without such a model the ratio is 1. ValueError for a model that
-    has no number at all.
+    models that have this activation and another one; without such a model the ratio is 1. SyntheticError for a model
+    that has no number at all.
     """
     by_model: dict[str, dict[str, float]] = {}
     for (name, its_activation), value in numbers.items():
         by_model.setdefault(name, {})[its_activation] = value
     if model not in by_model:
-        raise SyntheticError(f"nothing measured of {model} is there to estimate {model} with {activation} from; train one cell")
+        raise SyntheticError(
+            f"nothing of {model} is measured, so its cells have no neighbours to estimate from; train one first"
+        )
     level = float(np.mean(list(by_model.pop(model).values())))
     means = {name: float(np.mean(list(values.values()))) for name, values in by_model.items()}
     ratios = {
@@ -323,7 +325,7 @@ def fill_missing(
     activations: Sequence[str] | None = None,
     timestamp: datetime | None = None,
 ) -> tuple[list[Result], list[str]]:
-    """A stand-in for each missing cell, estimated from the measured ones, and a sentence for each that has no neighbour.
+    """A stand-in for each missing cell, estimated from the measured ones, and a sentence for each model without any.
 
     Missing is what ``source`` expects and lacks; ``models`` and ``activations`` fill a part of that only.
 
@@ -346,7 +348,7 @@ def fill_missing(
             refused.append(str(error))
     if refused and not made:
         raise SyntheticError(refused[0])
-    return made, refused
+    return made, list(dict.fromkeys(refused))
 
 
 def fill_store(
@@ -442,13 +444,13 @@ def _estimated_metric(results: Sequence[Result], name: str, model: str, activati
 
 
 def _flags_of_stand_in(neighbours: Sequence[Result], distance: Estimate, model: str, activation: str) -> list[str]:
-    own = " and ".join(result.activation for result in neighbours if result.model_name == model)
+    own = ", ".join(result.activation for result in neighbours if result.model_name == model)
     rule = f"the mean of {model} over {own} ({distance.level:.4f})"
     if distance.models:
-        others = " and ".join(distance.models)
+        others = ", ".join(distance.models)
         rule += f" x the mean ratio of {activation} to the model's mean in {others} ({distance.ratio:.4f})"
     else:
-        rule += f", for no other model shows how {activation} differs"
+        rule += f" alone, for no other model tells how {activation} differs there"
     flags = [f"synthetic: nothing was trained, relative PD {distance.value:.4f} is estimated as {rule}"]
     doubtful = [f"{result.model_name} with {result.activation}" for result in neighbours if result.flags]
     return flags + ([f"flagged neighbours: {', '.join(doubtful)}"] if doubtful else [])
@@ -486,7 +488,8 @@ def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
     for path, result in entries:
         if result.synthetic:
             state = "replaced: the cell is measured" if _place(result) in measured else "shown only where asked for"
-            made = f"{'; '.join(result.flags)}. Files: {result.environment.get('neighbours') or 'none'}"
+            neighbours = result.environment.get("neighbours")
+            made = "; ".join(result.flags) + (f". Files: {neighbours}" if neighbours else "")
             cells = (path.name, result.model_name, result.activation, f"{result.avg_relative_pd:.4f} (synthetic)",
                      str(len(result.trials)), f"{result.timestamp:%Y-%m-%d %H:%M}", state, made)  # fmt: skip
             rows.append("| " + " | ".join(_cell_text(text) for text in cells) + " |")

@@ -21,18 +21,8 @@ FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"},
     1: {"data", "models"},
     2: {"training", "experiment", "results"},
-    3: {"statistics", "analysis", "claims", "plots"}
-    | {
-        "activation_plots",
-        "anatomy",
-        "findings",
-        "plot_panels",
-        "plot_style",
-        "sampling",
-        "summary_text",
-        "synthetic",
-        "tables",
-    },
+    3: {"statistics", "analysis", "claims", "plots", "synthetic"}
+    | {"activation_plots", "anatomy", "findings", "plot_panels", "plot_style", "sampling", "summary_text", "tables"},
     4: {"notebooks", "reports", "site_pages", "widgets", "console"},
     5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
 }
