@@ -275,7 +275,8 @@ def _synthesize(options: argparse.Namespace, console: Console) -> int:
     if options.missing:
         if options.relative_pd or options.trials is not None or options.seed is not None:
             raise SyntheticError("--missing estimates from what was measured; leave out --relative-pd, --trials and --seed")
-        made, refused = fill_store(options.results_dir, options.models, options.activations, options.profile)
+        profile = check_profile(options.profile) if options.profile else None
+        made, refused = fill_store(options.results_dir, options.models, options.activations, profile)
     else:
         profile = check_profile(options.profile or "quick")
         chosen = {name: value for name in ("trials", "seed") if (value := getattr(options, name)) is not None}

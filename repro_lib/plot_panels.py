@@ -178,7 +178,7 @@ def cv_bars(axes: Axes, study: Study) -> None:
                 "missing" if row["cells"] == 0 else f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells"
             )
         else:
-            look = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
+            look: dict[str, Any] = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
             axes.barh(y, row["cv"], 0.6, **look)
             words = f"{row['cv']:.2f} %" + (f", {NEGATIVE_CONTROL}" if row["identical"] else "")
             words += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
@@ -202,7 +202,7 @@ def heat_map(axes: Axes, study: Study) -> None:
             words, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
         else:
             fill = colours(0.6 * scale(value))  # the darker part would need white text
-            look = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
+            look: dict[str, Any] = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, **look))
             low, high = cell["relative_pd_low"], cell["relative_pd_high"]
             interval = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"

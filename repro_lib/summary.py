@@ -47,7 +47,9 @@ def load_study(
     study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
     if not study.results:
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
-        raise NothingToShow(f"no results yet in {results_dir}{refused}; run ./run_papermill.sh or repro grid first")
+        synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
+        left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
+        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
     return study
 
 

@@ -222,21 +222,18 @@ class ChosenPD:
     @classmethod
     def parse(cls, words: Sequence[str]) -> ChosenPD:
         """From ``0.5`` and ``NAME=0.5``, where NAME is a model, an activation or ``model-activation``."""
-        default, by_name = DEFAULT_PD, {}
+        by_name: dict[str, float] = {}
         for word in words:
-            name, equals, number = word.rpartition("=")
+            name, _, number = word.rpartition("=")
             try:
                 value = float(number)
             except ValueError:
                 raise SyntheticError(f"a relative PD is given as a number or as NAME=number, got {word!r}") from None
             name = _canonical_name(name)
             if name in by_name:
-                raise SyntheticError(f"the relative PD of {name} is given twice; give it once")
-            if equals:
-                by_name[name] = value
-            else:
-                default = value
-        return cls(default, by_name)
+                raise SyntheticError(f"the relative PD {f'of {name} ' if name else ''}is given twice; give it once")
+            by_name[name] = value
+        return cls(by_name.pop("", DEFAULT_PD), by_name)
 
     def of(self, model: str, activation: str) -> float:
         """The PD of a cell. The negative control has no activation, so a PD of an activation does not reach it."""
