@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ from repro_lib.config import MODEL_DEFAULTS, Config, canonical_json, check_model
 from repro_lib.findings import NEGATIVE_CONTROL
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord, select_comparable
+from repro_lib.tables import number
 from repro_lib.training import CURVE_POINTS
 
 # Readable in every digest that is shown shortened to 12 characters; a SHA-256 begins so once in 2^48.
 SYNTHETIC_MARK = "facadefacade"
 DEFAULT_PD = 0.5
+# With more the file would hold more pairs than are read back (results.LARGEST_RESULT_BYTES).
+MOST_TRIALS = 500
 # What made-up results are scored on: sizes of the real evaluation text, and a loss of the unigrams of that order.
 _TOKENS, _VOCABULARY, _UNIGRAM_LOSS = 16_384, 65, 3.3
 
@@ -114,6 +117,8 @@ def _check_choice(relative_pd: float, trials: int, spread: float) -> None:
         raise SyntheticError(f"a relative PD lies between 0 and 2, without the ends, got {relative_pd:g}; choose such a number")
     if trials < 2:
         raise SyntheticError(f"a PD is between trials, so a synthetic result needs at least 2 of them, got {trials}")
+    if trials > MOST_TRIALS:
+        raise SyntheticError(f"a synthetic result can have at most {MOST_TRIALS} trials, got {trials}; take fewer")
     if not 0 <= spread <= 1:
         raise SyntheticError(f"the spread of the trials must be between 0 and 1, got {spread:g}")
 
@@ -163,8 +168,8 @@ def _trial_records(config: Config, cell: Sequence[Any], draws: np.random.Generat
     for k in range(config.trials):
         loss = level + 0.02 * float(np.clip(draws.normal(), -3, 3))
         accuracy = 80 - 19 * loss  # per cent: about 44 at 1.9 nats
-        points = CURVE_POINTS if config.max_iters > CURVE_POINTS else config.max_iters
-        train_steps = [math.ceil((k + 1) * config.max_iters / points) for k in range(points)]
+        points = min(CURVE_POINTS, config.max_iters)
+        train_steps = [math.ceil(point * config.max_iters / points) for point in range(1, points + 1)]
         val_steps = sorted({*range(config.eval_interval, config.max_iters, config.eval_interval), config.max_iters})
         digests = {f"{kind}_sha256": synthetic_digest(kind, *cell, k) for kind in ("init", "weights", "predictions")}
         records.append(
@@ -224,9 +229,9 @@ class ChosenPD:
         """From ``0.5`` and ``NAME=0.5``, where NAME is a model, an activation or ``model-activation``."""
         by_name: dict[str, float] = {}
         for word in words:
-            name, _, number = word.rpartition("=")
+            name, _, given = word.rpartition("=")
             try:
-                value = float(number)
+                value = float(given)
             except ValueError:
                 raise SyntheticError(f"a relative PD is given as a number or as NAME=number, got {word!r}") from None
             name = _canonical_name(name)
@@ -318,27 +323,28 @@ def estimate_from_neighbours(numbers: dict[tuple[str, str], float], model: str, 
 
 def fill_missing(
     source: Study | Sequence[Result],
-    models: Sequence[str] | None = None,
-    activations: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+    activations: Sequence[str] = (),
     timestamp: datetime | None = None,
 ) -> tuple[list[Result], list[str]]:
     """A stand-in for each missing cell, estimated from the measured ones, and a sentence for each model without any.
 
-    Missing is what ``source`` expects and lacks; ``models`` and ``activations`` fill a part of that only.
-
+    Missing is what ``source`` expects and lacks, or, where they are named, these ``models`` and ``activations`` alone.
     Of every number (metrics, loss, accuracy) the estimate of ``estimate_from_neighbours``, cut to its range; models that
     are bit-identical across activations give no ratio and take none. A stand-in has two trials that agree in all but
-    their one PD, for an estimate has no interval and no curve. Stand-ins that are there already are not made again.
+    their one PD, for an estimate has no interval and no curve. Stand-ins that ``source`` holds are not made again.
 
     Raises SyntheticError where cells are missing and none of them has a neighbour.
     """
     if not isinstance(source, Study):
         source = Study.of(select_comparable(source, include_synthetic=True), include_synthetic=True)
-    gaps = source.cells[source.cells["n"] == 0]
-    gaps = gaps[gaps["model"].isin(models or source.models) & gaps["activation"].isin(activations or source.activations)]
+    wanted_models = [check_model(name) for name in models] or source.models
+    wanted = [canonical_activation(name) for name in activations] or source.activations
     measured = [result for result in source.results if not result.synthetic and result.avg_relative_pd is not None]
     made, refused = [], []
-    for model, activation in zip(gaps["model"], gaps["activation"], strict=True):
+    for model, activation in dict.fromkeys(product(wanted_models, wanted)):
+        if source.result(model, activation) is not None:
+            continue
         try:
             made.append(_stand_in(measured, model, activation, timestamp))
         except SyntheticError as error:
@@ -351,20 +357,15 @@ def fill_missing(
 def fill_store(
     results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = (), profile: str | None = None
 ) -> tuple[list[Result], list[str]]:
-    """``fill_missing`` for a results folder, of some models, activations or a profile only where those are named."""
-    for model in models:
-        check_model(model)
-    wanted = [canonical_activation(name) for name in activations]
+    """``fill_missing`` for a results folder; without ``profile`` for the results that ``repro process`` would show."""
+    # A name nobody knows is the better complaint where the folder is empty as well.
+    models, activations = [check_model(name) for name in models], [canonical_activation(name) for name in activations]
     found = [result for _, result in Store(results_dir).load()[0]]
-    # Neighbours are looked for in the whole grid, whatever part of it is to be filled.
     chosen = select_comparable(found, profile=profile, include_synthetic=True)
     if all(result.synthetic for result in chosen):
-        raise SyntheticError(f"nothing measured is in {results_dir} to estimate anything from; run repro grid first")
-    study = Study.of(chosen, include_synthetic=True)
-    expected_models = tuple(dict.fromkeys([*study.models, *models]))
-    expected = tuple(dict.fromkeys([*study.activations, *wanted]))
-    study = Study.of(chosen, expected_models, expected, include_synthetic=True)
-    return fill_missing(study, models or None, wanted or None)
+        asked = f" with profile {profile}" if profile else ""
+        raise SyntheticError(f"nothing measured{asked} is in {results_dir} to estimate anything from; run repro grid first")
+    return fill_missing(Study.of(chosen, include_synthetic=True), models, activations)
 
 
 def _stand_in(measured: Sequence[Result], model: str, activation: str, timestamp: datetime | None) -> Result:
@@ -486,9 +487,10 @@ def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
         if result.synthetic:
             state = "replaced: the cell is measured" if _place(result) in measured else "shown only where asked for"
             neighbours = result.environment.get("neighbours")
-            made = "; ".join(result.flags) + (f". Files: {neighbours}" if neighbours else "")
-            cells = (path.name, result.model_name, result.activation, f"{result.avg_relative_pd:.4f} (synthetic)",
-                     str(len(result.trials)), f"{result.timestamp:%Y-%m-%d %H:%M}", state, made)  # fmt: skip
+            made = ("; ".join(result.flags) or "the file does not say") + (f". Files: {neighbours}" if neighbours else "")
+            distance = math.nan if result.avg_relative_pd is None else result.avg_relative_pd
+            cells = (path.name, result.model_name, result.activation, f"{number(distance, 4)} (synthetic)",
+                     str(len(result.trials)), f"{result.timestamp.astimezone(UTC):%Y-%m-%d %H:%M}", state, made)  # fmt: skip
             rows.append("| " + " | ".join(_cell_text(text) for text in cells) + " |")
     head = "| file | model | activation | relative PD | trials | made, UTC | state | how, and from what |\n" + "|---" * 8 + "|"
     listed = "\n".join([f"{len(rows)} synthetic results are in the store.", "", head, *rows])

@@ -161,6 +161,7 @@ def test_a_chosen_pd_counts_for_the_most_specific_name() -> None:
         ({"relative_pd": 2.0}, "between 0 and 2"),
         ({"relative_pd": math.nan}, "between 0 and 2"),
         ({"trials": 1}, "at least 2"),
+        ({"trials": 501}, "at most 500"),
         ({"spread": -0.1}, "spread"),
         ({"spread": math.nan}, "spread"),
         ({"trials": 0}, "trials = 0"),
@@ -440,9 +441,10 @@ def test_an_estimate_stays_within_the_range_of_its_metric() -> None:
 def test_without_neighbours_an_estimate_is_refused_and_the_others_are_made() -> None:
     results = small_grid()
     with pytest.raises(SyntheticError, match=r"^nothing of minigpt is measured.*train one first$"):
-        fill_missing(Study.of(results, ["minigpt"], THREE))
-    made, refused = fill_missing(Study.of(results, ["charlm", "minigpt"], THREE))
+        fill_missing(results, ["minigpt"])
+    made, refused = fill_missing(results, ["charlm", "minigpt"])
     assert [(result.model_name, result.activation) for result in made] == [("charlm", "swish")]
+    assert made[0].avg_relative_pd == pytest.approx(0.625)
     assert len(refused) == 1
     one_trial = [make_result("charlm", "relu", ()), make_result("charlm", "gelu", ())]
     with pytest.raises(SyntheticError, match="nothing of charlm is measured"):
@@ -567,6 +569,9 @@ def test_an_empty_summary_says_so_and_foreign_text_keeps_the_table_whole() -> No
     rows = [line for line in synthetic_summary([(Path("a.json"), hostile)]).splitlines() if line.startswith("| a.json")]
     assert len(rows) == 1
     assert rows[0].replace("\\|", "").count("|") == 9
+    silent = synthetic_summary([(Path("a.json"), make_result(pairs=(), synthetic=True))])
+    assert "| – (synthetic) | 1 |" in silent
+    assert "the file does not say" in silent
 
 
 @pytest.mark.slow
