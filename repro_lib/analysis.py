@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -66,11 +66,13 @@ class Study:
         key: str | None = None,
         profile: str | None = None,
         configs: Collection[str] = (),
+        include_synthetic: bool = False,
     ) -> Study:
         """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
         found, refused = store.load()
         results = [result for _, result in found if models is None or result.model_name in models]
-        return cls.of(select_comparable(results, key, profile, configs), models, activations, refused)
+        chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
+        return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
 
     @classmethod
     def of(
@@ -79,23 +81,45 @@ class Study:
         models: Sequence[str] | None = None,
         activations: Sequence[str] | None = None,
         refused: Sequence[str] = (),
+        include_synthetic: bool = False,
     ) -> Study:
         """A study of these results, which must be comparable (ResultError says what is wrong with them).
 
         Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold.
+        With ``include_synthetic`` synthetic results may stand beside real ones; no statistic across cells counts them.
         """
-        check_comparable(results)
+        check_comparable(results, include_synthetic)
         expected_models = tuple(check_model(name) for name in models) if models else _expected_models(results)
         expected = tuple(canonical_activation(name) for name in activations) if activations else _expected_activations(results)
         # Found before the filter: one activation alone cannot show that a model ignores it.
-        identical = tuple(name for name in identical_models(results) if name in expected_models)
+        measured = [result for result in results if not result.synthetic] or results
+        identical = tuple(name for name in identical_models(measured) if name in expected_models)
         chosen = tuple(r for r in results if r.model_name in expected_models and r.activation in expected)
         return cls(chosen, expected_models, expected, identical, tuple(refused))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """See ``cells_frame``."""
-        return cells_frame(self.results, self.models, self.activations)
+        return cells_frame(self.results, self.models, self.activations, self.is_mixed)
+
+    @cached_property
+    def measured(self) -> Study:
+        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing.
+
+        A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
+        """
+        real = tuple(result for result in self.results if not result.synthetic)
+        return replace(self, results=real) if 0 < len(real) < len(self.results) else self
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether synthetic stand-ins fill cells beside measured ones."""
+        return self.measured is not self
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether all results are synthetic."""
+        return bool(self.results) and all(result.synthetic for result in self.results)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -118,13 +142,16 @@ class Study:
         return next(found, None)
 
 
-def check_comparable(results: Sequence[Result]) -> None:
-    """ResultError unless the results may stand in one statistic: at most one per cell, comparable keys all equal."""
+def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
+    """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
+
+    With ``include_synthetic`` they may differ in being synthetic, and in nothing else.
+    """
     cells = [(result.model_name, result.activation) for result in results]
     twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
     if twice:
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with results.select_comparable first")
-    if len({result.comparison_key for result in results}) > 1:
+    if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
         raise ResultError(
             "these results differ in corpus, evaluation text, profile, vary, seed, execution or device (or some are "
             "synthetic), so they do not belong in one statistic; choose with results.select_comparable first"
@@ -132,7 +159,10 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def cells_frame(
-    results: Sequence[Result], models: Sequence[str] | None = None, activations: Sequence[str] | None = None
+    results: Sequence[Result],
+    models: Sequence[str] | None = None,
+    activations: Sequence[str] | None = None,
+    include_synthetic: bool = False,
 ) -> pd.DataFrame:
     """One row per expected cell; a missing one has n = 0 and NaN.
 
@@ -141,7 +171,7 @@ def cells_frame(
     churn_per_error (churn / error rate); unigram_loss (nats); parameters; seconds (of training, all trials);
     cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
     """
-    check_comparable(results)
+    check_comparable(results, include_synthetic)
     by_cell = {(result.model_name, result.activation): result for result in results}
     models = models if models is not None else _expected_models(results)
     activations = activations if activations is not None else _expected_activations(results)
@@ -251,9 +281,9 @@ def models_overview(study: Study) -> pd.DataFrame:
     Columns: model; architecture and size in words; parameters (mean over activations: they agree within 1 %); cells (present)
     and expected; best and worst (activation of lowest and highest PD, None where bit-identical or fewer than two cells
     have a PD) with best_pd and worst_pd; mean_pd; cv (per cent over the activations present) and cv_words; identical;
-    seconds of training.
+    seconds of training. Synthetic stand-ins beside measured results count as missing.
     """
-    rows = []
+    study, rows = study.measured, []
     for model in study.models:
         cells = study.cells[study.cells["model"] == model]
         measured = cells.dropna(subset=["relative_pd"]).sort_values("relative_pd", kind="stable")
@@ -291,8 +321,10 @@ def activations_overview(study: Study) -> pd.DataFrame:
     The average is over the models that have results and are not left out as bit-identical; where the activation is
     missing in one of them it is NaN, for averages over different models cannot be compared. Its interval is the
     delete-one-trial jackknife with trial k left out of all models at once (equal seeds make them dependent); it
-    needs equal N. ``wins`` counts the models in which the activation has the lowest PD of the cells present.
+    needs equal N. ``wins`` counts the models in which the activation has the lowest PD of the cells present. Synthetic
+    stand-ins beside measured results count as missing.
     """
+    study = study.measured
     candidates = [model for model in study.models if model not in study.identical]
     models = [model for model in candidates if any(result.model_name == model for result in study.results)]
     best = models_overview(study)["best"]

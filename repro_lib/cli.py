@@ -96,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     process = add("process", _process, "print the tables, write summary.txt and draw the plots from what is there")
     _add_selection(process, required=False, activations=())
     process.add_argument("--no-plots", action="store_true", help="tables only")
+    process.add_argument(
+        "--include-synthetic",
+        action="store_true",
+        help="show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder",
+    )
 
     report = add("report", _report, "turn the executed notebooks into the HTML site")
     _add_selection(report, required=False, activations=())
@@ -105,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
+    _add_synthesize(add("synthesize", _synthesize, "make synthetic results, for demonstrations and scale tests only"))
     doctor = add("doctor", _doctor, "is this machine ready?")
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for")
     return parser
@@ -141,6 +147,21 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
             choices = get_args(field.annotation) or None
             flag = f"--{name.replace('_', '-')}"
             settings.add_argument(flag, type=kind, choices=choices, default=None, metavar=name.upper(), help=field.description)
+
+
+def _add_synthesize(parser: argparse.ArgumentParser) -> None:
+    _add_selection(parser, required=False, activations=())
+    parser.add_argument("--profile", metavar="NAME", help="default: quick; with --missing whose gaps, default: the newest")
+    parser.add_argument("--trials", type=int, default=None, metavar="N", help="made-up trials per cell; default: 3")
+    parser.add_argument(
+        "--relative-pd",
+        nargs="+",
+        default=[],
+        metavar="PD",
+        help="a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5",
+    )
+    parser.add_argument("--seed", type=int, default=None, help="of the made-up numbers; default: 42")
+    parser.add_argument("--missing", action="store_true", help="estimate the missing cells of the results folder instead")
 
 
 def _profiles_help() -> str:
@@ -232,11 +253,41 @@ def _conclude(console: Console, failures: dict[str, str]) -> int:
 
 
 def _process(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.summary import load_study, summarise_store
+    from repro_lib.summary import load_study, summarise_store, write_synthetic_summary
 
-    study = load_study(options.results_dir, options.models, options.activations, options.profile)
-    text = summarise_store(study, options.reports_dir, plots=not options.no_plots)
+    asked = (options.results_dir, options.models, options.activations, options.profile)
+    study = load_study(*asked, include_synthetic=options.include_synthetic)
+    # A folder of their own: the report site shows what lies in plots/, and it shows nothing synthetic.
+    folder = options.reports_dir / "with_synthetic" if options.include_synthetic else options.reports_dir
+    text = summarise_store(study, folder, plots=not options.no_plots)
     console.print(text, markup=False, soft_wrap=True)
+    if options.include_synthetic:
+        write_synthetic_summary(options.results_dir, options.reports_dir)
+        console.print(f"summary and plots are in {folder}", soft_wrap=True)
+    return 0
+
+
+def _synthesize(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.summary import write_synthetic_summary
+    from repro_lib.synthetic import ChosenPD, SyntheticError, fill_store, make_synthetic
+
+    refused: list[str] = []
+    if options.missing:
+        if options.relative_pd or options.trials is not None or options.seed is not None:
+            raise SyntheticError("--missing estimates from what was measured; leave out --relative-pd, --trials and --seed")
+        profile = check_profile(options.profile) if options.profile else None
+        made, refused = fill_store(options.results_dir, options.models, options.activations, profile)
+    else:
+        profile = check_profile(options.profile or "quick")
+        chosen = {name: value for name in ("trials", "seed") if (value := getattr(options, name)) is not None}
+        cells = (options.models or PROFILES[profile]["models"], options.activations or GRID_ACTIVATIONS)
+        made = make_synthetic(*cells, ChosenPD.parse(options.relative_pd), profile=profile, **chosen)
+    summary = write_synthetic_summary(options.results_dir, options.reports_dir, made)
+    for sentence in refused:
+        console.print(f"not filled: {sentence}", markup=False, soft_wrap=True)
+    for result in made:
+        console.print(f"{result.model_name}-{result.activation}: {result.flags[0]}", markup=False, soft_wrap=True)
+    console.print(f"{len(made)} synthetic results were written; {summary} describes all that are there", soft_wrap=True)
     return 0
 
 

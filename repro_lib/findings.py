@@ -10,7 +10,7 @@ import pandas as pd
 
 from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, model_row, models_overview, size_in_words
 from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, cv_in_words
-from repro_lib.tables import number, with_interval
+from repro_lib.tables import cell_number, number, with_interval
 
 NO_RESULTS = "no results yet: run ./run_papermill.sh"
 # The one model whose cells must not differ; if they do, they were not trained under equal conditions.
@@ -39,11 +39,12 @@ def about(study: Study) -> str:
     """Which results these are: how many cells, profile, corpus, N, evaluation text."""
     if not study.results:
         return NO_RESULTS
-    first, cells = study.results[0], study.cells
+    real = study.measured
+    first, cells = real.results[0], real.cells
     profile = f"profile {first.profile}" if first.profile else "no profile"
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
-        f"{len(study.results)} of {len(cells)} cells: {profile}, corpus {first.corpus.name}, "
+        f"{len(real.results)} of {len(cells)} cells: {profile}, corpus {first.corpus.name}, "
         f"{_trial_counts(cells)} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}"
     )
 
@@ -58,13 +59,19 @@ def missing(study: Study) -> str:
         by_model = {model: ", ".join(group["activation"]) for model, group in cells.groupby("model", sort=False)}
         named = "; ".join(f"{model} with {activations}" for model, activations in by_model.items())
         sentences.append(f"Missing, and left blank everywhere: {named}.")
-    else:
+    elif not study.is_mixed:
         sentences.append("No cell is missing.")
+    if study.is_mixed:
+        named = ", ".join(f"{result.model_name} with {result.activation}" for result in study.results if result.synthetic)
+        sentences.append(
+            f"Missing, with a SYNTHETIC stand-in, not measured, that is marked and in no statistic across cells: {named}."
+        )
     return "\n".join(sentences)
 
 
 def flagged(study: Study) -> str:
     """How many cells are flagged, and for what."""
+    study = study.measured
     cells = study.cells[study.cells["flags"] != ""]
     if cells.empty:
         return "No cell is flagged." if study.results else NO_RESULTS
@@ -82,7 +89,7 @@ def identical(study: Study) -> str:
            if model == NEGATIVE_CONTROL else ". It should have an activation: check how it is wired.")
         for model in study.identical
     ]  # fmt: skip
-    controls = [result for result in study.results if result.model_name == NEGATIVE_CONTROL]
+    controls = [result for result in study.measured.results if result.model_name == NEGATIVE_CONTROL]
     if len(controls) > 1 and NEGATIVE_CONTROL not in study.identical:
         sentences.append(
             f"Warning: {NEGATIVE_CONTROL} has no activation to plug in and yet its cells differ, so the cells of this study "
@@ -106,6 +113,7 @@ def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
 
 def order(study: Study, model: str) -> str:
     """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
+    study = study.measured
     row = model_row(study, model)
     if row["identical"]:
         return f"{model}: the same numbers for every activation, so there is no order."
@@ -136,13 +144,13 @@ def ends(study: Study, model: str) -> list[str]:
     row = model_row(study, model)
     if not pd.isna(row["best"]):
         return [row["best"], row["worst"]]
-    return [result.activation for result in study.results if result.model_name == model][:1]
+    return [result.activation for result in study.measured.results if result.model_name == model][:1]
 
 
 def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
     """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
 
-    In brackets the 95 % interval over trials; the figures show it for the other numbers.
+    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so.
     """
     rows = []
     cells = study.cells if model is None else study.cells[study.cells["model"] == model]
@@ -152,18 +160,18 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
             {
                 "Model": cell["model"],
                 "Activation": cell["activation"],
-                "N": cell["n"] if there else "missing",
+                "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] if there else "missing",
                 "Relative PD": _unbroken(with_interval(cell, "relative_pd", 3)),
-                "Total variation": number(cell["total_variation"], 3),
-                "Churn": number(cell["churn"], 3),
-                "Churn / error": number(cell["churn_per_error"], 3),
-                "Validation loss, nats": number(cell["val_loss"], 3),
+                "Total variation": cell_number(cell, "total_variation", 3),
+                "Churn": cell_number(cell, "churn", 3),
+                "Churn / error": cell_number(cell, "churn_per_error", 3),
+                "Validation loss, nats": cell_number(cell, "val_loss", 3),
                 "Accuracy, %": _unbroken(with_interval(cell, "val_accuracy", 2)),
-                "Training, s": number(cell["seconds"], 0),
+                "Training, s": cell_number(cell, "seconds", 0),
                 "Flags": ", ".join(_short_flags(cell["flags"])),
             }
         )
-    return pd.DataFrame(rows).set_index(["Model", "Activation"])
+    return _labelled(study, pd.DataFrame(rows).set_index(["Model", "Activation"]))
 
 
 def models_table(study: Study) -> pd.DataFrame:
@@ -183,7 +191,7 @@ def models_table(study: Study) -> pd.DataFrame:
                 "Training, s": number(row["seconds"], 0),
             }
         )
-    return pd.DataFrame(rows).set_index("Model").rename_axis(None)
+    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
 
 
 def activations_table(study: Study) -> pd.DataFrame:
@@ -197,7 +205,7 @@ def activations_table(study: Study) -> pd.DataFrame:
         }
         for _, row in activations_overview(study).iterrows()
     ]
-    return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
+    return _labelled(study, pd.DataFrame(rows).set_index("Activation").rename_axis(None))
 
 
 def cv_table(study: Study) -> pd.DataFrame:
@@ -212,7 +220,12 @@ def cv_table(study: Study) -> pd.DataFrame:
         }
         for _, row in overview.iterrows()
     ]
-    return pd.DataFrame(rows).set_index("Model").rename_axis(None)
+    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
+
+
+def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of a study that is all synthetic says so in its corner."""
+    return table.rename_axis(columns="SYNTHETIC") if study.is_synthetic else table
 
 
 def _unbroken(interval: str) -> str:

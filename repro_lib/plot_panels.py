@@ -16,7 +16,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from repro_lib.analysis import METRICS, Study, models_overview, rows_of
-from repro_lib.plot_style import GREY, MISSING_HATCH, colour_of, draw_cell, draw_gap, marker_of
+from repro_lib.plot_style import (
+    GREY,
+    MISSING_HATCH,
+    SYNTHETIC_HATCH,
+    SYNTHETIC_LOOK,
+    colour_of,
+    draw_cell,
+    draw_gap,
+    marker_of,
+)
 
 NEGATIVE_CONTROL = "negative control"
 MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -58,12 +67,15 @@ def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
 
 
 def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> None:
-    """Bars start at 0. Without any number there is nothing to scale, and no scale is shown."""
+    """Bars start at 0, and synthetic cells get room for their name. Without any number no scale is shown."""
     if not np.isfinite(cells[column]).any():
         axes.set_yticks([])
     elif bar:
         axes.margins(y=0.08)
         axes.set_ylim(bottom=0)
+    if (cells["synthetic"].astype(bool) & np.isfinite(cells[column])).any():
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.4 * (high - low))
 
 
 def _activation_label(cell: dict[str, Any], column: str | None) -> str:
@@ -73,7 +85,8 @@ def _activation_label(cell: dict[str, Any], column: str | None) -> str:
         low, high = cell[f"{column}_low"], cell[f"{column}_high"]
         lines.append("no interval" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
     if cell["n"]:
-        lines.append(f"N = {cell['n']}" + ("\nflagged" if cell["flags"] else ""))
+        mark = "\nsynthetic" if cell["synthetic"] else "\nflagged" if cell["flags"] else ""
+        lines.append(f"N = {cell['n']}{mark}")
     return "\n".join(lines)
 
 
@@ -112,19 +125,27 @@ def curve_handles() -> Sequence[Artist]:
 
 def curve_panel(axes: Axes, cell: dict[str, Any], curves: pd.DataFrame) -> None:
     """The loss of every trial of one cell: training thin, validation thick, the unigrams dashed."""
-    axes.set_title(cell["activation"] + (f", N = {cell['n']}" if cell["n"] else "") + (", flagged" if cell["flags"] else ""))
+    mark = ", synthetic" if cell["synthetic"] else ", flagged" if cell["flags"] else ""
+    axes.set_title(cell["activation"] + (f", N = {cell['n']}" if cell["n"] else "") + mark)
     if not cell["n"]:
         axes.patch.set(hatch=MISSING_HATCH, edgecolor="#999999", linewidth=0)
         axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", bbox={"facecolor": "white", "edgecolor": "none"})
         return
+    if cell["synthetic"]:
+        axes.patch.set(linewidth=0, alpha=0.3, **SYNTHETIC_LOOK)
     colour = colour_of(cell["activation"])
-    for (split, _), line in curves[curves["activation"] == cell["activation"]].groupby(["split", "trial"], sort=False):
+    own = curves[curves["activation"] == cell["activation"]]
+    if own.empty:
+        box = {"facecolor": "white", "edgecolor": "none"}
+        axes.text(0.5, 0.5, "no curve: only the end is estimated", transform=axes.transAxes, ha="center", fontsize=9, bbox=box)
+    for (split, _), line in own.groupby(["split", "trial"], sort=False):
         axes.plot(line["iteration"], line["loss"], color=colour, **(TRAIN_LINE if split == "train" else VALIDATION_LINE))
     axes.axhline(cell["unigram_loss"], color=GREY, linestyle="--", linewidth=1)
 
 
 def boxes(axes: Axes, study: Study) -> None:
     """Per activation the relative PD over the models that are not left out."""
+    study = study.measured
     cells = study.cells[~study.cells["model"].isin(study.identical)].dropna(subset=["relative_pd"])
     for x, activation in enumerate(study.activations):
         values = cells.loc[cells["activation"] == activation, "relative_pd"]
@@ -134,7 +155,8 @@ def boxes(axes: Axes, study: Study) -> None:
         colour = colour_of(activation)
         axes.boxplot(
             [values], positions=[x], widths=0.6, patch_artist=True, whis=(0, 100), showfliers=False,
-            boxprops={"facecolor": colour, "alpha": 0.5}, medianprops={"color": "black"},
+            boxprops={"facecolor": colour, "alpha": 0.5, "hatch": SYNTHETIC_HATCH if study.is_synthetic else None},
+            medianprops={"color": "black"},
         )  # fmt: skip
         axes.plot(np.full(len(values), x), values, marker_of(activation), color=colour, markeredgecolor="black", markersize=5)
     axes.set_xticks(range(len(study.activations)), study.activations)
@@ -156,7 +178,8 @@ def cv_bars(axes: Axes, study: Study) -> None:
                 "missing" if row["cells"] == 0 else f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells"
             )
         else:
-            axes.barh(y, row["cv"], 0.6, color="#999999")
+            look: dict[str, Any] = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
+            axes.barh(y, row["cv"], 0.6, **look)
             words = f"{row['cv']:.2f} %" + (f", {NEGATIVE_CONTROL}" if row["identical"] else "")
             words += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -179,10 +202,13 @@ def heat_map(axes: Axes, study: Study) -> None:
             words, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
         else:
             fill = colours(0.6 * scale(value))  # the darker part would need white text
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, edgecolor="white"))
+            look: dict[str, Any] = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, **look))
             low, high = cell["relative_pd_low"], cell["relative_pd_high"]
             interval = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
             words, box = f"{value:.3f}\n{interval}", None
+            if cell["synthetic"]:
+                words, box = f"{words}\nsynthetic", {"facecolor": fill, "edgecolor": "none", "pad": 1.5}
         axes.text(x, y, words, ha="center", va="center", fontsize=9, bbox=box)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_yticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
@@ -197,11 +223,13 @@ def heat_map(axes: Axes, study: Study) -> None:
 
 def about_cells(study: Study) -> str:
     """What the reader must know about cells that are missing, flagged, cut or identical."""
-    notes, cells = [], study.cells
+    stand_ins, study, notes = int(study.is_mixed and study.cells["synthetic"].sum()), study.measured, []
+    cells = study.cells
     if study.identical:
         notes.append("(control): bit-identical across activations, left out of boxes and averages.")
     if (cells["n"] == 0).any():
-        notes.append(f"Missing: {(cells['n'] == 0).sum()} cells.")
+        shown = f", {stand_ins} of them with a synthetic stand-in" if stand_ins else ""
+        notes.append(f"Missing: {(cells['n'] == 0).sum()} cells{shown}.")
     flagged = int((cells["flags"] != "").sum())
     if flagged:
         notes.append(f"{flagged} of {(cells['n'] > 0).sum()} cells are flagged, not to be relied on.")
@@ -223,7 +251,7 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
             words = "one trial, no pair"
         else:
             words = f"{value:.3f} " + (f"(no interval at N = {cell['n']})" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
-        parts.append(f"{cell['activation']} {words}")
+        parts.append(f"{cell['activation']} {words}" + (" SYNTHETIC" if cell["synthetic"] else ""))
     control = (
         f" {NEGATIVE_CONTROL.capitalize()}: bit-identical across activations."
         if cells["model"].isin(study.identical).any()
@@ -233,8 +261,8 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
 
 
 def grid_alt(study: Study, column: str, what: str) -> str:
-    """Lowest and highest cell of each model, its CV for PD, and how many cells are missing."""
-    parts = []
+    """Lowest and highest measured cell of each model, its CV for PD, and how many cells are missing."""
+    stand_ins, study, parts = study.is_mixed and study.cells["synthetic"].sum(), study.measured, []
     overview = models_overview(study).set_index("model")
     for model in study.models:
         cells = study.cells[study.cells["model"] == model].dropna(subset=[column]).sort_values(column, kind="stable")
@@ -247,14 +275,20 @@ def grid_alt(study: Study, column: str, what: str) -> str:
             cv = f", CV {overview.loc[model, 'cv']:.2f} %" if column == "relative_pd" and len(cells) > 1 else ""
             parts.append(f"{model} from {ends[0]} to {ends[1]}{cv}")
     gone = int((study.cells["n"] == 0).sum())
-    return f"{what}: {'; '.join(parts)}. Missing cells: {gone} of {len(study.cells)}."
+    synthetic = "SYNTHETIC, not measured. " if study.is_synthetic else ""
+    hatched = f" {stand_ins} of them are shown by hatched SYNTHETIC stand-ins." if stand_ins else ""
+    return f"{synthetic}{what}: {'; '.join(parts)}. Missing cells: {gone} of {len(study.cells)}.{hatched}"
 
 
-def trade_off_alt(cells: pd.DataFrame) -> str:
-    """The ranges of both axes and their rank correlation, which describes these cells and tests nothing."""
+def trade_off_alt(study: Study) -> str:
+    """The ranges of both axes over the measured cells, and how many synthetic stand-ins are shown beside them."""
+    cells = study.measured.cells.dropna(subset=["relative_pd"])
     if cells.empty:
         return "Accuracy against relative PD: no results yet."
     ends = [f"{cells[name].min():.3g} to {cells[name].max():.3g}" for name in ("val_accuracy", "relative_pd")]
+    kind = "SYNTHETIC cells" if study.is_synthetic else "cells"
+    beside = f" Beside them {study.cells['synthetic'].sum()} SYNTHETIC ones, not measured." if study.is_mixed else ""
     return (
-        f"Accuracy ({ends[0]} per cent) against relative PD ({ends[1]}) of {len(cells)} cells, with 95 % intervals over trials."
+        f"Accuracy ({ends[0]} per cent) against relative PD ({ends[1]}) of {len(cells)} {kind}, "
+        f"with 95 % intervals over trials.{beside}"
     )

@@ -41,6 +41,8 @@ MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v"
 OTHER_MARKER = "X"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 GREY = "#666666"
+SYNTHETIC_LOOK: dict[str, Any] = {"hatch": SYNTHETIC_HATCH, "edgecolor": "#222222"}
+SYNTHETIC_NOTE = "Cross-hatched: synthetic, not measured"
 
 # Figures are as wide as a report's text; the PNG has 1.44 pixels per CSS pixel, so that it stays sharp.
 WIDTH_INCHES, REPORT_PIXELS = 9.0, 900
@@ -109,12 +111,13 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
     Above that part stand the title and one row per legend, below it the note that says what the marks mean; they have
     their own height, so that nothing overlaps whatever they hold.
     """
-    lines = textwrap.wrap(note, 148)
+    lines = textwrap.wrap(note, 142)
     head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
     figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
     parts = figure.add_gridspec(3, 1, height_ratios=[head, body, foot])
     top, middle, bottom = (figure.add_subfigure(parts[k]) for k in range(3))
-    top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=13, fontweight="bold")
+    size = 13.0 if len(title) <= 86 else 13 * 80 / len(title)  # a longer title gets smaller letters, for it must fit
+    top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=size, fontweight="bold")
     for row, handles in enumerate(legends):
         place = (0.0, 1 - (0.56 + 0.28 * row) / head)
         spacing = {"columnspacing": 1.4, "handletextpad": 0.5}
@@ -138,7 +141,8 @@ def draw_cell(
 ) -> None:
     """One cell at ``x``: its mean as bar (or dot), its interval as line, its pairs or trials as points.
 
-    ``cell`` is a row of ``cells_frame`` and ``column`` names the number. A missing cell is a hatched gap.
+    ``cell`` is a row of ``cells_frame`` and ``column`` names the number. A missing cell is a hatched gap; a synthetic one
+    is hatched another way and says so.
     """
     value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
     if not math.isfinite(value):
@@ -147,8 +151,9 @@ def draw_cell(
         return
     colour, wide = colour_of(cell["activation"]), width > 0.3
     if bar:
-        hatch = SYNTHETIC_HATCH if cell["synthetic"] else None
-        axes.bar(x, value, width, color=colour, alpha=0.75, edgecolor=colour, hatch=hatch)
+        # Paler where it is synthetic, so that the hatch shows on every colour.
+        look = {**SYNTHETIC_LOOK, "alpha": 0.4} if cell["synthetic"] else {"edgecolor": colour, "alpha": 0.75}
+        axes.bar(x, value, width, color=colour, **look)
     else:
         axes.plot([x], [value], marker_of(cell["activation"]), color=colour, markersize=9 if wide else 6.5, alpha=0.75)
     # Points in the left part of the slot, in the order of the pairs; the interval in the right part, clear of them.
@@ -156,17 +161,32 @@ def draw_cell(
     offsets = np.linspace(start, end, len(points)) * width if len(points) > 1 else [start * width]
     dots = {"color": "white", "markeredgecolor": "#222222", "markeredgewidth": 0.9, "markersize": 4.5 if wide else 2.8}
     axes.plot(x + np.asarray(offsets), points, "o", **dots)
+    if cell["synthetic"]:
+        if not bar:
+            axes.axvspan(x - width / 2, x + width / 2, facecolor="none", linewidth=0, alpha=0.5, **SYNTHETIC_LOOK)
+        _write_upright(axes, x, 0.97, "synthetic", va="top")
     if math.isfinite(low):
         place, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
         axes.errorbar(place, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
 
 
+def mark_synthetic(axes: Axes, x: float, y: float, marker: str, words: str) -> None:
+    """Hatches a point of a scatter plot and writes ``words`` over it."""
+    axes.scatter([x], [y], s=90, marker=marker, facecolor="none", zorder=3, **{**SYNTHETIC_LOOK, "hatch": 3 * SYNTHETIC_HATCH})
+    axes.annotate(words, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color="#222222")
+
+
 def draw_gap(axes: Axes, x: float, width: float, words: str) -> None:
     """A hatched gap as high as the axes with the reason written in it: nothing is drawn as 0."""
     axes.axvspan(x - width / 2, x + width / 2, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0.5)
-    style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 9, "color": "#222222"}
+    _write_upright(axes, x, 0.5, words)
+
+
+def _write_upright(axes: Axes, x: float, height: float, words: str, va: str = "center") -> None:
+    """Words from bottom to top at ``x`` and a ``height`` of 0 (bottom of the axes) to 1."""
+    style = {"rotation": 90, "ha": "center", "va": va, "fontsize": 9, "color": "#222222"}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(x, 0.5, words, transform=axes.get_xaxis_transform(), bbox=box, **style)
+    axes.text(x, height, words, transform=axes.get_xaxis_transform(), bbox=box, **style)
 
 
 def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
@@ -175,10 +195,15 @@ def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
 
 
 def interval_note(cells: pd.DataFrame, method: str) -> str:
-    """What the interval lines are and, where there are none, why."""
+    """What the interval lines are and, where there are none, why; for measured cells, if there are any."""
     there = cells[cells["n"] > 0]
     if there.empty:
         return "No results yet."
+    if there["synthetic"].any():
+        measured = cells[~cells["synthetic"].astype(bool)]
+        if (measured["n"] > 0).any():
+            return f"{interval_note(measured, method)} {SYNTHETIC_NOTE}, in no statistic across cells."
+        return f"{SYNTHETIC_NOTE}. {interval_note(there.assign(synthetic=False), method)}"
     counts = sorted(set(there["n"]))
     trials = f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]} to {counts[-1]}"
     words = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."

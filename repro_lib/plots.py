@@ -30,10 +30,12 @@ from repro_lib.plot_panels import (
     trade_off_alt,
 )
 from repro_lib.plot_style import (
+    SYNTHETIC_NOTE,
     Plot,
     activation_handles,
     colour_of,
     interval_note,
+    mark_synthetic,
     new_figure,
     styled,
 )
@@ -134,6 +136,7 @@ def training_curves(source: Source, model: str | None = None) -> Plot:
     note = (
         "Every trained model is shown, so there is no interval. The validation curve looks at a quarter of the evaluation text."
     )
+    note = f"{note} {SYNTHETIC_NOTE}." if cells["synthetic"].any() else note
     columns = min(3, len(cells))
     rows = math.ceil(len(cells) / columns)
     figure, body = new_figure(0.8 + 2.3 * rows, _title(study, f"{model}: loss of every trial", model), note, curve_handles())
@@ -213,11 +216,15 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
         spread = [_spread(cell, name) for name in ("relative_pd", "val_accuracy")]
         left.errorbar(cell["val_accuracy"], cell["relative_pd"], *spread, elinewidth=0.9, **style)
         right.plot(cell["val_accuracy"], cell["churn_per_error"], **style)
+        if cell["synthetic"]:
+            words = "synthetic" if study.is_mixed else ""  # where all are, the title says it
+            for axes, name in ((left, "relative_pd"), (right, "churn_per_error")):
+                mark_synthetic(axes, cell["val_accuracy"], cell[name], model_marker(study, cell["model"]), words)
     left.set(xlabel=TITLES["val_accuracy"], title="Relative PD")
     right.set(xlabel=TITLES["val_accuracy"], title="Churn / error")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-    return Plot(figure, "accuracy_vs_reproducibility", trade_off_alt(cells))
+    return Plot(figure, "accuracy_vs_reproducibility", trade_off_alt(study))
 
 
 _BY_NAME: dict[str, Callable[..., Plot]] = {
@@ -251,8 +258,9 @@ def _one_model(source: Source, model: str | None) -> tuple[Study, str, pd.DataFr
 
 
 def _title(study: Study, title: str, model: str | None = None) -> str:
-    if any(result.synthetic for result in study.results):
-        title = f"SYNTHETIC: {title}"
+    shown = [result.synthetic for result in study.results if model in (None, result.model_name)]
+    if any(shown):
+        title = f"{'SYNTHETIC' if all(shown) else 'PARTLY SYNTHETIC'}: {title}"
     return f"{title} ({NEGATIVE_CONTROL})" if model in study.identical else title
 
 

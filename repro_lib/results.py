@@ -116,9 +116,17 @@ class Result(Part):
     @cached_property
     def comparison_key(self) -> str:
         """Results with the same key may stand in one statistic: all but model, activation, size and schedule agree."""
+        return self._key(self.synthetic)
+
+    @cached_property
+    def measured_key(self) -> str:
+        """The comparison key of measured results that agree with this one in all but, perhaps, being synthetic."""
+        return self._key(False)
+
+    def _key(self, synthetic: bool) -> str:
         config = self.config
         same = [self.corpus.sha256, self.evaluation.sha256, self.profile, config["vary"], config["execution"], config["device"]]
-        return hashlib.sha256(canonical_json([*same, config["seed"], self.synthetic]).encode()).hexdigest()[:12]
+        return hashlib.sha256(canonical_json([*same, config["seed"], synthetic]).encode()).hexdigest()[:12]
 
     def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
         """The metric for each pair of trials (numbered from 1)."""
@@ -153,9 +161,10 @@ class Result(Part):
             )
         claimed = content.pop("content_sha256", None)
         try:
-            actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+            canonical = canonical_json(content)
+            actual = hashlib.sha256(canonical.encode()).hexdigest()
         except (ValueError, RecursionError):
-            actual = None
+            canonical, actual = "", None
         if claimed is None:
             raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
         if actual != claimed:
@@ -163,7 +172,7 @@ class Result(Part):
                 f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
             )
         try:
-            return cls.model_validate_json(canonical_json(content))
+            return cls.model_validate_json(canonical)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -342,7 +351,12 @@ def read_result(path: Path) -> Result:
 
 
 def select_comparable(
-    results: Sequence[Result], key: str | None = None, profile: str | None = None, configs: Collection[str] = ()
+    results: Sequence[Result],
+    key: str | None = None,
+    profile: str | None = None,
+    configs: Collection[str] = (),
+    *,
+    include_synthetic: bool = False,
 ) -> list[Result]:
     """The newest complete result of each cell among comparable ones: what one table or figure may hold.
 
@@ -350,23 +364,53 @@ def select_comparable(
     anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with
     any profile: a cell trained by hand does not push a finished grid aside. ``configs`` (``config_sha256``) are preferred
     to newer ones, for the key and within a model: a grid shows its own cells and not those of a later run.
+
+    ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
+    the above with the real ones; where nothing real is chosen, synthetic results alone.
     """
-    real = sorted((result for result in results if not result.synthetic), key=lambda result: result.timestamp)
+    real = [result for result in results if not result.synthetic]
+    chosen = _select(real, key, profile, configs)
+    if not include_synthetic:
+        return chosen
+    synthetic = [result for result in results if result.synthetic]
+    return chosen + _stand_ins(synthetic, chosen) if chosen else _select(synthetic, key, profile, configs)
+
+
+def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:
+    """``select_comparable`` among results that are all real or all synthetic."""
+    by_age = sorted(results, key=lambda result: result.timestamp)
     if key is None:
-        asked = [result for result in real if result.profile == profile] if profile else real
+        asked = [result for result in by_age if result.profile == profile] if profile else by_age
         wanted = [result for result in asked if result.config_sha256 in configs]
         preferred = wanted or [result for result in asked if result.profile] or asked
         key = preferred[-1].comparison_key if preferred else ""
     newest_config: dict[str, str] = {}
-    for result in real:
+    for result in by_age:
         if result.comparison_key == key:
             kept = newest_config.get(result.model_name)
             if kept not in configs or result.config_sha256 in configs:
                 newest_config[result.model_name] = result.config_sha256
     chosen: dict[tuple[str, str], Result] = {}
-    for result in real:
+    for result in by_age:
         if result.comparison_key == key and result.config_sha256 == newest_config[result.model_name]:
             chosen[result.model_name, result.activation] = result
+    return list(chosen.values())
+
+
+def _stand_ins(synthetic: Sequence[Result], real: Sequence[Result]) -> list[Result]:
+    """The newest synthetic result of each cell that ``real`` lacks, among those that agree with ``real``.
+
+    Within a model they have the configuration of its real results, or, where it has none, of its newest synthetic one.
+    """
+    keys = {result.measured_key for result in real}
+    fitting = [result for result in sorted(synthetic, key=lambda result: result.timestamp) if result.measured_key in keys]
+    configs = {result.model_name: result.config_sha256 for result in (*fitting, *real)}
+    measured = {(result.model_name, result.activation) for result in real}
+    chosen: dict[tuple[str, str], Result] = {}
+    for result in fitting:
+        cell = (result.model_name, result.activation)
+        if cell not in measured and result.config_sha256 == configs[result.model_name]:
+            chosen[cell] = result
     return list(chosen.values())
 
 

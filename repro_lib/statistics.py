@@ -171,13 +171,15 @@ def jackknife_left_out(
 
 
 def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
-    """The mean over all pairs of an (N, N) matrix, and (N,) that mean without trial k; NaN where no pair is left."""
+    """The mean over all pairs of an (N, N) matrix, and (N,) that mean without trial k; NaN where no pair is left
+    or a value is not finite."""
     distances = np.array(matrix, dtype=np.float64)
     np.fill_diagonal(distances, 0.0)
     n, total = len(distances), distances.sum() / 2
     value = float(total / math.comb(n, 2)) if n > 1 else math.nan
-    without = (total - distances.sum(axis=1)) / math.comb(n - 1, 2) if n > 2 else np.full(n, math.nan)
-    return value, without
+    if n < 3 or not math.isfinite(total):  # infinity minus infinity would be no number, with a warning
+        return value, np.full(n, math.nan)
+    return value, (total - distances.sum(axis=1)) / math.comb(n - 1, 2)
 
 
 def mean_without_each(values: Float64) -> tuple[float, Float64]:

@@ -18,6 +18,7 @@ from repro_lib.results import Store
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
     from repro_lib.grid import Cell
+    from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
 
 # In reports/plots/: which results the plots and the summary were made from.
@@ -36,16 +37,19 @@ def load_study(
     activations: Sequence[str] = (),
     profile: str | None = None,
     configs: Sequence[str] = (),
+    *,
+    include_synthetic: bool = False,
 ) -> Study:
     """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
     from repro_lib.analysis import Study
 
-    study = Study.load(
-        Store(results_dir), models=models or None, activations=activations or None, profile=profile, configs=configs
-    )
+    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
+    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
     if not study.results:
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
-        raise NothingToShow(f"no results yet in {results_dir}{refused}; run ./run_papermill.sh or repro grid first")
+        synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
+        left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
+        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
     return study
 
 
@@ -60,6 +64,17 @@ def summarise_store(study: Study, reports_dir: Path, *, plots: bool) -> str:
     if plots:
         save_plots(study, reports_dir / "plots")
     return text
+
+
+def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence[Result] = ()) -> Path:
+    """Store these synthetic results, then write ``SYNTHETIC_DATA_SUMMARY.md`` about all that the folder holds."""
+    from repro_lib.synthetic import synthetic_summary
+
+    store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
+    for result in made:
+        store.save(result)
+    write_atomically(path, synthetic_summary(store.load()[0]))
+    return path
 
 
 def save_plots(study: Study, folder: Path) -> None:

@@ -22,10 +22,10 @@ def summary_table(result: Result) -> pd.DataFrame:
         "Validation loss, nats": with_interval(cell, "val_loss", 3),
         "Loss of the unigrams, nats": f"{result.evaluation.unigram_cross_entropy:.3f}",
         "Validation accuracy, %": with_interval(cell, "val_accuracy", 2),
-        "Churn per error": number(cell["churn_per_error"], 3),
+        "Churn per error": cell_number(cell, "churn_per_error", 3),
         "Training time, s": f"{sum(trial.seconds for trial in result.trials):.0f}",
     }
-    return pd.DataFrame({f"{result.model_name} with {result.activation}": lines})
+    return pd.DataFrame({_marked(f"{result.model_name} with {result.activation}", result.synthetic): lines})
 
 
 def trials_table(result: Result) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def trials_table(result: Result) -> pd.DataFrame:
         .rename(columns=columns)
         .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
     )
-    return table.rename_axis("Trial")
+    return table.rename_axis(_marked("Trial", result.synthetic))
 
 
 def pairs_table(result: Result) -> pd.DataFrame:
@@ -52,13 +52,15 @@ def pairs_table(result: Result) -> pd.DataFrame:
     frame = pairs_frame([result])
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
-    return table.rename_axis("Trials").rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD"))
+    return table.rename_axis(_marked("Trials", result.synthetic)).rename(
+        columns=lambda name: name.replace("_", " ").replace("pd", "PD")
+    )
 
 
 def config_table(result: Result) -> pd.DataFrame:
     """Every value of the configuration and the layer that set it."""
     rows = {name: {"Value": str(value), "Set by": result.config_sources.get(name, "")} for name, value in result.config.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Setting")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(_marked("Setting", result.synthetic))
 
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -70,13 +72,25 @@ def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:
-    """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value."""
+    """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value.
+
+    A number of a synthetic cell says so.
+    """
     value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     if math.isnan(low):
-        return number(value, digits)
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        return cell_number(row, name, digits)
+    return _marked(f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})", row.get("synthetic", False))
+
+
+def cell_number(row: pd.Series, name: str, digits: int) -> str:
+    """A rounded number of a cell, marked where the cell is synthetic, or a dash where it is missing."""
+    return _marked(number(row[name], digits), row.get("synthetic", False))
 
 
 def number(value: float, digits: int) -> str:
     """A rounded number, or a dash where it is missing."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _marked(text: str, synthetic: bool) -> str:
+    return f"{text} (synthetic)" if synthetic else text

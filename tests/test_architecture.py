@@ -37,6 +37,7 @@ FLOORS: dict[int, set[str]] = {
         "significance",
         "slices",
         "summary_text",
+        "synthetic",
         "tables",
     },
     4: {"notebooks", "reports", "site_pages", "widgets", "console"},

@@ -1,0 +1,1 @@
+"""How long things take: run one with ``python -m benchmarks.NAME``."""

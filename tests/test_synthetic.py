@@ -1,0 +1,590 @@
+"""Synthetic results: made as chosen, estimated by hand-worked rules, and never where nobody asked for them."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
+from matplotlib.container import BarContainer
+from matplotlib.text import Text
+from pandas.testing import assert_frame_equal
+from test_analysis import STARTED, digest, grid, make_result
+
+from repro_lib import findings, plots, tables
+from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, activations_overview, cells_frame, models_overview, pairs_frame
+from repro_lib.cli import main
+from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
+from repro_lib.plot_style import SYNTHETIC_HATCH, Plot
+from repro_lib.results import EvaluationRecord, Result, ResultError, Store, select_comparable
+from repro_lib.summary_text import summary_text
+from repro_lib.synthetic import (
+    SYNTHETIC_MARK,
+    ChosenPD,
+    SyntheticError,
+    estimate_from_neighbours,
+    fill_missing,
+    make_synthetic,
+    synthetic_result,
+    synthetic_summary,
+)
+
+MODELS, THREE = ("charlm", "convlm", "tinylstm"), ("relu", "gelu", "swish")
+
+
+def extreme(result: Result, **changes: object) -> Result:
+    """A synthetic stand-in for the cell of a measured result, so extreme that no statistic could hide it."""
+    other = make_result(result.model_name, result.activation, (1.9, 0.9, 1.4), losses=(0.5, 0.6, 0.7))
+    metrics = {name: 0.69 if name.startswith("js") else value for name, value in other.reproducibility_metrics.items()}
+    changes = {"reproducibility_metrics": metrics, "synthetic": True, "flags": ["synthetic: a test"], **changes}
+    return other.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def real() -> Study:
+    """charlm with relu missing; convlm; tinylstm, bit-identical, with swish missing."""
+    return Study.of([r for r in grid() if (r.model_name, r.activation) not in GAPS], MODELS, THREE)
+
+
+@pytest.fixture(scope="module")
+def mixed(real: Study) -> Study:
+    """The same with synthetic stand-ins in both gaps."""
+    stand_ins = [extreme(r) for r in grid() if (r.model_name, r.activation) in GAPS]
+    return Study.of([*real.results, *stand_ins], MODELS, THREE, include_synthetic=True)
+
+
+GAPS = {("charlm", "relu"), ("tinylstm", "swish")}
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Study:
+    """Nothing but synthetic results."""
+    chosen = ChosenPD.parse(["0.5", "gelu=0.6", "convlm=0.7"])
+    return Study.of(make_synthetic(MODELS, THREE, chosen), MODELS, THREE)
+
+
+def words(plot: Plot) -> str:
+    return " ".join(text.get_text() for text in plot.figure.findobj(Text) if text.get_visible()).replace("\n", " ")
+
+
+# --- made up
+
+
+@pytest.mark.parametrize(
+    "model", ["charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm", "tinylstm_readout"]
+)
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, profile: str, tmp_path: Path) -> None:
+    result = synthetic_result(model, "smelu_0.5", 0.7, profile=profile)
+    ((path, read),), refused = Store(tmp_path).load() if Store(tmp_path).save(result) else ([], [])
+    assert (read, refused) == (result, [])
+    assert path.name.startswith(f"{model}-smelu_05-")
+    assert read.synthetic
+    assert read.flags[0].startswith("synthetic: made up")
+    assert len(read.trials) == 3
+    assert [trial.seed for trial in read.trials] == [42, 43, 44]
+    assert read.avg_val_loss < read.evaluation.unigram_cross_entropy
+    invented = [read.corpus.sha256, read.evaluation.sha256]
+    invented += [trial[f"{kind}_sha256"] for trial in read.trials for kind in ("init", "weights", "predictions")]
+    assert all(name.startswith(SYNTHETIC_MARK) for name in invented)
+    assert len(set(invented)) == len(invented)
+    assert read.config_sha256 == Config.for_model(model, profile, corpus="synthetic").sha256(read.corpus.sha256)
+
+
+@given(
+    st.floats(0.001, 1.999), st.integers(2, 12), st.floats(0, 1), st.integers(0, 10_000), st.sampled_from(["charlm", "convlm"])
+)
+def test_the_chosen_pd_is_exact_and_all_metrics_are_possible(
+    chosen: float, trials: int, spread: float, seed: int, model: str
+) -> None:
+    result = synthetic_result(model, "gelu", chosen, trials=trials, seed=seed, spread=spread)
+    assert result.avg_relative_pd == chosen
+    assert cells_frame([result], [model], ["gelu"])["relative_pd"].iloc[0] == pytest.approx(chosen, rel=1e-14)
+    errors = [1 - trial.val_accuracy / 100 for trial in result.trials]
+    frame = pairs_frame([result])
+    assert len(frame) == trials * (trials - 1) // 2
+    for name in METRICS:
+        assert frame[name].between(0, METRIC_LIMITS[name]).all()
+        assert result.reproducibility_metrics[name] == pytest.approx(frame[name].mean())
+    for _, pair in frame.iterrows():
+        first, second = errors[pair["first"] - 1], errors[pair["second"] - 1]
+        assert abs(first - second) - 1e-12 <= pair["churn"] <= first + second
+        assert pair["total_variation"] ** 2 / 2 <= pair["js_divergence"] <= math.log(2) * pair["total_variation"]
+        assert pair["log_prob_pd"] >= pair["true_label_pd"]
+    assert 0 < result.mean_deviation_pd <= 2 * (trials - 1) / trials  # pyright: ignore[reportOptionalOperand]
+    assert trials > 2 or result.mean_deviation_pd == chosen / 2
+
+
+def test_pairs_that_share_a_trial_go_together() -> None:
+    values = synthetic_result("charlm", "relu", 0.5, trials=4, spread=0.3).pairs()
+    assert len(set(values.values())) == 6
+    # exp(e_i + e_j): the products over disjoint pairs of trials are equal.
+    products = [values[1, 2] * values[3, 4], values[1, 3] * values[2, 4], values[1, 4] * values[2, 3]]
+    assert products == pytest.approx([products[0]] * 3)
+
+
+def test_the_same_request_gives_the_same_numbers_and_another_seed_others() -> None:
+    first, second = (synthetic_result("charlm", "relu", 0.5, timestamp=STARTED) for _ in range(2))
+    other = synthetic_result("charlm", "relu", 0.5, timestamp=STARTED, seed=7)
+    assert first == second
+    assert first.pairs() != other.pairs()
+    assert not {t.weights_sha256 for t in first.trials} & {t.weights_sha256 for t in other.trials}
+
+
+def test_results_of_one_call_are_comparable_and_share_a_configuration_per_model(made_up: Study) -> None:
+    assert len({result.comparison_key for result in made_up.results}) == 1
+    for model in MODELS:
+        assert len({result.config_sha256 for result in made_up.results if result.model_name == model}) == 1
+    assert made_up.identical == ("tinylstm",)
+    assert made_up.cells["relative_pd"].tolist() == pytest.approx([0.5, 0.6, 0.5, 0.7, 0.6, 0.7, 0.5, 0.5, 0.5])
+
+
+def test_a_chosen_pd_counts_for_the_most_specific_name() -> None:
+    chosen = ChosenPD.parse(["0.1", "charlm=0.2", "smelu_0.5=0.3", "charlm-gelu=0.4"])
+    asked = [("convlm", "relu"), ("charlm", "relu"), ("convlm", "smelu_05"), ("charlm", "smelu_05"), ("charlm", "gelu")]
+    assert [chosen.of(*cell) for cell in asked] == [0.1, 0.2, 0.3, 0.3, 0.4]
+    assert chosen.of("tinylstm", "smelu_05") == 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"relative_pd": 0.0}, "between 0 and 2"),
+        ({"relative_pd": 2.0}, "between 0 and 2"),
+        ({"relative_pd": math.nan}, "between 0 and 2"),
+        ({"trials": 1}, "at least 2"),
+        ({"trials": 501}, "at most 500"),
+        ({"spread": -0.1}, "spread"),
+        ({"spread": math.nan}, "spread"),
+        ({"trials": 0}, "trials = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"profile": "quik"}, "unknown profile"),
+        ({"max_iter": 3}, "unknown parameter 'max_iter'"),
+        ({"model": "gpt"}, "unknown model"),
+        ({"activation": "rleu"}, "unknown activation"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        synthetic_result(**{"model": "charlm", "activation": "relu", **changes})  # pyright: ignore[reportArgumentType]
+    assert isinstance(raised.value, SyntheticError | ConfigError) or said == "unknown activation"
+
+
+# --- left out unless asked for
+
+
+def saved(folder: Path, *results: Result) -> Store:
+    store = Store(folder)
+    for result in results:
+        store.save(result)
+    return store
+
+
+def test_they_are_left_out_unless_asked_for(real: Study, mixed: Study, tmp_path: Path) -> None:
+    store = saved(tmp_path, *mixed.results)
+    study = Study.load(store, MODELS, THREE)
+    assert len(study.results) == len(real.results)
+    assert all(result in real.results for result in study.results)
+    assert_frame_equal(models_overview(study), models_overview(real))
+    assert_frame_equal(activations_overview(study), activations_overview(real))
+    assert summary_text(study) == summary_text(real)
+    assert not study.cells["synthetic"].any()
+    assert store.find("charlm", "relu", mixed.results[-1].config_sha256) is None
+
+
+def test_asked_for_they_come_after_the_real_ones_and_only_where_those_are_missing(mixed: Study, tmp_path: Path) -> None:
+    extra = extreme(make_result("charlm", "gelu"), timestamp=STARTED + timedelta(days=1))
+    study = Study.load(saved(tmp_path, extra, *mixed.results), MODELS, THREE, include_synthetic=True)
+    shown = [(result.model_name, result.activation) for result in study.results if result.synthetic]
+    assert set(shown) == GAPS
+    assert [result.synthetic for result in study.results] == sorted(result.synthetic for result in study.results)
+    assert study.is_mixed
+    assert not study.is_synthetic
+    cells = study.cells
+    assert set(zip(*(cells.loc[cells["synthetic"], name] for name in ("model", "activation")), strict=True)) == GAPS
+
+
+OTHER_TEXT = EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluation": OTHER_TEXT},
+        {"corpus": make_result().corpus.model_copy(update={"sha256": digest("other corpus")})},
+        {"profile": "study"},
+        {"config_sha256": digest("other configuration")},
+        *({"config": make_result().config | {name: value}} for name, value in {"vary": "init", "seed": 7}.items()),
+        *({"config": make_result().config | {name: value}} for name, value in {"device": "cuda", "execution": "x"}.items()),
+    ],
+)
+def test_a_stand_in_agrees_in_all_but_being_synthetic(real: Study, changes: dict[str, object]) -> None:
+    cell = make_result("charlm", "relu")
+    assert len(select_comparable([*real.results, extreme(cell)], include_synthetic=True)) == len(real.results) + 1
+    assert select_comparable([*real.results, extreme(cell, **changes)], include_synthetic=True) == list(real.results)
+    if "config_sha256" not in changes:
+        with pytest.raises(ResultError, match="do not belong in one statistic"):
+            Study.of([*real.results, extreme(cell, **changes)], include_synthetic=True)
+
+
+def test_synthetic_results_alone_are_chosen_by_the_rules_for_real_ones() -> None:
+    old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
+    assert select_comparable([new, old]) == []
+    assert select_comparable([new, old], include_synthetic=True) == [new]
+
+
+def test_a_cell_measured_later_replaces_its_stand_in(mixed: Study, tmp_path: Path) -> None:
+    store = saved(tmp_path, *mixed.results, make_result("charlm", "relu", timestamp=STARTED - timedelta(days=1)))
+    study = Study.load(store, MODELS, THREE, include_synthetic=True)
+    cell = study.result("charlm", "relu")
+    assert cell is not None
+    assert not cell.synthetic
+    text = synthetic_summary(store.load()[0])
+    assert "replaced: the cell is measured" in next(line for line in text.splitlines() if "| charlm | relu |" in line)
+    assert "shown only where asked for" in next(line for line in text.splitlines() if "| tinylstm | swish |" in line)
+
+
+# --- beside measured results
+
+
+def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Study, mixed: Study) -> None:
+    assert_frame_equal(models_overview(mixed), models_overview(real))
+    assert_frame_equal(activations_overview(mixed), activations_overview(real))
+    assert mixed.identical == real.identical == ("tinylstm",)
+    for say in (findings.about, findings.flagged, findings.identical):
+        assert say(mixed) == say(real)
+    for table in (findings.models_table, findings.activations_table, findings.cv_table):
+        assert_frame_equal(table(mixed), table(real))
+    for model in MODELS:
+        assert findings.order(mixed, model) == findings.order(real, model)
+        assert findings.ends(mixed, model) == findings.ends(real, model)
+
+
+def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
+    table = findings.cells_table(mixed)
+    for cell, row in table.iterrows():
+        for name in table.columns.drop(["Flags"]):
+            assert ("synthetic" in str(row[name])) == (cell in GAPS), (cell, name)
+    overview = tables.overview_table(mixed.cells)
+    assert overview.map(lambda text: "synthetic" in text).sum(axis=None) == 2
+    assert "synthetic" in overview.loc["charlm", "relu"]
+    lines = summary_text(mixed).splitlines()
+    marked = [line for line in lines if "(SYNTHETIC, not measured)" in line]
+    assert [line.split()[0] for line in marked] == ["RELU:", "SWISH:"]
+    assert not any("BEST" in line for line in marked)
+    assert "no statistic across cells: charlm with relu, tinylstm with swish." in findings.missing(mixed)
+    assert "No cell is missing" not in findings.missing(mixed)
+
+
+def test_tables_of_one_synthetic_result_say_so() -> None:
+    result = synthetic_result("charlm", "relu", 0.5)
+    assert list(tables.summary_table(result).columns) == ["charlm with relu (synthetic)"]
+    for table in (tables.trials_table, tables.pairs_table, tables.config_table):
+        assert "(synthetic)" in str(table(result).index.name)
+        assert "synthetic" not in str(table(make_result()).index.name)
+
+
+def test_synthetic_cells_are_hatched_and_named_in_every_panel(mixed: Study) -> None:
+    axes = plots.multi_model_reproducibility(mixed).figure.axes
+    for panel in axes:
+        bars = [patch for c in panel.containers if isinstance(c, BarContainer) for patch in c.patches]
+        hatches = [patch.get_hatch() for patch in bars]
+        assert hatches == [SYNTHETIC_HATCH, *[None] * 7, SYNTHETIC_HATCH]
+        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
+    for panel in plots.multi_model_accuracy(mixed).figure.axes:
+        assert [patch.get_hatch() for patch in panel.patches].count(SYNTHETIC_HATCH) == 2
+        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
+    bars, boxes, cv, heat_map = plots.shamir_cross_model_analysis(mixed).figure.axes
+    assert [patch.get_hatch() for patch in heat_map.patches].count(SYNTHETIC_HATCH) == 2
+    assert sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
+    assert not [patch for panel in (boxes, cv) for patch in panel.patches if patch.get_hatch() == SYNTHETIC_HATCH]
+    for panel in plots.accuracy_vs_reproducibility(mixed).figure.axes:
+        assert [c.get_hatch() for c in panel.collections if isinstance(c, PathCollection)] == [3 * SYNTHETIC_HATCH] * 2
+    curves = plots.training_curves(mixed, "charlm").figure.axes
+    assert [panel.patch.get_hatch() for panel in curves] == [SYNTHETIC_HATCH, None, None]
+    assert "relu, N = 3, synthetic" in [panel.get_title(loc="left") for panel in curves]
+
+
+def test_boxes_and_cv_of_a_mixed_study_are_those_of_the_measured_cells(real: Study, mixed: Study) -> None:
+    for panel in (1, 2):
+        first, second = (plots.shamir_cross_model_analysis(study).figure.axes[panel] for study in (real, mixed))
+        assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
+        assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
+
+
+def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Study, mixed: Study) -> None:
+    for plot in plots.all_plots(mixed):
+        synthetic = not plot.name.startswith("convlm")
+        assert words(plot).startswith("PARTLY SYNTHETIC: ") == synthetic, plot.name
+        assert ("synthetic, not measured" in words(plot)) == synthetic, plot.name
+        assert ("SYNTHETIC" in plot.alt) == synthetic, plot.name
+    assert "charlm from gelu 0.600 to swish 0.700" in plots.multi_model_reproducibility(mixed).alt
+    ranges = plots.accuracy_vs_reproducibility(real).alt
+    assert plots.accuracy_vs_reproducibility(mixed).alt.startswith(ranges)
+
+
+def test_nothing_of_a_synthetic_figure_is_cut_off(mixed: Study, made_up: Study) -> None:
+    for study in (mixed, made_up):
+        for plot in (plots.shamir_cross_model_analysis(study), plots.training_curves(study, "charlm")):
+            plot.png()
+            box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
+            assert min(box.x0, box.y0) >= -0.01, plot.name
+            assert box.x1 <= width + 0.01, plot.name
+            assert box.y1 <= height + 0.01, plot.name
+
+
+# --- nothing but synthetic results
+
+
+def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_up: Study) -> None:
+    overview = models_overview(made_up).set_index("model")
+    assert overview.loc["convlm", "best"] == "gelu"
+    assert overview.loc["charlm", "cv"] == pytest.approx(100 * np.std([0.5, 0.6, 0.5]) / np.mean([0.5, 0.6, 0.5]))
+    text = summary_text(made_up)
+    assert text.startswith("ALL NUMBERS BELOW ARE SYNTHETIC")
+    for line in text.splitlines():
+        if line.startswith(("MODEL", "STATISTICS", "ACTIVATIONS", "RUNTIME")) or "Relative PD: " in line:
+            assert "SYNTHETIC" in line
+    for table in (findings.cells_table, findings.models_table, findings.activations_table, findings.cv_table):
+        assert table(made_up).columns.name == "SYNTHETIC"
+    for plot in plots.all_plots(made_up):
+        assert words(plot).startswith("SYNTHETIC: "), plot.name
+        assert "SYNTHETIC" in plot.alt, plot.name
+        assert "synthetic, not measured" in words(plot), plot.name
+
+
+# --- estimated
+
+
+def small_grid() -> list[Result]:
+    """charlm .4 .6 -, convlm .3 .5 .4, hybridlm .2 - .6 for relu, gelu, swish; losses ten times and accuracy 50 all over."""
+    values = {("charlm", "relu"): 0.4, ("charlm", "gelu"): 0.6, ("convlm", "relu"): 0.3, ("convlm", "gelu"): 0.5}
+    values |= {("convlm", "swish"): 0.4, ("hybridlm", "relu"): 0.2, ("hybridlm", "swish"): 0.6}
+    return [make_result(*cell, (pd_,) * 3, losses=(pd_ * 10,) * 3, profile=None) for cell, pd_ in values.items()]
+
+
+def test_estimates_by_hand() -> None:
+    made, refused = fill_missing(small_grid())
+    assert refused == []
+    by_cell = {(result.model_name, result.activation): result for result in made}
+    assert list(by_cell) == [("charlm", "swish"), ("hybridlm", "gelu")]
+    # charlm's mean .5; swish / mean is 1 in convlm (.4 / .4) and 1.5 in hybridlm (.6 / .4): .5 x 1.25.
+    swish = by_cell["charlm", "swish"]
+    assert swish.avg_relative_pd == pytest.approx(0.625)
+    assert swish.avg_val_loss == pytest.approx(6.25)
+    # hybridlm's mean .4; gelu / mean is 1.2 in charlm and 1.25 in convlm: .4 x 1.225.
+    assert by_cell["hybridlm", "gelu"].avg_relative_pd == pytest.approx(0.49)
+    assert swish.flags == [
+        "synthetic: nothing was trained, relative PD 0.6250 is estimated as the mean of charlm over relu, gelu (0.5000) "
+        "x the mean ratio of swish to the model's mean in convlm, hybridlm (1.2500)"
+    ]
+
+
+def test_a_stand_in_has_its_models_conditions_and_no_interval() -> None:
+    results = small_grid()
+    made, _ = fill_missing(results)
+    stand_in, neighbour = made[0], results[0]
+    assert stand_in.synthetic
+    assert Result.from_json(stand_in.to_json()) == stand_in
+    assert stand_in.measured_key == neighbour.comparison_key != stand_in.comparison_key
+    assert stand_in.config_sha256 == neighbour.config_sha256
+    cell = cells_frame([stand_in], ["charlm"], ["swish"]).iloc[0]
+    assert math.isnan(cell["relative_pd_low"])
+    assert math.isnan(cell["val_loss_low"])
+    assert all(trial.weights_sha256.startswith(SYNTHETIC_MARK) for trial in stand_in.trials)
+    assert not any(trial.train_loss_curve or trial.val_loss_curve for trial in stand_in.trials)
+    named = stand_in.environment["neighbours"]
+    assert named is not None
+    assert "charlm-relu-20260101_000000" in named
+    assert len(named.split(", ")) == 7
+
+
+def test_where_no_other_model_tells_the_estimate_is_the_models_mean() -> None:
+    numbers = {("charlm", "relu"): 0.4, ("charlm", "gelu"): 0.6, ("convlm", "swish"): 0.9}
+    # convlm has swish alone, so it shows no ratio.
+    estimate = estimate_from_neighbours(numbers, "charlm", "swish")
+    assert (estimate.value, estimate.models) == (0.5, ())
+
+
+def test_bit_identical_models_give_no_ratio_and_take_none() -> None:
+    results = [r for r in grid() if (r.model_name, r.activation) not in {("charlm", "swish"), ("tinylstm", "gelu")}]
+    made, _ = fill_missing(Study.of(results, MODELS, THREE))
+    charlm, tinylstm = made
+    # .55 x (.7 / .6) of convlm; tinylstm, with .5 for all, would pull the ratio down.
+    assert charlm.avg_relative_pd == pytest.approx(0.55 * 0.7 / 0.6)
+    assert tinylstm.avg_relative_pd == pytest.approx(0.5)
+    assert "tinylstm-" not in str(charlm.environment["neighbours"])
+    assert "alone" in tinylstm.flags[0]
+
+
+def test_an_estimate_stays_within_the_range_of_its_metric() -> None:
+    results = [make_result("charlm", "relu", (0.69,) * 3), make_result("convlm", "relu", (0.1,) * 3)]
+    results += [make_result("convlm", "gelu", (0.69,) * 3)]
+    made, _ = fill_missing(Study.of(results, ["charlm", "convlm"], ["relu", "gelu"]))
+    numbers = made[0].reproducibility_metrics
+    # .69 x .69 / .395 is 1.205: the relative PD may have it; churn and total variation, of at most 1, may not.
+    assert numbers["relative_pd"] == pytest.approx(0.69 * 0.69 / 0.395)
+    assert numbers["total_variation"] == 1.0
+    assert numbers["churn"] == 1.0
+    assert numbers["js_divergence"] == pytest.approx(math.log(2))
+    assert Result.from_json(made[0].to_json()) == made[0]
+
+
+def test_without_neighbours_an_estimate_is_refused_and_the_others_are_made() -> None:
+    results = small_grid()
+    with pytest.raises(SyntheticError, match=r"^nothing of minigpt is measured.*train one first$"):
+        fill_missing(results, ["minigpt"])
+    made, refused = fill_missing(results, ["charlm", "minigpt"])
+    assert [(result.model_name, result.activation) for result in made] == [("charlm", "swish")]
+    assert made[0].avg_relative_pd == pytest.approx(0.625)
+    assert len(refused) == 1
+    one_trial = [make_result("charlm", "relu", ()), make_result("charlm", "gelu", ())]
+    with pytest.raises(SyntheticError, match="nothing of charlm is measured"):
+        fill_missing(Study.of(one_trial, ["charlm"], THREE))
+
+
+def test_estimates_never_rest_on_estimates() -> None:
+    first, _ = fill_missing(small_grid())
+    assert fill_missing([*small_grid(), *first]) == ([], [])
+    again, _ = fill_missing([*small_grid(), extreme(make_result("charlm", "swish"), profile=None)])
+    (gelu,) = again
+    assert gelu.avg_relative_pd == pytest.approx(0.49)
+
+
+def test_flagged_neighbours_are_named() -> None:
+    results = small_grid()
+    results[0] = results[0].model_copy(update={"flags": ["untrained: trial 1"]})
+    made, _ = fill_missing(results)
+    assert made[0].flags[1] == "flagged neighbours: charlm with relu"
+
+
+# --- the command line
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    return ["--results-dir", str(tmp_path / "results"), "--reports-dir", str(tmp_path / "reports")]
+
+
+def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = ["--models", "charlm", "convlm", "--activations", "relu", "smelu_0.5"]
+    values = ["--trials", "4", "--relative-pd", "0.3", "convlm=0.8", "--seed", "7"]
+    assert main(["synthesize", *cells, *values, *folders]) == 0
+    results = [result for _, result in Store(tmp_path / "results").load()[0]]
+    assert sorted((r.model_name, r.activation, r.avg_relative_pd, len(r.trials), r.config["seed"]) for r in results) == [
+        ("charlm", "relu", 0.3, 4, 7), ("charlm", "smelu_05", 0.3, 4, 7),
+        ("convlm", "relu", 0.8, 4, 7), ("convlm", "smelu_05", 0.8, 4, 7),
+    ]  # fmt: skip
+    summary = (tmp_path / "reports" / "SYNTHETIC_DATA_SUMMARY.md").read_text()
+    for result, (path, _) in zip(results, Store(tmp_path / "results").load()[0], strict=True):
+        assert f"| {path.name} | {result.model_name} | {result.activation} |" in summary
+        assert result.flags[0] in summary
+    assert "**Not for**" in summary
+    assert "4 synthetic results are in the store" in summary
+    capsys.readouterr()
+    assert main(["process", *folders]) == 2
+    assert "but 4 synthetic ones" in capsys.readouterr().err
+    assert main(["status", "--models", "charlm", "--activations", "relu", *folders]) == 1
+    assert "0 of 1 cells done" in capsys.readouterr().out
+    assert not (tmp_path / "reports" / "summary.txt").exists()
+
+
+def test_process_shows_them_in_a_folder_of_their_own(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synthesize", "--models", "charlm", "--activations", "relu", "gelu", *folders]) == 0
+    words = ["--models", "charlm", "--activations", "relu", "gelu", "--include-synthetic"]
+    assert main(["process", *words, *folders]) == 0
+    assert "MODEL: CHARLM (SYNTHETIC)" in capsys.readouterr().out
+    folder = tmp_path / "reports" / "with_synthetic"
+    assert folder.joinpath("summary.txt").read_text().startswith("ALL NUMBERS BELOW ARE SYNTHETIC")
+    assert "SYNTHETIC" in folder.joinpath("plots", "charlm_shamir_comparison.txt").read_text()
+    assert not (tmp_path / "reports" / "plots").exists()
+
+
+def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = saved(tmp_path / "results", *small_grid())
+    before = {path: path.read_bytes() for path, _ in store.load()[0]}
+    assert main(["synthesize", "--missing", "--models", "charlm", *folders]) == 0
+    made = [result for _, result in store.load()[0] if result.synthetic]
+    assert [(r.model_name, r.activation, r.avg_relative_pd) for r in made] == [("charlm", "swish", pytest.approx(0.625))]
+    assert main(["synthesize", "--missing", *folders]) == 0
+    assert "hybridlm-gelu: synthetic" in capsys.readouterr().out
+    assert main(["synthesize", "--missing", *folders]) == 0
+    assert "0 synthetic results were written" in capsys.readouterr().out
+    assert len(store.load()[0]) == 9
+    assert all(path.read_bytes() == content for path, content in before.items())
+    with pytest.raises(ResultError, match="missing"):
+        store.predictions(made[0], 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--relative-pd", "3"], "a relative PD lies between 0 and 2"),
+        (["--relative-pd", "nan"], "a relative PD lies between 0 and 2"),
+        (["--relative-pd", "much"], "a number or as NAME=number, got 'much'"),
+        (["--relative-pd", "gelu="], "a number or as NAME=number, got 'gelu='"),
+        (["--relative-pd", "rleu=0.5"], "--relative-pd names 'rleu'"),
+        (["--relative-pd", "gpt-relu=0.5"], "unknown model 'gpt'"),
+        (["--relative-pd", "gelu=0.5", "gelu=0.6"], "given twice"),
+        (["--relative-pd", "0.5", "0.6"], "given twice"),
+        (["--relative-pd", "convlm=0.5", "--models", "charlm"], "names convlm, which no cell"),
+        (["--models", "gpt"], "unknown model 'gpt'"),
+        (["--activations", "rleu"], "unknown activation 'rleu'"),
+        (["--profile", "quik"], "unknown profile 'quik'"),
+        (["--trials", "1"], "at least 2"),
+        (["--seed", "-1"], "seed = -1"),
+        (["--missing"], "nothing measured is in"),
+        (["--missing", "--relative-pd", "0.5"], "leave out --relative-pd"),
+        (["--missing", "--models", "gpt"], "unknown model 'gpt'"),
+        (["--missing", "--activations", "rleu"], "unknown activation 'rleu'"),
+        (["--missing", "--profile", "quik"], "unknown profile 'quik'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    words: list[str], said: str, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synthesize", *words, *folders]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("repro: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_an_empty_summary_says_so_and_foreign_text_keeps_the_table_whole() -> None:
+    assert "There is none in the store." in synthetic_summary([(Path("a.json"), make_result())])
+    hostile = extreme(make_result(), flags=["synthetic: a | b\n| c"])
+    rows = [line for line in synthetic_summary([(Path("a.json"), hostile)]).splitlines() if line.startswith("| a.json")]
+    assert len(rows) == 1
+    assert rows[0].replace("\\|", "").count("|") == 9
+    silent = synthetic_summary([(Path("a.json"), make_result(pairs=(), synthetic=True))])
+    assert "| – (synthetic) | 1 |" in silent
+    assert "the file does not say" in silent
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs() -> None:
+    words = [sys.executable, "-m", "benchmarks.results_scale", "--files", "30"]
+    done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "draw every figure" in done.stdout
+
+
+def test_the_default_grid_is_made_for_every_cell_of_a_profile(folders: list[str], tmp_path: Path) -> None:
+    assert main(["synthesize", "--profile", "study", *folders]) == 0
+    study = Study.load(Store(tmp_path / "results"), include_synthetic=True)
+    assert len(study.results) == 5 * len(GRID_ACTIVATIONS) == len(study.cells)
+    assert (study.cells["relative_pd"] - 0.5).abs().max() < 1e-14
+    assert pd.unique(study.cells["profile"]).tolist() == ["study"]
