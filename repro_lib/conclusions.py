@@ -16,6 +16,7 @@ import pandas as pd
 from repro_lib.analysis import METRICS, Study
 from repro_lib.claims import CLAIMS, Claim, judge
 from repro_lib.evidence import Evidence, contrasts, cv_over_activations
+from repro_lib.evidence_tables import contrast_sentences, cv_sentences
 from repro_lib.findings import about, missing
 from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.significance import SIGNIFICANCE, smallest_p
@@ -165,53 +166,6 @@ def tally(entries: Sequence[Entry]) -> str:
     )
 
 
-def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``."""
-    sentences = []
-    for row in frame.to_dict("records"):
-        name, n = f"{row['model']}: {row['activation']} against relu", int(min(row["n"], row["n_reference"]))
-        if pd.isna(row["difference"]):
-            sentences.append(f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair.")
-            continue
-        if pd.isna(row["difference_low"]):
-            sentences.append(
-                f"{name}: {_signed(row['per_cent'])} % relative PD, not decided at N = {n}, and no interval below "
-                f"{TRIALS_FOR_INTERVAL} trials."
-            )
-            continue
-        interval = f"95 % interval {_signed(row['per_cent_low'])} to {_signed(row['per_cent_high'])} %"
-        test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-        if row["p_holm"] <= SIGNIFICANCE:
-            said = f"supported at N = {n}"
-        else:
-            said = f"not decided at N = {n}"
-            least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:.0f} trials would tell"
-            said += f" (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
-        sentences.append(f"{name}: {_signed(row['per_cent'])} % relative PD ({interval}; {test}), a difference {said}.")
-    return sentences
-
-
-def cv_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the CV of each model says beside its null; ``frame``: ``evidence.cv_over_activations``."""
-    sentences = []
-    for row in frame.to_dict("records"):
-        n = int(row["n"])
-        if row["identical"]:
-            sentences.append(f"{row['model']}: CV 0.00 % exactly at N = {n} (bit-identical; interval of width 0).")
-        elif pd.isna(row["cv"]):
-            sentences.append(f"{row['model']}: no CV at N = {n}, and no interval: fewer than two activations have a PD.")
-        else:
-            ends = "no interval below 3 trials" if pd.isna(row["cv_low"]) else (
-                f"95 % interval {row['cv_low']:.2f} to {row['cv_high']:.2f} %"
-            )  # fmt: skip
-            null = "no null: its trials were not compared across activations" if pd.isna(row["p"]) else (
-                f"by chance alone {row['null_median']:.2f} % (95 % of deals up to {row['null_high']:.2f} %), p = {row['p']:.3g}"
-            )  # fmt: skip
-            holes = f" over {row['cells']} of {row['expected']} activations" if row["cells"] < row["expected"] else ""
-            sentences.append(f"{row['model']}: CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null}).")
-    return sentences
-
-
 def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Entry]) -> str:
     """``FINAL_CONCLUSIONS.md``: what this study says, and what it says about the earlier study's claims."""
     lines = ["# Conclusions", "", about(study), "", missing(study), "", *_how_sure(study), ""]
@@ -287,11 +241,6 @@ def _check_content(check: Check) -> dict[str, Any]:
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
     words = {"about": check.about, "n": estimate.n, "verdict": check.verdict, "problem": check.problem or None}
     return words | finite | {"confidence": 1 - SIGNIFICANCE / check.checks_in_claim, "exact": check.exact}
-
-
-def _signed(per_cent: float) -> str:
-    """``+4.1``, ``-0.3``, and never ``-0.0``."""
-    return f"{round(per_cent, 1) + 0.0:+.1f}"
 
 
 def _number(value: float) -> str:

@@ -362,8 +362,10 @@ def select_comparable(
 
     Real results of one ``comparison_key``; within a model one configuration, so that activations never differ in
     anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with
-    any profile: a cell trained by hand does not push a finished grid aside. ``configs`` (``config_sha256``) are preferred
-    to newer ones, for the key and within a model: a grid shows its own cells and not those of a later run.
+    any profile: a cell trained by hand does not push a finished grid aside, nor does one in which a single source of
+    randomness varies. Within a model the configuration with the most activations comes first, then the newest: two cells
+    of another length do not push a finished row aside. ``configs`` (``config_sha256``) are preferred to all others, for the
+    key and within a model: a grid shows its own cells and not those of a later run.
 
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
     the above with the real ones; where nothing real is chosen, synthetic results alone.
@@ -383,17 +385,19 @@ def _select(results: Sequence[Result], key: str | None, profile: str | None, con
         asked = [result for result in by_age if result.profile == profile] if profile else by_age
         wanted = [result for result in asked if result.config_sha256 in configs]
         preferred = wanted or [result for result in asked if result.profile] or asked
+        preferred = [result for result in preferred if result.config["vary"] == "all"] or preferred
         key = preferred[-1].comparison_key if preferred else ""
-    newest_config: dict[str, str] = {}
-    for result in by_age:
-        if result.comparison_key == key:
-            kept = newest_config.get(result.model_name)
-            if kept not in configs or result.config_sha256 in configs:
-                newest_config[result.model_name] = result.config_sha256
-    chosen: dict[tuple[str, str], Result] = {}
-    for result in by_age:
-        if result.comparison_key == key and result.config_sha256 == newest_config[result.model_name]:
-            chosen[result.model_name, result.activation] = result
+    candidates = [result for result in by_age if result.comparison_key == key]
+    activations: dict[tuple[str, str], set[str]] = {}
+    for result in candidates:
+        activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
+    best: dict[str, tuple[bool, int]] = {}
+    config: dict[str, str] = {}
+    for result in candidates:  # from old to new, so that of equal ones the newest stays
+        rank = (result.config_sha256 in configs, len(activations[result.model_name, result.config_sha256]))
+        if rank >= best.get(result.model_name, rank):
+            best[result.model_name], config[result.model_name] = rank, result.config_sha256
+    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == config[r.model_name]}
     return list(chosen.values())
 
 

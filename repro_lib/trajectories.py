@@ -160,7 +160,8 @@ def parting_sentence(found: Sequence[Trajectory]) -> str:
     steps = ", ".join(map(str, found[0].steps))
     return (
         "Trials have parted for good, that is, predict another character for more than "
-        f"{100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)} (kept steps {steps}; N = {min(cell.n for cell in found)} trials)."
+        f"{100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)} "
+        f"(kept steps {steps}; N = {min(cell.n for cell in found)} trials)."
     )
 
 

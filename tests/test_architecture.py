@@ -29,6 +29,7 @@ FLOORS: dict[int, set[str]] = {
         "anatomy_tables",
         "conclusions",
         "evidence",
+        "evidence_tables",
         "findings",
         "judging",
         "noise",

@@ -1,0 +1,193 @@
+"""Evidence as tables and sentences for people. Every sentence carries N and an interval, or says why there is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from repro_lib.evidence import (
+    Evidence,
+    accuracy_variance,
+    chances_of_being_best,
+    contrasts,
+    cv_over_activations,
+    two_kinds_of_interval,
+)
+from repro_lib.significance import SIGNIFICANCE
+from repro_lib.statistics import TRIALS_FOR_INTERVAL, cv_in_words
+from repro_lib.tables import number
+
+
+def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
+    """Every activation against relu (of one model): difference in per cent of relu's PD, tests, what N could show.
+
+    The Holm correction is over all models of the evidence, also where only one is shown.
+    """
+    frame = contrasts(evidence, metric)
+    rows = [
+        {
+            "Model": row["model"],
+            "Activation": row["activation"],
+            "N": f"{row['n']} against {row['n_reference']}",
+            "PD against relu, % (95 % interval)": _interval(row, "per_cent", 1),
+            "Paired": "–" if pd.isna(row["paired"]) else "yes" if row["paired"] else "no",
+            "p": _p(row["p"]),
+            "Smallest p of this N": _p(row["smallest_p"]),
+            "p (Holm)": _p(row["p_holm"]),
+            "Trials to tell": "–" if pd.isna(row["trials_needed"]) else f"{row['trials_needed']:,.0f}",
+        }
+        for row in frame.to_dict("records")
+        if model in (None, row["model"])
+    ]
+    return _indexed(rows, ["Model", "Activation"])
+
+
+def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """Per model the CV over activations with its interval, beside what chance alone gives."""
+    rows = [
+        {
+            "Model": row["model"],
+            "N": row["n"],
+            "CV, % (95 % interval)": _interval(row, "cv", 2),
+            "In words": cv_in_words(row["cv"]).lower() + (" (bit-identical)" if row["identical"] else ""),
+            "By chance alone, %: median, 95th percentile": "–"
+            if pd.isna(row["p"])
+            else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
+            "p": _p(row["p"]),
+            "Activations": f"{row['cells']} of {row['expected']}",
+        }
+        for row in cv_over_activations(evidence, metric).to_dict("records")
+    ]
+    return _indexed(rows, ["Model"])
+
+
+def chances_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """P(best) per model and activation: a chance instead of a trophy."""
+    frame = chances_of_being_best(evidence, metric)
+    if frame.empty:
+        return pd.DataFrame(columns=["no model that can tell activations apart"])
+    wide = frame.assign(text=[number(value, 2) for value in frame["p_best"]]).pivot(
+        index="model", columns="activation", values="text"
+    )
+    ordered = wide.loc[list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["activation"]))]
+    return ordered.rename_axis(index="P(best)", columns=None)
+
+
+def intervals_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
+    """The interval over trials beside the bootstrap interval over evaluation windows."""
+    rows = [
+        {
+            "Model": row["model"],
+            "Activation": row["activation"],
+            "N": row["n"],
+            "Mean": number(row["value"], 4),
+            "Over trials (this text)": _ends(row, "trials", 4),
+            "Over windows (these trials)": _ends(row, "windows", 4),
+            "Windows": row["windows"] or "–",
+        }
+        for row in two_kinds_of_interval(evidence, metric).to_dict("records")
+        if model in (None, row["model"])
+    ]
+    return _indexed(rows, ["Model", "Activation"])
+
+
+def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame:
+    """Where the variance of the trials' accuracy comes from, as standard deviations in per cent; a negative one is shown so."""
+    rows = [
+        {
+            "Model": row["model"],
+            "Activation": row["activation"],
+            "N": row["n"],
+            "SD of accuracy, %": _sd(row["observed"]),
+            "of it evaluation text": _sd(row["evaluation"]),
+            "of it real difference of runs": _sd(row["runs"]),
+        }
+        for row in accuracy_variance(evidence).to_dict("records")
+        if model in (None, row["model"])
+    ]
+    return _indexed(rows, ["Model", "Activation"])
+
+
+def contrast_sentences(frame: pd.DataFrame) -> list[str]:
+    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``."""
+    sentences = []
+    for row in frame.to_dict("records"):
+        name, n = f"{row['model']}: {row['activation']} against relu", int(min(row["n"], row["n_reference"]))
+        if pd.isna(row["difference"]):
+            sentences.append(f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair.")
+            continue
+        if pd.isna(row["difference_low"]):
+            sentences.append(
+                f"{name}: {_signed(row['per_cent'])} % relative PD, not decided at N = {n}, and no interval below "
+                f"{TRIALS_FOR_INTERVAL} trials."
+            )
+            continue
+        interval = f"95 % interval {_signed(row['per_cent_low'])} to {_signed(row['per_cent_high'])} %"
+        test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
+        if row["p_holm"] <= SIGNIFICANCE:
+            said = f"supported at N = {n}"
+        else:
+            said = f"not decided at N = {n}"
+            least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:.0f} trials would tell"
+            said += f" (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
+        sentences.append(f"{name}: {_signed(row['per_cent'])} % relative PD ({interval}; {test}), a difference {said}.")
+    return sentences
+
+
+def cv_sentences(frame: pd.DataFrame) -> list[str]:
+    """What the CV of each model says beside its null; ``frame``: ``evidence.cv_over_activations``."""
+    sentences = []
+    for row in frame.to_dict("records"):
+        n = int(row["n"])
+        if row["identical"]:
+            sentences.append(f"{row['model']}: CV 0.00 % exactly at N = {n} (bit-identical; interval of width 0).")
+        elif pd.isna(row["cv"]):
+            sentences.append(f"{row['model']}: no CV at N = {n}, and no interval: fewer than two activations have a PD.")
+        else:
+            ends = "no interval below 3 trials" if pd.isna(row["cv_low"]) else (
+                f"95 % interval {row['cv_low']:.2f} to {row['cv_high']:.2f} %"
+            )  # fmt: skip
+            null = "no null: its trials were not compared across activations" if pd.isna(row["p"]) else (
+                f"by chance alone {row['null_median']:.2f} % (95 % of deals up to {row['null_high']:.2f} %), p = {row['p']:.3g}"
+            )  # fmt: skip
+            holes = f" over {row['cells']} of {row['expected']} activations" if row["cells"] < row["expected"] else ""
+            sentences.append(f"{row['model']}: CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null}).")
+    return sentences
+
+
+def _indexed(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
+    if not rows:
+        return pd.DataFrame(columns=["nothing to compare yet"])
+    return pd.DataFrame(rows).set_index(names).rename_axis([None] * len(names) if len(names) == 1 else names)
+
+
+def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(value):
+        return "–"
+    if pd.isna(low):
+        return f"{value:.{digits}f} (none: N < {TRIALS_FOR_INTERVAL})"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _ends(row: dict[Any, Any], name: str, digits: int) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "–" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _p(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2g}"
+
+
+def _sd(variance: float) -> str:
+    """The root of a variance; of a negative estimate minus the root of its size, in words."""
+    if math.isnan(variance):
+        return "–"
+    return f"{math.sqrt(variance):.2f}" if variance >= 0 else f"{math.sqrt(-variance):.2f} i (negative estimate)"
+
+
+def _signed(per_cent: float) -> str:
+    """``+4.1``, ``-0.3``, and never ``-0.0``."""
+    return f"{round(per_cent, 1) + 0.0:+.1f}"
