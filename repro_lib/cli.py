@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     grid = add("grid", _grid, "run the notebooks of all cells, the analysis and the report site")
     _add_selection(grid, required=False)
     grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
+    grid.add_argument(
+        "--noise-models",
+        nargs="*",
+        default=None,
+        metavar="NAME",
+        help="models for which each source of randomness and other lengths are run too; default: those of the profile",
+    )
     grid.add_argument("--executor", choices=("local",), default="local", help="what runs the cells")
     _add_running(grid)
 
@@ -195,6 +202,7 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
         force=options.force,
+        noise_models=getattr(options, "noise_models", None),
     )
 
 
@@ -259,7 +267,10 @@ def _process(options: argparse.Namespace, console: Console) -> int:
     study = load_study(*asked, include_synthetic=options.include_synthetic)
     # A folder of their own: the report site shows what lies in plots/, and it shows nothing synthetic.
     folder = options.reports_dir / "with_synthetic" if options.include_synthetic else options.reports_dir
-    text = summarise_store(study, folder, plots=not options.no_plots)
+    # A ledger of claims over part of the grid would take the place of the whole one.
+    whole = not options.models and not options.activations
+    with console.status("comparing trials and drawing plots"):
+        text = summarise_store(study, options.results_dir, folder, plots=not options.no_plots, claims=whole)
     console.print(text, markup=False, soft_wrap=True)
     if options.include_synthetic:
         write_synthetic_summary(options.results_dir, options.reports_dir)

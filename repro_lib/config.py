@@ -37,35 +37,41 @@ SMALL_MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 
 _TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 
-# A profile: what it is for, which models its grid runs, values for all models, values for single models.
+# A profile: what it is for, which models its grid runs, values for all models, values for single models, and for which
+# models the grid also runs each source of randomness alone and runs of other lengths.
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "about": "tests: every cell, a handful of iterations, models cut to a width of 32",
         "models": GRID_MODELS,
+        "noise_models": ("charlm",),
         "values": {"max_iters": 4, "batch_size": 4, "warmup_iters": 1, "eval_interval": 2, **_TINY},
         "model_values": {},
     },
     "quick": {
         "about": "a first look in ten minutes on 2 cores: short runs of every cell, minigpt cut to 4 layers of width 128",
         "models": GRID_MODELS,
+        "noise_models": ("charlm",),
         "values": {"max_iters": 60, "batch_size": 8, "block_size": 128, "warmup_iters": 10, "eval_interval": 20},
         "model_values": {"minigpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}},
     },
     "study": {
         "about": "the published study: five small models, 500 iterations of batch 16 x context 128, on 2 cores",
         "models": SMALL_MODELS,
+        "noise_models": ("charlm", "convlm"),
         "values": {"max_iters": 500, "batch_size": 16, "block_size": 128},
         "model_values": {},
     },
     "cpu": {
         "about": "the earlier study's CPU suite: five small models, 500 iterations of batch 32 x context 128",
         "models": SMALL_MODELS,
+        "noise_models": ("charlm",),
         "values": {"max_iters": 500, "batch_size": 32, "block_size": 128},
         "model_values": {},
     },
     "full": {
         "about": "one GPU: all six models, 5000 iterations of batch 64 x context 256",
         "models": GRID_MODELS,
+        "noise_models": ("charlm",),
         "values": {
             "max_iters": 5000,
             "batch_size": 64,
@@ -80,6 +86,13 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 _ALL_STREAMS = ("init", "order", "dropout")
+# What a grid runs beside its cells for a profile's ``noise_models``: one activation with one source of randomness at a
+# time, and two activations in runs that last a quarter and half as long.
+NOISE_ACTIVATION = "gelu"
+NOISE_SOURCES = ("init", "order", "dropout", "bit", "none")
+LENGTH_ACTIVATIONS = ("relu", "gelu")
+LENGTH_SHARES = (0.25, 0.5)
+
 Layer = Literal["base", "model", "profile", "explicit", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"

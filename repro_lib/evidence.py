@@ -68,6 +68,12 @@ class Evidence:
         return cls(pairs_between(results, found), study.models, study.activations, found, tuple(gaps))
 
     @classmethod
+    def from_results(cls, study: Study) -> Evidence:
+        """The evidence of a study from its result files alone: no trial is compared across activations."""
+        results = [result for result in study.results if not result.synthetic]
+        return cls(pairs_between(results, {}), study.models, study.activations, {})
+
+    @classmethod
     def of(cls, pairs: pd.DataFrame) -> Evidence:
         """The evidence of a frame alone: what it holds is what was expected."""
         activations = dict.fromkeys([*pairs["activation_1"], *pairs["activation_2"]])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, model_row, models_overview, size_in_words
-from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, cv_in_words
+from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.tables import cell_number, number, with_interval
 
 NO_RESULTS = "no results yet: run ./run_papermill.sh"
@@ -206,21 +206,6 @@ def activations_table(study: Study) -> pd.DataFrame:
         for _, row in activations_overview(study).iterrows()
     ]
     return _labelled(study, pd.DataFrame(rows).set_index("Activation").rename_axis(None))
-
-
-def cv_table(study: Study) -> pd.DataFrame:
-    """Models by how much their relative PD varies over the activations, the most sensitive first; identical ones last."""
-    overview = models_overview(study).sort_values(["identical", "cv"], ascending=[True, False], kind="stable")
-    rows = [
-        {
-            "Model": row["model"],
-            "CV, %": number(row["cv"], 2),
-            "In words": cv_in_words(row["cv"]).lower() + (" (bit-identical)" if row["identical"] else ""),
-            "Activations": f"{row['cells']} of {row['expected']}",
-        }
-        for _, row in overview.iterrows()
-    ]
-    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
 
 
 def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:

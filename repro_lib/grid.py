@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.activations import canonical_activation
-from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, check_model, check_profile
+from repro_lib.config import (
+    LENGTH_ACTIVATIONS,
+    LENGTH_SHARES,
+    MODEL_DEFAULTS,
+    NOISE_ACTIVATION,
+    NOISE_SOURCES,
+    PROFILES,
+    Config,
+    check_model,
+    check_profile,
+)
 from repro_lib.console import Display, progress_share
 from repro_lib.data import corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.experiment import check_device, run_experiment
@@ -45,11 +55,13 @@ class Cell:
     activation: str
     config: Config
     config_sha256: str
+    # What sets it apart from the grid's own cell; such a cell has no notebook, the model's deep dive shows it.
+    variant: str = ""
 
     @property
     def label(self) -> str:
-        """``charlm-gelu``: how files and messages name the cell."""
-        return f"{self.model}-{self.activation}"
+        """``charlm-gelu``, ``charlm-gelu-vary-init``: how files and messages name the cell."""
+        return f"{self.model}-{self.activation}{self.variant}"
 
     def result(self, store: Store) -> Result | None:
         """The newest stored result with enough trials, made with this cell's profile; None if it is still to do."""
@@ -65,7 +77,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridRequest:
-    """What a user asked the grid for. Empty ``models`` means those of the profile."""
+    """What a user asked the grid for. Empty ``models`` means those of the profile.
+
+    ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
+    """
 
     models: Sequence[str]
     activations: Sequence[str]
@@ -75,6 +90,7 @@ class GridRequest:
     results_dir: Path
     reports_dir: Path
     force: bool = False
+    noise_models: Sequence[str] | None = None
 
 
 @dataclass
@@ -97,6 +113,35 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
             digests[config.corpus] = corpus_sha256(config.corpus)
         cells += [Cell(model, name, config, config.sha256(digests[config.corpus])) for name in names]
     return cells
+
+
+def plan_variants(
+    cells: Sequence[Cell], profile: str | None, overrides: dict[str, Any], noise_models: Sequence[str] | None = None
+) -> list[Cell]:
+    """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths.
+
+    Of the grid's own cells that they are compared with; none where ``vary`` was asked for. A model without dropout has
+    no such source.
+    """
+    if overrides.get("vary", "all") != "all":
+        return []
+    chosen = PROFILES[profile]["noise_models"] if noise_models is None and profile else noise_models or ()
+    variants = []
+    for cell in cells:
+        if cell.model not in {check_model(model) for model in chosen}:
+            continue
+        if cell.activation == NOISE_ACTIVATION:
+            sources = [source for source in NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
+            variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
+        if cell.activation in LENGTH_ACTIVATIONS:
+            lengths = {round(share * cell.config.max_iters) for share in LENGTH_SHARES} - {0, cell.config.max_iters}
+            variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
+    return variants
+
+
+def _variant(cell: Cell, profile: str | None, overrides: dict[str, Any], name: str, **changes: Any) -> Cell:
+    config = Config.for_model(cell.model, profile, **(overrides | changes))
+    return Cell(cell.model, cell.activation, config, config.sha256(corpus_sha256(config.corpus)), name)
 
 
 def train_cells(request: GridRequest, display: Display) -> GridReport:
@@ -128,6 +173,9 @@ class _Run:
         self.request, self.display, self.with_notebooks = request, display, with_notebooks
         self.store = Store(request.results_dir)
         self.cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
+        self.variants: list[Cell] = []
+        if with_notebooks:
+            self.variants = plan_variants(self.cells, request.profile, request.overrides, request.noise_models)
         self.report = GridReport()
         self.steps: dict[str, _Step] = {}
         self.spent = 0.0
@@ -139,7 +187,7 @@ class _Run:
         with tempfile.TemporaryDirectory(prefix="repro-progress-") as folder:
             self.folder = Path(folder)
             try:
-                todo = [cell for cell in self.cells if self._wanted(cell)]
+                todo = [cell for cell in (*self.cells, *self.variants) if self._wanted(cell)]
                 waiting = sorted(todo, key=Cell.training_seconds, reverse=True)
                 self.steps = {cell.label: self._cell_step(cell) for cell in waiting}
                 for step in self.steps.values():
@@ -147,7 +195,7 @@ class _Run:
                 if self.with_notebooks:
                     self._publish(running=bool(todo))
                     self._submit_deep_dives(pool, [cell.model for cell in self.cells])
-                self.display.started(len(todo), len(self.cells) - len(todo))
+                self.display.started(len(todo), len(self.cells) + len(self.variants) - len(todo))
                 self._drain(pool)
                 if self.with_notebooks:
                     self._submit_analysis(pool)
@@ -174,7 +222,9 @@ class _Run:
         if self.request.force or cell.result(self.store) is None:
             return True
         # The result is there; without its executed notebook the cell has no report yet (it trains nothing then).
-        return self.with_notebooks and executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
+        if not self.with_notebooks or cell.variant:
+            return False
+        return executed_digest(self._executed(_train_stem(cell))) != _cell_digest(cell)
 
     def _configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""
@@ -187,7 +237,7 @@ class _Run:
     def _cell_step(self, cell: Cell) -> _Step:
         progress = self.folder / f"{cell.label}.json"
         common = {"results_dir": str(self.request.results_dir), "force": self.request.force}
-        if self.with_notebooks:
+        if self.with_notebooks and not cell.variant:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
             arguments = {
                 "notebook": "10_train.ipynb",
@@ -213,7 +263,8 @@ class _Run:
 
     def _submit_analysis(self, pool: Pool) -> None:
         inputs = self._inputs(None)
-        self._submit_notebook(pool, "30_cross_model", "30_cross_model", self._selection(), inputs)
+        for name in ("30_cross_model", "40_claims"):
+            self._submit_notebook(pool, name, name, self._selection(), inputs)
         corpus = {"corpus": self.cells[0].config.corpus}
         self._submit_notebook(pool, "00_quickstart", "00_quickstart", corpus, inputs)
         self._submit_notebook(pool, "01_activations", "01_activations", None, None)
@@ -223,8 +274,9 @@ class _Run:
         """Which results a notebook reads (of one model, or all): a change makes it run again."""
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self._configs())
+        results += [result for cell in self.variants if (result := cell.result(self.store))]
         return sorted(
-            f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}"
+            f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}-{result.config_sha256}"
             for result in results
             if model in (None, result.model_name)
         )

@@ -33,7 +33,13 @@ from repro_lib.results import Result, Store, select_comparable
 
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 # The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model", "00_quickstart", "01_activations")
+ANALYSES = ("30_cross_model", "40_claims", "00_quickstart", "01_activations")
+# What lies beside the pages, with a word on it.
+DOCUMENTS = {
+    "FINAL_CONCLUSIONS.md": "the conclusions in full",
+    "claims.json": "the claims ledger",
+    "summary.txt": "the console tables",
+}
 
 Cell = tuple[str, str]
 Interval = tuple[float, float]
@@ -149,6 +155,7 @@ def write_index(
         cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
         failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
+        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
     write_atomically(reports_dir / "index.html", html)

@@ -17,14 +17,13 @@ from repro_lib.results import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
+    from repro_lib.evidence import Evidence
     from repro_lib.grid import Cell
     from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
 
 # In reports/plots/: which results the plots and the summary were made from.
 _INPUTS_NOTE = "inputs.json"
-# The notebooks that follow the cells and deep dives, in the order of the navigation.
-ANALYSES = ("30_cross_model", "00_quickstart", "01_activations")
 
 
 class NothingToShow(RuntimeError):
@@ -53,17 +52,34 @@ def load_study(
     return study
 
 
-def summarise_store(study: Study, reports_dir: Path, *, plots: bool) -> str:
-    """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it."""
+def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:
+    """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it.
+
+    ``claims``: also the ledger of claims, ``FINAL_CONCLUSIONS.md`` and ``claims.json``; never of a study that holds synthetic
+    results.
+    """
+    from repro_lib.evidence import Evidence
     from repro_lib.summary_text import summary_text
 
     # What is written now is of this study; until the grid says otherwise it is not the grid's own.
     (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
-    text = summary_text(study)
+    evidence = Evidence.load(Store(results_dir), study)
+    text = summary_text(study, evidence)
     write_atomically(reports_dir / "summary.txt", text)
+    if claims and not any(result.synthetic for result in study.results):
+        write_conclusions(study, evidence, reports_dir)
     if plots:
         save_plots(study, reports_dir / "plots")
     return text
+
+
+def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> None:
+    """``FINAL_CONCLUSIONS.md`` for people and ``claims.json`` for programs."""
+    from repro_lib.conclusions import claims_json, conclusions_markdown, ledger
+
+    entries = ledger(evidence)
+    write_atomically(reports_dir / "FINAL_CONCLUSIONS.md", conclusions_markdown(study, evidence, entries))
+    write_atomically(reports_dir / "claims.json", claims_json(study, evidence, entries))
 
 
 def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence[Result] = ()) -> Path:
@@ -90,7 +106,7 @@ def write_summary(
     results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str]
 ) -> None:
     """The grid's last step: summary and plots, with a note of the results they were made from."""
-    summarise_store(load_study(results_dir, profile=profile, configs=configs), reports_dir, plots=True)
+    summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
     write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
 
 
@@ -98,7 +114,8 @@ def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
     """Whether summary and plots were made from just these results."""
     try:
         noted = json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text())
-        return noted == _digest(inputs) and (reports_dir / "summary.txt").is_file()
+        written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
+        return noted == _digest(inputs) and all(path.is_file() for path in written)
     except (OSError, ValueError):
         return False
 
@@ -172,7 +189,7 @@ def publish(
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
     shown = {"intervals": intervals, "profile": profile, "configs": configs}
-    return build_site(results_dir, reports_dir, cells, running=running, analyses=ANALYSES, **shown)
+    return build_site(results_dir, reports_dir, cells, running=running, **shown)
 
 
 def _rounded(value: float | None, digits: int) -> str:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis import Study, model_row, models_overview
+from repro_lib.analysis import Study, model_row, models_overview, rows_of
+from repro_lib.evidence import Evidence, chances_of_being_best, cv_over_activations
+from repro_lib.evidence_tables import contrasts_table
 from repro_lib.findings import NO_RESULTS, about, activations_table, decided, flagged, identical, missing, models_table
 from repro_lib.tables import number
 
 
-def summary_text(study: Study) -> str:
-    """The console block: what was run, a part per model, both overviews, the runtime per model. Ends with a line feed."""
+def summary_text(study: Study, evidence: Evidence | None = None) -> str:
+    """The console block: what was run, a part per model, contrasts, both overviews, the runtime. Ends with a line feed.
+
+    ``evidence``: of this study; without it there are no tests across activations, for they need the predictions.
+    """
     if not study.results:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
+    evidence = evidence or Evidence.from_results(study)
     notes = [about(study), missing(study), flagged(study), identical(study)]
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
-    parts = ["\n".join(notes), *(_model_block(study, model) for model in study.models), _overviews(study), _runtime(study)]
+    blocks = [_model_block(study, evidence, model) for model in study.models]
+    parts = ["\n".join(notes), *blocks, _differences(study, evidence), _overviews(study), _runtime(study)]
     return "\n\n".join(parts) + "\n"
 
 
-def _model_block(study: Study, model: str) -> str:
+def _model_block(study: Study, evidence: Evidence, model: str) -> str:
     cells = study.cells[study.cells["model"] == model]
     row = model_row(study, model)
     width = max(len(name) for name in cells["activation"]) + 1
@@ -32,6 +40,7 @@ def _model_block(study: Study, model: str) -> str:
         lines.append(f"{cell['activation'].upper() + ':':<{max(width, 10)}} {_pd_in_words(cell)}{best}")
     lines += [f"STATISTICS:{_mark(study)}", f"  Mean PD: {number(row['mean_pd'], 4)}"]
     lines.append("  CV: undefined" if math.isnan(row["cv"]) else f"  CV: {row['cv']:.2f}% ({row['cv_words']})")
+    lines[-1] += _beside_cv(evidence, model)
     if not pd.isna(row["best"]):
         lines += [f"  {end.capitalize()}: {row[end]} (PD={row[f'{end}_pd']:.4f})" for end in ("best", "worst")]
         measured = study.measured.cells
@@ -39,6 +48,40 @@ def _model_block(study: Study, model: str) -> str:
     elif row["identical"]:
         lines.append("  Bit-identical for every activation: left out of the statistics across activations.")
     return "\n".join(lines)
+
+
+def _beside_cv(evidence: Evidence, model: str) -> str:
+    """The CV's interval and what chance alone gives, as far as they can be had."""
+    row = next(row for row in rows_of(cv_over_activations(evidence)) if row["model"] == model)
+    words = "" if pd.isna(row["cv_low"]) else f" [{row['cv_low']:.2f}%, {row['cv_high']:.2f}%]"
+    if pd.isna(row["p"]):
+        return words
+    return f"{words}; by chance alone {row['null_median']:.2f}%, 95 % up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+
+
+def _differences(study: Study, evidence: Evidence) -> str:
+    """The contrasts against relu, and P(best)."""
+    if study.is_synthetic:
+        return "CONTRASTS: none, synthetic results are not tested."
+    frame = chances_of_being_best(evidence)
+    chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in _likeliest(frame)]
+    return "\n".join(
+        [
+            "CONTRASTS AGAINST RELU",
+            contrasts_table(evidence).to_string(),
+            "Brackets: 95 % jackknife. p: permutation of whole trials, two-sided; Holm: over all rows.",
+            "Paired: equal seeds gave equal initial weights, so trials change sides seed by seed.",
+            *evidence.gaps,
+            "",
+            "P(BEST), the likeliest activation per model",
+            *(chances or ["  none: below 3 trials, or cells are missing"]),
+        ]
+    )
+
+
+def _likeliest(chances: pd.DataFrame) -> list[dict[str, Any]]:
+    ranked = chances.dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
+    return rows_of(ranked.drop_duplicates("model").sort_index())
 
 
 def _pd_in_words(cell: pd.Series) -> str:

@@ -305,7 +305,7 @@ def test_an_empty_study_says_what_to_do():
     assert findings.about(study) == findings.missing(study) == findings.NO_RESULTS
     assert len(findings.cells_table(study)) == 30
     assert findings.ends(study, "charlm") == []
-    for table in (findings.models_table, findings.activations_table, findings.cv_table):
+    for table in (findings.models_table, findings.activations_table):
         assert len(table(study))
 
 

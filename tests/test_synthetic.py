@@ -261,7 +261,7 @@ def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Stu
     assert mixed.identical == real.identical == ("tinylstm",)
     for say in (findings.about, findings.flagged, findings.identical):
         assert say(mixed) == say(real)
-    for table in (findings.models_table, findings.activations_table, findings.cv_table):
+    for table in (findings.models_table, findings.activations_table):
         assert_frame_equal(table(mixed), table(real))
     for model in MODELS:
         assert findings.order(mixed, model) == findings.order(real, model)
@@ -353,7 +353,7 @@ def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_u
     for line in text.splitlines():
         if line.startswith(("MODEL", "STATISTICS", "ACTIVATIONS", "RUNTIME")) or "Relative PD: " in line:
             assert "SYNTHETIC" in line
-    for table in (findings.cells_table, findings.models_table, findings.activations_table, findings.cv_table):
+    for table in (findings.cells_table, findings.models_table, findings.activations_table):
         assert table(made_up).columns.name == "SYNTHETIC"
     for plot in plots.all_plots(made_up):
         assert words(plot).startswith("SYNTHETIC: "), plot.name
