@@ -21,6 +21,7 @@ from repro_lib.findings import about, missing
 from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.significance import SIGNIFICANCE, smallest_p
 from repro_lib.statistics import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
+from repro_lib.tables import WordTable
 
 GROUPS = {
     "findings": "Findings",
@@ -60,23 +61,23 @@ def ledger(evidence: Evidence) -> list[Entry]:
     return [Entry(claim, {metric: judge(claim, evidence, metric) for metric in claim.metrics}) for claim in CLAIMS]
 
 
-def ledger_table(entries: Sequence[Entry], group: str) -> pd.DataFrame:
+def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
     """One row per claim of a group: published beside measured, the verdict, N, and by which metrics it would be another."""
     rows = [
         {
             "Claim": entry.claim.text,
             "Published": entry.claim.published,
-            "Measured (decisive number, interval)": measured_in_words(entry.main.decisive),
+            "Measured: the decisive number": measured_in_words(entry.main.decisive),
             "Verdict": verdict_in_words(entry.main),
             "Other metrics": others_in_words(entry),
         }
         for entry in entries
         if entry.claim.group == group
     ]
-    return pd.DataFrame(rows).set_index("Claim").rename_axis(None)
+    return WordTable(pd.DataFrame(rows).set_index("Claim"))
 
 
-def checks_table(entry: Entry, metric: str = "relative_pd") -> pd.DataFrame:
+def checks_table(entry: Entry, metric: str = "relative_pd") -> WordTable:
     """Every number a claim rests on, with its simultaneous interval, the region the claim needs, and its verdict."""
     rows = [
         {
@@ -88,7 +89,7 @@ def checks_table(entry: Entry, metric: str = "relative_pd") -> pd.DataFrame:
         }
         for check in entry.judgements[metric].checks
     ]
-    return pd.DataFrame(rows).set_index("Number").rename_axis(None)
+    return WordTable(pd.DataFrame(rows).set_index("Number"))
 
 
 def verdict_in_words(judgement: Judgement) -> str:

@@ -30,18 +30,18 @@ def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = 
         {
             "Model": row["model"],
             "Activation": row["activation"],
-            "N": f"{row['n']} against {row['n_reference']}",
-            "PD against relu, % (95 % interval)": _interval(row, "per_cent", 1),
+            "N": f"{row['n']}, {row['n_reference']}",
+            "Difference, % (95 % interval)": _interval(row, "per_cent", 1),
             "Paired": "–" if pd.isna(row["paired"]) else "yes" if row["paired"] else "no",
             "p": _p(row["p"]),
-            "Smallest p of this N": _p(row["smallest_p"]),
+            "Least p": _p(row["smallest_p"]),
             "p (Holm)": _p(row["p_holm"]),
             "Trials to tell": "–" if pd.isna(row["trials_needed"]) else f"{row['trials_needed']:,.0f}",
         }
         for row in frame.to_dict("records")
         if model in (None, row["model"])
     ]
-    return _indexed(rows, ["Model", "Activation"])
+    return _indexed(rows, ["Model", "Activation"], model)
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
@@ -90,7 +90,7 @@ def intervals_table(evidence: Evidence, model: str | None = None, metric: str = 
         for row in two_kinds_of_interval(evidence, metric).to_dict("records")
         if model in (None, row["model"])
     ]
-    return _indexed(rows, ["Model", "Activation"])
+    return _indexed(rows, ["Model", "Activation"], model)
 
 
 def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
         for row in accuracy_variance(evidence).to_dict("records")
         if model in (None, row["model"])
     ]
-    return _indexed(rows, ["Model", "Activation"])
+    return _indexed(rows, ["Model", "Activation"], model)
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
@@ -157,10 +157,15 @@ def cv_sentences(frame: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _indexed(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
+def _indexed(rows: list[dict[str, Any]], names: list[str], model: str | None = None) -> pd.DataFrame:
+    """With ``model`` the rows are of that model alone, and its name is not repeated in each."""
     if not rows:
         return pd.DataFrame(columns=["nothing to compare yet"])
-    return pd.DataFrame(rows).set_index(names).rename_axis([None] * len(names) if len(names) == 1 else names)
+    frame = pd.DataFrame(rows)
+    if model is not None:
+        frame, names = frame.drop(columns="Model"), names[1:]
+    frame = frame.set_index(names)
+    return frame.rename_axis(None) if len(names) == 1 else frame
 
 
 def _interval(row: dict[Any, Any], name: str, digits: int) -> str:

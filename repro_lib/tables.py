@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import html
 import math
+from dataclasses import dataclass
 
 import pandas as pd
 
 from repro_lib.analysis import METRICS, cells_frame, pairs_frame, trials_frame
 from repro_lib.results import Result
+
+
+@dataclass(frozen=True, eq=False)
+class WordTable:
+    """A table whose cells are words: it wraps them and aligns them left, where pandas would cut them at 50 characters."""
+
+    frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.frame.to_string()
+
+    def _repr_html_(self) -> str:
+        style = 'style="text-align:left;vertical-align:top;white-space:normal"'
+        heads = "".join(f'<th scope="col" {style}>{html.escape(str(name))}</th>' for name in self.frame.columns)
+        rows = []
+        for name, row in zip(self.frame.index, self.frame.itertuples(index=False), strict=True):
+            cells = "".join(f"<td {style}>{_emphasised(str(value))}</td>" for value in row)
+            rows.append(f'<tr><th scope="row" {style}>{html.escape(str(name))}</th>{cells}</tr>')
+        corner = html.escape(str(self.frame.index.name or ""))
+        head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
+        return f'<table style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def _emphasised(words: str) -> str:
+    """A verdict in bold, so that a column of them can be read at a glance."""
+    escaped = html.escape(words)
+    verdict = next((v for v in ("not decided", "supported", "refuted") if escaped.startswith(v)), "")
+    return f"<strong>{verdict}</strong>{escaped.removeprefix(verdict)}" if verdict else escaped
 
 
 def summary_table(result: Result) -> pd.DataFrame:
