@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=None,
         metavar="NAME",
-        help="models for which each source of randomness and other lengths are run too; default: those of the profile",
+        help="models for which each source of randomness alone and shorter runs are made too; none: none; default: those "
+        "of the profile where its models are run",
     )
     grid.add_argument("--executor", choices=("local",), default="local", help="what runs the cells")
     _add_running(grid)
@@ -202,8 +203,14 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
         force=options.force,
-        noise_models=getattr(options, "noise_models", None),
+        noise_models=_noise_models(options),
     )
+
+
+def _noise_models(options: argparse.Namespace) -> Sequence[str] | None:
+    """Those asked for; None (the profile's own) for a whole profile, none for a selection of models."""
+    asked = getattr(options, "noise_models", None)
+    return () if asked is None and options.models else asked
 
 
 def _usable_cores() -> int:
@@ -315,10 +322,11 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.grid import plan_cells
+    from repro_lib.grid import plan_cells, plan_variants
     from repro_lib.summary import print_status
 
     cells = plan_cells(options.models, options.activations, options.profile, _overrides(options))
+    cells += plan_variants(cells, options.profile, _overrides(options), _noise_models(options))
     return print_status(console, options.results_dir, cells)
 
 

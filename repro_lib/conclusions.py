@@ -78,7 +78,7 @@ def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
 
 
 def checks_table(entry: Entry, metric: str = "relative_pd") -> WordTable:
-    """Every number a claim rests on, with its simultaneous interval, the region the claim needs, and its verdict."""
+    """Every number a claim rests on, with its simultaneous interval, the region the claim needs, and its verdict; folded."""
     rows = [
         {
             "Number": check.about,
@@ -89,7 +89,8 @@ def checks_table(entry: Entry, metric: str = "relative_pd") -> WordTable:
         }
         for check in entry.judgements[metric].checks
     ]
-    return WordTable(pd.DataFrame(rows).set_index("Number"))
+    summary = f"{verdict_in_words(entry.judgements[metric])}: {entry.claim.text} Read as: {entry.claim.reading}."
+    return WordTable(pd.DataFrame(rows).set_index("Number"), summary)
 
 
 def verdict_in_words(judgement: Judgement) -> str:

@@ -14,12 +14,16 @@ from repro_lib.results import Result
 
 @dataclass(frozen=True, eq=False)
 class WordTable:
-    """A table whose cells are words: it wraps them and aligns them left, where pandas would cut them at 50 characters."""
+    """A table whose cells are words: it wraps them and aligns them left, where pandas would cut them at 50 characters.
+
+    With a ``summary`` the table is folded away under it, to be opened by who wants to know.
+    """
 
     frame: pd.DataFrame
+    summary: str = ""
 
     def __repr__(self) -> str:
-        return self.frame.to_string()
+        return "\n".join(filter(None, [self.summary, self.frame.to_string()]))
 
     def _repr_html_(self) -> str:
         style = 'style="text-align:left;vertical-align:top;white-space:normal"'
@@ -30,14 +34,16 @@ class WordTable:
             rows.append(f'<tr><th scope="row" {style}>{html.escape(str(name))}</th>{cells}</tr>')
         corner = html.escape(str(self.frame.index.name or ""))
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
-        return f'<table style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
+        table = f'<table style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
+        return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
 
 
 def _emphasised(words: str) -> str:
-    """A verdict in bold, so that a column of them can be read at a glance."""
+    """A verdict at the beginning in bold, so that a column of them can be read at a glance."""
     escaped = html.escape(words)
     verdict = next((v for v in ("not decided", "supported", "refuted") if escaped.startswith(v)), "")
-    return f"<strong>{verdict}</strong>{escaped.removeprefix(verdict)}" if verdict else escaped
+    bold = f'<strong style="white-space:nowrap">{verdict}</strong>'
+    return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
 
 
 def summary_table(result: Result) -> pd.DataFrame:

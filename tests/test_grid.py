@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from repro_lib.grid import plan_cells
+from repro_lib.config import ConfigError
+from repro_lib.grid import plan_cells, plan_variants
 from repro_lib.results import Store
 
 
@@ -26,13 +29,37 @@ def digests(folder: Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
     return {
         (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
         for _, result in Store(folder / "results").load()[0]
+        if (result.config["vary"], result.config["max_iters"]) == ("all", 4)
     }
+
+
+def page_text(folder: Path, name: str) -> str:
+    return (folder / "reports" / f"{name}.html").read_text()
 
 
 def test_a_plan_has_each_cell_once_under_its_canonical_name(corpus_file: Path) -> None:
     cells = plan_cells(["charlm", "convlm", "charlm"], ["relu", "smelu_0.5", "smelu_05"], "smoke", {"corpus": str(corpus_file)})
     assert [cell.label for cell in cells] == ["charlm-relu", "charlm-smelu_05", "convlm-relu", "convlm-smelu_05"]
     assert cells[0].config_sha256 == cells[1].config_sha256
+
+
+def test_variants_are_of_the_profiles_models_or_of_those_asked_for(corpus_file: Path) -> None:
+    overrides: dict[str, Any] = {"corpus": str(corpus_file)}
+    cells = plan_cells([], ["relu", "gelu", "swish"], "quick", overrides)
+    labels = [cell.label for cell in plan_variants(cells, "quick", overrides)]
+    sources = [f"charlm-gelu-vary-{source}" for source in ("init", "order", "dropout", "bit", "none")]
+    assert sorted(labels) == sorted([*sources, *(f"charlm-{a}-{n}-iterations" for a in ("relu", "gelu") for n in (15, 30))])
+    # nanotransformer has no dropout to vary; the lengths are of its own run.
+    asked = plan_variants(cells, "quick", overrides, ["nanotransformer"])
+    assert "nanotransformer-gelu-vary-dropout" not in [cell.label for cell in asked]
+    assert len(asked) == 4 + 4
+    assert plan_variants(cells, "quick", overrides, []) == []
+    assert plan_variants(cells, "quick", overrides | {"vary": "init"}) == []
+    with pytest.raises(ConfigError, match="unknown model 'gpt'"):
+        plan_variants(cells, "quick", overrides, ["gpt"])
+    # Their configurations differ from the grid's in that one value.
+    whole = {cell.config_sha256 for cell in cells}
+    assert not whole & {cell.config_sha256 for cell in asked}
 
 
 def test_the_profile_names_the_models() -> None:
@@ -48,11 +75,27 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
     # A page that is not there yet has a stand-in; a real one says what it was made from.
     pages = (tmp_path / "reports").glob("*.html")
     reports = {path.stem for path in pages if "source-sha256" in path.read_text() or path.stem == "index"}
-    assert len(list((tmp_path / "results").glob("*.json"))) == 30
+    # 30 cells; of charlm with gelu four sources of randomness, a flipped bit and none; with relu and gelu two lengths.
+    stored = [result for _, result in Store(tmp_path / "results").load()[0]]
+    varied = {(r.config["vary"], r.config["max_iters"]) for r in stored if (r.model_name, r.activation) == ("charlm", "gelu")}
+    assert varied == {
+        ("all", 4),
+        ("all", 1),
+        ("all", 2),
+        *((source, 4) for source in ("init", "order", "dropout", "bit", "none")),
+    }
+    assert len(stored) == 30 + 5 + 4
     assert len([name for name in reports if name.startswith("10_train-")]) == 30
     assert len([name for name in reports if name.startswith("20_deep_dive-")]) == 6
-    assert reports >= {"index", "30_cross_model", "00_quickstart", "01_activations"}
+    assert reports >= {"index", "30_cross_model", "40_claims", "00_quickstart", "01_activations"}
     assert (tmp_path / "reports" / "summary.txt").read_text().count("MODEL:") == 6
+    conclusions = (tmp_path / "reports" / "FINAL_CONCLUSIONS.md").read_text()
+    assert "TinyLSTM is invariant to the activation. **Supported at N = 3**" in conclusions
+    assert {"FINAL_CONCLUSIONS.md", "claims.json"} <= set(
+        re.findall(r'href="([^"]+)"', (tmp_path / "reports" / "index.html").read_text())
+    )
+    assert "charlm with gelu: total variation by source of randomness: all" in page_text(tmp_path, "20_deep_dive-charlm")
+    assert "Without any source the trials are the same to the last bit" in page_text(tmp_path, "30_cross_model")
     found = digests(tmp_path)
     lstm = [found["tinylstm", activation] for activation in ("relu", "gelu", "swish", "swiglu", "smelu_1")]
     assert all(cell == lstm[0] for cell in lstm)
