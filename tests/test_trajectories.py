@@ -1,0 +1,228 @@
+"""PD through training, runs of other lengths, and the sources of randomness, on a small store that is really trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repro_lib import metrics
+from repro_lib.analysis import Study
+from repro_lib.config import Config
+from repro_lib.experiment import run_experiment
+from repro_lib.findings import Note
+from repro_lib.noise import SOURCES, NoiseSources, noise_sources
+from repro_lib.plot_style import Plot
+from repro_lib.results import Result, ResultError, Store
+from repro_lib.statistics import jackknife_pairwise
+from repro_lib.trajectories import (
+    Trajectory,
+    at_matched_loss,
+    matched_loss_sentence,
+    other_lengths,
+    parting_sentence,
+    trajectories,
+    trajectory,
+)
+from repro_lib.trajectory_plots import noise_plot, noise_view, through_training_view
+
+Tiny = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Store:
+    """charlm, 3 trials: relu and gelu of 4 steps, gelu of 2 and 1 steps, relu of 2; gelu with single sources of randomness."""
+    folder = tmp_path_factory.mktemp("trained") / "results"
+
+    def run(model: str, activation: str, **changes: object) -> None:
+        run_experiment(model, activation, tiny(model, **({"trials": 3, "dropout": 0.1} | changes)), results_dir=folder)
+
+    for source in ("init", "order", "bit", "none"):
+        run("charlm", "gelu", vary=source)
+    for activation, length in (("gelu", 1), ("gelu", 2), ("relu", 2)):
+        run("charlm", activation, max_iters=length)
+    for activation in ("relu", "gelu"):
+        run("charlm", activation)
+    run("charlm", "swish", trials=1)
+    run("nanotransformer", "gelu", dropout=0.0)
+    run("nanotransformer", "gelu", dropout=0.0, vary="none")
+    return Store(folder)
+
+
+@pytest.fixture(scope="module")
+def stored(trained: Store) -> list[Result]:
+    return [result for _, result in trained.load()[0]]
+
+
+@pytest.fixture(scope="module")
+def study(trained: Store) -> Study:
+    return Study.load(trained, ["charlm", "nanotransformer"], ["relu", "gelu", "swish"])
+
+
+def of_steps(losses: list[list[float]], pds: list[list[float]]) -> Trajectory:
+    """Three trials whose pairs (1,2), (1,3), (2,3) have these values at each step, in every metric."""
+    matrices = np.zeros((len(pds), 3, 3))
+    for step, values in enumerate(pds):
+        for (i, j), value in zip([(0, 1), (0, 2), (1, 2)], values, strict=True):
+            matrices[step, i, j] = matrices[step, j, i] = value
+    names = ("relative_pd", "total_variation", "churn")
+    result = Result.model_construct(model_name="charlm", activation="gelu")
+    return Trajectory(result, tuple(range(len(pds))), np.array(losses), dict.fromkeys(names, matrices))
+
+
+def test_the_study_is_of_the_grids_cells_and_not_of_their_variants(study: Study) -> None:
+    assert {(r.config["vary"], r.config["max_iters"]) for r in study.results} == {("all", 4)}
+    assert {(r.model_name, r.activation) for r in study.results} >= {("charlm", "relu"), ("charlm", "gelu")}
+
+
+def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store, study: Study) -> None:
+    result = study.result("charlm", "gelu")
+    assert result is not None
+    followed = trajectory(trained, result)
+    assert followed.steps == (0, 1, 2, 3, 4)
+    assert followed.n == 3
+    block = np.r_[0:256, 16 * 256 : 17 * 256]  # the small text has 31 evaluation blocks: the first and the 17th are kept
+    predictions = [trained.predictions(result, k) for k in (1, 2, 3)]
+    by_hand = np.zeros((3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        by_hand[i, j] = by_hand[j, i] = metrics.total_variation(
+            predictions[i].probabilities[block], predictions[j].probabilities[block]
+        )
+    last = followed.frame().iloc[-1]
+    assert last["total_variation"] == pytest.approx(jackknife_pairwise(by_hand).value)
+    assert last["total_variation_high"] == pytest.approx(jackknife_pairwise(by_hand).high)
+    losses = [metrics.cross_entropy(p.logits[block], p.labels[block]) for p in predictions]
+    assert last["loss"] == pytest.approx(np.mean(losses))
+    # Trials that begin with the same weights agree at step 0, others do not.
+    assert followed.matrices["total_variation"][0].max() > 0
+
+
+def test_trials_part_for_good() -> None:
+    apart = of_steps([[3, 3, 3]] * 4, [[0.9] * 3, [0.01] * 3, [0.2] * 3, [0.3] * 3])
+    assert apart.parted_at() == 2
+    assert "gelu at step 2" in parting_sentence([apart])
+    assert of_steps([[3, 3, 3]] * 2, [[0.9] * 3, [0.01] * 3]).parted_at() is None
+    assert of_steps([[3, 3, 3]] * 2, [[0.9] * 3, [0.5] * 3]).parted_at() == 0
+    assert "never" in parting_sentence([of_steps([[3, 3, 3]], [[0.0] * 3])])
+
+
+def test_other_lengths_are_of_the_same_cell_and_differ_in_nothing_else(
+    trained: Store, stored: list[Result], study: Study
+) -> None:
+    gelu, relu = study.result("charlm", "gelu"), study.result("charlm", "relu")
+    assert gelu is not None
+    assert relu is not None
+    assert [run.max_iters for run in other_lengths(trained, stored, gelu)] == [1, 2]
+    assert [run.max_iters for run in other_lengths(trained, stored, relu)] == [2]
+
+
+def test_matched_loss_by_hand() -> None:
+    # gelu: loss 3 with PD .2 and loss 2 with PD .4; relu: loss 2.8 with .1 and 2.0 with .5. Common range 2 to 2.8, middle
+    # 2.4: gelu .4 - .2 * .4 = .32, relu .5 - .4 * .5 = .3.
+    def run(loss: float, pd: float) -> Trajectory:
+        return of_steps([[loss] * 3], [[pd] * 3])
+
+    frame = at_matched_loss({"gelu": [run(3, 0.2), run(2, 0.4)], "relu": [run(2.8, 0.1), run(2, 0.5)]})
+    assert frame["loss"].tolist() == pytest.approx([2.4, 2.4])
+    assert frame.set_index("activation")["total_variation"].to_dict() == pytest.approx({"gelu": 0.32, "relu": 0.3})
+    # All trials alike: the interval has no width.
+    assert frame["total_variation_low"].tolist() == pytest.approx([0.32, 0.3])
+    assert "interpolated between fully decayed runs (N = 3)" in matched_loss_sentence(frame)
+
+
+def test_matched_loss_leaves_a_trial_out_of_every_length() -> None:
+    runs = [of_steps([[3, 3, 3]], [[0.1, 0.2, 0.3]]), of_steps([[2, 2, 2]], [[0.3, 0.4, 0.8]])]
+    frame = at_matched_loss({"gelu": runs, "relu": runs})
+    # At the middle: without trial 1 the pairs (2,3), and so on.
+    without = [(0.3 + 0.8) / 2, (0.2 + 0.4) / 2, (0.1 + 0.3) / 2]
+    error = math.sqrt(2 / 3 * sum((x - np.mean(without)) ** 2 for x in without))
+    row = frame.iloc[0]
+    assert row["total_variation"] == pytest.approx((0.2 + 0.5) / 2)
+    assert row["total_variation_high"] == pytest.approx(min(1, 0.35 + 4.302652729911275 * error))
+
+
+def test_matched_loss_never_extends_a_line() -> None:
+    def run(loss: float) -> Trajectory:
+        return of_steps([[loss] * 3], [[0.2] * 3])
+
+    apart = at_matched_loss({"gelu": [run(3), run(2.5)], "relu": [run(2.4), run(2)]})
+    assert apart.empty
+    assert "needs fully decayed runs of at least two lengths" in matched_loss_sentence(apart)
+    assert at_matched_loss({"gelu": [run(3), run(2)], "relu": [run(2.5)]}).empty
+
+
+def test_what_cannot_be_followed_is_named(trained: Store, study: Study, tmp_path: Path) -> None:
+    found, gaps = trajectories(trained, study, "charlm")
+    assert [cell.activation for cell in found] == ["relu", "gelu"]
+    assert gaps == ["charlm with swish cannot be followed: disagreement needs two trials, charlm with swish has one."]
+    _, gaps = trajectories(trained, study, "nanotransformer")
+    assert gaps == ["nanotransformer with relu is missing.", "nanotransformer with swish is missing."]
+    empty = Store(tmp_path)
+    relu = study.result("charlm", "relu")
+    assert relu is not None
+    with pytest.raises(ResultError, match="is missing; run the cell again with --force"):
+        trajectory(empty, relu)
+    view = through_training_view(empty, [], study, "charlm")
+    assert isinstance(view, Note)
+    assert "charlm with relu cannot be followed" in view.text
+    assert parting_sentence([]) == "No cell can be followed through training."
+
+
+def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: Study) -> None:
+    sources = noise_sources(stored, study, "charlm")
+    assert sources is not None
+    assert sources.activation == "gelu"
+    frame = sources.frame().set_index("source")
+    assert list(frame.index) == list(SOURCES)
+    assert frame.loc["none", "relative_pd"] == 0.0
+    assert frame.loc["none", "relative_pd_high"] == 0.0
+    assert 0 < frame.loc["bit", "relative_pd"] < frame.loc["order", "relative_pd"]
+    assert frame.loc["init", "n"] == 3
+    assert frame.loc["dropout", "state"] == "not run"
+    assert math.isnan(frame.loc["dropout", "relative_pd"])
+    said = sources.sentence()
+    assert "Without any source the trials are the same to the last bit: PD exactly 0." in said
+    assert said.count("N = 3") == 5
+    assert sources.table().loc["dropout", "Relative PD"] == "not run"
+
+
+def test_a_model_without_dropout_has_no_such_source(stored: list[Result], study: Study) -> None:
+    sources = noise_sources(stored, study, "nanotransformer")
+    assert sources is not None
+    assert sources.states["dropout"] == "not applicable: the model has no dropout"
+    assert sources.states["none"] == "measured"
+
+
+def test_a_repetition_that_differs_is_a_warning(stored: list[Result], study: Study) -> None:
+    sources = noise_sources(stored, study, "charlm")
+    assert sources is not None
+    broken = NoiseSources("charlm", "gelu", sources.results | {"none": sources.results["order"]}, sources.states)
+    assert "Warning: the same trial repeated gave other predictions" in broken.sentence()
+
+
+def test_without_runs_of_single_sources_there_is_a_sentence(trained: Store, study: Study) -> None:
+    results = [result for result in study.results if result.activation == "relu"]
+    only = Study.of(results, ["charlm"], ["relu"])
+    assert noise_sources(list(only.results), only, "charlm") is None
+    view = noise_view(trained, None, "charlm")
+    assert isinstance(view, Note)
+    assert "repro grid --noise-models charlm" in view.text
+
+
+def test_figures_state_their_numbers(trained: Store, stored: list[Result], study: Study) -> None:
+    figure = through_training_view(trained, stored, study, "charlm")
+    assert isinstance(figure, Plot)
+    assert "fully decayed runs of 1 iterations" in figure.alt
+    assert figure.png().startswith(b"\x89PNG")
+    sources = noise_sources(stored, study, "charlm")
+    assert sources is not None
+    noise = noise_plot(trained, sources)
+    assert noise.alt == sources.sentence()
+    bars = noise.figure.subfigs[1].axes[0]
+    # Five bars; the source that was not run is a hatched gap and no bar of height 0.
+    assert len(bars.containers) >= 5
+    assert any(text.get_text() == "not run" for text in bars.texts)
+    assert any(text.get_text() == "exactly 0" for text in bars.texts)
