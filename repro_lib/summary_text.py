@@ -40,7 +40,7 @@ def _model_block(study: Study, evidence: Evidence, model: str) -> str:
         lines.append(f"{cell['activation'].upper() + ':':<{max(width, 10)}} {_pd_in_words(cell)}{best}")
     lines += [f"STATISTICS:{_mark(study)}", f"  Mean PD: {number(row['mean_pd'], 4)}"]
     lines.append("  CV: undefined" if math.isnan(row["cv"]) else f"  CV: {row['cv']:.2f}% ({row['cv_words']})")
-    lines[-1] += _beside_cv(evidence, model)
+    lines += _beside_cv(evidence, model)
     if not pd.isna(row["best"]):
         lines += [f"  {end.capitalize()}: {row[end]} (PD={row[f'{end}_pd']:.4f})" for end in ("best", "worst")]
         measured = study.measured.cells
@@ -50,13 +50,16 @@ def _model_block(study: Study, evidence: Evidence, model: str) -> str:
     return "\n".join(lines)
 
 
-def _beside_cv(evidence: Evidence, model: str) -> str:
+def _beside_cv(evidence: Evidence, model: str) -> list[str]:
     """The CV's interval and what chance alone gives, as far as they can be had."""
     row = next(row for row in rows_of(cv_over_activations(evidence)) if row["model"] == model)
-    words = "" if pd.isna(row["cv_low"]) else f" [{row['cv_low']:.2f}%, {row['cv_high']:.2f}%]"
-    if pd.isna(row["p"]):
-        return words
-    return f"{words}; by chance alone {row['null_median']:.2f}%, 95 % up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+    lines = (
+        [] if pd.isna(row["cv_low"]) else [f"  CV interval: {row['cv_low']:.2f}% to {row['cv_high']:.2f}% (95 %, N={row['n']})"]
+    )
+    if not pd.isna(row["p"]):
+        by_chance = f"{row['null_median']:.2f}%, 95 % of deals up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+        lines.append(f"  CV by chance alone: {by_chance}")
+    return lines
 
 
 def _differences(study: Study, evidence: Evidence) -> str:

@@ -44,6 +44,7 @@ def test_the_suite_has_its_notebooks() -> None:
         "10_train",
         "20_deep_dive",
         "30_cross_model",
+        "40_claims",
     }
 
 
