@@ -112,28 +112,35 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
     """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``."""
-    sentences = []
-    for row in frame.to_dict("records"):
-        name, n = f"{row['model']}: {row['activation']} against relu", int(min(row["n"], row["n_reference"]))
-        if pd.isna(row["difference"]):
-            sentences.append(f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair.")
-            continue
-        if pd.isna(row["difference_low"]):
-            sentences.append(
-                f"{name}: {_signed(row['per_cent'])} % relative PD, not decided at N = {n}, and no interval below "
-                f"{TRIALS_FOR_INTERVAL} trials."
-            )
-            continue
-        interval = f"95 % interval {_signed(row['per_cent_low'])} to {_signed(row['per_cent_high'])} %"
-        test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-        if row["p_holm"] <= SIGNIFICANCE:
-            said = f"supported at N = {n}"
-        else:
-            said = f"not decided at N = {n}"
-            least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:.0f} trials would tell"
-            said += f" (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
-        sentences.append(f"{name}: {_signed(row['per_cent'])} % relative PD ({interval}; {test}), a difference {said}.")
-    return sentences
+    return [_contrast_sentence(row) for row in frame.to_dict("records")]
+
+
+def _contrast_sentence(row: dict[Any, Any]) -> str:
+    name, n = f"{row['model']}: {row['activation']} against relu", int(min(row["n"], row["n_reference"]))
+    if pd.isna(row["difference"]):
+        return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
+    # Where relu's trials are all alike there is no per cent of their PD.
+    size, interval = _in_per_cent(row) if not pd.isna(row["per_cent"]) else _in_pd(row)
+    if pd.isna(row["difference_low"]):
+        return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."
+    if pd.isna(row["p"]):
+        return f"{name}: {size} relative PD ({interval}), not decided at N = {n}: its trials were not compared with relu's."
+    test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
+    said = f"supported at N = {n}"
+    if not row["p_holm"] <= SIGNIFICANCE:
+        least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell"
+        said = f"not decided at N = {n} (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
+    return f"{name}: {size} relative PD ({interval}; {test}), a difference {said}."
+
+
+def _in_per_cent(row: dict[Any, Any]) -> tuple[str, str]:
+    low, high = (_signed(row[f"per_cent_{end}"]) if not pd.isna(row[f"per_cent_{end}"]) else "" for end in ("low", "high"))
+    return f"{_signed(row['per_cent'])} %", f"95 % interval {low} to {high} %"
+
+
+def _in_pd(row: dict[Any, Any]) -> tuple[str, str]:
+    low, high = row["difference_low"], row["difference_high"]
+    return f"{row['difference']:+.4f}", f"95 % interval {low:+.4f} to {high:+.4f}"
 
 
 def cv_sentences(frame: pd.DataFrame) -> list[str]:

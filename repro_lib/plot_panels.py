@@ -272,7 +272,8 @@ def grid_alt(study: Study, column: str, what: str) -> str:
             parts.append(f"{model} {cells[column].iloc[0]:.3f} for every activation ({NEGATIVE_CONTROL})")
         else:
             ends = [f"{cells['activation'].iloc[k]} {cells[column].iloc[k]:.3f}" for k in (0, -1)]
-            cv = f", CV {overview.loc[model, 'cv']:.2f} %" if column == "relative_pd" and len(cells) > 1 else ""
+            known = column == "relative_pd" and len(cells) > 1 and overview["cv"].notna()[model]
+            cv = f", CV {overview.loc[model, 'cv']:.2f} %" if known else ""
             parts.append(f"{model} from {ends[0]} to {ends[1]}{cv}")
     gone = int((study.cells["n"] == 0).sum())
     synthetic = "SYNTHETIC, not measured. " if study.is_synthetic else ""

@@ -289,6 +289,11 @@ class Store:
     def predictions(self, result: Result, trial: int) -> Predictions:
         """The stored logits of a trial (numbered from 1), checked against the digest in the result."""
         tensors = self._tensors("predictions", result, trial)
+        if not torch.isfinite(tensors["logits"]).all():
+            raise ResultError(
+                f"the predictions of {result.model_name} with {result.activation}, trial {trial}, contain NaN or infinity: "
+                "the model did not train properly; run the cell again with --force"
+            )
         return Predictions(tensors["logits"].numpy(), tensors["labels"].numpy(), result.evaluation.sha256)
 
     def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:

@@ -1,0 +1,170 @@
+"""The analysis notebooks, the summary and the ledger over broken stores: they run, without a warning, and name what is wrong.
+
+Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from repro_lib.config import Config
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.evidence import Evidence
+from repro_lib.experiment import run_experiment
+from repro_lib.notebooks import notebooks_dir
+from repro_lib.results import Result, Store
+from repro_lib.summary import NothingToShow, load_study, summarise_store
+from repro_lib.tables import WordTable
+
+Tiny = Callable[..., Config]
+NOTEBOOKS = ("20_deep_dive", "30_cross_model", "40_claims")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """charlm with relu, gelu and swiglu, three trials each; a folder to copy."""
+    folder = tmp_path_factory.mktemp("whole") / "results"
+    for activation in ("relu", "gelu", "swiglu"):
+        run_experiment("charlm", activation, tiny("charlm", trials=3), results_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(whole, tmp_path / "results"))
+
+
+def executed(name: str, folder: Path) -> str:
+    """Every value that a notebook displays, as text."""
+    cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
+    shown: list[Any] = []
+    scope: dict[str, Any] = {"profile": None, "configs": "", "results_dir": str(folder), "model": "charlm"}
+    for cell in code:
+        exec("".join(cell["source"]), scope)
+        scope["display"] = lambda *values: shown.extend(values)
+    for value in shown:
+        if isinstance(value, WordTable):
+            assert value._repr_html_()
+    return "\n".join(str(getattr(value, "data", None) or value) for value in shown)
+
+
+def result_of(store: Store, activation: str) -> tuple[Path, Result]:
+    return next((path, result) for path, result in store.load()[0] if result.activation == activation)
+
+
+def replace_result(store: Store, activation: str, **changes: object) -> None:
+    path, result = result_of(store, activation)
+    path.unlink()
+    store.save(result.model_copy(update=changes))
+
+
+def text_of(store: Store, tmp_path: Path) -> str:
+    """The console text; FINAL_CONCLUSIONS.md and claims.json are written beside it and read back."""
+    summary = summarise_store(load_study(store.folder), store.folder, tmp_path / "reports", plots=False)
+    claims = json.loads((tmp_path / "reports" / "claims.json").read_text())
+    assert len(claims["claims"]) == 34
+    conclusions = (tmp_path / "reports" / "FINAL_CONCLUSIONS.md").read_text()
+    bullets = [line for line in conclusions.splitlines() if line.startswith("- ")]
+    assert all("N = " in line and "interval" in line for line in bullets if "cannot be compared" not in line)
+    decided = [claim for claim in claims["claims"] if claim["verdict"] != "not decided"]
+    assert all(claim["decisive"]["exact"] for claim in decided)  # below ten trials nothing else may be
+    return summary + conclusions
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_missing_cell_is_named(name: str, copy: Store) -> None:
+    result_of(copy, "gelu")[0].unlink()
+    assert "gelu" in executed(name, copy.folder)
+    study = load_study(copy.folder)
+    assert study.result("charlm", "gelu") is None
+
+
+def test_a_missing_cell_is_missing_in_every_statistic(copy: Store, tmp_path: Path) -> None:
+    result_of(copy, "gelu")[0].unlink()
+    text = text_of(copy, tmp_path)
+    assert "GELU:      missing" in text
+    assert "charlm: gelu against relu: not decided at N = 0, and no interval: a cell is missing or has no pair." in text
+    assert "charlm has no pair of trials with gelu, swish, smelu_1" in text
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("trials", [1, 2])
+def test_few_trials(name: str, trials: int, tmp_path: Path, tiny: Tiny) -> None:
+    folder = tmp_path / "results"
+    for activation in ("relu", "gelu"):
+        run_experiment("charlm", activation, tiny("charlm", trials=trials), results_dir=folder)
+    text = executed(name, folder)
+    assert f"N = {trials}" in text
+    assert "no interval" in text
+    if name == "40_claims":
+        words = text_of(Store(folder), tmp_path)
+        assert "supported at" not in words.lower().replace("not supported", "")
+        assert "refuted at" not in words.lower()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_an_empty_store(name: str, tmp_path: Path) -> None:
+    assert "no results yet" in executed(name, tmp_path / "nothing")
+    with pytest.raises(NothingToShow, match=r"no results yet in .*; run \./run_papermill\.sh or repro grid first"):
+        load_study(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_identical_trials(name: str, tmp_path: Path, tiny: Tiny) -> None:
+    folder = tmp_path / "results"
+    for activation in ("relu", "gelu"):
+        run_experiment("charlm", activation, tiny("charlm", trials=3, vary="none"), results_dir=folder)
+    text = executed(name, folder)
+    assert "nan" not in text.lower().replace("nanotransformer", "")
+    if name == "40_claims":
+        # PD 0 everywhere: no CV, no contrast in per cent, nothing called significant.
+        assert "charlm: no CV" in text_of(Store(folder), tmp_path)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_predictions_with_nan_are_refused_by_name(name: str, copy: Store) -> None:
+    _, result = result_of(copy, "gelu")
+    path = copy.trial_path("predictions", "charlm", "gelu", result.config_sha256, 1)
+    # Clones: what is loaded is mapped from the file that is written next.
+    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+    tensors["logits"][0, 0] = torch.nan
+    path.write_bytes(safetensors.torch.save(tensors))
+    # A file that was changed is found by its digest, before anything is computed from it.
+    assert "does not hold the predictions its result names" in executed(name, copy.folder)
+    trials = [
+        t.model_copy(update={"predictions_sha256": sha256_of_tensors(tensors)}) if t.trial == 1 else t for t in result.trials
+    ]
+    replace_result(copy, "gelu", trials=trials)
+    # One that was made so is found by its numbers.
+    assert "NaN" in executed(name, copy.folder)
+    study = load_study(copy.folder)
+    assert np.isfinite(study.cells["relative_pd"].dropna()).all()
+
+
+def test_predictions_that_cannot_be_compared_leave_a_gap_and_the_rest(copy: Store, tmp_path: Path) -> None:
+    shutil.rmtree(copy.folder / "predictions")
+    evidence = Evidence.load(copy, load_study(copy.folder))
+    assert evidence.gaps[0].startswith("charlm: no tests across activations, for its trials cannot be compared (")
+    text = text_of(copy, tmp_path)
+    assert "CV by chance alone" not in text
+    assert "95 % interval" in text
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_results_of_different_evaluation_texts_are_not_mixed(name: str, copy: Store) -> None:
+    _, result = result_of(copy, "gelu")
+    replace_result(copy, "gelu", evaluation=result.evaluation.model_copy(update={"sha256": "0" * 64}))
+    executed(name, copy.folder)
+    assert {r.evaluation.sha256 for r in load_study(copy.folder).results} == {
+        r.evaluation.sha256 for r in load_study(copy.folder).results[:1]
+    }
