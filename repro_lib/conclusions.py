@@ -109,7 +109,7 @@ def measured_in_words(check: Check, *, named: bool = True) -> str:
     """The number of a check with its interval, or why there is none."""
     name = f"{check.about}: " if named else ""
     if check.problem:
-        return f"{name}no number ({check.problem})"
+        return f"{name}no number and no interval ({check.problem})"
     if check.exact:
         return f"{name}{_number(check.estimate.value)} exactly, by digests (interval of width 0)"
     low, high = check.simultaneous

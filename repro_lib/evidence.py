@@ -234,19 +234,22 @@ def contrasts(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
 
     Columns: model, activation; n and n_reference; difference with _low, _high (95 % jackknife, negative: less PD than
     relu); per_cent with _low, _high (of relu's PD); paired; p (permutation test, two-sided), permutations, exact,
-    smallest_p (that N could reach); p_holm (over the family); trials_needed (per cell, for a power of .8 at the family's
-    first Holm step, if the difference is as large as it looks; NaN: none up to 10,000). Missing stays NaN.
+    smallest_p (that N could reach); p_holm (over the family); supported (the interval leaves out 0 and p_holm is small:
+    the test alone could answer to models that differ in anything, not just in PD); trials_needed (per cell, for a power
+    of .8 at the family's first Holm step, if the difference is as large as it looks; NaN: none up to 10,000). Missing
+    stays NaN.
     """
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
     frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
+    frame["supported"] = (frame["p_holm"] <= SIGNIFICANCE) & ((frame["difference_low"] > 0) | (frame["difference_high"] < 0))
     return frame
 
 
 _CONTRAST_COLUMNS = ["model", "activation", "n", "n_reference", "difference", "difference_low", "difference_high"]
 _CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "paired", "p", "permutations", "exact", "smallest_p"]
-_CONTRAST_COLUMNS += ["p_holm", "trials_needed"]
+_CONTRAST_COLUMNS += ["p_holm", "supported", "trials_needed"]
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from repro_lib.evidence import (
     cv_over_activations,
     two_kinds_of_interval,
 )
-from repro_lib.significance import SIGNIFICANCE
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, cv_in_words
 from repro_lib.tables import number
 
@@ -111,8 +110,18 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``."""
-    return [_contrast_sentence(row) for row in frame.to_dict("records")]
+    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``.
+
+    A model without any pair of trials is one sentence.
+    """
+    sentences = []
+    for model, rows in frame.groupby("model", sort=False):
+        if len(rows) > 1 and (rows["n"] < 2).all() and (rows["n_reference"] < 2).all():
+            n = int(rows[["n", "n_reference"]].to_numpy().max())
+            sentences.append(f"{model}: no contrast with relu at N = {n}, and no interval: no cell has a pair of trials.")
+        else:
+            sentences += [_contrast_sentence(row) for row in rows.to_dict("records")]
+    return sentences
 
 
 def _contrast_sentence(row: dict[Any, Any]) -> str:
@@ -127,7 +136,7 @@ def _contrast_sentence(row: dict[Any, Any]) -> str:
         return f"{name}: {size} relative PD ({interval}), not decided at N = {n}: its trials were not compared with relu's."
     test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
     said = f"supported at N = {n}"
-    if not row["p_holm"] <= SIGNIFICANCE:
+    if not row["supported"]:
         least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell"
         said = f"not decided at N = {n} (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
     return f"{name}: {size} relative PD ({interval}; {test}), a difference {said}."

@@ -56,8 +56,12 @@ def missing(study: Study) -> str:
     if not study.results:
         sentences.append(NO_RESULTS)
     elif len(cells):
-        by_model = {model: ", ".join(group["activation"]) for model, group in cells.groupby("model", sort=False)}
-        named = "; ".join(f"{model} with {activations}" for model, activations in by_model.items())
+        by_model = {model: list(group["activation"]) for model, group in cells.groupby("model", sort=False)}
+        all_of_them = len(study.activations) if len(study.activations) > 1 else 0
+        named = "; ".join(
+            f"{model} with {'every activation' if len(gone) == all_of_them else ', '.join(gone)}"
+            for model, gone in by_model.items()
+        )
         sentences.append(f"Missing, and left blank everywhere: {named}.")
     elif not study.is_mixed:
         sentences.append("No cell is missing.")

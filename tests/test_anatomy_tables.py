@@ -332,12 +332,15 @@ def test_flagged_and_bit_identical_cells_are_marked(store: Store, tmp_path: Path
 
 
 def run_cells(name: str, first: str, **parameters: Any) -> list[Any]:
-    """What the imports, the loading and the cells from ``first`` on display; the parameters are set instead of read."""
+    """What the section titled ``first`` and those after it display, once imports and loading have run.
+
+    The parameters are set instead of read.
+    """
     shown: list[Any] = []
     cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    chosen = [cell for cell in code[:4] if "parameters" not in cell["metadata"].get("tags", [])]
-    chosen = [c for c in chosen if c["id"].endswith(("-01", "-03"))] + [cell for cell in code if first <= cell["id"][:5]]
+    start = next(k for k, cell in enumerate(cells) if first in "".join(cell["source"]).partition("\n")[0])
+    code = [cell for cell in (*cells[:4], *cells[start:]) if cell["cell_type"] == "code"]
+    chosen = [cell for cell in code if "parameters" not in cell["metadata"].get("tags", [])]
     scope: dict[str, Any] = {"profile": None, "configs": "", **parameters}
     for cell in chosen:
         exec("".join(cell["source"]), scope)
@@ -350,12 +353,12 @@ def test_the_sections_run_whatever_is_there(trials: int, store: Store, tmp_path:
     empty = Store(tmp_path / f"only {trials}")
     if trials:
         save_cell(empty, tmp_path / "own.txt", "relu", trials)
-    deep = run_cells("20_deep_dive", "20-20", model="charlm", results_dir=str(empty.folder))
+    deep = run_cells("20_deep_dive", "Which characters the disagreement sits on", model="charlm", results_dir=str(empty.folder))
     assert sum(isinstance(value, Plot) for value in deep) == (2 if trials >= 2 else 0)
     texts = " ".join(repr(value) for value in deep if isinstance(value, Note))
     assert ("there is no result yet" in texts) == (trials == 0)
     assert ("one trial only" in texts) == (trials == 1)
-    cross = run_cells("30_cross_model", "30-18", results_dir=str(empty.folder))
+    cross = run_cells("30_cross_model", "Where the disagreement sits", results_dir=str(empty.folder))
     assert ("only churn / error" in repr(cross[0])) == (trials < 2)
 
 

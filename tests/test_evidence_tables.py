@@ -74,6 +74,24 @@ def test_a_difference_of_nothing_has_no_negative_zero() -> None:
     assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in said
 
 
+def test_a_small_p_alone_supports_nothing() -> None:
+    frame = contrasts(evidence_of(make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5, 0.6, 0.7))))
+    row = frame["model"] == "charlm"
+    frame.loc[row, ["p", "p_holm"]] = 0.001
+    assert not frame.loc[row, "supported"].any()  # the frame was made without a p: none is supported
+    assert "not decided at N = 3" in next(said for said in contrast_sentences(frame) if said.startswith("charlm"))
+    frame.loc[row, "supported"] = True
+    assert "a difference supported at N = 3." in next(said for said in contrast_sentences(frame) if said.startswith("charlm"))
+
+
+def test_a_model_without_any_pair_is_one_sentence() -> None:
+    said = contrast_sentences(contrasts(Evidence.from_results(Study.of([make_result("charlm", "relu")]))))
+    assert "convlm: no contrast with relu at N = 0, and no interval: no cell has a pair of trials." in said
+    assert sum(sentence.startswith("convlm") for sentence in said) == 1
+    # relu alone is there: each of the others is named.
+    assert sum(sentence.startswith("charlm") for sentence in said) == 4
+
+
 def test_a_table_of_words_is_escaped_and_wraps() -> None:
     frame = pd.DataFrame({"Verdict": ["refuted at N = 10", "<b>"]}, index=["a & b", "c"])
     shown = WordTable(frame, "supported at N = 10: <claim>")._repr_html_()

@@ -425,7 +425,7 @@ def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_
     make_result: Callable[..., Result],
 ) -> None:
     longer = Config.for_model("charlm", "smoke", max_iters=9)
-    old = [make_result(activation=name, minute=1) for name in ("relu", "gelu", "swish")]
+    old = [make_result(activation=name, minute=1) for name in ("relu", "swish")]
     new = [make_result(activation=name, minute=2, config=longer) for name in ("relu", "gelu")]
     other_model = make_result("convlm", "swish", minute=0)
     chosen = select_comparable([*new, other_model, *old])
@@ -435,6 +435,19 @@ def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_
         ("convlm", "swish"),
     ]
     assert {result.config_sha256 for result in chosen if result.model_name == "charlm"} == {new[0].config_sha256}
+
+
+def test_two_newer_cells_of_another_length_do_not_push_a_longer_row_aside(make_result: Callable[..., Result]) -> None:
+    longer = Config.for_model("charlm", "smoke", max_iters=9)
+    row = [make_result(activation=name, minute=1) for name in ("relu", "gelu", "swish")]
+    newer = [make_result(activation=name, minute=2, config=longer) for name in ("relu", "gelu")]
+    for stored in ([*row, *newer], [*newer, *row]):
+        chosen = select_comparable(stored)
+        assert sorted(result.activation for result in chosen) == ["gelu", "relu", "swish"]
+        assert {result.config_sha256 for result in chosen} == {row[0].config_sha256}
+    # Whoever names a configuration gets it.
+    chosen = select_comparable([*row, *newer], configs=[newer[0].config_sha256])
+    assert sorted(result.activation for result in chosen) == ["gelu", "relu"]
 
 
 @pytest.mark.parametrize(
