@@ -87,8 +87,8 @@ def compare_activations(store: Store, results: Sequence[Result]) -> Comparisons:
     if known and set(wanted) <= set(known.trials) and all(_has_windows(known, result) for result in results):
         return _restricted(known, wanted)
     made = _computed(store, results, known)
-    # A folder that cannot be written, a published one say, is compared anew each time.
-    with contextlib.suppress(PermissionError):
+    # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew.
+    with contextlib.suppress(OSError):
         write_atomically(path, made.to_json())
     return made
 

@@ -1,0 +1,127 @@
+"""Trials against trials, really trained: the same numbers as by hand; read back, extended, cut, and never trusted blindly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repro_lib import metrics
+from repro_lib.comparisons import compare_activations, comparisons_path, window_metrics
+from repro_lib.config import Config
+from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.experiment import run_experiment
+from repro_lib.results import Result, ResultError, Store, compare
+
+Tiny = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    folder = tmp_path_factory.mktemp("comparisons") / "results"
+    for activation in ("relu", "gelu"):
+        run_experiment("charlm", activation, tiny("charlm", trials=3), results_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def store(trained: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(trained, tmp_path / "results"))
+
+
+def results_of(store: Store) -> list[Result]:
+    found = {result.activation: result for _, result in store.load()[0]}
+    return [found["relu"], found["gelu"]]
+
+
+def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
+    results = results_of(store)
+    found = compare_activations(store, results)
+    assert [(trial.activation, trial.trial) for trial in found.trials] == [(a, k) for a in ("relu", "gelu") for k in (1, 2, 3)]
+    predictions = [store.predictions(result, k) for result in results for k in (1, 2, 3)]
+    for i, j in combinations(range(6), 2):
+        by_hand = compare(predictions[i], predictions[j])
+        for name in metrics.metric_names():
+            assert found.matrix(name)[i, j] == found.matrix(name)[j, i] == pytest.approx(by_hand[name], rel=1e-12)
+    assert (np.diag(found.matrix("churn")) == 0).all()
+
+
+def test_windows_average_to_the_whole(store: Store) -> None:
+    relu, gelu = results_of(store)
+    found = compare_activations(store, [relu, gelu])
+    for result in (relu, gelu):
+        for name in metrics.metric_names():
+            by_window = found.windows[result.activation][name]
+            assert len(by_window) == result.evaluation.tokens // EVALUATION_BLOCK
+            assert np.mean(by_window) == pytest.approx(result.reproducibility_metrics[name], rel=1e-9)
+        errors = np.array(found.window_errors[result.activation])
+        assert errors.shape == (3, result.evaluation.tokens // EVALUATION_BLOCK)
+        assert 100 * (1 - errors.mean(axis=1)) == pytest.approx([trial.val_accuracy for trial in result.trials])
+    first, second = store.predictions(relu, 1), store.predictions(relu, 2)
+    assert window_metrics(first, second)["churn"].mean() == pytest.approx(compare(first, second)["churn"])
+
+
+def test_what_is_stored_needs_no_predictions(store: Store) -> None:
+    results = results_of(store)
+    made = compare_activations(store, results)
+    assert comparisons_path(store, results[0]).is_file()
+    shutil.rmtree(store.folder / "predictions")
+    assert compare_activations(store, results) == made
+    only = compare_activations(store, results[1:])
+    assert [trial.activation for trial in only.trials] == ["gelu"] * 3
+    assert only.matrix("churn") == pytest.approx(made.matrix("churn")[3:, 3:])
+    turned = compare_activations(store, results[::-1])
+    assert turned.matrix("churn")[:3, 3:] == pytest.approx(made.matrix("churn")[3:, :3])
+
+
+def test_more_trials_extend_it(store: Store, tiny: Tiny) -> None:
+    results = results_of(store)
+    before = compare_activations(store, results)
+    more = run_experiment("charlm", "relu", tiny("charlm", trials=4), results_dir=store.folder)
+    after = compare_activations(store, [more, results[1]])
+    assert len(after.trials) == 7
+    keep = [0, 1, 2, 4, 5, 6]
+    assert (after.matrix("relative_pd")[np.ix_(keep, keep)] == before.matrix("relative_pd")).all()
+    assert (after.matrix("relative_pd")[3, keep] > 0).all()
+    assert len(after.window_errors["relu"]) == 4
+
+
+@pytest.mark.parametrize("damage", ["a number", "cut", "not JSON", "too few pairs", "a metric less"])
+def test_a_damaged_file_is_made_anew(damage: str, store: Store) -> None:
+    results = results_of(store)
+    made = compare_activations(store, results)
+    path = comparisons_path(store, results[0])
+    content = json.loads(path.read_text())
+    if damage == "a number":
+        content["pairs"]["churn"][0] += 0.1
+    elif damage == "too few pairs":
+        made_badly = made.model_copy(update={"pairs": {name: values[:-1] for name, values in made.pairs.items()}})
+        content = json.loads(made_badly.to_json())
+    elif damage == "a metric less":
+        made_badly = made.model_copy(update={"pairs": {n: v for n, v in made.pairs.items() if n != "churn"}})
+        content = json.loads(made_badly.to_json())
+    text = json.dumps(content)
+    path.write_text({"cut": text[:100], "not JSON": "[" * 5_000}.get(damage, text))
+    assert compare_activations(store, results) == made
+    assert json.loads(path.read_text())["pairs"]["churn"] == made.pairs["churn"]
+
+
+def test_predictions_that_are_gone_or_of_another_configuration_are_refused(store: Store) -> None:
+    relu, gelu = results_of(store)
+    with pytest.raises(ValueError, match="one model, one configuration and one evaluation text"):
+        compare_activations(store, [relu, gelu.model_copy(update={"config_sha256": "0" * 64})])
+    store.trial_path("predictions", "charlm", "gelu", gelu.config_sha256, 2).unlink()
+    with pytest.raises(ResultError, match="charlm"):
+        compare_activations(store, [relu, gelu])
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(store: Store) -> None:
+    # A file where the folder should be: also root cannot write below it.
+    (store.folder / "pd").write_text("in the way")
+    found = compare_activations(store, results_of(store))
+    assert len(found.trials) == 6

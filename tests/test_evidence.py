@@ -1,0 +1,202 @@
+"""Evidence across activations: by hand on results made up, against brute force, and on really trained cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from test_analysis import digest, make_result
+
+from repro_lib.analysis import METRICS, Study
+from repro_lib.config import Config
+from repro_lib.evidence import (
+    Evidence,
+    accuracy_variance,
+    chances_of_being_best,
+    contrasts,
+    cv_over_activations,
+    needed_for,
+    two_kinds_of_interval,
+)
+from repro_lib.experiment import run_experiment
+from repro_lib.results import Result, Store
+from repro_lib.significance import smallest_p, trials_needed
+from repro_lib.statistics import Estimate, coefficient_of_variation, jackknife
+
+Tiny = Callable[..., Config]
+
+
+def with_inits(result: Result, *marks: object) -> Result:
+    trials = [t.model_copy(update={"init_sha256": digest("init", m)}) for t, m in zip(result.trials, marks, strict=True)]
+    return result.model_copy(update={"trials": trials})
+
+
+def of(*results: Result, activations: tuple[str, ...] = ("relu", "gelu")) -> Evidence:
+    return Evidence.from_results(Study.of(results, ["charlm"], activations))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, Study, Evidence]:
+    folder = tmp_path_factory.mktemp("evidence") / "results"
+    for model in ("charlm", "tinylstm"):
+        for activation in ("relu", "gelu", "swiglu"):
+            run_experiment(model, activation, tiny(model, trials=4), results_dir=folder)
+    store = Store(folder)
+    study = Study.load(store, ["charlm", "tinylstm"], ["relu", "gelu", "swiglu"])
+    return store, study, Evidence.load(store, study)
+
+
+# --- by hand
+
+
+def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared() -> None:
+    evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
+    pairs = evidence.pairs
+    assert len(pairs) == math.comb(6, 2)
+    across = pairs["activation_1"] != pairs["activation_2"]
+    assert pairs.loc[across, list(METRICS)].isna().all(axis=None)
+    assert sorted(pairs.loc[~across, "relative_pd"]) == [0.4, 0.4, 0.5, 0.5, 0.6, 0.6]
+    assert not pairs["identical"].any()
+    assert evidence.matrix("charlm", ["relu"], "churn")[0].tolist() == [0.0, 0.4, 0.5]
+
+
+def test_paired_only_where_every_seed_gave_the_same_initial_weights() -> None:
+    relu, gelu = make_result("charlm", "relu"), make_result("charlm", "gelu")
+    assert of(with_inits(relu, 1, 2, 3), with_inits(gelu, 1, 2, 3)).paired("charlm", "relu", "gelu")
+    assert not of(with_inits(relu, 1, 2, 3), with_inits(gelu, 1, 2, 4)).paired("charlm", "relu", "gelu")
+    # The same weights under other numbers are no pairs.
+    assert not of(with_inits(relu, 1, 2, 3), with_inits(gelu, 2, 1, 3)).paired("charlm", "relu", "gelu")
+    two = make_result("charlm", "gelu", (0.6,))
+    assert not of(with_inits(relu, 1, 2, 3), with_inits(two, 1, 2)).paired("charlm", "relu", "gelu")
+
+
+def test_contrast_with_the_numbers_of_the_jackknife() -> None:
+    relu = with_inits(make_result("charlm", "relu"), 1, 2, 3)
+    gelu = with_inits(make_result("charlm", "gelu", (0.5, 0.7, 0.9)), 4, 5, 6)
+    row = contrasts(of(relu, gelu)).iloc[0]
+    assert (row["activation"], row["n"], row["n_reference"], row["paired"]) == ("gelu", 3, 3, False)
+    assert row["difference"] == pytest.approx(0.2)
+    assert row["per_cent"] == pytest.approx(40.0)
+    # Pairs 12 13 23 of relu .4 .5 .6: without 1 .6, without 2 .5, without 3 .4, variance 2/3 (.01 + 0 + .01); of gelu four
+    # times that. Welch and Satterthwaite: (v + 4 v)^2 / (v^2 / 2 + (4 v)^2 / 2) = 50 / 17.
+    v = 2 / 3 * 0.02
+    half = scipy.stats.t.ppf(0.975, 50 / 17) * math.sqrt(5 * v)
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.2 - half, 0.2 + half))
+    assert math.isnan(row["p"])
+    assert not row["supported"]
+    assert row["smallest_p"] == pytest.approx(0.1)
+
+
+def test_trials_to_tell_scale_with_the_spread_of_one_trial() -> None:
+    # An error of .1 from 4 trials unpaired: each arm's unit has sd .1 sqrt(4 / 2); effect .2 / .1414.
+    difference = Estimate(0.2, 0.0, 0.4, 4, 0.1, 6)
+    assert needed_for(difference, paired=False) == trials_needed(0.2 / (0.1 * math.sqrt(2)), paired=False)
+    assert needed_for(difference, paired=True) == trials_needed(0.2 / 0.2, paired=True)
+    assert needed_for(Estimate(0.2, 0.2, 0.2, 4, 0.0, 3), paired=True) is None
+
+
+def test_infinite_and_missing_numbers_give_no_evidence() -> None:
+    lost = make_result("charlm", "gelu")
+    numbers = dict(lost.reproducibility_metrics) | {"log_prob_pd_1_2": None, "log_prob_pd": None}
+    evidence = of(make_result("charlm", "relu"), lost.model_copy(update={"reproducibility_metrics": numbers}))
+    row = contrasts(evidence, "log_prob_pd").iloc[0]
+    assert row[["difference_low", "per_cent_low", "p"]].isna().all()
+    assert not contrasts(evidence)["difference"].isna().any()
+
+
+def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
+    results = [make_result(model, "relu", pairs) for model, pairs in (("charlm", (0.4, 0.5, 0.6)), ("convlm", (0.3, 0.7, 0.8)))]
+    evidence = Evidence.from_results(Study.of(results, ["charlm", "convlm"], ["relu"]))
+    cells = [("charlm", "relu"), ("convlm", "relu")]
+
+    def mean(means: np.ndarray) -> float:
+        return float(means.mean())
+
+    found = evidence.estimate(cells, mean, "relative_pd")
+    # Bundles: without trial 1 (.6 + .8) / 2, without 2 (.5 + .7) / 2, without 3 (.4 + .3) / 2.
+    left_out = np.array([0.7, 0.6, 0.35])
+    assert found.value == pytest.approx((0.5 + 0.6) / 2)
+    assert found.error == pytest.approx(math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum()))
+    assert found.degrees == pytest.approx(2)
+    assert math.isnan(evidence.estimate([("charlm", "gelu")], mean, "relative_pd").value)
+
+
+# --- on really trained cells
+
+
+def test_the_negative_control_is_left_out_by_digests(trained: tuple[Store, Study, Evidence]) -> None:
+    _, _, evidence = trained
+    assert evidence.identical("tinylstm")
+    assert evidence.candidates() == ("charlm",)
+    assert set(contrasts(evidence)["model"]) == {"charlm"}
+    cv = cv_over_activations(evidence).set_index("model")
+    assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_high"]) == (0.0, 0.0)
+    assert set(chances_of_being_best(evidence)["model"]) == {"charlm"}
+    assert not evidence.gaps
+
+
+def test_permutation_p_by_brute_force(trained: tuple[Store, Study, Evidence]) -> None:
+    _, _, evidence = trained
+    frame = contrasts(evidence).set_index("activation")
+    # GELU has the parameters of relu and starts from the same weights; SwiGLU's layers have other shapes.
+    assert bool(frame.loc["gelu", "paired"])
+    assert not frame.loc["swiglu", "paired"]
+    joint = evidence.matrix("charlm", ["swiglu", "relu"], "relative_pd")
+
+    def difference(rows: tuple[int, ...]) -> float:
+        rest = [k for k in range(8) if k not in rows]
+        means = [np.mean([joint[i, j] for i, j in combinations(part, 2)]) for part in (rows, rest)]
+        return abs(means[0] - means[1])
+
+    ways = [difference(rows) for rows in combinations(range(8), 4)]
+    expected = np.mean([way >= ways[0] - 1e-12 for way in ways])
+    assert frame.loc["swiglu", "p"] == pytest.approx(expected)
+    assert frame.loc["swiglu", "permutations"] == 70
+    assert frame.loc["swiglu", "smallest_p"] == smallest_p(4, 4, paired=False)
+    assert not frame["supported"].any()
+
+
+def test_any_statistic_of_a_model_by_the_jackknife_itself(trained: tuple[Store, Study, Evidence]) -> None:
+    _, _, evidence = trained
+    row = cv_over_activations(evidence).set_index("model").loc["charlm"]
+    matrices = [evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu")]
+    # relu and gelu share their initial weights, so their trials leave together.
+    by_hand = jackknife(matrices, coefficient_of_variation, groups=[0, 0, 2], lower=0.0)
+    assert (row["cv"], row["cv_low"], row["cv_high"]) == pytest.approx((by_hand.value, by_hand.low, by_hand.high))
+    assert row["p"] > 0
+
+
+def test_two_kinds_of_interval_hold_the_same_mean(trained: tuple[Store, Study, Evidence]) -> None:
+    _, study, evidence = trained
+    frame = two_kinds_of_interval(evidence)
+    assert len(frame) == 6
+    for row in frame.to_dict("records"):
+        result = study.result(row["model"], row["activation"])
+        assert result is not None
+        assert row["value"] == pytest.approx(result.avg_relative_pd)
+        assert row["trials_low"] <= row["value"] <= row["trials_high"]
+        assert row["windows_low"] < row["value"] < row["windows_high"]
+
+
+def test_variance_of_accuracy_adds_up_to_that_of_the_trials(trained: tuple[Store, Study, Evidence]) -> None:
+    _, study, evidence = trained
+    frame = accuracy_variance(evidence)
+    assert len(frame) == 6
+    for row in frame.to_dict("records"):
+        result = study.result(row["model"], row["activation"])
+        assert result is not None
+        assert row["observed"] == pytest.approx(np.var([trial.val_accuracy for trial in result.trials], ddof=1), rel=1e-6)
+        assert row["evaluation"] + row["runs"] == pytest.approx(row["observed"])
+
+
+def test_a_frame_alone_gives_the_same_numbers(trained: tuple[Store, Study, Evidence], tmp_path: Path) -> None:
+    _, _, evidence = trained
+    evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
+    pd.testing.assert_frame_equal(contrasts(again), contrasts(evidence))
