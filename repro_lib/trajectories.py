@@ -156,7 +156,8 @@ def parting_sentence(found: Sequence[Trajectory]) -> str:
     parts = []
     for cell in found:
         step = cell.parted_at()
-        parts.append(f"{cell.activation} {'never' if step is None else f'at step {step}'}")
+        when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
+        parts.append(f"{cell.activation} {when}")
     steps = ", ".join(map(str, found[0].steps))
     return (
         "Trials have parted for good, that is, predict another character for more than "
