@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import time
-from itertools import combinations
 
 
 def time_startup(repetitions: int) -> dict[str, float]:
@@ -31,7 +30,7 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
     """Seconds for the matrices of all metrics between many trials, from logits as they are stored."""
     import torch
 
-    from repro_lib.results import Predictions, compare
+    from repro_lib.results import Predictions, compare_all
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -42,6 +41,5 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
         for _ in range(trials)
     ]
     started = time.perf_counter()
-    for first, second in combinations(made, 2):
-        compare(first, second)
+    compare_all(made)
     return {"all metrics of all pairs, one core": time.perf_counter() - started}

@@ -103,8 +103,9 @@ def rotate(x: Tensor) -> Tensor:
 @lru_cache(maxsize=16)
 def _turns(length: int, width: int, device: torch.device) -> Tensor:
     """(T, D/2) complex numbers of size 1: how far each pair is turned at each position."""
-    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)
-    return torch.polar(torch.ones_like(angles), angles).to(device)
+    with torch.inference_mode(False):  # kept for training, whoever asks first
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)
+        return torch.polar(torch.ones_like(angles), angles).to(device)
 
 
 class CausalSelfAttention(nn.Module):
