@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 # Raise it when a change to models, trainer or evaluation alters the numbers of an unchanged configuration: results
 # made before are then no longer taken for results of the new code.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")
 GRID_ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")

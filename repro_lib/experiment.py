@@ -18,7 +18,7 @@ from repro_lib.activations import canonical_activation
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare
+from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare_all
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
 
 
@@ -82,7 +82,8 @@ def summarise(
     predictions: Sequence[Predictions],
 ) -> Result:
     """The result of a cell from its trained trials."""
-    pairs = {(i + 1, j + 1): compare(predictions[i], predictions[j]) for i, j in combinations(range(len(records)), 2)}
+    by_window, numbers = compare_all(predictions), combinations(range(1, len(records) + 1), 2)
+    pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
     averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in metrics.metric_names() if pairs}
     unigram = dataset.unigram_cross_entropy
     return Result(

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from repro_lib import metrics
 from repro_lib.activations import canonical_activation
 from repro_lib.config import canonical_json, check_model
+from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.files import write_atomically
 
@@ -207,12 +208,31 @@ class Snapshots:
 
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
     """Every pairwise metric of two trials. Refuses predictions made on different evaluation windows."""
+    check_same_windows(first, second)
+    return metrics.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+def check_same_windows(first: Predictions, second: Predictions) -> None:
+    """ResultError unless both were made on the same evaluation windows."""
     if first.evaluation_sha256 != second.evaluation_sha256:
         raise ResultError(
             "these predictions were made on different evaluation windows "
             f"({first.evaluation_sha256[:12]} and {second.evaluation_sha256[:12]}), so their difference means nothing"
         )
-    return metrics.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+def compare_all(predictions: Sequence[Predictions]) -> dict[str, NDArray[np.float64]]:
+    """Every pairwise metric of N trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
+
+    Pairs in the order of ``itertools.combinations``; the mean over windows is the metric of ``compare``. Refuses
+    predictions made on different evaluation windows.
+    """
+    if not predictions:
+        return {}
+    for other in predictions[1:]:
+        check_same_windows(predictions[0], other)
+    probabilities = [trial.probabilities for trial in predictions]
+    return metrics.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK)
 
 
 class Store:

@@ -13,7 +13,7 @@ from repro_lib.activations import get_activation
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.determinism import streams_for_trial
 from repro_lib.models import build_model, count_parameters, model_names
-from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward, rotate
+from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward, dropout_mask, rotate
 
 V = 65
 MODELS = model_names()
@@ -155,6 +155,25 @@ def test_dropout_keeps_the_mean_drops_the_given_share_and_needs_a_stream() -> No
     assert torch.equal(dropout.eval()(torch.ones(3)), torch.ones(3))
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.99])
+def test_a_dropout_mask_meets_its_share_and_its_places_are_independent(share: float) -> None:
+    kept = dropout_mask((1_000, 999), share, torch.Generator().manual_seed(1)) > 0
+    # Three standard deviations of a share of a million draws.
+    assert abs(kept.float().mean().item() - (1 - share)) < 3 * math.sqrt(share * (1 - share) / 999_000) + 1 / 65_536
+    # Four neighbours come from one draw of 64 bits: knowing one must not help with the next.
+    places = kept.flatten()[: 4 * 249_750].view(-1, 4).double()
+    correlations = torch.corrcoef(places.T)[~torch.eye(4, dtype=torch.bool)]
+    assert correlations.abs().max() < 5 / math.sqrt(len(places))
+    again = dropout_mask((1_000, 999), share, torch.Generator().manual_seed(1)) > 0
+    assert torch.equal(kept, again)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1e-9, 1.0), (1 - 1e-9, 0.0)])
+def test_a_dropout_share_at_the_end_of_its_range_does_not_wrap_around(share: float, kept: float) -> None:
+    mask = dropout_mask((10_000,), share, torch.Generator().manual_seed(1))
+    assert (mask > 0).float().mean().item() == pytest.approx(kept, abs=1e-3)
+
+
 def test_nanotransformer_has_no_biases_and_no_dropout(tiny: Tiny) -> None:
     built = build_model("nanotransformer", tiny("nanotransformer", vocab_size=V), "gelu")
     assert not [name for name, _ in built.named_parameters() if name.endswith("bias")]
@@ -236,10 +255,10 @@ def test_rotating_keeps_lengths_and_makes_products_depend_on_the_distance_alone(
     generator = torch.Generator().manual_seed(0)
     T, D = 40, 16
     q, k = (torch.randn(D, generator=generator).expand(T, D) for _ in range(2))  # the same vector at every place
-    turned = rotate(q)
+    turned = rotate(q[None])[0]
     assert torch.equal(turned[0], q[0]), "the first place is not turned"
     torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
-    products = turned @ rotate(k).T  # (T, T)
+    products = turned @ rotate(k[None])[0].T  # (T, T)
     for distance in (-30, -1, 0, 1, 7, 39):
         same_distance = products.diagonal(distance)
         torch.testing.assert_close(same_distance, same_distance[:1].expand_as(same_distance), rtol=0, atol=1e-4)

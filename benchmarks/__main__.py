@@ -1,0 +1,108 @@
+"""What the suite costs, as ratios measured in one run: ``python -m benchmarks``. Prints tables and writes JSON.
+
+Steps of every model and activation as a share of the processor's peak; whole cells against a plain loop that does what the
+earlier study's code does; start-up; the metrics at scale. About a quarter of an hour; ``--quick`` a few minutes, with more
+noise. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cells import CellComparison, compare_cells
+from benchmarks.startup import time_metrics, time_startup
+from benchmarks.steps import StepTiming, time_steps
+from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
+from repro_lib.experiment import describe_environment
+
+SECTIONS = ("steps", "cells", "startup", "metrics")
+
+
+def main() -> int:
+    """Run the sections that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which parts; default: all")
+    parser.add_argument("--models", nargs="+", default=list(SMALL_MODELS), choices=SMALL_MODELS)
+    parser.add_argument("--activations", nargs="+", default=list(GRID_ACTIVATIONS), metavar="NAME")
+    parser.add_argument("--profile", default="cpu", help="whose batch and context; default: cpu")
+    parser.add_argument("--repetitions", type=int, default=5, metavar="N")
+    parser.add_argument("--quick", action="store_true", help="fewer steps and repetitions")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/latest.json"), metavar="FILE")
+    asked = parser.parse_args()
+    sections = asked.sections or SECTIONS
+    console, cores = Console(), os.cpu_count() or 1
+    repetitions, steps = (2, 5) if asked.quick else (asked.repetitions, 10)
+    content: dict[str, object] = {"machine": machine(), "cores": cores, "profile": asked.profile}
+    if "steps" in sections:
+        cells = [(model, activation) for model in asked.models for activation in asked.activations]
+        timings = time_steps(cells, asked.profile, repetitions, steps, cores)
+        content["steps"] = [asdict(timing) for timing in timings]
+        console.print(steps_table(timings))
+    if "cells" in sections:
+        compared = compare_cells(asked.models, asked.profile, 1 if asked.quick else 3, 10 if asked.quick else 50, cores)
+        content["cells"] = [asdict(row) for row in compared]
+        console.print(cells_table(compared, asked.profile))
+    if "startup" in sections:
+        content["startup"] = show_seconds(console, "start-up, seconds (median)", time_startup(repetitions))
+    if "metrics" in sections:
+        content["metrics"] = show_seconds(console, "32 trials x 16,384 tokens x 76 characters, seconds", time_metrics())
+    asked.json.write_text(json.dumps(content, indent=1) + "\n")
+    console.print(f"written: {asked.json}")
+    return 0
+
+
+def machine() -> str:
+    """Processor, system and versions."""
+    found = describe_environment("cpu")
+    return f"{found['cpu']}, {platform.system()}, Python {found['python']}, torch {found['torch']}"
+
+
+def steps_table(timings: Sequence[StepTiming]) -> Table:
+    """A row per model and activation; the step beside the relu step of its model."""
+    table = Table(title="one training step, all cores busy, one thread each")
+    for heading in ("model", "activation", "ms", "tokens/s", "GFLOP/s", "peak", "share of peak", "spread", "x relu"):
+        table.add_column(heading, justify="left" if heading in ("model", "activation") else "right")
+    relu = {timing.model: timing.milliseconds for timing in timings if timing.activation == "relu"}
+    for t in timings:
+        beside = f"{t.milliseconds / relu[t.model]:.2f}" if t.model in relu else "–"
+        numbers = (f"{t.milliseconds:.1f}", f"{t.tokens_per_second:,.0f}", f"{t.gflops:.1f}", f"{t.peak_gflops:.1f}")
+        table.add_row(t.model, t.activation, *numbers, f"{t.utilisation:.0%}", f"{t.low:.0%} to {t.high:.0%}", beside)
+    return table
+
+
+def cells_table(rows: Sequence[CellComparison], profile: str) -> Table:
+    """A row per model, and the whole grid: a cell of every model as often as it has activations."""
+    table = Table(title=f"a cell of the {profile} profile, scaled from a part of it")
+    for heading in ("model", "suite, s", "baseline, s", "ratio", "spread", "evaluation"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in rows:
+        spread = f"{row.low:.2f} to {row.high:.2f}"
+        numbers = (f"{row.suite:.0f}", f"{row.baseline:.0f}", f"{row.ratio:.2f}", spread, f"{row.evaluation_share:.1%}")
+        table.add_row(row.model, *numbers)
+    suite, baseline = sum(row.suite for row in rows), sum(row.baseline for row in rows)
+    table.add_row("all", f"{suite:.0f}", f"{baseline:.0f}", f"{baseline / suite:.2f}", "", "")
+    return table
+
+
+def show_seconds(console: Console, title: str, seconds: dict[str, float]) -> dict[str, float]:
+    """Print named seconds."""
+    table = Table(title=title)
+    table.add_column("what")
+    table.add_column("seconds", justify="right")
+    for name, value in seconds.items():
+        table.add_row(name, f"{value:.2f}")
+    console.print(table)
+    return seconds
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

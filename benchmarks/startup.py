@@ -1,0 +1,45 @@
+"""The first second of every command, and the metrics of many trials."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+
+def time_startup(repetitions: int) -> dict[str, float]:
+    """Median seconds of fresh processes: what Python, torch and the library cost to import, and what ``--help`` takes."""
+    commands = {
+        "python alone": ["-c", "pass"],
+        "import torch": ["-c", "import torch"],
+        "import repro_lib": ["-c", "import repro_lib"],
+        "import torch, repro_lib, run_experiment": ["-c", "import torch; from repro_lib import run_experiment"],
+        "repro --help": ["-m", "repro_lib", "--help"],
+    }
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(repetitions):
+        for name, arguments in commands.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+            found[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -> dict[str, float]:
+    """Seconds for the matrices of all metrics between many trials, from logits as they are stored."""
+    import torch
+
+    from repro_lib.results import Predictions, compare_all
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(vocabulary, (tokens,), generator=generator).numpy()
+    common = torch.randn(tokens, vocabulary, generator=generator)
+    made = [
+        Predictions((common + 0.3 * torch.randn(tokens, vocabulary, generator=generator)).numpy(), labels, "0" * 64)
+        for _ in range(trials)
+    ]
+    started = time.perf_counter()
+    compare_all(made)
+    return {"all metrics of all pairs, one core": time.perf_counter() - started}
