@@ -221,7 +221,7 @@ def check_same_windows(first: Predictions, second: Predictions) -> None:
         )
 
 
-def compare_all(predictions: Sequence[Predictions]) -> dict[str, NDArray[np.float64]]:
+def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> dict[str, NDArray[np.float64]]:
     """Every pairwise metric of N trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
 
     Pairs in the order of ``itertools.combinations``; the mean over windows is the metric of ``compare``. Refuses
@@ -232,7 +232,7 @@ def compare_all(predictions: Sequence[Predictions]) -> dict[str, NDArray[np.floa
     for other in predictions[1:]:
         check_same_windows(predictions[0], other)
     probabilities = [trial.probabilities for trial in predictions]
-    return metrics.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK)
+    return metrics.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK, threads)
 
 
 class Store:

@@ -184,6 +184,9 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
             assert values[pair].mean() == pytest.approx(alone[name], rel=1e-9, abs=1e-14)
     # Equal models differ in nothing at all, not even by rounding, zeros and sure answers included.
     assert all((values[5] == 0).all() for values in found.values())
+    # However many threads share the blocks.
+    shared = metrics.pair_metrics_by_block(stack, labels, tokens, threads=3)
+    assert all(np.array_equal(shared[name], values) for name, values in found.items())
 
 
 def test_all_pairs_at_once_keep_blocks_apart() -> None:
