@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         prefix = f".{path.name[:40]}.{ProcessId.here()}."
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
         try:
@@ -54,8 +54,6 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
     except FileExistsError:
-        if replace:  # a file stands where a folder should be
-            raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from None
         raise
     except OSError as error:
         raise WriteError(path, error) from error
@@ -92,6 +90,13 @@ def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def _sentence(path: Path, error: OSError) -> str:

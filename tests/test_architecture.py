@@ -51,7 +51,13 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
 # What a cluster worker has: floors 0 to 2 need nothing else.
 WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
-ONLY_HOME = {"argparse": "cli", "papermill": "notebooks", "ipykernel": "kernel_main", "nbconvert": "reports", "ipywidgets": "widgets"}
+ONLY_HOME = {
+    "argparse": "cli",
+    "papermill": "notebooks",
+    "ipykernel": "kernel_main",
+    "nbconvert": "reports",
+    "ipywidgets": "widgets",
+}
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
