@@ -114,7 +114,8 @@ def _name_without_replacing(temporary: str, path: Path) -> None:
     try:
         os.link(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+        without_links = isinstance(error, PermissionError) or error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+        if not without_links:
             raise
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
         os.replace(temporary, path)
