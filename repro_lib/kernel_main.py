@@ -39,6 +39,8 @@ def main() -> None:
     be_first_out_of_memory()
     app = IPKernelApp.instance(outstream_class="repro_lib.kernel_main.BoundedStream")
     app.initialize()
+    # What lies beside a notebook is found by its cells, but was not (see kernels) by the kernel's own imports above.
+    sys.path.insert(0, "")
     shell = app.shell
     assert shell is not None, "there after initialize"
     shell.events.register("pre_run_cell", lambda _info: _count_from_zero())
