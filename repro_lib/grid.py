@@ -21,7 +21,7 @@ from repro_lib.experiment import check_device
 from repro_lib.files import WriteError, check_writable
 from repro_lib.notebooks import keep_as_failed
 from repro_lib.results import Store
-from repro_lib.steps import clear_leftovers
+from repro_lib.steps import MADE_ELSEWHERE, clear_leftovers
 from repro_lib.summary import publish
 from repro_lib.workers import Outcome, Pool
 
@@ -33,7 +33,7 @@ _LOOK_AGAIN_SECONDS = 3.0
 
 @dataclass
 class GridReport:
-    """How a run ended: failures by label, each one sentence."""
+    """How a run ended: how many cells it ran itself, and its failures by label, each one sentence."""
 
     finished: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class _Run:
         remark = f" ({outcome.said})" if outcome.said else ""
         if result is None:
             return f"done in {outcome.seconds:.0f} s{remark}"
-        self.report.finished += 1
+        self.report.finished += outcome.said != MADE_ELSEWHERE
         self.store.forget_failure(result.model_name, result.activation, result.config_sha256)
         pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s{remark}"

@@ -68,10 +68,13 @@ def run_notebook(
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
-def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path) -> None:
+def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path) -> str | None:
     """Train one cell without a notebook."""
+    if not force and is_done(cell, results_dir, with_notebook=False):
+        return MADE_ELSEWHERE
     callback = write_progress_to(progress)
     run_experiment(cell.model, cell.activation, cell.config, results_dir=results_dir, force=force, progress=callback)
+    return None
 
 
 def run_summary(
