@@ -322,7 +322,7 @@ if "repro_lib.kernel_main" in sys.orig_argv:
 def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_properly(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(MISBEHAVE)
-    words = ["--models", "charlm", "--activations", "relu", "gelu", "swish", "swiglu", "smelu_1", "--cell-timeout", "35"]
+    words = ["--models", "charlm", "--activations", "relu", "gelu", "swish", "swiglu", "smelu_1", "--cell-timeout", "50"]
     code, output, error = folder.run("grid", *words, "--trials", "2", PYTHONPATH=str(tmp_path / "hook"))
     assert (code, error) == (1, ""), output
     failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
@@ -330,7 +330,7 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
     expected = {
         "charlm-relu": rf"its kernel was killed by signal SIGKILL{look['relu']}, 3 times in a row",
         "charlm-gelu": rf"MemoryError: out of memory{look['gelu']}",
-        "charlm-swish": rf"it was stopped at its time limit of 35 s; --cell-timeout gives it more{look['swish']}",
+        "charlm-swish": rf"it was stopped at its time limit of 50 s; --cell-timeout gives it more{look['swish']}",
         "charlm-smelu_1": rf"RuntimeError: on purpose{look['smelu_1']}",
     }
     assert failed.keys() == expected.keys()
