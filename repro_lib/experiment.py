@@ -17,6 +17,7 @@ from repro_lib import metrics
 from repro_lib.activations import canonical_activation
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
+from repro_lib.lease import cell_lease, hold
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare_all
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
@@ -38,31 +39,38 @@ def run_experiment(
     kept when more are asked for or when another profile means the same configuration. A bare ``config`` is completed
     with the model's defaults.
 
-    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number.
+    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
+    LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
+    WriteError if it cannot be written.
     """
     activation = canonical_activation(activation)
     config = (config or Config()).resolved_for(check_model(model))
     check_device(config)
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
-    stored = None if force else store.find(model, activation, config_sha256, config.trials, config.profile)
-    if stored:
+    asked = (model, activation, config_sha256)
+    if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
-    stored = None if force else store.find(model, activation, config_sha256)
-    if stored and stored.environment.get("torch") != torch.__version__:
-        # Trials of two torch versions may differ in their last bits; a result never mixes them.
-        stored = None
     dataset = load_dataset(config, data_dir)
     config = config.with_corpus(dataset.vocab_size)
-    records, predictions = _reusable_trials(store, stored)
-    for trial in range(len(records), config.trials):
-        trained = train_trial(model, activation, config, dataset, trial, progress)
-        record, prediction = _keep(store, trained, model, activation, config_sha256, dataset)
-        records.append(record)
-        predictions.append(prediction)
-    result = summarise(model, activation, config, config_sha256, dataset, records, predictions)
-    store.save(result)
-    store.forget_failure(model, activation, config_sha256)
+    with hold(cell_lease(store.folder, *asked), f"{model} with {activation}") as lease:
+        # Somebody else may have finished it between that look and the lease.
+        if not force and (stored := store.find(*asked, config.trials, config.profile)):
+            return stored
+        stored = None if force else store.find(*asked)
+        if stored and stored.environment.get("torch") != torch.__version__:
+            # Trials of two torch versions may differ in their last bits; a result never mixes them.
+            stored = None
+        records, predictions = _reusable_trials(store, stored)
+        for trial in range(len(records), config.trials):
+            trained = train_trial(model, activation, config, dataset, trial, progress)
+            record, prediction = _keep(store, trained, model, activation, config_sha256, dataset)
+            records.append(record)
+            predictions.append(prediction)
+        result = summarise(model, activation, config, config_sha256, dataset, records, predictions)
+        lease.confirm()
+        store.save(result)
+        store.forget_failure(*asked)
     return result
 
 

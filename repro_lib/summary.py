@@ -17,8 +17,8 @@ from repro_lib.results import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
+    from repro_lib.cells import Cell
     from repro_lib.evidence import Evidence
-    from repro_lib.grid import Cell
     from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "repro_lib"
 
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
-    0: {"activations", "config", "metrics", "determinism", "files", "environment"},
+    0: {"activations", "config", "metrics", "determinism", "files", "environment", "lease", "processes", "scratch"},
     1: {"data", "models"},
     2: {"training", "experiment", "results", "comparisons"},
     3: {"statistics", "analysis", "claims", "plots"}
@@ -44,14 +44,20 @@ FLOORS: dict[int, set[str]] = {
         "trajectories",
         "trajectory_plots",
     },
-    4: {"notebooks", "reports", "site_pages", "widgets", "console"},
-    5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
+    4: {"notebooks", "kernels", "kernel_main", "reports", "site_pages", "widgets", "console"},
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
 # What a cluster worker has: floors 0 to 2 need nothing else.
 WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
-ONLY_HOME = {"argparse": "cli", "papermill": "notebooks", "nbconvert": "reports", "ipywidgets": "widgets"}
+ONLY_HOME = {
+    "argparse": "cli",
+    "papermill": "notebooks",
+    "ipykernel": "kernel_main",
+    "nbconvert": "reports",
+    "ipywidgets": "widgets",
+}
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
-from repro_lib.grid import plan_cells, plan_variants
 from repro_lib.results import Store
 
 

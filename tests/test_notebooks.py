@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from repro_lib.config import Config
+from repro_lib.kernels import KernelKilledError
 from repro_lib.notebooks import (
     NotebookError,
     check_parameters,
@@ -163,7 +164,7 @@ def test_a_failing_notebook_is_kept_under_another_name_and_its_error_told(tmp_pa
 
 def test_a_killed_kernel_is_noticed_and_its_notebook_named(tmp_path: Path) -> None:
     notebook = make_notebook(tmp_path / "n.ipynb", "import os; os.kill(os.getpid(), 9)", "print('never')")
-    with pytest.raises(NotebookError, match=r"DeadKernelError.*n\.failed\.ipynb"):
+    with pytest.raises(KernelKilledError, match=r"its kernel was killed by signal SIGKILL \(see .*n\.failed\.ipynb\)"):
         execute(notebook, tmp_path / "out" / "n.ipynb", {})
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]
 

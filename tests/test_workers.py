@@ -61,7 +61,7 @@ def test_tasks_run_and_workers_are_used_again(pool: Pool, tmp_path: Path) -> Non
     for k in range(6):
         pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
     outcomes = drain(pool)
-    assert [outcomes[f"t{k}"].error for k in range(6)] == [None] * 6
+    assert [outcomes[f"t{k}"].end for k in range(6)] == ["done"] * 6
     assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2
 
 
@@ -70,9 +70,9 @@ def test_an_error_fails_its_task_with_its_sentence_and_nothing_else(pool: Pool, 
     pool.submit(Task("bug", break_down, {}))
     pool.submit(Task("good", write, {"path": tmp_path / "x"}))
     outcomes = drain(pool)
-    assert outcomes["bad"].error == "the corpus is empty"
-    assert outcomes["bug"].error == "KeyError: 'a bug'"
-    assert outcomes["good"].error is None
+    assert (outcomes["bad"].end, outcomes["bad"].said) == ("failed", "the corpus is empty")
+    assert (outcomes["bug"].end, outcomes["bug"].said) == ("failed", "KeyError: 'a bug'")
+    assert (outcomes["good"].end, outcomes["good"].said) == ("done", None)
 
 
 def test_a_killed_worker_is_reported_as_that_and_replaced(pool: Pool, tmp_path: Path) -> None:
@@ -81,9 +81,11 @@ def test_a_killed_worker_is_reported_as_that_and_replaced(pool: Pool, tmp_path: 
     for k in range(3):
         pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
     outcomes = drain(pool)
-    assert "SIGKILL" in str(outcomes["killed"].error)
-    assert "exit code 3" in str(outcomes["left"].error)
-    assert [outcomes[f"t{k}"].error for k in range(3)] == [None] * 3
+    assert outcomes["killed"].end == "killed"
+    assert outcomes["killed"].said == "its worker process was killed by signal SIGKILL"
+    assert outcomes["left"].end == "failed"
+    assert outcomes["left"].said == "its worker process ended with exit code 3"
+    assert [outcomes[f"t{k}"].end for k in range(3)] == ["done"] * 3
 
 
 def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> None:
