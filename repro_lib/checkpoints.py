@@ -123,8 +123,12 @@ class CellCheckpoints:
     def keep_finished(self, record: TrialRecord) -> None:
         """Note that a trial is through (its tensors are stored already), and remove its checkpoints."""
         note = _FinishedTrial(origin=self._origin(record.trial), record=record)
-        write_atomically(self._path(record.trial, "json"), note.signed())
-        self.of_trial(record.trial).remove()
+        try:
+            write_atomically(self._path(record.trial, "json"), note.signed())
+        except OSError as error:
+            self.notice(_not_saved(self.folder, error))
+        else:
+            self.of_trial(record.trial).remove()
 
     def finished(self, trial: int) -> TrialRecord | None:
         """The record of a trial (numbered from 1) that an earlier run finished, if it can be used."""
@@ -196,7 +200,7 @@ class TrialCheckpoints:
             self.saved += 1
         except OSError as error:
             if not self._complained:
-                self.notice(f"no checkpoint could be saved to {self.path.parent} ({error.strerror}); training goes on without")
+                self.notice(_not_saved(self.path.parent, error))
             self._complained = True
         cost = time.monotonic() - started
         self.spent += cost
@@ -228,8 +232,8 @@ class _Unsuitable(Exception):
 
 
 def check_interval(seconds: float) -> float:
-    """``seconds`` if it can be the time between checkpoints (0: after every iteration, inf: never); else ConfigError."""
-    if not seconds >= 0:
+    """``seconds`` if it can be the time between checkpoints (0: after every iteration); else ConfigError."""
+    if not 0 <= seconds < math.inf:
         raise ConfigError(f"checkpoint_seconds = {seconds} is not possible: expected a number of seconds, 0 or more")
     return seconds
 
@@ -295,6 +299,10 @@ def _put_aside(path: Path) -> str:
     with contextlib.suppress(OSError):  # where nothing can be written it stays, and is refused again
         os.replace(path, aside)
     return aside.name
+
+
+def _not_saved(folder: Path, error: OSError) -> str:
+    return f"no checkpoint could be saved to {folder} ({error.strerror}); training goes on without"
 
 
 def _digest(content: dict[str, Any], tensors_sha256: str) -> str:

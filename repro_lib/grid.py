@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.activations import canonical_activation
+from repro_lib.checkpoints import CHECKPOINT_SECONDS, sweep
 from repro_lib.config import (
     LENGTH_ACTIVATIONS,
     LENGTH_SHARES,
@@ -91,6 +92,7 @@ class GridRequest:
     reports_dir: Path
     force: bool = False
     noise_models: Sequence[str] | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 @dataclass
@@ -217,6 +219,7 @@ class _Run:
             load_dataset(config)
         for unfinished in (self.request.results_dir / "notebooks").glob("*.partial.ipynb"):
             unfinished.unlink()
+        sweep(self.store)
 
     def _wanted(self, cell: Cell) -> bool:
         if self.request.force or cell.result(self.store) is None:
@@ -237,6 +240,7 @@ class _Run:
     def _cell_step(self, cell: Cell) -> _Step:
         progress = self.folder / f"{cell.label}.json"
         common = {"results_dir": str(self.request.results_dir), "force": self.request.force}
+        common |= {"checkpoint_seconds": self.request.checkpoint_seconds}
         if self.with_notebooks and not cell.variant:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
             arguments = {
@@ -377,6 +381,6 @@ def _run_notebook(notebook: str, output: Path, parameters: dict[str, Any], diges
     execute(notebooks_dir() / notebook, output, parameters, digest)
 
 
-def _run_cell(model: str, activation: str, config: Config, results_dir: str, force: bool, progress: Path) -> None:
+def _run_cell(model: str, activation: str, config: Config, progress: Path, **settings: Any) -> None:
     """In a worker: one cell without a notebook."""
-    run_experiment(model, activation, config, results_dir=results_dir, force=force, progress=write_progress_to(progress))
+    run_experiment(model, activation, config, progress=write_progress_to(progress), **settings)

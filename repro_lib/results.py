@@ -41,7 +41,8 @@ _LONGEST_REASON = 300
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")]
 # Words from elsewhere, such as the name of a file, of a length that a page can show.
-Words = Annotated[str, Field(max_length=10_000)]
+_LONGEST_WORDS = 10_000
+Words = Annotated[str, Field(max_length=_LONGEST_WORDS)]
 # Kinds of tensor files, each with a folder of its own and a digest in the trial's record.
 TensorKind = Literal["predictions", "weights", "steps"]
 TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
@@ -336,7 +337,7 @@ class Store:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""
         now = datetime.now(UTC)
         path = self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json"
-        note = {"model_name": model, "activation": activation, "config_sha256": config_sha256, "reason": reason}
+        note = {"model_name": model, "activation": activation, "config_sha256": config_sha256, "reason": reason[:_LONGEST_WORDS]}
         write_atomically(path, json.dumps(note | details | {"timestamp": now.isoformat()}, indent=1, default=str) + "\n")
         return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,9 +21,20 @@ DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and words about them as one safetensors file that appears whole or not at all."""
+    """Write tensors and words about them as one safetensors file that appears whole or not at all.
+
+    Equal tensors and words give equal bytes.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(contiguous, metadata=metadata))
+    content = safetensors.torch.save(contiguous, metadata=metadata)
+    if len(metadata) > 1:
+        # The library puts the words in an order that changes from one process to the next.
+        header, end = _header(content)
+        header["__metadata__"] = dict(sorted(metadata.items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+        content = len(text).to_bytes(8, "little") + text + content[end:]
+    write_atomically(path, content)
 
 
 def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -40,5 +52,10 @@ def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str,
     if foreign:
         raise UnusableFile(f"holds numbers of type {', '.join(sorted(foreign))}, which this program does not write")
     # The library has checked the header, but gives its words only for files that it opens itself.
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return tensors, header.get("__metadata__", {})
+    return tensors, _header(content)[0].get("__metadata__", {})
+
+
+def _header(content: bytes) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file and where it ends."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), end
