@@ -63,10 +63,12 @@ class Agenda:
         if self.with_notebooks and not cell.variant:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
             parameters |= {"results_dir": str(self.request.results_dir), "force": self.request.force}
+            parameters |= {"checkpoint_seconds": self.request.checkpoint_seconds}
             parameters |= self.request.overrides
             return self._notebook("10_train", train_stem(cell), parameters, cell_digest(cell), cost, cell)
         progress = self.folder / f"{cell.label}.json"
         arguments = {"cell": cell, "results_dir": self.request.results_dir, "force": self.request.force, "progress": progress}
+        arguments |= {"checkpoint_seconds": self.request.checkpoint_seconds}
         return Step(Task(cell.label, run_cell, arguments, self._limit(cost)), cost, cell, progress)
 
     def deep_dives(self, models: Sequence[str]) -> Iterator[Step]:

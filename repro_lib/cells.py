@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.activations import canonical_activation
+from repro_lib.checkpoints import CHECKPOINT_SECONDS
 from repro_lib.config import (
     LENGTH_ACTIVATIONS,
     LENGTH_SHARES,
@@ -63,6 +64,7 @@ class GridRequest:
 
     ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
     ``cell_timeout``: seconds after which a step is stopped; None: a generous multiple of its estimate.
+    ``checkpoint_seconds``: how often a trial saves its state.
     """
 
     models: Sequence[str]
@@ -75,6 +77,7 @@ class GridRequest:
     force: bool = False
     noise_models: Sequence[str] | None = None
     cell_timeout: float | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:

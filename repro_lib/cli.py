@@ -178,6 +178,13 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate",
     )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="save the state of each trial this often, so that a killed run goes on from there; default: 30",
+    )
     _add_configuration(parser)
 
 
@@ -223,6 +230,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
     from repro_lib.cells import GridRequest
+    from repro_lib.checkpoints import check_interval
     from repro_lib.config import ConfigError
 
     one_device = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
@@ -240,6 +248,7 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
         force=options.force,
+        checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=_noise_models(options),
         cell_timeout=options.cell_timeout,
     )
@@ -282,7 +291,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     print_cells(
         console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
     )
-    return _conclude(console, report.failures)
+    return _conclude(console, options.results_dir, report.failures)
 
 
 def _grid(options: argparse.Namespace, console: Console) -> int:
@@ -295,10 +304,13 @@ def _grid(options: argparse.Namespace, console: Console) -> int:
         console.print(
             f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
         )
-    return _conclude(console, report.failures)
+    return _conclude(console, options.results_dir, report.failures)
 
 
-def _conclude(console: Console, failures: dict[str, str]) -> int:
+def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> int:
+    from repro_lib.summary import print_damaged
+
+    print_damaged(console, results_dir)
     for label, reason in failures.items():
         console.print(f"FAILED {label}: {reason}", style="red", markup=False, soft_wrap=True)
     if failures:

@@ -6,6 +6,7 @@ import functools
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -15,12 +16,26 @@ import torch
 
 from repro_lib import metrics
 from repro_lib.activations import canonical_activation
+from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Notice, Origin, check_interval, code_sha256, sweep
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.lease import cell_lease, hold
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare_all
-from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
+from repro_lib.results import (
+    TENSOR_KINDS,
+    CorpusRecord,
+    EvaluationRecord,
+    Predictions,
+    Result,
+    ResultError,
+    Store,
+    TensorKind,
+    TrialRecord,
+    compare_all,
+    predictions_from,
+    trial_tensors,
+)
+from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
 
 
 def run_experiment(
@@ -32,12 +47,18 @@ def run_experiment(
     data_dir: Path | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    notice: Notice = print,
 ) -> Result:
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
     Unless ``force``, a stored result of the same configuration is returned instead of training again, and its trials are
     kept when more are asked for or when another profile means the same configuration. A bare ``config`` is completed
     with the model's defaults.
+
+    A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
+    are kept, and a trial in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less often where
+    saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of that.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
     LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
@@ -46,13 +67,15 @@ def run_experiment(
     activation = canonical_activation(activation)
     config = (config or Config()).resolved_for(check_model(model))
     check_device(config)
+    check_interval(checkpoint_seconds)
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
+    sweep(store)
     asked = (model, activation, config_sha256)
     if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
     dataset = load_dataset(config, data_dir)
-    config = config.with_corpus(dataset.vocab_size)
+    cell = _Cell(store, model, activation, config.with_corpus(dataset.vocab_size), config_sha256, dataset)
     with hold(cell_lease(store.folder, *asked), f"{model} with {activation}") as lease:
         # Somebody else may have finished it between that look and the lease.
         if not force and (stored := store.find(*asked, config.trials, config.profile)):
@@ -61,15 +84,16 @@ def run_experiment(
         if stored and stored.environment.get("torch") != torch.__version__:
             # Trials of two torch versions may differ in their last bits; a result never mixes them.
             stored = None
+        checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
         records, predictions = _reusable_trials(store, stored)
         for trial in range(len(records), config.trials):
-            trained = train_trial(model, activation, config, dataset, trial, progress)
-            record, prediction = _keep(store, trained, model, activation, config_sha256, dataset)
+            record, prediction = cell.finished(checkpoints, trial) or cell.train(checkpoints, trial, progress)
             records.append(record)
             predictions.append(prediction)
-        result = summarise(model, activation, config, config_sha256, dataset, records, predictions)
+        result = summarise(model, activation, cell.config, config_sha256, dataset, records, predictions)
         lease.confirm()
         store.save(result)
+        checkpoints.remove(len(records))
         store.forget_failure(*asked)
     return result
 
@@ -97,7 +121,7 @@ def summarise(
     return Result(
         model_name=model,
         activation=activation,
-        parameters=count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation)),
+        parameters=_parameters(model, config, activation),
         profile=config.profile,
         config=config.model_dump(),
         config_sources=dict(config.sources),
@@ -142,25 +166,82 @@ def _reusable_trials(store: Store, stored: Result | None) -> tuple[list[TrialRec
     return list(stored.trials), [store.predictions(stored, record.trial) for record in stored.trials]
 
 
-def _keep(
-    store: Store, trained: TrainedTrial, model: str, activation: str, config_sha256: str, dataset: Dataset
-) -> tuple[TrialRecord, Predictions]:
-    """Store the logits and weights of a trained trial; its record names them by their digests."""
-    labels = dataset.windows.targets.flatten()
-    about = {"evaluation_sha256": dataset.windows.sha256, "config_sha256": config_sha256}
+@dataclass(frozen=True)
+class _Cell:
+    """A cell at work: where its trials go, and where those of a killed run are found."""
 
-    def path(kind: str) -> Path:
-        return store.trial_path(kind, model, activation, config_sha256, trained.trial)  # pyright: ignore[reportArgumentType]
+    store: Store
+    model: str
+    activation: str
+    config: Config
+    config_sha256: str
+    dataset: Dataset
 
-    kept_labels = dataset.windows.every(KEPT_BLOCK_STEP).targets.flatten()
-    steps = {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)}
-    record = TrialRecord(
-        **{name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)},
-        weights_sha256=store.save_tensors(path("weights"), trained.weights, about),
-        predictions_sha256=store.save_tensors(path("predictions"), {"logits": trained.logits, "labels": labels}, about),
-        steps_sha256=store.save_tensors(path("steps"), steps, about),
-    )
-    return record, Predictions(trained.logits.numpy(), labels.numpy(), dataset.windows.sha256)
+    def origin(self) -> Origin:
+        """What its checkpoints are made for and with."""
+        machine = describe_environment(self.config.device)
+        return Origin(
+            model_name=self.model,
+            activation=self.activation,
+            config_sha256=self.config_sha256,
+            evaluation_sha256=self.dataset.windows.sha256,
+            trial=1,
+            code_sha256=code_sha256(),
+            **{name: str(machine[name]) for name in ("torch", "device", "cpu")},
+        )
+
+    def finished(self, checkpoints: CellCheckpoints, trial: int) -> tuple[TrialRecord, Predictions] | None:
+        """Trial ``trial`` (0-based) if a killed run had finished it, and its record and all its tensors are there and whole."""
+        record = checkpoints.finished(trial + 1)
+        if record is None:
+            return None
+        name, windows = f"{self.model} with {self.activation}, trial {trial + 1}", self.dataset.windows
+        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+        try:
+            found = {kind: trial_tensors(self._path(kind, trial + 1), kind, record, *size) for kind in TENSOR_KINDS}
+            return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+        except ResultError as error:
+            checkpoints.notice(f"{name}, is trained again: {error}")
+            return None
+
+    def train(
+        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None
+    ) -> tuple[TrialRecord, Predictions]:
+        """Train trial ``trial`` (0-based), or what is left of it, and store it."""
+        own = checkpoints.of_trial(trial + 1)
+        try:
+            trained = train_trial(self.model, self.activation, self.config, self.dataset, trial, progress, own)
+        except TrainingDiverged:
+            # Nobody goes on from here: this configuration does the same again.
+            checkpoints.remove(self.config.trials)
+            raise
+        record, predictions = self._keep(trained)
+        checkpoints.keep_finished(record)
+        return record, predictions
+
+    def _keep(self, trained: TrainedTrial) -> tuple[TrialRecord, Predictions]:
+        """Store the logits and weights of a trained trial; its record names them by their digests."""
+        windows = self.dataset.windows
+        labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
+        tensors = {
+            "weights": trained.weights,
+            "predictions": {"logits": trained.logits, "labels": labels},
+            "steps": {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)},
+        }
+        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
+        fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
+        fields |= {
+            f"{kind}_sha256": self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
+            for kind in TENSOR_KINDS
+        }
+        return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+
+    def _path(self, kind: TensorKind, trial: int) -> Path:
+        return self.store.trial_path(kind, self.model, self.activation, self.config_sha256, trial)
+
+
+def _parameters(model: str, config: Config, activation: str) -> int:
+    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
 
 
 def _flat_metrics(averages: dict[str, float], pairs: dict[tuple[int, int], dict[str, float]]) -> dict[str, float | None]:

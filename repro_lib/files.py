@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,10 @@ class WriteError(OSError):
 
     def __str__(self) -> str:
         return self.sentence
+
+
+class UnusableFile(ValueError):
+    """A file that no reader should touch; the message says what it is, without its name."""
 
 
 def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
@@ -84,6 +89,24 @@ def folder_time(folder: Path) -> float:
     """What time it is by the clock that stamps the files of this folder, which on a shared folder is the server's."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{ProcessId.here()}.", suffix=".tmp") as file:
         return os.fstat(file.fileno()).st_mtime
+
+
+def read_bounded(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file of at most ``largest`` bytes.
+
+    Raises OSError if it cannot be read, UnusableFile if it is larger or no regular file: a pipe or a device, under
+    whatever name, could be read for ever.
+    """
+    # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise UnusableFile("is no regular file")
+        # One byte more: a file can grow while it is read.
+        content = file.read(largest + 1) if about.st_size <= largest else None
+    if content is None or len(content) > largest:
+        raise UnusableFile(f"is larger than {largest / 2**20:.3g} MiB, the most that is read of such a file")
+    return content
 
 
 def sha256_of_file(path: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from repro_lib.agenda import Agenda, Step
 from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
+from repro_lib.checkpoints import sweep
 from repro_lib.console import Display, progress_share
 from repro_lib.data import load_dataset, prepare_corpus
 from repro_lib.experiment import check_device
@@ -104,6 +105,7 @@ class _Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             check_writable(self.request.reports_dir)
+        sweep(self.store)
 
     def _add(self, steps: Iterable[Step]) -> None:
         for step in steps:

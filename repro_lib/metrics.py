@@ -7,6 +7,7 @@ from the same inputs: callers that hold digests of the inputs compare them first
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -87,6 +88,15 @@ PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {
 LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {
     "true_label_pd": true_label_pd,
     "log_prob_pd": log_prob_pd,
+}
+# The largest value each metric can take: intervals are cut there, and a stored value beyond it is refused.
+METRIC_LIMITS = {
+    "relative_pd": 2.0,
+    "total_variation": 1.0,
+    "churn": 1.0,
+    "js_divergence": math.log(2),
+    "true_label_pd": 2.0,
+    "log_prob_pd": math.inf,
 }
 
 

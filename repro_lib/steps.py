@@ -68,12 +68,12 @@ def run_notebook(
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
-def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path) -> str | None:
+def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
     """Train one cell without a notebook."""
     if not force and is_done(cell, results_dir, with_notebook=False):
         return MADE_ELSEWHERE
-    callback = write_progress_to(progress)
-    run_experiment(cell.model, cell.activation, cell.config, results_dir=results_dir, force=force, progress=callback)
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
     return None
 
 

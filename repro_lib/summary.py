@@ -159,8 +159,17 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
     for sentence in store.load()[1]:
         console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
+    print_damaged(console, results_dir)
     console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
     return 0 if done == len(cells) else 1
+
+
+def print_damaged(console: Console, results_dir: Path) -> None:
+    """A line for each damaged checkpoint that was put aside: training went on without it, but a disk may be failing."""
+    from repro_lib.checkpoints import put_aside
+
+    for path in put_aside(Store(results_dir)):
+        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at", soft_wrap=True)
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:

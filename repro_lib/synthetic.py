@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from repro_lib.activations import canonical_activation
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, identical_models
 from repro_lib.config import MODEL_DEFAULTS, Config, canonical_json, check_model
+from repro_lib.consistency import SYNTHETIC_MARK
 from repro_lib.findings import NEGATIVE_CONTROL
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord, select_comparable
 from repro_lib.tables import number
-from repro_lib.training import CURVE_POINTS
+from repro_lib.trial_state import CURVE_POINTS
 
-# Readable in every digest that is shown shortened to 12 characters; a SHA-256 begins so once in 2^48.
-SYNTHETIC_MARK = "facadefacade"
 DEFAULT_PD = 0.5
 # With more the file would hold more pairs than are read back (results.LARGEST_RESULT_BYTES).
 MOST_TRIALS = 500

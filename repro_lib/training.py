@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repro_lib.checkpoints import TrialCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import Dataset, EvaluationWindows
 from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
+from repro_lib.trial_state import LossCurve, TrialState
 
-# Points kept of the training curve, each the mean over its stretch of iterations.
-CURVE_POINTS = 100
 # Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
 # enough to see when the trials part, and small beside the final predictions.
 KEPT_STEPS = 7
@@ -81,45 +80,36 @@ def train_trial(
     dataset: Dataset,
     trial: int = 0,
     progress: ProgressCallback | None = None,
+    checkpoints: TrialCheckpoints | None = None,
 ) -> TrainedTrial:
     """Train trial ``trial`` (0-based) and score it on the evaluation windows.
 
+    With ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
     ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
     """
     started = time.perf_counter()
     config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
-    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     with deterministic_arithmetic():
-        model = build_model(model_name, config, activation, streams=streams)
-        if config.flips_bit and trial > 0:
-            flip_one_bit(model, config.seed + trial)
-        init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
-        optimizer = make_optimizer(model, config)
-        curve_windows, kept_windows = dataset.windows.every(CURVE_BLOCK_STEP), dataset.windows.every(KEPT_BLOCK_STEP)
-        steps = kept_steps(config.max_iters)
-        kept = [predict_logits(model, kept_windows, config.block_size)]  # step 0: before any training
-        train_curve, val_curve = _LossCurve(config.max_iters), list[tuple[int, float]]()
-        model.train()
-        for iteration in range(1, config.max_iters + 1):
-            inputs, targets = dataset.batch(config.batch_size, config.block_size, streams.order)
-            loss = training_step(model, optimizer, inputs, targets, iteration, config)
+        state = _begin(model_name, activation, config, dataset, trial)
+        if checkpoints:
+            checkpoints.resume(state)
+        state.model.train()
+        for iteration in range(state.iteration + 1, config.max_iters + 1):
+            loss = _iterate(state, iteration, config, dataset)
             if not math.isfinite(loss):
                 raise TrainingDiverged(
                     f"the loss became {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
                     "lower the learning rate"
                 )
-            train_curve.add(iteration, loss)
-            evaluated = iteration % config.eval_interval == 0 and iteration < config.max_iters
-            if evaluated:
-                val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
-            if iteration in steps[:-1]:
-                kept.append(predict_logits(model, kept_windows, config.block_size))
             if progress:
                 where = (trial + 1, config.trials, iteration, config.max_iters)
-                progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
-        logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
-    kept.append(logits[::KEPT_BLOCK_STEP])
-    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
+                progress(Progress(model_name, activation, *where, loss, state.val_losses[-1] if state.val_losses else None))
+            if checkpoints and iteration < config.max_iters and checkpoints.due():
+                checkpoints.save(state, state.seconds + time.perf_counter() - started)
+        logits = predict_logits(state.model, dataset.windows, config.block_size)  # (blocks, 256, V)
+    state.kept.append(logits[::KEPT_BLOCK_STEP])
+    curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
+    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
     if not math.isfinite(val_loss):
@@ -130,17 +120,54 @@ def train_trial(
     return TrainedTrial(
         trial=trial + 1,
         seed=config.seed + trial,
-        train_loss_curve=train_curve.points(),
-        val_loss_curve=[*val_curve, (config.max_iters, curve_loss)],
+        train_loss_curve=state.train_curve.points(),
+        val_loss_curve=[*state.val_curve, (config.max_iters, curve_loss)],
         val_loss=val_loss,
         val_accuracy=100 * (1 - error_rate(logits, labels)),
-        seconds=time.perf_counter() - started,
-        init_sha256=init_sha256,
+        seconds=state.seconds + time.perf_counter() - started,
+        init_sha256=state.init_sha256,
         logits=logits,
-        steps=steps,
-        step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
-        weights={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        steps=list(state.steps),
+        step_logits=torch.stack(state.kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
+        weights={name: tensor.detach().cpu() for name, tensor in state.model.state_dict().items()},
     )
+
+
+def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> TrialState:
+    """A trial before its first step."""
+    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
+    model = build_model(model_name, config, activation, streams=streams)
+    if config.flips_bit and trial > 0:
+        flip_one_bit(model, config.seed + trial)
+    return TrialState(
+        model=model,
+        optimizer=make_optimizer(model, config),
+        streams=streams,
+        init_sha256=sha256_of_tensors(dict(model.named_parameters())),
+        steps=kept_steps(config.max_iters),
+        eval_interval=config.eval_interval,
+        train_curve=LossCurve(config.max_iters),
+        val_losses=[],
+        kept=[predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size)],
+    )
+
+
+def _iterate(state: TrialState, iteration: int, config: Config, dataset: Dataset) -> float:
+    """One step and what is measured after it; the loss in nats. A loss that is no number changes nothing but the data order."""
+    inputs, targets = dataset.batch(config.batch_size, config.block_size, state.streams.order)
+    loss = training_step(state.model, state.optimizer, inputs, targets, iteration, config)
+    if not math.isfinite(loss):
+        return loss
+    state.iteration = iteration
+    state.train_curve.add(loss)
+    # The end has its own, fuller evaluation.
+    if iteration < config.max_iters:
+        if iteration % config.eval_interval == 0:
+            curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
+            state.val_losses.append(evaluate_loss(state.model, curve_windows, config.block_size))
+        if iteration in state.steps:
+            state.kept.append(predict_logits(state.model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+    return loss
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
@@ -198,19 +225,3 @@ def evaluate_loss(model: nn.Module, windows: EvaluationWindows, block_size: int)
     """Mean loss in nats over the windows."""
     logits = predict_logits(model, windows, block_size)
     return F.cross_entropy(logits.flatten(0, 1), windows.targets.flatten()).item()
-
-
-class _LossCurve:
-    """The training loss, averaged over stretches so that a run of any length keeps about 100 points."""
-
-    def __init__(self, iterations: int) -> None:
-        self.stretch = math.ceil(iterations / CURVE_POINTS)
-        self.losses: list[float] = []
-
-    def add(self, iteration: int, loss: float) -> None:
-        self.losses.append(loss)
-
-    def points(self) -> list[tuple[int, float]]:
-        starts = range(0, len(self.losses), self.stretch)
-        stretches = [self.losses[start : start + self.stretch] for start in starts]
-        return [(start + len(part), float(np.mean(part))) for start, part in zip(starts, stretches, strict=True)]

@@ -18,9 +18,10 @@ PACKAGE = ROOT / "repro_lib"
 
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
-    0: {"activations", "config", "metrics", "determinism", "files", "environment", "lease", "processes", "scratch"},
+    0: {"activations", "config", "metrics", "determinism", "files", "environment"}
+    | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results", "comparisons"},
+    2: {"training", "experiment", "results", "comparisons", "checkpoints", "consistency", "trial_state"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",

@@ -324,7 +324,9 @@ def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float]
         for k, (array, accuracy) in enumerate(zip(logits, accuracies or truth, strict=True), start=1)
     ]
     config = Config.for_model("charlm", "smoke").with_corpus(dataset.vocab_size)
-    result = summarise("charlm", "relu", config, "0" * 64, dataset, records, predictions)
+    config = config.model_copy(update={"trials": len(records)})
+    digest = config.sha256(dataset.corpus.sha256)
+    result = summarise("charlm", "relu", config, digest, dataset, records, predictions)
     return result, result.flags
 
 
