@@ -48,7 +48,7 @@ def _emphasised(words: str) -> str:
 
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
-    cell = cells_frame([result]).iloc[0]
+    cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
     lines = {
         "Trials": str(len(result.trials)),
         "Parameters": f"{result.parameters:,}",

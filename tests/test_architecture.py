@@ -31,6 +31,7 @@ FLOORS: dict[int, set[str]] = {
         "evidence",
         "evidence_tables",
         "findings",
+        "in_short",
         "judging",
         "noise",
         "plot_panels",
@@ -44,7 +45,7 @@ FLOORS: dict[int, set[str]] = {
         "trajectories",
         "trajectory_plots",
     },
-    4: {"notebooks", "reports", "site_pages", "widgets", "console"},
+    4: {"notebooks", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"},
     5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
