@@ -15,6 +15,8 @@ SUMMARY_TAG = "summary"
 # A page with fewer sections than this is seen at a glance.
 SECTIONS_FOR_CONTENTS = 4
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+# Longer words than these are broken into lines.
+_LONGEST_UNBROKEN = 32
 # What a column of numbers may hold beside numbers: a dash, or nothing.
 _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d.*|\N{EN DASH}|")
 
@@ -90,9 +92,11 @@ def readable_table(html: str) -> str:
         for head in table.select("tbody th"):
             head["scope"] = "rowgroup" if head.has_attr("rowspan") else "row"
         for number, cells in enumerate(_columns(table)):
-            if not all(_NUMBER.fullmatch(cell.get_text(strip=True)) for cell in cells):
+            texts = [cell.get_text(strip=True) for cell in cells]
+            if not all(_NUMBER.fullmatch(text) for text in texts):
+                look = "long words" if max(map(len, texts)) > _LONGEST_UNBROKEN else "words"
                 for cell in [*heads[len(heads) - _width(table) + number :][:1], *cells]:
-                    cell["class"] = "words"
+                    cell["class"] = look
     return str(page)
 
 

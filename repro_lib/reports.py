@@ -116,7 +116,7 @@ def page_frame(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str
         "image_source": "'self' file:" if is_index else "",
         "before": before,
         "after": after,
-        "theme": _asset("theme.js"),
+        "head_script": _asset("head.js"),
         "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
         "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
     }

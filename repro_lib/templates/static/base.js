@@ -31,19 +31,27 @@ function markScrollers() {
 addEventListener("resize", markScrollers);
 document.addEventListener("toggle", markScrollers, true);
 
+// A long row of the navigation scrolls, to the side on a narrow screen: start where this page is.
+for (const current of document.querySelectorAll("header.site nav [aria-current]")) {
+  for (const box of [current.closest("ul"), current.closest("nav")]) {
+    const place = current.getBoundingClientRect(), frame = box.getBoundingClientRect();
+    box.scrollBy(place.left - frame.left - box.clientWidth / 2, place.top - frame.top - box.clientHeight / 2);
+  }
+}
+
 // A figure in full size: a click on it or its button (Tab, Enter) opens it, Escape or a click closes it.
 const zoom = Object.assign(document.createElement("dialog"), { className: "zoom" });
-const zoomed = document.createElement("img"), zoomBar = Object.assign(document.createElement("div"), { className: "bar" });
+const zoomBar = Object.assign(document.createElement("div"), { className: "bar" });
 const fit = makeButton("Whole figure");
 fit.setAttribute("aria-pressed", "false");
 fit.addEventListener("click", () => fit.setAttribute("aria-pressed", String(zoom.classList.toggle("whole"))));
 zoomBar.append(fit, makeButton("Close", { onclick: () => zoom.close() }));
-zoom.append(zoomBar, zoomed);
 zoom.setAttribute("aria-label", "Figure in full size");
-zoom.addEventListener("click", (event) => { if (event.target === zoom || event.target === zoomed) zoom.close(); });
+zoom.addEventListener("click", (event) => { if (!zoomBar.contains(event.target)) zoom.close(); });
 document.body.append(zoom);
 function openZoom(image) {
-  Object.assign(zoomed, { src: image.src, alt: image.alt });
+  const copy = Object.assign(document.createElement("img"), { src: image.src, alt: image.alt });
+  zoom.replaceChildren(zoomBar, copy);
   zoom.showModal();
 }
 for (const image of document.querySelectorAll("main figure img, main .jp-OutputArea-output img, main .jp-RenderedMarkdown img")) {

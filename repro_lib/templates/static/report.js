@@ -3,7 +3,7 @@ if (document.querySelector(".jp-CodeCell > .jp-Cell-inputWrapper")) {
   const codeButton = makeButton("Show code");
   codeButton.setAttribute("aria-pressed", "false");
   codeButton.addEventListener("click", () => {
-    const hidden = document.body.classList.toggle("code-hidden");
+    const hidden = document.documentElement.classList.toggle("code-hidden");
     codeButton.setAttribute("aria-pressed", String(!hidden));
     markScrollers();
   });
