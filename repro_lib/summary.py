@@ -190,6 +190,7 @@ def publish(
     running: bool,
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
+    from repro_lib import in_short
     from repro_lib.analysis import Study
     from repro_lib.site_pages import build_site
 
@@ -197,7 +198,11 @@ def publish(
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
-    shown = {"intervals": intervals, "profile": profile, "configs": configs}
+    # Of the cells that the index shows: a run of two models misses no third one.
+    there = [*cells, *((result.model_name, result.activation) for result in study.results)]
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
+    said = in_short.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
 
 

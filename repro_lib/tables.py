@@ -30,11 +30,15 @@ class WordTable:
         heads = "".join(f'<th scope="col" {style}>{html.escape(str(name))}</th>' for name in self.frame.columns)
         rows = []
         for name, row in zip(self.frame.index, self.frame.itertuples(index=False), strict=True):
-            cells = "".join(f"<td {style}>{_emphasised(str(value))}</td>" for value in row)
+            labelled = zip(self.frame.columns, row, strict=True)  # the label is for narrow screens (report.css)
+            cells = "".join(
+                f'<td data-label="{html.escape(str(label))}" {style}>{_emphasised(str(value))}</td>'
+                for label, value in labelled
+            )
             rows.append(f'<tr><th scope="row" {style}>{html.escape(str(name))}</th>{cells}</tr>')
         corner = html.escape(str(self.frame.index.name or ""))
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
-        table = f'<table style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
+        table = f'<table class="word-table" style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
         return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
 
 
@@ -48,7 +52,7 @@ def _emphasised(words: str) -> str:
 
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
-    cell = cells_frame([result]).iloc[0]
+    cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
     lines = {
         "Trials": str(len(result.trials)),
         "Parameters": f"{result.parameters:,}",

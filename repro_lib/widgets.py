@@ -15,7 +15,8 @@ from repro_lib.training import Progress, ProgressCallback
 PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
 _SECONDS_BETWEEN_UPDATES = 0.4
 _WIDTH, _HEIGHT = 640, 220
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# One look per trial; the colour is that of the activation, as in every figure.
+_DASHES = ("none", "7 3", "2 2", "9 3 2 3")
 
 
 class LiveTraining:
@@ -47,7 +48,10 @@ class LiveTraining:
     def _show(self, progress: Progress, seconds: float) -> None:
         from IPython.display import HTML, display
 
-        content = HTML(self._bar(progress, seconds) + self._curves(progress))
+        bar, curves = self._bar(progress, seconds), self._curves(progress)
+        finished = progress.trial == progress.trials and progress.iteration == progress.max_iters
+        # What follows in a notebook draws the finished curves with axes; these stay for who wants to see them.
+        content = HTML(f"<details><summary>{bar}</summary>{curves}</details>" if finished else f"<p>{bar}</p>{curves}")
         if self.handle is None:
             self.handle = display(content, display_id=True)
         else:
@@ -62,16 +66,19 @@ class LiveTraining:
         left = seconds / done * (total - done)
         cell = html.escape(f"{progress.model} with {progress.activation}")
         if done == total:
-            return f"<p>Trained {to_train} {'trial' if to_train == 1 else 'trials'} of {cell} in {seconds:.0f} s.</p>"
+            return f"Trained {to_train} {'trial' if to_train == 1 else 'trials'} of {cell} in {seconds:.0f} s."
         val = "" if progress.val_loss is None else f", validation {progress.val_loss:.3f}"
         return (
-            f"<p><progress max='{total}' value='{done}' aria-label='training progress'></progress> {cell}, "
+            f"<progress max='{total}' value='{done}' aria-label='training progress'></progress> {cell}, "
             f"trial {progress.trial} of {progress.trials}, iteration {progress.iteration} of {progress.max_iters}: "
-            f"loss {progress.train_loss:.3f}{val} nats; about {left:.0f} s left</p>"
+            f"loss {progress.train_loss:.3f}{val} nats; about {left:.0f} s left"
         )
 
     def _curves(self, progress: Progress) -> str:
         """Training loss of every trial so far as one small SVG."""
+        from repro_lib.plot_style import COLOURS
+
+        colour = COLOURS.get(progress.activation, "currentColor")
         losses = [loss for curve in self.curves.values() for _, loss in curve]
         low, high = min(losses), max(losses)
         x_scale, y_scale = (_WIDTH - 60) / max(progress.max_iters, 1), (_HEIGHT - 50) / max(high - low, 1e-9)
@@ -79,8 +86,8 @@ class LiveTraining:
         for trial, curve in self.curves.items():
             thinned = curve[:: max(1, len(curve) // 200)]
             points = " ".join(f"{50 + i * x_scale:.1f},{10 + (high - loss) * y_scale:.1f}" for i, loss in thinned)
-            colour = _COLOURS[(trial - 1) % len(_COLOURS)]
-            lines.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='1.5'/>")
+            look = f"stroke='{colour}' stroke-width='1.5' stroke-dasharray='{_DASHES[(trial - 1) % len(_DASHES)]}'"
+            lines.append(f"<polyline points='{points}' fill='none' {look}/>")
         text = "font-family='sans-serif' font-size='12' fill='currentColor'"
         return (
             f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' style='max-width:{_WIDTH}px' role='img' "

@@ -32,6 +32,7 @@ FLOORS: dict[int, set[str]] = {
         "evidence",
         "evidence_tables",
         "findings",
+        "in_short",
         "judging",
         "noise",
         "plot_panels",
@@ -45,8 +46,13 @@ FLOORS: dict[int, set[str]] = {
         "trajectories",
         "trajectory_plots",
     },
+<<<<<<< HEAD
     4: {"notebooks", "kernels", "kernel_main", "reports", "site_pages", "widgets", "console"},
     5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"},
+=======
+    4: {"notebooks", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"},
+    5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
+>>>>>>> browser
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
