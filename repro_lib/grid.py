@@ -263,7 +263,7 @@ class _Run:
 
     def _submit_analysis(self, pool: Pool) -> None:
         inputs = self._inputs(None)
-        for name in ("30_cross_model", "40_claims"):
+        for name in ("30_cross_model", "40_claims", "50_what_if"):
             self._submit_notebook(pool, name, name, self._selection(), inputs)
         corpus = {"corpus": self.cells[0].config.corpus}
         self._submit_notebook(pool, "00_quickstart", "00_quickstart", corpus, inputs)

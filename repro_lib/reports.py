@@ -24,6 +24,7 @@ import jinja2
 from markupsafe import Markup
 
 from repro_lib.files import write_atomically
+from repro_lib.what_if_html import REPORT_HALF, one_copy_per_page
 
 if TYPE_CHECKING:
     # nbconvert and what belongs to it take seconds to import; a run that renders nothing does not wait for them.
@@ -38,6 +39,8 @@ NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<
 # nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
 SOURCE_META = re.compile(rb'<meta [^>]*content="([0-9a-f]{64})"')
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# What a reader would try to move or press.
+CONTROLS = ("input", "select", "textarea", "button")
 NO_ALT = "No description has been provided for this image"
 # Attributes by which any tag makes the browser fetch something when the page opens.
 LOADING = ("src", "srcset", "data", "poster", "background", "xlink:href")
@@ -66,6 +69,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
+    _share_what_if_assets(nb)
     site = page_frame(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
     html, _ = _exporter().from_notebook_node(nb, resources=resources)
@@ -201,10 +205,13 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         for output in cell.get("outputs", []):
             kinds = set(output.get("data", {}))
             if WIDGET_VIEW in kinds:
-                raise ReportError(
-                    f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; "
-                    "show a figure instead, or close the widget when it has done its work"
-                )
+                if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
+                    raise ReportError(
+                        f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
+                        "through repro_lib.what_if_display, show a figure, or close the widget when it has done its work"
+                    )
+                # The other half of the same output is for the report.
+                del output.data[WIDGET_VIEW]
             if kinds and not kinds & shown:
                 raise ReportError(
                     f"{_place(notebook, nb, index)} shows {', '.join(sorted(kinds))}, which HTML cannot; show a figure"
@@ -215,8 +222,15 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         )
 
 
+def _share_what_if_assets(nb: NotebookNode) -> None:
+    """Leave one copy of the what-ifs' style and script, which every output brings along, in the whole page."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    for output, text in zip(outputs, one_copy_per_page([str(output.data["text/html"]) for output in outputs]), strict=True):
+        output.data["text/html"] = text
+
+
 def _check_page(notebook: Path, nb: NotebookNode, html: str) -> None:
-    """What can only be seen in the finished page: alternative texts, nothing loaded from elsewhere, one title."""
+    """What can only be seen in the finished page: alternative texts, no dead control, nothing loaded, one title."""
     from bs4 import BeautifulSoup
 
     page = BeautifulSoup(html, "html.parser")
@@ -230,6 +244,11 @@ def _check_page(notebook: Path, nb: NotebookNode, html: str) -> None:
         if str(image.get("alt") or "").strip() in ("", NO_ALT):
             how = 'display(figure, metadata={"image/png": {"alt": "..."}}), in markdown ![...](address)'
             raise ReportError(f"{place(image)} shows an image without alternative text; give it with {how}")
+    for control in page.select(", ".join(f".jp-OutputArea-output {name}" for name in CONTROLS)):
+        raise ReportError(f"{place(control)} shows a <{control.name}>, which nothing answers in a report; use a what-if")
+    for what_if in page.select("section.what-if"):
+        if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
+            raise ReportError(f"{place(what_if)} shows a what-if without its data or script; run the notebook again")
     for tag, address in _loaded(page):
         raise ReportError(f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it")
     titles = [title.get_text()[:60] for title in page.find_all("h1")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,7 +38,11 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character."""
+    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
+
+    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. A callback that raises ends the
+    training.
+    """
 
     model: str
     activation: str
@@ -48,6 +52,7 @@ class Progress:
     max_iters: int
     train_loss: float
     val_loss: float | None
+    kept: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -116,7 +121,8 @@ def train_trial(
                 kept.append(predict_logits(model, kept_windows, config.block_size))
             if progress:
                 where = (trial + 1, config.trials, iteration, config.max_iters)
-                progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
+                seen = kept[-1] if iteration in steps[:-1] else None
+                progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None, seen))
         logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
     kept.append(logits[::KEPT_BLOCK_STEP])
     curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())

@@ -43,8 +43,9 @@ FLOORS: dict[int, set[str]] = {
         "tables",
         "trajectories",
         "trajectory_plots",
+        "what_ifs",
     },
-    4: {"notebooks", "reports", "site_pages", "widgets", "console"},
+    4: {"notebooks", "reports", "site_pages", "widgets", "what_if_display", "what_if_html", "console"},
     5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
