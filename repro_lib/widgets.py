@@ -167,7 +167,7 @@ def _framed(title: str, controls: list[Any], *below: DOMWidget) -> Box:
     import ipywidgets
 
     head = ipywidgets.HTML(f"<strong>{html.escape(title)}</strong>")
-    row = ipywidgets.Box(controls, layout={"flex_flow": "row wrap"})
+    row = ipywidgets.Box(controls, layout={"flex_flow": "row wrap", "grid_gap": "4px 28px"})
     return ipywidgets.VBox([head, row, *below])
 
 

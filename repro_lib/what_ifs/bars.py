@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from repro_lib.what_ifs.svg import FAINT, LETTER, WIDTH, in_words, nice_ticks, opening, shortened, text
+from repro_lib.what_ifs.svg import FAINT, LETTER, WIDTH, in_words, nice_ticks, opening, shortened, text, written
 
 _ROW, _TITLE = 23, 26
 _NUMBERS = 46  # room for the number at the end of a bar
@@ -65,7 +65,7 @@ class BarPanel:
         parts.append("</g><g text-anchor='end'>")
         for bar, y in known:
             weight = " font-weight='700'" if bar.strong else ""
-            parts += [f"<text x='{WIDTH - 2}' y='{y + 4}'{weight}>", f"{bar.value:.{self.digits}f}", "</text>"]
+            parts += [f"<text x='{WIDTH - 2}' y='{y + 4}'{weight}>", written(bar.value, self.digits), "</text>"]
         parts.append("</g>")
         return parts + [text(left + 4, y + 4, bar.words, faint=True) for bar, y in rows if not math.isfinite(bar.value)]
 

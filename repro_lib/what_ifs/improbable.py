@@ -123,7 +123,8 @@ def threshold_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
 def top_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     """Relative PD over the k most probable characters of each place."""
-    most = max((result.config["vocab_size"] for result in predictions.study.results), default=1)
+    read = [predictions.of(model) for model in predictions.models()]
+    most = max((cell.logits.shape[-1] for model in read for cell in model.cells), default=1)
     values = (*(k for k in KEPT if k < most), most)
     parameter = slider("top", "Characters that count", values, most, lambda k: f"all {k}" if k == most else f"top {k}")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.plots import TITLES
 from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice
 from repro_lib.what_ifs.svg import nice_limit
-from repro_lib.what_ifs.wording import bar, lowest_and_highest, ranking, reach
+from repro_lib.what_ifs.wording import bar, lowest_and_highest, nothing_yet, ranking, reach
 
 TITLE = "What if disagreement were measured another way?"
 
@@ -21,8 +21,8 @@ def metric_what_if(study: Study) -> WhatIf | Note:
     study = study.measured
     models = [model for model in study.models if (study.cells[study.cells["model"] == model]["n"] > 1).any()]
     if not models:
-        few = f"{TITLE} It needs two trials per cell; run: repro grid --trials 2"
-        return Note(few if study.results else NO_RESULTS)
+        few = Note(f"{TITLE} It needs two trials per cell; run: repro grid --trials 2")
+        return few if study.results else nothing_yet(TITLE)
 
     def see(metric: str, model: str) -> View:
         found = cell_estimates(study, model, metric)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from repro_lib.analysis import Study
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, how_to_run, noise_sources
 from repro_lib.plot_style import GREY
 from repro_lib.results import Result, Store
@@ -19,7 +19,7 @@ from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Dot, Line, LinePanel
 from repro_lib.what_ifs.svg import in_words, nice_limit
-from repro_lib.what_ifs.wording import OTHER_COLOUR, number_words, trial_counts
+from repro_lib.what_ifs.wording import OTHER_COLOUR, nothing_yet, number_words, trial_counts
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 # As in the figure of the sources (trajectory_plots), with the page's own colour for black.
@@ -55,7 +55,7 @@ class NoisyCell:
 def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
     """PD at a kept step, per source of randomness, for the models whose sources were run one by one."""
     if not study.results:
-        return Note(NO_RESULTS)
+        return nothing_yet(TITLE)
     cells = {model: cell for model in study.models if (cell := noisy_cell(store, stored, study, model))}
     if not cells:
         return Note(f"{TITLE} {how_to_run(study.results[0].model_name)}")

@@ -21,18 +21,19 @@ from torch import Tensor
 
 from repro_lib.analysis import METRIC_LIMITS, Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.statistics import Estimate, jackknife_pairwise
+from repro_lib.what_ifs.wording import nothing_yet
 
 # Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
 PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
 MOST_COMPARED = 20_000_000
 
-# A probability of 1 and one of e^-170 are both well inside float32 with it.
-LOG_SCALE = 83.0
-SCALE = math.exp(LOG_SCALE)
+# Times this a probability of 1 and one of e^-150 are both well inside float32.
+SCALE = 2.0**100
+WIDEST = 150.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class StoredPredictions:
     def missing(self, title: str, least: int = 2) -> Note:
         """What to say where no model can be shown."""
         if not self.study.results:
-            return Note(NO_RESULTS)
+            return nothing_yet(title)
         most = max(len(result.trials) for result in self.study.results)
         if most < least:
             return Note(f"{title} It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}")
@@ -133,14 +134,20 @@ def parts(tokens: int) -> Iterator[slice]:
 
 
 def scaled_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """softmax(logits / temperature) times ``SCALE``, along the last dimension, in float32."""
-    return (logits / temperature).log_softmax(dim=-1).add_(LOG_SCALE).exp_()
+    """softmax(logits / temperature) times ``SCALE``, along the last dimension; float32, where that is wide enough."""
+    scaled = logits / temperature
+    if scaled.max() - scaled.min() > WIDEST:
+        scaled = scaled.double()
+    # The square of the root of each probability, for the root of the smallest is inside float32 before it is scaled.
+    roots = scaled.log_softmax(dim=-1).mul_(0.5).exp_()
+    return roots.mul_(SCALE**0.5).square_()
 
 
 def gap_and_relative(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """|p - q| and |p - q| / (p + q), element by element, of scaled probabilities."""
     gap = (first - second).abs_()
-    return gap, gap / (first + second)
+    # Where both are 0 they agree.
+    return gap, gap / (first + second).clamp_(min=torch.finfo(first.dtype).tiny)
 
 
 def total(values: Tensor) -> float:
@@ -148,17 +155,28 @@ def total(values: Tensor) -> float:
     return float(values.sum(dim=-1).sum(dtype=torch.float64))
 
 
-def compare_trials(logits: Tensor, temperature: float = 1.0) -> dict[str, NDArray[np.float64]]:
-    """Relative PD and total variation between N trials as (N, N) matrices, from logits (N, tokens, V) over a temperature."""
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
+
+    relative_pd: NDArray[np.float64]
+    total_variation: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+
+def compare_trials(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Compared:
+    """Compare N trials, logits (N, tokens, V) over a temperature, on a text with the labels (tokens,)."""
     n, tokens, vocab_size = logits.shape
-    relative, variation = np.zeros((n, n)), np.zeros((n, n))
+    relative, variation, true = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for part in parts(tokens):
         scaled = scaled_probabilities(logits[:, part], temperature)
+        of_labels = scaled.gather(-1, labels[part].expand(n, -1)[..., None])
+        true += of_labels.sum(dim=(1, 2), dtype=torch.float64).numpy() / (tokens * SCALE)
         for i, j in combinations(range(n), 2):
             gap, ratio = gap_and_relative(scaled[i], scaled[j])
             relative[i, j] += 2 * total(ratio) / (tokens * vocab_size)
             variation[i, j] += total(gap) / (2 * tokens * SCALE)
-    return {"relative_pd": relative + relative.T, "total_variation": variation + variation.T}
+    return Compared(relative + relative.T, variation + variation.T, true)
 
 
 def estimate(matrix: NDArray[np.float64], metric: str = "relative_pd") -> Estimate:

@@ -17,12 +17,13 @@ from repro_lib import metrics
 from repro_lib.analysis import Study
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError, load_dataset
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.results import ResultError, Store
 from repro_lib.training import Progress, TrainingDiverged, train_trial
 from repro_lib.trajectories import Trajectory, trajectory
 from repro_lib.what_ifs.definition import View
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
+from repro_lib.what_ifs.wording import nothing_yet
 
 TITLE = "Train two trials yourself"
 HOW = "Run this cell in JupyterLab to train your own, with a stop button: jupyter lab notebooks/50_what_if.ipynb"
@@ -158,7 +159,7 @@ class Retraining:
 def recorded_training(store: Store, study: Study) -> Watched | Note:
     """The same picture of the first two trials of a stored cell, for where nothing can be trained."""
     if not study.results:
-        return Note(NO_RESULTS)
+        return nothing_yet(f"{TITLE}:")
     problem = "it needs a cell with two trials"
     for result in study.results:
         try:

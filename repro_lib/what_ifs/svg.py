@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 WIDTH = 340
 LETTER = 6.3  # mean width of a letter at the font size of the panels, 12
-LONGEST_TITLE = 46
+_MARGIN = 8
 FAINT = "stroke='currentColor' stroke-opacity='.18'"
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
@@ -40,8 +41,15 @@ def svg(panel: Panel) -> str:
 
 
 def standalone_svg(panel: Panel) -> str:
-    """A panel as a picture of its own: dark on white, whatever the page looks like."""
-    return svg(panel).replace("<svg ", "<svg xmlns='http://www.w3.org/2000/svg' style='color:#1a1f25;background:#fff' ", 1)
+    """A panel as a picture of its own: dark on white with a margin, whatever the page looks like."""
+    own = "xmlns='http://www.w3.org/2000/svg' style='color:#1a1f25;background:#fff'"
+    size = re.compile(r"viewBox='0 0 (\d+) (\d+)' width='\d+' height='\d+'")
+    return size.sub(_with_margin, svg(panel).replace("<svg ", f"<svg {own} ", 1), count=1)
+
+
+def _with_margin(size: re.Match[str]) -> str:
+    width, height = int(size[1]) + 2 * _MARGIN, int(size[2]) + 2 * _MARGIN
+    return f"viewBox='-{_MARGIN} -{_MARGIN} {width} {height}' width='{width}' height='{height}'"
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -66,7 +74,15 @@ def in_words(value: float, low: float, high: float, digits: int, missing: str = 
     """``0.412 (0.390 to 0.434)``, without the bracket where there is no interval."""
     if not math.isfinite(value):
         return missing
-    return f"{value:.{digits}f}" + ("" if math.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})")
+    interval = "" if math.isnan(low) else f" ({written(low, digits)} to {written(high, digits)})"
+    return f"{written(value, digits)}{interval}"
+
+
+def written(value: float, digits: int) -> str:
+    """A number with so many digits after the point; what is small but not 0 does not look like 0."""
+    if value == 0:
+        return "0"
+    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
 
 
 def simplified(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from repro_lib.findings import Note
 from repro_lib.statistics import Estimate, mean_interval
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
-from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compare_trials, estimate, parts
+from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compare_trials, estimate
 from repro_lib.what_ifs.svg import nice_limit
 from repro_lib.what_ifs.wording import bar, lowest_and_highest, ranking, reach
 
@@ -53,17 +52,13 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
 
 def at_temperature(cell: CellLogits, temperature: float) -> dict[str, Estimate]:
-    """relative_pd and total_variation between the trials, and ``sampled``: the mean probability of the true character."""
-    matrices = compare_trials(cell.logits, temperature)
-    found = {name: estimate(matrix, name) for name, matrix in matrices.items()}
-    return found | {"sampled": mean_interval(sampling_accuracy(cell.logits, cell.labels, temperature).numpy(), 0.0, 1.0)}
-
-
-def sampling_accuracy(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """(N,) how often a character sampled at this temperature is the true one: the mean probability of the label."""
-    true = logits.gather(-1, labels.expand(len(logits), -1)[..., None])[..., 0] / temperature  # (N, tokens)
-    normaliser = torch.cat([(logits[:, part] / temperature).logsumexp(dim=-1) for part in parts(len(labels))], dim=-1)
-    return (true - normaliser).exp().mean(dim=-1, dtype=torch.float64)
+    """relative_pd and total_variation between the trials, and ``sampled``: how often a sampled character is the true one."""
+    found = compare_trials(cell.logits, cell.labels, temperature)
+    return {
+        "relative_pd": estimate(found.relative_pd),
+        "total_variation": estimate(found.total_variation, "total_variation"),
+        "sampled": mean_interval(found.true, 0.0, 1.0),
+    }
 
 
 def top1_accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 
 from repro_lib.analysis import Study
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Dot, Line, LinePanel
 from repro_lib.what_ifs.metric import cell_estimates
-from repro_lib.what_ifs.wording import colour_on_page, reach
+from repro_lib.what_ifs.wording import colour_on_page, nothing_yet, reach
 
 WEIGHTS = tuple(round(0.05 * k, 2) for k in range(21))
 TITLE = "What if reproducibility weighed more, or less, than accuracy?"
@@ -24,7 +24,7 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
     models = [model for model in study.models if len(choices(study, model)) > 1 and model not in study.identical]
     if not models:
         few = f"{TITLE} It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
-        return Note(few if study.results else NO_RESULTS)
+        return Note(few) if study.results else nothing_yet(TITLE)
 
     def see(model: str, weight: float) -> View:
         found = choices(study, model)

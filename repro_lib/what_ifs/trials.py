@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from repro_lib.analysis import Study
 from repro_lib.evidence import REFERENCE, Evidence, needed_for
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.significance import SIGNIFICANCE, power, smallest_p
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quantile
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
 from repro_lib.what_ifs.svg import nice_limit
-from repro_lib.what_ifs.wording import OTHER_COLOUR, colour_on_page
+from repro_lib.what_ifs.wording import OTHER_COLOUR, colour_on_page, nothing_yet
 
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 TITLE = "What if there were more trials?"
@@ -49,8 +49,9 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     study = study.measured
     found = differences(study)
     if not found:
-        few = f"{TITLE} It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL}; "
-        return Note(few + f"run: repro grid --trials {TRIALS_FOR_INTERVAL}" if study.results else NO_RESULTS)
+        few = f"{TITLE} It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
+        few += f"run: repro grid --trials {TRIALS_FOR_INTERVAL}"
+        return Note(few) if study.results else nothing_yet(TITLE)
     models = list(dict.fromkeys(model for model, _ in found))
     activations = list(dict.fromkeys(activation for _, activation in found))
     measured = min(difference.estimate.n for difference in found.values())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from repro_lib.findings import NO_RESULTS, Note
 from repro_lib.plot_style import COLOURS
 from repro_lib.statistics import TRIALS_FOR_CLAIM, Estimate
 from repro_lib.what_ifs.bars import Bar
-from repro_lib.what_ifs.svg import DASHES, in_words
+from repro_lib.what_ifs.svg import DASHES, in_words, written
 
 # Outside the registry; the colour of the page, which is dark on light and light on dark.
 OTHER_COLOUR = "currentColor"
@@ -35,7 +36,8 @@ def number_words(found: Estimate, digits: int = 3) -> str:
     """``0.412 (95 % interval 0.390 to 0.434)``, or that there is none."""
     if not found.has_interval:
         return f"{in_words(found.value, math.nan, math.nan, digits, 'no number')} (no interval, N = {found.n})"
-    return f"{found.value:.{digits}f} (95 % interval {found.low:.{digits}f} to {found.high:.{digits}f})"
+    low, high = written(found.low, digits), written(found.high, digits)
+    return f"{written(found.value, digits)} (95 % interval {low} to {high})"
 
 
 def lowest_and_highest(found: Mapping[str, Estimate], digits: int = 3) -> str:
@@ -61,6 +63,11 @@ def trial_counts(counts: Iterable[int]) -> str:
     """``N = 3``, or from the least to the most; cells without any trial do not count."""
     present = sorted({n for n in counts if n})
     return f"N = {present[0]}" if len(present) == 1 else f"N = {present[0]} to {present[-1]}"
+
+
+def nothing_yet(title: str) -> Note:
+    """In place of a what-if where there are no results at all."""
+    return Note(f"{title} There are {NO_RESULTS}.")
 
 
 def reach(counts: Iterable[int]) -> str:

@@ -12,9 +12,10 @@ import torch
 
 from repro_lib.analysis import Study
 from repro_lib.data import CorpusError
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.findings import Note
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.sampling import corpus_of, write_samples
+from repro_lib.what_ifs.wording import nothing_yet
 
 TITLE = "What would this model write?"
 HOW = "Run this cell in JupyterLab to choose model, trials and prompt yourself: jupyter lab notebooks/50_what_if.ipynb"
@@ -96,7 +97,7 @@ def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
         except (ResultError, CorpusError) as error:
             problem = problem or str(error).replace(f"{store.folder}/", "")
     if not study.results:
-        return Note(NO_RESULTS)
+        return nothing_yet(TITLE)
     return Note(
         f"{TITLE} {f'Nothing now: {problem}' if cells else 'It needs two trials of a cell; run: repro grid --trials 2'}"
     )

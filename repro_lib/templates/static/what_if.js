@@ -25,8 +25,11 @@
     return { box, input, say, size: texts.length };
   };
   const wake = (section) => {
+    // A notebook that is about to be trusted still shows sections without data.
+    const data = section.querySelector("script.what-if-data");
+    if (!data) return;
     section.dataset.awake = "";
-    const { controls, pieces, views, sentences } = JSON.parse(section.querySelector("script.what-if-data").textContent);
+    const { controls, pieces, views, sentences } = JSON.parse(data.textContent);
     const form = section.querySelector(".what-if-controls");
     const drawing = section.querySelector(".what-if-drawing");
     const sentence = section.querySelector(".what-if-sentence");
