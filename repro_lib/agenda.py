@@ -80,7 +80,7 @@ class Agenda:
     def analyses(self) -> Iterator[Step]:
         """All that comes when the cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
-        for name in ("30_cross_model", "40_claims"):
+        for name in ("30_cross_model", "40_claims", "50_what_if"):
             yield from self._analysis(name, name, self._selection(), inputs)
         corpus = {"corpus": self.cells[0].config.corpus}
         yield from self._analysis("00_quickstart", "00_quickstart", corpus, inputs)

@@ -1,4 +1,4 @@
-"""What can only be seen in a finished page: texts for figures, nothing loaded, one title, links that lead somewhere."""
+"""What can only be seen in a finished page: alternative texts, live controls, nothing loaded, one title, links that lead on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ NO_ALT = "No description has been provided for this image"
 # Attributes by which any tag makes the browser fetch something when the page opens.
 LOADING = ("src", "srcset", "data", "poster", "background", "xlink:href")
 
+# What a reader would try to move or press.
+CONTROLS = ("input", "select", "textarea", "button")
+
 
 def complaints(page: BeautifulSoup, known: Collection[str], place: Callable[[Tag], str]) -> Iterator[str]:
     """A sentence for everything that is wrong with a page; none for a page as it should be.
@@ -23,6 +26,11 @@ def complaints(page: BeautifulSoup, known: Collection[str], place: Callable[[Tag
         if str(image.get("alt") or "").strip() in ("", NO_ALT):
             how = 'display(figure, metadata={"image/png": {"alt": "..."}}), in markdown ![...](address)'
             yield f"{place(image)} shows an image without alternative text; give it with {how}"
+    for control in page.select(", ".join(f".jp-OutputArea-output {name}" for name in CONTROLS)):
+        yield f"{place(control)} shows a <{control.name}>, which nothing answers in a report; use a what-if"
+    for what_if in page.select("section.what-if"):
+        if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
+            yield f"{place(what_if)} shows a what-if without its data or script; run the notebook again"
     for tag, address in _loaded(page):
         yield f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it"
     for link, address in _dead_links(page, known):

@@ -27,6 +27,7 @@ from markupsafe import Markup
 from repro_lib.files import write_atomically
 from repro_lib.page_checks import complaints
 from repro_lib.page_parts import anchor, contents, rearrange, shown_parameters
+from repro_lib.what_if_html import REPORT_HALF, one_copy_per_page
 
 if TYPE_CHECKING:
     # nbconvert and what belongs to it take seconds to import; a run that renders nothing does not wait for them.
@@ -67,6 +68,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
+    _share_what_if_assets(nb)
     site = page_frame(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
     page = copy.deepcopy(nb)
     rearrange(page)
@@ -234,10 +236,13 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         for output in cell.get("outputs", []):
             kinds = set(output.get("data", {}))
             if WIDGET_VIEW in kinds:
-                raise ReportError(
-                    f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; "
-                    "show a figure instead, or close the widget when it has done its work"
-                )
+                if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
+                    raise ReportError(
+                        f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
+                        "through repro_lib.what_if_display, show a figure, or close the widget when it has done its work"
+                    )
+                # The other half of the same output is for the report.
+                del output.data[WIDGET_VIEW]
             if kinds and not kinds & shown:
                 raise ReportError(
                     f"{_place(notebook, nb, index)} shows {', '.join(sorted(kinds))}, which HTML cannot; show a figure"
@@ -248,7 +253,15 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         )
 
 
+def _share_what_if_assets(nb: NotebookNode) -> None:
+    """Leave one copy of the what-ifs' style and script, which every output brings along, in the whole page."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    for output, text in zip(outputs, one_copy_per_page([str(output.data["text/html"]) for output in outputs]), strict=True):
+        output.data["text/html"] = text
+
+
 def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
+    """What can only be seen in the finished page."""
     from bs4 import BeautifulSoup
 
     numbers = {f"cell-id={cell.get('id')}": number for number, cell in enumerate(nb.cells)}

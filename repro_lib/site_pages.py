@@ -33,7 +33,7 @@ from repro_lib.results import Result, Store, select_comparable
 
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 # The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model", "40_claims", "00_quickstart", "01_activations")
+ANALYSES = ("30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations")
 # What lies beside the pages, with a word on it.
 DOCUMENTS = {
     "FINAL_CONCLUSIONS.md": "the conclusions in full",

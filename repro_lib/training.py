@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,11 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character."""
+    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
+
+    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. A callback that raises ends the
+    training.
+    """
 
     model: str
     activation: str
@@ -47,6 +51,7 @@ class Progress:
     max_iters: int
     train_loss: float
     val_loss: float | None
+    kept: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -103,7 +108,9 @@ def train_trial(
                 )
             if progress:
                 where = (trial + 1, config.trials, iteration, config.max_iters)
-                progress(Progress(model_name, activation, *where, loss, state.val_losses[-1] if state.val_losses else None))
+                val_loss = state.val_losses[-1] if state.val_losses else None
+                seen = state.kept[-1] if iteration in state.steps and iteration < config.max_iters else None
+                progress(Progress(model_name, activation, *where, loss, val_loss, seen))
             if checkpoints and iteration < config.max_iters and checkpoints.due():
                 checkpoints.save(state, state.seconds + time.perf_counter() - started)
         logits = predict_logits(state.model, dataset.windows, config.block_size)  # (blocks, 256, V)

@@ -1,4 +1,7 @@
-"""What a notebook shows while it works, and what stays of it in the report."""
+"""What a notebook shows while it works, what one can move in a live kernel, and what stays of both in the report.
+
+The only module that imports ipywidgets, and only where somebody can use them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,17 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from repro_lib.training import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    # A grid imports this module for the progress of its workers; what follows takes seconds to import.
+    from ipywidgets import Box, DOMWidget
+
+    from repro_lib.analysis import Study
+    from repro_lib.results import Store
+    from repro_lib.what_ifs.definition import Parameter, WhatIf
 
 # The grid's worker names here a file in which it wants to read how far the training in its kernel is.
 PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
@@ -122,3 +134,131 @@ def write_progress(path: Path, progress: Progress) -> None:
     with contextlib.suppress(OSError):
         temporary.write_text(text)
         temporary.replace(path)
+
+
+# --- what-ifs in a live kernel
+
+
+def controls_over(what_if: WhatIf) -> Box:
+    """Sliders and choices that redraw at once; every redraw is of all their values together."""
+    import ipywidgets
+
+    from repro_lib.what_if_html import view_html
+
+    controls = {p.name: _control(p) for p in what_if.parameters if len(p.values) > 1}
+    drawing = ipywidgets.HTML()
+
+    def redraw(_: object = None) -> None:
+        drawing.value = view_html(what_if.view(**{name: control.value for name, control in controls.items()}))
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return _framed(what_if.title, list(controls.values()), drawing)
+
+
+def _control(parameter: Parameter) -> Any:
+    import ipywidgets
+
+    kind = ipywidgets.SelectionSlider if parameter.kind == "slider" else ipywidgets.Dropdown
+    return kind(
+        options=list(zip(parameter.texts, parameter.values, strict=True)),
+        value=parameter.default,
+        description=parameter.label,
+        style={"description_width": "initial"},
+        layout={"width": "26em" if parameter.kind == "slider" else "auto"},
+    )
+
+
+def _framed(title: str, controls: list[Any], *below: DOMWidget) -> Box:
+    import ipywidgets
+
+    head = ipywidgets.HTML(f"<strong>{html.escape(title)}</strong>")
+    row = ipywidgets.Box(controls, layout={"flex_flow": "row wrap", "grid_gap": "4px 28px"})
+    return ipywidgets.VBox([head, row, *below])
+
+
+def writing_desk(store: Store, study: Study, prompt: str) -> Box:
+    """Choose a cell, two of its trials and a prompt; the button lets both continue it."""
+    import ipywidgets
+
+    from repro_lib.data import CorpusError
+    from repro_lib.results import ResultError
+    from repro_lib.what_ifs import writing
+
+    cells = writing.cells_that_write(study)
+    wide = {"description_width": "initial"}
+    # Any: ipywidgets gives every value the type of its whole union, None included.
+    cell: Any = ipywidgets.Dropdown(options=list(cells.items()), description="Model", style=wide)
+    first, second = _trial_choice("Trial"), _trial_choice("and trial")
+    text = ipywidgets.Textarea(prompt, description="Prompt", style=wide, layout={"width": "40em"})
+    length = ipywidgets.IntSlider(writing.LENGTH, 40, 400, 20, description="Characters", style=wide)
+    button, shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()
+
+    def offer_trials(_: object = None) -> None:
+        numbers = [record.trial for record in cell.value.trials]
+        first.options, second.options = numbers, numbers
+        first.value, second.value = numbers[:2]
+
+    def write(_: object = None) -> None:
+        button.disabled, shown.value = True, "<p>Writing ...</p>"
+        try:
+            found = writing.continuations(store, cell.value, text.value, (first.value, second.value), length.value)
+            shown.value = f"<p>{html.escape(found.sentence())}</p>{found.html()}"
+        except (ResultError, CorpusError) as problem:
+            shown.value = f"<p>{html.escape(str(problem))}</p>"
+        finally:
+            button.disabled = False
+
+    def forget(_: object = None) -> None:
+        # What was written belongs to other values now.
+        shown.value = ""
+
+    offer_trials()
+    cell.observe(offer_trials, "value")
+    for control in (cell, first, second, text, length):
+        control.observe(forget, "value")
+    button.on_click(write)
+    write()
+    return _framed(writing.TITLE, [cell, first, second, text, length, button], shown)
+
+
+def _trial_choice(name: str) -> Any:
+    import ipywidgets
+
+    return ipywidgets.Dropdown(description=name, layout={"width": "10em"})
+
+
+def training_desk() -> Box:
+    """Choose model, activation and steps; one button trains two trials, another stops them."""
+    import ipywidgets
+
+    from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
+    from repro_lib.what_if_html import view_html
+    from repro_lib.what_ifs.retraining import TITLE, Retraining
+
+    wide = {"description_width": "initial"}
+    model: Any = ipywidgets.Dropdown(options=SMALL_MODELS, description="Model", style=wide)
+    activation: Any = ipywidgets.Dropdown(options=GRID_ACTIVATIONS, description="Activation", style=wide)
+    steps = ipywidgets.IntSlider(40, 10, 200, 10, description="Steps", style=wide)
+    start = ipywidgets.Button(description="Train", button_style="primary")
+    stop = ipywidgets.Button(description="Stop", disabled=True)
+    shown, last = ipywidgets.HTML(), 0.0
+    runs: list[Retraining] = []
+
+    def follow(run: Retraining) -> None:
+        nonlocal last
+        if run.running and time.monotonic() - last < _SECONDS_BETWEEN_UPDATES:
+            return
+        last = time.monotonic()
+        shown.value = view_html(run.view())
+        start.disabled, stop.disabled = run.running, not run.running
+
+    def begin(_: object) -> None:
+        start.disabled, stop.disabled = True, False
+        runs.append(Retraining(model.value, activation.value, steps.value, follow))
+        runs[-1].start()
+
+    start.on_click(begin)
+    stop.on_click(lambda _: runs[-1].stop())
+    return _framed(TITLE, [model, activation, steps, start, stop], shown)

@@ -45,14 +45,11 @@ FLOORS: dict[int, set[str]] = {
         "tables",
         "trajectories",
         "trajectory_plots",
+        "what_ifs",
     },
-<<<<<<< HEAD
-    4: {"notebooks", "kernels", "kernel_main", "reports", "site_pages", "widgets", "console"},
+    4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
+    | {"what_if_display", "what_if_html"},
     5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"},
-=======
-    4: {"notebooks", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"},
-    5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
->>>>>>> browser
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -46,6 +46,7 @@ def test_the_suite_has_its_notebooks() -> None:
         "20_deep_dive",
         "30_cross_model",
         "40_claims",
+        "50_what_if",
     }
 
 
