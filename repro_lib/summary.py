@@ -13,6 +13,7 @@ from rich.table import Table
 
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
+from repro_lib.lease import cell_lease, holder
 from repro_lib.results import Store
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
-    """What of these cells is done, failed or missing, and which files were refused. Exit code 0: all done, 1: not yet."""
+    """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
     store = Store(results_dir)
     failures = {
         (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
@@ -152,6 +153,8 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             done += 1
             pd = _rounded(result.avg_relative_pd, 4)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
+        elif at_work := holder(cell_lease(results_dir, cell.model, cell.activation, cell.config_sha256)):
+            said = f"in work: process {at_work.process.pid} on {at_work.host} since {at_work.since}"
         elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
             said = f"FAILED: {reason}"
         else:

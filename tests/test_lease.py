@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from repro_lib import lease as leases
+from repro_lib.cells import plan_cells
 from repro_lib.lease import (
     STALE_SECONDS,
     Holder,
@@ -26,6 +30,7 @@ from repro_lib.lease import (
     remove_void,
 )
 from repro_lib.processes import ProcessId
+from repro_lib.summary import print_status
 
 # Holds the lease, says so, and waits to be killed.
 HOLD = """
@@ -170,8 +175,6 @@ def test_who_stood_still_too_long_is_told_and_does_not_take_it_back(path: Path, 
 
 
 def test_a_deleted_folder_is_told(path: Path) -> None:
-    import shutil
-
     with hold(path, "charlm with gelu") as lease:
         shutil.rmtree(path.parent)
         with pytest.raises(LeaseLostError, match=r"the lease of charlm with gelu is gone: .* was deleted or emptied meanwhile"):
@@ -225,3 +228,15 @@ def test_names_of_leases(tmp_path: Path) -> None:
     output = tmp_path / "notebooks" / "10_train-charlm-smelu_1.5.ipynb"
     assert notebook_lease(output).name == ".10_train-charlm-smelu_1.5.lease"
     assert notebook_lease(output).parent == output.parent
+
+
+def test_the_status_names_who_has_a_cell_in_work(tmp_path: Path, corpus_file: Path) -> None:
+    (cell,) = plan_cells(["charlm"], ["relu"], "smoke", {"corpus": str(corpus_file)})
+    said = []
+    with hold(cell_lease(tmp_path, cell.model, cell.activation, cell.config_sha256), "x"):
+        for folder in (tmp_path, tmp_path / "another"):
+            console = Console(file=StringIO(), width=200)
+            assert print_status(console, folder, [cell]) == 1
+            said.append(console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
+    assert f"in work: process {os.getpid()} on " in said[0]
+    assert "missing" in said[1]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from repro_lib.kernels import KernelKilledError
+from repro_lib.lease import LeaseHeldError
 from repro_lib.workers import Outcome, Pool, Task
 
 
@@ -34,6 +37,27 @@ def kill_itself() -> None:
 
 def leave_quietly() -> None:
     os._exit(3)
+
+
+def remark() -> str:
+    return "cut short"
+
+
+def find_somebody_at_work() -> None:
+    raise LeaseHeldError("process 1 is at work on it")
+
+
+def lose_a_kernel() -> None:
+    raise KernelKilledError("its kernel was killed")
+
+
+def leave_a_temporary_file(path: Path) -> None:
+    handle, name = tempfile.mkstemp()
+    os.close(handle)
+    child = subprocess.run(
+        [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"], capture_output=True, text=True
+    )
+    path.write_text(f"{name}\n{child.stdout}")
 
 
 def start_a_child_and_sleep(path: Path) -> None:
@@ -99,3 +123,40 @@ def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> N
     pool.close()
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in [child])
     assert not [pid for pid in workers if psutil.pid_exists(pid) and "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
+
+
+def test_a_task_says_how_it_ended(pool: Pool) -> None:
+    for name, function in (("remark", remark), ("held", find_somebody_at_work), ("killed", lose_a_kernel)):
+        pool.submit(Task(name, function, {}))
+    outcomes = drain(pool)
+    assert {name: (outcome.end, outcome.said) for name, outcome in outcomes.items()} == {
+        "remark": ("done", "cut short"),
+        "held": ("held", "process 1 is at work on it"),
+        "killed": ("killed", "its kernel was killed"),
+    }
+
+
+def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_go_on(pool: Pool, tmp_path: Path) -> None:
+    pool.submit(Task("late", start_a_child_and_sleep, {"path": tmp_path / "pid"}, limit=5.0))
+    pool.submit(Task("good", write, {"path": tmp_path / "x"}, limit=60.0))
+    outcomes = drain(pool)
+    assert (outcomes["late"].end, outcomes["late"].said) == ("late", "it was stopped at its time limit of 5 s")
+    assert 5 <= outcomes["late"].seconds < 15
+    assert outcomes["good"].end == "done"
+    child = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    pool.submit(Task("next", write, {"path": tmp_path / "y"}))
+    assert drain(pool)["next"].end == "done"
+
+
+def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folder_and_go_with_it(tmp_path: Path) -> None:
+    pool = Pool(workers=1)
+    try:
+        pool.submit(Task("t", leave_a_temporary_file, {"path": tmp_path / "places"}))
+        assert drain(pool)["t"].end == "done"
+        mine, of_child = (tmp_path / "places").read_text().split()
+        assert Path(mine).is_file()
+        assert Path(mine).parent == Path(of_child) == pool.folder / "w1"
+    finally:
+        pool.close()
+    assert not pool.folder.exists()
