@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -66,7 +66,8 @@ class Origin(Part):
 class _Signed(Part):
     """A record with a digest of its content and, for a checkpoint, of its tensors."""
 
-    format: Literal[1] = 1
+    # Not Literal[1], for which true would do as well.
+    format: int = Field(1, ge=1, le=1)
     origin: Origin
 
     def signed(self, tensors_sha256: str = "") -> str:
@@ -279,7 +280,7 @@ def _read_or_put_aside(path: Path, read: Callable[[], _T], notice: Notice) -> _T
     """What ``read`` makes of a file; None where there is none or it cannot be used, which ``notice`` is told."""
     try:
         return read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except _Unsuitable as difference:
         notice(f"the checkpoint {path.name} is not used, for {difference}")

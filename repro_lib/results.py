@@ -165,7 +165,7 @@ class Result(Part):
         if not isinstance(content, dict):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             raise ResultError(
                 f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again"
             )

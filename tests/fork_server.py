@@ -41,7 +41,6 @@ def die_at(k: int) -> None:
 
 def run(order: dict[str, Any]) -> int:
     """One cell to its end; the exit code of the child."""
-    torch.set_num_threads(1)
     if order.get("die_at"):
         die_at(order["die_at"])
     config = Config.for_model(order["model"], "smoke", **order["config"])
@@ -60,8 +59,18 @@ def run(order: dict[str, Any]) -> int:
     return 0
 
 
+def warm_up() -> None:
+    """Let torch import what it imports at the first step of an optimiser, seconds that every child would wait for."""
+    torch.set_num_threads(1)
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+
 def main() -> None:
     """Serve until stdin ends."""
+    warm_up()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
