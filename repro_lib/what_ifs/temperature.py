@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 from torch import Tensor
@@ -29,16 +30,13 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     def measured(model: str, temperature: float) -> dict[str, dict[str, Estimate]]:
         return {cell.activation: at_temperature(cell, temperature) for cell in predictions.of(model).cells}
 
-    def limit(model: str, name: str) -> float:
-        # All three are largest where the softmax is sharpest, or at T = 1: axes that do not move with the control.
-        sharpest, plain = measured(model, TEMPERATURES[0]), measured(model, 1.0)
-        ends = [end for found in (*sharpest.values(), *plain.values()) for end in (found[name].value, found[name].high)]
-        return nice_limit(max(end for end in ends if math.isfinite(end)))
+    # All three are largest where the softmax is sharpest, or at T = 1: axes that do not move with the control.
+    limits = {model: _limits([*measured(model, TEMPERATURES[0]).values(), *measured(model, 1.0).values()]) for model in models}
 
     def see(model: str, temperature: float) -> View:
         found = measured(model, temperature)
         panels = [
-            BarPanel(title, tuple(bar(a, found[a][name], scale=scale) for a in found), scale * limit(model, name), digits)
+            BarPanel(title, tuple(bar(a, found[a][name], scale=scale) for a in found), scale * limits[model][name], digits)
             for name, title, scale, digits in (
                 ("relative_pd", "Relative PD", 1, 3),
                 ("total_variation", "Total variation", 1, 3),
@@ -53,7 +51,7 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
 def at_temperature(cell: CellLogits, temperature: float) -> dict[str, Estimate]:
     """relative_pd and total_variation between the trials, and ``sampled``: how often a sampled character is the true one."""
-    found = compare_trials(cell.logits, cell.labels, temperature)
+    found = compare_trials(cell, temperature)
     return {
         "relative_pd": estimate(found.relative_pd),
         "total_variation": estimate(found.total_variation, "total_variation"),
@@ -64,6 +62,11 @@ def at_temperature(cell: CellLogits, temperature: float) -> dict[str, Estimate]:
 def top1_accuracy(logits: Tensor, labels: Tensor) -> float:
     """The share of characters whose most probable prediction is right, mean over the trials; no temperature changes it."""
     return float((logits.argmax(dim=-1) == labels).double().mean())
+
+
+def _limits(found: Sequence[dict[str, Estimate]]) -> dict[str, float]:
+    ends = {name: [end for values in found for end in (values[name].value, values[name].high)] for name in found[0]}
+    return {name: nice_limit(max(end for end in several if math.isfinite(end))) for name, several in ends.items()}
 
 
 def _sentence(predictions: StoredPredictions, model: str, temperature: float, found: dict[str, dict[str, Estimate]]) -> str:
