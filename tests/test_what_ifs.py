@@ -213,7 +213,7 @@ def test_top1_accuracy_is_that_of_the_results(predictions: StoredPredictions, st
     for found in predictions.of("charlm").cells:
         result = study.result("charlm", found.activation)
         assert result is not None
-        assert 100 * temperature.top1_accuracy(found.logits, found.labels) == pytest.approx(result.avg_val_accuracy)
+        assert 100 * temperature.top1_accuracy(found) == pytest.approx(result.avg_val_accuracy)
 
 
 # --- how much of the text
