@@ -7,6 +7,7 @@ what-if is made (reading predictions, sorting characters), is counted beside it,
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -48,13 +49,18 @@ def questions(store: Store, study: Study) -> dict[str, Callable[[], WhatIf | Not
 
 
 def redraws(what_if: WhatIf) -> list[tuple[float, float]]:
-    """(wall, processor) milliseconds of a redraw at some positions; equal where nothing else wants the processor."""
-    grid = list(what_if.grid())
-    found = []
+    """(wall, processor) milliseconds of a redraw at some positions; equal where nothing else wants the processor.
+
+    As in timeit the garbage collector waits: once in a while it takes 0.3 s of whatever runs then.
+    """
+    grid, found = list(what_if.grid()), []
+    gc.collect()
+    gc.disable()
     for values in grid[:: max(1, len(grid) // POSITIONS)]:
         wall, processor = time.perf_counter(), time.process_time()
         view_html(what_if.see(**values))
         found.append((1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - processor)))
+    gc.enable()
     return found
 
 
