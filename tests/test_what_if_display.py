@@ -165,7 +165,7 @@ def test_where_two_texts_part_by_hand() -> None:
     found = writing.Continuations("charlm with <b>", "a<", (1, 2), ("the <i>cat", "abc"), ("the <u>cat", "abd"))
     assert found.common() == 5
     assert found.sentence() == (
-        "Trials 1 and 2 of charlm with <b> write the same 5 characters greedily and part there: 'i' against 'u'."
+        "Trials 1 and 2 of charlm with <b>, each taking its most probable character, part at character 6: 'i' against 'u'."
     )
     page = Tags(found.html())
     assert not page.all("i")

@@ -190,7 +190,7 @@ def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -
     generator = torch.Generator().manual_seed(1)
     logits = 6 * torch.randn(3, 700, 20, generator=generator)
     labels = torch.randint(20, (700,), generator=generator)
-    found = compare_trials(logits, labels, scale)
+    found = compare_trials(CellLogits("relu", logits, labels), scale)
     probabilities = [metrics.probabilities_from_logits(trial.double() / scale) for trial in logits]
     for i, j in combinations(range(3), 2):
         for name, matrix in (("relative_pd", found.relative_pd), ("total_variation", found.total_variation)):
@@ -201,7 +201,7 @@ def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -
 
 def test_a_flat_softmax_has_no_difference_and_a_sharp_one_has_churn(predictions: StoredPredictions, study: Study) -> None:
     for found in predictions.of("charlm").cells:
-        flat, sharp = (compare_trials(found.logits, found.labels, scale) for scale in (1e5, 1e-4))
+        flat, sharp = (compare_trials(found, scale) for scale in (1e5, 1e-4))
         assert flat.relative_pd.max() < 1e-3
         assert flat.true == pytest.approx(1 / found.logits.shape[-1], rel=1e-3)
         result = study.result("charlm", found.activation)
@@ -213,7 +213,7 @@ def test_top1_accuracy_is_that_of_the_results(predictions: StoredPredictions, st
     for found in predictions.of("charlm").cells:
         result = study.result("charlm", found.activation)
         assert result is not None
-        assert 100 * temperature.top1_accuracy(found.logits, found.labels) == pytest.approx(result.avg_val_accuracy)
+        assert 100 * temperature.top1_accuracy(found) == pytest.approx(result.avg_val_accuracy)
 
 
 # --- how much of the text
@@ -238,7 +238,7 @@ def test_thinned_text_is_said(
     assert f"(every {step}th block, so that it follows at once)" in what_if.view().sentence
     whole = predictions.of("charlm").cells[0]
     kept = CellLogits("relu", torch.stack([every_block(t, step) for t in whole.logits]), every_block(whole.labels, step))
-    expected = jackknife_pairwise(compare_trials(kept.logits, kept.labels).relative_pd).value
+    expected = jackknife_pairwise(compare_trials(kept).relative_pd).value
     assert bars(what_if.view())["relu"][0] == pytest.approx(expected, rel=CLOSE)
 
 

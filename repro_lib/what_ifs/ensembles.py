@@ -19,7 +19,7 @@ from repro_lib.statistics import Estimate, jackknife_left_out
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
-from repro_lib.what_ifs.predictions import ModelLogits, StoredPredictions, parts
+from repro_lib.what_ifs.predictions import ModelLogits, StoredPredictions, one_thread, parts
 from repro_lib.what_ifs.svg import nice_limit
 from repro_lib.what_ifs.wording import bar, colour_on_page, dash_of, lowest_and_highest, ranking, reach, trial_counts
 
@@ -71,6 +71,7 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     return WhatIf("ensembles", TITLE, parameters, see)
 
 
+@one_thread()
 def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estimate]]:
     """``difference_of_averages`` by k from 1 to ``largest`` and activation, where there are trials enough."""
     probabilities = {cell.activation: cell.logits.softmax(dim=-1) for cell in read.cells}

@@ -20,13 +20,14 @@ from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import Parameter, Value, View, WhatIf, choice, slider
 from repro_lib.what_ifs.predictions import (
-    SCALE,
+    WIDEST,
     CellLogits,
     StoredPredictions,
     estimate,
     gap_and_relative,
+    one_thread,
     parts,
-    scaled_probabilities,
+    probabilities,
 )
 from repro_lib.what_ifs.wording import bar, colour_on_page, lowest_and_highest, reach
 
@@ -66,23 +67,24 @@ class Kept:
     mass: float
 
 
+@one_thread()
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
-    scaled = scaled_probabilities(cell.logits)
-    mean = scaled.mean(dim=0)
-    borders = SCALE * torch.tensor(thresholds[1:])
-    members = torch.bucketize(mean, borders.to(mean.dtype), right=True)  # (tokens, V)
+    p = probabilities(cell.logits, 1.0, wide=cell.spread > WIDEST)
+    mean = p.mean(dim=0)
+    members = torch.bucketize(mean, torch.tensor(thresholds[1:], dtype=mean.dtype), right=True)  # (tokens, V)
 
     def sums(values: Tensor, part: slice) -> Tensor:
         return torch.bincount(members[part].flatten(), values.double().flatten(), minlength=len(thresholds))
 
-    return _classes(scaled, mean, len(thresholds), sums)
+    return _classes(p, mean, len(thresholds), sums)
 
 
+@one_thread()
 def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
     """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
-    scaled = scaled_probabilities(cell.logits)
-    mean = scaled.mean(dim=0)
+    p = probabilities(cell.logits, 1.0, wide=cell.spread > WIDEST)
+    mean = p.mean(dim=0)
     most = min(max(kept), mean.shape[1])
     order = mean.topk(most, dim=-1).indices  # (tokens, most), the most probable first
 
@@ -92,18 +94,18 @@ def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
         # What is left after rounding where every character has a rank is nothing.
         return torch.cat([ranked, rest[None] if most < values.shape[1] else torch.zeros(1, dtype=torch.float64)])
 
-    return _classes(scaled, mean, most + 1, sums)
+    return _classes(p, mean, most + 1, sums)
 
 
-def _classes(scaled: Tensor, mean: Tensor, classes: int, sums: Callable[[Tensor, slice], Tensor]) -> Classes:
+def _classes(p: Tensor, mean: Tensor, classes: int, sums: Callable[[Tensor, slice], Tensor]) -> Classes:
     """``sums``: for each of so many ``classes`` the sum of values (tokens of a part, V)."""
-    n, tokens, _ = scaled.shape
+    n, tokens, _ = p.shape
     counts, masses, relative = np.zeros(classes), np.zeros(classes), np.zeros((classes, n, n))
     for part in parts(tokens):
         counts += sums(torch.ones_like(mean[part]), part).numpy()
-        masses += sums(mean[part] / SCALE, part).numpy()
+        masses += sums(mean[part], part).numpy()
         for i, j in combinations(range(n), 2):
-            _, ratio = gap_and_relative(scaled[i, part], scaled[j, part])
+            _, ratio = gap_and_relative(p[i, part], p[j, part])
             relative[:, i, j] += 2 * sums(ratio, part).numpy()
     return Classes(relative + relative.transpose(0, 2, 1), counts, masses, tokens)
 

@@ -1,8 +1,7 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
-The comparisons are those of ``repro_lib.metrics`` in float32, some ten times as fast and equal to six digits (tested). A
-sharp softmax would leave the range of float32 at its lower end, so probabilities are carried times ``SCALE``, which a
-ratio does not see.
+The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, some ten times as fast and equal to
+six digits (tested).
 
 Shapes: N trials, V characters, tokens of the evaluation text.
 """
@@ -11,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -31,9 +32,8 @@ PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
 MOST_COMPARED = 20_000_000
 
-# Times this a probability of 1 and one of e^-150 are both well inside float32.
-SCALE = 2.0**100
-WIDEST = 150.0
+# Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
+WIDEST = 80.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,11 @@ class CellLogits:
     def n(self) -> int:
         """Number of trials."""
         return len(self.logits)
+
+    @cached_property
+    def spread(self) -> float:
+        """The largest logit minus the smallest."""
+        return float(self.logits.max() - self.logits.min())
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,23 +133,29 @@ def every_block(values: Tensor, step: int) -> Tensor:
     return blocks[::step].flatten(0, 1).clone()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def parts(tokens: int) -> Iterator[slice]:
     """Slices of ``PART`` tokens."""
     return (slice(start, start + PART) for start in range(0, tokens, PART))
 
 
-def scaled_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """softmax(logits / temperature) times ``SCALE``, along the last dimension; float32, where that is wide enough."""
-    scaled = logits / temperature
-    if scaled.max() - scaled.min() > WIDEST:
-        scaled = scaled.double()
-    # The square of the root of each probability, for the root of the smallest is inside float32 before it is scaled.
-    roots = scaled.log_softmax(dim=-1).mul_(0.5).exp_()
-    return roots.mul_(SCALE**0.5).square_()
+def probabilities(logits: Tensor, temperature: float, *, wide: bool) -> Tensor:
+    """softmax(logits / temperature) along the last dimension; ``wide``: in float64."""
+    return ((logits.double() if wide else logits) / temperature).softmax(dim=-1)
 
 
 def gap_and_relative(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """|p - q| and |p - q| / (p + q), element by element, of scaled probabilities."""
+    """|p - q| and |p - q| / (p + q), element by element."""
     gap = (first - second).abs_()
     # Where both are 0 they agree.
     return gap, gap / (first + second).clamp_(min=torch.finfo(first.dtype).tiny)
@@ -164,18 +175,20 @@ class Compared:
     true: NDArray[np.float64]
 
 
-def compare_trials(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Compared:
-    """Compare N trials, logits (N, tokens, V) over a temperature, on a text with the labels (tokens,)."""
-    n, tokens, vocab_size = logits.shape
+@one_thread()
+def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
+    """Compare the trials of a cell with their logits divided by a temperature."""
+    n, tokens, vocab_size = cell.logits.shape
+    wide = cell.spread / temperature > WIDEST
     relative, variation, true = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for part in parts(tokens):
-        scaled = scaled_probabilities(logits[:, part], temperature)
-        of_labels = scaled.gather(-1, labels[part].expand(n, -1)[..., None])
-        true += of_labels.sum(dim=(1, 2), dtype=torch.float64).numpy() / (tokens * SCALE)
+        p = probabilities(cell.logits[:, part], temperature, wide=wide)
+        of_labels = p.gather(-1, cell.labels[part].expand(n, -1)[..., None])
+        true += of_labels.sum(dim=(1, 2), dtype=torch.float64).numpy() / tokens
         for i, j in combinations(range(n), 2):
-            gap, ratio = gap_and_relative(scaled[i], scaled[j])
+            gap, ratio = gap_and_relative(p[i], p[j])
             relative[i, j] += 2 * total(ratio) / (tokens * vocab_size)
-            variation[i, j] += total(gap) / (2 * tokens * SCALE)
+            variation[i, j] += total(gap) / (2 * tokens)
     return Compared(relative + relative.T, variation + variation.T, true)
 
 

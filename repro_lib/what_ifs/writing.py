@@ -48,7 +48,7 @@ class Continuations:
         if common == len(self.first[0]):
             return f"{who} write the same {common} characters when each takes its most probable one."
         here, there = (repr(text[common]) for text in (self.first[0], self.second[0]))
-        return f"{who} write the same {common} characters greedily and part there: {here} against {there}."
+        return f"{who}, each taking its most probable character, part at character {common + 1}: {here} against {there}."
 
     def html(self) -> str:
         """The four texts side by side; what one trial has and the other does not is marked. Everything is escaped."""
