@@ -37,12 +37,12 @@ def test_two_rows_of_real_heads_stay_two() -> None:
 
 
 def test_columns_of_words_are_told_from_columns_of_numbers() -> None:
-    frame = pd.DataFrame(
-        {"value": ["0.5 (0.4 to 0.6)", "–"], "sign": ["-3", "+4 %"], "said": ["yes", "no"], "why": ["x" * 40, "1"]}
-    )
-    table = BeautifulSoup(readable_table(frame._repr_html_()), "html.parser")  # pyright: ignore[reportCallIssue]
+    columns = {"value": ["0.5 (0.4 to 0.6)", "–"], "sign": ["-3", "+4 %"], "n": ["3 (synthetic)", "3"], "of": ["5 of 5", ""]}
+    columns |= {"said": ["yes", "no"], "why": ["x" * 40, "1"], "size": ["2 layers", "4 layers"]}
+    table = BeautifulSoup(readable_table(pd.DataFrame(columns)._repr_html_()), "html.parser")  # pyright: ignore[reportCallIssue]
     looks = {head.get_text(strip=True): head.get("class") for head in table.select("thead th")}
-    assert looks == {"value": None, "sign": None, "said": ["words"], "why": ["long", "words"]}
+    words = {"said": ["words"], "why": ["long", "words"], "size": ["words"]}
+    assert looks == dict.fromkeys(("value", "sign", "n", "of")) | words
     assert table.select_one("style") is None
     assert not table.select_one("table").has_attr("border")  # type: ignore[union-attr]
 
