@@ -63,10 +63,19 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
 
 def test_the_grid_without_contrasts_says_what_n_allows() -> None:
     said = in_short.grid(study_of(flags=["untrained: trial 1"]))
-    assert said[1].startswith("The order is not decided at N = 3 trials")
-    assert said[2].startswith("charlm: lowest relative PD with gelu")
-    assert "not decided" not in said[2], "it is said once"
+    assert said[1] == "Lowest relative PD, by however little: gelu in charlm."
+    assert said[2].startswith("The order is not decided at N = 3 trials")
     assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
+
+
+def test_models_with_the_same_lowest_activation_are_named_together() -> None:
+    lowest = {"charlm": "gelu", "convlm": "relu", "hybridlm": "gelu", "minigpt": "gelu"}
+    pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
+    results = [make_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
+    results += [make_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
+    said = in_short.grid(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
+    assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
+    assert "tinylstm is bit-identical" in said[-1]
 
 
 def test_holes_are_named() -> None:
