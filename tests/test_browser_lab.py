@@ -36,7 +36,7 @@ ALL_RUN = """() => {
   const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent.trim());
   return prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text));
 }"""
-IDLE = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
+IDLE = "Python 3 (ipykernel) | Idle"
 DRAWINGS = ".jp-Notebook :is(img, canvas, .jp-OutputArea svg)"
 DRAWN = f"() => [...document.querySelectorAll('{DRAWINGS}')].map(e => e.src || e.innerHTML).join()"
 
@@ -150,11 +150,12 @@ def run_all(page: Page, lab: Lab, name: str) -> None:
     page.goto(f"{lab.url}/lab/tree/{name}.ipynb?reset&token={lab.token}")
     page.locator("#jupyterlab-splash").wait_for(state="detached")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator(IDLE).wait_for()
+    # The notebook's own indicator says idle before there is a kernel, and what is chosen then is lost.
+    page.get_by_text(IDLE).wait_for()
     page.locator('.lm-MenuBar-item:has-text("Run")').click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     page.wait_for_function(ALL_RUN, timeout=180_000)
-    page.locator(IDLE).wait_for()
+    page.get_by_text(IDLE).wait_for()
 
 
 def saved(page: Page, lab: Lab, name: str) -> nbformat.NotebookNode:
