@@ -161,7 +161,8 @@ def ends(study: Study, model: str) -> list[str]:
 def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
     """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
 
-    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so.
+    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so. Flags
+    have a column where there are any.
     """
     rows = []
     cells = study.cells if model is None else study.cells[study.cells["model"] == model]
@@ -182,7 +183,8 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
                 "Flags": ", ".join(_short_flags(cell["flags"])),
             }
         )
-    return _labelled(study, pd.DataFrame(rows).set_index(["Model", "Activation"]))
+    table = pd.DataFrame(rows).set_index(["Model", "Activation"])
+    return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
 
 
 def models_table(study: Study) -> pd.DataFrame:

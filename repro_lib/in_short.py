@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from repro_lib.analysis import Study, cells_frame
+from repro_lib.analysis import Study, cells_frame, model_row
 from repro_lib.evidence_tables import contrast_sentences
 from repro_lib.findings import NO_RESULTS, about, decided, flagged, identical, missing, order
 from repro_lib.results import Result
@@ -46,12 +46,24 @@ def grid(study: Study, contrasts: pd.DataFrame | None = None) -> list[str]:
     """All models and activations; with ``contrasts`` (``evidence.contrasts``) also whether any difference is one."""
     if not study.results:
         return [NO_RESULTS]
-    verdict = decided(study.cells["n"])
-    orders = [order(study, name).removesuffix(verdict).strip() for name in study.models if name not in study.identical]
-    there = [sentence for sentence in orders if "no order" not in sentence]
-    said = [verdict, *there] if contrasts is None else [*_contrasts(contrasts), *there]
+    verdict = _contrasts(contrasts) if contrasts is not None else []
     controls = [identical(study)] if study.identical else []
-    return [about(study), *said, *controls, *_warnings(study)]
+    return [about(study), *_lowest(study), *(verdict or [decided(study.cells["n"])]), *controls, *_warnings(study)]
+
+
+def _lowest(study: Study) -> list[str]:
+    """Which activation has the lowest relative PD in which models; the numbers stand below, with their intervals."""
+    study = study.measured
+    models: dict[str, list[str]] = {}
+    for name in study.models:
+        row = model_row(study, name)
+        if not row["identical"] and not pd.isna(row["best"]):
+            models.setdefault(row["best"], []).append(name)
+    by_number = sorted(models.items(), key=lambda entry: -len(entry[1]))
+    said = [
+        f"{activation} in {' and '.join(filter(None, [', '.join(there[:-1]), there[-1]]))}" for activation, there in by_number
+    ]
+    return [f"Lowest relative PD, by however little: {'; '.join(said)}."] if said else []
 
 
 def _contrasts(frame: pd.DataFrame) -> list[str]:

@@ -17,8 +17,8 @@ SECTIONS_FOR_CONTENTS = 4
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 # Longer words than these are broken into lines.
 _LONGEST_UNBROKEN = 32
-# What a column of numbers may hold beside numbers: a dash, or nothing.
-_NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d.*|\N{EN DASH}|")
+# What a column of numbers may hold: numbers with what belongs to them ("0.5 (0.4 to 0.6)", "5 of 5"), a dash, nothing.
+_NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d((?!\b[a-z]{5,}).)*(\(synthetic\))?|\N{EN DASH}|")
 
 
 def rearrange(nb: NotebookNode) -> None:

@@ -84,7 +84,7 @@ def trials_table(result: Result) -> pd.DataFrame:
         .rename(columns=columns)
         .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
     )
-    return table.rename_axis(_marked("Trial", result.synthetic))
+    return table.rename_axis(index=None, columns=_marked("Trial", result.synthetic))
 
 
 def pairs_table(result: Result) -> pd.DataFrame:
@@ -92,15 +92,15 @@ def pairs_table(result: Result) -> pd.DataFrame:
     frame = pairs_frame([result])
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
-    return table.rename_axis(_marked("Trials", result.synthetic)).rename(
-        columns=lambda name: name.replace("_", " ").replace("pd", "PD")
+    return table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD")).rename_axis(
+        index=None, columns=_marked("Trials", result.synthetic)
     )
 
 
 def config_table(result: Result) -> pd.DataFrame:
     """Every value of the configuration and the layer that set it."""
     rows = {name: {"Value": str(value), "Set by": result.config_sources.get(name, "")} for name, value in result.config.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(_marked("Setting", result.synthetic))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns=_marked("Setting", result.synthetic))
 
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     shown = cells.assign(text=[with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()])
     wide = shown.pivot(index="model", columns="activation", values="text")
     ordered = wide.loc[list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["activation"]))]
-    return ordered.rename_axis(index="Relative PD", columns=None)
+    return ordered.rename_axis(index=None, columns="Relative PD")
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:

@@ -10,10 +10,18 @@ import html
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro_lib.training import Progress, ProgressCallback
+from repro_lib.config import Config, ConfigError
+from repro_lib.data import CorpusError
+from repro_lib.experiment import run_experiment
+from repro_lib.results import ResultError
+from repro_lib.training import Progress, ProgressCallback, TrainingDiverged
+
+if TYPE_CHECKING:
+    from repro_lib.results import Store
 
 if TYPE_CHECKING:
     # A grid imports this module for the progress of its workers; what follows takes seconds to import.
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
 PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
 _SECONDS_BETWEEN_UPDATES = 0.4
 _WIDTH, _HEIGHT = 640, 220
+# What the button of an empty store trains: two cells, so that there is something to compare.
+FIRST_MODEL, FIRST_ACTIVATIONS = "charlm", ("relu", "gelu")
 # One look per trial; the colour is that of the activation, as in every figure.
 _DASHES = ("none", "7 3", "2 2", "9 3 2 3")
 
@@ -35,10 +45,12 @@ class LiveTraining:
     """A progress callback that draws a bar and the loss curves below the cell while training runs.
 
     It updates one plain HTML output instead of widgets, so that what remains in a saved notebook or a report is the
-    finished picture and never a dead control. Under the grid it writes its progress to a file instead.
+    finished picture and never a dead control. Under the grid it writes its progress to a file instead. ``show`` takes the
+    HTML where it belongs elsewhere than below the cell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], object] | None = None) -> None:
+        self.show = show
         self.started = time.monotonic()
         self.last_update = 0.0
         self.curves: dict[int, list[tuple[int, float]]] = {}
@@ -48,7 +60,7 @@ class LiveTraining:
     def __call__(self, progress: Progress) -> None:
         self.curves.setdefault(progress.trial, []).append((progress.iteration, progress.train_loss))
         now = time.monotonic()
-        finished = progress.trial == progress.trials and progress.iteration == progress.max_iters
+        finished = _is_over(progress)
         if now - self.last_update < _SECONDS_BETWEEN_UPDATES and not finished:
             return
         self.last_update = now
@@ -61,13 +73,15 @@ class LiveTraining:
         from IPython.display import HTML, display
 
         bar, curves = self._bar(progress, seconds), self._curves(progress)
-        finished = progress.trial == progress.trials and progress.iteration == progress.max_iters
         # What follows in a notebook draws the finished curves with axes; these stay for who wants to see them.
-        content = HTML(f"<details><summary>{bar}</summary>{curves}</details>" if finished else f"<p>{bar}</p>{curves}")
-        if self.handle is None:
-            self.handle = display(content, display_id=True)
+        over = _is_over(progress)
+        content = f"<details><summary>{bar}</summary>{curves}</details>" if over else f"<p>{bar}</p>{curves}"
+        if self.show is not None:
+            self.show(content)
+        elif self.handle is None:
+            self.handle = display(HTML(content), display_id=True)
         else:
-            self.handle.update(content)
+            self.handle.update(HTML(content))
 
     def _bar(self, progress: Progress, seconds: float) -> str:
         # Trials that an earlier run left are not trained again, so the first one seen here need not be number 1.
@@ -108,6 +122,44 @@ class LiveTraining:
             f"<text x='50' y='{_HEIGHT - 8}' {text}>training loss (nats per character) by iteration, "
             f"0 to {progress.max_iters}; one line per trial</text>{''.join(lines)}</svg>"
         )
+
+
+def _is_over(progress: Progress) -> bool:
+    return progress.trial == progress.trials and progress.iteration == progress.max_iters
+
+
+def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick") -> Any:
+    """What a notebook shows where there are no results: the command for the whole grid, and a button for the first two cells.
+
+    Under the grid, where nobody is there to press it, the words alone.
+    """
+    from repro_lib.findings import NO_RESULTS, say
+
+    words = say(f"{NO_RESULTS} in a terminal; it trains the whole grid and fills {store.folder}.")
+    if PROGRESS_FILE_VARIABLE in os.environ:
+        return words
+    import ipywidgets
+
+    names = " and ".join(FIRST_ACTIVATIONS)
+    button = ipywidgets.Button(description=f"Train {FIRST_MODEL} with {names} now", button_style="primary")
+    button.layout.width = "auto"
+    shown = ipywidgets.HTML()
+
+    def train(_: object) -> None:
+        button.disabled, said = True, ""
+        try:
+            for activation in FIRST_ACTIVATIONS:
+                follow = LiveTraining(show=lambda content, said=said: setattr(shown, "value", said + content))
+                config = Config.for_model(FIRST_MODEL, profile, corpus=corpus)
+                run_experiment(FIRST_MODEL, activation, config, results_dir=store.folder, progress=follow)
+                said = shown.value
+            shown.value += "<p>Done. Choose <em>Run &gt; Run All Cells</em> once more.</p>"
+        except (CorpusError, ConfigError, ResultError, TrainingDiverged, OSError) as problem:
+            shown.value = f"<p>{html.escape(str(problem))}</p>"
+            button.disabled = False
+
+    button.on_click(train)
+    return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), button, shown])
 
 
 def write_progress_to(path: Path) -> ProgressCallback:

@@ -94,7 +94,7 @@ def visit(browser: Browser, **context: Any) -> Visit:
     return found
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Keep what the page looks like now, for people."""
+def screenshot(page: Page, name: str, *, whole: bool = True) -> None:
+    """Keep what the page looks like now, for people: all of it, or what the window shows."""
     ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=str(ARTEFACTS / f"{name}.png"), full_page=True)
+    page.screenshot(path=str(ARTEFACTS / f"{name}.png"), full_page=whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browsing import ARTEFACTS, PHONE, screenshot, visit
 
+from repro_lib.notebooks import notebooks_dir
 from repro_lib.results import Result, Store
 from repro_lib.site_pages import build_site
 
@@ -21,6 +23,8 @@ MEGABYTES = 1_000_000
 # One page of each kind.
 ANALYSES = ("00_quickstart", "01_activations", "30_cross_model", "40_claims")
 KINDS = ("index", "10_train-charlm-gelu", "20_deep_dive-charlm", *ANALYSES)
+# The page of what-ifs is one more kind, once its notebook is there.
+WHAT_IFS = [path.stem for path in notebooks_dir().glob("50_what_if.ipynb")]
 SCROLLS_SIDEWAYS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 # What pages draw, as text to compare: the pixels of images and the parts of inline drawings.
 DRAWING = "section => [...section.querySelectorAll('.what-if-drawing')].map(d => d.innerHTML).join()"
@@ -108,8 +112,9 @@ def test_every_control_of_every_what_if_moves_its_drawing(reports: Path, window:
                     tried += 1
             screenshot_of(section, f"what-if-{section.get_attribute('data-what-if')}")
         page.context.close()
-    if (reports / "50_what_if.html").exists():
-        assert tried > 0
+    if not tried and not WHAT_IFS:
+        pytest.skip("no notebook with what-ifs is there yet")
+    assert tried > 0
 
 
 def move_and_see(path: Path, section: Locator, control: Locator, move: Callable[[Locator], None]) -> None:
@@ -126,12 +131,13 @@ def move_and_see(path: Path, section: Locator, control: Locator, move: Callable[
 
 
 def move_by_mouse(control: Locator) -> None:
-    """Drag a slider to its other half, click a button of the group that is not chosen, choose another entry."""
+    """Drag a slider to its other half, click what is not chosen; a list opens outside of the page, so its entry is set."""
     kind = control.evaluate("e => e.type")
     if kind == "range":
         drag(control)
     elif kind == "radio":
-        control.evaluate("e => [...e.form.elements[e.name]].find(other => !other.checked).click()")
+        others = control.locator("xpath=ancestor::form").locator(f"input[name='{control.get_attribute('name')}']:not(:checked)")
+        others.first.click()
     elif kind == "checkbox":
         control.click()
     else:
@@ -214,7 +220,7 @@ def test_the_index_of_three_hundred_cells_can_be_searched(
     page.locator("table.matrix thead th").last.scroll_into_view_if_needed()
     assert page.locator("table.matrix tbody th").first.is_visible()
     assert page.locator("table.matrix tbody th").first.bounding_box()["x"] >= 0  # type: ignore[index]
-    screenshot(page, "index-of-300-cells")
+    screenshot(page, "index-of-300-cells", whole=False)
 
 
 # Figures
@@ -228,12 +234,12 @@ def test_a_figure_opens_and_closes(reports: Path, window: Callable[..., Any], na
     assert dialog.is_visible()
     assert dialog.get_by_role("img").get_attribute("alt") == image.get_attribute("alt")
     assert dialog.get_by_role("img").bounding_box()["width"] > image.bounding_box()["width"]  # type: ignore[index]
-    screenshot(page, f"{name}-zoom")
+    screenshot(page, f"{name}-zoom", whole=False)
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     button = page.get_by_role("button", name="Show this figure in full size").first
     button.focus()
-    assert button.evaluate("e => getComputedStyle(e).opacity") != "0" or page.wait_for_timeout(300) is None
+    page.wait_for_function("e => getComputedStyle(e).opacity === '1'", arg=button.element_handle())
     page.keyboard.press("Enter")
     assert dialog.is_visible()
     dialog.get_by_role("button", name="Whole figure").click()
@@ -268,8 +274,7 @@ def test_paper_is_white_and_shows_what_is_folded(reports: Path, window: Callable
     assert folded.get_attribute("open") is None
     assert folded.locator("td").first.bounding_box()["height"] > 0  # type: ignore[index]
     paper = page.pdf(path=str(ARTEFACTS / "40_claims.pdf"), format="A4", print_background=False)
-    assert paper.startswith(b"%PDF")
-    assert paper.count(b"/Type /Page\n") + paper.count(b"/Type /Page ") + paper.count(b"/Type/Page/") > 1
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) > 3, "pages of paper"
 
 
 def test_light_and_dark_follow_the_system_and_the_button(reports: Path, window: Callable[..., Any]) -> None:
@@ -335,9 +340,8 @@ def test_axe_finds_nothing_serious(reports: Path, window: Callable[..., Any], sc
 
     found = window(color_scheme=scheme)
     rules = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if scheme == "dark" else {})
-    names = [*KINDS, *(["50_what_if"] if (reports / "50_what_if.html").exists() else [])]
     serious = []
-    for name in names:
+    for name in [*KINDS, *WHAT_IFS]:
         page = found.open(reports / f"{name}.html")
         page.evaluate("() => document.querySelectorAll('main details').forEach(part => part.open = true)")
         for violation in Axe().run(page, options=rules).response["violations"]:
