@@ -11,7 +11,7 @@ from typing import Any
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.notebooks import executed_digest, inputs_digest, notebooks_dir
 from repro_lib.results import Store, select_comparable
-from repro_lib.steps import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary, train_stem
+from repro_lib.steps import cell_digest, executed_path, is_done, run_cell, run_notebook, run_part, run_summary, train_stem
 from repro_lib.summary import summary_is_current
 from repro_lib.workers import Task
 
@@ -21,18 +21,30 @@ _NOTEBOOK_COST = 5.0
 _LEAST_LIMIT_SECONDS = 1800.0
 _LIMIT_PER_COST = 20.0
 
+# Between a cell's label and the trials of a part of it.
+PART_MARK = ".trials-"
+SUMMARY = "plots and summary"
+# What comes when all cells are through, by the names of its steps.
+ANALYSES = ("30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations", SUMMARY)
+
+
+def deep_dive_stem(model: str) -> str:
+    """The name of a model's deep dive."""
+    return f"20_deep_dive-{model}"
+
 
 @dataclass
 class Step:
     """A task with what the display and the order need to know about it.
 
-    ``output`` is its executed notebook; ``attempts`` counts how often it was begun, ``left`` tells that it was once found
-    in work elsewhere.
+    ``cell`` is the cell that it finishes, ``part_of`` the one of which it trains some trials, ``output`` its executed
+    notebook; ``attempts`` counts how often it was begun, ``left`` tells that it was once found in work elsewhere.
     """
 
     task: Task
     cost: float
     cell: Cell | None = None
+    part_of: Cell | None = None
     progress: Path | None = None
     output: Path | None = None
     attempts: int = 1
@@ -69,13 +81,28 @@ class Agenda:
         progress = self.folder / f"{cell.label}.json"
         arguments = {"cell": cell, "results_dir": self.request.results_dir, "force": self.request.force, "progress": progress}
         arguments |= {"checkpoint_seconds": self.request.checkpoint_seconds}
-        return Step(Task(cell.label, run_cell, arguments, self._limit(cost)), cost, cell, progress)
+        return Step(Task(cell.label, run_cell, arguments, self._limit(cost)), cost, cell, progress=progress)
+
+    def parts(self, cell: Cell) -> list[Step]:
+        """The trainings of a cell's trials in several steps, where such were asked for; the cell's own step joins them."""
+        size, trials = self.request.trials_per_job, cell.config.trials
+        if size is None or size >= trials or not (self.request.force or cell.result(self.store) is None):
+            return []
+        return [self._part(cell, range(first, min(first + size, trials + 1))) for first in range(1, trials + 1, size)]
+
+    def _part(self, cell: Cell, trials: range) -> Step:
+        key = f"{cell.label}{PART_MARK}{trials[0]}-{trials[-1]}"
+        cost = cell.training_seconds() * len(trials) / cell.config.trials + 1.0
+        progress = self.folder / f"{key}.json"
+        arguments = {"cell": cell, "trials": list(trials), "results_dir": self.request.results_dir, "force": self.request.force}
+        arguments |= {"progress": progress, "checkpoint_seconds": self.request.checkpoint_seconds}
+        return Step(Task(key, run_part, arguments, self._limit(cost)), cost, part_of=cell, progress=progress)
 
     def deep_dives(self, models: Sequence[str]) -> Iterator[Step]:
         """The deep dives of these models, as far as their inputs have changed."""
         for model in dict.fromkeys(models):
             extra = {"model": model} | self._selection()
-            yield from self._analysis("20_deep_dive", f"20_deep_dive-{model}", extra, self._inputs(model))
+            yield from self._analysis("20_deep_dive", deep_dive_stem(model), extra, self._inputs(model))
 
     def analyses(self) -> Iterator[Step]:
         """All that comes when the cells and deep dives are through, as far as its inputs have changed."""
@@ -94,7 +121,7 @@ class Agenda:
                 "inputs": inputs,
                 "force": self.request.force,
             }
-            yield Step(Task("plots and summary", run_summary, arguments, self._limit(_NOTEBOOK_COST)), _NOTEBOOK_COST)
+            yield Step(Task(SUMMARY, run_summary, arguments, self._limit(_NOTEBOOK_COST)), _NOTEBOOK_COST)
 
     def _selection(self) -> dict[str, Any]:
         """The same as parameters of a notebook."""
@@ -133,7 +160,8 @@ class Agenda:
             "force": self.request.force,
             "cell": cell,
         }
-        return Step(Task(key, run_notebook, arguments, self._limit(cost)), cost, cell, progress if cell else None, output)
+        task = Task(key, run_notebook, arguments, self._limit(cost))
+        return Step(task, cost, cell, progress=progress if cell else None, output=output)
 
     def _limit(self, cost: float) -> float:
         """Seconds after which a step is stopped. More workers than cores share them."""

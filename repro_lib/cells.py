@@ -52,10 +52,21 @@ class Cell:
 
     def training_seconds(self) -> float:
         """A rough estimate on one core, to start long cells first and to say how much is left."""
-        config = self.config
-        parameters = (_MATRICES_PER_LAYER[self.model] * config.n_layer + _MATRICES_BESIDE.get(self.model, 0)) * config.n_embd**2
+        config, parameters = self.config, self._parameters()
         characters = config.batch_size * config.block_size * config.max_iters * config.trials
         return parameters * characters / _PARAMETER_CHARACTERS_PER_SECOND
+
+    def training_bytes(self) -> float:
+        """A rough estimate, on the large side, of the memory that training takes: parameters, optimizer, kept activations."""
+        config = self.config
+        tokens, attention = config.batch_size * config.block_size, config.batch_size * config.n_head * config.block_size**2
+        # Of a transformer's layer in float32: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, twice its 16 bits.
+        per_layer = 68 * tokens * config.n_embd + 10 * attention
+        return 16 * self._parameters() + per_layer * (config.n_layer + 1)
+
+    def _parameters(self) -> float:
+        config = self.config
+        return (_MATRICES_PER_LAYER[self.model] * config.n_layer + _MATRICES_BESIDE.get(self.model, 0)) * config.n_embd**2
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,8 @@ class GridRequest:
 
     ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
     ``cell_timeout``: seconds after which a step is stopped; None: a generous multiple of its estimate.
-    ``checkpoint_seconds``: how often a trial saves its state.
+    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a step of
+    their own, which can run beside the others; None: all of a cell in one.
     """
 
     models: Sequence[str]
@@ -78,6 +90,7 @@ class GridRequest:
     noise_models: Sequence[str] | None = None
     cell_timeout: float | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    trials_per_job: int | None = None
 
 
 def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:

@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
-    options = parser.parse_args([_hyphenated(word) for word in given])
+    # What stands behind -- is for the engine, in its own spelling.
+    own = given[: given.index("--")] if "--" in given else given
+    options = parser.parse_args([_hyphenated(word) for word in own])
+    options.engine_options = given[len(own) + 1 :]
     command: Callable[[argparse.Namespace, Console], int] = options.command
     console = Console(highlight=False)
     try:
@@ -126,7 +129,24 @@ def _parser() -> argparse.ArgumentParser:
         help="models for which each source of randomness alone and shorter runs are made too; none: none; default: those "
         "of the profile where its models are run",
     )
-    grid.add_argument("--executor", choices=("local",), default="local", help="what runs the cells")
+    grid.add_argument(
+        "--executor",
+        choices=("local", "snakemake"),
+        default="local",
+        help="what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local",
+    )
+    grid.add_argument(
+        "--profile-dir",
+        metavar="DIR",
+        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm, kubernetes); default: local",
+    )
+    grid.add_argument(
+        "--trials-per-job",
+        type=int,
+        default=None,
+        metavar="N",
+        help="train so many trials of a cell in a job of their own, beside the others; default: all of a cell in one",
+    )
     _add_running(grid)
 
     process = add("process", _process, "print the tables, write summary.txt and draw the plots from what is there")
@@ -147,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
     _add_synthesize(add("synthesize", _synthesize, "make synthetic results, for demonstrations and scale tests only"))
+    step = add("step", _step, "do one job of a plan that repro grid --executor snakemake wrote; schedulers call it")
+    step.add_argument("plan", type=Path, help="the plan")
+    step.add_argument("key", help="the job's name in it")
     doctor = add("doctor", _doctor, "is this machine ready?")
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for")
     return parser
@@ -239,6 +262,9 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         raise ConfigError(f"--workers must be at least 1, got {workers}")
     if options.cell_timeout is not None and not options.cell_timeout > 0:
         raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
+    per_job = getattr(options, "trials_per_job", None)
+    if per_job is not None and per_job < 1:
+        raise ConfigError(f"--trials-per-job must be at least 1, got {per_job}")
     return GridRequest(
         models=models,
         activations=options.activations,
@@ -251,6 +277,7 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=_noise_models(options),
         cell_timeout=options.cell_timeout,
+        trials_per_job=per_job,
     )
 
 
@@ -295,11 +322,20 @@ def _train(options: argparse.Namespace, console: Console) -> int:
 
 
 def _grid(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.config import ConfigError
     from repro_lib.console import make_display
     from repro_lib.grid import run_grid
 
     request = _request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
-    report = run_grid(request, make_display(console))
+    if options.executor == "snakemake":
+        from repro_lib.engine import run_grid_by_engine
+
+        engine = (options.profile_dir, options.engine_options, options.workers)
+        report = run_grid_by_engine(request, make_display(console), *engine)
+    elif options.profile_dir or options.engine_options:
+        raise ConfigError("--profile-dir and options behind -- are for Snakemake: add --executor snakemake")
+    else:
+        report = run_grid(request, make_display(console))
     if not report.failures:
         console.print(
             f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
@@ -379,6 +415,15 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     cells = plan_cells(options.models, options.activations, options.profile, _overrides(options))
     cells += plan_variants(cells, options.profile, _overrides(options), _noise_models(options))
     return print_status(console, options.results_dir, cells)
+
+
+def _step(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.jobs import run_job
+
+    outcome = run_job(options.plan.resolve(), options.key)
+    said = f": {outcome.said}" if outcome.said else ""
+    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s{said}", markup=False, soft_wrap=True)
+    return 0 if outcome.end == "done" else _FAILED
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:

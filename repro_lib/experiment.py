@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from repro_lib.activations import canonical_activation
 from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Notice, Origin, check_interval, code_sha256, sweep
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
-from repro_lib.lease import cell_lease, hold
+from repro_lib.lease import Lease, cell_lease, hold, trial_lease
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import (
     TENSOR_KINDS,
@@ -64,19 +65,11 @@ def run_experiment(
     LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
     WriteError if it cannot be written.
     """
-    activation = canonical_activation(activation)
-    config = (config or Config()).resolved_for(check_model(model))
-    check_device(config)
-    check_interval(checkpoint_seconds)
-    store = Store(results_dir or project_root() / "results")
-    config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
-    sweep(store)
-    asked = (model, activation, config_sha256)
+    store, config, asked = _asked(model, activation, config, results_dir, data_dir, checkpoint_seconds)
     if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
-    dataset = load_dataset(config, data_dir)
-    cell = _Cell(store, model, activation, config.with_corpus(dataset.vocab_size), config_sha256, dataset)
-    with hold(cell_lease(store.folder, *asked), f"{model} with {activation}") as lease:
+    cell = _Cell.load(store, asked, config, data_dir)
+    with hold(cell_lease(store.folder, *asked), f"{model} with {cell.activation}") as lease:
         # Somebody else may have finished it between that look and the lease.
         if not force and (stored := store.find(*asked, config.trials, config.profile)):
             return stored
@@ -87,15 +80,45 @@ def run_experiment(
         checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
         records, predictions = _reusable_trials(store, stored)
         for trial in range(len(records), config.trials):
-            record, prediction = cell.finished(checkpoints, trial) or cell.train(checkpoints, trial, progress)
+            record, prediction, _ = cell.obtain(checkpoints, trial, progress)
             records.append(record)
             predictions.append(prediction)
-        result = summarise(model, activation, cell.config, config_sha256, dataset, records, predictions)
+        result = summarise(*asked[:2], cell.config, cell.config_sha256, cell.dataset, records, predictions)
         lease.confirm()
         store.save(result)
         checkpoints.remove(len(records))
         store.forget_failure(*asked)
     return result
+
+
+def train_trials(
+    model: str,
+    activation: str,
+    config: Config,
+    trials: Sequence[int],
+    *,
+    results_dir: Path | str | None = None,
+    data_dir: Path | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    notice: Notice = print,
+) -> int:
+    """Train some trials of a cell (numbered from 1) and keep them for ``run_experiment``, which joins them.
+
+    What is there already is not trained again. Processes may train different trials of a cell at the same time; a trial that
+    is kept counts where the cell is joined with the same program, torch and kind of machine, and is trained anew elsewhere.
+    Returns how many trials were trained here. Arguments and errors as of ``run_experiment``.
+    """
+    store, config, asked = _asked(model, activation, config, results_dir, data_dir, checkpoint_seconds)
+    stored = None if force else store.find(*asked)
+    there = len(stored.trials) if stored and stored.environment.get("torch") == torch.__version__ else 0
+    missing = [trial for trial in trials if there < trial <= config.trials]
+    if not missing:
+        return 0
+    cell = _Cell.load(store, asked, config, data_dir)
+    checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
+    return sum(cell.obtain(checkpoints, trial - 1, progress)[2] for trial in missing)
 
 
 def check_device(config: Config) -> None:
@@ -160,6 +183,24 @@ def describe_environment(device: str) -> dict[str, str | None]:
     }
 
 
+def _asked(
+    model: str,
+    activation: str,
+    config: Config | None,
+    results_dir: Path | str | None,
+    data_dir: Path | None,
+    checkpoint_seconds: float,
+) -> tuple[Store, Config, tuple[str, str, str]]:
+    """The store, the complete configuration, and by which names the store knows the cell; checked, and swept."""
+    activation = canonical_activation(activation)
+    config = (config or Config()).resolved_for(check_model(model))
+    check_device(config)
+    check_interval(checkpoint_seconds)
+    store = Store(results_dir or project_root() / "results")
+    sweep(store)
+    return store, config, (model, activation, config.sha256(corpus_sha256(config.corpus, data_dir)))
+
+
 def _reusable_trials(store: Store, stored: Result | None) -> tuple[list[TrialRecord], list[Predictions]]:
     if stored is None:
         return [], []
@@ -176,6 +217,23 @@ class _Cell:
     config: Config
     config_sha256: str
     dataset: Dataset
+
+    @classmethod
+    def load(cls, store: Store, asked: tuple[str, str, str], config: Config, data_dir: Path | None) -> Self:
+        """The cell that the store knows by these names, with its data."""
+        model, activation, config_sha256 = asked
+        dataset = load_dataset(config, data_dir)
+        return cls(store, model, activation, config.with_corpus(dataset.vocab_size), config_sha256, dataset)
+
+    def obtain(
+        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None
+    ) -> tuple[TrialRecord, Predictions, bool]:
+        """Trial ``trial`` (0-based), and whether it was trained here. One process at a time works on a trial."""
+        work = f"{self.model} with {self.activation}, trial {trial + 1},"
+        with hold(trial_lease(self.store.folder, self.model, self.activation, self.config_sha256, trial + 1), work) as lease:
+            if found := self.finished(checkpoints, trial):
+                return *found, False
+            return *self.train(checkpoints, trial, progress, lease), True
 
     def origin(self) -> Origin:
         """What its checkpoints are made for and with."""
@@ -205,7 +263,7 @@ class _Cell:
             return None
 
     def train(
-        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None
+        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None, lease: Lease
     ) -> tuple[TrialRecord, Predictions]:
         """Train trial ``trial`` (0-based), or what is left of it, and store it."""
         own = checkpoints.of_trial(trial + 1)
@@ -215,6 +273,7 @@ class _Cell:
             # Nobody goes on from here: this configuration does the same again.
             checkpoints.remove(self.config.trials)
             raise
+        lease.confirm()
         record, predictions = self._keep(trained)
         checkpoints.keep_finished(record)
         return record, predictions

@@ -14,6 +14,7 @@ it stores anything.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -121,6 +122,19 @@ def check_free(path: Path) -> None:
 def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
     """The lease of training one cell."""
     return results_dir / "leases" / f"{model}-{activation}-{config_sha256[:12]}.lease"
+
+
+def trial_lease(results_dir: Path, model: str, activation: str, config_sha256: str, trial: int) -> Path:
+    """The lease of training one trial (numbered from 1) of a cell: parts of a cell can be in work at several places."""
+    cell = cell_lease(results_dir, model, activation, config_sha256)
+    return cell.with_name(f"{cell.stem}-trial{trial}.lease")
+
+
+def cell_holders(results_dir: Path, model: str, activation: str, config_sha256: str) -> list[Holder]:
+    """Who is at work on a cell right now, as a whole or on some of its trials."""
+    cell = cell_lease(results_dir, model, activation, config_sha256)
+    paths = [cell, *sorted(cell.parent.glob(f"{glob.escape(cell.stem)}-trial*.lease"))]
+    return [found for path in paths if (found := holder(path))]
 
 
 def notebook_lease(output: Path) -> Path:

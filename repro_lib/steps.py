@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.cells import Cell
-from repro_lib.experiment import run_experiment
+from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.files import remove_leftovers
-from repro_lib.lease import cell_lease, check_free, hold, holder, notebook_lease, remove_void
+from repro_lib.lease import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
 from repro_lib.notebooks import execute, executed_digest, notebooks_dir, partial_path
 from repro_lib.results import Store
 from repro_lib.summary import summary_is_current, write_summary
@@ -64,7 +64,8 @@ def run_notebook(
             return MADE_ELSEWHERE
         if cell:
             # The notebook would ask too, but only after its kernel has started.
-            check_free(cell_lease(results_dir, cell.model, cell.activation, cell.config_sha256))
+            for at_work in cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+                raise LeaseHeldError(str(at_work))
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
@@ -75,6 +76,15 @@ def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpo
     settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
     run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
     return None
+
+
+def run_part(
+    cell: Cell, trials: Sequence[int], results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float
+) -> str | None:
+    """Train some trials of a cell (numbered from 1), for whoever makes its result."""
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=write_progress_to(progress), **settings)
+    return None if trained else MADE_ELSEWHERE
 
 
 def run_summary(

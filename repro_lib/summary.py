@@ -13,7 +13,7 @@ from rich.table import Table
 
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
-from repro_lib.lease import cell_lease, holder
+from repro_lib.lease import cell_holders
 from repro_lib.results import Store
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             done += 1
             pd = _rounded(result.avg_relative_pd, 4)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
-        elif at_work := holder(cell_lease(results_dir, cell.model, cell.activation, cell.config_sha256)):
-            said = f"in work: process {at_work.process.pid} on {at_work.host} since {at_work.since}"
+        elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+            said = "in work: " + ", ".join(f"process {one.process.pid} on {one.host} since {one.since}" for one in at_work)
         elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
             said = f"FAILED: {reason}"
         else:

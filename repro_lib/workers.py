@@ -31,6 +31,8 @@ from repro_lib.lease import LeaseHeldError
 from repro_lib.processes import ProcessKilledError, be_first_out_of_memory, describe_exit, exit_signal, kill_group
 from repro_lib.scratch import scratch_folder
 
+# How often one looks after a task that another process has in work.
+LOOK_AGAIN_SECONDS = 3.0
 _GRACE_SECONDS = 5.0
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
