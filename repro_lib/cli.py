@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import platform
 import signal
 import sys
 import threading
@@ -191,7 +192,7 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activatio
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core, one for CUDA"
+        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core, for CUDA one per card"
     )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
     parser.add_argument(
@@ -256,8 +257,8 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
     from repro_lib.checkpoints import check_interval
     from repro_lib.config import ConfigError
 
-    one_device = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
-    workers = options.workers if options.workers is not None else 1 if one_device else _usable_cores()
+    on_cards = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
+    workers = options.workers if options.workers is not None else _usable_cards() if on_cards else _usable_cores()
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {workers}")
     if options.cell_timeout is not None and not options.cell_timeout > 0:
@@ -285,6 +286,12 @@ def _noise_models(options: argparse.Namespace) -> Sequence[str] | None:
     """Those asked for; None (the profile's own) for a whole profile, none for a selection of models."""
     asked = getattr(options, "noise_models", None)
     return () if asked is None and options.models else asked
+
+
+def _usable_cards() -> int:
+    from repro_lib.cards import visible_cards
+
+    return max(1, len(visible_cards()))
 
 
 def _usable_cores() -> int:
@@ -422,7 +429,8 @@ def _step(options: argparse.Namespace, console: Console) -> int:
 
     outcome = run_job(options.plan.resolve(), options.key)
     said = f": {outcome.said}" if outcome.said else ""
-    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s{said}", markup=False, soft_wrap=True)
+    place = f"on {platform.node()}" + (f", card {card}" if (card := os.environ.get("CUDA_VISIBLE_DEVICES")) else "")
+    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s {place}{said}", markup=False, soft_wrap=True)
     return 0 if outcome.end == "done" else _FAILED
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from repro_lib.agenda import PART_MARK, Step
+from repro_lib.cards import visible_cards
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
 from repro_lib.console import Display, progress_share
@@ -55,7 +56,10 @@ def run_grid_by_engine(
     """
     chosen = Profile.load(profile or "local", options)
     chosen.check()
-    flags = ["--cores", str(request.workers)] if chosen.is_local else ["--jobs", str(workers)] if workers else []
+    if chosen.is_local:
+        flags = ["--cores", str(request.workers), "--resources", f"gpu={max(1, len(visible_cards()))}"]
+    else:
+        flags = ["--jobs", str(workers)] if workers else []
     return _EngineRun(request, display, chosen, [*flags, *options]).work()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from repro_lib.cards import take_card
 from repro_lib.cells import Cell
 from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.files import remove_leftovers
@@ -63,6 +64,7 @@ def run_notebook(
         if done and not force:
             return MADE_ELSEWHERE
         if cell:
+            _prepare_device(cell)
             # The notebook would ask too, but only after its kernel has started.
             for at_work in cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
                 raise LeaseHeldError(str(at_work))
@@ -73,6 +75,7 @@ def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpo
     """Train one cell without a notebook."""
     if not force and is_done(cell, results_dir, with_notebook=False):
         return MADE_ELSEWHERE
+    _prepare_device(cell)
     settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
     run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
     return None
@@ -82,6 +85,7 @@ def run_part(
     cell: Cell, trials: Sequence[int], results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float
 ) -> str | None:
     """Train some trials of a cell (numbered from 1), for whoever makes its result."""
+    _prepare_device(cell)
     settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
     trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=write_progress_to(progress), **settings)
     return None if trained else MADE_ELSEWHERE
@@ -108,6 +112,11 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
         output = partial.with_name(partial.name.replace(".partial", ""))
         if holder(notebook_lease(output)) is None:
             partial.unlink(missing_ok=True)
+
+
+def _prepare_device(cell: Cell) -> None:
+    if cell.config.device == "cuda":
+        take_card()
 
 
 def _executed_digest(cell: Cell, results_dir: Path) -> str | None:

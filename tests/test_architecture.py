@@ -50,7 +50,7 @@ FLOORS: dict[int, set[str]] = {
     4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
     | {"what_if_display", "what_if_html"},
     5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"}
-    | {"engine", "engine_checks", "jobs", "planning", "plans", "runs"},
+    | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
