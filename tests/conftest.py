@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from browsing import chromium, small_grid  # noqa: F401  (fixtures of the browser tests)
+from grids import folder, smoke_grid  # noqa: F401  (fixtures of the tests that run grids)
 from hypothesis import settings
 
 from repro_lib.config import Config

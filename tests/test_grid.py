@@ -69,14 +69,12 @@ def test_the_profile_names_the_models() -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpus_file: Path, tmp_path: Path) -> None:
-    done = subprocess.run(grid(tmp_path, corpus_file), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpus_file: Path, smoke_grid: Path) -> None:
     # A page that is not there yet has a stand-in; a real one says what it was made from.
-    pages = (tmp_path / "reports").glob("*.html")
+    pages = (smoke_grid / "reports").glob("*.html")
     reports = {path.stem for path in pages if "source-sha256" in path.read_text() or path.stem == "index"}
     # 30 cells; of charlm with gelu four sources of randomness, a flipped bit and none; with relu and gelu two lengths.
-    stored = [result for _, result in Store(tmp_path / "results").load()[0]]
+    stored = [result for _, result in Store(smoke_grid / "results").load()[0]]
     varied = {(r.config["vary"], r.config["max_iters"]) for r in stored if (r.model_name, r.activation) == ("charlm", "gelu")}
     assert varied == {
         ("all", 4),
@@ -88,23 +86,23 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
     assert len([name for name in reports if name.startswith("10_train-")]) == 30
     assert len([name for name in reports if name.startswith("20_deep_dive-")]) == 6
     assert reports >= {"index", "30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations"}
-    assert (tmp_path / "reports" / "summary.txt").read_text().count("MODEL:") == 6
-    conclusions = (tmp_path / "reports" / "FINAL_CONCLUSIONS.md").read_text()
+    assert (smoke_grid / "reports" / "summary.txt").read_text().count("MODEL:") == 6
+    conclusions = (smoke_grid / "reports" / "FINAL_CONCLUSIONS.md").read_text()
     assert "TinyLSTM is invariant to the activation. **Supported at N = 3**" in conclusions
     assert {"FINAL_CONCLUSIONS.md", "claims.json"} <= set(
-        re.findall(r'href="([^"]+)"', (tmp_path / "reports" / "index.html").read_text())
+        re.findall(r'href="([^"]+)"', (smoke_grid / "reports" / "index.html").read_text())
     )
-    assert "charlm with gelu: total variation by source of randomness: all" in page_text(tmp_path, "20_deep_dive-charlm")
-    assert "Without any source the trials are the same to the last bit" in page_text(tmp_path, "30_cross_model")
-    found = digests(tmp_path)
+    assert "charlm with gelu: total variation by source of randomness: all" in page_text(smoke_grid, "20_deep_dive-charlm")
+    assert "Without any source the trials are the same to the last bit" in page_text(smoke_grid, "30_cross_model")
+    found = digests(smoke_grid)
     lstm = [found["tinylstm", activation] for activation in ("relu", "gelu", "swish", "swiglu", "smelu_1")]
     assert all(cell == lstm[0] for cell in lstm)
     assert found["charlm", "relu"] != found["charlm", "gelu"]
 
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    again = subprocess.run(grid(tmp_path, corpus_file), capture_output=True, text=True, check=False)
+    before = {path: path.stat().st_mtime_ns for path in (smoke_grid / "results").rglob("*") if path.is_file()}
+    again = subprocess.run(grid(smoke_grid, corpus_file), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    after = {path: path.stat().st_mtime_ns for path in (smoke_grid / "results").rglob("*") if path.is_file()}
     assert after == before
 
 

@@ -1,0 +1,127 @@
+"""Grids for tests: started as users start them, in folders of their own, with nothing left over; and their digests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from repro_lib.results import Result, Store
+
+Digests = dict[tuple[str, str], list[tuple[str, str]]]
+
+
+class Folder:
+    """A results and a reports folder, and a place for temporary files: what a grid may leave traces in."""
+
+    def __init__(self, root: Path, temporary: Path, corpus: Path) -> None:
+        self.results, self.reports, self.temporary, self.corpus = root / "results", root / "reports", temporary, corpus
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, command: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command; what stands behind -- among the words stays at the end."""
+        words, behind = (words[: words.index("--")], words[words.index("--") :]) if "--" in words else (words, ())
+        line = [
+            sys.executable,
+            "-m",
+            "repro_lib",
+            command,
+            "--profile",
+            "smoke",
+            "--corpus",
+            str(self.corpus),
+            "--workers",
+            "2",
+        ]
+        line += ["--results-dir", str(self.results), "--reports-dir", str(self.reports), *words]
+        if command == "grid" and "--noise-models" not in words:
+            line.append("--noise-models")
+        process = subprocess.Popen(
+            [*line, *behind],
+            env={**os.environ, "TMPDIR": str(self.temporary)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, command: str, *words: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(command, *words, **environment)
+        output, error = process.communicate(timeout=600)
+        return process.returncode, output, error
+
+    def alive(self) -> list[psutil.Process]:
+        """Every process that was started with our place for temporary files: grids, workers, kernels, what those started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TMPDIR", "").startswith(str(self.temporary)) and process.status() != "zombie":
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+    def assert_nothing_is_left(self, seconds: float = 5.0) -> None:
+        """No process, no socket, key or other temporary file, within the given time."""
+        until = time.monotonic() + seconds
+        while (self.alive() or list(self.temporary.iterdir())) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert self.alive() == []
+        assert list(self.temporary.iterdir()) == []
+
+    def assert_only_whole_files_are_left(self) -> None:
+        kinds = ("*.tmp", "*.lease", "*.removal", "*.partial.ipynb", "*.failed.ipynb")
+        assert [path for kind in kinds for folder in (self.results, self.reports) for path in folder.rglob(kind)] == []
+        assert Store(self.results).load()[1] == []
+        assert Store(self.results).failures() == []
+
+
+def digests(results: Sequence[Result]) -> Digests:
+    assert len({(result.model_name, result.activation) for result in results}) == len(results), "a cell was made twice"
+    return {
+        (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
+        for result in results
+    }
+
+
+def flags(values: dict[str, int]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def store_digests(results: Path) -> Digests:
+    """The digests of all trials of a folder, by cell and configuration: every array that training leaves."""
+    stored = [result for _, result in Store(results).load()[0]]
+    assert len({(r.model_name, r.activation, r.config_sha256) for r in stored}) == len(stored), "a cell was made twice"
+    return {
+        (f"{r.model_name}-{r.activation}", r.config_sha256): [(t.weights_sha256, t.predictions_sha256) for t in r.trials]
+        for r in stored
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, corpus_file: Path) -> Iterator[Folder]:
+    with tempfile.TemporaryDirectory(prefix="h-", dir="/tmp") as temporary:
+        folder = Folder(tmp_path, Path(temporary), corpus_file)
+        yield folder
+        for process in [*folder.started, *folder.alive()]:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def smoke_grid(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Path:
+    """A folder with the whole smoke grid, made by the local executor; not to be changed."""
+    root = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, "-m", "repro_lib", "grid", "--profile", "smoke", "--corpus", str(corpus_file)]
+    command += ["--results-dir", str(root / "results"), "--reports-dir", str(root / "reports")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root

@@ -1,0 +1,92 @@
+"""Trials of one cell trained apart, by whom and in what order ever, are joined into the result of one who trained them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_resume import Stopped, left_over, numbers, stop_at, tensors
+
+from repro_lib.cli import main
+from repro_lib.config import Config
+from repro_lib.experiment import run_experiment, train_trials
+from repro_lib.lease import LeaseHeldError, cell_holders, hold, trial_lease
+from repro_lib.results import Store
+from repro_lib.training import Progress
+
+Tiny = Callable[..., Config]
+
+
+def nothing(_: Progress) -> None:
+    pytest.fail("a trial was trained again")
+
+
+def test_joined_parts_are_the_result_of_one_run(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("charlm", trials=4)
+    whole = run_experiment("charlm", "swiglu", config, results_dir=tmp_path / "whole")
+    parts = Store(tmp_path / "parts")
+    assert train_trials("charlm", "swiglu", config, [3, 4], results_dir=parts.folder) == 2
+    assert train_trials("charlm", "swiglu", config, [1, 2], results_dir=parts.folder) == 2
+    assert train_trials("charlm", "swiglu", config, [1, 2, 3, 4], results_dir=parts.folder, progress=nothing) == 0
+    assert list(parts.folder.glob("*.json")) == [], "a result before all is there"
+    joined = run_experiment("charlm", "swiglu", config, results_dir=parts.folder, progress=nothing)
+    assert numbers(joined) == numbers(whole)
+    assert tensors(parts) == tensors(Store(tmp_path / "whole"))
+    assert left_over(parts) == []
+    assert train_trials("charlm", "swiglu", config, [1, 2], results_dir=parts.folder, progress=nothing) == 0
+
+
+def test_what_a_part_lacks_the_whole_trains(tiny: Tiny, store: Store) -> None:
+    config, seen = tiny("charlm", trials=3), list[Progress]()
+    train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
+    run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {1, 3}
+
+
+def test_more_trials_of_a_stored_cell_are_parts_too(tiny: Tiny, store: Store) -> None:
+    run_experiment("charlm", "gelu", tiny("charlm", trials=2), results_dir=store.folder)
+    more, seen = tiny("charlm", trials=4), list[Progress]()
+    assert train_trials("charlm", "gelu", more, [1, 2, 3], results_dir=store.folder, progress=seen.append) == 1
+    assert {now.trial for now in seen} == {3}
+    assert len(run_experiment("charlm", "gelu", more, results_dir=store.folder).trials) == 4
+
+
+def test_told_to_train_again_a_part_does_so_once(tiny: Tiny, store: Store) -> None:
+    config = tiny("charlm", trials=2)
+    first = run_experiment("charlm", "gelu", config, results_dir=store.folder)
+    time.sleep(1.1)  # a result holds whatever trial was finished within a second of it
+    assert train_trials("charlm", "gelu", config, [1, 2], results_dir=store.folder, force=True) == 2
+    again = run_experiment("charlm", "gelu", config, results_dir=store.folder, force=True, progress=nothing)
+    assert len(list(store.folder.glob("*.json"))) == 2
+    assert [t.weights_sha256 for t in again.trials] == [t.weights_sha256 for t in first.trials]
+
+
+def test_a_killed_part_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    config, heard = tiny("charlm", trials=2, max_iters=9), list[str]()
+    whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
+    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0, "notice": heard.append}
+    with pytest.raises(Stopped):
+        train_trials("charlm", "gelu", config, [2], progress=stop_at(2, 6), **settings)
+    train_trials("charlm", "gelu", config, [2], **settings)
+    assert heard == ["charlm with gelu, trial 2, goes on from iteration 5"]
+    assert numbers(run_experiment("charlm", "gelu", config, **settings)) == numbers(whole)
+
+
+def test_nobody_trains_a_trial_that_somebody_has_in_work(tiny: Tiny, store: Store, corpus_file: Path, capsys: Any) -> None:
+    config = tiny("charlm")
+    sha = config.sha256(run_experiment("charlm", "relu", config, results_dir=store.folder).corpus.sha256)
+    with hold(trial_lease(store.folder, "charlm", "gelu", sha, 2), "charlm with gelu, trial 2,"):
+        with pytest.raises(LeaseHeldError, match="at work on charlm with gelu, trial 2,"):
+            train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
+        assert train_trials("charlm", "gelu", config, [1], results_dir=store.folder) == 1
+        with pytest.raises(LeaseHeldError, match="at work on charlm with gelu, trial 2,"):
+            run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=nothing)
+        # And whoever asks how things stand is told.
+        words = ["status", "--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu", "--trials", "2"]
+        assert main([*words, "--corpus", str(corpus_file), "--results-dir", str(store.folder)]) == 1
+        assert "charlm-gelu                  in work: process" in capsys.readouterr().out
+        assert len(cell_holders(store.folder, "charlm", "gelu", sha)) == 1
+    assert len(run_experiment("charlm", "gelu", config, results_dir=store.folder).trials) == 2
