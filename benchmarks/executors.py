@@ -29,7 +29,7 @@ from repro_lib.cells import GridRequest, plan_cells
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.planning import make_plan, seconds_of
 from repro_lib.plans import Job
-from repro_lib.plot_style import COLOURS, GREY, styled
+from repro_lib.plot_style import COLOURS, GREY
 from repro_lib.results import Store
 
 EXECUTORS = {
@@ -118,7 +118,9 @@ def work_of(jobs: Sequence[Job], training: Mapping[str, float], overhead: Overhe
     light = sum(job.kind in ("deep_dive", "analysis", "site") for job in jobs)
     seconds = {"cell": overhead.cell, "trials": overhead.cell, "corpus": 1.0}
     return {
-        job.key: Work(training.get(job.key, 0.0) + seconds.get(job.kind, overhead.grid / min(light, 8)), job.needs, job.priority)
+        job.key: Work(
+            training.get(job.key, 0.0) + seconds.get(job.kind, overhead.grid / min(light, 8)), job.needs, job.priority
+        )
         for job in jobs
     }
 
@@ -146,7 +148,6 @@ def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[S
     return jobs, training
 
 
-@styled
 def plot(curves: Mapping[str, Sequence[float]], chains: Mapping[str, float], about: str) -> Figure:
     """Hours against workers, with the two bounds: all work shared out evenly, and the longest chain of jobs."""
     figure = Figure(figsize=(9.0, 4.6), layout="constrained")
@@ -155,7 +156,9 @@ def plot(curves: Mapping[str, Sequence[float]], chains: Mapping[str, float], abo
         axes.plot(WORKERS, hours, color=colour, marker=marker, label=name)
         axes.axhline(chains[name], color=colour, linestyle=":", linewidth=1)
     first = next(iter(curves.values()))
-    axes.plot(WORKERS, [first[0] / workers for workers in WORKERS], color=GREY, linestyle="--", label="all work shared out evenly")
+    axes.plot(
+        WORKERS, [first[0] / workers for workers in WORKERS], color=GREY, linestyle="--", label="all work shared out evenly"
+    )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(WORKERS, [str(workers) for workers in WORKERS])
@@ -174,7 +177,9 @@ def main() -> int:
     parser.add_argument("--cells", nargs=2, type=int, default=(2, 8), metavar=("FEW", "MANY"))
     parser.add_argument("--results-dir", type=Path, help="whose measured seconds the simulation takes; none: no simulation")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw the simulation")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the overheads here, or take them from here if it exists")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep the overheads here, or take them from here if it exists"
+    )
     own = sys.argv[1:]
     behind = own[own.index("--") :] if "--" in own else []
     asked, console = parser.parse_args(own[: len(own) - len(behind)]), Console()
@@ -212,7 +217,7 @@ def simulate(console: Console, store: Store, corpus: str, overheads: Mapping[str
     for heading in ("executor", *map(str, WORKERS), "longest chain"):
         table.add_column(heading, justify="left" if heading == "executor" else "right")
     for name, hours in curves.items():
-        table.add_row(name, *(f"{value:.2f}" for value in hours), f"{chains[name]:.2f}")
+        table.add_row(name, *(f"{value:.3g}" for value in hours), f"{chains[name]:.3g}")
     console.print(table)
     if target:
         title = f"{count} cells of {LARGE_TRIALS} trials (simulated from measured seconds and overheads)"

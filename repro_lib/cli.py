@@ -192,7 +192,11 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activatio
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core, for CUDA one per card"
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes, one thread each; default: one per core, for CUDA one per card",
     )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
     parser.add_argument(
