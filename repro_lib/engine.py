@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -137,9 +138,12 @@ class _EngineRun(Run):
         # Locks and time stamps are not what keeps jobs apart and decides what is done here (see the head of this file).
         command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--nocolor"]
         command += ["--retries", str(ATTEMPTS - 1), *self.options]
+        # A profile may bring commands of its own.
+        environment = os.environ | {"PATH": f"{self.profile.folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment, "start_new_session": True}
         with (
             open(self._log(), "ab") as log,
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True) as process,
+            subprocess.Popen(command, stdout=log, stderr=log, **settings) as process,
             open(self._log(), "rb") as words,
         ):
             words.seek(0, os.SEEK_END)

@@ -67,6 +67,11 @@ class Profile:
         if importlib.util.find_spec(f"snakemake_executor_plugin_{self.executor.replace('-', '_')}") is None:
             plugin = f"snakemake-executor-plugin-{self.executor}"
             raise EngineError(f"Snakemake's executor {self.executor!r} is not installed (pip install {plugin})")
+        if (self.folder / "kubernetes-submit").exists() and shutil.which("kubectl") is None:
+            raise EngineError(
+                "kubectl is not on this machine: give the command where it is set up for your cluster, or choose another "
+                "--profile-dir"
+            )
         if self.executor == "slurm" and shutil.which("sbatch") is None:
             raise EngineError(
                 "Slurm's sbatch is not on this machine: give the command on a login node of the cluster, or leave out "

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from benchmarks.baseline import BaselineModel, BaselineSeconds
-from benchmarks.peak import work_of
+from benchmarks.executors import Overhead, Work, large_plan, longest_chain, wall_clock, work_of
+from benchmarks.peak import work_of as work_of_a_step
 from repro_lib.config import SMALL_MODELS, Config
 from repro_lib.models import build_model, count_parameters
+from repro_lib.results import Store
 
 
 @pytest.mark.parametrize("model", SMALL_MODELS)
@@ -34,7 +36,7 @@ def test_a_baseline_cell_by_hand() -> None:
 def test_the_work_of_a_transformer_by_hand() -> None:
     config = Config.for_model("charlm", "cpu").with_corpus(76)
     model = build_model("charlm", config, "relu").eval()
-    work = work_of(model, config, torch.zeros((4, 128), dtype=torch.long))
+    work = work_of_a_step(model, config, torch.zeros((4, 128), dtype=torch.long))
     rows = 4 * 128
     expected = {(rows, 128, 384): 2, (rows, 128, 128): 2, (rows, 128, 512): 2, (rows, 512, 128): 2, (rows, 128, 76): 1}
     assert work.shapes == expected
@@ -55,3 +57,26 @@ def test_the_command_measures_a_share_of_the_peak_and_writes_json(corpus_file: P
         assert math.isfinite(row["high"])
         assert row["gflops"] == pytest.approx(row["tokens_per_second"] * 6 * row["parameters"] / 1e9)
     assert "torch" in content["machine"]
+
+
+def test_a_wall_clock_by_hand() -> None:
+    # Two long jobs and three short ones, then one that needs them all. Longest first, on two workers: 4+2, 4+1+1, then 3.
+    work = {name: Work(seconds, (), seconds) for name, seconds in {"a": 4.0, "b": 4.0, "c": 2.0, "d": 1.0, "e": 1.0}.items()}
+    work["end"] = Work(3.0, tuple(work), 0.0)
+    assert wall_clock(work, 1) == 12 + 3
+    assert wall_clock(work, 2) == 6 + 3
+    assert wall_clock(work, 100) == longest_chain(work) == 4 + 3
+    # Never less than either bound.
+    for workers in range(1, 8):
+        assert wall_clock(work, workers) >= max(longest_chain(work), 15 / workers)
+
+
+def test_the_large_study_has_its_cells_and_trials_apart_hold_the_same_training(store: Store) -> None:
+    whole, by_cell = large_plan(store, "shakespeare", None)
+    apart, by_trial = large_plan(store, "shakespeare", 1)
+    assert sum(job.kind == "cell" for job in whole) == 7 * 12
+    assert sum(job.kind == "trials" for job in apart) == 7 * 12 * 32
+    assert sum(by_cell.values()) == pytest.approx(sum(by_trial.values()))
+    work = work_of(apart, by_trial, Overhead(2.0, 40.0))
+    assert work["charlm-relu.trials-1-1"].seconds == by_trial["charlm-relu.trials-1-1"] + 2
+    assert work["charlm-relu"].seconds == 2

@@ -229,10 +229,12 @@ def test_an_unknown_profile_executor_or_option_is_named(words: list[str], capsys
     assert "--trials-per-job must be at least 1, got 0" in said
 
 
-def test_no_sbatch_means_no_login_node(
+def test_without_sbatch_or_kubectl_it_says_where_to_give_the_command(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    said = sentence([*words, *ENGINE, "--profile-dir", "kubernetes"], capsys)
+    assert "kubectl is not on this machine" in said
     said = sentence([*words, *ENGINE, "--profile-dir", "slurm"], capsys)
     assert "Slurm's sbatch is not on this machine: give the command on a login node" in said
 
@@ -271,14 +273,74 @@ def test_workers_that_cannot_write_to_the_folder_are_asked_about(folder: Folder,
     assert "can every worker write to" in output or "could not do a single job" in error
 
 
-def test_the_profiles_name_their_executors_and_hold_no_secrets() -> None:
+KUBECTL = """#!{python}
+# Stands in for kubectl: a job is a process of this machine, its state a file. A manifest must be what Kubernetes would take.
+import json, os, subprocess, sys, yaml
+from pathlib import Path
+
+state = Path(__file__).parent / "jobs"
+words = [word for word in sys.argv[1:] if not word.startswith("-")]
+if words[0] == "create":
+    job = yaml.safe_load(sys.stdin)
+    assert (job["apiVersion"], job["kind"], job["spec"]["backoffLimit"]) == ("batch/v1", "Job", 0), job
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"].endswith("Mi"), container
+    assert isinstance(job["spec"]["activeDeadlineSeconds"], int), job
+    state.mkdir(exist_ok=True)
+    name = job["metadata"]["generateName"] + str(len(list(state.iterdir())))
+    line = '"$0" "$@"; echo $? > ' + str(state / (name + ".ended"))
+    process = subprocess.Popen(["/bin/bash", "-c", line, *container["command"]], start_new_session=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (state / name).write_text(str(process.pid))
+    print("job.batch/" + name)
+elif words[0] == "get":
+    name = words[1].partition("/")[2]
+    ended = state / (name + ".ended")
+    code = ended.read_text().strip() if ended.exists() else ""
+    print(name + "/" + ("1/" if code == "0" else "/1" if code else "/"), end="")
+elif words[0] == "delete":
+    for name in words[1:]:
+        os.killpg(int((state / name.partition("/")[2]).read_text()), 15)
+"""
+
+
+@pytest.mark.slow
+def test_the_profile_for_kubernetes_starts_each_job_as_a_pod_and_cancels_it(
+    folder: Folder, undisturbed: Digests, tmp_path: Path
+) -> None:
+    """With a stand-in for kubectl: no test of Kubernetes, but of all that is ours."""
+    (tmp_path / "bin").mkdir()
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.write_text(KUBECTL.replace("{python}", sys.executable))
+    kubectl.chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    words = ["--models", "charlm", "--activations", "relu", "--profile-dir", "kubernetes", *ENGINE, "--workers", "2"]
+    behind = ["--", "--seconds-between-status-checks", "1", "--latency-wait", "10"]
+    grid = folder.start("grid", *words, *flags(VALUES | {"max_iters": 4000}), *behind, **path)
+    wait_for(lambda: training(folder))
+    grid.send_signal(signal.SIGTERM)
+    _, error = grid.communicate(timeout=90)
+    assert grid.returncode == 143, error
+    folder.assert_nothing_is_left(20)
+    code, output, error = folder.run("grid", *words, *flags(VALUES), *behind, **path)
+    assert (code, error) == (0, ""), output
+    assert store_digests(folder.results) == {cell: found for cell, found in undisturbed.items() if cell[0] == "charlm-relu"}
+    made = {re.sub(r"-\d+$", "", path.name) for path in (tmp_path / "bin" / "jobs").iterdir() if not path.suffix}
+    assert made >= {"repro-charlm-relu", "repro-20-deep-dive-charlm", "repro-site"}
+    folder.assert_nothing_is_left(20)
+
+
+def test_the_profiles_are_for_the_executors_that_the_extra_installs() -> None:
+    import importlib.util
+
     import yaml
 
     folder = Path(__file__).parents[1] / "workflow" / "profiles"
     settings = {path.parent.name: yaml.safe_load(path.read_text()) for path in folder.glob("*/config.yaml")}
-    assert {name: found["executor"] for name, found in settings.items()} == {
-        name: name for name in ("local", "slurm", "kubernetes")
-    }
+    executors = {name: found["executor"] for name, found in settings.items()}
+    assert executors == {"local": "local", "slurm": "slurm", "kubernetes": "cluster-generic"}
+    for executor in set(executors.values()) - {"local"}:
+        assert importlib.util.find_spec(f"snakemake_executor_plugin_{executor.replace('-', '_')}") is not None
 
 
 def test_the_snakefile_is_readable_by_the_snakemake_of_the_lock(words: list[str], tmp_path: Path) -> None:
