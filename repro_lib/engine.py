@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -118,17 +117,17 @@ class _EngineRun(Run):
 
     def _work_through(self) -> None:
         """Run Snakemake until every job is through, giving up those that it has tried often enough."""
-        while missing := self.jobs.keys() - self.through:
-            self.troubles.clear()
+        while self.jobs.keys() - self.through:
             code = self._run_snakemake()
             if exit_signal(code) is not None:
                 raise EngineError(
                     f"Snakemake {describe_exit(code)}; jobs at work go on, and the same command goes on from what is finished"
                 )
-            if missing == self.jobs.keys() - self.through and not self.troubles:
-                raise EngineError(self._why_nothing_came_of_it())
             ready = [job for key, job in self.jobs.items() if key not in self.through and self.through.issuperset(job.needs)]
-            for job in ready:
+            begun = [job for job in ready if job.key in self.troubles or self.notes.log(job.key).exists()]
+            if ready and not begun:
+                raise EngineError(self._why_not_begun(len(ready)))
+            for job in begun:
                 self._give_up(job)
 
     def _run_snakemake(self) -> int:
@@ -140,10 +139,11 @@ class _EngineRun(Run):
         command += ["--retries", str(ATTEMPTS - 1), *self.options]
         # A profile may bring commands of its own.
         environment = os.environ | {"PATH": f"{self.profile.folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment, "start_new_session": True}
         with (
             open(self._log(), "ab") as log,
-            subprocess.Popen(command, stdout=log, stderr=log, **settings) as process,
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            ) as process,
             open(self._log(), "rb") as words,
         ):
             words.seek(0, os.SEEK_END)
@@ -160,10 +160,11 @@ class _EngineRun(Run):
 
     def _look(self) -> None:
         """Tell what has ended or got into trouble since the last look, and show what is at work."""
-        for key in [key for key in self.jobs if key in self.notes.all_through() - self.through]:
+        over = self.notes.all_through() - self.through
+        for key in [key for key in self.jobs if key in over]:
             if outcome := self.notes.ended(key):
                 self._ended(self.jobs[key], outcome)
-        for key in self.jobs.keys() - self.through:
+        for key in (self.jobs.keys() - self.through) & self.notes.troubled():
             found = self.notes.trouble(key)
             if found and self.troubles.get(key, 0.0) < found[0]:
                 self.troubles[key] = found[0]
@@ -187,9 +188,7 @@ class _EngineRun(Run):
         """Have a job count as through that Snakemake has tried often enough, so that what comes after it can be done."""
         found = self.notes.trouble(job.key)
         if found is None:
-            said = (
-                f"its jobs ended without a word{_last_line(self.notes.log(job.key))}; can every worker write to {self.folder}?"
-            )
+            said = f"its job ended {ATTEMPTS} times without saying why{_last_line(self.notes.log(job.key))}"
             outcome = Outcome(_task(job.key), "failed", said, 0.0)
         else:
             outcome = found[1]
@@ -210,10 +209,13 @@ class _EngineRun(Run):
         total = self.spent + sum(_cost(self.jobs[key]) for key in self.jobs.keys() - self.through)
         return (self.spent + partial) / total if total else 1.0
 
-    def _why_nothing_came_of_it(self) -> str:
-        lines = self._log().read_text(errors="replace").splitlines()
-        errors = [line.strip() for line in lines if "rror" in line]
-        return f"Snakemake could not do a single job ({(errors or lines or ['it said nothing'])[-1][:300]}); see {self._log()}"
+    def _why_not_begun(self, count: int) -> str:
+        lines = [line.strip() for line in self._log().read_text(errors="replace").splitlines()]
+        said = ([line for line in lines if "rror" in line] or lines or ["it said nothing"])[-1][:300]
+        return (
+            f"Snakemake ended with {count} jobs that could not even be begun ({said}); can every worker read and write "
+            f"{self.folder}? see {self._log()}"
+        )
 
     def _log(self) -> Path:
         return self.folder / "snakemake.log"

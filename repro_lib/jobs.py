@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from repro_lib.files import write_atomically
 from repro_lib.plans import Notes, read_plan
@@ -42,7 +42,7 @@ def run_job(plan_file: Path, key: str) -> Outcome:
 
 
 @contextlib.contextmanager
-def _at_work(file: Path) -> Any:
+def _at_work(file: Path) -> Iterator[None]:
     """While the block runs, the file that makes the job count as being at work."""
     write_atomically(file, "{}")
     try:

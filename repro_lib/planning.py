@@ -28,8 +28,6 @@ _PROCESSES_MB = 1500
 # Minutes that a scheduler grants before it ends a job, which then goes on from its checkpoint with twice the time.
 _LEAST_MINUTES = 10
 _TIMES_THE_ESTIMATE = 4
-# Seconds of a notebook beside its training: its imports, tables and figures, on a slow machine.
-_NOTEBOOK_SECONDS = 30.0
 # The wall clock of a job that trains nothing.
 _LIGHT_LIMIT_SECONDS = 1800.0
 _REQUEST = TypeAdapter(GridRequest)

@@ -141,6 +141,10 @@ class Notes:
         """The keys of all jobs that are through."""
         return {path.stem for path in (self.folder / "through").glob("*.json")}
 
+    def troubled(self) -> set[str]:
+        """The keys of all jobs of which an attempt was killed."""
+        return {path.stem for path in (self.folder / "trouble").glob("*.json")}
+
     def at_work(self) -> dict[str, Path]:
         """The jobs at work, with the files in which they say how far they are."""
         return {path.stem: path for path in sorted((self.folder / "progress").glob("*.json"))}

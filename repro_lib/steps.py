@@ -86,9 +86,10 @@ def run_part(
 ) -> str | None:
     """Train some trials of a cell (numbered from 1), for whoever makes its result."""
     _prepare_device(cell)
-    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    heard: list[str] = []
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds, "notice": heard.append}
     trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=write_progress_to(progress), **settings)
-    return None if trained else MADE_ELSEWHERE
+    return "; ".join(heard) or (None if trained else MADE_ELSEWHERE)
 
 
 def run_summary(
