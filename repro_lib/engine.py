@@ -30,6 +30,7 @@ from repro_lib.planning import SITE, make_plan, plan_name, step_of
 from repro_lib.plans import Job, Notes
 from repro_lib.processes import describe_exit, exit_signal
 from repro_lib.runs import ATTEMPTS, GridReport, Run
+from repro_lib.scratch import scratch_folder
 from repro_lib.steps import executed_path
 from repro_lib.workers import Outcome, Task
 
@@ -38,12 +39,14 @@ _LOOK_SECONDS = 0.5
 _PUBLISH_SECONDS = 10.0
 # How long Snakemake is given to cancel its jobs after Ctrl-C.
 _CANCEL_SECONDS = 60.0
-# It ends with this process, however that ends; its jobs have lives of their own.
-_SNAKEMAKE = """import sys
+# It ends with this process, however that ends, and its temporary files lie where they go with it; its jobs have lives, and
+# temporary files, of their own.
+_SNAKEMAKE = """import sys, tempfile
 from repro_lib.processes import die_with
 die_with(int(sys.argv[1]))
+tempfile.tempdir = sys.argv[2]
 from snakemake.cli import main
-main(sys.argv[2:])"""
+main(sys.argv[3:])"""
 
 
 def run_grid_by_engine(
@@ -132,17 +135,23 @@ class _EngineRun(Run):
 
     def _run_snakemake(self) -> int:
         """Start Snakemake and follow it to its end; returns its exit code."""
-        command = [sys.executable, "-c", _SNAKEMAKE, str(os.getpid()), "--snakefile", str(_snakefile())]
-        command += ["--profile", str(self.profile.folder), "--directory", str(self.folder), "--scheduler", "greedy"]
+        command = ["--snakefile", str(_snakefile()), "--profile", str(self.profile.folder)]
+        command += ["--directory", str(self.folder), "--scheduler", "greedy"]
         # Locks and time stamps are not what keeps jobs apart and decides what is done here (see the head of this file).
         command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--nocolor"]
         command += ["--retries", str(ATTEMPTS - 1), *self.options]
         # A profile may bring commands of its own.
         environment = os.environ | {"PATH": f"{self.profile.folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         with (
+            scratch_folder() as temporary,
             open(self._log(), "ab") as log,
             subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                [sys.executable, "-c", _SNAKEMAKE, str(os.getpid()), str(temporary), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
             ) as process,
             open(self._log(), "rb") as words,
         ):
