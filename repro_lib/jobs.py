@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_lib.files import write_atomically
+from repro_lib.lease import remove_void
 from repro_lib.plans import Notes, read_plan
 from repro_lib.workers import LOOK_AGAIN_SECONDS, Outcome, Pool, Task
 
@@ -26,8 +27,9 @@ def run_job(plan_file: Path, key: str) -> Outcome:
     An outcome "killed" is worth another attempt and does not make the job count as through. Raises PlanError for a plan
     that cannot be used, WriteError where the notes cannot be written.
     """
-    job, notes = read_plan(plan_file).job(key), Notes(plan_file.parent)
-    with contextlib.closing(Pool(1)) as pool, _at_work(notes.progress(key)):
+    plan = read_plan(plan_file)
+    job, notes = plan.job(key), Notes(plan_file.parent)
+    with _tidied(Path(plan.request["results_dir"])), contextlib.closing(Pool(1)) as pool, _at_work(notes.progress(key)):
         progress = pool.folder / "progress.json"
         task = Task(key, _work, {"plan_file": plan_file, "key": key, "progress": progress}, job.limit)
         started, told = time.monotonic(), False
@@ -39,6 +41,19 @@ def run_job(plan_file: Path, key: str) -> Outcome:
     outcome = Outcome(task, outcome.end, outcome.said, time.monotonic() - started)
     notes.keep(key, outcome)
     return outcome
+
+
+@contextlib.contextmanager
+def _tidied(results_dir: Path) -> Iterator[None]:
+    """After the block the leases of processes that were killed in it are gone.
+
+    Only this machine knows at once that they are void, and the next attempt may be made on another one.
+    """
+    try:
+        yield
+    finally:
+        for folder in ("leases", "notebooks"):
+            remove_void(results_dir / folder)
 
 
 @contextlib.contextmanager
