@@ -21,7 +21,8 @@ FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
     | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results", "comparisons", "checkpoints", "consistency", "trial_state"},
+    2: {"training", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
+    | {"certificate"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
@@ -49,7 +50,7 @@ FLOORS: dict[int, set[str]] = {
     },
     4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
     | {"what_if_display", "what_if_html"},
-    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"},
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

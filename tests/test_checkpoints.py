@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
 from repro_lib.processes import ProcessId
 from repro_lib.results import Result, Store
+from repro_lib.signed import digest
 from repro_lib.training import Progress
 from repro_lib.trial_state import LossCurve, TrialState
 
@@ -238,8 +238,8 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said["origin"] |= changes.pop("origin", {})
     said |= changes
     said.pop("content_sha256")
-    signed = {"content_sha256": checkpoints._digest(said, sha256_of_tensors(tensors)), **said}
-    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(signed)})
+    said = {"content_sha256": digest(said, sha256_of_tensors(tensors)), **said}
+    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
 @pytest.mark.parametrize(
