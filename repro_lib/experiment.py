@@ -19,7 +19,7 @@ from repro_lib.activations import canonical_activation
 from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Notice, Origin, check_interval, code_sha256, sweep
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
-from repro_lib.lease import cell_lease, hold
+from repro_lib.lease import cell_lease, hold, remove_void
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import (
     TENSOR_KINDS,
@@ -74,6 +74,7 @@ def run_experiment(
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
     sweep(store)
+    remove_void(store.folder / "leases")
     asked = (model, activation, config_sha256)
     if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
