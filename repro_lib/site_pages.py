@@ -288,8 +288,9 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
         owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
         if owner not in figures:
             continue
-        if re.fullmatch(r"[\w.-]+", path.name) and text.exists() and text.read_text().strip():
-            figures[owner][path.stem] = text.read_text().strip()
+        alternative = text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
+        if re.fullmatch(r"[\w.-]+", path.name) and alternative:
+            figures[owner][path.stem] = alternative
         else:
             unexplained.append(
                 f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."

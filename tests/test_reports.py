@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import struct
 import zlib
@@ -344,11 +345,25 @@ def test_page_needs_exactly_one_title(tmp_path: Path, title: str, more: str) -> 
     assert "exactly one '# title'" in refusal(tmp_path, new_markdown_cell(more), title=title)
 
 
-@pytest.mark.parametrize("content", [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}'])
+@pytest.mark.parametrize(
+    "content", [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000]
+)
 def test_broken_notebook_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "10_train-charlm-gelu.ipynb"
     path.write_bytes(content)
     with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb"):
+        render_notebook(path, tmp_path / "page.html")
+
+
+def test_what_is_no_file_or_too_large_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "10_train-charlm-gelu.ipynb"
+    path.write_bytes(b"")
+    os.truncate(path, 2**40)  # sparse: takes no room
+    with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb is larger than 256 MiB"):
+        render_notebook(path, tmp_path / "page.html")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb is no regular file"):
         render_notebook(path, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
