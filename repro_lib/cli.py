@@ -26,7 +26,7 @@ from repro_lib.config import (
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 # Set by flags of their own.
-_NOT_A_FLAG = {"corpus", "vocab_size", "execution"}
+_NOT_A_FLAG = {"corpus", "vocab_size"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """One frozen, validated configuration, and the layers that decide each value.
 
-Later wins: base < model < profile < explicit. ``Config.for_model`` resolves them and remembers which layer set
-each value. This module loads no torch, so that ``repro --help`` and ``repro status`` stay quick; the names in
-``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
+Later wins: base < device < model < profile < explicit, where the device sets ``execution`` alone. ``Config.for_model``
+resolves them and remembers which layer set each value. This module loads no torch, so that ``repro --help`` and
+``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ NOISE_SOURCES = ("init", "order", "dropout", "bit", "none")
 LENGTH_ACTIVATIONS = ("relu", "gelu")
 LENGTH_SHARES = (0.25, 0.5)
 
-Layer = Literal["base", "model", "profile", "explicit", "corpus"]
+# How the trials of a cell train where nothing says so: one trial fills a core, but only many at once fill a GPU.
+DEVICE_EXECUTION = {"cuda": "stacked+bfloat16+compile"}
+Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
@@ -130,7 +132,9 @@ class Config(BaseModel):
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
     eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
-    execution: Literal["sequential"] = Field("sequential", description="how the trials of a cell run")
+    execution: Literal["sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"] = Field(
+        "sequential", description="how the trials of a cell train: one after another or stacked as one; default: by device"
+    )
 
     _sources: dict[str, Layer] = PrivateAttr(default_factory=dict)
     _model_name: str | None = PrivateAttr(None)
@@ -163,7 +167,7 @@ class Config(BaseModel):
 
     @classmethod
     def for_model(cls, model: str, profile: str | None = None, **explicit: Any) -> Config:
-        """The resolved configuration of ``model``: base < model < profile < explicit.
+        """The resolved configuration of ``model``: base < device < model < profile < explicit.
 
         Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
         """
@@ -177,6 +181,8 @@ class Config(BaseModel):
         for layer, values in layers.items():
             merged |= values
             sources |= dict.fromkeys(values, layer)
+        if "execution" not in merged and merged.get("device") in DEVICE_EXECUTION:
+            merged["execution"], sources["execution"] = DEVICE_EXECUTION[merged["device"]], "device"
         config = cls(**merged)
         if model == "nanotransformer" and config.dropout > 0:
             raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
@@ -218,6 +224,21 @@ class Config(BaseModel):
     def vary_streams(self) -> tuple[str, ...]:
         """The random streams that change between trials."""
         return _ALL_STREAMS if self.vary == "all" else tuple(name for name in self.vary.split("+") if name in _ALL_STREAMS)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the trials of a cell train as one."""
+        return self.execution != "sequential"
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether training makes its products in bfloat16."""
+        return "bfloat16" in self.execution.split("+")
+
+    @property
+    def compiled(self) -> bool:
+        """Whether training runs through torch.compile."""
+        return "compile" in self.execution.split("+")
 
     @property
     def flips_bit(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare
+from repro_lib.stacked import train_stack
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
 
 
@@ -55,8 +56,7 @@ def run_experiment(
     dataset = load_dataset(config, data_dir)
     config = config.with_corpus(dataset.vocab_size)
     records, predictions = _reusable_trials(store, stored)
-    for trial in range(len(records), config.trials):
-        trained = train_trial(model, activation, config, dataset, trial, progress)
+    for trained in _train_missing(model, activation, config, dataset, range(len(records), config.trials), progress):
         record, prediction = _keep(store, trained, model, activation, config_sha256, dataset)
         records.append(record)
         predictions.append(prediction)
@@ -64,6 +64,15 @@ def run_experiment(
     store.save(result)
     store.forget_failure(model, activation, config_sha256)
     return result
+
+
+def _train_missing(
+    model: str, activation: str, config: Config, dataset: Dataset, missing: Sequence[int], progress: ProgressCallback | None
+) -> Iterable[TrainedTrial]:
+    """The missing trials (0-based numbers): each as soon as it is trained, or, as one stack, all at its end."""
+    if config.stacked and missing:
+        return train_stack(model, activation, config, dataset, missing, progress)
+    return (train_trial(model, activation, config, dataset, trial, progress) for trial in missing)
 
 
 def check_device(config: Config) -> None:

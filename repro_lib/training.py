@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from repro_lib.config import Config
 from repro_lib.data import Dataset, EvaluationWindows
-from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import Streams, deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
 
@@ -38,7 +38,10 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character."""
+    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
+
+    ``together``: how many trials train as one, this one among them: the last ones of the cell.
+    """
 
     model: str
     activation: str
@@ -48,6 +51,13 @@ class Progress:
     max_iters: int
     train_loss: float
     val_loss: float | None
+    together: int = 1
+
+    @property
+    def done(self) -> int:
+        """Iterations of the cell that are through, those of all its trials counted, of trials x max_iters."""
+        first = self.trial if self.together == 1 else self.trials - self.together + 1
+        return (first - 1) * self.max_iters + self.together * (self.iteration - 1) + self.trial - first + 1
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -88,67 +98,101 @@ def train_trial(
     """
     started = time.perf_counter()
     config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
-    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     with deterministic_arithmetic():
-        model = build_model(model_name, config, activation, streams=streams)
-        if config.flips_bit and trial > 0:
-            flip_one_bit(model, config.seed + trial)
+        model, streams = untrained(model_name, activation, config, trial)
         init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
         optimizer = make_optimizer(model, config)
         curve_windows, kept_windows = dataset.windows.every(CURVE_BLOCK_STEP), dataset.windows.every(KEPT_BLOCK_STEP)
         steps = kept_steps(config.max_iters)
         kept = [predict_logits(model, kept_windows, config.block_size)]  # step 0: before any training
-        train_curve, val_curve = _LossCurve(config.max_iters), list[tuple[int, float]]()
+        train_curve, val_curve = LossCurve(config.max_iters), list[tuple[int, float]]()
         model.train()
         for iteration in range(1, config.max_iters + 1):
             inputs, targets = dataset.batch(config.batch_size, config.block_size, streams.order)
             loss = training_step(model, optimizer, inputs, targets, iteration, config)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss became {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
-                    "lower the learning rate"
-                )
-            train_curve.add(iteration, loss)
-            evaluated = iteration % config.eval_interval == 0 and iteration < config.max_iters
-            if evaluated:
+            check_loss(loss, model_name, activation, trial, iteration)
+            train_curve.add(loss)
+            if iteration % config.eval_interval == 0 and iteration < config.max_iters:
                 val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
             if iteration in steps[:-1]:
                 kept.append(predict_logits(model, kept_windows, config.block_size))
             if progress:
                 where = (trial + 1, config.trials, iteration, config.max_iters)
                 progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
-        logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
-    kept.append(logits[::KEPT_BLOCK_STEP])
+        course = Course(init_sha256, train_curve, val_curve, kept, started)
+        return finished_trial(model, model_name, activation, config, dataset, trial, course)
+
+
+def untrained(model_name: str, activation: str, config: Config, trial: int) -> tuple[nn.Module, Streams]:
+    """The model of trial ``trial`` (0-based) as it is before training, and the random streams of that trial."""
+    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
+    model = build_model(model_name, config, activation, streams=streams)
+    if config.flips_bit and trial > 0:
+        flip_one_bit(model, config.seed + trial)
+    return model, streams
+
+
+def check_loss(loss: float, model_name: str, activation: str, trial: int, iteration: int, what: str = "loss became") -> None:
+    """TrainingDiverged if a loss of trial ``trial`` (0-based) is no number."""
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"the {what} {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
+            "lower the learning rate"
+        )
+
+
+@dataclass(frozen=True)
+class Course:
+    """What was seen of a trial while it trained, for ``finished_trial``.
+
+    ``val_curve``: (iteration, nats), the last one not yet; ``kept``: the predictions (blocks, 256, V) after each of
+    ``kept_steps`` but the last; ``started``: when, by ``time.perf_counter``.
+    """
+
+    init_sha256: str
+    train_curve: LossCurve
+    val_curve: list[tuple[int, float]]
+    kept: list[Tensor]
+    started: float
+
+
+def finished_trial(
+    model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int, course: Course
+) -> TrainedTrial:
+    """Score the trained model of trial ``trial`` (0-based) on all evaluation windows. Raises TrainingDiverged."""
+    curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
+    logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
+    kept = [*course.kept, logits[::KEPT_BLOCK_STEP]]
     curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
-    if not math.isfinite(val_loss):
-        raise TrainingDiverged(
-            f"the validation loss is {val_loss} for {model_name} with {activation}, trial {trial + 1}, iteration "
-            f"{config.max_iters}; lower the learning rate"
-        )
+    check_loss(val_loss, model_name, activation, trial, config.max_iters, what="validation loss is")
     return TrainedTrial(
         trial=trial + 1,
         seed=config.seed + trial,
-        train_loss_curve=train_curve.points(),
-        val_loss_curve=[*val_curve, (config.max_iters, curve_loss)],
+        train_loss_curve=course.train_curve.points(),
+        val_loss_curve=[*course.val_curve, (config.max_iters, curve_loss)],
         val_loss=val_loss,
         val_accuracy=100 * (1 - error_rate(logits, labels)),
-        seconds=time.perf_counter() - started,
-        init_sha256=init_sha256,
+        seconds=time.perf_counter() - course.started,
+        init_sha256=course.init_sha256,
         logits=logits,
-        steps=steps,
+        steps=kept_steps(config.max_iters),
         step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
-        weights={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        # Copies: a stack shows its trials in one model, one after another.
+        weights={name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()},
     )
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed."""
-    parameters = list(model.parameters())
+def make_optimizer(model: nn.Module, config: Config, stacked: bool = False) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed.
+
+    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack.
+    """
+    parameters, matrix = list(model.parameters()), 3 if stacked else 2
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < matrix], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
@@ -200,17 +244,19 @@ def evaluate_loss(model: nn.Module, windows: EvaluationWindows, block_size: int)
     return F.cross_entropy(logits.flatten(0, 1), windows.targets.flatten()).item()
 
 
-class _LossCurve:
+class LossCurve:
     """The training loss, averaged over stretches so that a run of any length keeps about 100 points."""
 
     def __init__(self, iterations: int) -> None:
         self.stretch = math.ceil(iterations / CURVE_POINTS)
         self.losses: list[float] = []
 
-    def add(self, iteration: int, loss: float) -> None:
+    def add(self, loss: float) -> None:
+        """The loss of the next iteration."""
         self.losses.append(loss)
 
     def points(self) -> list[tuple[int, float]]:
+        """(last iteration of the stretch, its mean loss)."""
         starts = range(0, len(self.losses), self.stretch)
         stretches = [self.losses[start : start + self.stretch] for start in starts]
         return [(start + len(part), float(np.mean(part))) for start, part in zip(starts, stretches, strict=True)]

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "repro_lib"
 FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results", "comparisons"},
+    2: {"training", "stacked", "experiment", "results", "comparisons"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
