@@ -3,6 +3,7 @@
 #
 #   ./setup.sh                  set up; everything it says goes to stderr
 #   ./setup.sh --print-python   the same, and print the path of the Python to use: the only thing on stdout
+#   ./setup.sh --active         install into the active environment instead, for example one that conda made
 #
 # An active environment (VIRTUAL_ENV or CONDA_PREFIX) is used as it is when it holds the locked versions and this
 # checkout's repro_lib; otherwise .venv is used.
@@ -10,6 +11,8 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 lock=$here/requirements.lock
+torch=$here/requirements-torch.txt
+cuda=$here/requirements-cuda.txt
 venv=$here/.venv
 python=$venv/bin/python
 stamp=$venv/.setup-stamp
@@ -21,11 +24,13 @@ say() { printf 'setup: %s\n' "$*"; }
 fail() { say "$*"; exit 1; }
 
 print_python=no
+into_active=no
 case ${1-} in
     "") ;;
     --print-python) print_python=yes ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&3; exit 0 ;;
-    *) say "unknown option '$1'; there is only --print-python"; exit 2 ;;
+    --active) into_active=yes ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&3; exit 0 ;;
+    *) say "unknown option '$1'; there are --print-python and --active"; exit 2 ;;
 esac
 
 trap 'say "interrupted; run this again to start over"; exit 130' INT TERM
@@ -56,7 +61,7 @@ why_not() {
 fingerprint() {
     "$python" -I -c 'import hashlib, sys
 print(hashlib.sha256(b"".join(open(name, "rb").read() for name in sys.argv[2:])).hexdigest(), sys.argv[1])' \
-        "$here" "$lock" "$here/pyproject.toml"
+        "$here" "$lock" "$torch" "$cuda" "$here/pyproject.toml"
 }
 
 # pip's hundreds of lines go to the log; a person wants to see that it moves, and what is big.
@@ -82,12 +87,35 @@ pip_install() {
     fi
 }
 
+# Into the environment of $python. What is downloaded must have one of the hashes in the files; torch has none there.
+install_packages() {
+    say "installing torch and the packages of requirements.lock (pip's own words: $log)"
+    pip_install --no-deps -r "$torch"
+    if "$python" -I "$here/repro_lib/environment.py" --needs-cuda-parts; then
+        pip_install --no-deps --require-hashes -r "$cuda"
+    fi
+    pip_install --require-hashes -r "$lock"
+    # setuptools is in the lock: no isolated build, which would fetch it once more.
+    pip_install --no-deps --no-build-isolation -e "$here"
+    reason=$(why_not "$python")
+    if [ -n "$reason" ]; then fail "pip finished, but ${python%/bin/python} does not fit ($reason)."; fi
+}
+
 for active in "${VIRTUAL_ENV-}" "${CONDA_PREFIX-}"; do
     if [ -z "$active" ] || [ "$active" -ef "$venv" ]; then continue; fi
     reason=$(why_not "$active/bin/python")
     if [ -z "$reason" ]; then finish "$active/bin/python"; fi
+    if [ "$into_active" = yes ]; then
+        python=$active/bin/python
+        log=$active/setup.log
+        new_enough "$python" || fail "the active environment $active has no Python 3.11 or newer."
+        : >"$log" || fail "the active environment $active is not writable."
+        install_packages
+        finish "$python"
+    fi
     say "the active environment $active does not fit ($reason); using $venv"
 done
+if [ "$into_active" = yes ]; then fail "no other environment than .venv is active; activate one, or leave out --active."; fi
 
 # --- is .venv right already? -----------------------------------------------------------------------------------------
 state=$(cat "$stamp" 2>/dev/null || true)
@@ -152,13 +180,7 @@ if [ "$fresh" = yes ] && ! "$base" -m venv "$venv" >>"$log" 2>&1; then
     fail "$base could not make a virtual environment (details: $log)."
 fi
 
-say "installing the packages of requirements.lock (pip's own words: $log)"
-pip_install -r "$lock"
-# setuptools is in the lock: no isolated build, which would fetch it once more.
-pip_install --no-deps --no-build-isolation -e "$here"
-
-reason=$(why_not "$python")
-if [ -n "$reason" ]; then fail "pip finished, but $venv does not fit ($reason)."; fi
+install_packages
 fingerprint >"$stamp.new"
 mv -f -- "$stamp.new" "$stamp" # whole or not at all
 say "ready: $python"

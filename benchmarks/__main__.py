@@ -30,10 +30,11 @@ SECTIONS = ("steps", "cells", "startup", "metrics")
 def main() -> int:
     """Run the sections that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which parts; default: all")
+    parser.add_argument("sections", nargs="*", choices=SECTIONS, help="which parts; default: all")
     parser.add_argument("--models", nargs="+", default=list(SMALL_MODELS), choices=SMALL_MODELS)
     parser.add_argument("--activations", nargs="+", default=list(GRID_ACTIVATIONS), metavar="NAME")
     parser.add_argument("--profile", default="cpu", help="whose batch and context; default: cpu")
+    parser.add_argument("--corpus", default="shakespeare", help="the text to train on; default: shakespeare")
     parser.add_argument("--repetitions", type=int, default=5, metavar="N")
     parser.add_argument("--quick", action="store_true", help="fewer steps and repetitions")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/latest.json"), metavar="FILE")
@@ -44,11 +45,13 @@ def main() -> int:
     content: dict[str, object] = {"machine": machine(), "cores": cores, "profile": asked.profile}
     if "steps" in sections:
         cells = [(model, activation) for model in asked.models for activation in asked.activations]
-        timings = time_steps(cells, asked.profile, repetitions, steps, cores)
+        timings = time_steps(cells, asked.profile, asked.corpus, repetitions, steps, cores)
         content["steps"] = [asdict(timing) for timing in timings]
         console.print(steps_table(timings))
     if "cells" in sections:
-        compared = compare_cells(asked.models, asked.profile, 1 if asked.quick else 3, 10 if asked.quick else 50, cores)
+        compared = compare_cells(
+            asked.models, asked.profile, asked.corpus, 1 if asked.quick else 3, 10 if asked.quick else 50, cores
+        )
         content["cells"] = [asdict(row) for row in compared]
         console.print(cells_table(compared, asked.profile))
     if "startup" in sections:

@@ -20,6 +20,7 @@ from repro_lib.config import Config
 from repro_lib.data import Dataset
 
 EVALUATE_EVERY, EVALUATION_BATCHES, SINGLE_WINDOWS = 50, 50, 1_000
+_WITH_POSITIONS = ("charlm", "nanotransformer", "hybridlm")  # those with attention
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": nn.SiLU}
 
 
@@ -83,18 +84,21 @@ class BaselineModel(nn.Module):
     def __init__(self, name: str, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
         width = config.n_embd
-        self.tokens, self.positions = nn.Embedding(vocab_size, width), nn.Embedding(config.block_size, width)
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(config.block_size, width) if name in _WITH_POSITIONS else None
         dilations = {"convlm": (1, 2, 4, 8, 16, 32, 64), "hybridlm": (1, 2, 4, 8)}.get(name, ())
         hidden = round(19 / 16 * width) if name == "convlm" else width
         layers: list[nn.Module] = [_Convolution(width, hidden, d, activation, config.dropout) for d in dilations]
-        if name in ("charlm", "nanotransformer", "hybridlm"):
+        if name in _WITH_POSITIONS:
             layers += [_Block(config, activation) for _ in range(config.n_layer)]
         self.blocks = nn.Sequential(*layers)
         self.lstm = nn.LSTM(width, width, config.n_layer, batch_first=True) if name == "tinylstm" else None
         self.head = nn.Linear(width, vocab_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        x = self.tokens(tokens)
+        if self.positions:
+            x = x + self.positions.weight[: tokens.shape[1]]
         x = self.lstm(x)[0] if self.lstm else self.blocks(x)
         return self.head(x)
 

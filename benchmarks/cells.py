@@ -23,7 +23,9 @@ class CellComparison:
     evaluation_share: float
 
 
-def compare_cells(models: Sequence[str], profile: str, repetitions: int, iterations: int, cores: int) -> list[CellComparison]:
+def compare_cells(
+    models: Sequence[str], profile: str, corpus: str, repetitions: int, iterations: int, cores: int
+) -> list[CellComparison]:
     """The suite's cells beside the baseline's, ``iterations`` steps of each, scaled to the profile's length.
 
     The suite trains one trial per core at the same time, one thread each, so that a cell of N trials takes N / cores times
@@ -33,9 +35,9 @@ def compare_cells(models: Sequence[str], profile: str, repetitions: int, iterati
     for model in models:
         rows = []
         for _ in range(repetitions):
-            suite = [_start("suite", model, profile, iterations, threads=1) for _ in range(cores)]
+            suite = [_start("suite", model, profile, corpus, iterations, threads=1) for _ in range(cores)]
             mine = [_finish(process) for process in suite]
-            theirs = _finish(_start("baseline", model, profile, iterations, threads=None))
+            theirs = _finish(_start("baseline", model, profile, corpus, iterations, threads=None))
             rows.append((statistics.mean(m[0] for m in mine) / cores, theirs[0], statistics.mean(m[1] for m in mine)))
         ratios = [baseline / suite for suite, baseline, _ in rows]
         medians = [statistics.median(column) for column in zip(*rows, strict=True)]
@@ -45,8 +47,8 @@ def compare_cells(models: Sequence[str], profile: str, repetitions: int, iterati
     return found
 
 
-def _start(what: str, model: str, profile: str, iterations: int, threads: int | None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.cells", what, model, profile, str(iterations)]
+def _start(what: str, model: str, profile: str, corpus: str, iterations: int, threads: int | None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.cells", what, model, profile, corpus, str(iterations)]
     if threads:
         command.append(str(threads))
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -60,16 +62,16 @@ def _finish(process: subprocess.Popen[str]) -> tuple[float, float]:
     return float(seconds), float(share)
 
 
-def _suite(model: str, profile: str, iterations: int) -> tuple[float, float]:
+def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[float, float]:
     """Seconds of a cell of the profile on one core, scaled from a trial of ``iterations`` steps; share of evaluation."""
     from repro_lib import training
     from repro_lib.config import Config
     from repro_lib.data import load_dataset
 
-    whole = Config.for_model(model, profile)
-    short = Config.for_model(model, profile, max_iters=iterations, eval_interval=10 * iterations)
+    whole = Config.for_model(model, profile, corpus=corpus)
+    short = Config.for_model(model, profile, corpus=corpus, max_iters=iterations, eval_interval=10 * iterations)
     dataset = load_dataset(short)
-    training.train_trial(model, "gelu", Config.for_model(model, profile, max_iters=2), dataset)  # warm-up
+    training.train_trial(model, "gelu", Config.for_model(model, profile, corpus=corpus, max_iters=2), dataset)  # warm-up
     spent = 0.0
     predict = training.predict_logits
 
@@ -106,12 +108,12 @@ def _curve_point(model: str, config: object, dataset: object) -> float:
     return time.perf_counter() - started
 
 
-def _baseline(model: str, profile: str, iterations: int) -> tuple[float, float]:
+def _baseline(model: str, profile: str, corpus: str, iterations: int) -> tuple[float, float]:
     from benchmarks.baseline import time_baseline
     from repro_lib.config import Config
     from repro_lib.data import load_dataset
 
-    config = Config.for_model(model, profile)
+    config = Config.for_model(model, profile, corpus=corpus)
     found = time_baseline(model, "gelu", config, load_dataset(config), iterations)
     return found.of_cell(config.max_iters, config.trials), 0.0
 
@@ -120,10 +122,10 @@ def main() -> None:
     """One process of a comparison: prints seconds of a cell and the share of evaluation."""
     import torch
 
-    what, model, profile, iterations, *threads = sys.argv[1:]
+    what, model, profile, corpus, iterations, *threads = sys.argv[1:]
     if threads:
         torch.set_num_threads(int(threads[0]))
-    print(*(_suite if what == "suite" else _baseline)(model, profile, int(iterations)))
+    print(*(_suite if what == "suite" else _baseline)(model, profile, corpus, int(iterations)))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import time
-from itertools import combinations
 
 
 def time_startup(repetitions: int) -> dict[str, float]:
@@ -31,9 +31,8 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
     """Seconds for the matrices of all metrics between many trials, from logits as they are stored."""
     import torch
 
-    from repro_lib.results import Predictions, compare
+    from repro_lib.results import Predictions, compare_all
 
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(vocabulary, (tokens,), generator=generator).numpy()
     common = torch.randn(tokens, vocabulary, generator=generator)
@@ -41,7 +40,11 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
         Predictions((common + 0.3 * torch.randn(tokens, vocabulary, generator=generator)).numpy(), labels, "0" * 64)
         for _ in range(trials)
     ]
-    started = time.perf_counter()
-    for first, second in combinations(made, 2):
-        compare(first, second)
-    return {"all metrics of all pairs, one core": time.perf_counter() - started}
+    seconds = {}
+    for threads in sorted({1, os.cpu_count() or 1}):
+        for trial in made:
+            trial.__dict__.pop("probabilities", None)  # computed once and kept: not for the next turn
+        started = time.perf_counter()
+        compare_all(made, threads)
+        seconds[f"all metrics of all pairs, {threads} thread{'s' if threads > 1 else ''}"] = time.perf_counter() - started
+    return seconds

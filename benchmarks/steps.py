@@ -33,12 +33,12 @@ class StepTiming:
 
 
 def time_steps(
-    cells: Sequence[tuple[str, str]], profile: str, repetitions: int, steps: int, processes: int
+    cells: Sequence[tuple[str, str]], profile: str, corpus: str, repetitions: int, steps: int, processes: int
 ) -> list[StepTiming]:
     """Time ``steps`` training steps of each (model, activation), ``repetitions`` times, in turn with the peak."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(processes), context.Queue()
-    arguments = (list(cells), profile, repetitions, steps, barrier, queue)
+    arguments = (list(cells), profile, corpus, repetitions, steps, barrier, queue)
     workers = [context.Process(target=_worker, args=arguments, daemon=True) for _ in range(processes)]
     # Inherited by the workers, and read when they import torch.
     before = os.environ.get("OMP_NUM_THREADS")
@@ -82,12 +82,14 @@ def _summary(cell: tuple[str, str], rows: Sequence[dict[str, Any]]) -> StepTimin
     )
 
 
-def _worker(cells: Sequence[tuple[str, str]], profile: str, repetitions: int, steps: int, barrier: Barrier, queue: Any) -> None:
+def _worker(
+    cells: Sequence[tuple[str, str]], profile: str, corpus: str, repetitions: int, steps: int, barrier: Barrier, queue: Any
+) -> None:
     import torch
 
     torch.set_num_threads(1)
     for cell in cells:
-        timed = _Cell(*cell, profile)
+        timed = _Cell(*cell, profile, corpus)
         timed.seconds_per_step(3)  # warm-up: allocator, caches
         rows = []
         for _ in range(repetitions):
@@ -103,7 +105,7 @@ def _worker(cells: Sequence[tuple[str, str]], profile: str, repetitions: int, st
 class _Cell:
     """A model in training."""
 
-    def __init__(self, model_name: str, activation: str, profile: str) -> None:
+    def __init__(self, model_name: str, activation: str, profile: str, corpus: str) -> None:
         import torch
 
         from benchmarks.peak import work_of
@@ -113,7 +115,7 @@ class _Cell:
         from repro_lib.models import build_model
         from repro_lib.training import make_optimizer
 
-        config = Config.for_model(model_name, profile)
+        config = Config.for_model(model_name, profile, corpus=corpus)
         self.dataset = load_dataset(config)
         self.config = config.with_corpus(self.dataset.vocab_size)
         self.streams = streams_for_trial(self.config.seed, 0, self.config.vary_streams, "cpu")

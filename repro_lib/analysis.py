@@ -18,20 +18,11 @@ from numpy.typing import NDArray
 
 from repro_lib.activations import canonical_activation
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
-from repro_lib.metrics import metric_names
+from repro_lib.metrics import METRIC_LIMITS, metric_names
 from repro_lib.results import Result, ResultError, Store, select_comparable
 from repro_lib.statistics import coefficient_of_variation, cv_in_words, jackknife_pairwise, mean_interval
 
 METRICS = metric_names()
-# The largest value each metric can take (repro_lib.metrics): intervals are cut there.
-METRIC_LIMITS = {
-    "relative_pd": 2.0,
-    "total_variation": 1.0,
-    "churn": 1.0,
-    "js_divergence": math.log(2),
-    "true_label_pd": 2.0,
-    "log_prob_pd": math.inf,
-}
 ARCHITECTURES = {
     "charlm": "pre-norm transformer",
     "minigpt": "GPT",

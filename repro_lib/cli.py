@@ -6,9 +6,12 @@ Heavy modules are imported inside the commands, so that ``repro --help`` loads n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,33 +26,58 @@ from repro_lib.config import (
     check_profile,
     project_root,
 )
+from repro_lib.files import WriteError
 
-_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+_FAILED, _BAD_INPUT = 1, 2
 # Set by flags of their own.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 interrupted."""
+    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     options = parser.parse_args([_hyphenated(word) for word in given])
     command: Callable[[argparse.Namespace, Console], int] = options.command
     console = Console(highlight=False)
     try:
-        return command(options, console)
+        with _all_interruptions_alike():
+            return command(options, console)
     except (ValueError, RuntimeError) as error:
         # Our own errors are sentences for users; anything else that ends up here is a bug and says where.
         if not type(error).__module__.startswith("repro_lib") and type(error) not in (ValueError, RuntimeError):
             raise
         print(f"repro: {error}", file=sys.stderr)
         return _BAD_INPUT
+    except WriteError as error:
+        print(f"repro: {error}", file=sys.stderr)
+        return _FAILED
     except OSError as error:
         print(f"repro: {error.strerror}: {error.filename}", file=sys.stderr)
         return _FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        return _INTERRUPTED
+        (number,) = interruption.args or (signal.SIGINT,)
+        return 128 + number
+
+
+@contextlib.contextmanager
+def _all_interruptions_alike() -> Iterator[None]:
+    """``kill`` and a closed terminal stop a command in as orderly a way as Ctrl-C does; unless they are ignored (nohup)."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        changed = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _hyphenated(word: str) -> str:
@@ -143,6 +171,20 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=None, metavar="N", help="processes, one thread each; default: one per core, one for CUDA"
     )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
+    parser.add_argument(
+        "--cell-timeout",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate",
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="save the state of each trial this often, so that a killed run goes on from there; default: 30",
+    )
     _add_configuration(parser)
 
 
@@ -187,13 +229,16 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
+    from repro_lib.cells import GridRequest
+    from repro_lib.checkpoints import check_interval
     from repro_lib.config import ConfigError
-    from repro_lib.grid import GridRequest
 
     one_device = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
     workers = options.workers if options.workers is not None else 1 if one_device else _usable_cores()
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {workers}")
+    if options.cell_timeout is not None and not options.cell_timeout > 0:
+        raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
     return GridRequest(
         models=models,
         activations=options.activations,
@@ -203,7 +248,9 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
         force=options.force,
+        checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=_noise_models(options),
+        cell_timeout=options.cell_timeout,
     )
 
 
@@ -234,8 +281,9 @@ def _prepare_data(options: argparse.Namespace, console: Console) -> int:
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.cells import plan_cells
     from repro_lib.console import make_display
-    from repro_lib.grid import plan_cells, train_cells
+    from repro_lib.grid import train_cells
     from repro_lib.summary import print_cells
 
     request = _request(options, options.models)
@@ -243,7 +291,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     print_cells(
         console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
     )
-    return _conclude(console, report.failures)
+    return _conclude(console, options.results_dir, report.failures)
 
 
 def _grid(options: argparse.Namespace, console: Console) -> int:
@@ -256,10 +304,13 @@ def _grid(options: argparse.Namespace, console: Console) -> int:
         console.print(
             f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
         )
-    return _conclude(console, report.failures)
+    return _conclude(console, options.results_dir, report.failures)
 
 
-def _conclude(console: Console, failures: dict[str, str]) -> int:
+def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> int:
+    from repro_lib.summary import print_damaged
+
+    print_damaged(console, results_dir)
     for label, reason in failures.items():
         console.print(f"FAILED {label}: {reason}", style="red", markup=False, soft_wrap=True)
     if failures:
@@ -322,7 +373,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.grid import plan_cells, plan_variants
+    from repro_lib.cells import plan_cells, plan_variants
     from repro_lib.summary import print_status
 
     cells = plan_cells(options.models, options.activations, options.profile, _overrides(options))

@@ -1,7 +1,7 @@
 """Every trial of a model against every other one, whatever its activation: what statistics across activations need.
 
 One file per model and configuration in ``results/pd/``: the trials x trials matrix of each metric over all activations,
-and what the evaluation windows say one by one. It is computed from the stored predictions once, extended when trials are
+and what the evaluation windows say one by one. It is computed from the stored predictions, anew when trials are
 added, and can be read where the predictions no longer are.
 """
 
@@ -24,7 +24,7 @@ from repro_lib import metrics
 from repro_lib.config import canonical_json
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.files import write_atomically
-from repro_lib.results import Part, Predictions, Result, Sha256, Store, compare
+from repro_lib.results import Part, Predictions, Result, Sha256, Store, compare_all
 
 SCHEMA_VERSION = 1
 Float64 = NDArray[np.float64]
@@ -73,9 +73,9 @@ class Comparisons(Part):
 def compare_activations(store: Store, results: Sequence[Result]) -> Comparisons:
     """The comparisons of one model's results (one configuration, at most one result per activation).
 
-    Read from ``results/pd/`` as far as they are there; whatever is missing is computed from the stored predictions and
-    written. Raises ResultError where predictions that are needed are missing or damaged, ValueError for results that do
-    not belong together.
+    Read from ``results/pd/`` where all of them are there, otherwise computed from the stored predictions and written.
+    Raises ResultError where predictions that are needed are missing or damaged, ValueError for results that do not belong
+    together.
     """
     if len({(r.model_name, r.config_sha256, r.evaluation.sha256) for r in results}) != 1:
         raise ValueError("comparisons are of one model, one configuration and one evaluation text")
@@ -86,7 +86,7 @@ def compare_activations(store: Store, results: Sequence[Result]) -> Comparisons:
         return known
     if known and set(wanted) <= set(known.trials) and all(_has_windows(known, result) for result in results):
         return _restricted(known, wanted)
-    made = _computed(store, results, known)
+    made = _computed(store, results)
     # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew.
     with contextlib.suppress(OSError):
         write_atomically(path, made.to_json())
@@ -98,12 +98,6 @@ def comparisons_path(store: Store, result: Result) -> Path:
     return store.folder / "pd" / f"{result.model_name}-{result.config_sha256[:12]}.json"
 
 
-def window_metrics(first: Predictions, second: Predictions) -> dict[str, Float64]:
-    """Every metric of two trials in each evaluation window of 256 characters: (windows,) per metric."""
-    pairs = [compare(_window(first, start), _window(second, start)) for start in range(0, len(first.labels), EVALUATION_BLOCK)]
-    return {name: np.array([pair[name] for pair in pairs]) for name in metrics.metric_names()}
-
-
 def _trials_of(results: Sequence[Result]) -> list[ComparedTrial]:
     return [
         ComparedTrial(activation=result.activation, trial=record.trial, predictions_sha256=record.predictions_sha256)
@@ -112,55 +106,31 @@ def _trials_of(results: Sequence[Result]) -> list[ComparedTrial]:
     ]
 
 
-def _computed(store: Store, results: Sequence[Result], known: Comparisons | None) -> Comparisons:
+def _computed(store: Store, results: Sequence[Result]) -> Comparisons:
+    predictions = [store.predictions(result, record.trial) for result in results for record in result.trials]
     trials = _trials_of(results)
-    values = dict(_known_pairs(known)) if known else {}
+    by_window = compare_all(predictions)  # (pairs, windows) by metric
+    owners = [(a.activation, b.activation) for a, b in combinations(trials, 2)]
     windows, window_errors = {}, {}
-    for k, result in enumerate(results):
-        mine = _predictions(store, result)
-        windows[result.activation], window_errors[result.activation] = _by_window(mine)
-        for (i, j), found in _own_pairs(result).items():
-            values[_key(result, i), _key(result, j)] = found
-        for other in results[k + 1 :]:
-            if all((_key(result, a.trial), _key(other, b.trial)) in values for a in result.trials for b in other.trials):
-                continue
-            theirs = _predictions(store, other)
-            for i, first in enumerate(mine, start=1):
-                for j, second in enumerate(theirs, start=1):
-                    values[_key(result, i), _key(other, j)] = compare(first, second)
-    in_order = [values[_pair_key(a, b)] for a, b in combinations(trials, 2)]
+    for result in results:
+        own = [place for place, owner in enumerate(owners) if owner == (result.activation, result.activation)]
+        windows[result.activation] = {n: _finite_ones(of[own].mean(axis=0)) for n, of in by_window.items()} if own else {}
+        mine = [p for trial, p in zip(trials, predictions, strict=True) if trial.activation == result.activation]
+        window_errors[result.activation] = [_errors_by_window(p) for p in mine]
     return Comparisons(
         model_name=results[0].model_name,
         config_sha256=results[0].config_sha256,
         evaluation_sha256=results[0].evaluation.sha256,
         trials=trials,
-        pairs={name: [_finite(pair[name]) for pair in in_order] for name in metrics.metric_names()},
+        pairs={name: _finite_ones(by_window[name].mean(axis=1)) if owners else [] for name in metrics.metric_names()},
         windows=windows,
         window_errors=window_errors,
     )
 
 
-def _by_window(predictions: Sequence[Predictions]) -> tuple[dict[str, list[float | None]], list[list[float]]]:
-    """The metrics per window, averaged over the pairs of trials, and the error rate of each trial per window."""
-    pairs = [window_metrics(first, second) for first, second in combinations(predictions, 2)]
-    names = metrics.metric_names() if pairs else ()
-    averages = {name: [_finite(value) for value in np.mean([pair[name] for pair in pairs], axis=0)] for name in names}
-    errors = [(p.logits.argmax(axis=1) != p.labels).reshape(-1, EVALUATION_BLOCK).mean(axis=1).tolist() for p in predictions]
-    return averages, errors
-
-
-def _predictions(store: Store, result: Result) -> list[Predictions]:
-    return [store.predictions(result, record.trial) for record in result.trials]
-
-
-def _own_pairs(result: Result) -> dict[tuple[int, int], dict[str, float]]:
-    """The pairs within a cell, which its result file holds already."""
-    by_metric = {name: result.pairs(name) for name in metrics.metric_names()}
-    return {pair: {name: values[pair] for name, values in by_metric.items()} for pair in by_metric["relative_pd"]}
-
-
-def _key(result: Result, trial: int) -> tuple[str, int, str]:
-    return result.activation, trial, result.trials[trial - 1].predictions_sha256
+def _errors_by_window(predictions: Predictions) -> list[float]:
+    wrong = predictions.logits.argmax(axis=1) != predictions.labels
+    return wrong.reshape(-1, EVALUATION_BLOCK).mean(axis=1).tolist()
 
 
 def _pair_key(a: ComparedTrial, b: ComparedTrial) -> tuple[tuple[str, int, str], tuple[str, int, str]]:
@@ -189,7 +159,7 @@ def _restricted(known: Comparisons, wanted: Sequence[ComparedTrial]) -> Comparis
     return known.model_copy(
         update={
             "trials": list(wanted),
-            "pairs": {name: [_finite(pair[name]) for pair in in_order] for name in known.pairs},
+            "pairs": {name: _finite_ones(np.array([pair[name] for pair in in_order])) for name in known.pairs},
             "windows": {name: by for name, by in known.windows.items() if name in activations},
             "window_errors": {name: by for name, by in known.window_errors.items() if name in activations},
         }
@@ -210,13 +180,8 @@ def _read(path: Path) -> Comparisons | None:
     return found if complete and all(len(p) == math.comb(len(found.trials), 2) for p in found.pairs.values()) else None
 
 
-def _window(predictions: Predictions, start: int) -> Predictions:
-    part = slice(start, start + EVALUATION_BLOCK)
-    return Predictions(predictions.logits[part], predictions.labels[part], predictions.evaluation_sha256)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite_ones(values: Float64) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -247,9 +248,14 @@ class Config(BaseModel):
 
     def sha256(self, corpus_sha256: str) -> str:
         """Digest of the values that can change a trial's result; the corpus counts by its content."""
-        values = self.model_dump(exclude=_NOT_IN_DIGEST)
-        values |= {"corpus_sha256": corpus_sha256, "recipe_version": RECIPE_VERSION}
-        return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+        return digest_of_values(self.model_dump(), corpus_sha256)
+
+
+def digest_of_values(values: Mapping[str, Any], corpus_sha256: str, recipe_version: int = RECIPE_VERSION) -> str:
+    """``Config.sha256`` of stored values, under the recipe of that version."""
+    counting = {name: value for name, value in values.items() if name not in _NOT_IN_DIGEST}
+    counting |= {"corpus_sha256": corpus_sha256, "recipe_version": recipe_version}
+    return hashlib.sha256(canonical_json(counting).encode()).hexdigest()
 
 
 def check_model(name: str) -> str:

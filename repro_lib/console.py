@@ -26,6 +26,9 @@ class Display(Protocol):
     def finished(self, label: str, message: str, *, is_cell: bool) -> None:
         """A cell or another step ended."""
 
+    def note(self, message: str) -> None:
+        """Something happened that ends nothing, for example that a step is tried again."""
+
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -54,6 +57,9 @@ class PlainDisplay:
         self.ended += is_cell
         count = f"[{self.ended}/{self.cells}] " if is_cell else ""
         self._say(f"{count}{label}: {message}; {self.clock.left()}")
+
+    def note(self, message: str) -> None:
+        self._say(message)
 
     def close(self) -> None:
         pass

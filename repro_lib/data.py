@@ -31,6 +31,8 @@ EVALUATION_CHARACTERS = 16_384
 EVALUATION_BLOCK = 256
 # Beyond this a text does not fit the purpose (and memory) of a character-level study.
 LARGEST_CORPUS_BYTES = 256 * 2**20
+# Predictions hold a number for each of these and each scored character: 64 MB, and several times that while they are compared.
+LARGEST_VOCABULARY = 1024
 
 
 class CorpusError(ValueError):
@@ -140,6 +142,11 @@ def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
 
 def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
     """Split the corpus, encode it and cut the evaluation windows."""
+    if len(corpus.vocabulary) > LARGEST_VOCABULARY:
+        raise CorpusError(
+            f"corpus {corpus.name!r} has {len(corpus.vocabulary):,} different characters, more than the {LARGEST_VOCABULARY:,} "
+            "for which predictions can be kept; use a text in an alphabet"
+        )
     tokens = _encode_text(corpus)
     border = int(len(tokens) * train_split)
     train, validation = tokens[:border], tokens[border:]

@@ -59,7 +59,7 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from repro_lib.environment import mismatches
 
-    wrong = mismatches(project_root() / "requirements.lock")
+    wrong = mismatches(project_root())
     yield Finding("packages", None if wrong else True, "; ".join(wrong) or "as in requirements.lock")
     if wrong:
         yield Finding("packages", None, "results may differ from those of the lock; ./setup.sh makes an environment that fits")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -15,12 +16,30 @@ import torch
 
 from repro_lib import metrics
 from repro_lib.activations import canonical_activation
+from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Notice, Origin, check_interval, code_sha256, sweep
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
+from repro_lib.lease import cell_lease, hold
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, Store, TrialRecord, compare
+from repro_lib.results import (
+    TENSOR_KINDS,
+    CorpusRecord,
+    EvaluationRecord,
+    Predictions,
+    Result,
+    ResultError,
+    Store,
+    TensorKind,
+    TrialRecord,
+    compare_all,
+    predictions_from,
+    trial_tensors,
+)
 from repro_lib.stacked import train_stack
-from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, train_trial
+from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
+
+# A trial of which everything is stored.
+Kept = tuple[TrialRecord, Predictions]
 
 
 def run_experiment(
@@ -32,6 +51,8 @@ def run_experiment(
     data_dir: Path | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    notice: Notice = print,
 ) -> Result:
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
@@ -39,40 +60,49 @@ def run_experiment(
     kept when more are asked for or when another profile means the same configuration. A bare ``config`` is completed
     with the model's defaults.
 
-    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number.
+    A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
+    are kept, and a trial or a stack in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less
+    often where saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of
+    that.
+
+    Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
+    StackTooLarge if stacked trials do not fit into the memory of the device,
+    LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
+    WriteError if it cannot be written.
     """
     activation = canonical_activation(activation)
     config = (config or Config()).resolved_for(check_model(model))
     check_device(config)
+    check_interval(checkpoint_seconds)
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
-    stored = None if force else store.find(model, activation, config_sha256, config.trials, config.profile)
-    if stored:
+    sweep(store)
+    asked = (model, activation, config_sha256)
+    if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
-    stored = None if force else store.find(model, activation, config_sha256)
-    if stored and stored.environment.get("torch") != torch.__version__:
-        # Trials of two torch versions may differ in their last bits; a result never mixes them.
-        stored = None
     dataset = load_dataset(config, data_dir)
-    config = config.with_corpus(dataset.vocab_size)
-    records, predictions = _reusable_trials(store, stored)
-    for trained in _train_missing(model, activation, config, dataset, range(len(records), config.trials), progress):
-        record, prediction = _keep(store, trained, model, activation, config_sha256, dataset)
-        records.append(record)
-        predictions.append(prediction)
-    result = summarise(model, activation, config, config_sha256, dataset, records, predictions)
-    store.save(result)
-    store.forget_failure(model, activation, config_sha256)
+    cell = _Cell(store, model, activation, config.with_corpus(dataset.vocab_size), config_sha256, dataset)
+    with hold(cell_lease(store.folder, *asked), f"{model} with {activation}") as lease:
+        # Somebody else may have finished it between that look and the lease.
+        if not force and (stored := store.find(*asked, config.trials, config.profile)):
+            return stored
+        stored = None if force else store.find(*asked)
+        if stored and stored.environment.get("torch") != torch.__version__:
+            # Trials of two torch versions may differ in their last bits; a result never mixes them.
+            stored = None
+        checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
+        records, predictions = _reusable_trials(store, stored)
+        while len(records) < config.trials:
+            trials = cell.next_trials(checkpoints, len(records))
+            found = cell.finished(checkpoints, trials) or cell.train(checkpoints, trials, progress)
+            records += [record for record, _ in found]
+            predictions += [prediction for _, prediction in found]
+        result = summarise(model, activation, cell.config, config_sha256, dataset, records, predictions)
+        lease.confirm()
+        store.save(result)
+        checkpoints.remove(len(records))
+        store.forget_failure(*asked)
     return result
-
-
-def _train_missing(
-    model: str, activation: str, config: Config, dataset: Dataset, missing: Sequence[int], progress: ProgressCallback | None
-) -> Iterable[TrainedTrial]:
-    """The missing trials (0-based numbers): each as soon as it is trained, or, as one stack, all at its end."""
-    if config.stacked and missing:
-        return train_stack(model, activation, config, dataset, missing, progress)
-    return (train_trial(model, activation, config, dataset, trial, progress) for trial in missing)
 
 
 def check_device(config: Config) -> None:
@@ -91,13 +121,14 @@ def summarise(
     predictions: Sequence[Predictions],
 ) -> Result:
     """The result of a cell from its trained trials."""
-    pairs = {(i + 1, j + 1): compare(predictions[i], predictions[j]) for i, j in combinations(range(len(records)), 2)}
+    by_window, numbers = compare_all(predictions), combinations(range(1, len(records) + 1), 2)
+    pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
     averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in metrics.metric_names() if pairs}
     unigram = dataset.unigram_cross_entropy
     return Result(
         model_name=model,
         activation=activation,
-        parameters=count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation)),
+        parameters=_parameters(model, config, activation),
         profile=config.profile,
         config=config.model_dump(),
         config_sources=dict(config.sources),
@@ -142,25 +173,98 @@ def _reusable_trials(store: Store, stored: Result | None) -> tuple[list[TrialRec
     return list(stored.trials), [store.predictions(stored, record.trial) for record in stored.trials]
 
 
-def _keep(
-    store: Store, trained: TrainedTrial, model: str, activation: str, config_sha256: str, dataset: Dataset
-) -> tuple[TrialRecord, Predictions]:
-    """Store the logits and weights of a trained trial; its record names them by their digests."""
-    labels = dataset.windows.targets.flatten()
-    about = {"evaluation_sha256": dataset.windows.sha256, "config_sha256": config_sha256}
+@dataclass(frozen=True)
+class _Cell:
+    """A cell at work: where its trials go, and where those of a killed run are found."""
 
-    def path(kind: str) -> Path:
-        return store.trial_path(kind, model, activation, config_sha256, trained.trial)  # pyright: ignore[reportArgumentType]
+    store: Store
+    model: str
+    activation: str
+    config: Config
+    config_sha256: str
+    dataset: Dataset
 
-    kept_labels = dataset.windows.every(KEPT_BLOCK_STEP).targets.flatten()
-    steps = {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)}
-    record = TrialRecord(
-        **{name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)},
-        weights_sha256=store.save_tensors(path("weights"), trained.weights, about),
-        predictions_sha256=store.save_tensors(path("predictions"), {"logits": trained.logits, "labels": labels}, about),
-        steps_sha256=store.save_tensors(path("steps"), steps, about),
-    )
-    return record, Predictions(trained.logits.numpy(), labels.numpy(), dataset.windows.sha256)
+    def origin(self) -> Origin:
+        """What its checkpoints are made for and with."""
+        machine = describe_environment(self.config.device)
+        return Origin(
+            model_name=self.model,
+            activation=self.activation,
+            config_sha256=self.config_sha256,
+            evaluation_sha256=self.dataset.windows.sha256,
+            trial=1,
+            last_trial=1,
+            code_sha256=code_sha256(),
+            **{name: str(machine[name]) for name in ("torch", "device", "cpu")},
+        )
+
+    def next_trials(self, checkpoints: CellCheckpoints, done: int) -> range:
+        """What trains next when so many trials are there, as 0-based numbers: one trial, or, stacked, all that are missing.
+
+        A stack that a killed run left unfinished is finished first, as the one that it was.
+        """
+        if not self.config.stacked:
+            return range(done, done + 1)
+        return range(done, checkpoints.end_of_stack(done + 1, self.config.trials) or self.config.trials)
+
+    def finished(self, checkpoints: CellCheckpoints, trials: range) -> list[Kept] | None:
+        """Trials that a killed run had finished (one, or a stack), if their records and all tensors are there and whole."""
+        records = checkpoints.finished(trials.start + 1, trials.stop)
+        try:
+            return [self._stored(record) for record in records] if records else None
+        except ResultError as error:
+            checkpoints.notice(f"{checkpoints.name_of(trials.start + 1, trials.stop)}, is trained again: {error}")
+            return None
+
+    def train(self, checkpoints: CellCheckpoints, trials: range, progress: ProgressCallback | None) -> list[Kept]:
+        """Train one trial, or several as a stack, or what is left of it, and store them."""
+        own, what = (
+            checkpoints.of_trials(trials.start + 1, trials.stop),
+            (self.model, self.activation, self.config, self.dataset),
+        )
+        try:
+            if self.config.stacked:
+                trained = train_stack(*what, trials, progress, own)
+            else:
+                trained = [train_trial(*what, trials.start, progress, own)]
+        except TrainingDiverged:
+            # Nobody goes on from here: this configuration does the same again.
+            checkpoints.remove(self.config.trials)
+            raise
+        kept = [self._keep(trial) for trial in trained]
+        checkpoints.keep_finished([record for record, _ in kept])
+        return kept
+
+    def _stored(self, record: TrialRecord) -> Kept:
+        """A trial whose tensors are stored already; ResultError if they are not there or not whole."""
+        name, windows = f"{self.model} with {self.activation}, trial {record.trial}", self.dataset.windows
+        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+        found = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
+        return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+
+    def _keep(self, trained: TrainedTrial) -> Kept:
+        """Store the logits and weights of a trained trial; its record names them by their digests."""
+        windows = self.dataset.windows
+        labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
+        tensors = {
+            "weights": trained.weights,
+            "predictions": {"logits": trained.logits, "labels": labels},
+            "steps": {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)},
+        }
+        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
+        fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
+        fields |= {
+            f"{kind}_sha256": self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
+            for kind in TENSOR_KINDS
+        }
+        return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+
+    def _path(self, kind: TensorKind, trial: int) -> Path:
+        return self.store.trial_path(kind, self.model, self.activation, self.config_sha256, trial)
+
+
+def _parameters(model: str, config: Config, activation: str) -> int:
+    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
 
 
 def _flat_metrics(averages: dict[str, float], pairs: dict[tuple[int, int], dict[str, float]]) -> dict[str, float | None]:

@@ -27,7 +27,14 @@ class Note:
         return self.text
 
     def _repr_html_(self) -> str:
-        return "".join(f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
+        return "".join(_next_step() if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
+
+
+def _next_step() -> str:
+    """That there is nothing yet, and what to do about it, the size of a button."""
+    words, _, command = NO_RESULTS.partition("./")
+    frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
+    return f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
 
 
 def say(*sentences: str) -> Note:
@@ -154,7 +161,8 @@ def ends(study: Study, model: str) -> list[str]:
 def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
     """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
 
-    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so.
+    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so. Flags
+    have a column where there are any.
     """
     rows = []
     cells = study.cells if model is None else study.cells[study.cells["model"] == model]
@@ -175,7 +183,8 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
                 "Flags": ", ".join(_short_flags(cell["flags"])),
             }
         )
-    return _labelled(study, pd.DataFrame(rows).set_index(["Model", "Activation"]))
+    table = pd.DataFrame(rows).set_index(["Model", "Activation"])
+    return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
 
 
 def models_table(study: Study) -> pd.DataFrame:

@@ -7,13 +7,18 @@ from the same inputs: callers that hold digests of the inputs compare them first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+# The smallest positive number of full precision, which keeps 0 out of logarithms and quotients.
+_TINY = np.finfo(np.float64).tiny
 
 
 def relative_pd(p: Any, q: Any) -> float:
@@ -49,10 +54,7 @@ def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
     Both 0 counts as 0 (the models agree); exactly one 0 makes the mean infinite.
     """
     p, q = _pair(p, q)
-    p_true, q_true = _at_labels(p, labels), _at_labels(q, labels)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.abs(np.log(p_true) - np.log(q_true))
-    return float(np.mean(np.where((p_true == 0) & (q_true == 0), 0.0, gap)))
+    return float(np.mean(_log_gap(_at_labels(p, labels), _at_labels(q, labels))))
 
 
 def js_divergence(p: Any, q: Any) -> float:
@@ -87,6 +89,15 @@ LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {
     "true_label_pd": true_label_pd,
     "log_prob_pd": log_prob_pd,
 }
+# The largest value each metric can take: intervals are cut there, and a stored value beyond it is refused.
+METRIC_LIMITS = {
+    "relative_pd": 2.0,
+    "total_variation": 1.0,
+    "churn": 1.0,
+    "js_divergence": math.log(2),
+    "true_label_pd": 2.0,
+    "log_prob_pd": math.inf,
+}
 
 
 def metric_names() -> tuple[str, ...]:
@@ -100,6 +111,74 @@ def pair_metrics(p: Any, q: Any, labels: Any) -> dict[str, float]:
     return {name: metric(p, q) for name, metric in PAIR_METRICS.items()} | {
         name: metric(p, q, labels) for name, metric in LABEL_METRICS.items()
     }
+
+
+def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int, threads: int = 1) -> dict[str, Float64]:
+    """Every pairwise metric of N models in each block of ``block`` tokens: (N(N-1)/2, blocks) by name.
+
+    ``probabilities``: N arrays (tokens, V), tokens a multiple of ``block``; ``labels``: (tokens,). Pairs come in the order
+    (1, 2), (1, 3) ... (2, 3) ...; the mean over blocks is the metric. The same numbers as ``pair_metrics`` to within
+    rounding, many times as fast: what belongs to one model is computed once, a block stays in the processor's cache for
+    all pairs, and the divergence takes one logarithm a pair, JS = (sum p log p + sum q log q) / 2 - sum m log m.
+    ``threads`` share the blocks; the numbers do not depend on how many there are.
+    """
+    models = [_probabilities(p) for p in probabilities]
+    if len({p.shape for p in models}) > 1:
+        raise ValueError(f"all models must be scored on the same tokens and vocabulary; shapes are {[p.shape for p in models]}")
+    pairs = list(combinations(range(len(models)), 2))
+    tokens = len(models[0]) if models else 0
+    if tokens % block:
+        raise ValueError(f"{tokens} tokens are no multiple of a block of {block}")
+    found = {name: np.empty((len(pairs), tokens // block)) for name in PAIR_METRICS}
+
+    def fill(k: int) -> None:
+        _fill_block(found, k, [p[k * block : (k + 1) * block] for p in models], pairs)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(tokens // block)))
+    at_labels = [_at_labels(p, labels) for p in models]
+    for name, per_token in (("true_label_pd", _relative), ("log_prob_pd", _log_gap)):
+        values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
+        found[name] = np.reshape(values, (len(pairs), tokens // block))
+    return found
+
+
+def _fill_block(found: dict[str, Float64], k: int, parts: Sequence[Float64], pairs: Sequence[tuple[int, int]]) -> None:
+    """Column ``k`` of each matrix, from the (block, V) probabilities of each model there."""
+    block, width = parts[0].shape
+    buffers = np.empty((2, block, width))
+    # Clipped as the middle of two equal models is, so that their divergence is exactly 0.
+    entropies = [_sum_x_log_x(np.maximum(p, _TINY / 2), buffers[0]) for p in parts]
+    tops = [p.argmax(axis=1) for p in parts]
+    for pair, (i, j) in enumerate(pairs):
+        difference, relative, middle = _sums_of_pair(parts[i], parts[j], buffers)
+        divergence = (entropies[i] + entropies[j]) / 2 - middle
+        found["total_variation"][pair, k] = difference / 2 / block
+        found["relative_pd"][pair, k] = 2 * relative / (block * width)
+        found["js_divergence"][pair, k] = max(divergence, 0.0) / block  # rounding may leave -1e-16
+        found["churn"][pair, k] = np.count_nonzero(tops[i] != tops[j]) / block
+
+
+def _sums_of_pair(p: Float64, q: Float64, buffers: Float64) -> tuple[float, float, float]:
+    """Over tokens and vocabulary: sum |p - q|, sum |p - q| / (p + q) with 0/0 = 0, and sum m log m for m = (p + q) / 2."""
+    total, difference = buffers
+    np.add(p, q, out=total)
+    np.maximum(total, _TINY, out=total)
+    np.subtract(p, q, out=difference)
+    np.abs(difference, out=difference)
+    absolute = float(difference.sum())
+    np.divide(difference, total, out=difference)
+    relative = float(difference.sum())
+    total *= 0.5
+    return absolute, relative, _sum_x_log_x(total, difference)
+
+
+def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
+    """Sum of x log x, x > 0. ``buffer`` is overwritten."""
+    np.log(x, out=buffer)
+    # No dot product: BLAS would start threads, and its sums would depend on their number.
+    np.multiply(x, buffer, out=buffer)
+    return float(buffer.sum())
 
 
 def probabilities_from_logits(logits: Any) -> Float64:
@@ -149,6 +228,13 @@ def _pair(p: Any, q: Any) -> tuple[Float64, Float64]:
 def _relative(p: Float64, q: Float64) -> Float64:
     total = p + q
     return 2 * np.abs(p - q) / np.where(total > 0, total, 1.0)
+
+
+def _log_gap(p: Float64, q: Float64) -> Float64:
+    """abs(log p - log q): 0 where both are 0, infinite where one is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.abs(np.log(p) - np.log(q))
+    return np.where((p == 0) & (q == 0), 0.0, gap)
 
 
 def _at_labels(p: Float64, labels: Any) -> Float64:

@@ -1,8 +1,8 @@
 """Notebooks run without a browser: their parameters are checked first, their kernels are private, their files whole.
 
 The only module that knows papermill. What papermill 2.7 does badly is kept out here: unknown parameters are errors
-instead of warnings, kernels talk over Unix sockets instead of racing for TCP ports, and the output is written beside its
-final name first, because papermill marks the cells of dead and interrupted runs as completed.
+instead of warnings, kernels are private (see ``kernels``), files are written whole, and the output has another name until
+it is finished, because papermill marks the cells of dead and interrupted runs as completed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,10 +22,14 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from repro_lib.config import canonical_json, project_root
-from repro_lib.files import write_atomically
+from repro_lib.files import WriteError, write_atomically
+from repro_lib.kernels import START_SECONDS, KernelKilledError, private_kernel
+from repro_lib.lease import LeaseHeldError
 
-# Unix socket paths are limited to about 100 bytes; ZeroMQ appends "-5" to the name of the connection file.
-LONGEST_SOCKET_PATH = 90
+# How papermill finds out that a path is for _WholeFiles.
+_SCHEME = "whole:"
+# Written by kernel_main, which is not imported here: it belongs to the kernel's process.
+_CUT_OUTPUT = "application/vnd.repro.cut+json"
 
 
 class NotebookError(RuntimeError):
@@ -101,44 +103,91 @@ def executed_digest(executed: Path) -> str | None:
         return None
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> None:
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
     """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``.
 
     ``digest`` is noted in the copy (see ``executed_digest``). While it runs the copy is ``*.partial.ipynb``; a failed one
-    is kept as ``*.failed.ipynb`` and NotebookError names it with the error of the failing cell.
+    is kept as ``*.failed.ipynb``. Returns remarks, for example on a cell that printed too much to keep.
+
+    Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
+    LeaseHeldError if the notebook found somebody else at work, WriteError if the finished copy cannot be written.
     """
     check_parameters(notebook, parameters)
     papermill = _papermill()
-    partial, failed = output.with_suffix(".partial.ipynb"), output.with_suffix(".failed.ipynb")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(output)
     try:
-        with _private_socket_dir() as folder:
-            executed = papermill.execute_notebook(
-                _literal_path(notebook),
-                _literal_path(partial),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                language="python",
-                cwd=str(notebook.parent),
-                progress_bar=False,
-                kernel_manager_class=_kernel_manager_class(folder / "k.json"),
-            )
+        with private_kernel() as kernel:
+            try:
+                executed = papermill.execute_notebook(
+                    _literal_path(notebook),
+                    _SCHEME + _literal_path(partial),
+                    parameters=dict(parameters),
+                    kernel_name="python3",
+                    language="python",
+                    cwd=str(notebook.parent),
+                    progress_bar=False,
+                    start_timeout=START_SECONDS,
+                    kernel_manager_class=kernel.manager_class(),
+                )
+            except Exception as error:
+                raise kernel.explain(error) from error
     except papermill.exceptions.PapermillExecutionError as error:
-        os.replace(partial, failed)
-        raise NotebookError(f"{error.ename}: {error.evalue} (see {failed})") from None
+        if error.ename == LeaseHeldError.__name__:
+            partial.unlink(missing_ok=True)
+            raise LeaseHeldError(error.evalue) from None
+        reason = error.evalue or {"MemoryError": "out of memory"}.get(error.ename, "no reason given")
+        raise NotebookError(f"{error.ename}: {reason}{keep_as_failed(output)}") from None
+    except KernelKilledError as error:
+        raise KernelKilledError(f"{error}{keep_as_failed(output)}") from None
     except Exception as error:
-        # A kernel that died, or a disk that is full: what there is of the notebook is kept.
-        if partial.exists():
-            os.replace(partial, failed)
-        raise NotebookError(f"{type(error).__name__}: {error} (see {failed})") from error
+        kind = "" if type(error).__module__.startswith("repro_lib") else f"{type(error).__name__}: "
+        raise NotebookError(f"{kind}{error}{keep_as_failed(output)}") from error
     except BaseException:
         # Interrupted: nothing failed, and the next run starts this notebook anew.
         partial.unlink(missing_ok=True)
         raise
     executed.metadata["repro"] = {"inputs_sha256": digest}
+    executed.metadata["papermill"]["output_path"] = str(output)
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
-    for leftover in (partial, failed):
+    for leftover in (partial, failed_path(output)):
         leftover.unlink(missing_ok=True)
+    return _remarks(executed)
+
+
+def partial_path(output: Path) -> Path:
+    """The name of an executed notebook while it is at work."""
+    return output.with_suffix(".partial.ipynb")
+
+
+def failed_path(output: Path) -> Path:
+    """The name of an executed notebook that failed."""
+    return output.with_suffix(".failed.ipynb")
+
+
+def keep_as_failed(output: Path) -> str:
+    """Give what there is of an unfinished notebook the name of a failed one; returns where to look, for a message."""
+    try:
+        os.replace(partial_path(output), failed_path(output))
+    except OSError:
+        return ""
+    return f" (see {failed_path(output)})"
+
+
+class _WholeFiles:
+    """How papermill saves a notebook at work: the whole file or none of it.
+
+    Where that is not possible the notebook goes on: the copy at work is a courtesy, and whether the finished one can be
+    written is another question.
+    """
+
+    @staticmethod
+    def write(text: str, path: str) -> None:
+        with contextlib.suppress(WriteError):
+            write_atomically(Path(path.removeprefix(_SCHEME)), text)
+
+    @staticmethod
+    def pretty_path(path: str) -> str:
+        return path.removeprefix(_SCHEME)
 
 
 @cache
@@ -146,40 +195,17 @@ def _papermill() -> Any:
     # jsonschema imports this optional module to check one format we never use; compiling its grammars takes 2 s.
     sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
     import papermill
+    import papermill.iorw
 
+    papermill.iorw.papermill_io.register(_SCHEME, _WholeFiles)
     return papermill
 
 
-def _kernel_manager_class(connection_file: Path) -> type:
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class PrivateKernelManager(AsyncKernelManager):
-        """A kernel of this very interpreter, on Unix sockets where the platform has them."""
-
-        def __init__(self, **settings: Any) -> None:
-            # Without an absolute file of its own, kernels in one folder would share their sockets.
-            settings["connection_file"] = str(connection_file)
-            if os.name == "posix" and len(str(connection_file)) < LONGEST_SOCKET_PATH:
-                settings["transport"] = "ipc"
-            super().__init__(**settings)
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=command, display_name="Python 3", language="python")
-
-    return PrivateKernelManager
-
-
-@contextlib.contextmanager
-def _private_socket_dir() -> Iterator[Path]:
-    """A short, private folder for the connection file (it holds the kernel's key) and the sockets; removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="repro-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remarks(executed: Mapping[str, Any]) -> list[str]:
+    """A sentence for every output that kernel_main cut."""
+    outputs = [(k, output) for k, cell in enumerate(executed["cells"], 1) for output in cell.get("outputs", [])]
+    cut = [(k, output["data"]) for k, output in outputs if _CUT_OUTPUT in output.get("data", {})]
+    return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in cut]
 
 
 def _literal_path(path: Path) -> str:

@@ -158,7 +158,8 @@ def boxes(axes: Axes, study: Study) -> None:
             boxprops={"facecolor": colour, "alpha": 0.5, "hatch": SYNTHETIC_HATCH if study.is_synthetic else None},
             medianprops={"color": "black"},
         )  # fmt: skip
-        axes.plot(np.full(len(values), x), values, marker_of(activation), color=colour, markeredgecolor="black", markersize=5)
+        look = {"color": colour, "markeredgecolor": "black", "markersize": 5, "clip_on": False}  # whole marks at the edge too
+        axes.plot(np.full(len(values), x), values, marker_of(activation), **look)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_xlim(-0.6, len(study.activations) - 0.4)
     axes.set_title("Per activation, one point per model")

@@ -66,11 +66,15 @@ JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"
 
 
 def all_plots(source: Source, models: Sequence[str] | None = None, activations: Sequence[str] | None = None) -> Iterator[Plot]:
-    """Every figure of the design, one at a time: those across models, then four for each model."""
+    """Every figure of the design, one at a time: those across models, then four for each model.
+
+    Where some models have results, the others have no figures of their own: those across models show that they are missing.
+    """
     study = source if isinstance(source, Study) else Study.of(source, models, activations)
     for name in CROSS_MODEL_PLOTS:
         yield _BY_NAME[name](study)
-    for model in study.models:
+    there = {result.model_name for result in study.results} or set(study.models)
+    for model in filter(there.__contains__, study.models):
         for name in MODEL_PLOTS:
             yield _BY_NAME[name](study, model)
 

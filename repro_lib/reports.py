@@ -8,12 +8,13 @@ this program executed.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -24,10 +25,13 @@ import jinja2
 from markupsafe import Markup
 
 from repro_lib.files import write_atomically
+from repro_lib.page_checks import complaints
+from repro_lib.page_parts import anchor, contents, rearrange, shown_parameters
+from repro_lib.what_if_html import REPORT_HALF, one_copy_per_page
 
 if TYPE_CHECKING:
     # nbconvert and what belongs to it take seconds to import; a run that renders nothing does not wait for them.
-    from bs4 import BeautifulSoup, Tag
+    from bs4 import Tag
     from nbconvert import HTMLExporter
     from nbformat import NotebookNode
 
@@ -38,9 +42,6 @@ NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<
 # nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
 SOURCE_META = re.compile(rb'<meta [^>]*content="([0-9a-f]{64})"')
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-NO_ALT = "No description has been provided for this image"
-# Attributes by which any tag makes the browser fetch something when the page opens.
-LOADING = ("src", "srcset", "data", "poster", "background", "xlink:href")
 
 
 class ReportError(ValueError):
@@ -61,15 +62,21 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
 
     ``pages`` is the navigation; the entry whose ``href`` is the output's name is marked as the current one. Raises
     ReportError for an unreadable notebook, a dead control, an image without alternative text or that HTML cannot
-    show, anything loaded from elsewhere, a formula that is not understood, or other than one ``# title``.
+    show, anything loaded from elsewhere, a link that leads nowhere, a formula that is not understood, or other than one
+    ``# title``.
     """
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
+    _share_what_if_assets(nb)
     site = page_frame(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
+    page = copy.deepcopy(nb)
+    rearrange(page)
+    site |= {"contents": contents(nb), "opening": len(page.cells) - len(nb.cells)}
+    site["parameters"] = shown_parameters(nb.metadata.get("papermill", {}).get("parameters", {}))
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
-    html, _ = _exporter().from_notebook_node(nb, resources=resources)
-    _check_page(notebook, nb, html)
+    html, _ = _exporter().from_notebook_node(page, resources=resources)
+    _check_page(notebook, nb, html, pages)
     write_atomically(output, html)
 
 
@@ -101,6 +108,7 @@ def page_frame(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str
     """What the head and top of a page (header.html.j2) need."""
     match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
     is_index = here == "index.html"
+    before, after = _neighbours(pages, here)
     return {
         "project": PROJECT,
         "here": here,
@@ -108,9 +116,20 @@ def page_frame(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str
         "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
         "source_sha256": source_sha256,
         "image_source": "'self' file:" if is_index else "",
+        "before": before,
+        "after": after,
+        "head_script": _asset("head.js"),
         "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
         "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
     }
+
+
+def _neighbours(pages: Sequence[Page], here: str) -> list[Page | None]:
+    """The pages before and after this one in its row of the navigation, under their full titles."""
+    group = next((page.group for page in pages if page.href == here), None)
+    row = [None, *(page.href for page in pages if page.group == group), None]
+    around = [row[row.index(here) + step] for step in (-1, 1)] if here in row else [None, None]
+    return [Page(title_of(href.removesuffix(".html")), href) if href else None for href in around]
 
 
 @functools.cache
@@ -121,7 +140,22 @@ def _exporter() -> HTMLExporter:
     from traitlets.config import Config as Settings
 
     class Renderer(IPythonRenderer):
-        """nbconvert's markdown, with MathML where it would leave TeX for MathJax to fetch and draw."""
+        """nbconvert's markdown, with MathML where it would leave TeX for MathJax to fetch and draw, and links between pages."""
+
+        pages: frozenset[str] = frozenset()
+
+        def heading(self, text: str, level: int, **attrs: Any) -> str:
+            if level == 2:
+                attrs["id"] = anchor(text)
+            return super().heading(text, level, **attrs)
+
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            # In JupyterLab a link opens the notebook; here its page, where it has one.
+            if url.endswith(".ipynb"):
+                url = url.removesuffix(".ipynb") + ".html"
+                if url not in self.pages:
+                    return text
+            return super().link(text, url, title)
 
         def inline_math(self, body: str) -> str:
             return _mathml(body, "inline")
@@ -137,6 +171,7 @@ def _exporter() -> HTMLExporter:
         place = context["resources"]["metadata"]
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = Renderer(False, attachments=attachments, embed_images=True, path=place["path"], exclude_anchor_links=True)
+        renderer.pages = frozenset(page.href for _, row in context["resources"]["report"]["navigation"] for page in row)
         try:
             return MarkdownWithMath(renderer=renderer).render(source)
         except (ReportError, InvalidNotebook) as error:
@@ -201,10 +236,13 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         for output in cell.get("outputs", []):
             kinds = set(output.get("data", {}))
             if WIDGET_VIEW in kinds:
-                raise ReportError(
-                    f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; "
-                    "show a figure instead, or close the widget when it has done its work"
-                )
+                if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
+                    raise ReportError(
+                        f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
+                        "through repro_lib.what_if_display, show a figure, or close the widget when it has done its work"
+                    )
+                # The other half of the same output is for the report.
+                del output.data[WIDGET_VIEW]
             if kinds and not kinds & shown:
                 raise ReportError(
                     f"{_place(notebook, nb, index)} shows {', '.join(sorted(kinds))}, which HTML cannot; show a figure"
@@ -215,36 +253,26 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
         )
 
 
-def _check_page(notebook: Path, nb: NotebookNode, html: str) -> None:
-    """What can only be seen in the finished page: alternative texts, nothing loaded from elsewhere, one title."""
+def _share_what_if_assets(nb: NotebookNode) -> None:
+    """Leave one copy of the what-ifs' style and script, which every output brings along, in the whole page."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    for output, text in zip(outputs, one_copy_per_page([str(output.data["text/html"]) for output in outputs]), strict=True):
+        output.data["text/html"] = text
+
+
+def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
+    """What can only be seen in the finished page."""
     from bs4 import BeautifulSoup
 
-    page = BeautifulSoup(html, "html.parser")
     numbers = {f"cell-id={cell.get('id')}": number for number, cell in enumerate(nb.cells)}
 
     def place(tag: Tag) -> str:
         anchor = tag.find_parent(id=list(numbers))
         return _place(notebook, nb, numbers[str(anchor["id"])] if anchor else None)
 
-    for image in page.find_all("img"):
-        if str(image.get("alt") or "").strip() in ("", NO_ALT):
-            how = 'display(figure, metadata={"image/png": {"alt": "..."}}), in markdown ![...](address)'
-            raise ReportError(f"{place(image)} shows an image without alternative text; give it with {how}")
-    for tag, address in _loaded(page):
-        raise ReportError(f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it")
-    titles = [title.get_text()[:60] for title in page.find_all("h1")]
-    if len(titles) != 1:
-        raise ReportError(f"{notebook.name} must have exactly one '# title', has {titles or 'none'}")
-
-
-def _loaded(page: BeautifulSoup) -> Iterator[tuple[Tag, str]]:
-    """Every tag that would make a browser fetch something, with the address."""
-    for tag in page.find_all(True):
-        names = (*LOADING, "href") if tag.name in ("link", "image", "use") else LOADING
-        style = f"{tag.get('style', '')} {tag.get_text() if tag.name == 'style' else ''}"
-        addresses = [str(tag[name]) for name in names if name in tag.attrs]
-        addresses += re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
-        yield from ((tag, address) for address in addresses if not address.startswith(("data:", "#")))
+    known = {"index.html", *(page.href for page in pages)}
+    for complaint in complaints(BeautifulSoup(html, "html.parser"), known, place):
+        raise ReportError(complaint)
 
 
 def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:

@@ -14,28 +14,38 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from repro_lib import metrics
 from repro_lib.activations import canonical_activation
-from repro_lib.config import canonical_json, check_model
+from repro_lib.config import Layer, canonical_json, check_model
+from repro_lib.consistency import contradictions
+from repro_lib.data import EVALUATION_BLOCK, LARGEST_VOCABULARY
 from repro_lib.determinism import sha256_of_tensors
-from repro_lib.files import write_atomically
+from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.tensor_files import HEADER_BYTES, read_tensors, write_tensors
 
 SCHEMA_VERSION = 1
 # A result is some 10 KB per trial; anything beyond this is not one of ours.
 LARGEST_RESULT_BYTES = 64 * 2**20
+# A note of a failure is a sentence.
+_LARGEST_NOTE_BYTES = 2**20
+# Messages repeat what a file says; no more of it than can be read.
+_LONGEST_REASON = 300
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")]
+# Words from elsewhere, such as the name of a file, of a length that a page can show.
+_LONGEST_WORDS = 10_000
+Words = Annotated[str, Field(max_length=_LONGEST_WORDS)]
 # Kinds of tensor files, each with a folder of its own and a digest in the trial's record.
 TensorKind = Literal["predictions", "weights", "steps"]
+TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
 Curve = list[tuple[int, float]]
 
 
@@ -55,7 +65,7 @@ class Part(BaseModel):
 class CorpusRecord(Part):
     """Which text was used."""
 
-    name: str
+    name: Words
     sha256: str = Sha256
 
 
@@ -63,8 +73,8 @@ class EvaluationRecord(Part):
     """Which characters were scored, and how many."""
 
     sha256: str = Sha256
-    tokens: int = Field(ge=1)
-    unigram_cross_entropy: float
+    tokens: int = Field(ge=1, le=2**20)
+    unigram_cross_entropy: float = Field(ge=0)
 
 
 class TrialRecord(Part):
@@ -74,7 +84,7 @@ class TrialRecord(Part):
     seed: int = Field(ge=0)
     train_loss_curve: Curve
     val_loss_curve: Curve
-    val_loss: float
+    val_loss: float = Field(ge=0)
     val_accuracy: float = Field(ge=0, le=100)
     seconds: float = Field(ge=0)
     init_sha256: str = Sha256
@@ -82,6 +92,8 @@ class TrialRecord(Part):
     predictions_sha256: str = Sha256
     # None: made by a version that kept no predictions during training.
     steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    # The trials that were trained as one with this one, itself among them; None: it was trained by itself.
+    stack: list[int] | None = None
 
 
 class Result(Part):
@@ -93,25 +105,25 @@ class Result(Part):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    model_name: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")
-    activation: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")
+    model_name: Name
+    activation: Name
     parameters: int = Field(ge=1)
-    profile: str | None = Field(max_length=64)
+    profile: Name | None
     config: dict[str, Any]
-    config_sources: dict[str, str]
+    config_sources: dict[str, Layer]
     config_sha256: str = Sha256
     corpus: CorpusRecord
     evaluation: EvaluationRecord
     avg_relative_pd: float | None = Field(ge=0, le=2)
     mean_deviation_pd: float | None = Field(ge=0)
-    avg_val_loss: float
+    avg_val_loss: float = Field(ge=0)
     avg_val_accuracy: float = Field(ge=0, le=100)
     reproducibility_metrics: dict[str, float | None]
-    trials: list[TrialRecord] = Field(min_length=1)
-    flags: list[str]
+    trials: list[TrialRecord] = Field(min_length=1, max_length=10_000)
+    flags: list[Words]
     synthetic: bool
-    environment: dict[str, str | None]
-    timestamp: datetime
+    environment: dict[Words, Words | None]
+    timestamp: AwareDatetime
 
     @cached_property
     def comparison_key(self) -> str:
@@ -155,7 +167,7 @@ class Result(Part):
         if not isinstance(content, dict):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             raise ResultError(
                 f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again"
             )
@@ -172,11 +184,23 @@ class Result(Part):
                 f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
             )
         try:
-            return cls.model_validate_json(canonical)
+            result = cls.model_validate_json(canonical)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ResultError(f"{source} is not a valid result: {place}: {first['msg']}") from None
+            raise ResultError(f"{source} is not a valid result: {first_problem(error)}") from None
+        for sentence in contradictions(result):
+            raise ResultError(f"{source} is not a valid result: {sentence[:_LONGEST_REASON]}")
+        return result
+
+
+class FailureNote(Part):
+    """Why a cell failed. What else a note says is kept and not looked at."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model_name: Words
+    activation: Words
+    config_sha256: Words | None = None
+    reason: Words
 
 
 @dataclass(frozen=True)
@@ -207,12 +231,31 @@ class Snapshots:
 
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
     """Every pairwise metric of two trials. Refuses predictions made on different evaluation windows."""
+    check_same_windows(first, second)
+    return metrics.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+def check_same_windows(first: Predictions, second: Predictions) -> None:
+    """ResultError unless both were made on the same evaluation windows."""
     if first.evaluation_sha256 != second.evaluation_sha256:
         raise ResultError(
             "these predictions were made on different evaluation windows "
             f"({first.evaluation_sha256[:12]} and {second.evaluation_sha256[:12]}), so their difference means nothing"
         )
-    return metrics.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> dict[str, NDArray[np.float64]]:
+    """Every pairwise metric of N trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
+
+    Pairs in the order of ``itertools.combinations``; the mean over windows is the metric of ``compare``. Refuses
+    predictions made on different evaluation windows.
+    """
+    if not predictions:
+        return {}
+    for other in predictions[1:]:
+        check_same_windows(predictions[0], other)
+    probabilities = [trial.probabilities for trial in predictions]
+    return metrics.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK, threads)
 
 
 class Store:
@@ -282,19 +325,13 @@ class Store:
 
     def save_tensors(self, path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
         """Write tensors as safetensors and return their digest."""
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        write_atomically(path, safetensors.torch.save(contiguous, metadata=metadata))
-        return sha256_of_tensors(contiguous)
+        write_tensors(path, tensors, metadata)
+        return sha256_of_tensors(tensors)
 
     def predictions(self, result: Result, trial: int) -> Predictions:
         """The stored logits of a trial (numbered from 1), checked against the digest in the result."""
-        tensors = self._tensors("predictions", result, trial)
-        if not torch.isfinite(tensors["logits"]).all():
-            raise ResultError(
-                f"the predictions of {result.model_name} with {result.activation}, trial {trial}, contain NaN or infinity: "
-                "the model did not train properly; run the cell again with --force"
-            )
-        return Predictions(tensors["logits"].numpy(), tensors["labels"].numpy(), result.evaluation.sha256)
+        tensors, evaluation = self._tensors("predictions", result, trial), result.evaluation
+        return predictions_from(tensors, evaluation.sha256, evaluation.tokens, _name(result, trial))
 
     def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:
         """The stored final weights of a trial (numbered from 1), checked against the digest in the result."""
@@ -308,22 +345,25 @@ class Store:
                 "training; run the cell again with --force"
             )
         tensors = self._tensors("steps", result, trial)
-        return Snapshots(tuple(tensors["steps"].tolist()), tensors["logits"].numpy(), tensors["labels"].numpy())
+        logits, labels, steps = (tensors.get(name, torch.empty(0)) for name in ("logits", "labels", "steps"))
+        if logits.ndim != 3 or steps.ndim != 1 or logits.shape[0] != len(steps) or not _answers(logits[-1:].squeeze(0), labels):
+            raise ResultError(f"the kept steps of {_name(result, trial)}, do not fit together; run the cell again with --force")
+        return Snapshots(tuple(steps.tolist()), logits.numpy(), labels.numpy())
 
     def _tensors(self, kind: TensorKind, result: Result, trial: int) -> dict[str, torch.Tensor]:
         path = self.trial_path(kind, result.model_name, result.activation, result.config_sha256, trial)
-        tensors = _read_tensors(path)
-        if sha256_of_tensors(tensors) != result.trials[trial - 1][f"{kind}_sha256"]:
-            raise ResultError(
-                f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force"
-            )
-        return tensors
+        return trial_tensors(path, kind, result.trials[trial - 1], result.evaluation.tokens, result.parameters)
 
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""
         now = datetime.now(UTC)
         path = self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json"
-        note = {"model_name": model, "activation": activation, "config_sha256": config_sha256, "reason": reason}
+        note = {
+            "model_name": model,
+            "activation": activation,
+            "config_sha256": config_sha256,
+            "reason": reason[:_LONGEST_WORDS],
+        }
         write_atomically(path, json.dumps(note | details | {"timestamp": now.isoformat()}, indent=1, default=str) + "\n")
         return path
 
@@ -336,23 +376,74 @@ class Store:
         notes = []
         for path in sorted((self.folder / "failed").glob("*.json")):
             try:
-                note = json.loads(path.read_bytes())
-            except (ValueError, RecursionError):
+                note = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))
+                FailureNote.model_validate(note)
+            except (OSError, ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
                 continue
-            if isinstance(note, dict) and {"model_name", "activation", "reason"} <= note.keys():
-                notes.append(note)
+            notes.append(note)
         return notes
 
 
 def read_result(path: Path) -> Result:
     """Read and check one result file."""
     try:
-        if path.stat().st_size > LARGEST_RESULT_BYTES:
-            raise ResultError(f"{path} is larger than {LARGEST_RESULT_BYTES // 2**20} MiB, which no result file is")
-        text = path.read_bytes()
+        text = read_bounded(path, LARGEST_RESULT_BYTES)
+    except UnusableFile as error:
+        raise ResultError(f"{path} {error}") from None
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror})") from None
     return Result.from_json(text, str(path))
+
+
+def first_problem(error: ValidationError) -> str:
+    """Pydantic's first complaint, with its place, in a line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part)[:_LONGEST_REASON] for part in first["loc"])
+    return f"{place or 'all of it'}: {first['msg']}"[:_LONGEST_REASON]
+
+
+def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:
+    """The tensors of one kind of a trial, checked against the digest in its record.
+
+    ``tokens`` and ``parameters``: of the evaluation text and the model, which say how large such a file can be.
+    """
+    numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
+    try:
+        tensors, _ = read_tensors(path, 4 * numbers + HEADER_BYTES)
+    except FileNotFoundError:
+        raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
+    except (OSError, UnusableFile) as error:
+        raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None
+    if sha256_of_tensors(tensors) != record[f"{kind}_sha256"]:
+        raise ResultError(f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force")
+    return tensors
+
+
+def predictions_from(tensors: dict[str, torch.Tensor], evaluation_sha256: str, tokens: int, name: str) -> Predictions:
+    """The predictions of the trial called ``name``, if they are what a model can have answered to ``tokens`` characters."""
+    logits, labels = tensors.get("logits", torch.empty(0)), tensors.get("labels", torch.empty(0))
+    if not _answers(logits, labels) or len(labels) != tokens:
+        raise ResultError(
+            f"the predictions of {name}, are not logits of {tokens} characters with their labels; "
+            "run the cell again with --force"
+        )
+    if not torch.isfinite(logits).all():
+        raise ResultError(
+            f"the predictions of {name}, contain NaN or infinity: "
+            "the model did not train properly; run the cell again with --force"
+        )
+    return Predictions(logits.numpy(), labels.numpy(), evaluation_sha256)
+
+
+def _answers(logits: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether these can be logits (tokens, V) and labels (tokens,) of one text."""
+    if logits.dtype != torch.float32 or labels.dtype != torch.int64 or logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        return False
+    return labels.numel() > 0 and int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]
+
+
+def _name(result: Result, trial: int) -> str:
+    return f"{result.model_name} with {result.activation}, trial {trial}"
 
 
 def select_comparable(
@@ -428,12 +519,3 @@ def _age(entry: tuple[Path, Result]) -> tuple[datetime, int]:
     path, result = entry
     last = path.stem.rpartition("-")[2]
     return result.timestamp, int(last) if last.isdecimal() else 1
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.data import Corpus
+from repro_lib.data import Corpus, CorpusError, load_corpus
 from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.models import build_model
 from repro_lib.results import Result, ResultError, Store
@@ -38,6 +38,14 @@ def config_of(result: Result) -> Config:
         # A model without attention keeps the default number of heads, which need not fit its width.
         del values["n_head"]
     return Config.for_model(result.model_name, None, **values)
+
+
+def corpus_of(result: Result) -> Corpus:
+    """The text a result was made with; CorpusError if it is not here or has changed."""
+    corpus = load_corpus(result.config["corpus"])
+    if corpus.sha256 != result.corpus.sha256:
+        raise CorpusError(f"the text {result.corpus.name!r} has changed since this result was made")
+    return corpus
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ from repro_lib.results import Result, Store, select_comparable
 
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 # The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model", "40_claims", "00_quickstart", "01_activations")
+ANALYSES = ("30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations")
 # What lies beside the pages, with a word on it.
 DOCUMENTS = {
     "FINAL_CONCLUSIONS.md": "the conclusions in full",
@@ -81,6 +81,7 @@ def build_site(
     running: bool = False,
     analyses: Sequence[str] = ANALYSES,
     intervals: Mapping[Cell, Interval] | None = None,
+    in_short: Sequence[str] = (),
     profile: str | None = None,
     configs: Sequence[str] = (),
 ) -> SiteReport:
@@ -114,6 +115,7 @@ def build_site(
         running=running,
         analyses=analyses,
         intervals=intervals,
+        in_short=in_short,
         problems=problems,
         profile=profile,
         configs=configs,
@@ -129,14 +131,16 @@ def write_index(
     running: bool = False,
     analyses: Sequence[str] = ANALYSES,
     intervals: Mapping[Cell, Interval] | None = None,
+    in_short: Sequence[str] = (),
     problems: Sequence[str] = (),
     profile: str | None = None,
     configs: Sequence[str] = (),
 ) -> list[str]:
     """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
 
-    ``intervals``: low and high of a cell's relative PD. Figures are ``plots/NAME.png`` with their alternative text in
-    ``plots/NAME.txt``. ``problems`` are sentences to show. Returns a sentence for each file it had to leave out.
+    ``intervals``: low and high of a cell's relative PD. ``in_short``: what came out, in sentences. ``problems`` are
+    sentences to show. Figures are ``plots/NAME.png`` with their alternative text in ``plots/NAME.txt``. Returns a sentence
+    for each file it had to leave out.
     """
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
@@ -146,11 +150,11 @@ def write_index(
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
     in_flight = _notebooks(results_dir, ".partial") if running else None
-    figures, unexplained = _figures(reports_dir / "plots", set(dict(cells)))
+    figures, unexplained = _figures(reports_dir / "plots", list(dict.fromkeys(model for model, _ in cells)))
     digests = {result.corpus.sha256 for result in results.values()}
     html = _environment().get_template("index.html.j2").render(
         site=page_frame(_navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
-        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES,
+        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
         rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
         cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
         failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
@@ -270,18 +274,23 @@ def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) ->
     return [f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."]
 
 
-def _figures(plots: Path, models: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without."""
-    figures: dict[str, dict[str, str]] = {"": {}}
+def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without.
+
+    Figures of models that are not shown, left by an earlier run, are passed over.
+    """
+    figures: dict[str, dict[str, str]] = {owner: {} for owner in ("", *models)}
     unexplained = []
     # From Z to A the four-panel figure comes first, accuracy after prediction difference.
     for path in sorted(plots.glob("*.png"), reverse=True):
         text = path.with_suffix(".txt")
+        owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
+        if owner not in figures:
+            continue
         if re.fullmatch(r"[\w.-]+", path.name) and text.exists() and text.read_text().strip():
-            owner = max((model for model in models if path.name.startswith(f"{model}_")), key=len, default="")
-            figures.setdefault(owner, {})[path.stem] = text.read_text().strip()
+            figures[owner][path.stem] = text.read_text().strip()
         else:
             unexplained.append(
                 f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
             )
-    return figures, unexplained
+    return {owner: found for owner, found in figures.items() if found}, unexplained

@@ -14,32 +14,30 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repro_lib.checkpoints import TrialCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import Dataset, windows_at
-from repro_lib.determinism import deterministic_arithmetic, sha256_of_tensors
+from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.models.stacking import StackedModel
 from repro_lib.training import (
-    CURVE_BLOCK_STEP,
-    KEPT_BLOCK_STEP,
-    Course,
-    LossCurve,
-    Progress,
     ProgressCallback,
     TrainedTrial,
     check_loss,
-    evaluate_loss,
     finished_trial,
-    kept_steps,
+    is_looked_at,
     learning_rate,
+    look,
     make_optimizer,
-    predict_logits,
+    progress_of,
     untrained,
 )
+from repro_lib.trial_state import TrialState
 
 # Iterations between two looks at the losses. A look waits for a GPU, which otherwise is given work ahead.
 LOOK_EVERY = {"cpu": 1, "cuda": 20}
@@ -56,6 +54,7 @@ def train_stack(
     dataset: Dataset,
     trials: Sequence[int],
     progress: ProgressCallback | None = None,
+    checkpoints: TrialCheckpoints | None = None,
 ) -> list[TrainedTrial]:
     """Train the trials (0-based numbers) together and score each on the evaluation windows.
 
@@ -68,45 +67,53 @@ def train_stack(
     try:
         with deterministic_arithmetic():
             stack = TrialStack(model_name, activation, config, dataset, trials)
-            courses = _train(stack, progress, started)
+            if checkpoints:
+                checkpoints.resume(stack.state)
+            _train(stack, progress, checkpoints, started)
             finished = [
-                finished_trial(stack.model_of(k), model_name, activation, config, dataset, trial, courses[k])
-                for k, trial in enumerate(trials)
+                finished_trial(course, stack.model_of(k), model_name, activation, config, dataset, trials[k])
+                for k, course in enumerate(stack.state.courses)
             ]
     except torch.OutOfMemoryError as error:
         raise StackTooLarge(
             f"{len(trials)} trials of {model_name} at once do not fit into the memory of the device; ask for fewer trials "
             "first and for more afterwards: those that are there are kept, and only the missing ones train together"
         ) from error
-    seconds = (time.perf_counter() - started) / len(trials)
-    return [replace(trial, seconds=seconds) for trial in finished]
+    seconds = (stack.state.seconds + time.perf_counter() - started) / len(trials)
+    return [replace(trial, seconds=seconds, stack=list(stack.numbers)) for trial in finished]
 
 
 class TrialStack:
-    """S trials of a cell at some iteration of their training. ``init_sha256``: digests of their initial weights."""
+    """S trials of a cell at some iteration of their training, ``state``. ``numbers``: those of the trials, from 1."""
 
     def __init__(self, model_name: str, activation: str, config: Config, dataset: Dataset, trials: Sequence[int]) -> None:
         self.model_name, self.activation, self.config, self.trials = model_name, activation, config, trials
+        self.numbers = tuple(trial + 1 for trial in trials)
         self.dataset, self.text = dataset, dataset.train.to(config.device)
-        models, self.streams = zip(*(untrained(model_name, activation, config, trial) for trial in trials), strict=True)
-        self.init_sha256 = [sha256_of_tensors(dict(model.named_parameters())) for model in models]
+        found = [untrained(model_name, activation, config, dataset, trial) for trial in trials]
+        models, courses = [model for model, _ in found], [course for _, course in found]
         self.stacked = StackedModel(models, (config.batch_size, config.block_size))
         self.optimizer = make_optimizer(self.stacked, config, stacked=True)
+        self.state = TrialState(self.stacked, self.optimizer, courses, stacked=True)
         self._viewer = models[0]
         self._losses, self._clip = self._mean_losses, clip_each
         if config.compiled:
             # The compiler keeps eight versions of a function at most and then leaves it uncompiled: a process that trains
             # one cell after another starts each with none. What was compiled stays in its cache on the disk.
             torch.compiler.reset()
-            self._losses = torch.compile(self._mean_losses, dynamic=False)
-            self._clip = torch.compile(clip_each, dynamic=False)
+            # Deterministic: no kernel is chosen by timing it, which would round one way in one process and another in the next.
+            settings: dict[str, Any] = {"dynamic": False, "options": {"deterministic": True}}
+            self._losses, self._clip = torch.compile(self._mean_losses, **settings), torch.compile(clip_each, **settings)
 
-    def train(self, first: int, last: int) -> Tensor:
-        """Do iterations ``first`` to ``last``; the losses in nats before each step, (iterations, S), on the device."""
-        iterations, shape = range(first, last + 1), (self.config.batch_size, self.config.block_size)
-        drawn = [torch.stack([self.dataset.offsets(*shape, streams.order) for streams in self.streams]) for _ in iterations]
+    def train(self, last: int) -> Tensor:
+        """Do the iterations up to ``last``; the losses in nats before each step, (iterations, S), on the device."""
+        iterations, shape = range(self.state.iteration + 1, last + 1), (self.config.batch_size, self.config.block_size)
+        orders = [course.streams.order for course in self.state.courses]
+        drawn = [torch.stack([self.dataset.offsets(*shape, order) for order in orders]) for _ in iterations]
         offsets = torch.stack(drawn).to(self.text.device)  # (iterations, S, B), moved at once
-        return torch.stack([self._step(iteration, offsets[iteration - first]) for iteration in iterations])
+        losses = [self._step(iteration, own) for iteration, own in zip(iterations, offsets, strict=True)]
+        self.state.iteration = last
+        return torch.stack(losses)
 
     def model_of(self, k: int) -> nn.Module:
         """The k-th trial (0-based) as a model of its own, with the weights it has now; valid until the next call."""
@@ -117,7 +124,7 @@ class TrialStack:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(iteration, self.config)
         inputs, targets = windows_at(self.text, offsets, self.config.block_size)  # (S, B, T)
-        self.stacked.draw_masks([streams.dropout for streams in self.streams])
+        self.stacked.draw_masks([course.streams.dropout for course in self.state.courses])
         losses = self._losses(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
@@ -141,50 +148,28 @@ def clip_each(gradients: list[Tensor], limit: float) -> None:
         gradient.mul_(scales.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-def _train(stack: TrialStack, progress: ProgressCallback | None, started: float) -> list[Course]:
-    """All iterations, and what is seen on the way."""
-    config, trials, windows = stack.config, stack.trials, stack.dataset.windows
-    curve_windows, kept_windows = windows.every(CURVE_BLOCK_STEP), windows.every(KEPT_BLOCK_STEP)
-    courses = [Course(init_sha256, LossCurve(config.max_iters), [], [], started) for init_sha256 in stack.init_sha256]
-    kept_at, evaluated_at = (
-        set(kept_steps(config.max_iters)[:-1]),
-        range(config.eval_interval, config.max_iters, config.eval_interval),
-    )
-
-    def keep_predictions() -> None:
-        for k, course in enumerate(courses):
-            course.kept.append(predict_logits(stack.model_of(k), kept_windows, config.block_size))
-
-    keep_predictions()  # step 0: before any training
-    first = 1
-    looks = {
-        *kept_at,
-        *evaluated_at,
-        *range(LOOK_EVERY[config.device], config.max_iters, LOOK_EVERY[config.device]),
-        config.max_iters,
-    }
-    for last in sorted(looks - {0}):
-        for iteration, losses in enumerate(stack.train(first, last).tolist(), first):
-            for trial, course, loss in zip(trials, courses, losses, strict=True):
+def _train(stack: TrialStack, progress: ProgressCallback | None, checkpoints: TrialCheckpoints | None, started: float) -> None:
+    """What is left of all iterations, and what is seen on the way."""
+    state, config = stack.state, stack.config
+    end, every = config.max_iters, LOOK_EVERY[config.device]
+    looks = (i for i in range(state.iteration + 1, end + 1) if i % every == 0 or i == end or is_looked_at(i, config))
+    for last in looks:
+        first = state.iteration + 1
+        for iteration, losses in enumerate(stack.train(last).tolist(), first):
+            for trial, course, loss in zip(stack.trials, state.courses, losses, strict=True):
                 check_loss(loss, stack.model_name, stack.activation, trial, iteration)
                 course.train_curve.add(loss)
-            if iteration in evaluated_at:
-                for k, course in enumerate(courses):
-                    loss = evaluate_loss(stack.model_of(k), curve_windows, config.block_size)
-                    course.val_curve.append((iteration, loss))
-            if iteration in kept_at:
-                keep_predictions()
+            if is_looked_at(iteration, config):
+                for k, course in enumerate(state.courses):
+                    look(course, stack.model_of(k), iteration, config, stack.dataset)
             if progress:
-                _report(stack, courses, iteration, losses, progress)
-        first = last + 1
-    return courses
+                _report(stack, iteration, losses, progress)
+        if checkpoints and last < end and checkpoints.due():
+            checkpoints.save(state, state.seconds + time.perf_counter() - started)
 
 
-def _report(
-    stack: TrialStack, courses: Sequence[Course], iteration: int, losses: Sequence[float], progress: ProgressCallback
-) -> None:
+def _report(stack: TrialStack, iteration: int, losses: Sequence[float], progress: ProgressCallback) -> None:
     """Tell of every trial of the stack where it is."""
-    for trial, course, loss in zip(stack.trials, courses, losses, strict=True):
-        where = (trial + 1, stack.config.trials, iteration, stack.config.max_iters)
-        val_loss = course.val_curve[-1][1] if course.val_curve else None
-        progress(Progress(stack.model_name, stack.activation, *where, loss, val_loss, together=len(stack.trials)))
+    for trial, course, loss in zip(stack.trials, stack.state.courses, losses, strict=True):
+        about = (stack.model_name, stack.activation, stack.config, trial, iteration, loss)
+        progress(progress_of(course, *about, stack.numbers))

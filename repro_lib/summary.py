@@ -13,12 +13,13 @@ from rich.table import Table
 
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
+from repro_lib.lease import cell_lease, holder
 from repro_lib.results import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
+    from repro_lib.cells import Cell
     from repro_lib.evidence import Evidence
-    from repro_lib.grid import Cell
     from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
 
@@ -140,7 +141,7 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
-    """What of these cells is done, failed or missing, and which files were refused. Exit code 0: all done, 1: not yet."""
+    """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
     store = Store(results_dir)
     failures = {
         (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
@@ -152,6 +153,8 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             done += 1
             pd = _rounded(result.avg_relative_pd, 4)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
+        elif at_work := holder(cell_lease(results_dir, cell.model, cell.activation, cell.config_sha256)):
+            said = f"in work: process {at_work.process.pid} on {at_work.host} since {at_work.since}"
         elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
             said = f"FAILED: {reason}"
         else:
@@ -159,8 +162,17 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
     for sentence in store.load()[1]:
         console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
+    print_damaged(console, results_dir)
     console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
     return 0 if done == len(cells) else 1
+
+
+def print_damaged(console: Console, results_dir: Path) -> None:
+    """A line for each damaged checkpoint that was put aside: training went on without it, but a disk may be failing."""
+    from repro_lib.checkpoints import put_aside
+
+    for path in put_aside(Store(results_dir)):
+        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at", soft_wrap=True)
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
@@ -181,6 +193,7 @@ def publish(
     running: bool,
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
+    from repro_lib import in_short
     from repro_lib.analysis import Study
     from repro_lib.site_pages import build_site
 
@@ -188,7 +201,11 @@ def publish(
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
-    shown = {"intervals": intervals, "profile": profile, "configs": configs}
+    # Of the cells that the index shows: a run of two models misses no third one.
+    there = [*cells, *((result.model_name, result.activation) for result in study.results)]
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
+    said = in_short.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
 
 

@@ -30,11 +30,15 @@ class WordTable:
         heads = "".join(f'<th scope="col" {style}>{html.escape(str(name))}</th>' for name in self.frame.columns)
         rows = []
         for name, row in zip(self.frame.index, self.frame.itertuples(index=False), strict=True):
-            cells = "".join(f"<td {style}>{_emphasised(str(value))}</td>" for value in row)
+            labelled = zip(self.frame.columns, row, strict=True)  # the label is for narrow screens (report.css)
+            cells = "".join(
+                f'<td data-label="{html.escape(str(label))}" {style}>{_emphasised(str(value))}</td>'
+                for label, value in labelled
+            )
             rows.append(f'<tr><th scope="row" {style}>{html.escape(str(name))}</th>{cells}</tr>')
         corner = html.escape(str(self.frame.index.name or ""))
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
-        table = f'<table style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
+        table = f'<table class="word-table" style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
         return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
 
 
@@ -48,7 +52,7 @@ def _emphasised(words: str) -> str:
 
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
-    cell = cells_frame([result]).iloc[0]
+    cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
     lines = {
         "Trials": str(len(result.trials)),
         "Parameters": f"{result.parameters:,}",
@@ -80,7 +84,7 @@ def trials_table(result: Result) -> pd.DataFrame:
         .rename(columns=columns)
         .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
     )
-    return table.rename_axis(_marked("Trial", result.synthetic))
+    return table.rename_axis(index=None, columns=_marked("Trial", result.synthetic))
 
 
 def pairs_table(result: Result) -> pd.DataFrame:
@@ -88,15 +92,15 @@ def pairs_table(result: Result) -> pd.DataFrame:
     frame = pairs_frame([result])
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
-    return table.rename_axis(_marked("Trials", result.synthetic)).rename(
-        columns=lambda name: name.replace("_", " ").replace("pd", "PD")
+    return table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD")).rename_axis(
+        index=None, columns=_marked("Trials", result.synthetic)
     )
 
 
 def config_table(result: Result) -> pd.DataFrame:
     """Every value of the configuration and the layer that set it."""
     rows = {name: {"Value": str(value), "Set by": result.config_sources.get(name, "")} for name, value in result.config.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(_marked("Setting", result.synthetic))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns=_marked("Setting", result.synthetic))
 
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +108,7 @@ def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     shown = cells.assign(text=[with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()])
     wide = shown.pivot(index="model", columns="activation", values="text")
     ordered = wide.loc[list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["activation"]))]
-    return ordered.rename_axis(index="Relative PD", columns=None)
+    return ordered.rename_axis(index=None, columns="Relative PD")
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repro_lib.checkpoints import TrialCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import Dataset, EvaluationWindows
-from repro_lib.determinism import Streams, deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
+from repro_lib.trial_state import Course, LossCurve, TrialState
 
-# Points kept of the training curve, each the mean over its stretch of iterations.
-CURVE_POINTS = 100
 # Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
 # enough to see when the trials part, and small beside the final predictions.
 KEPT_STEPS = 7
@@ -40,7 +39,8 @@ class TrainingDiverged(RuntimeError):
 class Progress:
     """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
 
-    ``together``: how many trials train as one, this one among them: the last ones of the cell.
+    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. ``stack``: the numbers of the
+    trials that train as one, this one among them; empty where it trains alone. A callback that raises ends the training.
     """
 
     model: str
@@ -51,13 +51,20 @@ class Progress:
     max_iters: int
     train_loss: float
     val_loss: float | None
-    together: int = 1
+    kept: Tensor | None = field(default=None, repr=False, compare=False)
+    stack: tuple[int, ...] = ()
+
+    @property
+    def together(self) -> int:
+        """How many trials train as one, this one among them."""
+        return max(1, len(self.stack))
 
     @property
     def done(self) -> int:
         """Iterations of the cell that are through, those of all its trials counted, of trials x max_iters."""
-        first = self.trial if self.together == 1 else self.trials - self.together + 1
-        return (first - 1) * self.max_iters + self.together * (self.iteration - 1) + self.trial - first + 1
+        stack = self.stack or (self.trial,)
+        before = (stack[0] - 1) * self.max_iters + len(stack) * (self.iteration - 1)
+        return before + stack.index(self.trial) + 1
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -68,6 +75,7 @@ class TrainedTrial:
     """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name.
 
     ``step_logits``: (S, kept tokens, V), the predictions after each of ``steps`` iterations, the last being the final ones.
+    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself.
     """
 
     trial: int
@@ -82,6 +90,7 @@ class TrainedTrial:
     steps: list[int]
     step_logits: Tensor
     weights: dict[str, Tensor]
+    stack: list[int] | None = None
 
 
 def train_trial(
@@ -91,45 +100,96 @@ def train_trial(
     dataset: Dataset,
     trial: int = 0,
     progress: ProgressCallback | None = None,
+    checkpoints: TrialCheckpoints | None = None,
 ) -> TrainedTrial:
     """Train trial ``trial`` (0-based) and score it on the evaluation windows.
 
+    With ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
     ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
     """
     started = time.perf_counter()
     config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
     with deterministic_arithmetic():
-        model, streams = untrained(model_name, activation, config, trial)
-        init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
-        optimizer = make_optimizer(model, config)
-        curve_windows, kept_windows = dataset.windows.every(CURVE_BLOCK_STEP), dataset.windows.every(KEPT_BLOCK_STEP)
-        steps = kept_steps(config.max_iters)
-        kept = [predict_logits(model, kept_windows, config.block_size)]  # step 0: before any training
-        train_curve, val_curve = LossCurve(config.max_iters), list[tuple[int, float]]()
-        model.train()
-        for iteration in range(1, config.max_iters + 1):
-            inputs, targets = dataset.batch(config.batch_size, config.block_size, streams.order)
-            loss = training_step(model, optimizer, inputs, targets, iteration, config)
+        state = _begin(model_name, activation, config, dataset, trial)
+        (course,) = state.courses
+        if checkpoints:
+            checkpoints.resume(state)
+        state.model.train()
+        for iteration in range(state.iteration + 1, config.max_iters + 1):
+            loss = _iterate(state, iteration, config, dataset)
             check_loss(loss, model_name, activation, trial, iteration)
-            train_curve.add(loss)
-            if iteration % config.eval_interval == 0 and iteration < config.max_iters:
-                val_curve.append((iteration, evaluate_loss(model, curve_windows, config.block_size)))
-            if iteration in steps[:-1]:
-                kept.append(predict_logits(model, kept_windows, config.block_size))
             if progress:
-                where = (trial + 1, config.trials, iteration, config.max_iters)
-                progress(Progress(model_name, activation, *where, loss, val_curve[-1][1] if val_curve else None))
-        course = Course(init_sha256, train_curve, val_curve, kept, started)
-        return finished_trial(model, model_name, activation, config, dataset, trial, course)
+                progress(progress_of(course, model_name, activation, config, trial, iteration, loss))
+            if checkpoints and iteration < config.max_iters and checkpoints.due():
+                checkpoints.save(state, state.seconds + time.perf_counter() - started)
+        trained = finished_trial(course, state.model, model_name, activation, config, dataset, trial)
+    return replace(trained, seconds=state.seconds + time.perf_counter() - started)
 
 
-def untrained(model_name: str, activation: str, config: Config, trial: int) -> tuple[nn.Module, Streams]:
-    """The model of trial ``trial`` (0-based) as it is before training, and the random streams of that trial."""
+def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> TrialState:
+    """A trial before its first step."""
+    model, course = untrained(model_name, activation, config, dataset, trial)
+    return TrialState(model, make_optimizer(model, config), [course])
+
+
+def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
+    """The model of trial ``trial`` (0-based) before its first step, and what is that trial's own beside it."""
     streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     model = build_model(model_name, config, activation, streams=streams)
     if config.flips_bit and trial > 0:
         flip_one_bit(model, config.seed + trial)
-    return model, streams
+    return model, Course(
+        streams=streams,
+        init_sha256=sha256_of_tensors(dict(model.named_parameters())),
+        steps=kept_steps(config.max_iters),
+        eval_interval=config.eval_interval,
+        train_curve=LossCurve(config.max_iters),
+        val_losses=[],
+        kept=[predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size)],
+    )
+
+
+def _iterate(state: TrialState, iteration: int, config: Config, dataset: Dataset) -> float:
+    """One step and what is measured after it; the loss in nats. A loss that is no number changes nothing but the data order."""
+    (course,) = state.courses
+    inputs, targets = dataset.batch(config.batch_size, config.block_size, course.streams.order)
+    loss = training_step(state.model, state.optimizer, inputs, targets, iteration, config)
+    if math.isfinite(loss):
+        state.iteration = iteration
+        course.train_curve.add(loss)
+        if is_looked_at(iteration, config):
+            look(course, state.model, iteration, config, dataset)
+    return loss
+
+
+def is_looked_at(iteration: int, config: Config) -> bool:
+    """Whether predictions are made after this iteration. The end has its own, fuller evaluation."""
+    wanted = iteration % config.eval_interval == 0 or iteration in kept_steps(config.max_iters)
+    return wanted and 0 < iteration < config.max_iters
+
+
+def look(course: Course, model: nn.Module, iteration: int, config: Config, dataset: Dataset) -> None:
+    """Make the predictions that are wanted of a trial after this iteration, by ``is_looked_at``."""
+    if iteration % config.eval_interval == 0:
+        course.val_losses.append(evaluate_loss(model, dataset.windows.every(CURVE_BLOCK_STEP), config.block_size))
+    if iteration in course.steps:
+        course.kept.append(predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+
+
+def progress_of(
+    course: Course,
+    model_name: str,
+    activation: str,
+    config: Config,
+    trial: int,
+    iteration: int,
+    loss: float,
+    stack: tuple[int, ...] = (),
+) -> Progress:
+    """Where trial ``trial`` (0-based) is after this iteration, its newest look included."""
+    val_loss = course.val_losses[-1] if course.val_losses else None
+    kept = course.kept[-1] if iteration in course.steps and iteration < config.max_iters else None
+    return Progress(model_name, activation, trial + 1, config.trials, iteration, config.max_iters, loss, val_loss, kept, stack)
 
 
 def check_loss(loss: float, model_name: str, activation: str, trial: int, iteration: int, what: str = "loss became") -> None:
@@ -141,29 +201,17 @@ def check_loss(loss: float, model_name: str, activation: str, trial: int, iterat
         )
 
 
-@dataclass(frozen=True)
-class Course:
-    """What was seen of a trial while it trained, for ``finished_trial``.
-
-    ``val_curve``: (iteration, nats), the last one not yet; ``kept``: the predictions (blocks, 256, V) after each of
-    ``kept_steps`` but the last; ``started``: when, by ``time.perf_counter``.
-    """
-
-    init_sha256: str
-    train_curve: LossCurve
-    val_curve: list[tuple[int, float]]
-    kept: list[Tensor]
-    started: float
-
-
 def finished_trial(
-    model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int, course: Course
+    course: Course, model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int
 ) -> TrainedTrial:
-    """Score the trained model of trial ``trial`` (0-based) on all evaluation windows. Raises TrainingDiverged."""
-    curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
+    """Score the trained model of trial ``trial`` (0-based) on all evaluation windows. Raises TrainingDiverged.
+
+    Its ``seconds`` are left to whoever knows them.
+    """
     logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
     kept = [*course.kept, logits[::KEPT_BLOCK_STEP]]
-    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_windows.targets.flatten())
+    curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
+    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
     check_loss(val_loss, model_name, activation, trial, config.max_iters, what="validation loss is")
@@ -174,10 +222,10 @@ def finished_trial(
         val_loss_curve=[*course.val_curve, (config.max_iters, curve_loss)],
         val_loss=val_loss,
         val_accuracy=100 * (1 - error_rate(logits, labels)),
-        seconds=time.perf_counter() - course.started,
+        seconds=0.0,
         init_sha256=course.init_sha256,
         logits=logits,
-        steps=kept_steps(config.max_iters),
+        steps=list(course.steps),
         step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
         # Copies: a stack shows its trials in one model, one after another.
         weights={name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()},
@@ -245,21 +293,3 @@ def evaluate_loss(model: nn.Module, windows: EvaluationWindows, block_size: int)
     """Mean loss in nats over the windows."""
     logits = predict_logits(model, windows, block_size)
     return F.cross_entropy(logits.flatten(0, 1), windows.targets.flatten()).item()
-
-
-class LossCurve:
-    """The training loss, averaged over stretches so that a run of any length keeps about 100 points."""
-
-    def __init__(self, iterations: int) -> None:
-        self.stretch = math.ceil(iterations / CURVE_POINTS)
-        self.losses: list[float] = []
-
-    def add(self, loss: float) -> None:
-        """The loss of the next iteration."""
-        self.losses.append(loss)
-
-    def points(self) -> list[tuple[int, float]]:
-        """(last iteration of the stretch, its mean loss)."""
-        starts = range(0, len(self.losses), self.stretch)
-        stretches = [self.losses[start : start + self.stretch] for start in starts]
-        return [(start + len(part), float(np.mean(part))) for start, part in zip(starts, stretches, strict=True)]

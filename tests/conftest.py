@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browsing import chromium, small_grid  # noqa: F401  (fixtures of the browser tests)
 from hypothesis import settings
 
 from repro_lib.config import Config
 from repro_lib.data import Corpus, Dataset, load_corpus, make_dataset
+from repro_lib.metrics import metric_names
 from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord
 
 torch.set_num_threads(1)
@@ -102,7 +105,7 @@ MakeResult = Callable[..., Result]
 def make_result() -> MakeResult:
     """``make_result(model, activation, minute=..., **changes)``: a valid result whose numbers are made up by hand.
 
-    ``pd`` becomes the relative PD of every pair; ``changes`` replace fields of the result.
+    ``pd`` becomes the relative PD of every pair, a quarter of it every other metric; ``changes`` replace fields.
     """
 
     def make(
@@ -117,7 +120,7 @@ def make_result() -> MakeResult:
         evaluation: str = "e" * 64,
         **changes: Any,
     ) -> Result:
-        config = config or Config.for_model(model, "smoke", trials=trials)
+        config = (config or Config.for_model(model, "smoke")).model_copy(update={"trials": trials})
         records = [
             TrialRecord(
                 trial=k,
@@ -133,7 +136,11 @@ def make_result() -> MakeResult:
             )
             for k in range(1, trials + 1)
         ]
-        pairs = {f"pd_{i}_{j}": pd for i in range(1, trials + 1) for j in range(i + 1, trials + 1)}
+        pairs = list(combinations(range(1, trials + 1), 2))
+        numbers: dict[str, float] = {}
+        for name in metric_names() if pairs else ():
+            prefix, value = ("pd", pd) if name == "relative_pd" else (name, pd / 4)
+            numbers |= {name: value, **{f"{prefix}_{i}_{j}": value for i, j in pairs}}
         fields: dict[str, Any] = {
             "model_name": model,
             "activation": activation,
@@ -148,7 +155,7 @@ def make_result() -> MakeResult:
             "mean_deviation_pd": pd / 2 if pairs else None,
             "avg_val_loss": 3.0625,
             "avg_val_accuracy": 20.5,
-            "reproducibility_metrics": pairs and {"relative_pd": pd, **pairs},
+            "reproducibility_metrics": numbers,
             "trials": records,
             "flags": [],
             "synthetic": False,

@@ -9,6 +9,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import torch
 
 from repro_lib import findings, metrics
 from repro_lib.analysis import (
+    METRIC_LIMITS,
     METRICS,
     Study,
     activations_overview,
@@ -28,7 +30,7 @@ from repro_lib.analysis import (
     trials_frame,
 )
 from repro_lib.anatomy import Note, disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
-from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.models import build_model, count_parameters
@@ -51,36 +53,44 @@ def make_result(
     pairs: tuple[float, ...] = (0.4, 0.5, 0.6),
     losses: tuple[float, ...] | None = None,
     same: bool = False,
-    **changes: object,
+    **changes: Any,
 ) -> Result:
-    """A result whose metrics all have the values ``pairs`` ((1, 2), (1, 3), (2, 3), ...); accuracy is 50 per cent."""
+    """A result whose metrics all have the values ``pairs`` ((1, 2), (1, 3), (2, 3), ...), cut to the range of each; accuracy
+    is 50 per cent.
+    """
     n = round((1 + math.sqrt(1 + 8 * len(pairs))) / 2)
     numbers: dict[str, float | None] = {}
     for name in METRICS:
-        numbers[name] = float(np.mean(pairs)) if pairs else None
+        values = [min(value, METRIC_LIMITS[name]) for value in pairs]
         prefix = "pd" if name == "relative_pd" else name
-        numbers |= {f"{prefix}_{i + 1}_{j + 1}": value for (i, j), value in zip(combinations(range(n), 2), pairs, strict=True)}
+        numbers |= {name: float(np.mean(values))} if values else {}
+        numbers |= {f"{prefix}_{i + 1}_{j + 1}": value for (i, j), value in zip(combinations(range(n), 2), values, strict=True)}
     losses = losses or tuple(2.0 + k / 10 for k in range(n))
     marks = (model,) if same else (model, activation)
+    config = Config.for_model(model, "quick", trials=n).with_corpus(65)
+    last = min(10, changes.get("config", config.model_dump())["max_iters"])
     trials = [
         TrialRecord(
-            trial=k + 1, seed=42 + k, train_loss_curve=[(1, 4.0), (10, losses[k])], val_loss_curve=[(10, losses[k])],
+            trial=k + 1, seed=42 + k, train_loss_curve=[(1, 4.0), (last, losses[k])], val_loss_curve=[(last, losses[k])],
             val_loss=losses[k], val_accuracy=50.0, seconds=1.5, init_sha256=digest(k), weights_sha256=digest(*marks, k),
             predictions_sha256=digest(*marks, k, "p"),
         )
         for k in range(n)
     ]  # fmt: skip
-    config = Config.for_model(model, "quick").with_corpus(65)
-    values = {
+    values: dict[str, Any] = {
         "model_name": model, "activation": activation, "parameters": 430_000, "profile": "quick",
-        "config": config.model_dump(), "config_sources": dict(config.sources), "config_sha256": digest(model, "config"),
+        "config": config.model_dump(), "config_sources": dict(config.sources),
         "corpus": CorpusRecord(name="shakespeare", sha256=digest("corpus")),
         "evaluation": EvaluationRecord(sha256=digest("windows"), tokens=16_384, unigram_cross_entropy=3.3),
-        "avg_relative_pd": numbers["relative_pd"], "mean_deviation_pd": 0.3, "avg_val_loss": float(np.mean(losses)),
+        "avg_relative_pd": numbers.get("relative_pd"),
+        "mean_deviation_pd": numbers.get("relative_pd", 0.0) / 2 if pairs else None,
+        "avg_val_loss": float(np.mean(losses)),
         "avg_val_accuracy": 50.0, "reproducibility_metrics": numbers, "trials": trials, "flags": [], "synthetic": False,
         "environment": {"python": "3.11"}, "timestamp": STARTED,
     }  # fmt: skip
-    return Result(**(values | changes))  # pyright: ignore[reportArgumentType]
+    values |= changes
+    values |= {"config_sha256": digest_of_values(values["config"], values["corpus"].sha256)} | changes
+    return Result(**values)
 
 
 def grid(
@@ -410,7 +420,8 @@ def trained(tmp_path: Path) -> tuple[Store, Study]:
     corpus = Corpus("own.txt", TEXT, "")
     config = Config.for_model("charlm", "smoke", corpus=str(path)).with_corpus(len(corpus.vocabulary))
     store, records = Store(tmp_path / "results"), []
-    base = make_result(profile="smoke", config=config.model_dump(), corpus=_record(TEXT))
+    windows = EvaluationRecord(sha256=digest("windows"), tokens=2 * EVALUATION_BLOCK, unigram_cross_entropy=3.3)
+    base = make_result(profile="smoke", config=config.model_dump(), corpus=_record(TEXT), evaluation=windows)
     labels = corpus.encode(TEXT[: 2 * EVALUATION_BLOCK])
     for trial in base.trials:
         seeded = config.model_copy(update={"seed": trial.seed})

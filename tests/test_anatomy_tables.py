@@ -23,7 +23,7 @@ from repro_lib.data import Corpus, _sha256
 from repro_lib.findings import NO_RESULTS, Note
 from repro_lib.notebooks import notebooks_dir
 from repro_lib.plot_style import COLOURS, Plot
-from repro_lib.results import CorpusRecord, Result, Store
+from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store
 from repro_lib.statistics import jackknife_pairwise
 
 # The end, which is not trained on, has other frequencies.
@@ -35,10 +35,12 @@ TOKENS = 512
 def save_cell(store: Store, path: Path, activation: str, trials: int, **changes: Any) -> Result:
     """A result over a text of one's own with made-up logits in its predictions."""
     corpus = Corpus("own.txt", TEXT, "")
-    config = Config.for_model("charlm", "smoke", corpus=str(path)).with_corpus(len(corpus.vocabulary))
+    config = Config.for_model("charlm", "smoke", corpus=str(path), trials=trials).with_corpus(len(corpus.vocabulary))
     pairs = tuple(0.4 + k / 10 for k in range(math.comb(trials, 2)))
     record = CorpusRecord(name="own.txt", sha256=_sha256(TEXT))
-    result = make_result(activation=activation, pairs=pairs, profile=None, config=config.model_dump(), corpus=record, **changes)
+    windows = EvaluationRecord(sha256=_sha256("windows"), tokens=TOKENS, unigram_cross_entropy=3.3)
+    changes = {"profile": None, "config": config.model_dump(), "corpus": record, "evaluation": windows, **changes}
+    result = make_result(activation=activation, pairs=pairs, **changes)
     labels = corpus.encode(TEXT[:TOKENS])
     common = torch.randn(TOKENS, len(corpus.vocabulary), generator=torch.Generator().manual_seed(1))
     records = []

@@ -18,9 +18,10 @@ PACKAGE = ROOT / "repro_lib"
 
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
-    0: {"activations", "config", "metrics", "determinism", "files", "environment"},
+    0: {"activations", "config", "metrics", "determinism", "files", "environment"}
+    | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
-    2: {"training", "stacked", "experiment", "results", "comparisons"},
+    2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "trial_state"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
@@ -31,6 +32,7 @@ FLOORS: dict[int, set[str]] = {
         "evidence",
         "evidence_tables",
         "findings",
+        "in_short",
         "judging",
         "noise",
         "plot_panels",
@@ -43,15 +45,23 @@ FLOORS: dict[int, set[str]] = {
         "tables",
         "trajectories",
         "trajectory_plots",
+        "what_ifs",
     },
-    4: {"notebooks", "reports", "site_pages", "widgets", "console"},
-    5: {"cli", "grid", "workers", "summary", "doctor", "__main__"},
+    4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
+    | {"what_if_display", "what_if_html"},
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
 # What a cluster worker has: floors 0 to 2 need nothing else.
 WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
-ONLY_HOME = {"argparse": "cli", "papermill": "notebooks", "nbconvert": "reports", "ipywidgets": "widgets"}
+ONLY_HOME = {
+    "argparse": "cli",
+    "papermill": "notebooks",
+    "ipykernel": "kernel_main",
+    "nbconvert": "reports",
+    "ipywidgets": "widgets",
+}
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

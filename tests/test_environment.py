@@ -18,13 +18,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from repro_lib.environment import locked_versions, main, mismatches
+from repro_lib.environment import CUDA, LOCK, TORCH, locked_versions, main, mismatches, needs_cuda_parts, pinned_files
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
 SETUP_FILES = [
     "pyproject.toml",
-    "requirements.lock",
+    LOCK,
+    TORCH,
+    CUDA,
     "environment.yml",
     "setup.sh",
     "run_papermill.sh",
@@ -44,15 +45,27 @@ def declared() -> list[Requirement]:
     return [requirement for requirement in requirements if requirement.name != project()["name"]]
 
 
-def locked() -> dict[str, str]:
-    """Every line of the lock, whether it applies here or not."""
-    lines = [line for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
-    requirements = [Requirement(line) for line in lines]
-    for requirement in requirements:
-        assert [specifier.operator for specifier in requirement.specifier] == ["=="], f"{requirement} is not pinned"
-    versions = {canonicalize_name(r.name): next(iter(r.specifier)).version for r in requirements}
-    assert len(versions) == len(lines), "a package is in the lock twice"
-    return versions
+def is_cuda(name: str) -> bool:
+    return re.match(r"(nvidia|cuda|triton|pytorch-triton)\b", name) is not None
+
+
+def pins(name: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """Every pin of a file, whether it applies here or not, with its hashes."""
+    lines = re.sub(r"\\\n", " ", (ROOT / name).read_text()).splitlines()
+    found: dict[str, tuple[Requirement, list[str]]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            requirement, *hashes = re.split(r"\s+--hash=", line)
+            parsed = Requirement(requirement)
+            assert [specifier.operator for specifier in parsed.specifier] == ["=="], f"{parsed} is not pinned"
+            assert canonicalize_name(parsed.name) not in found, f"{parsed} is in the file twice"
+            found[canonicalize_name(parsed.name)] = (parsed, hashes)
+    return found
+
+
+def locked(name: str = LOCK) -> dict[str, str]:
+    """The version of every pin of a file."""
+    return {package: next(iter(requirement.specifier)).version for package, (requirement, _) in pins(name).items()}
 
 
 # --- the files agree -------------------------------------------------------------------------------------------------
@@ -60,24 +73,46 @@ def locked() -> dict[str, str]:
 
 @pytest.mark.parametrize("requirement", declared(), ids=lambda requirement: requirement.name)
 def test_every_dependency_is_locked_in_a_version_it_admits(requirement: Requirement) -> None:
-    version = locked().get(canonicalize_name(requirement.name))
+    version = (locked() | locked(TORCH)).get(canonicalize_name(requirement.name))
     assert version is not None, f"{requirement.name} is not in the lock"
     assert requirement.specifier, f"{requirement.name} has no floor"
     assert requirement.specifier.contains(version, prereleases=True)
 
 
-def test_torch_is_pinned_in_the_lock_and_free_in_the_package() -> None:
-    assert locked()["torch"] == "2.13.0"
+def test_torch_is_pinned_in_a_file_of_its_own_and_free_in_the_package() -> None:
+    assert locked(TORCH) == {"torch": "2.13.0"}
+    assert "torch" not in locked()
     torch = next(requirement for requirement in declared() if requirement.name == "torch")
     assert str(torch.specifier) == ">=2.7"
 
 
+def test_what_torch_needs_is_in_the_lock_and_its_cuda_parts_are_in_a_file_of_their_own() -> None:
+    needed = [Requirement(text) for text in metadata.requires("torch") or []]
+    for requirement in needed:
+        if "extra" not in str(requirement.marker):
+            name = canonicalize_name(requirement.name)
+            version = (locked(CUDA) if is_cuda(name) else locked())[name]
+            assert requirement.specifier.contains(version)
+    assert not locked().keys() & locked(CUDA).keys()
+    assert [name for name in locked() if is_cuda(name)] == []
+    assert [name for name in locked(CUDA) if not is_cuda(name)] == []
+    # They belong to Linux.
+    assert all("sys_platform == 'linux'" in str(requirement.marker).replace('"', "'") for requirement, _ in pins(CUDA).values())
+
+
+@pytest.mark.parametrize("name", [LOCK, CUDA])
+def test_every_pin_has_the_hashes_of_its_files(name: str) -> None:
+    for package, (_, hashes) in pins(name).items():
+        assert hashes, f"{package} has no hash"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), package
+        assert len(set(hashes)) == len(hashes)
+    # A package with compiled parts has a file for each Python and platform.
+    if name == LOCK:
+        assert len(pins(LOCK)["numpy"][1]) > 3 * 4
+
+
 def test_core_dependencies_stay_those_of_a_cluster_worker() -> None:
     assert {Requirement(text).name for text in project()["dependencies"]} == {"torch", "numpy", "pydantic", "safetensors"}
-
-
-def test_the_lock_names_no_cuda_package() -> None:
-    assert [name for name in locked() if re.match(r"(nvidia|cuda|triton|pytorch-triton)\b", name)] == []
 
 
 def test_the_build_backend_is_locked() -> None:
@@ -87,22 +122,22 @@ def test_the_build_backend_is_locked() -> None:
         assert requirement.specifier.contains(locked()[requirement.name])
 
 
-def test_the_lock_says_how_it_was_made_and_for_every_supported_python() -> None:
-    header = " ".join(line for line in LOCK.read_text().splitlines() if line.startswith("#"))
-    assert "uv pip compile pyproject.toml" in header
-    assert "--universal" in header
-    assert "--all-extras" in header
-    assert f"--python-version {SUPPORTED_PYTHONS[0]}" in header
+@pytest.mark.parametrize(
+    ("name", "command"), [(LOCK, "uv pip compile pyproject.toml --all-extras"), (CUDA, f"uv pip compile --no-config {TORCH}")]
+)
+def test_a_lock_says_how_it_was_made_and_for_every_supported_python(name: str, command: str) -> None:
+    header = " ".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
+    assert command in header
+    assert f"--universal --python-version {SUPPORTED_PYTHONS[0]}" in header
+    assert "--generate-hashes" in header
+    assert f"-o {name}" in header
 
 
-def test_conda_environment_installs_the_lock() -> None:
+def test_conda_gives_a_python_that_the_lock_is_for_and_nothing_else() -> None:
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    conda = [entry for entry in dependencies if isinstance(entry, str)]
-    (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
-    assert pip == ["-r requirements.lock", "-e ."]
     # Anything else from conda could be another version than the lock's.
-    assert {Requirement(entry).name for entry in conda} == {"python", "pip"}
-    python = next(Requirement(entry).specifier for entry in conda if entry.startswith("python"))
+    assert {Requirement(entry).name for entry in dependencies} == {"python", "pip"}
+    python = next(Requirement(entry).specifier for entry in dependencies if entry.startswith("python"))
     required = SpecifierSet(project()["requires-python"])
     admitted = [f"3.{minor}" for minor in range(8, 20) if python.contains(f"3.{minor}.0")]
     assert admitted == SUPPORTED_PYTHONS
@@ -139,22 +174,60 @@ def test_every_import_of_the_library_is_declared() -> None:
     assert undeclared == set()
 
 
+def test_the_page_of_licences_names_every_pinned_version_and_what_the_packages_say() -> None:
+    # One line for each pin of the three files, whether it is installed here or not.
+    page = (ROOT / "docs" / "dependencies.md").read_text().partition("| package | version | licence |")[2]
+    rows = dict(re.findall(r"^\| ([\w.-]+) \| (\S+) \| .+ \|$", page, re.MULTILINE))
+    assert rows == locked() | locked(TORCH) | locked(CUDA)
+    command = [sys.executable, str(ROOT / "docs" / "make_licences.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 # --- what an environment lacks ---------------------------------------------------------------------------------------
 
 
+PYTEST = f"pytest=={metadata.version('pytest')}"
+
+
+def make_pins(folder: Path, lock: str, torch: str = PYTEST, cuda: str = PYTEST) -> Path:
+    """A folder with files of pins; returns it. Torch is no test's concern, so that something that is there stands for it."""
+    for name, text in ((LOCK, lock), (TORCH, torch), (CUDA, cuda)):
+        (folder / name).write_text(text + "\n")
+    return folder
+
+
 def test_mismatches_finds_what_was_planted(tmp_path: Path) -> None:
-    lock = tmp_path / "requirements.lock"
-    here = metadata.version("pytest")
-    lock.write_text(f"# made by hand\npytest=={here}\n")
-    assert mismatches(lock) == []
-    lock.write_text(f"pytest==0.0.1\nno-such-package==1.2\npackaging=={metadata.version('packaging')}\n")
-    assert mismatches(lock) == [f"pytest is {here}, the lock has 0.0.1", "no-such-package is missing, the lock has 1.2"]
+    assert mismatches(make_pins(tmp_path, f"# made by hand\n{PYTEST}")) == []
+    lock = f"pytest==0.0.1\nno-such-package==1.2\npackaging=={metadata.version('packaging')}"
+    assert mismatches(make_pins(tmp_path, lock)) == [
+        f"pytest is {metadata.version('pytest')}, the lock has 0.0.1",
+        "no-such-package is missing, the lock has 1.2",
+    ]
+    assert mismatches(make_pins(tmp_path, PYTEST, torch="no-torch==1")) == ["no-torch is missing, the lock has 1"]
+
+
+def test_pins_with_hashes_are_read(tmp_path: Path) -> None:
+    hashes = "".join(f" \\\n    --hash=sha256:{digit * 64}" for digit in "ab")
+    lock = make_pins(tmp_path, f"one==1.2{hashes}\ntwo==3 ; python_full_version >= '3.0'{hashes}\nthree==4") / LOCK
+    assert locked_versions(lock) == {"one": "1.2", "two": "3", "three": "4"}
+    with pytest.raises(ValueError, match=r"requirements.lock: expected NAME==VERSION, found 'one==1.2"):
+        locked_versions(make_pins(tmp_path, f"one==1.2 --hash=md5:{'a' * 32}") / LOCK)
+
+
+def test_the_cuda_parts_are_asked_for_where_torch_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pins(tmp_path, PYTEST, cuda="no-cuda==13")
+    for requires, wanted in ((["filelock", "nvidia-nccl-cu13==2; platform_system == 'Linux'"], True), (["filelock"], False)):
+        monkeypatch.setattr(metadata, "requires", lambda name, requires=requires: requires)
+        assert needs_cuda_parts() is wanted
+        assert main(["--needs-cuda-parts"]) == (0 if wanted else 1)
+        assert (tmp_path / CUDA in pinned_files(tmp_path)) is wanted
+        assert mismatches(tmp_path) == (["no-cuda is missing, the lock has 13"] if wanted else [])
 
 
 def test_lines_for_other_pythons_are_left_out(tmp_path: Path) -> None:
-    lock = tmp_path / "requirements.lock"
-    lock.write_text("no-such==1 ; python_full_version < '3.0'\nno-such-here==2 ; python_full_version >= '3.0'\n")
-    assert mismatches(lock) == ["no-such-here is missing, the lock has 2"]
+    lock = "no-such==1 ; python_full_version < '3.0'\nno-such-here==2 ; python_full_version >= '3.0'"
+    assert mismatches(make_pins(tmp_path, lock)) == ["no-such-here is missing, the lock has 2"]
 
 
 @pytest.mark.parametrize(
@@ -172,10 +245,9 @@ def test_lines_for_other_pythons_are_left_out(tmp_path: Path) -> None:
 def test_which_versions_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, wanted: str, fits: bool
 ) -> None:
-    lock = tmp_path / "requirements.lock"
-    lock.write_text(f"torch=={wanted}\n")
+    make_pins(tmp_path, f"torch=={wanted}", f"torch=={wanted}", f"torch=={wanted}")
     monkeypatch.setattr(metadata, "version", lambda name: installed)
-    assert (mismatches(lock) == []) is fits
+    assert (mismatches(tmp_path) == []) is fits
 
 
 @pytest.mark.parametrize("text", ["torch>=2.7\n", "-r other.txt\n", "# nothing\n", ""])
@@ -187,8 +259,7 @@ def test_a_lock_that_pins_nothing_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_an_installation_of_another_checkout_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "requirements.lock").write_text(f"pytest=={metadata.version('pytest')}\n")
-    assert main([str(tmp_path)]) == 1
+    assert main([str(make_pins(tmp_path, PYTEST))]) == 1
     assert capsys.readouterr().out == f"its repro_lib belongs to {ROOT}\n"
 
 
@@ -199,6 +270,7 @@ case "$*" in
     *ensurepip*) exit ${NO_VENV:-0} ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip "*) echo "pip $*" >>"$PIP_CALLS"; echo "ERROR: no route to the index"; exit ${PIP_EXIT:-0} ;;
+    *--needs-cuda-parts*) exit ${NO_CUDA:-1} ;;
     *version_info*) exit ${TOO_OLD:-0} ;;
     *) exec "$REAL_PYTHON" "$@" ;;
 esac
@@ -213,8 +285,7 @@ class Checkout:
         (self.root / "repro_lib").mkdir(parents=True)
         for name in ["setup.sh", "pyproject.toml", "repro_lib/__init__.py", "repro_lib/environment.py"]:
             shutil.copy(ROOT / name, self.root / name)
-        self.lock = self.root / "requirements.lock"
-        self.lock.write_text(f"pytest=={metadata.version('pytest')}\n")
+        self.lock = make_pins(self.root, PYTEST) / LOCK
         self.venv = self.root / ".venv"
         self.pip_calls = folder / "pip_calls"
         tools = folder / "tools"
@@ -250,15 +321,23 @@ def test_setup_makes_an_environment_once(checkout: Checkout) -> None:
     python = f"{checkout.venv}/bin/python\n"
     first = checkout.setup("--print-python")
     assert (first.returncode, first.stdout) == (0, python), first.stderr
-    assert len(checkout.pip()) == 2
-    assert checkout.pip()[0].endswith(f"-r {checkout.lock}")
-    assert checkout.pip()[1].endswith(f"--no-deps --no-build-isolation -e {checkout.root}")
+    torch, lock, package = checkout.pip()
+    assert torch.endswith(f" --no-deps -r {checkout.root / TORCH}")
+    assert lock.endswith(f" --require-hashes -r {checkout.lock}")
+    assert package.endswith(f" --no-deps --no-build-isolation -e {checkout.root}")
     second = checkout.setup("--print-python")
     assert (second.returncode, second.stdout, second.stderr) == (0, python, "")
-    assert len(checkout.pip()) == 2
+    assert len(checkout.pip()) == 3
 
 
-@pytest.mark.parametrize("changed", ["requirements.lock", "pyproject.toml"])
+def test_setup_adds_the_cuda_parts_where_torch_is_a_build_that_needs_them(checkout: Checkout) -> None:
+    done = checkout.setup(NO_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    assert checkout.pip()[1].endswith(f" --no-deps --require-hashes -r {checkout.root / CUDA}")
+    assert len(checkout.pip()) == 4
+
+
+@pytest.mark.parametrize("changed", [LOCK, TORCH, CUDA, "pyproject.toml"])
 def test_setup_updates_when_its_input_changed(checkout: Checkout, changed: str) -> None:
     assert checkout.setup().returncode == 0
     with open(checkout.root / changed, "a") as file:
@@ -266,7 +345,7 @@ def test_setup_updates_when_its_input_changed(checkout: Checkout, changed: str) 
     again = checkout.setup()
     assert (again.returncode, again.stdout) == (0, "")
     assert "updating it" in again.stderr
-    assert len(checkout.pip()) == 4
+    assert len(checkout.pip()) == 6
 
 
 def test_setup_starts_over_after_an_interruption(checkout: Checkout) -> None:
@@ -313,6 +392,23 @@ def test_setup_uses_an_active_environment_that_fits(checkout: Checkout, variable
     done = checkout.setup("--print-python", **{variable: sys.prefix})
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{sys.prefix}/bin/python\n", "")
     assert not checkout.venv.exists()
+
+
+def test_setup_installs_into_the_active_environment_where_asked_to(checkout: Checkout) -> None:
+    active = checkout.root.parent / "conda"
+    (active / "bin").mkdir(parents=True)
+    shutil.copy(checkout.python3, active / "bin" / "python")
+    # Nothing of the checkout is found in it before pip has been there.
+    checkout.environment["PYTHONPATH"] = ""
+    done = checkout.setup("--active", CONDA_PREFIX=str(active))
+    assert len(checkout.pip()) == 3
+    assert not checkout.venv.exists()
+    # The stand-in for pip installs nothing, which is said.
+    assert done.returncode == 1
+    assert "pip finished, but" in done.stderr
+    alone = checkout.setup("--active")
+    assert (alone.returncode, len(checkout.pip())) == (1, 3)
+    assert "no other environment than .venv is active" in alone.stderr
 
 
 def test_setup_says_why_an_active_environment_does_not_fit(checkout: Checkout) -> None:

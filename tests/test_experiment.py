@@ -82,7 +82,10 @@ def test_the_folder_holds_one_result_file_and_the_tensors_in_folders_below(cell:
     assert read_result(path) == result
     for folder in ("predictions", "weights", "steps"):
         assert len(list((store.folder / folder).glob("charlm-gelu-*.safetensors"))) == 3
-    assert {path.name for path in store.folder.iterdir() if path.is_dir()} == {"predictions", "weights", "steps"}
+    folders = {"predictions", "weights", "steps", "leases", "checkpoints"}
+    assert {path.name for path in store.folder.iterdir() if path.is_dir()} == folders
+    for folder in ("leases", "checkpoints"):
+        assert list((store.folder / folder).iterdir()) == [], "nothing is kept of a cell that is through"
 
 
 def test_the_stored_weights_make_the_stored_predictions(cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset) -> None:

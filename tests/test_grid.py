@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
-from repro_lib.grid import plan_cells, plan_variants
 from repro_lib.results import Store
 
 
@@ -87,7 +87,7 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
     assert len(stored) == 30 + 5 + 4
     assert len([name for name in reports if name.startswith("10_train-")]) == 30
     assert len([name for name in reports if name.startswith("20_deep_dive-")]) == 6
-    assert reports >= {"index", "30_cross_model", "40_claims", "00_quickstart", "01_activations"}
+    assert reports >= {"index", "30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations"}
     assert (tmp_path / "reports" / "summary.txt").read_text().count("MODEL:") == 6
     conclusions = (tmp_path / "reports" / "FINAL_CONCLUSIONS.md").read_text()
     assert "TinyLSTM is invariant to the activation. **Supported at N = 3**" in conclusions

@@ -169,6 +169,38 @@ def test_pair_metrics_holds_every_metric_under_its_name() -> None:
     assert values["log_prob_pd"] == metrics.log_prob_pd(P, Q, LABELS)
 
 
+@given(predictions(models=4), st.integers(1, 3))
+def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blocks: int) -> None:
+    stack, labels = drawn
+    tokens = len(labels)
+    stack, labels = [np.tile(p, (blocks, 1)) for p in stack], np.tile(labels, blocks)
+    stack[3] = stack[2].copy()
+    found = metrics.pair_metrics_by_block(stack, labels, tokens)
+    assert list(found) == list(metrics.metric_names())
+    for pair, (i, j) in enumerate(itertools.combinations(range(4), 2)):
+        alone = metrics.pair_metrics(stack[i], stack[j], labels)
+        for name, values in found.items():
+            assert values.shape == (6, blocks)
+            assert values[pair].mean() == pytest.approx(alone[name], rel=1e-9, abs=1e-14)
+    # Equal models differ in nothing at all, not even by rounding, zeros and sure answers included.
+    assert all((values[5] == 0).all() for values in found.values())
+    # However many threads share the blocks.
+    shared = metrics.pair_metrics_by_block(stack, labels, tokens, threads=3)
+    assert all(np.array_equal(shared[name], values) for name, values in found.items())
+
+
+def test_all_pairs_at_once_keep_blocks_apart() -> None:
+    found = metrics.pair_metrics_by_block([P, Q], LABELS, 1)
+    assert found["total_variation"].tolist() == [[0.25, 0.0]]
+    assert found["churn"].tolist() == [[1.0, 0.0]]
+    assert metrics.pair_metrics_by_block([LEFT, RIGHT], [0], 1)["log_prob_pd"].tolist() == [[math.inf]]
+    assert metrics.pair_metrics_by_block([P], LABELS, 2)["churn"].shape == (0, 1)
+    with pytest.raises(ValueError, match="2 tokens are no multiple of a block of 3"):
+        metrics.pair_metrics_by_block([P, Q], LABELS, 3)
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        metrics.pair_metrics_by_block([P, Q[:1]], LABELS, 1)
+
+
 def test_metrics_do_not_change_their_inputs() -> None:
     p, q, logits = P.copy(), Q.copy(), np.array([[1.0, 2.0]])
     metrics.pair_metrics(p, q, LABELS)

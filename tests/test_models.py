@@ -255,10 +255,10 @@ def test_rotating_keeps_lengths_and_makes_products_depend_on_the_distance_alone(
     generator = torch.Generator().manual_seed(0)
     T, D = 40, 16
     q, k = (torch.randn(D, generator=generator).expand(T, D) for _ in range(2))  # the same vector at every place
-    turned = rotate(q)
+    turned = rotate(q[None])[0]
     assert torch.equal(turned[0], q[0]), "the first place is not turned"
     torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
-    products = turned @ rotate(k).T  # (T, T)
+    products = turned @ rotate(k[None])[0].T  # (T, T)
     for distance in (-30, -1, 0, 1, 7, 39):
         same_distance = products.diagonal(distance)
         torch.testing.assert_close(same_distance, same_distance[:1].expand_as(same_distance), rtol=0, atol=1e-4)

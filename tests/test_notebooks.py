@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from repro_lib.config import Config
+from repro_lib.kernels import KernelKilledError
 from repro_lib.notebooks import (
     NotebookError,
     check_parameters,
@@ -45,6 +46,7 @@ def test_the_suite_has_its_notebooks() -> None:
         "20_deep_dive",
         "30_cross_model",
         "40_claims",
+        "50_what_if",
     }
 
 
@@ -93,7 +95,7 @@ def test_parameters_are_one_tagged_cell_of_typed_literals_with_help(path: Path) 
 
 
 def test_the_training_notebook_and_the_config_know_the_same_names() -> None:
-    own = {"model", "activation", "profile", "results_dir", "force"}
+    own = {"model", "activation", "profile", "results_dir", "force", "checkpoint_seconds"}
     taken_from_elsewhere = {"vocab_size"}
     parameters = declared_parameters(TRAIN)
     assert parameters.keys() - own == Config.model_fields.keys() - taken_from_elsewhere
@@ -163,7 +165,7 @@ def test_a_failing_notebook_is_kept_under_another_name_and_its_error_told(tmp_pa
 
 def test_a_killed_kernel_is_noticed_and_its_notebook_named(tmp_path: Path) -> None:
     notebook = make_notebook(tmp_path / "n.ipynb", "import os; os.kill(os.getpid(), 9)", "print('never')")
-    with pytest.raises(NotebookError, match=r"DeadKernelError.*n\.failed\.ipynb"):
+    with pytest.raises(KernelKilledError, match=r"its kernel was killed by signal SIGKILL \(see .*n\.failed\.ipynb\)"):
         execute(notebook, tmp_path / "out" / "n.ipynb", {})
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]
 

@@ -152,8 +152,9 @@ def study() -> Study:
 
 def test_the_set_of_figures_is_closed(study: Study):
     made = [plot.name for plot in plots.all_plots(study)]
-    assert made == list(plots.plot_names(study.models))
-    assert len(set(made)) == len(made) == 4 + 4 * 4
+    # A model without any result has no figures of its own; those across models show it as missing.
+    assert made == list(plots.plot_names([model for model in study.models if model != "minigpt"]))
+    assert len(set(made)) == len(made) == 4 + 3 * 4
     assert {"shamir_cross_model_analysis", "multi_model_accuracy", "accuracy_vs_reproducibility"} < set(made)
     assert {f"tinylstm_{name}" for name in ("shamir_comparison", "accuracy", "reproducibility", "training_curves")} < set(made)
 

@@ -170,11 +170,10 @@ def test_page_structure(tmp_path: Path) -> None:
 
 
 def test_page_folds_code_and_hides_parameter_cells(tmp_path: Path) -> None:
-    """Code is there behind a button, the parameters are a line of their own, and no path of the machine is shown."""
+    """Code is there but folded (a script adds the button), parameters are a line of their own, no path is shown."""
     html = full_page(tmp_path)
     page = Tags(html)
-    assert [button.get("aria-pressed") for button in page.all("button")] == ["false"]
-    assert "code-hidden" in page.all("body")[0]["class"]
+    assert page.all("button") == [], "a button that needs the script is made by the script"
     assert "SECRET" not in html
     for parameter in ("model charlm", "trials 3", "results_dir .../results"):
         assert parameter.replace(" ", "") in page.text.replace(" ", "")
@@ -182,9 +181,9 @@ def test_page_folds_code_and_hides_parameter_cells(tmp_path: Path) -> None:
 
 
 def test_page_escapes_what_is_not_code_of_ours(tmp_path: Path) -> None:
-    """Printed text, parameters and navigation are text: the only script is the page's own."""
+    """Printed text, parameters and navigation are text: the only scripts are the page's own, in the head and at the end."""
     page = Tags(full_page(tmp_path))
-    assert len(page.all("script")) == 1
+    assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert page.text.count("<script>alert(1)</script>") == 3
 
@@ -216,6 +215,49 @@ def test_page_shows_the_alternative_text(tmp_path: Path) -> None:
 def test_page_is_small(tmp_path: Path) -> None:
     """The lab template's 240 KB of editor style are left out."""
     assert len(full_page(tmp_path)) < 60_000
+
+
+def test_summary_comes_first_and_contents_lead_into_the_rest(tmp_path: Path) -> None:
+    sections = [new_markdown_cell(f"## {k}. Section *{k}*\n\ntext") for k in range(1, 5)]
+    summary = code("say()", html_output("<p>THE RESULT</p>"), tags=("summary",))
+    html = rendered(tmp_path, code("load()", html_output("<p>LOADED</p>")), *sections, summary)
+    order = ["<h1>", "THE RESULT", "On this page", "LOADED", '<h2 id="1-section-1"']
+    places = [html.index(text, html.index("<main")) for text in order]
+    assert places == sorted(places)
+    page = Tags(html)
+    links = [link["href"] for link in page.all("a") if link["href"].startswith("#") and link["href"] != "#main"]
+    assert links == [f"#{heading['id']}" for heading in page.all("h2") if heading["id"] != "toc"]
+    assert len(links) == 4
+    assert html.count("THE RESULT") == 1
+    assert "say" in page.text, "its code stays"
+
+
+def test_links_between_notebooks_become_links_between_pages(tmp_path: Path) -> None:
+    text = "[here](30_cross_model.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"
+    page = Tags(rendered(tmp_path, new_markdown_cell(text), pages=(Page("Cross model", "30_cross_model.html"),)))
+    links = [link["href"] for link in page.all("a")]
+    assert links.count("30_cross_model.html") == 2  # the navigation's, and this one
+    assert not [link for link in links if "10_train" in link]
+    assert "here and there and the web" in page.text, "what has no page is text"
+
+
+@pytest.mark.parametrize("target", ["missing.html", "#nowhere", "../elsewhere.html", "plots/x.png", "30_cross_model.html#x#y"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str) -> None:
+    message = refusal(tmp_path, new_markdown_cell(f"see [this]({target})"))
+    assert "cell 2 ('see [this](" in message
+    assert f"links to '{target}', which is not there" in message
+
+
+def test_neighbours_are_those_of_the_row(tmp_path: Path) -> None:
+    row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
+    notebook, html = write_notebook(tmp_path / "n.ipynb"), {}
+    for page in row:
+        render_notebook(notebook, tmp_path / page.href, (Page("Index", "index.html"), *row))
+        links = Tags((tmp_path / page.href).read_text()).all("a")
+        html[page.title] = {link["rel"]: link["href"] for link in links if "rel" in link}
+    assert html["relu"] == {"next": "10_train-charlm-gelu.html"}
+    assert html["gelu"] == {"prev": "10_train-charlm-relu.html", "next": "10_train-charlm-swish.html"}
+    assert html["swish"] == {"prev": "10_train-charlm-gelu.html"}
 
 
 def test_page_without_papermill_metadata(tmp_path: Path) -> None:
@@ -526,7 +568,7 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     (store.folder / "<script>alert(1)<%2fscript>.json").write_text("{}")
     build(site)
     page = index_of(site)
-    assert len(page.all("script")) == 1
+    assert len(page.all("script")) == 2
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count("<script>alert(1)") >= 5
     own = r"(#\w+|index\.html|\d\d_[a-z_]+(-[a-z0-9_]+){0,2}\.html)"
@@ -541,6 +583,33 @@ def test_intervals_and_exact_values(site: Path) -> None:
     assert "none" in rows_of(site)["charlm", "gelu"]
     cells = [cell for cell in index_of(site).all("td") if "data-value" in cell]
     assert {"0.5", "3.0625", "20.5", "2"} <= {cell["data-value"] for cell in cells}
+
+
+def test_index_says_first_what_came_out(site: Path) -> None:
+    build(site, in_short=["charlm: <b>lowest</b> with gelu."])
+    html = (site / "reports" / "index.html").read_text()
+    assert html.index("In short") < html.index("cells done")
+    assert "charlm: &lt;b&gt;lowest&lt;/b&gt; with gelu." in html
+    build(site)
+    assert "In short" not in index_of(site).text
+
+
+def test_figures_of_models_that_are_not_shown_are_passed_over(site: Path) -> None:
+    plots = site / "reports" / "plots"
+    plots.mkdir(parents=True)
+    for name in (
+        "convlm_accuracy",
+        "charlm_accuracy",
+        "tinylstm_accuracy",
+        "tinylstm_readout_accuracy",
+        "multi_model_accuracy",
+    ):
+        (plots / f"{name}.png").write_bytes(png())
+        (plots / f"{name}.txt").write_text("Accuracy")
+    (plots / "minigpt_accuracy.png").write_bytes(png())
+    assert build(site).problems == ()
+    shown = [image["src"].removeprefix("plots/") for image in index_of(site).all("img")]
+    assert shown == ["multi_model_accuracy.png", "charlm_accuracy.png", "convlm_accuracy.png"], "in the order of the models"
 
 
 def test_figures_need_alternative_text(site: Path) -> None:
@@ -601,3 +670,4 @@ def test_index_is_small_at_thirty_cells(tmp_path: Path, make_result: MakeResult)
     html = (tmp_path / "reports" / "index.html").read_text()
     assert len(html) < 100_000
     assert html.count("untrained ×3") == 30
+    assert len([table for table in Tags(html).all("table") if "data-sortable" in table]) == 2

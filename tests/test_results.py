@@ -357,7 +357,8 @@ def stored(make_result: MakeResult, store: Store) -> Result:
         digests.append({"predictions_sha256": store.save_tensors(paths["predictions"], logits, {"about": "a test"})})
         digests[-1]["weights_sha256"] = store.save_tensors(paths["weights"], weights, {})
     trials = [record.model_copy(update=digest) for record, digest in zip(make_result().trials, digests, strict=True)]
-    return make_result(trials=2).model_copy(update={"trials": trials})
+    evaluation = make_result().evaluation.model_copy(update={"tokens": 6})
+    return make_result(trials=2).model_copy(update={"trials": trials, "evaluation": evaluation})
 
 
 def test_predictions_and_weights_come_back_with_the_digest_of_the_evaluation(stored: Result, store: Store) -> None:

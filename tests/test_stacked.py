@@ -18,11 +18,12 @@ from repro_lib import run_experiment, stacked
 from repro_lib.analysis import check_comparable
 from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.determinism import Streams, sha256_of_tensors
+from repro_lib.determinism import sha256_of_tensors
 from repro_lib.models import build_model
 from repro_lib.results import Result, ResultError, Store, read_result, select_comparable
 from repro_lib.stacked import StackTooLarge, TrialStack, clip_each, train_stack
 from repro_lib.training import Progress, TrainedTrial, TrainingDiverged, predict_logits, train_trial
+from repro_lib.trial_state import Course
 
 ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Config]
@@ -229,7 +230,7 @@ def test_one_trial_out_of_bounds_leaves_the_others_as_they_are(
     config = short(tiny, model)
     calm, upset = stack_of(config, dataset, model), stack_of(config, dataset, model)
     spoil(upset, 1, factor)
-    losses, upset_losses = calm.train(1, 5), upset.train(1, 5)
+    losses, upset_losses = calm.train(5), upset.train(5)
     assert bool(torch.isfinite(upset_losses[:, 1]).all()) == finite
     assert not finite or upset_losses[0, 1] > 100
     for k in (0, 2):
@@ -254,11 +255,11 @@ def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(model: s
 def test_the_diverging_trial_is_the_one_that_is_named(dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     untrained = stacked.untrained
 
-    def poisoned(model_name: str, activation: str, config: Config, trial: int) -> tuple[nn.Module, Streams]:
-        model, streams = untrained(model_name, activation, config, trial)
+    def poisoned(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
+        model, course = untrained(model_name, activation, config, dataset, trial)
         if trial == 6:
             nn.init.constant_(model.get_parameter("head.bias"), float("nan"))
-        return model, streams
+        return model, course
 
     monkeypatch.setattr(stacked, "untrained", poisoned)
     with pytest.raises(TrainingDiverged, match=r"the loss became nan for charlm with gelu, trial 7, iteration 1; lower"):
@@ -272,8 +273,8 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
 ) -> None:
     train = TrialStack.train
 
-    def breaks_at_the_end(self: TrialStack, first: int, last: int) -> Tensor:
-        losses = train(self, first, last)
+    def breaks_at_the_end(self: TrialStack, last: int) -> Tensor:
+        losses = train(self, last)
         if last == self.config.max_iters:
             spoil(self, 1, float("nan"))
         return losses
@@ -286,7 +287,7 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
 def test_too_many_trials_for_the_memory_are_refused_with_advice(
     dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out_of_memory(self: TrialStack, first: int, last: int) -> Tensor:
+    def out_of_memory(self: TrialStack, last: int) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(TrialStack, "train", out_of_memory)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from test_analysis import make_result as full_result
 
 from repro_lib.activation_plots import activation_curves, derivatives, smelu_family
 from repro_lib.analysis import cells_frame
 from repro_lib.results import Result
-from repro_lib.tables import config_table, number, overview_table, trials_table, with_interval
+from repro_lib.tables import config_table, number, overview_table, summary_table, trials_table, with_interval
 
 
 def test_the_overview_has_a_dash_where_a_cell_is_missing(make_result: Callable[..., Result]) -> None:
@@ -33,6 +34,15 @@ def test_trials_and_configuration_are_shown_whole(make_result: Callable[..., Res
     table = config_table(result)
     assert set(table.index) == set(result.config)
     assert table.loc["max_iters", "Set by"] == "profile"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_summary_of_a_cell_is_of_that_cell(activation: str) -> None:
+    """It once looked at the first cell of the registry, which is missing where another was trained."""
+    table = summary_table(full_result("convlm", activation))
+    assert list(table.columns) == [f"convlm with {activation}"]
+    assert table.iloc[:, 0]["Relative PD"].startswith("0.5000 (0.")
+    assert table.iloc[:, 0]["Validation accuracy, %"].startswith("50.00 (")
 
 
 def test_derivatives_agree_with_hand_worked_values() -> None:

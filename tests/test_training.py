@@ -176,6 +176,30 @@ def test_predictions_are_kept_at_log_spaced_steps_and_end_in_the_final_ones(data
     assert not torch.equal(trained.step_logits[1], trained.step_logits[0])
 
 
+def test_whoever_watches_sees_the_predictions_that_are_kept(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm", max_iters=9).with_corpus(dataset.vocab_size)
+    seen: list[Progress] = []
+    trained = train_trial("charlm", "gelu", config, dataset, progress=seen.append)
+    shown = {progress.iteration: progress.kept for progress in seen if progress.kept is not None}
+    assert list(shown) == trained.steps[1:-1], "those of step 0 are made before, the final ones after the last iteration"
+    for step, logits in shown.items():
+        assert torch.equal(logits.flatten(0, 1), trained.step_logits[trained.steps.index(step)])
+
+
+def test_a_watcher_that_raises_ends_the_training_and_the_settings_return(dataset: Dataset, tiny: Tiny) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.iteration == 2:
+            raise Enough
+
+    mode = torch.get_deterministic_debug_mode()
+    with pytest.raises(Enough):
+        train_trial("charlm", "gelu", tiny("charlm").with_corpus(dataset.vocab_size), dataset, progress=stop)
+    assert torch.get_deterministic_debug_mode() == mode
+
+
 def test_predictions_are_made_without_dropout(dataset: Dataset, tiny: Tiny) -> None:
     built = build_model("charlm", tiny("charlm", dropout=0.5).with_corpus(dataset.vocab_size), "gelu").train()
     first, second = (predict_logits(built, dataset.windows, 32) for _ in range(2))

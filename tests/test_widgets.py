@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from repro_lib.console import progress_share, read_progress
+from repro_lib.findings import Note
+from repro_lib.plot_style import COLOURS
+from repro_lib.results import Store
 from repro_lib.training import Progress
-from repro_lib.widgets import PROGRESS_FILE_VARIABLE, LiveTraining, write_progress, write_progress_to
+from repro_lib.widgets import PROGRESS_FILE_VARIABLE, LiveTraining, first_step, write_progress, write_progress_to
 
 
 def at(trial: int, iteration: int, loss: float = 3.0) -> Progress:
@@ -44,6 +47,55 @@ def test_the_finished_picture_has_no_control(capsys: pytest.CaptureFixture[str],
     assert "<progress" not in html
 
 
+def test_the_line_has_the_colour_of_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    live = LiveTraining(show=lambda _: None)
+    for trial in (1, 2):
+        live(Progress("charlm", "gelu", trial, 2, 10, 10, 3.0, None))
+    picture = live._curves(Progress("charlm", "gelu", 2, 2, 10, 10, 3.0, None))
+    assert set(re.findall("stroke='([^']+)'", picture)) == {COLOURS["gelu"]}
+    assert len(set(re.findall("stroke-dasharray='([^']+)'", picture))) == 2, "trials are told apart"
+
+
+def test_what_is_over_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    shown: list[str] = []
+    live = LiveTraining(show=shown.append)
+    live(at(1, 10))
+    live.last_update = 0.0
+    live(at(2, 10))
+    assert shown[-1].startswith("<details><summary>Trained 2 trials")
+    assert "<svg" in shown[-1]
+
+
+def test_the_first_step_of_an_empty_store_trains_two_cells(
+    corpus_file: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    words, button, shown = first_step(store, str(corpus_file), "smoke").children
+    assert "no results yet: run ./run_papermill.sh" in words.value
+    button.click()
+    assert {(r.model_name, r.activation) for _, r in store.load()[0]} == {("charlm", "relu"), ("charlm", "gelu")}
+    assert shown.value.count("Trained 3 trials") == 2
+    assert "Run All Cells" in shown.value
+    assert button.disabled
+
+
+def test_a_first_step_that_fails_says_why_and_can_be_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    _, button, shown = first_step(store, "no/such/file.txt", "smoke").children
+    button.click()
+    assert "no/such/file.txt" in shown.value
+    assert "Traceback" not in shown.value
+    assert not button.disabled
+
+
+def test_under_the_grid_the_first_step_is_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A button would be dead in the report."""
+    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, "p.json")
+    assert isinstance(first_step(store), Note)
+
+
 def test_a_cell_that_is_extended_counts_only_the_trials_of_this_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +110,7 @@ def test_trials_that_train_at_once_count_together(
 ) -> None:
     """Trials 2 and 3 of 3 as a stack: trial 1 was there already, and each iteration is told of for both."""
     monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
-    stack = [Progress("charlm", "relu", k, 3, i, 10, 3.0, None, together=2) for i in range(1, 11) for k in (2, 3)]
+    stack = [Progress("charlm", "relu", k, 3, i, 10, 3.0, None, stack=(2, 3)) for i in range(1, 11) for k in (2, 3)]
     assert [place.done for place in stack] == list(range(11, 31))
     half = shown(capsys, LiveTraining(), *stack[:9])
     assert "max='20' value='9'" in half

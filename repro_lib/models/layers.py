@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -94,23 +95,42 @@ def gated_width(width_in: int, hidden: int, width_out: int) -> int:
     return max(4, 4 * round(exact / 4))
 
 
-def frequencies(width: int) -> Tensor:
+def frequencies(width: int, device: torch.device | None = None) -> Tensor:
     """(width/2,) angles per character, from 1 down to about 1/200: turns that suit contexts of a few hundred."""
-    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): (..., T, D) -> (..., T, D), D even.
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): (B, T, ..., D) -> the same, D even.
 
     Products of a rotated query and key depend on how far apart they are, so that attention to the previous character
-    need not be learnt place by place.
+    need not be learnt place by place. Neighbours in D are the two parts of a complex number that is turned: one pass
+    over the memory, where sines and cosines of halves take five.
     """
-    T, D = x.shape[-2:]
-    angles = torch.arange(T, dtype=torch.float32)[:, None] * frequencies(D)  # (T, D/2)
-    angles = angles.to(x.device)
-    cos, sin = angles.cos(), angles.sin()
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    T, D = x.shape[1], x.shape[-1]
+    if torch.compiler.is_compiling():
+        return _rotate_in_parts(x)
+    turns = _turns(T, D, x.device).view(T, *[1] * (x.ndim - 3), D // 2)
+    numbers = torch.view_as_complex(x.float().unflatten(-1, (D // 2, 2)))
+    return torch.view_as_real(numbers * turns).flatten(-2).to(x.dtype)
+
+
+def _rotate_in_parts(x: Tensor) -> Tensor:
+    """``rotate`` in real numbers, for the compiler: it makes one kernel of them and none of complex ones."""
+    T, D = x.shape[1], x.shape[-1]
+    angles = torch.arange(T, dtype=torch.float32, device=x.device)[:, None] * frequencies(D, x.device)
+    angles = angles.view(T, *[1] * (x.ndim - 3), D // 2)
+    real, imaginary = x.float().unflatten(-1, (D // 2, 2)).unbind(-1)
+    turned = (real * angles.cos() - imaginary * angles.sin(), real * angles.sin() + imaginary * angles.cos())
+    return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _turns(length: int, width: int, device: torch.device) -> Tensor:
+    """(T, D/2) complex numbers of size 1: how far each pair is turned at each position."""
+    with torch.inference_mode(False):  # kept for training, whoever asks first
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)
+        return torch.polar(torch.ones_like(angles), angles).to(device)
 
 
 class CausalSelfAttention(nn.Module):
@@ -124,10 +144,12 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
-        # (B, T, 3C) -> (B, T, 3, H, C/H) -> three of (B, H, T, C/H)
-        qkv = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotate(qkv[:2])
-        y = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)
+        # (B, T, 3C) -> (B, T, 2, H, C/H) and (B, T, 1, H, C/H)
+        qk, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).split((2, 1), dim=2)
+        # Rotated before the heads move forward, while a position's numbers lie side by side: three of (B, H, T, C/H)
+        q, k = rotate(qk).permute(2, 0, 3, 1, 4)
+        v = v.squeeze(2).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         # (B, H, T, C/H) -> (B, T, C)
         return self.project(y.transpose(1, 2).reshape(B, T, C))
 

@@ -1,3 +1,24 @@
+// A button with words on it. What it needs beside them comes as properties of the element.
+function makeButton(words, properties = {}) {
+  const made = Object.assign(document.createElement("button"), { type: "button", textContent: words }, properties);
+  return made;
+}
+
+// Light or dark, other than the system's choice. Kept for the other pages where the browser has storage for files.
+const tools = document.querySelector("header.site .tools");
+const themeButton = makeButton("Dark");
+const isDark = () => getComputedStyle(document.documentElement).colorScheme === "dark" ||
+  (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+const showTheme = () => themeButton.setAttribute("aria-pressed", String(isDark()));
+themeButton.addEventListener("click", () => {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* for this page alone, then */ }
+  showTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+tools.append(themeButton);
+showTheme();
+
 // Boxes that scroll sideways can be reached and moved with the keyboard and show that they scroll; others are no tab stops.
 const boxes = document.querySelectorAll(".scroll, .jp-OutputArea-output, .jp-RenderedMarkdown, .highlight, .messages pre");
 function markScrollers() {
@@ -9,4 +30,38 @@ function markScrollers() {
 }
 addEventListener("resize", markScrollers);
 document.addEventListener("toggle", markScrollers, true);
+
+// A long row of the navigation scrolls, to the side on a narrow screen: start where this page is.
+for (const current of document.querySelectorAll("header.site nav [aria-current]")) {
+  for (const box of [current.closest("ul"), current.closest("nav")]) {
+    const place = current.getBoundingClientRect(), frame = box.getBoundingClientRect();
+    box.scrollBy(place.left - frame.left - box.clientWidth / 2, place.top - frame.top - box.clientHeight / 2);
+  }
+}
+
+// A figure in full size: a click on it or its button (Tab, Enter) opens it, Escape or a click closes it.
+const zoom = Object.assign(document.createElement("dialog"), { className: "zoom" });
+const zoomBar = Object.assign(document.createElement("div"), { className: "bar" });
+const fit = makeButton("Whole figure");
+fit.setAttribute("aria-pressed", "false");
+fit.addEventListener("click", () => fit.setAttribute("aria-pressed", String(zoom.classList.toggle("whole"))));
+zoomBar.append(fit, makeButton("Close", { onclick: () => zoom.close() }));
+zoom.setAttribute("aria-label", "Figure in full size");
+zoom.addEventListener("click", (event) => { if (!zoomBar.contains(event.target)) zoom.close(); });
+document.body.append(zoom);
+function openZoom(image) {
+  const copy = Object.assign(document.createElement("img"), { src: image.src, alt: image.alt });
+  zoom.replaceChildren(zoomBar, copy);
+  zoom.showModal();
+}
+for (const image of document.querySelectorAll("main figure img, main .jp-OutputArea-output img, main .jp-RenderedMarkdown img")) {
+  if (image.closest(".what-if")) continue;
+  const frame = Object.assign(document.createElement("span"), { className: "zoomable" });
+  const button = makeButton("⤢", { title: "Full size", onclick: () => openZoom(image) });
+  button.setAttribute("aria-label", "Show this figure in full size");
+  button.setAttribute("aria-haspopup", "dialog");
+  image.replaceWith(frame);
+  frame.append(image, button);
+  image.addEventListener("click", () => openZoom(image));
+}
 markScrollers();

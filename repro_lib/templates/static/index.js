@@ -8,8 +8,7 @@ const key = (row, column, numeric) => {
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const headers = [...table.tHead.rows[0].cells], body = table.tBodies[0], original = [...body.rows];
   headers.forEach((header, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
+    const button = makeButton("");
     button.append(...header.childNodes);
     header.append(button);
     const numeric = original.some((row) => row.cells[column]?.dataset.value !== undefined);
@@ -25,4 +24,20 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       body.append(...keyed.map(([, row]) => row));
     });
   });
+}
+
+// Every word of the filter has to occur in a row: "charlm smelu", "flagged", "missing".
+const filter = document.getElementById("filter");
+if (filter) {
+  const rows = [...document.querySelectorAll("table.cells tbody tr")], count = document.getElementById("filter-count");
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const apply = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) row.hidden = !words.every((word) => texts.get(row).includes(word));
+    const shown = rows.filter((row) => !row.hidden).length;
+    count.textContent = words.length ? `${shown} of ${rows.length} cells` : "";
+  };
+  filter.closest("form").hidden = false;
+  filter.addEventListener("input", apply);
+  apply(); // a browser may restore what was typed
 }

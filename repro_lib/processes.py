@@ -1,0 +1,145 @@
+"""Which process is this, does that one still live, and how did it end? Standard library alone, POSIX systems.
+
+A process number alone names nobody: it is used again after a while, and other machines use the same ones. A
+``ProcessId`` therefore also holds the machine (its name, this boot of it, the container's own numbering) and when the
+process was started; as text it stands in the names of temporary files and folders and in leases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_TEXT = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>[1-9]\d*)-(?P<started>[0-9a-f]+)")
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessKilledError(RuntimeError):
+    """A process was ended from outside, by a signal, in the middle of its work; the same work may well succeed later."""
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """One process among all that ever ran on any machine."""
+
+    machine: str
+    pid: int
+    started: str
+
+    def __str__(self) -> str:
+        return f"{self.machine}-{self.pid}-{self.started}"
+
+    @classmethod
+    def here(cls) -> Self:
+        """The process that asks."""
+        return cls(_machine(), os.getpid(), _started(os.getpid()) or "0")
+
+    @classmethod
+    def find(cls, text: str) -> Self | None:
+        """The process whose ``str`` stands in a text, for example in a file's name; None if there is none."""
+        matches = list(_TEXT.finditer(text))
+        return cls(matches[-1]["machine"], int(matches[-1]["pid"]), matches[-1]["started"]) if matches else None
+
+    def is_gone(self) -> bool | None:
+        """Whether it has ended, zombies included; None where this machine cannot know."""
+        if self.machine != _machine():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # another user's process
+        started = _started(self.pid)
+        return None if started is None else started != self.started
+
+
+def describe_exit(code: int | None) -> str:
+    """``was killed by signal SIGKILL``, ``ended with exit code 3``."""
+    number = exit_signal(code)
+    if number is None:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by signal {signal.Signals(number).name}"
+    except ValueError:
+        return f"was killed by signal {number}"
+
+
+def exit_signal(code: int | None) -> int | None:
+    """The signal that ended a process with this exit code; None if it ended by itself.
+
+    143 is what programs return that tidied up after SIGTERM first, ours among them.
+    """
+    if code == 128 + signal.SIGTERM:
+        return signal.SIGTERM
+    return -code if code is not None and code < 0 else None
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes the out-of-memory killer of this machine has ended since it started; None: not known here."""
+    try:
+        counters = Path("/proc/vmstat").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def be_first_out_of_memory() -> None:
+    """Where memory runs out, let it be this process that goes, which can be started again, and not whoever waits for it."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process, without a goodbye, when its parent ends. On Linux; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_group(group: int) -> None:
+    """End all processes of a process group at once, if there are any."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits for this machine, this boot of it, and this numbering of its processes (a container has its own)."""
+    parts = [platform.node()]
+    for path, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
+        with contextlib.suppress(OSError):
+            parts.append(str(read(Path(path))))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started, in hex digits of no meaning beyond that; empty: it is a zombie; None: cannot be seen."""
+    if sys.platform == "linux":
+        try:
+            # The name in parentheses may hold anything; what follows it is state, ..., start in clock ticks.
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return "" if fields[0] in "ZX" else f"{int(fields[19]):x}"
+    try:
+        listing = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    state, _, since = listing.stdout.strip().partition(" ")
+    return "" if state.startswith("Z") else hashlib.sha256(since.strip().encode()).hexdigest()[:8]

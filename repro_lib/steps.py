@@ -1,0 +1,104 @@
+"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease.
+
+Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repro_lib.cells import Cell
+from repro_lib.experiment import run_experiment
+from repro_lib.files import remove_leftovers
+from repro_lib.lease import cell_lease, check_free, hold, holder, notebook_lease, remove_void
+from repro_lib.notebooks import execute, executed_digest, notebooks_dir, partial_path
+from repro_lib.results import Store
+from repro_lib.summary import summary_is_current, write_summary
+from repro_lib.widgets import PROGRESS_FILE_VARIABLE, write_progress_to
+
+MADE_ELSEWHERE = "made by another process meanwhile"
+
+
+def executed_path(results_dir: Path, stem: str) -> Path:
+    """Where an executed notebook lies."""
+    return results_dir / "notebooks" / f"{stem}.ipynb"
+
+
+def train_stem(cell: Cell) -> str:
+    """The name of a cell's notebook."""
+    return f"10_train-{cell.label}"
+
+
+def cell_digest(cell: Cell) -> str:
+    """Under which digest a cell's executed notebook counts as current: its configuration, not the notebook's wording."""
+    return f"{cell.config_sha256}-{cell.config.profile}-{cell.config.trials}"
+
+
+def is_done(cell: Cell, results_dir: Path, *, with_notebook: bool) -> bool:
+    """Whether a cell needs nothing: its result decides, and beside that its executed notebook must be there to be read."""
+    if cell.result(Store(results_dir)) is None:
+        return False
+    # A variant has no notebook. Where the notebook alone is missing it is run again, and trains nothing.
+    return not with_notebook or bool(cell.variant) or _executed_digest(cell, results_dir) == cell_digest(cell)
+
+
+def run_notebook(
+    notebook: str,
+    output: Path,
+    parameters: dict[str, Any],
+    digest: str,
+    progress: Path,
+    results_dir: Path,
+    force: bool,
+    cell: Cell | None = None,
+) -> str | None:
+    """Execute one notebook, that of a ``cell`` or an analysis. Returns remarks on it, if there are any."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
+    with hold(notebook_lease(output), output.stem):
+        done = is_done(cell, results_dir, with_notebook=True) if cell else executed_digest(output) == digest
+        if done and not force:
+            return MADE_ELSEWHERE
+        if cell:
+            # The notebook would ask too, but only after its kernel has started.
+            check_free(cell_lease(results_dir, cell.model, cell.activation, cell.config_sha256))
+        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
+
+
+def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
+    """Train one cell without a notebook."""
+    if not force and is_done(cell, results_dir, with_notebook=False):
+        return MADE_ELSEWHERE
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
+    return None
+
+
+def run_summary(
+    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str], force: bool
+) -> str | None:
+    """Write the summary and draw the plots."""
+    with hold(reports_dir / ".summary.lease", "plots and summary"):
+        if summary_is_current(reports_dir, inputs) and not force:
+            return MADE_ELSEWHERE
+        write_summary(results_dir, reports_dir, profile, configs, inputs)
+    return None
+
+
+def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
+    """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
+    for folder in (results_dir, reports_dir):
+        remove_void(folder)
+        remove_leftovers(folder)
+    pattern = partial_path(executed_path(results_dir, "*")).name
+    for partial in (results_dir / "notebooks").glob(pattern):
+        output = partial.with_name(partial.name.replace(".partial", ""))
+        if holder(notebook_lease(output)) is None:
+            partial.unlink(missing_ok=True)
+
+
+def _executed_digest(cell: Cell, results_dir: Path) -> str | None:
+    return executed_digest(executed_path(results_dir, train_stem(cell)))

@@ -1,0 +1,190 @@
+"""What if improbable characters did not count? Relative PD over some of the vocabulary, from stored predictions.
+
+Relative PD counts a character of probability 0.00001 as much as one of 0.5. Which characters are kept at a place of the
+text is decided once per cell, by their mean probability over its trials, so that all pairs are compared on the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro_lib.findings import Note
+from repro_lib.statistics import Estimate
+from repro_lib.what_ifs.bars import Bar, BarPanel
+from repro_lib.what_ifs.definition import Parameter, Value, View, WhatIf, choice, slider
+from repro_lib.what_ifs.predictions import (
+    WIDEST,
+    CellLogits,
+    StoredPredictions,
+    estimate,
+    gap_and_relative,
+    one_thread,
+    parts,
+    probabilities,
+)
+from repro_lib.what_ifs.wording import bar, colour_on_page, lowest_and_highest, reach
+
+THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
+KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
+THRESHOLD_TITLE = "What if only characters above some probability counted?"
+TOP_TITLE = "What if only the most probable characters counted?"
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The characters of a cell at every place sorted into classes, and per class what they add up to.
+
+    ``relative``: (C, N, N), sums of 2|p - q| / (p + q) between trials. ``counts``, ``masses``: (C,), how many characters, and
+    their mean probability summed. Of the ``places`` of the text. Any question about a set of classes is a sum.
+    """
+
+    relative: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    masses: NDArray[np.float64]
+    places: int
+
+    def kept(self, classes: slice) -> Kept:
+        """What these classes say together."""
+        count = self.counts[classes].sum()
+        size = self.relative.shape[1]
+        matrix = self.relative[classes].sum(axis=0) / count if count else np.full((size, size), np.nan)
+        return Kept(estimate(matrix), float(count / self.counts.sum()), float(self.masses[classes].sum() / self.places))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Relative PD over the characters that are kept, and their shares of the vocabulary and of the probability."""
+
+    pd: Estimate
+    share: float
+    mass: float
+
+
+@one_thread()
+def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
+    """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
+    p = probabilities(cell.logits, 1.0, wide=cell.spread > WIDEST)
+    mean = p.mean(dim=0)
+    members = torch.bucketize(mean, torch.tensor(thresholds[1:], dtype=mean.dtype), right=True)  # (tokens, V)
+
+    def sums(values: Tensor, part: slice) -> Tensor:
+        return torch.bincount(members[part].flatten(), values.double().flatten(), minlength=len(thresholds))
+
+    return _classes(p, mean, len(thresholds), sums)
+
+
+@one_thread()
+def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
+    """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
+    p = probabilities(cell.logits, 1.0, wide=cell.spread > WIDEST)
+    mean = p.mean(dim=0)
+    most = min(max(kept), mean.shape[1])
+    order = mean.topk(most, dim=-1).indices  # (tokens, most), the most probable first
+
+    def sums(values: Tensor, part: slice) -> Tensor:
+        ranked = values.gather(-1, order[part]).sum(dim=0, dtype=torch.float64)
+        rest = values.sum(dtype=torch.float64) - ranked.sum()
+        # What is left after rounding where every character has a rank is nothing.
+        return torch.cat([ranked, rest[None] if most < values.shape[1] else torch.zeros(1, dtype=torch.float64)])
+
+    return _classes(p, mean, most + 1, sums)
+
+
+def _classes(p: Tensor, mean: Tensor, classes: int, sums: Callable[[Tensor, slice], Tensor]) -> Classes:
+    """``sums``: for each of so many ``classes`` the sum of values (tokens of a part, V)."""
+    n, tokens, _ = p.shape
+    counts, masses, relative = np.zeros(classes), np.zeros(classes), np.zeros((classes, n, n))
+    for part in parts(tokens):
+        counts += sums(torch.ones_like(mean[part]), part).numpy()
+        masses += sums(mean[part], part).numpy()
+        for i, j in combinations(range(n), 2):
+            _, ratio = gap_and_relative(p[i, part], p[j, part])
+            relative[:, i, j] += 2 * sums(ratio, part).numpy()
+    return Classes(relative + relative.transpose(0, 2, 1), counts, masses, tokens)
+
+
+def threshold_what_if(predictions: StoredPredictions) -> WhatIf | Note:
+    """Relative PD over characters whose mean probability reaches a threshold."""
+    parameter = slider("threshold", "Least probability", THRESHOLDS, 0.0, lambda t: f"{t:g}" if t else "0 (all count)")
+
+    def rule(threshold: Value) -> str:
+        return f"characters of probability {threshold:g} and more" if threshold else "all characters"
+
+    def classes(threshold: Value) -> slice:
+        return slice(THRESHOLDS.index(float(threshold)), None)
+
+    return _what_if(predictions, "threshold", THRESHOLD_TITLE, parameter, by_threshold, classes, rule)
+
+
+def top_what_if(predictions: StoredPredictions) -> WhatIf | Note:
+    """Relative PD over the k most probable characters of each place."""
+    read = [predictions.of(model) for model in predictions.models()]
+    most = max((cell.logits.shape[-1] for model in read for cell in model.cells), default=1)
+    values = (*(k for k in KEPT if k < most), most)
+    parameter = slider("top", "Characters that count", values, most, lambda k: f"all {k}" if k == most else f"top {k}")
+
+    def rule(top: Value) -> str:
+        if top == most:
+            return "all characters"
+        return f"the {top} most probable characters of each place" if top != 1 else "the most probable character of each place"
+
+    def classes(top: Value) -> slice:
+        return slice(None if top == most else int(top))
+
+    return _what_if(predictions, "top-k", TOP_TITLE, parameter, by_rank, classes, rule)
+
+
+def _what_if(
+    predictions: StoredPredictions,
+    name: str,
+    title: str,
+    parameter: Parameter,
+    sort: Callable[[CellLogits], Classes],
+    classes: Callable[[Value], slice],
+    rule: Callable[[Value], str],
+) -> WhatIf | Note:
+    models = predictions.models()
+    if not models:
+        return predictions.missing(title)
+    # Sorted once, here: after that every position of the control is a sum over a few classes.
+    sorted_cells = {model: {c.activation: sort(c) for c in predictions.of(model).cells} for model in models}
+
+    def see(model: str, **values: Value) -> View:
+        (value,) = values.values()
+        kept = {activation: found.kept(classes(value)) for activation, found in sorted_cells[model].items()}
+        panels = (
+            BarPanel("Relative PD", tuple(bar(a, k.pd, words="nothing is kept") for a, k in kept.items()), 2.0),
+            _share_panel("Of all characters these are, %", {a: 100 * k.share for a, k in kept.items()}),
+            _share_panel("Of the probability they hold, %", {a: 100 * k.mass for a, k in kept.items()}),
+        )
+        return View(panels, _sentence(predictions, model, rule(value), kept))
+
+    return WhatIf(name, title, (choice("model", "Model", models), parameter), see)
+
+
+def _sentence(predictions: StoredPredictions, model: str, rule: str, kept: Mapping[str, Kept]) -> str:
+    read = predictions.of(model)
+    order = lowest_and_highest({activation: found.pd for activation, found in kept.items()})
+    share, mass = _range(found.share for found in kept.values()), _range(found.mass for found in kept.values())
+    said = (
+        f"Over {rule}, the relative PD of {model} {read.where()} is {order}; that is {share} of the vocabulary with {mass} of "
+        f"the probability. {reach(cell.n for cell in read.cells)}"
+    )
+    return " ".join([said, *read.left_out])
+
+
+def _range(shares: Iterable[float]) -> str:
+    known = sorted(shares)
+    low, high = f"{100 * known[0]:.1f}", f"{100 * known[-1]:.1f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _share_panel(title: str, shares: Mapping[str, float]) -> BarPanel:
+    return BarPanel(title, tuple(Bar(a, share, colour_on_page(a)) for a, share in shares.items()), 100.0, 1)

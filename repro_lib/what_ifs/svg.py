@@ -1,0 +1,126 @@
+"""SVG as text: what small charts are made of, whatever they show.
+
+A panel is as wide as a phone, so that several stand side by side on a desk and below each other in a hand. Text and axes
+take the colour of the page (``currentColor``). Each panel is a list of pieces of text, so that pictures that have most of
+them in common take little room. Whatever is written is escaped here.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH = 340
+LETTER = 6.3  # mean width of a letter at the font size of the panels, 12
+_MARGIN = 8
+FAINT = "stroke='currentColor' stroke-opacity='.18'"
+# Line styles, so that colour is never the only difference.
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
+
+
+class Panel(Protocol):
+    """Anything that can be drawn as one SVG picture."""
+
+    def pieces(self) -> list[str]:
+        """The text of the SVG element, cut so that pictures that differ little have most pieces in common."""
+        ...
+
+    def alt(self) -> str:
+        """What the picture shows, in words."""
+        ...
+
+
+def svg(panel: Panel) -> str:
+    """A panel as an element of a page."""
+    return "".join(panel.pieces())
+
+
+def standalone_svg(panel: Panel) -> str:
+    """A panel as a picture of its own: dark on white with a margin, whatever the page looks like."""
+    own = "xmlns='http://www.w3.org/2000/svg' style='color:#1a1f25;background:#fff'"
+    size = re.compile(r"viewBox='0 0 (\d+) (\d+)' width='\d+' height='\d+'")
+    return size.sub(_with_margin, svg(panel).replace("<svg ", f"<svg {own} ", 1), count=1)
+
+
+def _with_margin(size: re.Match[str]) -> str:
+    width, height = int(size[1]) + 2 * _MARGIN, int(size[2]) + 2 * _MARGIN
+    return f"viewBox='-{_MARGIN} -{_MARGIN} {width} {height}' width='{width}' height='{height}'"
+
+
+def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """Round numbers from ``low`` to ``high``, about ``wanted`` of them."""
+    raw = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounded, because 3 * 0.1 is written 0.30000000000000004; and never a minus before 0.
+    return [round(k * step, 10) + 0.0 for k in range(first, last + 1)]
+
+
+def nice_limit(largest: float) -> float:
+    """The end of an axis from 0 on which ``largest`` still fits: a round number."""
+    if largest <= 0:
+        return 1.0
+    step = nice_ticks(0, largest)[1]
+    return math.ceil(round(largest / step, 9)) * step
+
+
+def in_words(value: float, low: float, high: float, digits: int, missing: str = "missing") -> str:
+    """``0.412 (0.390 to 0.434)``, without the bracket where there is no interval."""
+    if not math.isfinite(value):
+        return missing
+    interval = "" if math.isnan(low) else f" ({written(low, digits)} to {written(high, digits)})"
+    return f"{written(value, digits)}{interval}"
+
+
+def written(value: float, digits: int) -> str:
+    """A number with so many digits after the point; what is small but not 0 does not look like 0."""
+    if value == 0:
+        return "0"
+    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+
+
+def simplified(
+    x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float = 0.15
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same line through fewer points, nowhere off by more than ``tolerance`` (Douglas & Peucker 1973)."""
+    if len(x) < 3:
+        return x, y
+    kept, open_parts = {0, len(x) - 1}, [(0, len(x) - 1)]
+    while open_parts:
+        first, last = open_parts.pop()
+        inside = slice(first + 1, last)
+        run, rise = x[last] - x[first], y[last] - y[first]
+        length = math.hypot(run, rise) or 1.0
+        distance = np.abs(run * (y[inside] - y[first]) - rise * (x[inside] - x[first])) / length
+        if len(distance) and distance.max() > tolerance:
+            middle = first + 1 + int(distance.argmax())
+            kept.add(middle)
+            open_parts += [(first, middle), (middle, last)]
+    chosen = sorted(kept)
+    return x[chosen], y[chosen]
+
+
+def opening(height: float, title: str, alt: str) -> list[str]:
+    """The first pieces of a panel: the picture with its alternative text, and its title."""
+    size = f"viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'"
+    font = "font-family='system-ui, sans-serif' font-size='12' fill='currentColor'"
+    return [f"<svg {size} role='img' {font} aria-label='", html.escape(alt), f"'>{text(0, 14, title, weight=600)}"]
+
+
+def text(x: float, y: float, words: str, anchor: str = "", weight: int = 400, faint: bool = False) -> str:
+    """Some words at a place."""
+    style = f" text-anchor='{anchor}'" if anchor else ""
+    style += f" font-weight='{weight}'" if weight != 400 else ""
+    style += " fill-opacity='.75'" if faint else ""
+    return f"<text x='{x:.1f}' y='{y:.1f}'{style}>{html.escape(words)}</text>"
+
+
+def shortened(words: str, longest: int) -> str:
+    """Words of a bounded length."""
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"

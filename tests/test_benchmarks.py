@@ -1,0 +1,57 @@
+"""The benchmarks run and measure what they say; how fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.baseline import BaselineModel, BaselineSeconds
+from benchmarks.peak import work_of
+from repro_lib.config import SMALL_MODELS, Config
+from repro_lib.models import build_model, count_parameters
+
+
+@pytest.mark.parametrize("model", SMALL_MODELS)
+def test_the_baseline_has_the_size_of_the_suites_model(model: str) -> None:
+    config = Config.for_model(model, "cpu").with_corpus(76)
+    baseline = BaselineModel(model, config, 76, "gelu")
+    assert count_parameters(baseline) == pytest.approx(count_parameters(build_model(model, config, "gelu")), rel=0.05)
+    logits = baseline(torch.zeros((2, config.block_size), dtype=torch.long))
+    assert logits.shape == (2, config.block_size, 76)
+
+
+def test_a_baseline_cell_by_hand() -> None:
+    # 2 trials of 100 iterations: 2 (100 * .1 + 2 evaluations of 3 s + 2 accuracies of 1 s) + 1 pair * 2 models * 7 s.
+    assert BaselineSeconds(50, 5.0, 3.0, 1.0, 7.0).of_cell(100, 2) == pytest.approx(2 * (10 + 6 + 2) + 14)
+
+
+def test_the_work_of_a_transformer_by_hand() -> None:
+    config = Config.for_model("charlm", "cpu").with_corpus(76)
+    model = build_model("charlm", config, "relu").eval()
+    work = work_of(model, config, torch.zeros((4, 128), dtype=torch.long))
+    rows = 4 * 128
+    expected = {(rows, 128, 384): 2, (rows, 128, 128): 2, (rows, 128, 512): 2, (rows, 512, 128): 2, (rows, 128, 76): 1}
+    assert work.shapes == expected
+    # Per token: 6 FLOPs a parameter, and 12 x 2 layers x width 128 x context 128 for attention.
+    assert work.flops == pytest.approx(rows * (6 * count_parameters(model) + 12 * 2 * 128 * 128))
+
+
+def test_the_command_measures_a_share_of_the_peak_and_writes_json(corpus_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    asked = ["steps", "--quick", "--models", "tinylstm", "--activations", "relu", "gelu", "--profile", "smoke"]
+    command = [sys.executable, "-m", "benchmarks", *asked, "--corpus", str(corpus_file), "--json", str(target)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(target.read_text())
+    assert [(row["model"], row["activation"]) for row in content["steps"]] == [("tinylstm", "relu"), ("tinylstm", "gelu")]
+    for row in content["steps"]:
+        assert 0 < row["low"] <= row["utilisation"] <= row["high"]
+        assert math.isfinite(row["high"])
+        assert row["gflops"] == pytest.approx(row["tokens_per_second"] * 6 * row["parameters"] / 1e9)
+    assert "torch" in content["machine"]

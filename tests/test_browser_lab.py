@@ -1,0 +1,239 @@
+"""The notebooks in JupyterLab, started as the README says: every one opened in a real browser and run by Run All Cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import psutil
+import pytest
+from browsing import HOW_TO_ENABLE, chromium_path, screenshot
+
+from repro_lib.notebooks import declared_parameters, notebooks_dir
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+NOTEBOOKS = sorted(path.stem for path in notebooks_dir().glob("*.ipynb"))
+# Small and quick, and something left to train where a notebook trains.
+PARAMETERS = {"00_quickstart": {"max_iters": 4}, "10_train": {"model": "convlm", "activation": "swish"}}
+ALL_RUN = """() => {
+  const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent.trim());
+  return prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text));
+}"""
+IDLE = "Python 3 (ipykernel) | Idle"
+DRAWINGS = ".jp-Notebook :is(img, canvas, .jp-OutputArea svg)"
+DRAWN = f"() => [...document.querySelectorAll('{DRAWINGS}')].map(e => e.src || e.innerHTML).join()"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab: where it is, its token, the folder it serves, its process."""
+
+    url: str
+    token: str
+    folder: Path
+    process: int
+
+    def ask(self, path: str, method: str = "GET", *, token: bool = True) -> bytes:
+        headers = {"Authorization": f"token {self.token}"} if token else {}
+        with urllib.request.urlopen(
+            urllib.request.Request(self.url + path, method=method, headers=headers), timeout=10
+        ) as answer:
+            return answer.read()
+
+
+@pytest.fixture(scope="session")
+def lab(small_grid: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab over copies of the notebooks whose parameters name the small grid; its token is the one it makes itself."""
+    if chromium_path() is None:
+        pytest.skip(HOW_TO_ENABLE)
+    home = tmp_path_factory.mktemp("lab")
+    folder = copy_notebooks(home / "notebooks", small_grid / "results", corpus_file)
+    # Lab's news would open a box over the notebook, and ask the network.
+    overrides = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (home / "settings").mkdir()
+    (home / "settings" / "overrides.json").write_text(json.dumps(overrides))
+    own = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")}
+    environment |= own | {"IPYTHONDIR": str(home / "ipython")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", str(folder), "--no-browser", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.port_retries=0", f"--LabApp.app_settings_dir={home / 'settings'}"]
+    command += ["--allow-root"] if os.geteuid() == 0 else []
+    # Started elsewhere: the notebooks must find the library and the results from any working directory.
+    log = (home / "lab.log").open("w")
+    process = subprocess.Popen(
+        command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        about = wait_for_server(home / "runtime" / f"jpserver-{process.pid}.json", process, home / "lab.log")
+        yield Lab(about["url"].rstrip("/"), about["token"], folder, process.pid)
+    finally:
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            for member in filter(psutil.pid_exists, family):
+                os.kill(member, signal.SIGKILL)
+            process.wait(10)
+        log.close()
+
+
+def copy_notebooks(folder: Path, results: Path, corpus: Path) -> Path:
+    """The suite's notebooks with other defaults in their parameters cells: what a reader edits by hand."""
+    folder.mkdir()
+    common = {"results_dir": str(results), "corpus": str(corpus), "profile": "smoke"}
+    for name in NOTEBOOKS:
+        write_copy(name, folder / f"{name}.ipynb", common | PARAMETERS.get(name, {}))
+    write_copy("30_cross_model", folder / "nothing.ipynb", {"results_dir": str(folder / "nothing")})
+    return folder
+
+
+def write_copy(name: str, output: Path, values: dict[str, Any]) -> None:
+    notebook = nbformat.read(notebooks_dir() / f"{name}.ipynb", 4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    for parameter in values.keys() & declared_parameters(notebooks_dir() / f"{name}.ipynb").keys():
+        default = re.compile(rf"^({parameter}: [^=]*= )[^#]*", re.MULTILINE)
+        cell.source, count = default.subn(lambda line, value=values[parameter]: f"{line[1]}{value!r}  ", cell.source)
+        assert count == 1
+    nbformat.write(notebook, output)
+
+
+def wait_for_server(about: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            found = json.loads(about.read_text())
+            urllib.request.urlopen(f"{found['url']}api", timeout=5).close()
+            return found
+        except (OSError, ValueError):
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def page(lab: Lab, chromium: Browser) -> Iterator[Page]:
+    """A window on JupyterLab, which asks for nothing but JupyterLab's own; the kernels end with it."""
+    window = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    window.set_default_timeout(60_000)
+    asked: list[str] = []
+    window.on("request", lambda request: asked.append(request.url))
+    yield window.new_page()
+    window.close()
+    for session in json.loads(lab.ask("/api/sessions")):
+        lab.ask(f"/api/sessions/{session['id']}", "DELETE")
+    own = (lab.url, lab.url.replace("http", "ws", 1), "data:", "blob:")
+    assert [url for url in asked if not url.startswith(own)] == []
+
+
+def run_all(page: Page, lab: Lab, name: str) -> None:
+    """Open a notebook and choose Run > Run All Cells, as a reader would; wait until every cell has run."""
+    page.goto(f"{lab.url}/lab/tree/{name}.ipynb?reset&token={lab.token}")
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    # The notebook's own indicator says idle before there is a kernel, and what is chosen then is lost.
+    page.get_by_text(IDLE).wait_for()
+    page.locator('.lm-MenuBar-item:has-text("Run")').click()
+    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    page.wait_for_function(ALL_RUN, timeout=180_000)
+    page.get_by_text(IDLE).wait_for()
+
+
+def saved(page: Page, lab: Lab, name: str) -> nbformat.NotebookNode:
+    """The notebook with its outputs, saved from the browser."""
+    page.keyboard.press("Control+s")
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        notebook = nbformat.read(lab.folder / f"{name}.ipynb", 4)
+        if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code"):
+            return notebook
+        time.sleep(0.2)
+    raise AssertionError(f"{name} was not saved")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_from_top_to_bottom_without_a_warning(name: str, page: Page, lab: Lab) -> None:
+    run_all(page, lab, name)
+    sliders = page.locator(".widget-slider .noUi-handle")
+    # The notebook of what-ifs has sliders; whatever notebook has one, it is alive.
+    assert sliders.count() > 0 or name != "50_what_if"
+    if sliders.count():
+        drag_and_see(page)
+    screenshot(page, f"lab-{name}")
+    for cell in saved(page, lab, name).cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error", f"{name}: {output.ename}: {output.evalue} in {cell.source!r}"
+            assert output.get("name") != "stderr", f"{name}: {output.text} in {cell.source!r}"
+
+
+def test_over_an_empty_store_a_notebook_says_so_and_offers_the_first_step(page: Page, lab: Lab) -> None:
+    run_all(page, lab, "nothing")
+    outputs = page.locator(".jp-OutputArea-output")
+    assert outputs.filter(has_text="no results yet: run ./run_papermill.sh").first.is_visible()
+    button = page.get_by_role("button", name="Train charlm with relu and gelu now")
+    button.scroll_into_view_if_needed()
+    assert button.is_enabled()
+    screenshot(page, "lab-empty-store")
+
+
+def drag_and_see(page: Page) -> None:
+    """Drag the first slider: the drawing changes, and comes to rest."""
+    handle = page.locator(".widget-slider .noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    before, box = page.evaluate(DRAWN), handle.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=6)
+    page.mouse.up()
+    page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=10_000)
+    quiet, until = 0, time.monotonic() + 10
+    last = page.evaluate(DRAWN)
+    while quiet < 5 and time.monotonic() < until:
+        page.wait_for_timeout(200)
+        now = page.evaluate(DRAWN)
+        quiet, last = (quiet + 1 if now == last else 0), now
+    assert quiet == 5, "the drawing does not come to rest"
+
+
+def test_without_its_token_jupyterlab_lets_nobody_in(lab: Lab, chromium: Browser) -> None:
+    assert len(lab.token) >= 40
+    for path in ("/api/contents", "/api/kernels"):
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            lab.ask(path, token=False)
+        refused.value.close()
+    assert b"nbformat" in lab.ask("/files/00_quickstart.ipynb")
+    assert b"nbformat" not in lab.ask("/files/00_quickstart.ipynb", token=False), "the login page comes instead"
+    window = chromium.new_context()
+    page = window.new_page()
+    page.goto(f"{lab.url}/lab")
+    assert "/login" in page.url
+    page.goto(f"{lab.url}/lab?token={'0' * len(lab.token)}")
+    assert "/login" in page.url
+    window.close()
+
+
+def test_jupyterlab_listens_on_this_machine_alone(lab: Lab) -> None:
+    listening = [c.laddr.ip for c in psutil.Process(lab.process).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::1"}

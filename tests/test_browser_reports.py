@@ -1,0 +1,352 @@
+"""Report pages as a reader has them: opened from the disk in a real browser, without a network, by mouse and by keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browsing import ARTEFACTS, PHONE, screenshot, visit
+
+from repro_lib.notebooks import notebooks_dir
+from repro_lib.results import Result, Store
+from repro_lib.site_pages import build_site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+MEGABYTES = 1_000_000
+# One page of each kind.
+ANALYSES = ("00_quickstart", "01_activations", "30_cross_model", "40_claims")
+KINDS = ("index", "10_train-charlm-gelu", "20_deep_dive-charlm", *ANALYSES)
+# The page of what-ifs is one more kind, once its notebook is there.
+WHAT_IFS = [path.stem for path in notebooks_dir().glob("50_what_if.ipynb")]
+SCROLLS_SIDEWAYS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+# What pages draw, as text to compare: the pixels of images and the parts of inline drawings.
+DRAWING = "section => [...section.querySelectorAll('.what-if-drawing')].map(d => d.innerHTML).join()"
+
+
+@pytest.fixture(scope="session")
+def reports(small_grid: Path) -> Path:
+    return small_grid / "reports"
+
+
+def pages(reports: Path) -> list[Path]:
+    return sorted(reports.glob("*.html"))
+
+
+@pytest.fixture
+def window(chromium: Browser) -> Iterator[Callable[..., Any]]:
+    """``window(**context)``: a visit whose window is closed at the end of the test."""
+    opened = []
+
+    def open_window(**context: Any) -> Any:
+        opened.append(visit(chromium, **context))
+        return opened[-1]
+
+    yield open_window
+    for found in opened:
+        found.page.context.close()
+
+
+def test_there_is_a_page_of_every_kind(reports: Path) -> None:
+    assert {path.stem for path in pages(reports)} >= set(KINDS)
+
+
+def test_no_page_asks_for_anything_or_complains(reports: Path, window: Callable[..., Any]) -> None:
+    """Each page opens from the disk, shows all its figures, and the console stays empty."""
+    wrong = []
+    for path in pages(reports):
+        found = window()
+        page = found.open(path)
+        page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
+        page.wait_for_function("() => [...document.images].every(image => image.loading === 'lazy' || image.complete)")
+        blank = page.evaluate("() => [...document.images].filter(i => i.loading !== 'lazy' && !i.naturalWidth).length")
+        wrong += [f"{path.name}: {said}" for said in (*found.requests, *found.complaints)]
+        wrong += [f"{path.name}: {blank} figures are blank"] if blank else []
+        page.context.close()
+    assert wrong == []
+
+
+def test_pages_are_small(reports: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in pages(reports)}
+    assert {name: size for name, size in sizes.items() if size > 3 * MEGABYTES} == {}
+    assert sizes["index.html"] < 0.3 * MEGABYTES
+
+
+def test_every_link_of_every_page_leads_to_a_file_and_a_place(reports: Path, window: Callable[..., Any]) -> None:
+    links, places = {}, {}
+    page = window(java_script_enabled=True).page
+    for path in pages(reports):
+        page.goto(path.as_uri())
+        links[path.name] = page.evaluate("() => [...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))")
+        places[path.name] = set(page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)"))
+    assert sum(map(len, links.values())) > 100
+    dead = []
+    for name, found in links.items():
+        for href in found:
+            target, _, fragment = href.partition("#")
+            there = (reports / target).is_file() if target else True
+            if not there or (fragment and fragment not in places.get(target or name, ())):
+                dead.append(f"{name} -> {href}")
+    assert dead == []
+
+
+def test_every_control_of_every_what_if_moves_its_drawing(reports: Path, window: Callable[..., Any]) -> None:
+    """By mouse and by keys; a control that does nothing would be worse than none."""
+    tried = 0
+    for path in pages(reports):
+        page = window().open(path)
+        for number in range(page.locator("section.what-if").count()):
+            section = page.locator("section.what-if").nth(number)
+            controls = section.locator(".what-if-controls :is(input, select)")
+            for k in range(controls.count()):
+                control = controls.nth(k)
+                assert control.is_visible(), f"{path.name}: a control of {section.get_attribute('data-what-if')} is hidden"
+                for move in (move_by_mouse, move_by_keys):
+                    move_and_see(path, section, control, move)
+                    tried += 1
+            screenshot_of(section, f"what-if-{section.get_attribute('data-what-if')}")
+        page.context.close()
+    if not tried and not WHAT_IFS:
+        pytest.skip("no notebook with what-ifs is there yet")
+    assert tried > 0
+
+
+def move_and_see(path: Path, section: Locator, control: Locator, move: Callable[[Locator], None]) -> None:
+    """Move a control, and wait until the drawing is another one; a what-if that stays still is named."""
+    assert section.locator(".what-if-sentence").inner_text().strip(), f"{path.name}: a what-if without a sentence"
+    before = section.evaluate(DRAWING)
+    move(control)
+    name = f"{section.get_attribute('data-what-if')}, {control.evaluate('e => e.name || e.id || e.type')}"
+    changed = f"([section, before]) => ({DRAWING})(section) !== before"
+    try:
+        section.page.wait_for_function(changed, arg=[section.element_handle(), before], timeout=3000)
+    except Exception as error:
+        raise AssertionError(f"{path.name}, {name}: {move.__name__} changed nothing in the drawing") from error
+
+
+def move_by_mouse(control: Locator) -> None:
+    """Drag a slider to its other half, click what is not chosen; a list opens outside of the page, so its entry is set."""
+    kind = control.evaluate("e => e.type")
+    if kind == "range":
+        drag(control)
+    elif kind == "radio":
+        others = control.locator("xpath=ancestor::form").locator(f"input[name='{control.get_attribute('name')}']:not(:checked)")
+        others.first.click()
+    elif kind == "checkbox":
+        control.click()
+    else:
+        control.select_option(index=control.evaluate("e => (e.selectedIndex + 1) % e.options.length"))
+
+
+def drag(slider: Locator) -> None:
+    slider.scroll_into_view_if_needed()
+    box, mouse = slider.bounding_box(), slider.page.mouse
+    assert box is not None
+    share = slider.evaluate("e => (e.value - e.min) / (e.max - e.min)")
+    height = box["y"] + box["height"] / 2
+    start, end = (box["x"] + 8 + (box["width"] - 16) * part for part in (share, 0.2 if share > 0.5 else 0.8))
+    mouse.move(start, height)
+    mouse.down()
+    mouse.move(end, height, steps=5)
+    mouse.up()
+
+
+def move_by_keys(control: Locator) -> None:
+    """The keys that move every control of the kind, towards the end that is further away."""
+    kind = control.evaluate("e => e.type")
+    back = control.evaluate("e => e.type === 'range' ? (e.value - e.min) * 2 > e.max - e.min : e.selectedIndex > 0")
+    keys = {"checkbox": "Space", "select-one": "ArrowUp" if back else "ArrowDown"}
+    control.focus()
+    for _ in range(3 if kind == "range" else 1):
+        control.page.keyboard.press(keys.get(kind, "ArrowLeft" if back else "ArrowRight"))
+
+
+def screenshot_of(part: Locator, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    part.screenshot(path=str(ARTEFACTS / f"{name}.png"))
+
+
+# The index
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    return page.locator(f"{table} tbody tr:visible > :nth-child({number})").all_inner_texts()
+
+
+def test_the_index_is_sorted_by_mouse_and_by_keys_and_leads_to_a_cell(reports: Path, window: Callable[..., Any]) -> None:
+    page = window().open(reports / "index.html")
+    head = page.locator("table.cells thead th", has_text="Val. loss")
+    place = 1 + head.evaluate("e => e.cellIndex")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    losses = [float(text) for text in column(page, "table.cells", place)]
+    assert losses == sorted(losses)
+    assert len(set(losses)) > 1
+    page.keyboard.press("Enter")  # the button still has the focus
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(text) for text in column(page, "table.cells", place)] == sorted(losses, reverse=True)
+    page.locator("table.matrix thead").get_by_role("button", name="gelu").press("Space")
+    numbers = [float(text.split()[0]) for text in column(page, "table.matrix", 3)]
+    assert numbers == sorted(numbers)
+    first = page.locator("table.cells tbody tr").first
+    model, activation = first.locator("th, td").all_inner_texts()[:2]
+    first.get_by_role("link").click()
+    page.wait_for_url(f"**/10_train-{model}-{activation}.html")
+    assert page.locator("header.site [aria-current=page]").inner_text() == activation
+    page.get_by_role("link", name=f"{model} × ").last.click()
+    page.wait_for_url(f"**/10_train-{model}-*.html")
+
+
+def test_the_index_of_three_hundred_cells_can_be_searched(
+    tmp_path: Path, make_result: Callable[..., Result], window: Callable[..., Any]
+) -> None:
+    cells = [(model, f"smelu_{number}") for model in ("charlm", "convlm", "hybridlm") for number in range(1, 101)]
+    for number, (model, activation) in enumerate(cells):
+        Store(tmp_path / "results").save(make_result(model, activation, pd=0.3 + number / 1000))
+    build_site(tmp_path / "results", tmp_path / "reports", cells)
+    page = window().open(tmp_path / "reports" / "index.html")
+    assert len(column(page, "table.cells", 1)) == 300
+    page.get_by_label("Only rows with").fill("convlm smelu_7")
+    assert len(column(page, "table.cells", 1)) == 11  # 7, 70 to 79
+    assert "11 of 300" in page.locator("#filter-count").inner_text()
+    assert not page.evaluate(SCROLLS_SIDEWAYS)
+    # The names of the models stay in sight while a hundred columns pass by.
+    page.locator("table.matrix thead th").last.scroll_into_view_if_needed()
+    assert page.locator("table.matrix tbody th").first.is_visible()
+    assert page.locator("table.matrix tbody th").first.bounding_box()["x"] >= 0  # type: ignore[index]
+    screenshot(page, "index-of-300-cells", whole=False)
+
+
+# Figures
+
+
+@pytest.mark.parametrize("name", ["index", "20_deep_dive-charlm"])
+def test_a_figure_opens_and_closes(reports: Path, window: Callable[..., Any], name: str) -> None:
+    page = window().open(reports / f"{name}.html")
+    image, dialog = page.locator("main .zoomable img").first, page.get_by_role("dialog")
+    image.click()
+    assert dialog.is_visible()
+    assert dialog.get_by_role("img").get_attribute("alt") == image.get_attribute("alt")
+    assert dialog.get_by_role("img").bounding_box()["width"] > image.bounding_box()["width"]  # type: ignore[index]
+    screenshot(page, f"{name}-zoom", whole=False)
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    button = page.get_by_role("button", name="Show this figure in full size").first
+    button.focus()
+    page.wait_for_function("e => getComputedStyle(e).opacity === '1'", arg=button.element_handle())
+    page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    dialog.get_by_role("button", name="Whole figure").click()
+    assert dialog.get_by_role("img").bounding_box()["height"] <= page.viewport_size["height"]  # type: ignore[index]
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert button.evaluate("e => e === document.activeElement"), "the focus returns to where the reader was"
+
+
+# Screens, paper, no script
+
+
+def test_nothing_scrolls_sideways_on_a_phone(reports: Path, window: Callable[..., Any]) -> None:
+    page = window(viewport=PHONE, has_touch=True, is_mobile=True).page
+    wide = []
+    for path in pages(reports):
+        page.goto(path.as_uri())
+        wide += [path.name] if page.evaluate(SCROLLS_SIDEWAYS) or page.evaluate("() => innerWidth") > PHONE["width"] else []
+        if path.stem in KINDS:
+            screenshot(page, f"{path.stem}-phone")
+    assert wide == []
+
+
+def test_paper_is_white_and_shows_what_is_folded(reports: Path, window: Callable[..., Any]) -> None:
+    page = window(color_scheme="dark").open(reports / "40_claims.html")
+    page.get_by_role("button", name="Dark").click()  # light
+    page.get_by_role("button", name="Dark").click()  # and dark by choice
+    page.emulate_media(media="print")
+    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("header.site nav").first.is_hidden()
+    folded = page.locator("main details").first
+    assert folded.get_attribute("open") is None
+    assert folded.locator("td").first.bounding_box()["height"] > 0  # type: ignore[index]
+    paper = page.pdf(path=str(ARTEFACTS / "40_claims.pdf"), format="A4", print_background=False)
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) > 3, "pages of paper"
+
+
+def test_light_and_dark_follow_the_system_and_the_button(reports: Path, window: Callable[..., Any]) -> None:
+    page = window(color_scheme="dark").open(reports / "index.html")
+    brightness = "() => Math.max(...getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number))"
+    button = page.get_by_role("button", name="Dark")
+    assert page.evaluate(brightness) < 50
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert page.evaluate(brightness) > 200
+    page.get_by_role("link", name="Cross model").first.click()
+    page.wait_for_url("**/30_cross_model.html")
+    assert page.evaluate(brightness) > 200, "the choice holds on the next page"
+    assert page.get_by_role("button", name="Dark").get_attribute("aria-pressed") == "false"
+    page = window(color_scheme="light").open(reports / "index.html")
+    assert page.evaluate(brightness) > 200
+
+
+def test_without_scripts_a_page_is_whole_and_has_no_dead_button(reports: Path, window: Callable[..., Any]) -> None:
+    page = window(java_script_enabled=False).page
+    for name in KINDS:
+        page.goto((reports / f"{name}.html").as_uri())
+        assert page.locator("h1").is_visible()
+        assert page.get_by_role("button").count() == 0
+        assert page.get_by_role("searchbox").count() == 0
+        if name.startswith("10_train"):
+            assert page.locator(".jp-CodeCell .highlight").first.is_visible(), "no button could unfold the code"
+    for path in pages(reports):
+        page.goto(path.as_uri())
+        for number in range(page.locator("section.what-if").count()):
+            section = page.locator("section.what-if").nth(number)
+            assert section.locator(".what-if-drawing :is(svg, img)").first.is_visible()
+            assert section.locator(".what-if-sentence").inner_text().strip()
+            controls = section.locator(".what-if-controls :is(input, select)")
+            assert all(controls.nth(k).is_hidden() or controls.nth(k).is_disabled() for k in range(controls.count()))
+
+
+def test_a_page_is_read_with_the_keyboard_alone(reports: Path, window: Callable[..., Any]) -> None:
+    page = window().open(reports / "20_deep_dive-charlm.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    page.get_by_role("button", name="Show code").press("Enter")
+    assert page.locator(".jp-CodeCell .highlight").first.is_visible()
+    page.get_by_role("button", name="Show code").press("Enter")
+    assert page.locator(".jp-CodeCell .highlight").first.is_hidden()
+    # Tab stops are links, controls and boxes that scroll; nbconvert makes one of every cell.
+    idle = """() => [...document.querySelectorAll('[tabindex="0"]')].filter(e => e.scrollWidth <= e.clientWidth + 1).length"""
+    assert page.evaluate(idle) == 0
+    assert page.evaluate("() => document.querySelectorAll('[data-scrolls][tabindex=\"0\"]').length") > 0
+    page.locator("nav.toc a").nth(3).press("Enter")
+    heading = page.evaluate(
+        "() => document.getElementById(decodeURIComponent(location.hash.slice(1))).getBoundingClientRect().top"
+    )
+    assert 0 <= heading < 200
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(reports: Path, window: Callable[..., Any], scheme: str) -> None:
+    """Names, roles, contrast: axe-core's rules on each kind of page, folded parts opened; in the dark contrast alone."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = window(color_scheme=scheme)
+    rules = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if scheme == "dark" else {})
+    serious = []
+    for name in [*KINDS, *WHAT_IFS]:
+        page = found.open(reports / f"{name}.html")
+        page.evaluate("() => document.querySelectorAll('main details').forEach(part => part.open = true)")
+        for violation in Axe().run(page, options=rules).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                places = [" ".join(map(str, node["target"])) for node in violation["nodes"]]
+                serious.append(f"{name}: {violation['id']}, {len(places)} times, first {places[0]}: {violation['help']}")
+        screenshot(page, f"{name}-{scheme}")
+    assert serious == []

@@ -1,0 +1,242 @@
+"""Files that appear whole or not at all, on disks that are full, folders that can only be read, and folders that are gone."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repro_lib.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
+from repro_lib.processes import ProcessId
+
+PACKAGE = Path(__file__).resolve().parents[1] / "repro_lib"
+# Who may write otherwise, and why that leaves no half-written file in anybody's folders.
+OTHER_WRITERS = {
+    ("files", "write_atomically"): "this is how the others write",
+    ("files", "folder_time"): "an empty file, to see its time stamp",
+    ("workers", "_serve"): "a log in a folder that goes with the worker",
+    ("kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
+    ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
+    ("widgets", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
+    ("processes", "be_first_out_of_memory"): "a setting of the system",
+}
+
+
+def writers(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call that may open a file for writing, with the name of the function around it."""
+
+    def visit(node: ast.AST, function: str) -> Iterator[tuple[str, ast.Call]]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            words = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            words += [word.value.value for word in node.keywords if word.arg == "mode" and isinstance(word.value, ast.Constant)]
+            mode = next((word for word in words if isinstance(word, str) and set(word) <= set("rwaxbt+")), "r")
+            opens = name in ("open", "fdopen") and set(mode) & set("wax+")
+            saves = name in ("write_text", "write_bytes", "save_file", "NamedTemporaryFile")
+            saves |= name in ("to_csv", "to_json", "to_parquet") and bool(node.args)
+            # savefig into a buffer in memory is no file.
+            draws = name == "savefig" and not (node.args and getattr(node.args[0], "id", "") == "buffer")
+            if opens or saves or draws:
+                yield function, node
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, function)
+
+    return visit(tree, "")
+
+
+@pytest.mark.parametrize(
+    "source", ["open(p, 'w')", "open(p, mode='ab')", "p.write_text(t)", "fig.savefig(p)", "os.fdopen(h, 'wb')"]
+)
+def test_the_search_for_writers_finds_what_was_planted(source: str) -> None:
+    assert [name for name, _ in writers(ast.parse(f"def f():\n    {source}"))] == ["f"]
+
+
+@pytest.mark.parametrize("source", ["open(p)", "open(p, 'rb')", "p.read_text()", "fig.savefig(buffer, format='png')"])
+def test_the_search_for_writers_finds_no_readers(source: str) -> None:
+    assert list(writers(ast.parse(source))) == []
+
+
+def test_every_file_of_the_library_is_written_whole_or_not_at_all() -> None:
+    found = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found |= {(module, function) for function, _ in writers(ast.parse(path.read_text(encoding="utf-8")))}
+    known = set(OTHER_WRITERS)
+    assert found <= known, f"use files.write_atomically: {sorted(found - known)}"
+    assert known <= found, f"no longer there: {sorted(known - found)}"
+
+
+def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_name_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        order.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        real_fsync(handle)
+
+    def replace(source: str, target: Path) -> None:
+        order.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_atomically(tmp_path / "x", "text")
+    assert order == ["file", "rename", "folder"]
+
+
+# --- where nothing can be written ------------------------------------------------------------------------------------
+
+
+def mount(folder: Path, *words: str) -> None:
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"a file system of one's own cannot be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB."""
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command here")
+    folder = tmp_path / "small"
+    mount(folder, "-t", "tmpfs", "-o", "size=256k", "tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(small_disk: Path) -> None:
+    write_atomically(small_disk / "kept", "old")
+    with pytest.raises(WriteError, match=r"big could not be written because the disk is full; free some space") as error:
+        write_atomically(small_disk / "big", b"x" * 2**20)
+    assert error.value.errno == errno.ENOSPC
+    with pytest.raises(WriteError, match="the disk is full"):
+        write_atomically(small_disk / "kept", b"x" * 2**20)
+    assert (small_disk / "kept").read_text() == "old"
+    assert [path.name for path in small_disk.iterdir()] == ["kept"]
+    write_atomically(small_disk / "kept", "new")
+
+
+def test_a_read_only_folder_is_said(small_disk: Path) -> None:
+    # Not a matter of modes, which root ignores.
+    write_atomically(small_disk / "kept", "old")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        with pytest.raises(WriteError, match=r"kept could not be written because .*small is read-only; choose another folder"):
+            write_atomically(small_disk / "kept", "new")
+        with pytest.raises(WriteError, match="is read-only"):
+            check_writable(small_disk)
+        with pytest.raises(WriteError, match="is read-only"):
+            check_writable(small_disk / "below")
+        assert (small_disk / "kept").read_text() == "old"
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    for replace in (True, False):
+        with pytest.raises(WriteError, match=r"x\.json could not be written \(Not a directory\)"):
+            write_atomically(tmp_path / "results" / "x.json", "text", replace=replace)
+
+
+def test_a_folder_that_vanishes_in_between_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(source: str, target: Path) -> None:
+        shutil.rmtree(tmp_path / "results")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+    monkeypatch.setattr(os, "replace", vanish)
+    with pytest.raises(WriteError, match=r"because .*results is gone; run the same command again"):
+        write_atomically(tmp_path / "results" / "x.json", "text")
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_folder_without_hard_links_still_overwrites_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_atomically(tmp_path / "x", "one", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "x", "two", replace=False)
+    assert (tmp_path / "x").read_text() == "one"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+# --- what killed writers leave ---------------------------------------------------------------------------------------
+
+
+def writer_killed_at(call: str, path: Path) -> None:
+    script = "import os, signal, sys; from pathlib import Path; from repro_lib.files import write_atomically\n"
+    script += f"os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nwrite_atomically(Path(sys.argv[1]), 'half')"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_killed_writer_leaves_the_old_file_and_a_temporary_one_that_is_removed(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "results" / "x.json"
+    write_atomically(path, "old")
+    writer_killed_at(call, path)
+    assert path.read_text() == "old"
+    assert len(list(path.parent.iterdir())) == 2
+    remove_leftovers(tmp_path)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_temporary_files_of_others_stay_while_they_may_be_at_work(tmp_path: Path) -> None:
+    mine = tmp_path / f".x.json.{ProcessId.here()}.ab.tmp"
+    far = tmp_path / ".x.json.00000000-12-1f.ab.tmp"
+    old_and_far = tmp_path / ".y.json.00000000-12-1f.ab.tmp"
+    unknown_and_old = tmp_path / ".z.json.k3x_ab.tmp"
+    for file in (mine, far, old_and_far, unknown_and_old):
+        file.touch()
+    for file in (mine, old_and_far, unknown_and_old):
+        os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
+    (tmp_path / "notes.tmp").touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, far.name, "notes.tmp"}
+
+
+def test_the_folder_s_clock_is_now_here(tmp_path: Path) -> None:
+    assert abs(folder_time(tmp_path) - time.time()) < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    script = "import sys, itertools; from pathlib import Path; from repro_lib.files import write_atomically\n"
+    script += "for k in itertools.count(): write_atomically(Path(sys.argv[1]), str(k % 10) * 200_000)"
+    writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    seen, until = set(), time.monotonic() + 60
+    try:
+        while len(seen) < 5 and time.monotonic() < until:
+            if path.exists():
+                text = path.read_text()
+                assert len(text) == 200_000
+                assert len(set(text)) == 1
+                seen.add(text[0])
+    finally:
+        writer.kill()
+        writer.wait()
+    assert len(seen) == 5

@@ -1,0 +1,470 @@
+"""Harm done to a real grid: kills, full disks, cells that misbehave, a second grid in the same folder.
+
+Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from repro_lib.config import Config
+from repro_lib.experiment import run_experiment
+from repro_lib.lease import LeaseLostError
+from repro_lib.results import Result, Store
+
+MODELS, ACTIVATIONS = ("charlm", "tinylstm"), ("relu", "gelu")
+VALUES = {"trials": 2, "max_iters": 60}
+KILLS = 21
+Digests = dict[tuple[str, str], list[tuple[str, str]]]
+
+
+class Folder:
+    """A results and a reports folder, and a place for temporary files: what a grid may leave traces in."""
+
+    def __init__(self, root: Path, temporary: Path, corpus: Path) -> None:
+        self.results, self.reports, self.temporary, self.corpus = root / "results", root / "reports", temporary, corpus
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, command: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+        line = [
+            sys.executable,
+            "-m",
+            "repro_lib",
+            command,
+            "--profile",
+            "smoke",
+            "--corpus",
+            str(self.corpus),
+            "--workers",
+            "2",
+        ]
+        line += ["--results-dir", str(self.results), "--reports-dir", str(self.reports), *words]
+        if command == "grid" and "--noise-models" not in words:
+            line.append("--noise-models")
+        process = subprocess.Popen(
+            line,
+            env={**os.environ, "TMPDIR": str(self.temporary)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, command: str, *words: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(command, *words, **environment)
+        output, error = process.communicate(timeout=300)
+        return process.returncode, output, error
+
+    def alive(self) -> list[psutil.Process]:
+        """Every process that was started with our place for temporary files: grids, workers, kernels, what those started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TMPDIR", "").startswith(str(self.temporary)) and process.status() != "zombie":
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+    def assert_nothing_is_left(self, seconds: float = 5.0) -> None:
+        """No process, no socket, key or other temporary file, within the given time."""
+        until = time.monotonic() + seconds
+        while (self.alive() or list(self.temporary.iterdir())) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert self.alive() == []
+        assert list(self.temporary.iterdir()) == []
+
+    def assert_only_whole_files_are_left(self) -> None:
+        kinds = ("*.tmp", "*.lease", "*.removal", "*.partial.ipynb", "*.failed.ipynb")
+        assert [path for kind in kinds for folder in (self.results, self.reports) for path in folder.rglob(kind)] == []
+        assert Store(self.results).load()[1] == []
+        assert Store(self.results).failures() == []
+
+
+def digests(results: Sequence[Result]) -> Digests:
+    assert len({(result.model_name, result.activation) for result in results}) == len(results), "a cell was made twice"
+    return {
+        (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
+        for result in results
+    }
+
+
+def flags(values: dict[str, int]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+CELLS = ["--models", *MODELS, "--activations", *ACTIVATIONS, *flags(VALUES)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, corpus_file: Path) -> Iterator[Folder]:
+    with tempfile.TemporaryDirectory(prefix="h-", dir="/tmp") as temporary:
+        folder = Folder(tmp_path, Path(temporary), corpus_file)
+        yield folder
+        for process in [*folder.started, *folder.alive()]:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Digests:
+    """The digests of all cells, trained here, one after the other."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    cells = [(model, activation) for model in MODELS for activation in ACTIVATIONS]
+    config = {model: Config.for_model(model, "smoke", corpus=str(corpus_file), **VALUES) for model in MODELS}
+    return digests([run_experiment(model, name, config[model], results_dir=results) for model, name in cells])
+
+
+# --- killed at random moments ----------------------------------------------------------------------------------------
+
+
+def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
+    """The processes of this kind that a grid has at the moment."""
+    try:
+        parent = psutil.Process(grid.pid)
+        if kind == "parent":
+            return [parent]
+        word = {"kernel": "repro_lib.kernel_main", "worker": "multiprocessing.spawn"}[kind]
+        return [process for process in parent.children(recursive=True) if word in " ".join(process.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.slow
+def test_after_kernel_worker_and_parent_were_killed_by_turns_the_store_is_that_of_an_undisturbed_run(
+    folder: Folder, undisturbed: Digests
+) -> None:
+    chance = random.Random(20)
+    killed = {"kernel": 0, "worker": 0, "parent": 0}
+    grid = folder.start("grid", *CELLS)
+    until = time.monotonic() + 280
+    while sum(killed.values()) < KILLS and time.monotonic() < until:
+        kind = min(killed, key=lambda name: killed[name])
+        time.sleep(chance.uniform(0.2, 2.5))
+        if grid.poll() is not None:
+            # Through, with or without cells that were killed three times in a row: there must be something to do again.
+            for path in chance.sample(
+                sorted(folder.results.glob("*.json")), k=min(2, len(list(folder.results.glob("*.json"))))
+            ):
+                path.unlink()
+            grid = folder.start("grid", *CELLS)
+            continue
+        found = victims(grid, kind)
+        if not found:
+            continue
+        try:
+            chance.choice(found).kill()
+        except psutil.NoSuchProcess:
+            continue
+        killed[kind] += 1
+        if kind == "parent":
+            grid.communicate(timeout=10)
+            folder.assert_nothing_is_left()
+            grid = folder.start("grid", *CELLS)
+    output, error = grid.communicate(timeout=300)
+    assert killed == {"kernel": KILLS // 3, "worker": KILLS // 3, "parent": KILLS // 3}
+    assert error == ""
+    if grid.returncode != 0:  # a cell was killed three times in a row
+        assert set(re.findall(r"^FAILED .*$", output, re.MULTILINE)) == set(
+            re.findall(r"^FAILED .*killed by signal SIGKILL.*, 3 times in a row.*$", output, re.MULTILINE)
+        )
+        code, output, error = folder.run("grid", *CELLS)
+        assert (code, error) == (0, ""), output
+    assert digests([result for _, result in Store(folder.results).load()[0]]) == undisturbed
+    folder.assert_nothing_is_left()
+    folder.assert_only_whole_files_are_left()
+    # Every page is there, made from an executed notebook.
+    stems = [f"10_train-{model}-{name}" for model in MODELS for name in ACTIVATIONS] + [f"20_deep_dive-{m}" for m in MODELS]
+    for stem in [*stems, "30_cross_model", "40_claims", "00_quickstart", "01_activations"]:
+        assert "source-sha256" in (folder.reports / f"{stem}.html").read_text(), stem
+
+
+@pytest.mark.slow
+def test_training_without_notebooks_survives_the_same(folder: Folder, undisturbed: Digests) -> None:
+    chance = random.Random(7)
+    for _ in range(4):
+        grid = folder.start("train", *CELLS)
+        time.sleep(chance.uniform(2.5, 5.0))
+        if found := victims(grid, chance.choice(["worker", "parent"])):
+            found[0].kill()
+        time.sleep(chance.uniform(0.0, 1.5))
+        grid.kill()
+        grid.communicate()
+        folder.assert_nothing_is_left()
+    code, output, error = folder.run("train", *CELLS)
+    assert (code, error) == (0, ""), output
+    assert digests([result for _, result in Store(folder.results).load()[0]]) == undisturbed
+    folder.assert_nothing_is_left()
+    folder.assert_only_whole_files_are_left()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_grid_that_is_told_to_stop_does_so_as_after_ctrl_c(folder: Folder, number: signal.Signals) -> None:
+    grid = folder.start("grid", *CELLS)
+    until = time.monotonic() + 60
+    while not victims(grid, "kernel") and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    grid.send_signal(number)
+    _, error = grid.communicate(timeout=60)
+    assert grid.returncode == 128 + number
+    assert error == "repro: interrupted; what is finished is kept, and the same command goes on from there\n"
+    folder.assert_nothing_is_left()
+    folder.assert_only_whole_files_are_left()
+
+
+# --- two at once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Folder, undisturbed: Digests) -> None:
+    grids = [folder.start("grid", *CELLS), folder.start("grid", *CELLS), folder.start("train", *CELLS)]
+    ended = [(*grid.communicate(timeout=300), grid.returncode) for grid in grids]
+    assert [(code, error) for _, error, code in ended] == [(0, "")] * 3, ended
+    # One result file per cell: a second training would have left a second file, for none is overwritten.
+    assert digests([result for _, result in Store(folder.results).load()[0]]) == undisturbed
+    # And each notebook was executed by one of the two: whoever came second found it made.
+    lines = [line for output, _, _ in ended[:2] for line in output.splitlines() if re.search(r" in \d+ s|done in", line)]
+    made: dict[str, list[bool]] = {}
+    for line in lines:
+        label = re.sub(r"^\[\d+/\d+\] ", "", line).partition(":")[0]
+        made.setdefault(label, []).append("made by another process meanwhile" not in line)
+    assert len(made) == len(undisturbed) + len(MODELS) + 5
+    assert {label: sum(by) for label, by in made.items()} == dict.fromkeys(made, 1)
+    folder.assert_nothing_is_left()
+    folder.assert_only_whole_files_are_left()
+
+
+def test_a_cell_that_somebody_trains_by_hand_is_waited_for(folder: Folder, undisturbed: Digests) -> None:
+    """As in a notebook that is open in JupyterLab: the lease is held by whoever calls run_experiment."""
+    words = ["--models", "charlm", "--activations", "relu", "gelu", *flags(VALUES)]
+    config = Config.for_model("charlm", "smoke", corpus=str(folder.corpus), **VALUES)
+    train: list[subprocess.Popen[str]] = []
+
+    def watch(_progress: object) -> None:
+        if not train:
+            train.append(folder.start("train", *words))
+            assert train[0].stdout is not None
+            said = ""
+            while "waiting for what other processes have in work: charlm-relu" not in said:
+                said = train[0].stdout.readline()
+                assert said, "the training ended without waiting"
+
+    result = run_experiment("charlm", "relu", config, results_dir=folder.results, progress=watch)
+    output, error = train[0].communicate(timeout=60)
+    assert (train[0].returncode, error) == (0, "")
+    assert "charlm-relu: relative PD" in output
+    assert "(made by another process meanwhile)" in output
+    found = digests([stored for _, stored in Store(folder.results).load()[0]])
+    assert found == {cell: undisturbed[cell] for cell in (("charlm", "relu"), ("charlm", "gelu"))}
+    assert found["charlm", "relu"] == digests([result])["charlm", "relu"]
+
+
+# --- cells that misbehave --------------------------------------------------------------------------------------------
+
+# Makes the kernels of a grid misbehave, each cell in its own way, by what run_experiment does in them.
+MISBEHAVE = """
+import importlib.abc, importlib.machinery, os, sys
+
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name != "repro_lib.experiment":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            honest = module.run_experiment
+            def run_experiment(model, activation, *words, **more):
+                if model != "charlm":
+                    pass
+                elif activation == "relu":
+                    os.kill(os.getpid(), 9)
+                elif activation == "gelu":
+                    import resource
+                    resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+                    bytearray(2**36)
+                elif activation == "swish":
+                    import time
+                    time.sleep(600)
+                elif activation == "swiglu":
+                    for _ in range(1000):
+                        print("x" * 99_999)
+                elif activation == "smelu_1":
+                    raise RuntimeError("on purpose")
+                return honest(model, activation, *words, **more)
+            module.run_experiment = run_experiment
+        spec.loader.exec_module = exec_module
+        return spec
+
+if "repro_lib.kernel_main" in sys.orig_argv:
+    sys.meta_path.insert(0, Hook())
+"""
+
+
+@pytest.mark.slow
+def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_properly(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(MISBEHAVE)
+    words = ["--models", "charlm", "--activations", "relu", "gelu", "swish", "swiglu", "smelu_1", "--cell-timeout", "50"]
+    code, output, error = folder.run("grid", *words, "--trials", "2", PYTHONPATH=str(tmp_path / "hook"))
+    assert (code, error) == (1, ""), output
+    failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
+    look = {name: rf" \(see .*10_train-charlm-{name}\.failed\.ipynb\)" for name in ("relu", "gelu", "swish", "smelu_1")}
+    expected = {
+        "charlm-relu": rf"its kernel was killed by signal SIGKILL{look['relu']}, 3 times in a row",
+        "charlm-gelu": rf"MemoryError: out of memory{look['gelu']}",
+        "charlm-swish": rf"it was stopped at its time limit of 50 s; --cell-timeout gives it more{look['swish']}",
+        "charlm-smelu_1": rf"RuntimeError: on purpose{look['smelu_1']}",
+    }
+    assert failed.keys() == expected.keys()
+    for label, sentence in expected.items():
+        assert re.fullmatch(sentence, failed[label]), failed[label]
+    # A kill is no fault of the cell: tried again, twice. All else is tried once.
+    assert re.findall(r"^(\S+): .*; trying again, attempt (\d) of 3$", output, re.MULTILINE) == [
+        ("charlm-relu", "2"),
+        ("charlm-relu", "3"),
+    ]
+    assert re.search(
+        r"charlm-swiglu: relative PD .* \(cell \d+: this cell printed 100,000,000 characters to stdout by its end; "
+        r"the first 1,000,000 are kept\)",
+        output,
+    )
+    assert digests([result for _, result in Store(folder.results).load()[0]]).keys() == {("charlm", "swiglu")}
+    reasons = {note["activation"]: note["reason"] for note in Store(folder.results).failures()}
+    assert {f"charlm-{name}": reason for name, reason in reasons.items()} == failed
+    assert "on purpose" in (folder.reports / "index.html").read_text()
+    # What there was to analyse was analysed.
+    assert "source-sha256" in (folder.reports / "20_deep_dive-charlm.html").read_text()
+    folder.assert_nothing_is_left()
+
+
+# --- disks and folders -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(folder: Folder) -> Iterator[Callable[[str], None]]:
+    """The results folder as a disk of its own, with room for two cells; ``disk("remount,...")`` changes it."""
+    folder.results.mkdir()
+
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder.results)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command here")
+        if done.returncode != 0:
+            pytest.skip(f"a file system of one's own cannot be mounted here: {done.stderr.strip()}")
+
+    mount("size=11m")
+    yield mount
+    subprocess.run(["umount", "--lazy", str(folder.results)], check=True)
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_stay(
+    folder: Folder, undisturbed: Digests, disk: Callable[[str], None]
+) -> None:
+    code, output, error = folder.run("train", *CELLS, "--workers", "1")
+    assert (code, error) == (1, ""), output
+    failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
+    assert 0 < len(failed) < len(undisturbed), output
+    for sentence in failed.values():
+        assert re.match(r"\S+ could not be written because the disk is full; free some space", sentence), sentence
+    kept = digests([result for _, result in Store(folder.results).load()[0]])
+    assert len(kept) == len(undisturbed) - len(failed)
+    assert kept.items() <= undisturbed.items()
+    assert list(folder.results.rglob("*.tmp")) == []
+    folder.assert_nothing_is_left()
+    # With room again the same command makes the rest.
+    disk("remount,size=100m")
+    code, output, error = folder.run("train", *CELLS)
+    assert (code, error) == (0, ""), output
+    assert digests([result for _, result in Store(folder.results).load()[0]]) == undisturbed
+    folder.assert_only_whole_files_are_left()
+
+
+@pytest.mark.slow
+def test_a_grid_on_a_full_disk_ends_with_a_sentence_for_each_step(folder: Folder, disk: Callable[[str], None]) -> None:
+    disk("remount,size=4m")
+    code, output, error = folder.run("grid", "--models", "charlm", "--activations", "relu", "gelu", *flags(VALUES))
+    assert (code, error) == (1, ""), output
+    failed = re.findall(r"^FAILED (.*)$", output, re.MULTILINE)
+    assert any("the disk is full" in sentence for sentence in failed), output
+    assert not any("Traceback" in sentence for sentence in failed)
+    assert Store(folder.results).load()[1] == []
+    assert list(folder.results.rglob("*.tmp")) == []
+    # The index lies elsewhere, and says it too.
+    assert "the disk is full" in (folder.reports / "index.html").read_text()
+    folder.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("command", ["train", "grid"])
+def test_a_read_only_folder_is_said_once_and_nothing_is_trained(
+    folder: Folder, disk: Callable[[str], None], command: str
+) -> None:
+    disk("remount,ro")
+    code, output, error = folder.run(command, *CELLS)
+    assert (code, output) == (1, "")
+    assert re.fullmatch(r"repro: \S+ could not be written because \S+results is read-only; choose another folder.*\n", error)
+    folder.assert_nothing_is_left()
+
+
+def test_results_can_be_read_where_they_cannot_be_written(
+    folder: Folder, undisturbed: Digests, disk: Callable[[str], None]
+) -> None:
+    config = Config.for_model("charlm", "smoke", corpus=str(folder.corpus), **VALUES)
+    disk("remount,size=100m")
+    first = run_experiment("charlm", "relu", config, results_dir=folder.results)
+    disk("remount,ro")
+    assert run_experiment("charlm", "relu", config, results_dir=folder.results) == first
+    assert digests([first])["charlm", "relu"] == undisturbed["charlm", "relu"]
+
+
+def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Folder, tiny: Callable[..., Config]) -> None:
+    def delete(_progress: object) -> None:
+        shutil.rmtree(folder.results, ignore_errors=True)
+
+    config = tiny("charlm", trials=2)
+    with pytest.raises(LeaseLostError, match=r"charlm with relu is gone: .*results was deleted or emptied meanwhile"):
+        run_experiment("charlm", "relu", config, results_dir=folder.results, progress=delete)
+    assert list(folder.results.glob("*.json")) == []
+    run_experiment("charlm", "relu", config, results_dir=folder.results)
+    assert len(list(folder.results.glob("*.json"))) == 1
+
+
+@pytest.mark.slow
+def test_a_folder_deleted_while_a_grid_runs_is_said_of_every_cell_that_was_lost(folder: Folder, undisturbed: Digests) -> None:
+    train = folder.start("train", *CELLS, "--workers", "1")
+    until = time.monotonic() + 60
+    while not list(folder.results.glob("*.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    shutil.rmtree(folder.results, ignore_errors=True)
+    output, error = train.communicate(timeout=120)
+    assert (train.returncode, error) == (1, ""), output
+    failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
+    kept = digests([result for _, result in Store(folder.results).load()[0]])
+    assert len(failed) + len(kept) == len(undisturbed)
+    assert 0 < len(failed) <= 3, output
+    for sentence in failed.values():
+        assert re.search(r"(was|is) (gone|deleted)|could not be written because \S+ is gone", sentence), sentence
+    assert kept.items() <= undisturbed.items()
+    code, output, error = folder.run("train", *CELLS)
+    assert (code, error) == (0, ""), output
+    assert digests([result for _, result in Store(folder.results).load()[0]]) == undisturbed

@@ -1,0 +1,236 @@
+"""Kernels that start on private sockets, end surely, and say how they ended. Real ones, and cells that do the harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from repro_lib import kernel_main
+from repro_lib.kernels import Kernel, KernelKilledError
+from repro_lib.notebooks import NotebookError, execute
+from repro_lib.reports import render_notebook
+from repro_lib.workers import Pool, Task
+
+WHERE = "from ipykernel.connect import get_connection_info; print(get_connection_info())"
+
+
+def run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
+    """Execute a notebook of these cells; returns the remarks and what the last cell printed."""
+    # ipykernel leaves file descriptors alone where it takes itself for a part of pytest, which our kernels are not.
+    of_pytest = os.environ.pop("PYTEST_CURRENT_TEST", None)
+    try:
+        return _run_cells(folder, *sources)
+    finally:
+        if of_pytest:
+            os.environ["PYTEST_CURRENT_TEST"] = of_pytest
+
+
+def _run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
+    notebook = folder / "n.ipynb"
+    cells = [nbformat.v4.new_markdown_cell("# A notebook"), *(nbformat.v4.new_code_cell(source) for source in sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+    remarks = execute(notebook, folder / "out" / "n.ipynb", {})
+    last = nbformat.read(folder / "out" / "n.ipynb", 4).cells[-1]
+    return remarks, "".join(output.get("text", "") for output in last.outputs)
+
+
+def run_trivial(folder: Path) -> None:
+    """A worker's task."""
+    folder.mkdir()
+    _, printed = run_cells(folder, "print(6 * 7)")
+    assert printed == "42\n"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for temporary files of our own, with a short path; nothing may stay in it.
+
+    ``tmp_path`` comes first: it asks for the usual place.
+    """
+    with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+        assert list(Path(folder).iterdir()) == []
+    assert [child for child in psutil.Process().children(recursive=True) if "kernel_main" in " ".join(child.cmdline())] == []
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_kernel_talks_over_sockets_in_a_private_folder(temporary: Path, tmp_path: Path) -> None:
+    _, printed = run_cells(tmp_path, WHERE)
+    assert '"transport": "ipc"' in printed
+    assert f'"ip": "{temporary}/repro-' in printed
+
+
+def test_a_long_temporary_folder_costs_no_kernel_its_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    _, printed = run_cells(tmp_path, WHERE)
+    assert '"transport": "ipc"' in printed
+    assert list(long.iterdir()) == []
+
+
+def test_where_there_are_no_socket_files_a_kernel_talks_to_this_machine_alone(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Kernel, "has_socket_files", lambda self: False)
+    _, printed = run_cells(tmp_path, WHERE)
+    assert '"transport": "tcp"' in printed
+    assert '"ip": "127.0.0.1"' in printed
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", KernelKilledError, "its kernel was killed by signal SIGKILL (see "),
+        ("import os; os.kill(os.getpid(), 15)", KernelKilledError, "its kernel was killed by signal SIGTERM (see "),
+        ("import ctypes; ctypes.string_at(0)", KernelKilledError, "its kernel was killed by signal SIGSEGV"),
+        ("import os; os._exit(3)", NotebookError, "its kernel ended with exit code 3 (see "),
+        ("1 / 0", NotebookError, "ZeroDivisionError: division by zero (see "),
+        ("raise SystemExit(3)", NotebookError, "SystemExit: 3 (see "),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)); bytearray(2**33)",
+            NotebookError,
+            "MemoryError: out of memory (see ",
+        ),
+    ],
+    ids=["killed", "terminated", "crash", "exit", "error", "sys.exit", "memory"],
+)
+def test_how_a_notebook_failed_is_said_as_what_it_is_and_soon(
+    temporary: Path, tmp_path: Path, source: str, kind: type[Exception], said: str
+) -> None:
+    stamp = tmp_path / "stamp"
+    with pytest.raises(kind) as error:
+        run_cells(tmp_path, f"import time; open({str(stamp)!r}, 'w').write(str(time.time()))", source, "print('never')")
+    assert time.time() - float(stamp.read_text()) < 5
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith("n.failed.ipynb)")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]
+
+
+@pytest.fixture
+def memory_limit(tmp_path: Path) -> Iterator[Path]:
+    """A control group of 300 MB, as containers and batch systems have; its file of members."""
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root) / f"repro-test-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(300 * 2**20))
+        except OSError:
+            if group.is_dir():
+                group.rmdir()
+            continue
+        yield group / "cgroup.procs"
+        group.rmdir()
+        return
+    pytest.skip("no control group with a memory limit can be made here")
+
+
+def test_a_kernel_that_the_out_of_memory_killer_ends_is_said_to_be_that(
+    temporary: Path, tmp_path: Path, memory_limit: Path
+) -> None:
+    join = f"import os; open({str(memory_limit)!r}, 'w').write(str(os.getpid()))"
+    with pytest.raises(KernelKilledError, match=r"signal SIGKILL, probably out of memory: this machine's out-of-memory killer"):
+        run_cells(tmp_path, join, "x = bytearray(2**30)\nfor i in range(0, 2**30, 4096): x[i] = 1")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "for _ in range(1000): print('x' * 99_999)",
+        "print('x' * 100_000_000)",
+        "import os\nfor _ in range(1000): os.write(1, b'x' * 100_000)",
+    ],
+)
+def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(
+    temporary: Path, tmp_path: Path, source: str
+) -> None:
+    remarks, printed = run_cells(tmp_path, source, "print('goes on')")
+    assert printed == "goes on\n"
+    (remark,) = remarks
+    assert remark.startswith("cell 2: this cell printed ")
+    assert remark.endswith(" characters to stdout by its end; the first 1,000,000 are kept")
+    output = tmp_path / "out" / "n.ipynb"
+    assert kernel_main.PRINTED_CHARACTERS < output.stat().st_size < 1.1 * kernel_main.PRINTED_CHARACTERS
+    render_notebook(output, tmp_path / "n.html")
+    assert "the first 1,000,000 are kept" in (tmp_path / "n.html").read_text()
+    # Neither this process nor any kernel of it has ever held what was printed.
+    assert psutil.Process().memory_info().rss < 2**30
+
+
+def test_every_cell_may_print_anew(temporary: Path, tmp_path: Path) -> None:
+    remarks, printed = run_cells(tmp_path, *["print('x' * 600_000)"] * 3)
+    assert (remarks, len(printed)) == ([], 600_001)
+
+
+@pytest.mark.parametrize("end", ["print(p.pid)", "import os; os.kill(os.getpid(), 9)"], ids=["done", "killed"])
+def test_what_a_cell_has_started_ends_with_its_kernel(temporary: Path, tmp_path: Path, end: str) -> None:
+    pid = tmp_path / "pid"
+    start = f"import subprocess; p = subprocess.Popen(['sleep', '600']); open({str(pid)!r}, 'w').write(str(p.pid))"
+    try:
+        run_cells(tmp_path, start, end)
+    except KernelKilledError:
+        assert "kill" in end
+    until = time.monotonic() + 10
+    while is_running(int(pid.read_text())) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not is_running(int(pid.read_text()))
+
+
+def test_a_kernel_does_not_take_a_notebook_s_neighbours_for_its_modules(temporary: Path, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
+    (tmp_path / "helper.py").write_text("value = 42")
+    # What the notebook itself imports may well lie beside it.
+    assert run_cells(tmp_path, "import helper; print(helper.value)")[1] == "42\n"
+
+
+def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from test_kernels import run_cells\n"
+        f"run_cells(Path(sys.argv[1]), \"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)\")"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])
+    until = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    kernel = int(pid.read_text())
+    assert is_running(kernel)
+    runner.kill()
+    runner.wait()
+    until = time.monotonic() + 5
+    while is_running(kernel) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not is_running(kernel)
+    # Its folder with sockets and key is left; the next one clears it away (see the fixture).
+    assert len(list(temporary.iterdir())) == 1
+    run_cells(tmp_path, "1")
+
+
+@pytest.mark.slow
+def test_200_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
+    pool = Pool(workers=16)
+    outcomes = []
+    try:
+        for k in range(200):
+            pool.submit(Task(f"n{k}", run_trivial, {"folder": tmp_path / f"n{k}"}, limit=300))
+        while pool.busy:
+            outcomes += pool.step(timeout=0.5)
+    finally:
+        pool.close()
+    assert [(outcome.task.key, outcome.said) for outcome in outcomes if outcome.end != "done"] == []
+    assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 200

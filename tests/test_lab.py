@@ -1,0 +1,92 @@
+"""JupyterLab, started as the README says, answers nobody without its token, and nobody from elsewhere at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def readme_command() -> list[str]:
+    """The words of the README's line ``jupyter lab notebooks/  # ...``."""
+    lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    (line,) = [line for line in lines if line.startswith("jupyter lab ")]
+    return shlex.split(line, comments=True)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], psutil.Process]]:
+    """A running server: what it notes about itself, and its process. Settings of whoever runs this test do not count."""
+    folder = tmp_path_factory.mktemp("lab")
+    homes = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")} | homes
+    # Beyond the README: no browser, whatever port is free, and, for tests in containers, the consent that root must give.
+    extra = ["--no-browser", "--ServerApp.port=0"] + (["--allow-root"] if os.geteuid() == 0 else [])
+    program, *words = readme_command()
+    command = [str(Path(sys.executable).with_name(program)), *words, *extra]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + 60
+        while not (notes := list((folder / "runtime").glob("jpserver-*.json"))) and time.monotonic() < until:
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        note = json.loads(notes[0].read_text())
+        while status(f"{note['url']}api") is None and time.monotonic() < until:
+            time.sleep(0.1)
+        yield note, psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def status(url: str, **headers: str) -> int | None:
+    """The answer's HTTP status; None if nobody answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except urllib.error.URLError:
+        return None
+
+
+def test_without_the_token_nothing_is_shown(lab: tuple[dict[str, Any], psutil.Process]) -> None:
+    note, _ = lab
+    assert len(note["token"]) >= 32
+    assert note["password"] is False
+    for place in ("contents", "contents/10_train.ipynb", "kernels", "sessions", "terminals"):
+        url = f"{note['url']}api/{place}"
+        assert status(url) == 403, place
+        assert status(url, Authorization="token " + "0" * 48) == 403, place
+    assert status(note["url"] + "api/contents", Authorization=f"token {note['token']}") == 200
+    # What a browser opens leads to the page that asks for the token.
+    for place in ("lab", "files/10_train.ipynb"):
+        with urllib.request.urlopen(note["url"] + place, timeout=10) as answer:
+            assert answer.url.startswith(f"{note['url']}login?"), place
+
+
+def test_a_request_for_another_host_name_is_refused_even_with_the_token(lab: tuple[dict[str, Any], psutil.Process]) -> None:
+    note, _ = lab
+    assert status(note["url"] + "api/contents", Authorization=f"token {note['token']}", Host="elsewhere.example") == 403
+
+
+def test_it_listens_on_this_machine_alone(lab: tuple[dict[str, Any], psutil.Process]) -> None:
+    note, process = lab
+    family = [process, *process.children(recursive=True)]
+    listening = [link for member in family for link in member.net_connections("inet") if link.status == psutil.CONN_LISTEN]
+    assert note["port"] in {link.laddr.port for link in listening}
+    assert {link.laddr.ip for link in listening} <= {"127.0.0.1", "::1"}

@@ -1,0 +1,242 @@
+"""One writer at a time: with processes that race, die, stand still, and run on machines that cannot be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from repro_lib import lease as leases
+from repro_lib.cells import plan_cells
+from repro_lib.lease import (
+    STALE_SECONDS,
+    Holder,
+    LeaseHeldError,
+    LeaseLostError,
+    cell_lease,
+    check_free,
+    hold,
+    holder,
+    notebook_lease,
+    remove_void,
+)
+from repro_lib.processes import ProcessId
+from repro_lib.summary import print_status
+
+# Holds the lease, says so, and waits to be killed.
+HOLD = """
+import sys; from pathlib import Path; from repro_lib.lease import hold
+with hold(Path(sys.argv[1]), "x"): print("held", flush=True); input()
+"""
+# Takes the lease again and again; while it has it, nobody else may have made the file beside it.
+RACE = """
+import os, sys, time
+from pathlib import Path
+from repro_lib.lease import LeaseHeldError, hold
+path, inside, until, taken = Path(sys.argv[1]), sys.argv[2], time.time() + 60, 0
+while taken < int(sys.argv[3]) and time.time() < until:
+    try:
+        with hold(path, "x"):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            taken += 1
+            os.unlink(inside)
+            if taken == 5 and sys.argv[4] == "dies":
+                os.kill(os.getpid(), 9)
+    except LeaseHeldError:
+        time.sleep(0.001)
+print(taken)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "leases" / "cell.lease"
+
+
+def start_holder(path: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def held_elsewhere(path: Path, *, age: float) -> Holder:
+    """A lease of a machine that cannot be asked, stamped ``age`` seconds ago."""
+    other = Holder("f" * 32, "charlm with gelu", ProcessId("00000000", 4711, "1f"), "far-away", "2025-01-01 12:00 UTC")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**vars(other), "process": str(other.process)}))
+    os.utime(path, (time.time() - age,) * 2)
+    return other
+
+
+def test_a_lease_is_there_while_it_is_held_and_says_by_whom(path: Path) -> None:
+    assert holder(path) is None
+    with hold(path, "charlm with gelu") as lease:
+        lease.confirm()
+        found = holder(path)
+        assert found == lease.holder
+        assert found is not None
+        assert found.process == ProcessId.here()
+        said = rf"process {os.getpid()} on .+ is at work on charlm with gelu since 20\d\d-.* UTC"
+        with pytest.raises(LeaseHeldError, match=said), hold(path, "charlm with gelu"):
+            pytest.fail("two held it")
+        with pytest.raises(LeaseHeldError, match=said):
+            check_free(path)
+    assert list(path.parent.iterdir()) == []
+    check_free(path)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_lease_is_given_up_whatever_happens(path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), hold(path, "x"):
+        raise error
+    assert list(path.parent.iterdir()) == []
+
+
+def test_another_process_holds_it_until_it_is_killed_and_then_it_is_free_at_once(path: Path) -> None:
+    process = start_holder(path)
+    with pytest.raises(LeaseHeldError, match=f"process {process.pid} "), hold(path, "x"):
+        pytest.fail("two held it")
+    process.kill()
+    until = time.monotonic() + 10
+    while holder(path) and time.monotonic() < until:
+        time.sleep(0.01)
+    # Nobody has waited for it yet, so its number is still taken; and the file is still there.
+    assert path.exists()
+    with hold(path, "y") as lease:
+        lease.confirm()
+    process.communicate()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_later_process_of_the_same_number_is_not_its_holder(path: Path) -> None:
+    process = start_holder(path)
+    text = path.read_text()
+    process.kill()
+    process.communicate()
+    fields = json.loads(text)
+    fields["process"] = str(replace(ProcessId.here(), started="1"))
+    path.write_text(json.dumps(fields))
+    assert holder(path) is None
+    with hold(path, "y"):
+        pass
+
+
+def test_a_lease_of_another_machine_is_good_for_five_minutes_after_its_last_stamp(path: Path) -> None:
+    other = held_elsewhere(path, age=STALE_SECONDS - 30)
+    assert holder(path) == other
+    with pytest.raises(LeaseHeldError, match="process 4711 on far-away"), hold(path, "x"):
+        pytest.fail("two held it")
+    held_elsewhere(path, age=STALE_SECONDS + 30)
+    assert holder(path) is None
+    with hold(path, "x") as lease:
+        assert holder(path) == lease.holder
+
+
+def test_its_age_is_read_off_the_folder_s_clock_and_no_machine_s(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_elsewhere(path, age=0)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert holder(path) is not None
+    monkeypatch.setattr(leases, "folder_time", lambda folder: path.stat().st_mtime + STALE_SECONDS + 1)
+    assert holder(path) is None
+
+
+def test_a_holder_stamps_its_lease(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    with hold(path, "x"):
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 10
+        while path.stat().st_mtime == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 0
+
+
+def test_who_stood_still_too_long_is_told_and_does_not_take_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    with hold(path, "charlm with gelu") as lease:
+        path.unlink()
+        other = held_elsewhere(path.with_name("other.lease"), age=0)
+        os.replace(path.with_name("other.lease"), path)
+        with pytest.raises(LeaseLostError, match=r"stood still for more than 5 minutes, and process 4711 on far-away"):
+            lease.confirm()
+        time.sleep(0.2)
+    assert holder(path) == other
+
+
+def test_a_deleted_folder_is_told(path: Path) -> None:
+    with hold(path, "charlm with gelu") as lease:
+        shutil.rmtree(path.parent)
+        with pytest.raises(LeaseLostError, match=r"the lease of charlm with gelu is gone: .* was deleted or emptied meanwhile"):
+            lease.confirm()
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"token": 3}', '{"process": "x"}', "\udcff", "x" * 100_000])
+def test_a_lease_that_nobody_understands_is_held_by_somebody_unknown(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(LeaseHeldError, match="on an unknown machine is at work on cell"):
+        check_free(path)
+    os.utime(path, (0, 0))
+    with hold(path, "x"):
+        pass
+
+
+def test_the_void_ones_are_removed_and_no_others(path: Path) -> None:
+    process = start_holder(path.with_name("killed.lease"))
+    process.kill()
+    process.communicate()
+    held_elsewhere(path.with_name("old.lease"), age=STALE_SECONDS + 30)
+    held_elsewhere(path.with_name("young.lease"), age=0)
+    held_elsewhere(path.with_name("x.lease"), age=STALE_SECONDS + 30)
+    os.replace(path.with_name("x.lease"), path.with_name("old.removal"))
+    with hold(path, "x"):
+        remove_void(path.parent.parent)
+        # The removal of old.lease had been begun by somebody who is gone: it goes the next time.
+        remove_void(path.parent.parent)
+        assert {file.name for file in path.parent.iterdir()} == {"cell.lease", "young.lease"}
+
+
+def test_of_many_that_want_it_one_at_a_time_has_it_also_when_holders_are_killed(path: Path, tmp_path: Path) -> None:
+    words = [str(path), str(tmp_path / "inside"), "40"]
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACE, *words, fate], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for fate in ("lives", "dies", "lives", "dies")
+    ]
+    ended = [(racer.communicate(timeout=120), racer.returncode) for racer in racers]
+    assert [code for _, code in ended] == [0, -9, 0, -9], [error for (_, error), _ in ended]
+    assert [output for (output, _), code in ended if code == 0] == ["40\n", "40\n"]
+    remove_void(path.parent)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_names_of_leases(tmp_path: Path) -> None:
+    assert cell_lease(tmp_path, "charlm", "gelu", "a" * 64).relative_to(tmp_path) == Path(
+        "leases/charlm-gelu-aaaaaaaaaaaa.lease"
+    )
+    output = tmp_path / "notebooks" / "10_train-charlm-smelu_1.5.ipynb"
+    assert notebook_lease(output).name == ".10_train-charlm-smelu_1.5.lease"
+    assert notebook_lease(output).parent == output.parent
+
+
+def test_the_status_names_who_has_a_cell_in_work(tmp_path: Path, corpus_file: Path) -> None:
+    (cell,) = plan_cells(["charlm"], ["relu"], "smoke", {"corpus": str(corpus_file)})
+    said = []
+    with hold(cell_lease(tmp_path, cell.model, cell.activation, cell.config_sha256), "x"):
+        for folder in (tmp_path, tmp_path / "another"):
+            console = Console(file=StringIO(), width=200)
+            assert print_status(console, folder, [cell]) == 1
+            said.append(console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
+    assert f"in work: process {os.getpid()} on " in said[0]
+    assert "missing" in said[1]

@@ -1,0 +1,140 @@
+"""Which process is which, with real processes that really end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from repro_lib.processes import ProcessId, describe_exit, exit_signal, kill_group, out_of_memory_kills
+
+SAY_WHO = "from repro_lib.processes import ProcessId; print(ProcessId.here(), flush=True); input()"
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", SAY_WHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> ProcessId:
+    assert process.stdout is not None
+    found = ProcessId.find(process.stdout.readline())
+    assert found is not None
+    return found
+
+
+def test_a_process_is_there_until_it_ends_even_if_nobody_has_asked_how(child: subprocess.Popen[str]) -> None:
+    process = said(child)
+    assert process.pid == child.pid
+    assert process.is_gone() is False
+    assert ProcessId.here().is_gone() is False
+    child.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 10
+    while not process.is_gone() and time.monotonic() < until:
+        time.sleep(0.01)
+    # It is a zombie now: its number is still taken.
+    os.kill(child.pid, 0)
+    assert process.is_gone() is True
+    child.wait()
+    assert process.is_gone() is True
+
+
+def test_another_process_of_the_same_number_is_another_process(child: subprocess.Popen[str]) -> None:
+    process = said(child)
+    assert replace(process, started="1").is_gone() is True
+
+
+def test_of_another_machine_nothing_is_known(child: subprocess.Popen[str]) -> None:
+    process = said(child)
+    assert replace(process, machine="00000000").is_gone() is None
+
+
+def test_a_process_is_found_in_the_name_of_its_file() -> None:
+    process = ProcessId.here()
+    assert ProcessId.find(f".tinylstm-relu-20250101_000000.json.{process}.x7_ab1.tmp") == process
+    assert ProcessId.find(f"repro-{process}-abcdef12") == process
+    for name in ("", ".charlm-relu.json.abcd.tmp", "repro-workers-x", "abcdef12-0-1"):
+        assert ProcessId.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "words"),
+    [
+        (-9, 9, "was killed by signal SIGKILL"),
+        (-11, 11, "was killed by signal SIGSEGV"),
+        (143, 15, "was killed by signal SIGTERM"),
+        (-34, 34, "was killed by signal"),
+        (3, None, "ended with exit code 3"),
+        (0, None, "ended with exit code 0"),
+        (None, None, "ended with exit code None"),
+    ],
+)
+def test_how_a_process_ended_in_words(code: int | None, number: int | None, words: str) -> None:
+    assert exit_signal(code) == number
+    assert describe_exit(code).startswith(words)
+
+
+def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has this")
+    grandchild = "import os, time; from repro_lib.processes import die_with; die_with(os.getppid()); print('ready', flush=True)"
+    grandchild += "; time.sleep(60)"
+    script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdout=subprocess.PIPE)\n"
+    script += "p.stdout.readline(); print(p.pid, flush=True); input()"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(pid, 0)
+    parent.kill()
+    parent.communicate()
+    until = time.monotonic() + 10
+    while _is_running(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _is_running(pid)
+
+
+def test_a_process_whose_parent_is_gone_already_dies_at_once() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has this")
+    script = "from repro_lib.processes import die_with; die_with(1 << 22); print('alive')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-9, "")
+
+
+def test_a_group_is_ended_as_a_whole_and_one_that_is_not_there_is_no_error() -> None:
+    leader = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert leader.stdout is not None
+    member = int(leader.stdout.readline())
+    kill_group(leader.pid)
+    leader.communicate()
+    assert leader.returncode == -9
+    until = time.monotonic() + 10
+    while _is_running(member) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _is_running(member)
+    kill_group(leader.pid)
+
+
+def test_the_counter_of_out_of_memory_kills_is_a_number_where_there_is_one() -> None:
+    count = out_of_memory_kills()
+    assert count is None or count >= 0
+    if sys.platform == "linux":
+        assert count is not None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return re.sub(r".*\)", "", file.read()).split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,226 @@
+"""What-ifs in a page: alive where a script may run, picture and sentence where not, never a control that nothing answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from test_reports import ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
+
+from repro_lib.what_if_html import alive_html, one_copy_per_page, picture, recorded_html, still_html
+from repro_lib.what_ifs.bars import Bar, BarPanel
+from repro_lib.what_ifs.definition import Parameter, View, WhatIf, choice, slider
+from repro_lib.what_ifs.lines import Axis, Dot, Line, LinePanel
+from repro_lib.what_ifs.svg import nice_limit, nice_ticks, simplified, standalone_svg, svg, written
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def see(model: str, k: int) -> View:
+    """A view that carries hostile names wherever a name can stand."""
+    bars = BarPanel(f"B {ATTACK}", (Bar(ATTACK, float(k), "#0072B2", k - 0.5, k + 0.5), Bar("b", float("nan"), "red")), 10.0)
+    chart = LinePanel(
+        f"L {ATTACK}",
+        Axis(f"x {ATTACK}", 0, 10),
+        Axis(f"y {ATTACK}", 0, 10, ticks=((1.0, ATTACK),)),
+        f"about {ATTACK}",
+        (Line(f"line {ATTACK}", [0, 5, 10], [1, k, 3], "#0072B2"),),
+        (Dot(f"dot {ATTACK}", 5, k, "#D55E00", 4, 6, 0, 9, strong=True),),
+        ([0, 5, 10], [1, 2, 1]),
+        k,
+    )
+    return View((bars, chart), f"{model} at {k} {ATTACK} </script><!--")
+
+
+def hostile(name: str = "hostile") -> WhatIf:
+    parameters = (choice("model", f"Model {ATTACK}", [ATTACK, "b"]), slider("k", f"K {ATTACK}", [1, 2, 3], 2))
+    return WhatIf(name, f"What if {ATTACK}?", parameters, see)
+
+
+def data_of(page: str) -> dict[str, list]:
+    found = re.search(r'<script type="application/json" class="what-if-data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_static_state_is_the_picture_and_the_sentence_of_the_defaults_and_no_control() -> None:
+    what_if = hostile()
+    page = Tags(alive_html(what_if))
+    (section,) = page.all("section")
+    assert section == {"class": "what-if", "data-what-if": "hostile", "aria-label": f"What if {ATTACK}?"}
+    assert page.all("form") == [{"class": "what-if-controls", "autocomplete": "off", "hidden": ""}]
+    assert not [tag for tag, _ in page.tags if tag in ("input", "select", "button")], "the script makes them"
+    assert {"class": "what-if-sentence", "aria-live": "polite"} in page.all("p")
+    assert what_if.view().sentence in "".join(page.words)
+    assert [image["alt"] for image in page.all("img")] == [panel.alt() for panel in what_if.view().panels]
+
+
+def test_the_data_holds_every_view_in_the_order_of_the_controls() -> None:
+    what_if = hostile()
+    data = data_of(alive_html(what_if))
+    assert data["controls"] == [
+        {"label": f"Model {ATTACK}", "texts": [ATTACK, "b"], "kind": "choice", "start": 0},
+        {"label": f"K {ATTACK}", "texts": ["1", "2", "3"], "kind": "slider", "start": 1},
+    ]
+    drawn = ["".join(data["pieces"][piece] for piece in view) for view in data["views"]]
+    views = [what_if.view(model=model, k=k) for model in (ATTACK, "b") for k in (1, 2, 3)]
+    assert drawn == ["".join(map(svg, view.panels)) for view in views]
+    assert data["sentences"] == [view.sentence for view in views]
+    assert len(set(data["pieces"])) == len(data["pieces"])
+
+
+def test_a_parameter_with_one_value_is_no_control_and_does_not_count() -> None:
+    what_if = WhatIf("one", "One", (choice("model", "Model", ["charlm"]), slider("k", "K", [1, 2], 1)), see)
+    data = data_of(alive_html(what_if))
+    assert [control["label"] for control in data["controls"]] == ["K"]
+    assert len(data["views"]) == 2
+
+
+def test_hostile_names_stay_text_everywhere() -> None:
+    what_if = hostile()
+    html = alive_html(what_if)
+    page = Tags(html)
+    scripts = page.all("script")
+    assert [script["class"] for script in scripts] == ["what-if-data", "what-if-script"]
+    assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
+    assert html.count("</script") == 2
+    for values in what_if.grid():
+        for panel in what_if.view(**values).panels:
+            for text in (svg(panel), standalone_svg(panel)):
+                tree = ElementTree.fromstring(text)
+                kinds = {element.tag.removeprefix(SVG) for element in tree.iter()}
+                assert kinds <= {"svg", "g", "path", "text", "polyline", "polygon", "circle"}
+                assert ATTACK in tree.attrib["aria-label"]
+                assert any(ATTACK in (element.text or "") for element in tree.iter())
+
+
+def test_the_picture_is_an_image_that_stands_on_white() -> None:
+    found = re.fullmatch(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([^"]+)">', picture(hostile().view().panels[0]))
+    assert found
+    tree = ElementTree.fromstring(base64.b64decode(found[1]))
+    assert "background:#fff" in tree.attrib["style"]
+    x, y, width, height = map(float, tree.attrib["viewBox"].split())
+    assert x == y < 0
+    assert (tree.attrib["width"], tree.attrib["height"]) == (f"{width:.0f}", f"{height:.0f}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: WhatIf("Bad <name>", "t", (), see),
+        lambda: Parameter("k", "K", (1, 2), ("1", "2"), 3, "slider"),
+        lambda: Parameter("k", "K", (1, 2), ("same", "same"), 1, "slider"),
+    ],
+)
+def test_a_definition_that_cannot_work_is_refused(change) -> None:
+    with pytest.raises(ValueError, match=r"name of a what-if|is none of its values|all different"):
+        change()
+
+
+# --- the page
+
+
+def test_several_what_ifs_share_one_style_and_one_script() -> None:
+    outputs = [alive_html(hostile("a")), "<p>between</p>", alive_html(hostile("b")), still_html(hostile("c"))]
+    kept = one_copy_per_page(outputs)
+    page = "".join(kept)
+    assert page.count('<style class="what-if-style">') == page.count('<script class="what-if-script">') == 1
+    assert page.index("what-if-style") < page.index('data-what-if="a"') + 200
+    assert page.index("what-if-script") > page.index('data-what-if="b"'), "the script comes after all that it wakes"
+    assert kept[1] == "<p>between</p>"
+    assert [data_of(html) for html in (kept[0], kept[2])] == [data_of(html) for html in (outputs[0], outputs[2])]
+    assert one_copy_per_page(kept) == kept
+    assert one_copy_per_page([]) == []
+
+
+def test_a_report_holds_what_ifs(tmp_path: Path) -> None:
+    html = rendered(tmp_path, *(code(name, html_output(alive_html(hostile(name)))) for name in ("a", "b")))
+    page = Tags(html)
+    assert [section["data-what-if"] for section in page.all("section")] == ["a", "b"]
+    classes = [script.get("class", "") for script in page.all("script")]
+    assert classes.count("what-if-script") == 1
+    assert classes.count("what-if-data") == 2
+
+
+def test_a_widget_with_its_report_half_is_exported_as_that(tmp_path: Path) -> None:
+    both = new_output("display_data", data=WIDGET | {"text/html": still_html(hostile()), "text/plain": "x"})
+    html = rendered(tmp_path, code("explore()", both))
+    assert 'class="what-if-recorded"' in html
+    assert "model_id" not in html
+
+
+@pytest.mark.parametrize(
+    ("html", "said"),
+    [
+        ("<button>Train</button>", "shows a <button>, which nothing answers"),
+        ("<p><input type='range'></p>", "shows a <input>"),
+        ("<select><option>1</option></select>", "shows a <select>"),
+        ("<textarea></textarea>", "shows a <textarea>"),
+        ('<section class="what-if"></section>', "a what-if without its data or script"),
+        ('<section class="what-if"><script class="what-if-data">{}</script></section>', "a what-if without its data or script"),
+    ],
+)
+def test_a_control_that_nothing_answers_is_refused(html: str, said: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, code("show()", html_output(html)))
+    assert said in message
+    assert "cell 2 ('show()')" in message
+
+
+def test_a_widget_beside_other_html_is_refused(tmp_path: Path) -> None:
+    widget = new_output("display_data", data=WIDGET | {"text/html": "<p>what-if</p>", "text/plain": "x"})
+    assert "shows an ipywidgets control, which is dead in a report" in refusal(tmp_path, code("interact(f)", widget))
+
+
+def test_what_was_recorded_has_no_control_and_escapes_its_words(tmp_path: Path) -> None:
+    html = rendered(tmp_path, code("w", html_output(recorded_html(ATTACK, "<p>content</p>", ATTACK, ATTACK))))
+    page = Tags(html)
+    assert page.text.count("<script>alert(1)</script>") == 3
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+
+
+# --- drawing
+
+
+def test_bars_are_as_long_as_their_numbers_and_never_leave_the_panel() -> None:
+    panel = BarPanel("Bars", tuple(Bar(f"b{k}", value, "red") for k, value in enumerate((0.0, 5.0, 10.0, 99.0))), 10.0, 1)
+    drawn = re.findall(r"d='M([\d.]+) [\d.]+H([\d.]+)'", "".join(panel.pieces()))
+    lengths = [float(end) - float(start) for start, end in drawn]
+    assert lengths[0] == 0
+    assert lengths[1] == pytest.approx(lengths[2] / 2, abs=0.11)
+    assert lengths[3] == lengths[2], "cut at the end of the axis"
+
+
+def test_lines_are_drawn_where_their_axes_say() -> None:
+    axis = Axis("x", 1, 100, log=True)
+    assert axis.share([1, 10, 100, 1000, 0.1]).tolist() == pytest.approx([0, 0.5, 1, 1, 0])
+    assert [words for _, words in axis.marks()] == ["1", "10", "100"]
+    assert Axis("x", -1, 1).share([-1, 0, 1, 5]).tolist() == [0, 0.5, 1, 1]
+
+
+def test_round_numbers_at_axes() -> None:
+    assert nice_ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
+    assert nice_ticks(0, 0.35) == [0, 0.1, 0.2, 0.3]
+    assert nice_ticks(-3, 3) == [-2, 0, 2]
+    assert [nice_limit(x) for x in (0, 0.31, 0.58, 1.7, 2.0, 97)] == pytest.approx([1, 0.4, 0.6, 2, 2, 100])
+    assert all(nice_limit(x) >= x for x in (0.001, 0.123, 4.56, 999))
+
+
+def test_small_numbers_do_not_look_like_nothing() -> None:
+    assert [written(x, 3) for x in (0.0, 0.5, 0.0006, 0.00049)] == ["0", "0.500", "0.001", "5e-04"]
+    assert [written(x, 3) for x in (3e-6, -3e-6)] == ["3e-06", "-3e-06"]
+
+
+def test_a_simplified_line_is_the_same_line() -> None:
+    x = np.linspace(0, 300, 1201)
+    y = 50 * np.sin(x / 30)
+    a, b = simplified(x, y)
+    assert len(a) < 120
+    # The tolerance is measured across the line, whose slope is at most 50 / 30.
+    assert np.abs(np.interp(x, a, b) - y).max() < 0.15 * 2
+    straight = simplified(x, 2 * x)
+    assert straight[0].tolist() == [0, 300]
