@@ -80,7 +80,7 @@ class _Signed(Part):
     """A record with a digest of its content and, for a checkpoint, of its tensors."""
 
     # Not Literal[1], for which true would do as well.
-    format: int = Field(1, ge=1, le=1)
+    format: int = Field(default=1, ge=1, le=1)
     origin: Origin
 
     def signed(self, tensors_sha256: str = "") -> str:

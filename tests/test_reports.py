@@ -483,7 +483,8 @@ def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> Non
     corpus = known_corpora()["shakespeare"]
     environment = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "device": "cpu", "git_commit": "0123456789abcdef"}
     record = CorpusRecord(name="shakespeare", sha256=corpus["sha256"])
-    Store(tmp_path / "results").save(make_result().model_copy(update={"environment": environment, "corpus": record}))
+    made = make_result(corpus=record.sha256).model_copy(update={"environment": environment, "corpus": record})
+    Store(tmp_path / "results").save(made)
     build(tmp_path, [("charlm", "relu")])
     text = index_of(tmp_path).text
     for fact in [
@@ -664,7 +665,7 @@ def test_other_runs_and_bad_files_are_named_not_mixed(site: Path, make_result: M
 
 def test_index_is_small_at_thirty_cells(tmp_path: Path, make_result: MakeResult) -> None:
     flags = [f"untrained: trial {k} has validation loss 3.377, not below the unigrams' 3.364" for k in range(1, 4)]
-    for number in range(30):
+    for number in range(1, 31):
         Store(tmp_path / "results").save(make_result("charlm", f"smelu_{number}", flags=flags))
     write_index(tmp_path / "results", tmp_path / "reports")
     html = (tmp_path / "reports" / "index.html").read_text()
