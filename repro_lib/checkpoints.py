@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from repro_lib.config import ConfigError, canonical_json
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.files import UnusableFile, read_bounded, remove_leftovers, write_atomically
+from repro_lib.lease import remove_void
 from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord, first_problem
 from repro_lib.tensor_files import HEADER_BYTES, read_tensors, write_tensors
 from repro_lib.trial_state import StateError, TrialState
@@ -272,8 +273,9 @@ def check_interval(seconds: float) -> float:
 
 
 def sweep(store: Store) -> None:
-    """Remove what killed runs left: half-written files, and checkpoints of trials whose result is stored."""
+    """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_leftovers(store.folder)
+    remove_void(store.folder / "leases")
     for path, match in _files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
             if result.config_sha256.startswith(match["config"]) and _is_left_over(path, int(match["last"]), result):

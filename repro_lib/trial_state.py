@@ -194,7 +194,10 @@ class TrialState:
 
     def _own(self, tensors: Mapping[str, Tensor], k: int) -> Mapping[str, Tensor]:
         """What the course of the k-th trial (0-based) saved."""
-        return {name: tensors[name][k] for name in self.courses[0].layout(1)} if self.stacked else tensors
+        if not self.stacked:
+            return tensors
+        # Copies: torch 2.13 takes the memory of a view for that of the whole tensor when it sets a generator's state.
+        return {name: tensors[name][k].clone() for name in self.courses[0].layout(1)}
 
     def _parameters(self) -> list[nn.Parameter]:
         """In the optimiser's order."""

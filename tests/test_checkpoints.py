@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, tensor_files, training
+from repro_lib import checkpoints, files, tensor_files, training
 from repro_lib.checkpoints import CellCheckpoints, Origin, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.processes import ProcessId
 from repro_lib.results import Result, Store
 from repro_lib.training import Progress
 from repro_lib.trial_state import LossCurve, TrialState
@@ -553,13 +555,14 @@ def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
 def test_files_that_killed_processes_were_writing_go_and_those_in_work_stay(store: Store) -> None:
     folder = store.folder / "predictions"
     write_atomically(folder / "a.safetensors", "x")
-    host = tensor_files.write_atomically.__globals__["_host"]()
-    dead = 2**22 + 1  # beyond the largest pid
-    gone, working = f".a.{host}-{dead}.abc.tmp", f".b.{host}-{os.getpid()}.abc.tmp"
-    elsewhere, old = f".c.{'0' * 8}-{dead}.abc.tmp", f".d.{'0' * 8}-{dead}.abc.tmp"
+    here = ProcessId.here()
+    dead = replace_fields(here, pid=2**22 + 1)  # beyond the largest pid
+    other_machine = replace_fields(dead, machine="0" * len(here.machine))
+    gone, working = f".a.{dead}.abc.tmp", f".b.{here}.abc.tmp"
+    elsewhere, old = f".c.{other_machine}.abc.tmp", f".d.{other_machine}.abc.tmp"
     for name in (gone, working, elsewhere, old, ".somebody-elses.tmp"):
         (folder / name).write_text("half")
-    os.utime(folder / old, (time.time() - 7200,) * 2)
+    os.utime(folder / old, (time.time() - 2 * files._OLD_SECONDS,) * 2)
     sweep(store)
     assert {path.name for path in folder.iterdir()} == {"a.safetensors", working, elsewhere, ".somebody-elses.tmp"}
 

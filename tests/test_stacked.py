@@ -316,6 +316,8 @@ def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, ti
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 # torch's own compiler uses what torch has deprecated.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+# And it hides this one from everybody, save where warnings are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("model", ["charlm", "hybridlm", "tinylstm_readout"])
 def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) -> None:
     for activation in ("smelu_1", "swiglu"):
@@ -327,6 +329,26 @@ def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) 
             torch.testing.assert_close(found.val_loss, expected.val_loss, rtol=0.0, atol=1e-4)
             # Fused kernels round otherwise in every step, where stacking alone only reorders sums.
             torch.testing.assert_close(found.logits, expected.logits, rtol=0.0, atol=2e-3)
+
+
+COMPILED = """
+import sys
+from repro_lib.config import Config
+from repro_lib.data import load_dataset
+from repro_lib.stacked import train_stack
+for model, activation in [("charlm", "smelu_1"), ("tinylstm_readout", "swiglu")]:
+    config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2, execution="stacked+bfloat16+compile")
+    train_stack(model, activation, config, load_dataset(config), range(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_whoever_compiles_sees_no_warning(corpus_file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(corpus_file)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
 
 
 # --- cells
