@@ -94,8 +94,8 @@ NOISE_SOURCES = ("init", "order", "dropout", "bit", "none")
 LENGTH_ACTIVATIONS = ("relu", "gelu")
 LENGTH_SHARES = (0.25, 0.5)
 
-# How the trials of a cell train where nothing says so: one trial fills a core, but only many at once fill a GPU.
-DEVICE_EXECUTION = {"cuda": "stacked+bfloat16+compile"}
+# How the trials of a cell train where nothing else says so: one trial fills a core, but only many at once fill a GPU.
+DEVICE_EXECUTION = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
 Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
@@ -105,6 +105,9 @@ _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what, what was expected and what to do."""
+
+
+Execution = Literal["auto", "sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"]
 
 
 class Config(BaseModel):
@@ -133,8 +136,10 @@ class Config(BaseModel):
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
     eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
-    execution: Literal["sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"] = Field(
-        "sequential", description="how the trials of a cell train: one after another or stacked as one; default: by device"
+    execution: Execution = Field(
+        "auto",
+        description="how the trials of a cell train: sequential (one after another) or stacked (as one), with +bfloat16 and "
+        "+compile; auto: on a CPU sequential, on a GPU stacked with both",
     )
 
     _sources: dict[str, Layer] = PrivateAttr(default_factory=dict)
@@ -182,9 +187,10 @@ class Config(BaseModel):
         for layer, values in layers.items():
             merged |= values
             sources |= dict.fromkeys(values, layer)
-        if "execution" not in merged and merged.get("device") in DEVICE_EXECUTION:
-            merged["execution"], sources["execution"] = DEVICE_EXECUTION[merged["device"]], "device"
         config = cls(**merged)
+        if config.execution == "auto":
+            config = config.model_copy(update={"execution": DEVICE_EXECUTION[config.device]})
+            sources["execution"] = "device"
         if model == "nanotransformer" and config.dropout > 0:
             raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
         if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % (2 * config.n_head):
@@ -229,7 +235,7 @@ class Config(BaseModel):
     @property
     def stacked(self) -> bool:
         """Whether the trials of a cell train as one."""
-        return self.execution != "sequential"
+        return "stacked" in self.execution.split("+")
 
     @property
     def bfloat16(self) -> bool:

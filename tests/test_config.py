@@ -110,8 +110,7 @@ def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_laye
 ) -> None:
     config = Config.for_model(model, profile, max_iters=77, trials=5)
     layers: list[tuple[str, dict[str, Any]]] = [("base", Config().model_dump())]
-    if config.device == "cuda":
-        layers.append(("device", {"execution": "stacked+bfloat16+compile"}))
+    layers.append(("device", {"execution": "stacked+bfloat16+compile" if config.device == "cuda" else "sequential"}))
     layers.append(("model", MODEL_DEFAULTS[model]))
     if profile:
         layers += [("profile", PROFILES[profile]["values"]), ("profile", PROFILES[profile]["model_values"].get(model, {}))]
@@ -148,7 +147,14 @@ def test_profiles_are_what_the_design_says() -> None:
 def test_the_device_decides_how_trials_train_unless_somebody_does() -> None:
     by_device = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
     assert {device: Config.for_model("charlm", None, device=device).execution for device in by_device} == by_device
-    assert Config(device="cuda").resolved_for("charlm").execution == by_device["cuda"]
+    for device, execution in by_device.items():
+        for config in (Config(device=device), Config(device=device, execution="auto")):
+            assert config.execution == "auto"
+            assert config.resolved_for("charlm").execution == execution
+        resolved = Config.for_model("charlm", None, device=device, execution="auto")
+        assert (resolved.execution, resolved.sources["execution"]) == (execution, "device")
+        named = Config.for_model("charlm", None, device=device, execution=execution)
+        assert named.sha256(CORPUS) == resolved.sha256(CORPUS)
     assert Config.for_model("charlm", "full").sources["execution"] == "device"
     assert Config.for_model("charlm", "full", device="cpu").execution == "sequential"
     for chosen in ("sequential", "stacked"):

@@ -393,9 +393,10 @@ def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(
     other = run_experiment("charlm", "relu", tiny("charlm", trials=3, execution="stacked"), results_dir=store.folder)
     with pytest.raises(ResultError, match=r"differ in .*execution"):
         check_comparable([sequential, other])
-    chosen = select_comparable([result for _, result in store.load()[0]])
-    assert len(chosen) == 2
-    assert {result.config["execution"] for result in chosen} == {"stacked"}, "the newest kind, whole"
+    every = [result for _, result in store.load()[0]]
+    chosen = {key: select_comparable(every, key) for key in (sequential.comparison_key, other.comparison_key)}
+    assert [{result.config["execution"] for result in of} for of in chosen.values()] == [{"sequential"}, {"stacked"}]
+    assert [len(of) for of in chosen.values()] == [1, 2]
 
 
 def test_more_trials_train_only_the_missing_ones_as_one_stack(
