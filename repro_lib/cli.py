@@ -31,7 +31,7 @@ from repro_lib.files import WriteError
 
 _FAILED, _BAD_INPUT = 1, 2
 # Set by flags of their own.
-_NOT_A_FLAG = {"corpus", "vocab_size", "execution"}
+_NOT_A_FLAG = {"corpus", "vocab_size"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -110,11 +110,11 @@ class Dataset:
 
     def batch(self, batch_size: int, block_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random training windows: inputs and targets of shape (B, T); the offsets come from ``generator``."""
-        # (windows, T + 1) as a view: no copy of the text.
-        windows = self.train.unfold(0, block_size + 1, 1)
-        chosen = torch.randint(len(windows), (batch_size,), generator=generator)
-        sequences = windows[chosen]
-        return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
+        return windows_at(self.train, self.offsets(batch_size, block_size, generator), block_size)
+
+    def offsets(self, batch_size: int, block_size: int, generator: torch.Generator) -> Tensor:
+        """Where the windows of a batch start in the training text: (B,), drawn from ``generator``."""
+        return torch.randint(len(self.train) - block_size, (batch_size,), generator=generator)
 
     @cached_property
     def unigram_cross_entropy(self) -> float:
@@ -125,6 +125,13 @@ class Dataset:
         """
         counts = torch.bincount(self.train, minlength=self.vocab_size).double() + 1
         return float(-(counts / counts.sum()).log()[self.windows.targets].mean())
+
+
+def windows_at(text: Tensor, offsets: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (..., T) that start at ``offsets`` (...) of the token ids ``text``, on the same device."""
+    # (windows, T + 1) as a view: no copy of the text.
+    sequences = text.unfold(0, block_size + 1, 1)[offsets]
+    return sequences[..., :-1].contiguous(), sequences[..., 1:].contiguous()
 
 
 def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:

@@ -19,7 +19,7 @@ from repro_lib.activations import canonical_activation
 from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Notice, Origin, check_interval, code_sha256, sweep
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
-from repro_lib.lease import cell_lease, hold, remove_void
+from repro_lib.lease import cell_lease, hold
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import (
     TENSOR_KINDS,
@@ -35,10 +35,13 @@ from repro_lib.results import (
     predictions_from,
     trial_tensors,
 )
+from repro_lib.stacked import train_stack
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
 
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
+# A trial of which everything is stored.
+Kept = tuple[TrialRecord, Predictions]
 
 
 def run_experiment(
@@ -60,10 +63,12 @@ def run_experiment(
     with the model's defaults.
 
     A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
-    are kept, and a trial in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less often where
-    saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of that.
+    are kept, and a trial or a stack in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less
+    often where saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of
+    that.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
+    StackTooLarge if stacked trials do not fit into the memory of the device,
     LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
     WriteError if it cannot be written.
     """
@@ -74,7 +79,6 @@ def run_experiment(
     store = Store(results_dir or project_root() / "results")
     config_sha256 = config.sha256(corpus_sha256(config.corpus, data_dir))
     sweep(store)
-    remove_void(store.folder / "leases")
     asked = (model, activation, config_sha256)
     if not force and (stored := store.find(*asked, config.trials, config.profile)):
         return stored
@@ -90,10 +94,11 @@ def run_experiment(
             stored = None
         checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
         records, predictions = _reusable_trials(store, stored)
-        for trial in range(len(records), config.trials):
-            record, prediction = cell.finished(checkpoints, trial) or cell.train(checkpoints, trial, progress)
-            records.append(record)
-            predictions.append(prediction)
+        while len(records) < config.trials:
+            trials = cell.next_trials(checkpoints, len(records))
+            found = cell.finished(checkpoints, trials) or cell.train(checkpoints, trials, progress)
+            records += [record for record, _ in found]
+            predictions += [prediction for _, prediction in found]
         result = summarise(model, activation, cell.config, config_sha256, dataset, records, predictions)
         lease.confirm()
         store.save(result)
@@ -190,40 +195,56 @@ class _Cell:
             config_sha256=self.config_sha256,
             evaluation_sha256=self.dataset.windows.sha256,
             trial=1,
+            last_trial=1,
             code_sha256=code_sha256(),
             **{name: str(machine[name]) for name in ("torch", "device", "cpu")},
         )
 
-    def finished(self, checkpoints: CellCheckpoints, trial: int) -> tuple[TrialRecord, Predictions] | None:
-        """Trial ``trial`` (0-based) if a killed run had finished it, and its record and all its tensors are there and whole."""
-        record = checkpoints.finished(trial + 1)
-        if record is None:
-            return None
-        name, windows = f"{self.model} with {self.activation}, trial {trial + 1}", self.dataset.windows
-        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+    def next_trials(self, checkpoints: CellCheckpoints, done: int) -> range:
+        """What trains next when so many trials are there, as 0-based numbers: one trial, or, stacked, all that are missing.
+
+        A stack that a killed run left unfinished is finished first, as the one that it was.
+        """
+        if not self.config.stacked:
+            return range(done, done + 1)
+        return range(done, checkpoints.end_of_stack(done + 1, self.config.trials) or self.config.trials)
+
+    def finished(self, checkpoints: CellCheckpoints, trials: range) -> list[Kept] | None:
+        """Trials that a killed run had finished (one, or a stack), if their records and all tensors are there and whole."""
+        records = checkpoints.finished(trials.start + 1, trials.stop)
         try:
-            found = {kind: trial_tensors(self._path(kind, trial + 1), kind, record, *size) for kind in TENSOR_KINDS}
-            return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+            return [self._stored(record) for record in records] if records else None
         except ResultError as error:
-            checkpoints.notice(f"{name}, is trained again: {error}")
+            checkpoints.notice(f"{checkpoints.name_of(trials.start + 1, trials.stop)}, is trained again: {error}")
             return None
 
-    def train(
-        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None
-    ) -> tuple[TrialRecord, Predictions]:
-        """Train trial ``trial`` (0-based), or what is left of it, and store it."""
-        own = checkpoints.of_trial(trial + 1)
+    def train(self, checkpoints: CellCheckpoints, trials: range, progress: ProgressCallback | None) -> list[Kept]:
+        """Train one trial, or several as a stack, or what is left of it, and store them."""
+        own, what = (
+            checkpoints.of_trials(trials.start + 1, trials.stop),
+            (self.model, self.activation, self.config, self.dataset),
+        )
         try:
-            trained = train_trial(self.model, self.activation, self.config, self.dataset, trial, progress, own)
+            if self.config.stacked:
+                trained = train_stack(*what, trials, progress, own)
+            else:
+                trained = [train_trial(*what, trials.start, progress, own)]
         except TrainingDiverged:
             # Nobody goes on from here: this configuration does the same again.
             checkpoints.remove(self.config.trials)
             raise
-        record, predictions = self._keep(trained)
-        checkpoints.keep_finished(record)
-        return record, predictions
+        kept = [self._keep(trial) for trial in trained]
+        checkpoints.keep_finished([record for record, _ in kept])
+        return kept
 
-    def _keep(self, trained: TrainedTrial) -> tuple[TrialRecord, Predictions]:
+    def _stored(self, record: TrialRecord) -> Kept:
+        """A trial whose tensors are stored already; ResultError if they are not there or not whole."""
+        name, windows = f"{self.model} with {self.activation}, trial {record.trial}", self.dataset.windows
+        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+        found = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
+        return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+
+    def _keep(self, trained: TrainedTrial) -> Kept:
         """Store the logits and weights of a trained trial; its record names them by their digests."""
         windows = self.dataset.windows
         labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()

@@ -92,6 +92,8 @@ class TrialRecord(Part):
     predictions_sha256: str = Sha256
     # None: made by a version that kept no predictions during training.
     steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    # The trials that were trained as one with this one, itself among them; None: it was trained by itself.
+    stack: list[int] | None = None
 
 
 class Result(Part):

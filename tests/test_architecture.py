@@ -21,7 +21,7 @@ FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
     | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
+    2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
     | {"certificate"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {

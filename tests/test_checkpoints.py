@@ -446,6 +446,7 @@ ORIGIN = Origin(
     config_sha256="a" * 64,
     evaluation_sha256="b" * 64,
     trial=1,
+    last_trial=1,
     torch="2",
     device="cpu",
     cpu="one",
@@ -455,7 +456,7 @@ ORIGIN = Origin(
 
 def own_checkpoints(folder: Path, every: float, origin: Origin = ORIGIN) -> tuple[TrialCheckpoints, list[str]]:
     heard: list[str] = []
-    return CellCheckpoints(Store(folder), origin, every, heard.append).of_trial(origin.trial), heard
+    return CellCheckpoints(Store(folder), origin, every, heard.append).of_trials(origin.trial, origin.last_trial), heard
 
 
 def stepped(tiny: Tiny, dataset: Dataset, iterations: int, **changes: Any) -> TrialState:
