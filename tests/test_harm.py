@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interrupting import listen_to_signals
 
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
@@ -61,6 +62,7 @@ class Folder:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=listen_to_signals,
         )
         self.started.append(process)
         return process
