@@ -10,22 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from repro_lib.config import ConfigError, canonical_json
+from repro_lib.config import ConfigError
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.files import UnusableFile, read_bounded, remove_leftovers, write_atomically
 from repro_lib.lease import remove_void
-from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord, first_problem
+from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord
+from repro_lib.signed import Signed
 from repro_lib.tensor_files import HEADER_BYTES, read_tensors, write_tensors
 from repro_lib.trial_state import StateError, TrialState
 
@@ -77,36 +77,15 @@ class Origin(Part):
         return None
 
 
-class _Signed(Part):
-    """A record with a digest of its content and, for a checkpoint, of its tensors."""
+class _Kept(Signed):
+    """What is kept of unfinished work."""
 
-    # Not Literal[1], for which true would do as well.
-    format: int = Field(default=1, ge=1, le=1)
+    kind: ClassVar[str] = "checkpoint"
+
     origin: Origin
 
-    def signed(self, tensors_sha256: str = "") -> str:
-        """The JSON text, ``content_sha256`` first."""
-        content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": _digest(content, tensors_sha256), **content}, indent=1, allow_nan=False) + "\n"
 
-    @classmethod
-    def from_signed(cls, text: str | bytes, tensors_sha256: str = "") -> Self:
-        """Read what ``signed`` wrote; UnusableFile says what is wrong."""
-        try:
-            content = json.loads(text)
-            claimed = content.pop("content_sha256")
-            if claimed != _digest(content, tensors_sha256):
-                raise UnusableFile("was changed after it was written (content_sha256 does not fit)")
-            return cls.model_validate_json(canonical_json(content))
-        except ValidationError as error:
-            raise UnusableFile(f"is no valid checkpoint: {first_problem(error)}") from None
-        except UnusableFile:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UnusableFile(f"is no whole checkpoint ({type(error).__name__}: {str(error)[:100]})") from None
-
-
-class _SavedState(_Signed):
+class _SavedState(_Kept):
     """What is said in words about the tensors of a trial's state."""
 
     iteration: int = Field(ge=1)
@@ -114,13 +93,13 @@ class _SavedState(_Signed):
     init_sha256: str = Sha256
 
 
-class _FinishedTrials(_Signed):
+class _FinishedTrials(_Kept):
     """One trial, or a stack, that is trained, of a cell that is not through."""
 
     records: list[TrialRecord]
 
 
-_S = TypeVar("_S", bound=_Signed)
+_S = TypeVar("_S", bound=_Kept)
 
 
 class CellCheckpoints:
@@ -337,10 +316,6 @@ def _put_aside(path: Path) -> str:
 
 def _not_saved(folder: Path, error: OSError) -> str:
     return f"no checkpoint could be saved to {folder} ({error.strerror}); training goes on without"
-
-
-def _digest(content: dict[str, Any], tensors_sha256: str) -> str:
-    return hashlib.sha256(f"{canonical_json(content)}{tensors_sha256}".encode()).hexdigest()
 
 
 @functools.cache

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from repro_lib.config import Config, project_root
-from repro_lib.files import write_atomically
+from repro_lib.files import UnusableFile, read_bounded, write_atomically
 
 EVALUATION_CHARACTERS = 16_384
 EVALUATION_BLOCK = 256
@@ -272,10 +272,10 @@ def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
 
 
 def _read_text(path: Path, name: str) -> Corpus:
-    if path.stat().st_size > LARGEST_CORPUS_BYTES:
-        raise CorpusError(f"{path} is larger than {LARGEST_CORPUS_BYTES // 2**20} MiB, the most this suite reads as one corpus")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bounded(path, LARGEST_CORPUS_BYTES).decode("utf-8")
+    except UnusableFile as error:
+        raise CorpusError(f"{path} {error}; use a shorter text") from None
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8"

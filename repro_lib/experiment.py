@@ -38,6 +38,8 @@ from repro_lib.results import (
 from repro_lib.stacked import train_stack
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
 
+# Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
+CONSTANT = 1e-6
 # A trial of which everything is stored.
 Kept = tuple[TrialRecord, Predictions]
 
@@ -143,7 +145,7 @@ def summarise(
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
         reproducibility_metrics=_flat_metrics(averages, pairs),
         trials=list(records),
-        flags=_flags(records, pairs, unigram),
+        flags=[*_constant(records, predictions), *_flags(records, pairs, unigram)],
         synthetic=False,
         environment=describe_environment(config.device),
         timestamp=datetime.now(UTC).replace(microsecond=0),
@@ -295,6 +297,15 @@ def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str
         if not np.isfinite(pair["log_prob_pd"]):
             flags.append(f"infinite log_prob_pd: trials {i} and {j} give a true character probability 0 in one of them only")
     return flags
+
+
+def _constant(records: Sequence[TrialRecord], predictions: Sequence[Predictions]) -> list[str]:
+    """A flag for each trial that reads nothing, and so agrees with others of its kind; its loss may be what it will."""
+    return [
+        f"constant: trial {record.trial} gives each character the same probability, whatever the text before it"
+        for record, of_trial in zip(records, predictions, strict=True)
+        if np.ptp(of_trial.probabilities, axis=0).max() < CONSTANT
+    ]
 
 
 def _cpu_name() -> str:

@@ -27,7 +27,7 @@ from repro_lib.consistency import SYNTHETIC_MARK
 from repro_lib.findings import NEGATIVE_CONTROL
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord, select_comparable
-from repro_lib.tables import number
+from repro_lib.tables import literally, number
 from repro_lib.trial_state import CURVE_POINTS
 
 DEFAULT_PD = 0.5
@@ -508,4 +508,4 @@ def _place(result: Result) -> tuple[str, ...]:
 
 
 def _cell_text(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return literally(text).replace("|", "\\|")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
-import time
 from collections.abc import Callable
-from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, files, tensor_files, training
+from repro_lib import checkpoints, tensor_files, training
 from repro_lib.checkpoints import CellCheckpoints, Origin, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
@@ -24,6 +23,7 @@ from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
 from repro_lib.processes import ProcessId
 from repro_lib.results import Result, Store
+from repro_lib.signed import digest
 from repro_lib.training import Progress
 from repro_lib.trial_state import LossCurve, TrialState
 
@@ -238,8 +238,8 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said["origin"] |= changes.pop("origin", {})
     said |= changes
     said.pop("content_sha256")
-    signed = {"content_sha256": checkpoints._digest(said, sha256_of_tensors(tensors)), **said}
-    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(signed)})
+    said = {"content_sha256": digest(said, sha256_of_tensors(tensors)), **said}
+    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
 @pytest.mark.parametrize(
@@ -553,18 +553,13 @@ def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
 
 
 def test_files_that_killed_processes_were_writing_go_and_those_in_work_stay(store: Store) -> None:
-    folder = store.folder / "predictions"
+    folder, me = store.folder / "predictions", ProcessId.here()
     write_atomically(folder / "a.safetensors", "x")
-    here = ProcessId.here()
-    dead = replace_fields(here, pid=2**22 + 1)  # beyond the largest pid
-    other_machine = replace_fields(dead, machine="0" * len(here.machine))
-    gone, working = f".a.{dead}.abc.tmp", f".b.{here}.abc.tmp"
-    elsewhere, old = f".c.{other_machine}.abc.tmp", f".d.{other_machine}.abc.tmp"
-    for name in (gone, working, elsewhere, old, ".somebody-elses.tmp"):
+    gone, working = (f".{who}.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
+    for name in (gone, working, ".somebody-elses.tmp"):
         (folder / name).write_text("half")
-    os.utime(folder / old, (time.time() - 2 * files._OLD_SECONDS,) * 2)
     sweep(store)
-    assert {path.name for path in folder.iterdir()} == {"a.safetensors", working, elsewhere, ".somebody-elses.tmp"}
+    assert {path.name for path in folder.iterdir()} == {"a.safetensors", working, ".somebody-elses.tmp"}
 
 
 # --- fuzz

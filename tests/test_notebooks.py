@@ -190,7 +190,7 @@ def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Pat
     assert inputs_digest(first, {}) == digests[0]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"metadata": 3}', '{"metadata": {"repro": {}}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"metadata": 3}', '{"metadata": {"repro": {}}}', "[" * 100_000])
 def test_a_broken_executed_notebook_counts_as_not_executed(text: str, tmp_path: Path) -> None:
     path = tmp_path / "n.ipynb"
     path.write_text(text)
