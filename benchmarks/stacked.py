@@ -10,9 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,13 +20,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.grid import GridTiming, time_grid
 from benchmarks.peak import Work, peak_flops, rate, wait_for, work_of
 from repro_lib.config import DEVICES, Config
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
 from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.experiment import describe_environment
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import Store
 from repro_lib.stacked import TrialStack
 from repro_lib.training import make_optimizer, training_step, untrained
 
@@ -160,21 +157,11 @@ def _summary(
     )
 
 
-def time_grid(device: str, corpus: str, workers: int) -> dict[str, Any]:
-    """Seconds of the whole ``full`` profile (on a CPU: of a small one) into an empty folder, and those spent in training."""
-    small = ["--profile", "smoke", "--models", "charlm", "tinylstm", "--execution", "stacked"]
-    asked = ["--profile", "full", "--noise-models"] if device == "cuda" else small
-    with tempfile.TemporaryDirectory() as folder:
-        results, reports = Path(folder) / "results", Path(folder) / "reports"
-        folders = ["--results-dir", str(results), "--reports-dir", str(reports)]
-        command = [*asked, "--corpus", corpus, "--workers", str(workers), "--device", device]
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "repro_lib", "grid", *command, *folders], check=False)
-        seconds = time.perf_counter() - started
-        found = [result for _, result in Store(results).load()[0]]
-    training = sum(record.seconds for result in found for record in result.trials)
-    cells = {"cells": len(found), "exit_code": done.returncode}
-    return {"command": f"repro grid {' '.join(command)}", "seconds": seconds, "training_seconds": training} | cells
+def _whole_grid(device: str, corpus: str, workers: int) -> GridTiming:
+    """The ``full`` profile as it is run on a GPU; on a CPU two models of ``smoke``, stacked."""
+    if device == "cuda":
+        return time_grid("full", corpus, workers, "--noise-models")
+    return time_grid("smoke", corpus, workers, "--models", "charlm", "tinylstm", "--execution", "stacked", "--noise-models")
 
 
 def table_of(timings: Sequence[StackTiming]) -> Table:
@@ -192,7 +179,7 @@ def table_of(timings: Sequence[StackTiming]) -> Table:
 
 
 def main() -> int:
-    """Print the tables and write the JSON file; exit code of the grid, if it was asked for."""
+    """Print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=DEVICES, default=here, help=f"default: {here}")
@@ -204,7 +191,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, metavar="N", help="of each repetition; default: by device")
     parser.add_argument("--corpus", default="shakespeare", help="the text to train on; default: shakespeare")
     parser.add_argument("--grid", action="store_true", help="time the whole full profile too (on a CPU: two models of smoke)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the grid; default: 1")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes of the grid; default: 1")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/latest-stacked.json"), metavar="FILE")
     asked, console = parser.parse_args(), Console()
     device = asked.device
@@ -225,16 +212,14 @@ def main() -> int:
                 console.print(f"{trials} trials of {model} do not fit into the memory of the device")
     console.print(table_of(timings))
     content: dict[str, Any] = {"machine": describe_environment(device), "stacks": [asdict(timing) for timing in timings]}
-    code = 0
     if asked.grid:
-        content["grid"] = time_grid(device, asked.corpus, asked.workers)
-        code = content["grid"]["exit_code"]
-        console.print(
-            "{command}: {cells} cells in {seconds:.0f} s, {training_seconds:.0f} s of it training".format(**content["grid"])
-        )
+        grid = _whole_grid(device, asked.corpus, asked.workers)
+        content["grid"] = asdict(grid)
+        said = f"{grid.cells} cells in {grid.wall:.0f} s with {grid.workers} workers, {grid.training:.0f} s of it training"
+        console.print(f"the {grid.profile} profile: {said}; the first report after {grid.first_report:.0f} s")
     asked.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(f"written: {asked.json}")
-    return code
+    return 0
 
 
 if __name__ == "__main__":

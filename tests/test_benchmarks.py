@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import peak
 from benchmarks.baseline import BaselineModel, BaselineSeconds
+from benchmarks.grid import GridTiming, time_grid
 from benchmarks.peak import work_of
 from repro_lib.config import SMALL_MODELS, Config
 from repro_lib.models import build_model, count_parameters
@@ -84,3 +85,24 @@ def test_the_peak_of_a_stack_counts_the_products_of_all_its_trials(monkeypatch: 
     work = peak.Work(Counter({(8, 3, 5): 4}), 0.0, 8)
     assert peak.peak_flops(work) == 2.0 * 6 * 8 * 3 * 5 * 4
     assert peak.peak_flops(work, trials=7) == 7 * peak.peak_flops(work)
+
+
+def test_what_a_grid_spends_beside_training_by_hand() -> None:
+    # Two cores for 50 s, of which 80 were training: 20 s for 10 cells.
+    timed = GridTiming("smoke", 2, 10, 5.0, 50.0, 80.0)
+    assert timed.beside_training == pytest.approx(20)
+    assert timed.share_of(training=90.0, cells=5) == pytest.approx(10 / 100)
+
+
+@pytest.mark.slow
+def test_a_real_grid_is_timed_from_outside(corpus_file: Path) -> None:
+    words = ["--models", "tinylstm", "--activations", "relu", "--noise-models"]
+    timed = time_grid("smoke", str(corpus_file), 1, *words)
+    assert timed.cells == 1
+    assert 0 < timed.first_report <= timed.wall
+    assert 0 < timed.training < timed.wall
+
+
+def test_a_grid_that_fails_is_no_timing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="exit code"):
+        time_grid("smoke", str(tmp_path / "no.txt"), 1)
