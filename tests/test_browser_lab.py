@@ -206,8 +206,8 @@ def drag_and_see(page: Page) -> None:
     page.mouse.down()
     page.mouse.move(x + 60, y, steps=6)
     page.mouse.up()
-    page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=10_000)
-    quiet, until = 0, time.monotonic() + 10
+    page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=60_000)
+    quiet, until = 0, time.monotonic() + 60
     last = page.evaluate(DRAWN)
     while quiet < 5 and time.monotonic() < until:
         page.wait_for_timeout(200)

@@ -68,9 +68,7 @@ def cells_that_write(study: Study) -> dict[str, Result]:
     """By ``model with activation`` the results of which two trials can be compared."""
     return {
         f"{result.model_name} with {result.activation}": result
-        for result in sorted(
-            study.results, key=lambda r: (study.models.index(r.model_name), study.activations.index(r.activation))
-        )
+        for result in study.results
         if len(result.trials) > 1 and not result.synthetic
     }
 
