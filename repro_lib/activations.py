@@ -57,9 +57,6 @@ class SwiGLU(Activation):
 class _SmeLUFunction(torch.autograd.Function):
     """SmeLU that keeps one tensor for the backward pass; three ``torch.where`` branches would keep several."""
 
-    # Lets torch.func.vmap batch this function, which stacked trials need.
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, beta: float) -> Tensor:
         # With u = clamp(x + beta, 0, 2 beta) all three pieces are one formula: u^2 / (4 beta) + relu(x - beta).

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,18 @@ def test_a_stack_of_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny,
 @pytest.mark.parametrize("vary", ["none", "dropout", "init+bit"])
 def test_whatever_varies_a_resumed_stack_has_the_same_bits(vary: str, tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("charlm", vary=vary, max_iters=6, execution="stacked")
+    whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts", checkpoint_seconds=0, progress=stop_at(1, 4))
+    assert numbers(run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts")) == numbers(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+def test_a_compiled_stack_in_bfloat16_goes_on_to_the_same_bits(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("charlm", max_iters=6, execution="stacked+bfloat16+compile")
     whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
     with pytest.raises(Stopped):
         run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts", checkpoint_seconds=0, progress=stop_at(1, 4))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from repro_lib import run_experiment, stacked
 from repro_lib.analysis import check_comparable
-from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.models import build_model
@@ -72,7 +72,7 @@ def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Se
 # --- the same training
 
 
-@pytest.mark.parametrize("activation", GRID_ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_stacked_and_sequential_training_agree(model: str, activation: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
@@ -115,7 +115,7 @@ def test_equal_trials_of_a_stack_end_with_the_same_bits(model: str, dataset: Dat
     assert len({digests(trained) for trained in trials}) == 1
 
 
-@pytest.mark.parametrize("model", ["charlm", "convlm", "tinylstm"])
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_a_trial_does_not_depend_on_which_others_are_stacked_with_it(model: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
     (alone,) = train_stack(model, "swish", config, dataset, [1])
