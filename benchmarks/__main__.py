@@ -1,8 +1,8 @@
 """What the suite costs, as ratios measured in one run: ``python -m benchmarks``. Prints tables and writes JSON.
 
 Steps of every model and activation as a share of the processor's peak; whole cells against a plain loop that does what the
-earlier study's code does; start-up; the metrics at scale. About a quarter of an hour; ``--quick`` a few minutes, with more
-noise. Run it on a machine that does nothing else.
+earlier study's code does; a real grid, its first report and what it spends beside training; start-up; the metrics at scale.
+About half an hour; ``--quick`` a few minutes, with more noise. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cells import CellComparison, compare_cells
+from benchmarks.grid import time_grid
 from benchmarks.startup import time_metrics, time_startup
 from benchmarks.steps import StepTiming, time_steps
 from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
 from repro_lib.experiment import describe_environment
 
-SECTIONS = ("steps", "cells", "startup", "metrics")
+SECTIONS = ("steps", "cells", "grid", "startup", "metrics")
 
 
 def main() -> int:
@@ -54,6 +55,21 @@ def main() -> int:
         )
         content["cells"] = [asdict(row) for row in compared]
         console.print(cells_table(compared, asked.profile))
+    if "grid" in sections:
+        timed = time_grid("smoke" if asked.quick else "quick", asked.corpus, cores)
+        content["grid"] = asdict(timed)
+        seconds = {
+            "first report": timed.first_report,
+            "whole grid": timed.wall,
+            "training, all cores": timed.training / timed.workers,
+            "beside training, per cell and core": timed.beside_training / timed.cells,
+        }
+        show_seconds(console, f"a {timed.profile} grid of {timed.cells} cells, {timed.workers} workers, seconds", seconds)
+        if "cells" in sections:
+            training = len(asked.activations) * sum(row.suite * cores for row in compared)
+            share = timed.share_of(training, len(asked.activations) * len(asked.models))
+            content["share_beside_training"] = share
+            console.print(f"of a {asked.profile} grid of these cells that would be {share:.1%}")
     if "startup" in sections:
         content["startup"] = show_seconds(console, "start-up, seconds (median)", time_startup(repetitions))
     if "metrics" in sections:

@@ -33,13 +33,14 @@ def measure(model: str, config: Config, every: float) -> tuple[int, float, float
         config_sha256=config.sha256(dataset.corpus.sha256),
         evaluation_sha256=dataset.windows.sha256,
         trial=1,
+        last_trial=1,
         torch="",
         device="",
         cpu="",
         code_sha256=code_sha256(),
     )
     with tempfile.TemporaryDirectory() as folder:
-        own = CellCheckpoints(Store(folder), origin, every, print).of_trial(1)
+        own = CellCheckpoints(Store(folder), origin, every, print).of_trials(1, 1)
         started = time.perf_counter()
         train_trial(model, "gelu", config, dataset, checkpoints=own)
         seconds = time.perf_counter() - started

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +57,16 @@ def work_of(model: nn.Module, config: Config, inputs: Tensor) -> Work:
     return Work(shapes, float(flops), inputs.numel())
 
 
-def peak_flops(work: Work, seconds: float = 0.5) -> float:
-    """FLOP/s of the forward and backward products of these shapes, measured for about ``seconds``."""
+def peak_flops(
+    work: Work, seconds: float = 0.5, *, trials: int | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> float:
+    """FLOP/s of the forward and backward products of these shapes, measured for about ``seconds``.
+
+    With ``trials`` each is a batched product of so many, as stacked trials do it.
+    """
+    stack, place = () if trials is None else (trials,), {"device": device, "dtype": dtype}
     operands = [
-        (torch.randn(rows, inner), torch.randn(outer, inner), torch.randn(rows, outer), count)
+        (*(torch.randn(*stack, *shape, **place) for shape in ((rows, inner), (outer, inner), (rows, outer))), count)
         for (rows, inner, outer), count in work.shapes.items()
     ]
     flops = sum(6.0 * rows * inner * outer * count for (rows, inner, outer), count in work.shapes.items())
@@ -67,13 +74,26 @@ def peak_flops(work: Work, seconds: float = 0.5) -> float:
     def once() -> None:
         for x, w, g, count in operands:
             for _ in range(count):
-                torch.mm(x, w.t())
-                torch.mm(g, w)
-                torch.mm(g.t(), x)
+                x @ w.mT
+                g @ w
+                g.mT @ x
 
+    return (trials or 1) * flops * rate(once, seconds, device)
+
+
+def rate(once: Callable[[], object], seconds: float, device: str) -> float:
+    """How often ``once`` is done in a second, measured for about ``seconds``."""
     once()
+    wait_for(device)
     rounds, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         once()
+        wait_for(device)
         rounds += 1
-    return flops * rounds / (time.perf_counter() - started)
+    return rounds / (time.perf_counter() - started)
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -24,7 +24,7 @@ from repro_lib.plots import all_plots
 from repro_lib.results import Result, Store
 from repro_lib.synthetic import synthetic_result
 
-TARGET_SECONDS = 20
+TARGET_FILES, TARGET_SECONDS = 3000, 20
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 # Configurations of each cell; every next round of files repeats them an hour later.
 ITERATIONS = tuple(range(500, 600, 10))
@@ -73,9 +73,9 @@ def measure(folder: Path, files: int, console: Console) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the table; exit code 1 if the first three stages take longer than the target."""
+    """Print the table; exit code 1 if the first three stages take longer than the target, which is for the default of files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=3000, metavar="N", help="result files; default: 3000")
+    parser.add_argument("--files", type=int, default=TARGET_FILES, metavar="N", help="result files; default: %(default)s")
     files, console = parser.parse_args().files, Console()
     if files < 1:
         parser.error(f"--files must be at least 1, got {files}")
@@ -85,10 +85,13 @@ def main() -> int:
     table = Table(title=f"{files} result files")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
-    for name, value in [*seconds.items(), (f"total of the first three (target: {TARGET_SECONDS})", total)]:
+    for name, value in [
+        *seconds.items(),
+        (f"total of the first three (target for {TARGET_FILES} files: {TARGET_SECONDS})", total),
+    ]:
         table.add_row(name, f"{value:.2f}")
     console.print(table)
-    return int(total > TARGET_SECONDS)
+    return int(files >= TARGET_FILES and total > TARGET_SECONDS)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,6 @@ class SwiGLU(Activation):
 class _SmeLUFunction(torch.autograd.Function):
     """SmeLU that keeps one tensor for the backward pass; three ``torch.where`` branches would keep several."""
 
-    # Lets torch.func.vmap batch this function, which stacked trials need.
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, beta: float) -> Tensor:
         # With u = clamp(x + beta, 0, 2 beta) all three pieces are one formula: u^2 / (4 beta) + relu(x - beta).
@@ -91,6 +88,9 @@ class SmeLU(Activation):
         self.beta = beta
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            # The compiler fuses the plain formula and saves only x, too.
+            return (x + self.beta).clamp(0.0, 2.0 * self.beta).square() * (0.25 / self.beta) + F.relu(x - self.beta)
         return _SmeLUFunction.apply(x, self.beta)  # pyright: ignore[reportReturnType]  (torch types apply as Any)
 
     def extra_repr(self) -> str:

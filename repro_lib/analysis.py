@@ -38,8 +38,9 @@ ARCHITECTURES = {
 class Study:
     """Comparable results of a grid, and which cells were expected of it.
 
-    ``results``: at most one per cell. ``identical``: models bit-identical across activations (see
-    ``identical_models``). ``refused``: a sentence for each file that could not be read. Frames are made on first use.
+    ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
+    bit-identical across activations (see ``identical_models``). ``refused``: a sentence for each file that could not be
+    read. Frames are made on first use.
     """
 
     results: tuple[Result, ...]
@@ -85,8 +86,9 @@ class Study:
         # Found before the filter: one activation alone cannot show that a model ignores it.
         measured = [result for result in results if not result.synthetic] or results
         identical = tuple(name for name in identical_models(measured) if name in expected_models)
-        chosen = tuple(r for r in results if r.model_name in expected_models and r.activation in expected)
-        return cls(chosen, expected_models, expected, identical, tuple(refused))
+        chosen = [r for r in results if r.model_name in expected_models and r.activation in expected]
+        chosen.sort(key=lambda r: (r.synthetic, expected_models.index(r.model_name), expected.index(r.activation)))
+        return cls(tuple(chosen), expected_models, expected, identical, tuple(refused))
 
     @cached_property
     def cells(self) -> pd.DataFrame:

@@ -10,21 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from repro_lib.config import ConfigError, canonical_json
+from repro_lib.config import ConfigError
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.files import UnusableFile, read_bounded, remove_leftovers, write_atomically
-from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord, first_problem
+from repro_lib.lease import remove_void
+from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord
+from repro_lib.signed import Signed
 from repro_lib.tensor_files import HEADER_BYTES, read_tensors, write_tensors
 from repro_lib.trial_state import StateError, TrialState
 
@@ -34,8 +35,19 @@ CHECKPOINT_SECONDS = 30.0
 _COST_SHARE = 0.01
 _ESTIMATED_BYTES_PER_SECOND = 1e8
 # What a checkpoint's bits depend on beside the configuration; a changed program does not go on with the old one's work.
-_CODE = ("activations.py", "data.py", "determinism.py", "metrics.py", "training.py", "trial_state.py", "models/*.py")
-_NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<config>[0-9a-f]{12})-trial(?P<trial>\d{1,5})\.")
+_CODE = (
+    "activations.py",
+    "data.py",
+    "determinism.py",
+    "metrics.py",
+    "training.py",
+    "stacked.py",
+    "trial_state.py",
+    "models/*.py",
+)
+# Of one trial (trial3), or of trials that train as one (trial1to10); ``last`` is the last of them.
+_TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\."
+_NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<config>[0-9a-f]{12})-" + _TRIALS)
 
 Notice = Callable[[str], None]
 _T = TypeVar("_T")
@@ -49,6 +61,8 @@ class Origin(Part):
     config_sha256: str = Sha256
     evaluation_sha256: str = Sha256
     trial: int = Field(ge=1)
+    # The last of the trials that train as one from ``trial`` on; ``trial`` itself where it trains alone.
+    last_trial: int = Field(ge=1)
     torch: str
     device: str
     cpu: str
@@ -63,36 +77,15 @@ class Origin(Part):
         return None
 
 
-class _Signed(Part):
-    """A record with a digest of its content and, for a checkpoint, of its tensors."""
+class _Kept(Signed):
+    """What is kept of unfinished work."""
 
-    # Not Literal[1], for which true would do as well.
-    format: int = Field(1, ge=1, le=1)
+    kind: ClassVar[str] = "checkpoint"
+
     origin: Origin
 
-    def signed(self, tensors_sha256: str = "") -> str:
-        """The JSON text, ``content_sha256`` first."""
-        content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": _digest(content, tensors_sha256), **content}, indent=1, allow_nan=False) + "\n"
 
-    @classmethod
-    def from_signed(cls, text: str | bytes, tensors_sha256: str = "") -> Self:
-        """Read what ``signed`` wrote; UnusableFile says what is wrong."""
-        try:
-            content = json.loads(text)
-            claimed = content.pop("content_sha256")
-            if claimed != _digest(content, tensors_sha256):
-                raise UnusableFile("was changed after it was written (content_sha256 does not fit)")
-            return cls.model_validate_json(canonical_json(content))
-        except ValidationError as error:
-            raise UnusableFile(f"is no valid checkpoint: {first_problem(error)}") from None
-        except UnusableFile:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UnusableFile(f"is no whole checkpoint ({type(error).__name__}: {str(error)[:100]})") from None
-
-
-class _SavedState(_Signed):
+class _SavedState(_Kept):
     """What is said in words about the tensors of a trial's state."""
 
     iteration: int = Field(ge=1)
@@ -100,13 +93,13 @@ class _SavedState(_Signed):
     init_sha256: str = Sha256
 
 
-class _FinishedTrial(_Signed):
-    """A trial that is trained, of a cell that is not through."""
+class _FinishedTrials(_Kept):
+    """One trial, or a stack, that is trained, of a cell that is not through."""
 
-    record: TrialRecord
+    records: list[TrialRecord]
 
 
-_S = TypeVar("_S", bound=_Signed)
+_S = TypeVar("_S", bound=_Kept)
 
 
 class CellCheckpoints:
@@ -117,50 +110,70 @@ class CellCheckpoints:
         self.origin = origin
         self.stem = f"{origin.model_name}-{origin.activation}-{origin.config_sha256[:12]}"
 
-    def of_trial(self, trial: int) -> TrialCheckpoints:
-        """Those of a trial (numbered from 1)."""
-        return TrialCheckpoints(self._path(trial, "safetensors"), self._origin(trial), self.every, self.notice)
+    def of_trials(self, first: int, last: int) -> TrialCheckpoints:
+        """Those of the trials that train as one, from ``first`` to ``last`` (numbered from 1), or of one alone."""
+        name = self.name_of(first, last)
+        return TrialCheckpoints(
+            name, self._path(first, last, "safetensors"), self._origin(first, last), self.every, self.notice
+        )
 
-    def keep_finished(self, record: TrialRecord) -> None:
-        """Note that a trial is through (its tensors are stored already), and remove its checkpoints."""
-        note = _FinishedTrial(origin=self._origin(record.trial), record=record)
+    def keep_finished(self, records: Sequence[TrialRecord]) -> None:
+        """Note that a trial, or a stack, is through (its tensors are stored already), and remove its checkpoints."""
+        first, last = records[0].trial, records[-1].trial
+        note = _FinishedTrials(origin=self._origin(first, last), records=list(records))
         try:
-            write_atomically(self._path(record.trial, "json"), note.signed())
+            write_atomically(self._path(first, last, "json"), note.signed())
         except OSError as error:
             self.notice(_not_saved(self.folder, error))
         else:
-            self.of_trial(record.trial).remove()
+            self.of_trials(first, last).remove()
 
-    def finished(self, trial: int) -> TrialRecord | None:
-        """The record of a trial (numbered from 1) that an earlier run finished, if it can be used."""
-        path, origin = self._path(trial, "json"), self._origin(trial)
+    def finished(self, first: int, last: int) -> list[TrialRecord] | None:
+        """The records of the trials ``first`` to ``last`` (from 1) that an earlier run finished, if they can be used."""
+        path, origin = self._path(first, last, "json"), self._origin(first, last)
 
-        def read() -> TrialRecord:
-            note = _FinishedTrial.from_signed(read_bounded(path, LARGEST_RESULT_BYTES))
-            if note.record.trial != note.origin.trial:
-                raise UnusableFile(f"is of trial {note.origin.trial} and holds trial {note.record.trial}")
-            return _usable(note, origin).record
+        def read() -> list[TrialRecord]:
+            note = _FinishedTrials.from_signed(read_bounded(path, LARGEST_RESULT_BYTES))
+            there, told = [record.trial for record in note.records], range(note.origin.trial, note.origin.last_trial + 1)
+            if there != list(told):
+                raise UnusableFile(f"is of the trials {[*told]} and holds {there}")
+            return _usable(note, origin).records
 
         return _read_or_put_aside(path, read, self.notice)
+
+    def end_of_stack(self, first: int, trials: int) -> int | None:
+        """The last trial of the largest stack from ``first`` on, within ``trials`` trials, that an earlier run worked at."""
+        own = [match for _, match in _files(self.folder) if match[0].startswith(f"{self.stem}-trial")]
+        ends = [int(match["last"]) for match in own if int(match["first"] or match["last"]) == first]
+        return max((last for last in ends if last <= trials), default=None)
+
+    def name_of(self, first: int, last: int) -> str:
+        """How users are told of a trial, or of trials that train as one."""
+        numbers = f"trial {first}" if first == last else f"trials {first} to {last} as one"
+        return f"{self.origin.model_name} with {self.origin.activation}, {numbers}"
 
     def remove(self, trials: int) -> None:
         """Remove all that is kept of the first ``trials`` trials: their result is stored."""
         for path, match in _files(self.folder):
-            if match[0].startswith(f"{self.stem}-trial") and int(match["trial"]) <= trials:
+            if match[0].startswith(f"{self.stem}-trial") and int(match["last"]) <= trials:
                 path.unlink(missing_ok=True)
 
-    def _path(self, trial: int, ending: str) -> Path:
-        return self.folder / f"{self.stem}-trial{trial}.{ending}"
+    def _path(self, first: int, last: int, ending: str) -> Path:
+        numbers = f"{first}" if first == last else f"{first}to{last}"
+        return self.folder / f"{self.stem}-trial{numbers}.{ending}"
 
-    def _origin(self, trial: int) -> Origin:
-        return self.origin.model_copy(update={"trial": trial})
+    def _origin(self, first: int, last: int) -> Origin:
+        return self.origin.model_copy(update={"trial": first, "last_trial": last})
 
 
 class TrialCheckpoints:
-    """The two newest states of one trial, and when the next one is due. ``spent``: seconds that saving has taken."""
+    """The two newest states of one trial, or of a stack, and when the next one is due.
 
-    def __init__(self, path: Path, origin: Origin, every: float, notice: Notice) -> None:
-        self.path, self.previous = path, path.with_suffix(".previous.safetensors")
+    ``name``: what it is in words. ``spent``: seconds that saving has taken.
+    """
+
+    def __init__(self, name: str, path: Path, origin: Origin, every: float, notice: Notice) -> None:
+        self.name, self.path, self.previous = name, path, path.with_suffix(".previous.safetensors")
         self.origin, self.every, self.notice = origin, every, notice
         self.saved, self.spent = 0, 0.0
         self._next = math.inf
@@ -168,18 +181,17 @@ class TrialCheckpoints:
 
     def resume(self, trial: TrialState) -> None:
         """Put a trial, as it was before its first step, to its newest state that can be used, if there is one."""
-        name = f"{self.origin.model_name} with {self.origin.activation}, trial {self.origin.trial},"
         there = [path for path in (self.path, self.previous) if path.exists()]
         largest = trial.largest_bytes()
         for path in there:
             saved = _read_or_put_aside(path, lambda path=path: self._restored(path, trial, largest), self.notice)
             if saved:
                 trial.seconds = saved.seconds
-                self.notice(f"{name} goes on from iteration {trial.iteration}")
+                self.notice(f"{self.name}, goes on from iteration {trial.iteration}")
                 break
         else:
             if there:
-                self.notice(f"{name} starts from its first iteration")
+                self.notice(f"{self.name}, starts from its first iteration")
         self._plan(largest / _ESTIMATED_BYTES_PER_SECOND)
 
     def due(self) -> bool:
@@ -240,11 +252,12 @@ def check_interval(seconds: float) -> float:
 
 
 def sweep(store: Store) -> None:
-    """Remove what killed runs left: half-written files, and checkpoints of trials whose result is stored."""
+    """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_leftovers(store.folder)
+    remove_void(store.folder / "leases")
     for path, match in _files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
-            if result.config_sha256.startswith(match["config"]) and _is_left_over(path, int(match["trial"]), result):
+            if result.config_sha256.startswith(match["config"]) and _is_left_over(path, int(match["last"]), result):
                 path.unlink(missing_ok=True)
 
 
@@ -253,10 +266,10 @@ def put_aside(store: Store) -> list[Path]:
     return sorted((store.folder / "checkpoints").glob("*.damaged*"))
 
 
-def _is_left_over(path: Path, trial: int, result: Result) -> bool:
-    """Whether the result holds the trial of this file and is not older: a cell that is being trained again has newer files."""
+def _is_left_over(path: Path, last: int, result: Result) -> bool:
+    """Whether the result holds the trials of this file and is not older: a cell that is being trained again has newer files."""
     try:
-        return trial <= len(result.trials) and path.stat().st_mtime < result.timestamp.timestamp() + 1
+        return last <= len(result.trials) and path.stat().st_mtime < result.timestamp.timestamp() + 1
     except FileNotFoundError:
         return False
 
@@ -303,10 +316,6 @@ def _put_aside(path: Path) -> str:
 
 def _not_saved(folder: Path, error: OSError) -> str:
     return f"no checkpoint could be saved to {folder} ({error.strerror}); training goes on without"
-
-
-def _digest(content: dict[str, Any], tensors_sha256: str) -> str:
-    return hashlib.sha256(f"{canonical_json(content)}{tensors_sha256}".encode()).hexdigest()
 
 
 @functools.cache

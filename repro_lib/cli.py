@@ -20,6 +20,7 @@ from rich.console import Console
 
 from repro_lib.config import (
     ACTIVATIONS,
+    DEVICES,
     GRID_ACTIVATIONS,
     MODEL_DEFAULTS,
     PROFILES,
@@ -31,7 +32,7 @@ from repro_lib.files import WriteError
 
 _FAILED, _BAD_INPUT = 1, 2
 # Set by flags of their own.
-_NOT_A_FLAG = {"corpus", "vocab_size", "execution"}
+_NOT_A_FLAG = {"corpus", "vocab_size"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,7 +173,13 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("plan", type=Path, help="the plan")
     step.add_argument("key", help="the job's name in it")
     doctor = add("doctor", _doctor, "is this machine ready?")
-    doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for")
+    doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
+    doctor.add_argument(
+        "--determinism",
+        action="store_true",
+        help="train small cells in many ways, one of them killed, compare all digests, and store a certificate for the reports",
+    )
+    doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
     return parser
 
 
@@ -250,10 +257,14 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The configuration values that were given on the command line."""
     names = [name for name in Config.model_fields if name not in _NOT_A_FLAG - {"corpus"}]
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
-    if "corpus" in given and Path(given["corpus"]).is_file():
-        # Notebooks run in their own folder, so a path must not depend on where the command was given.
-        given["corpus"] = str(Path(given["corpus"]).resolve())
+    if "corpus" in given:
+        given["corpus"] = _one_path(given["corpus"])
     return given
+
+
+def _one_path(corpus: str) -> str:
+    """Notebooks run in their own folder, so the path of a text must not depend on where the command was given."""
+    return str(Path(corpus).resolve()) if Path(corpus).is_file() else corpus
 
 
 def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
@@ -439,6 +450,9 @@ def _step(options: argparse.Namespace, console: Console) -> int:
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.doctor import examine
+    from repro_lib.doctor import certify_machine, examine
 
+    if options.determinism:
+        at_once = max(2, _usable_cores())
+        return certify_machine(console, _one_path(options.corpus), options.device, at_once, options.results_dir)
     return examine(console, options.corpus, options.results_dir)

@@ -23,8 +23,8 @@ from pydantic import Field, ValidationError
 from repro_lib import metrics
 from repro_lib.config import canonical_json
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.files import write_atomically
-from repro_lib.results import Part, Predictions, Result, Sha256, Store, compare_all
+from repro_lib.files import read_bounded, write_atomically
+from repro_lib.results import LARGEST_RESULT_BYTES, Part, Predictions, Result, Sha256, Store, compare_all
 
 SCHEMA_VERSION = 1
 Float64 = NDArray[np.float64]
@@ -169,7 +169,7 @@ def _restricted(known: Comparisons, wanted: Sequence[ComparedTrial]) -> Comparis
 def _read(path: Path) -> Comparisons | None:
     """What is stored, or None where there is nothing that can be trusted: it is made again then."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, LARGEST_RESULT_BYTES))
         claimed = content.pop("content_sha256")
         if claimed != _digest(content):
             return None

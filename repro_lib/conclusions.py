@@ -21,7 +21,7 @@ from repro_lib.findings import about, missing
 from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.significance import SIGNIFICANCE, smallest_p
 from repro_lib.statistics import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
-from repro_lib.tables import WordTable
+from repro_lib.tables import WordTable, literally
 
 GROUPS = {
     "findings": "Findings",
@@ -170,13 +170,13 @@ def tally(entries: Sequence[Entry]) -> str:
 
 def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Entry]) -> str:
     """``FINAL_CONCLUSIONS.md``: what this study says, and what it says about the earlier study's claims."""
-    lines = ["# Conclusions", "", about(study), "", missing(study), "", *_how_sure(study), ""]
+    lines = ["# Conclusions", "", literally(about(study)), "", literally(missing(study)), "", *_how_sure(study), ""]
     lines += ["## Does the activation matter here?", ""]
     lines += [f"- {line}" for line in [*contrast_sentences(contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]]
     lines += ["", "## The earlier study's claims", "", tally(entries), ""]
     for group, title in GROUPS.items():
         lines += [f"### {title}", "", *(f"- {sentence(entry)}" for entry in entries if entry.claim.group == group), ""]
-    lines += [f"- {gap}" for gap in evidence.gaps]
+    lines += [f"- {literally(gap)}" for gap in evidence.gaps]
     return "\n".join(lines).rstrip() + "\n"
 
 

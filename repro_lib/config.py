@@ -1,8 +1,8 @@
 """One frozen, validated configuration, and the layers that decide each value.
 
-Later wins: base < model < profile < explicit. ``Config.for_model`` resolves them and remembers which layer set
-each value. This module loads no torch, so that ``repro --help`` and ``repro status`` stay quick; the names in
-``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
+Later wins: base < device < model < profile < explicit, where the device sets ``execution`` alone. ``Config.for_model``
+resolves them and remembers which layer set each value. This module loads no torch, so that ``repro --help`` and
+``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ NOISE_SOURCES = ("init", "order", "dropout", "bit", "none")
 LENGTH_ACTIVATIONS = ("relu", "gelu")
 LENGTH_SHARES = (0.25, 0.5)
 
-Layer = Literal["base", "model", "profile", "explicit", "corpus"]
+# How the trials of a cell train where nothing else says so: one trial fills a core, but only many at once fill a GPU.
+DEVICE_EXECUTION = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
+Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
@@ -103,6 +105,9 @@ _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what, what was expected and what to do."""
+
+
+Execution = Literal["auto", "sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"]
 
 
 class Config(BaseModel):
@@ -131,7 +136,11 @@ class Config(BaseModel):
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
     eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
-    execution: Literal["sequential"] = Field("sequential", description="how the trials of a cell run")
+    execution: Execution = Field(
+        "auto",
+        description="how the trials of a cell train: sequential (one after another) or stacked (as one), with +bfloat16 and "
+        "+compile; auto: on a CPU sequential, on a GPU stacked with both",
+    )
 
     _sources: dict[str, Layer] = PrivateAttr(default_factory=dict)
     _model_name: str | None = PrivateAttr(None)
@@ -164,7 +173,7 @@ class Config(BaseModel):
 
     @classmethod
     def for_model(cls, model: str, profile: str | None = None, **explicit: Any) -> Config:
-        """The resolved configuration of ``model``: base < model < profile < explicit.
+        """The resolved configuration of ``model``: base < device < model < profile < explicit.
 
         Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
         """
@@ -179,6 +188,9 @@ class Config(BaseModel):
             merged |= values
             sources |= dict.fromkeys(values, layer)
         config = cls(**merged)
+        if config.execution == "auto":
+            config = config.model_copy(update={"execution": DEVICE_EXECUTION[config.device]})
+            sources["execution"] = "device"
         if model == "nanotransformer" and config.dropout > 0:
             raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
         if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % (2 * config.n_head):
@@ -219,6 +231,21 @@ class Config(BaseModel):
     def vary_streams(self) -> tuple[str, ...]:
         """The random streams that change between trials."""
         return _ALL_STREAMS if self.vary == "all" else tuple(name for name in self.vary.split("+") if name in _ALL_STREAMS)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the trials of a cell train as one."""
+        return "stacked" in self.execution.split("+")
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether training makes its products in bfloat16."""
+        return "bfloat16" in self.execution.split("+")
+
+    @property
+    def compiled(self) -> bool:
+        """Whether training runs through torch.compile."""
+        return "compile" in self.execution.split("+")
 
     @property
     def flips_bit(self) -> bool:

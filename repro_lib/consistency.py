@@ -83,6 +83,24 @@ def _trials(result: Result) -> Iterator[str]:
         if record.seed != result.config["seed"] + k - 1:
             yield f"trials: trial {k} has seed {record.seed}, the first one {result.config['seed']}"
         yield from _curves(record, result.config["max_iters"])
+    yield from _stacks(result)
+
+
+def _stacks(result: Result) -> Iterator[str]:
+    """Trials that were trained as one follow each other and say the same of it."""
+    n, execution = len(result.trials), result.config["execution"]
+    before: list[int] = []
+    for k, record in enumerate(result.trials, start=1):
+        stack = record.stack or []
+        if not result.synthetic and (record.stack is not None) != ("stacked" in execution):
+            how = "by itself" if record.stack is None else "in a stack"
+            yield f"trials: execution is {execution}, and trial {k} was trained {how}"
+        elif record.stack is not None:
+            first = k - stack.index(k) if k in stack else 0
+            begun = first < k or (before and before[-1] >= k)
+            if first < 1 or stack != [*range(first, first + len(stack))] or stack[-1] > n or (begun and before != stack):
+                yield f"trials: trial {k} cannot have been in the stack that it names"
+        before = stack
 
 
 def _curves(record: TrialRecord, max_iters: int) -> Iterator[str]:

@@ -124,10 +124,13 @@ def progress_share(file: Path) -> float:
 def _part(place: dict[str, Any]) -> float:
     if not place:
         return 0.0
-    return ((place["trial"] - 1) + place["iteration"] / place["max_iters"]) / place["trials"]
+    return place["done"] / (place["trials"] * place["max_iters"])
 
 
 def _place_in_words(place: dict[str, Any]) -> str:
     if not place:
         return "starting"
-    return "trial {trial}/{trials}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(**place)
+    at_once = f" ({place['together']} at once)" if place["together"] > 1 else ""
+    return "trial {trial}/{trials}{at_once}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(
+        **place, at_once=at_once
+    )

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from repro_lib.config import Config, project_root
-from repro_lib.files import write_atomically
+from repro_lib.files import UnusableFile, read_bounded, write_atomically
 
 EVALUATION_CHARACTERS = 16_384
 EVALUATION_BLOCK = 256
@@ -110,11 +110,11 @@ class Dataset:
 
     def batch(self, batch_size: int, block_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random training windows: inputs and targets of shape (B, T); the offsets come from ``generator``."""
-        # (windows, T + 1) as a view: no copy of the text.
-        windows = self.train.unfold(0, block_size + 1, 1)
-        chosen = torch.randint(len(windows), (batch_size,), generator=generator)
-        sequences = windows[chosen]
-        return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
+        return windows_at(self.train, self.offsets(batch_size, block_size, generator), block_size)
+
+    def offsets(self, batch_size: int, block_size: int, generator: torch.Generator) -> Tensor:
+        """Where the windows of a batch start in the training text: (B,), drawn from ``generator``."""
+        return torch.randint(len(self.train) - block_size, (batch_size,), generator=generator)
 
     @cached_property
     def unigram_cross_entropy(self) -> float:
@@ -125,6 +125,13 @@ class Dataset:
         """
         counts = torch.bincount(self.train, minlength=self.vocab_size).double() + 1
         return float(-(counts / counts.sum()).log()[self.windows.targets].mean())
+
+
+def windows_at(text: Tensor, offsets: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (..., T) that start at ``offsets`` (...) of the token ids ``text``, on the same device."""
+    # (windows, T + 1) as a view: no copy of the text.
+    sequences = text.unfold(0, block_size + 1, 1)[offsets]
+    return sequences[..., :-1].contiguous(), sequences[..., 1:].contiguous()
 
 
 def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
@@ -265,10 +272,10 @@ def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
 
 
 def _read_text(path: Path, name: str) -> Corpus:
-    if path.stat().st_size > LARGEST_CORPUS_BYTES:
-        raise CorpusError(f"{path} is larger than {LARGEST_CORPUS_BYTES // 2**20} MiB, the most this suite reads as one corpus")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bounded(path, LARGEST_CORPUS_BYTES).decode("utf-8")
+    except UnusableFile as error:
+        raise CorpusError(f"{path} {error}; use a shorter text") from None
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8"

@@ -10,11 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from rich.console import Console
 
 from repro_lib.config import GRID_MODELS, Config, project_root
+from repro_lib.files import check_writable
+
+if TYPE_CHECKING:
+    from repro_lib.certificate import Certificate
 
 # The default grid was seen to leave 0.6 GB in results/, and its kernels to take about 0.5 GB of memory each.
 _DISK_GB, _MEMORY_GB = 2.0, 2.0
@@ -39,6 +44,39 @@ def examine(console: Console, corpus: str, results_dir: Path) -> int:
             failed += finding.ok is False
     console.print("this machine is ready" if not failed else f"{failed} checks failed; see above for what to do")
     return 1 if failed else 0
+
+
+def certify_machine(console: Console, corpus: str, device: str, workers: int, results_dir: Path) -> int:
+    """Make the determinism certificate, store it in the results folder, print it, and return 0 if all is as it must be."""
+    from repro_lib.certificate import write_certificate
+    from repro_lib.certify import certify
+
+    check_writable(results_dir)
+    with console.status("training small cells, killing one, comparing digests"):
+        certificate = certify(corpus, device, workers)
+    path = write_certificate(results_dir, certificate)
+    print_certificate(console, certificate)
+    console.print(f"stored in {path}; the next repro report or grid shows it in the index", markup=False, soft_wrap=True)
+    return 0 if certificate.passed else 1
+
+
+def print_certificate(console: Console, certificate: Certificate) -> None:
+    """The certificate as text: the digests of each trial, cut to 12 digits, with what, what was compared, and the outcome."""
+    machine, trials = certificate.machine, dict[str, list[str]]()
+    for name, value in certificate.digests.items():
+        owner, _, kind = name.rpartition(", ")
+        trials.setdefault(owner, []).append(f"{kind} {value[:12]}")
+    lines = [f"{owner}: {', '.join(digests)}" for owner, digests in trials.items()]
+    lines += [f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.said}" for check in certificate.checks]
+    if certificate.slowdown is not None:
+        lines.append(f"cost  deterministic algorithms take {certificate.slowdown:.2f} times as long as others on this device")
+    lines += [
+        f"corpus {certificate.corpus.name}, SHA-256 {certificate.corpus.sha256[:12]}; Python {machine.python}, "
+        f"torch {machine.torch}, {machine.device}, {machine.cpu}, commit {(machine.git_commit or 'unknown')[:12]}",
+        f"determinism certificate of {certificate.timestamp:%Y-%m-%d %H:%M} UTC: {certificate.outcome}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import subprocess
@@ -36,7 +37,13 @@ from repro_lib.results import (
     predictions_from,
     trial_tensors,
 )
+from repro_lib.stacked import train_stack
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
+
+# Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
+CONSTANT = 1e-6
+# A trial of which everything is stored.
+Kept = tuple[TrialRecord, Predictions]
 
 
 def run_experiment(
@@ -58,10 +65,12 @@ def run_experiment(
     with the model's defaults.
 
     A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
-    are kept, and a trial in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less often where
-    saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of that.
+    are kept, and a trial or a stack in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less
+    often where saving would take more than 1 % of the time). ``notice`` is told in one sentence what a user should know of
+    that.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
+    StackTooLarge if stacked trials do not fit into the memory of the device,
     LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
     WriteError if it cannot be written.
     """
@@ -79,10 +88,10 @@ def run_experiment(
             stored = None
         checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
         records, predictions = _reusable_trials(store, stored)
-        for trial in range(len(records), config.trials):
-            record, prediction, _ = cell.obtain(checkpoints, trial, progress)
-            records.append(record)
-            predictions.append(prediction)
+        while len(records) < config.trials:
+            found, _ = cell.obtain(checkpoints, cell.next_trials(checkpoints, len(records)), progress)
+            records += [record for record, _ in found]
+            predictions += [prediction for _, prediction in found]
         result = summarise(*asked[:2], cell.config, cell.config_sha256, cell.dataset, records, predictions)
         lease.confirm()
         store.save(result)
@@ -118,7 +127,10 @@ def train_trials(
         return 0
     cell = _Cell.load(store, asked, config, data_dir)
     checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
-    return sum(cell.obtain(checkpoints, trial - 1, progress)[2] for trial in missing)
+    trained = 0
+    for together in _stacks(missing) if config.stacked else [range(trial - 1, trial) for trial in missing]:
+        trained += len(together) * cell.obtain(checkpoints, together, progress)[1]
+    return trained
 
 
 def check_device(config: Config) -> None:
@@ -159,7 +171,7 @@ def summarise(
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
         reproducibility_metrics=_flat_metrics(averages, pairs),
         trials=list(records),
-        flags=_flags(records, pairs, unigram),
+        flags=[*_constant(records, predictions), *_flags(records, pairs, unigram)],
         synthetic=False,
         environment=describe_environment(config.device),
         timestamp=datetime.now(UTC).replace(microsecond=0),
@@ -207,6 +219,13 @@ def _reusable_trials(store: Store, stored: Result | None) -> tuple[list[TrialRec
     return list(stored.trials), [store.predictions(stored, record.trial) for record in stored.trials]
 
 
+def _stacks(trials: Sequence[int]) -> list[range]:
+    """Trials numbered from 1, as 0-based ranges of those that follow each other."""
+    first = [trial for trial in trials if trial - 1 not in trials]
+    last = [trial for trial in trials if trial + 1 not in trials]
+    return [range(start - 1, stop) for start, stop in zip(sorted(first), sorted(last), strict=True)]
+
+
 @dataclass(frozen=True)
 class _Cell:
     """A cell at work: where its trials go, and where those of a killed run are found."""
@@ -225,15 +244,17 @@ class _Cell:
         dataset = load_dataset(config, data_dir)
         return cls(store, model, activation, config.with_corpus(dataset.vocab_size), config_sha256, dataset)
 
-    def obtain(
-        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None
-    ) -> tuple[TrialRecord, Predictions, bool]:
-        """Trial ``trial`` (0-based), and whether it was trained here. One process at a time works on a trial."""
-        work = f"{self.model} with {self.activation}, trial {trial + 1},"
-        with hold(trial_lease(self.store.folder, self.model, self.activation, self.config_sha256, trial + 1), work) as lease:
-            if found := self.finished(checkpoints, trial):
-                return *found, False
-            return *self.train(checkpoints, trial, progress, lease), True
+    def obtain(self, checkpoints: CellCheckpoints, trials: range, progress: ProgressCallback | None) -> tuple[list[Kept], bool]:
+        """These trials (0-based; one, or a stack), and whether they were trained here. One process works on a trial."""
+        names = (self.store.folder, self.model, self.activation, self.config_sha256)
+        with contextlib.ExitStack() as held:
+            leases = [
+                held.enter_context(hold(trial_lease(*names, k + 1), f"{self.model} with {self.activation}, trial {k + 1},"))
+                for k in trials
+            ]
+            if found := self.finished(checkpoints, trials):
+                return found, False
+            return self.train(checkpoints, trials, progress, leases), True
 
     def origin(self) -> Origin:
         """What its checkpoints are made for and with."""
@@ -244,41 +265,58 @@ class _Cell:
             config_sha256=self.config_sha256,
             evaluation_sha256=self.dataset.windows.sha256,
             trial=1,
+            last_trial=1,
             code_sha256=code_sha256(),
             **{name: str(machine[name]) for name in ("torch", "device", "cpu")},
         )
 
-    def finished(self, checkpoints: CellCheckpoints, trial: int) -> tuple[TrialRecord, Predictions] | None:
-        """Trial ``trial`` (0-based) if a killed run had finished it, and its record and all its tensors are there and whole."""
-        record = checkpoints.finished(trial + 1)
-        if record is None:
-            return None
-        name, windows = f"{self.model} with {self.activation}, trial {trial + 1}", self.dataset.windows
-        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+    def next_trials(self, checkpoints: CellCheckpoints, done: int) -> range:
+        """What trains next when so many trials are there, as 0-based numbers: one trial, or, stacked, all that are missing.
+
+        A stack that a killed run left unfinished is finished first, as the one that it was.
+        """
+        if not self.config.stacked:
+            return range(done, done + 1)
+        return range(done, checkpoints.end_of_stack(done + 1, self.config.trials) or self.config.trials)
+
+    def finished(self, checkpoints: CellCheckpoints, trials: range) -> list[Kept] | None:
+        """Trials that a killed run had finished (one, or a stack), if their records and all tensors are there and whole."""
+        records = checkpoints.finished(trials.start + 1, trials.stop)
         try:
-            found = {kind: trial_tensors(self._path(kind, trial + 1), kind, record, *size) for kind in TENSOR_KINDS}
-            return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+            return [self._stored(record) for record in records] if records else None
         except ResultError as error:
-            checkpoints.notice(f"{name}, is trained again: {error}")
+            checkpoints.notice(f"{checkpoints.name_of(trials.start + 1, trials.stop)}, is trained again: {error}")
             return None
 
     def train(
-        self, checkpoints: CellCheckpoints, trial: int, progress: ProgressCallback | None, lease: Lease
-    ) -> tuple[TrialRecord, Predictions]:
-        """Train trial ``trial`` (0-based), or what is left of it, and store it."""
-        own = checkpoints.of_trial(trial + 1)
+        self, checkpoints: CellCheckpoints, trials: range, progress: ProgressCallback | None, leases: Sequence[Lease]
+    ) -> list[Kept]:
+        """Train one trial, or several as a stack, or what is left of it, and store them."""
+        own = checkpoints.of_trials(trials.start + 1, trials.stop)
+        what = (self.model, self.activation, self.config, self.dataset)
         try:
-            trained = train_trial(self.model, self.activation, self.config, self.dataset, trial, progress, own)
+            if self.config.stacked:
+                trained = train_stack(*what, trials, progress, own)
+            else:
+                trained = [train_trial(*what, trials.start, progress, own)]
         except TrainingDiverged:
             # Nobody goes on from here: this configuration does the same again.
             checkpoints.remove(self.config.trials)
             raise
-        lease.confirm()
-        record, predictions = self._keep(trained)
-        checkpoints.keep_finished(record)
-        return record, predictions
+        for lease in leases:
+            lease.confirm()
+        kept = [self._keep(trial) for trial in trained]
+        checkpoints.keep_finished([record for record, _ in kept])
+        return kept
 
-    def _keep(self, trained: TrainedTrial) -> tuple[TrialRecord, Predictions]:
+    def _stored(self, record: TrialRecord) -> Kept:
+        """A trial whose tensors are stored already; ResultError if they are not there or not whole."""
+        name, windows = f"{self.model} with {self.activation}, trial {record.trial}", self.dataset.windows
+        size = (windows.tokens, _parameters(self.model, self.config, self.activation))
+        found = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
+        return record, predictions_from(found["predictions"], windows.sha256, windows.tokens, name)
+
+    def _keep(self, trained: TrainedTrial) -> Kept:
         """Store the logits and weights of a trained trial; its record names them by their digests."""
         windows = self.dataset.windows
         labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
@@ -331,6 +369,15 @@ def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str
         if not np.isfinite(pair["log_prob_pd"]):
             flags.append(f"infinite log_prob_pd: trials {i} and {j} give a true character probability 0 in one of them only")
     return flags
+
+
+def _constant(records: Sequence[TrialRecord], predictions: Sequence[Predictions]) -> list[str]:
+    """A flag for each trial that reads nothing, and so agrees with others of its kind; its loss may be what it will."""
+    return [
+        f"constant: trial {record.trial} gives each character the same probability, whatever the text before it"
+        for record, of_trial in zip(records, predictions, strict=True)
+        if np.ptp(of_trial.probabilities, axis=0).max() < CONSTANT
+    ]
 
 
 def _cpu_name() -> str:

@@ -8,7 +8,6 @@ from repro_lib.analysis import Study, cells_frame, model_row
 from repro_lib.evidence_tables import contrast_sentences
 from repro_lib.findings import NO_RESULTS, about, decided, flagged, identical, missing, order
 from repro_lib.results import Result
-from repro_lib.significance import SIGNIFICANCE
 from repro_lib.tables import with_interval
 
 
@@ -71,7 +70,7 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
     known = frame.dropna(subset=["per_cent"])
     if known.empty:
         return []
-    supported = int((known["p_holm"] <= SIGNIFICANCE).sum())
+    supported = int(known["supported"].sum())
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
     return [f"{supported} of {len(known)} differences from relu are supported. The largest: {largest[0]}"]
 

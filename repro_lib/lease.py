@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.files import folder_time, write_atomically
+from repro_lib.files import UnusableFile, folder_time, read_bounded, write_atomically
 from repro_lib.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -201,16 +201,17 @@ def _remove_if_void(path: Path) -> None:
 def _read(path: Path) -> Holder | None:
     """What a lease says; None if there is none. One that cannot be understood has an unknown holder."""
     try:
-        with open(path, "rb") as file:
-            text = file.read(_LARGEST_BYTES)
+        text = read_bounded(path, _LARGEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnusableFile:
+        text = b""
     unknown = Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
     try:
         fields = json.loads(text)
         process = ProcessId.find(fields["process"])
         holder = Holder(**{**fields, "process": process})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return unknown
     return holder if process else unknown
 

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from repro_lib.config import canonical_json, project_root
-from repro_lib.files import WriteError, write_atomically
+from repro_lib.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
 from repro_lib.kernels import START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.lease import LeaseHeldError
 
@@ -99,7 +99,7 @@ def executed_digest(executed: Path) -> str | None:
     """The digest under which ``execute`` finished this file, or None if there is no such finished file."""
     try:
         return _read_json(executed)["metadata"]["repro"]["inputs_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -214,4 +214,4 @@ def _literal_path(path: Path) -> str:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_bounded(path, LARGEST_NOTEBOOK_BYTES))

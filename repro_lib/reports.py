@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from repro_lib.files import write_atomically
+from repro_lib.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 from repro_lib.page_checks import complaints
 from repro_lib.page_parts import anchor, contents, rearrange, shown_parameters
 from repro_lib.what_if_html import REPORT_HALF, one_copy_per_page
@@ -202,7 +202,9 @@ def _mathml(tex: str, display: str) -> str:
 
 def _read(notebook: Path) -> bytes:
     try:
-        return notebook.read_bytes()
+        return read_bounded(notebook, LARGEST_NOTEBOOK_BYTES)
+    except UnusableFile as error:
+        raise ReportError(f"{notebook.name} {error}; delete it and run its cell again") from None
     except OSError as error:
         raise ReportError(f"{notebook.name} cannot be read ({error.strerror})") from None
 
@@ -215,7 +217,7 @@ def _parse(notebook: Path, content: bytes) -> NotebookNode:
     try:
         nb = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(nb)
-    except (ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         raise ReportError(
             f"{notebook.name} is not a whole notebook ({str(error)[:100]!r}); delete it and run its cell again"
         ) from None

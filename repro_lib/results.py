@@ -46,7 +46,7 @@ Words = Annotated[str, Field(max_length=_LONGEST_WORDS)]
 # Kinds of tensor files, each with a folder of its own and a digest in the trial's record.
 TensorKind = Literal["predictions", "weights", "steps"]
 TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
-Curve = list[tuple[int, float]]
+Curve = list[tuple[int, Annotated[float, Field(ge=0)]]]
 
 
 class ResultError(ValueError):
@@ -92,6 +92,8 @@ class TrialRecord(Part):
     predictions_sha256: str = Sha256
     # None: made by a version that kept no predictions during training.
     steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    # The trials that were trained as one with this one, itself among them; None: it was trained by itself.
+    stack: list[int] | None = None
 
 
 class Result(Part):
@@ -166,9 +168,8 @@ class Result(Part):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
-            raise ResultError(
-                f"{source} has schema version {version!r}, this program reads {SCHEMA_VERSION}; run the cell again"
-            )
+            said = repr(version)[:_LONGEST_REASON]
+            raise ResultError(f"{source} has schema version {said}, this program reads {SCHEMA_VERSION}; run the cell again")
         claimed = content.pop("content_sha256", None)
         try:
             canonical = canonical_json(content)

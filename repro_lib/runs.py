@@ -64,7 +64,7 @@ class Run:
         error, cell = self._error(step, outcome), step.cell
         result = cell.result(self.store) if cell else None
         if cell is not None and result is None and error is None:
-            error = "it ended without leaving a complete result"
+            error = self._lost()
         if error is not None:
             if cell is not None:
                 error += self._record_failure(cell, error)
@@ -101,13 +101,15 @@ class Run:
         return ""
 
     def look_for_lost_results(self) -> None:
-        """A result that was there and is gone has one cause: somebody deleted it, or the folder, while the grid ran."""
+        """Every cell that did not fail has its result, or the report says that it has not."""
         for cell in (*self.cells, *self.variants):
             if cell.label not in self.report.failures and cell.result(self.store) is None:
-                self.report.failures[cell.label] = (
-                    f"its result is gone: {self.request.results_dir} was deleted or emptied during the run; the same command "
-                    "makes it again"
-                )
+                self.report.failures[cell.label] = self._lost()
+
+    def _lost(self) -> str:
+        """A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran."""
+        folder = self.request.results_dir
+        return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
 
     def publish(self, *, running: bool) -> None:
         """Bring the index up to date, and every report that is missing. No cell fails for a report."""

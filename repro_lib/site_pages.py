@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jinja2
 
+from repro_lib.certificate import certificate_or_reason
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES
 from repro_lib.data import known_corpora
 from repro_lib.files import write_atomically
@@ -157,7 +158,7 @@ def write_index(
         written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
         rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
         cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
-        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
+        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"), certified=certificate_or_reason(results_dir),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
@@ -287,8 +288,9 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
         owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
         if owner not in figures:
             continue
-        if re.fullmatch(r"[\w.-]+", path.name) and text.exists() and text.read_text().strip():
-            figures[owner][path.stem] = text.read_text().strip()
+        alternative = text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
+        if re.fullmatch(r"[\w.-]+", path.name) and alternative:
+            figures[owner][path.stem] = alternative
         else:
             unexplained.append(
                 f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."

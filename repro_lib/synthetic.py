@@ -27,7 +27,7 @@ from repro_lib.consistency import SYNTHETIC_MARK
 from repro_lib.findings import NEGATIVE_CONTROL
 from repro_lib.models import build_model, count_parameters
 from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord, select_comparable
-from repro_lib.tables import number
+from repro_lib.tables import literally, number
 from repro_lib.trial_state import CURVE_POINTS
 
 DEFAULT_PD = 0.5
@@ -170,7 +170,9 @@ def _trial_records(config: Config, cell: Sequence[Any], draws: np.random.Generat
         points = min(CURVE_POINTS, config.max_iters)
         train_steps = [math.ceil(point * config.max_iters / points) for point in range(1, points + 1)]
         val_steps = sorted({*range(config.eval_interval, config.max_iters, config.eval_interval), config.max_iters})
-        digests = {f"{kind}_sha256": synthetic_digest(kind, *cell, k) for kind in ("init", "weights", "predictions")}
+        digests: dict[str, Any] = {
+            f"{kind}_sha256": synthetic_digest(kind, *cell, k) for kind in ("init", "weights", "predictions")
+        }
         records.append(
             TrialRecord(
                 trial=k + 1,
@@ -384,6 +386,10 @@ def _stand_in(measured: Sequence[Result], model: str, activation: str, timestamp
     # Two trials with the same error disagree on no more characters than both get wrong.
     values["churn"] = min(values["churn"], 2 * error)
     neighbours = [r for r in usable if r.model_name == model or (r.model_name in distance.models)]
+
+    def digests(k: int) -> dict[str, Any]:
+        return {f"{kind}_sha256": synthetic_digest(kind, model, activation, like.config_sha256, k) for kind in _DIGESTED}
+
     records = [
         TrialRecord(
             trial=k + 1,
@@ -393,7 +399,7 @@ def _stand_in(measured: Sequence[Result], model: str, activation: str, timestamp
             val_loss=loss,
             val_accuracy=accuracy,
             seconds=0.0,
-            **{f"{kind}_sha256": synthetic_digest(kind, model, activation, like.config_sha256, k) for kind in _DIGESTED},
+            **digests(k),
         )
         for k in range(2)
     ]
@@ -502,4 +508,4 @@ def _place(result: Result) -> tuple[str, ...]:
 
 
 def _cell_text(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return literally(text).replace("|", "\\|")

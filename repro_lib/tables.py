@@ -50,6 +50,15 @@ def _emphasised(words: str) -> str:
     return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
 
 
+# What Markdown, HTML or a formula could begin with. As entities, which every reader of Markdown knows.
+_MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "&<>[]`*$\\"} | {"\n": " ", "\r": " "})
+
+
+def literally(words: str) -> str:
+    """Words that may come from a file (names of texts, flags, messages) as Markdown that shows them and does nothing else."""
+    return words.translate(_MARKUP)
+
+
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
     cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from repro_lib.data import Dataset, EvaluationWindows
 from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
-from repro_lib.trial_state import LossCurve, TrialState
+from repro_lib.trial_state import Course, LossCurve, TrialState
 
 # Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
 # enough to see when the trials part, and small beside the final predictions.
@@ -39,8 +39,8 @@ class TrainingDiverged(RuntimeError):
 class Progress:
     """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
 
-    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. A callback that raises ends the
-    training.
+    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. ``stack``: the numbers of the
+    trials that train as one, this one among them; empty where it trains alone. A callback that raises ends the training.
     """
 
     model: str
@@ -52,6 +52,19 @@ class Progress:
     train_loss: float
     val_loss: float | None
     kept: Tensor | None = field(default=None, repr=False, compare=False)
+    stack: tuple[int, ...] = ()
+
+    @property
+    def together(self) -> int:
+        """How many trials train as one, this one among them."""
+        return max(1, len(self.stack))
+
+    @property
+    def done(self) -> int:
+        """Iterations of the cell that are through, those of all its trials counted, of trials x max_iters."""
+        stack = self.stack or (self.trial,)
+        before = (stack[0] - 1) * self.max_iters + len(stack) * (self.iteration - 1)
+        return before + stack.index(self.trial) + 1
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -62,6 +75,7 @@ class TrainedTrial:
     """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name.
 
     ``step_logits``: (S, kept tokens, V), the predictions after each of ``steps`` iterations, the last being the final ones.
+    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself.
     """
 
     trial: int
@@ -76,6 +90,7 @@ class TrainedTrial:
     steps: list[int]
     step_logits: Tensor
     weights: dict[str, Tensor]
+    stack: list[int] | None = None
 
 
 def train_trial(
@@ -96,59 +111,34 @@ def train_trial(
     config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
     with deterministic_arithmetic():
         state = _begin(model_name, activation, config, dataset, trial)
+        (course,) = state.courses
         if checkpoints:
             checkpoints.resume(state)
         state.model.train()
         for iteration in range(state.iteration + 1, config.max_iters + 1):
             loss = _iterate(state, iteration, config, dataset)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss became {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
-                    "lower the learning rate"
-                )
+            check_loss(loss, model_name, activation, trial, iteration)
             if progress:
-                where = (trial + 1, config.trials, iteration, config.max_iters)
-                val_loss = state.val_losses[-1] if state.val_losses else None
-                seen = state.kept[-1] if iteration in state.steps and iteration < config.max_iters else None
-                progress(Progress(model_name, activation, *where, loss, val_loss, seen))
+                progress(progress_of(course, model_name, activation, config, trial, iteration, loss))
             if checkpoints and iteration < config.max_iters and checkpoints.due():
                 checkpoints.save(state, state.seconds + time.perf_counter() - started)
-        logits = predict_logits(state.model, dataset.windows, config.block_size)  # (blocks, 256, V)
-    state.kept.append(logits[::KEPT_BLOCK_STEP])
-    curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
-    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
-    logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
-    val_loss = cross_entropy(logits, labels)
-    if not math.isfinite(val_loss):
-        raise TrainingDiverged(
-            f"the validation loss is {val_loss} for {model_name} with {activation}, trial {trial + 1}, iteration "
-            f"{config.max_iters}; lower the learning rate"
-        )
-    return TrainedTrial(
-        trial=trial + 1,
-        seed=config.seed + trial,
-        train_loss_curve=state.train_curve.points(),
-        val_loss_curve=[*state.val_curve, (config.max_iters, curve_loss)],
-        val_loss=val_loss,
-        val_accuracy=100 * (1 - error_rate(logits, labels)),
-        seconds=state.seconds + time.perf_counter() - started,
-        init_sha256=state.init_sha256,
-        logits=logits,
-        steps=list(state.steps),
-        step_logits=torch.stack(state.kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
-        weights={name: tensor.detach().cpu() for name, tensor in state.model.state_dict().items()},
-    )
+        trained = finished_trial(course, state.model, model_name, activation, config, dataset, trial)
+    return replace(trained, seconds=state.seconds + time.perf_counter() - started)
 
 
 def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> TrialState:
     """A trial before its first step."""
+    model, course = untrained(model_name, activation, config, dataset, trial)
+    return TrialState(model, make_optimizer(model, config), [course])
+
+
+def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
+    """The model of trial ``trial`` (0-based) before its first step, and what is that trial's own beside it."""
     streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     model = build_model(model_name, config, activation, streams=streams)
     if config.flips_bit and trial > 0:
         flip_one_bit(model, config.seed + trial)
-    return TrialState(
-        model=model,
-        optimizer=make_optimizer(model, config),
+    return model, Course(
         streams=streams,
         init_sha256=sha256_of_tensors(dict(model.named_parameters())),
         steps=kept_steps(config.max_iters),
@@ -161,30 +151,101 @@ def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, t
 
 def _iterate(state: TrialState, iteration: int, config: Config, dataset: Dataset) -> float:
     """One step and what is measured after it; the loss in nats. A loss that is no number changes nothing but the data order."""
-    inputs, targets = dataset.batch(config.batch_size, config.block_size, state.streams.order)
+    (course,) = state.courses
+    inputs, targets = dataset.batch(config.batch_size, config.block_size, course.streams.order)
     loss = training_step(state.model, state.optimizer, inputs, targets, iteration, config)
-    if not math.isfinite(loss):
-        return loss
-    state.iteration = iteration
-    state.train_curve.add(loss)
-    # The end has its own, fuller evaluation.
-    if iteration < config.max_iters:
-        if iteration % config.eval_interval == 0:
-            curve_windows = dataset.windows.every(CURVE_BLOCK_STEP)
-            state.val_losses.append(evaluate_loss(state.model, curve_windows, config.block_size))
-        if iteration in state.steps:
-            state.kept.append(predict_logits(state.model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+    if math.isfinite(loss):
+        state.iteration = iteration
+        course.train_curve.add(loss)
+        if is_looked_at(iteration, config):
+            look(course, state.model, iteration, config, dataset)
     return loss
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed."""
-    parameters = list(model.parameters())
+def is_looked_at(iteration: int, config: Config) -> bool:
+    """Whether predictions are made after this iteration. The end has its own, fuller evaluation."""
+    wanted = iteration % config.eval_interval == 0 or iteration in kept_steps(config.max_iters)
+    return wanted and 0 < iteration < config.max_iters
+
+
+def look(course: Course, model: nn.Module, iteration: int, config: Config, dataset: Dataset) -> None:
+    """Make the predictions that are wanted of a trial after this iteration, by ``is_looked_at``."""
+    if iteration % config.eval_interval == 0:
+        course.val_losses.append(evaluate_loss(model, dataset.windows.every(CURVE_BLOCK_STEP), config.block_size))
+    if iteration in course.steps:
+        course.kept.append(predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+
+
+def progress_of(
+    course: Course,
+    model_name: str,
+    activation: str,
+    config: Config,
+    trial: int,
+    iteration: int,
+    loss: float,
+    stack: tuple[int, ...] = (),
+) -> Progress:
+    """Where trial ``trial`` (0-based) is after this iteration, its newest look included."""
+    val_loss = course.val_losses[-1] if course.val_losses else None
+    kept = course.kept[-1] if iteration in course.steps and iteration < config.max_iters else None
+    return Progress(model_name, activation, trial + 1, config.trials, iteration, config.max_iters, loss, val_loss, kept, stack)
+
+
+def check_loss(loss: float, model_name: str, activation: str, trial: int, iteration: int, what: str = "loss became") -> None:
+    """TrainingDiverged if a loss of trial ``trial`` (0-based) is no number."""
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"the {what} {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
+            "lower the learning rate"
+        )
+
+
+def finished_trial(
+    course: Course, model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int
+) -> TrainedTrial:
+    """Score the trained model of trial ``trial`` (0-based) on all evaluation windows. Raises TrainingDiverged.
+
+    Its ``seconds`` are left to whoever knows them.
+    """
+    logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
+    kept = [*course.kept, logits[::KEPT_BLOCK_STEP]]
+    curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
+    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
+    logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
+    val_loss = cross_entropy(logits, labels)
+    check_loss(val_loss, model_name, activation, trial, config.max_iters, what="validation loss is")
+    return TrainedTrial(
+        trial=trial + 1,
+        seed=config.seed + trial,
+        train_loss_curve=course.train_curve.points(),
+        val_loss_curve=[*course.val_curve, (config.max_iters, curve_loss)],
+        val_loss=val_loss,
+        val_accuracy=100 * (1 - error_rate(logits, labels)),
+        seconds=0.0,
+        init_sha256=course.init_sha256,
+        logits=logits,
+        steps=list(course.steps),
+        step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
+        # Copies: a stack shows its trials in one model, one after another.
+        weights={name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()},
+    )
+
+
+def make_optimizer(model: nn.Module, config: Config, stacked: bool = False) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed.
+
+    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack.
+    """
+    parameters, matrix = list(model.parameters()), 3 if stacked else 2
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < matrix], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    # On the CPU the fused kernel rounds the last few numbers of a tensor otherwise than the rest (seen with torch 2.13), and
+    # these all belong to the last trial of a stack: equal trials would end apart.
+    kernel = {"foreach": True} if stacked and config.device == "cpu" else {"fused": True}
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), **kernel)
 
 
 def kept_steps(max_iters: int) -> list[int]:

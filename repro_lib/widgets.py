@@ -87,16 +87,17 @@ class LiveTraining:
         # Trials that an earlier run left are not trained again, so the first one seen here need not be number 1.
         first = min(self.curves)
         to_train = progress.trials - first + 1
-        done = (progress.trial - first) * progress.max_iters + progress.iteration
+        done = progress.done - (first - 1) * progress.max_iters
         total = to_train * progress.max_iters
         left = seconds / done * (total - done)
         cell = html.escape(f"{progress.model} with {progress.activation}")
         if done == total:
             return f"Trained {to_train} {'trial' if to_train == 1 else 'trials'} of {cell} in {seconds:.0f} s."
         val = "" if progress.val_loss is None else f", validation {progress.val_loss:.3f}"
+        together = f" ({progress.together} at once)" if progress.together > 1 else ""
         return (
             f"<progress max='{total}' value='{done}' aria-label='training progress'></progress> {cell}, "
-            f"trial {progress.trial} of {progress.trials}, iteration {progress.iteration} of {progress.max_iters}: "
+            f"trial {progress.trial} of {progress.trials}{together}, iteration {progress.iteration} of {progress.max_iters}: "
             f"loss {progress.train_loss:.3f}{val} nats; about {left:.0f} s left"
         )
 
@@ -125,7 +126,7 @@ class LiveTraining:
 
 
 def _is_over(progress: Progress) -> bool:
-    return progress.trial == progress.trials and progress.iteration == progress.max_iters
+    return progress.done == progress.trials * progress.max_iters
 
 
 def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick") -> Any:
@@ -177,8 +178,8 @@ def write_progress_to(path: Path) -> ProgressCallback:
 
 def write_progress(path: Path, progress: Progress) -> None:
     """Leave the progress where the grid reads it; a grid that has gone away is no reason to stop training."""
-    place = {"trial": progress.trial, "trials": progress.trials, "iteration": progress.iteration}
-    text = json.dumps(place | {"max_iters": progress.max_iters, "loss": progress.train_loss})
+    place = {name: getattr(progress, name) for name in ("trial", "trials", "iteration", "max_iters", "together", "done")}
+    text = json.dumps(place | {"loss": progress.train_loss})
     if path.exists() and not path.is_file():
         return
     # Renamed into place, but not flushed to the disk as results are: nobody needs it after a crash.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interrupting import listen_to_signals
 
 from repro_lib.results import Result, Store
 
@@ -50,6 +51,7 @@ class Folder:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=listen_to_signals,
         )
         self.started.append(process)
         return process

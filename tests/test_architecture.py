@@ -21,7 +21,8 @@ FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
     | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
-    2: {"training", "experiment", "results", "comparisons", "checkpoints", "consistency", "trial_state"},
+    2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
+    | {"certificate"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
@@ -49,7 +50,7 @@ FLOORS: dict[int, set[str]] = {
     },
     4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
     | {"what_if_display", "what_if_html"},
-    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "__main__"}
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
     | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -63,6 +64,7 @@ ONLY_HOME = {
     "nbconvert": "reports",
     "ipywidgets": "widgets",
 }
+RUNS_ANYTHING = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pickle.load", "pickle.loads"}
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -218,6 +220,31 @@ def test_nothing_is_loaded_that_can_run_code(module: str) -> None:
         "pd.read_pickle",
         "pandas.read_pickle",
     }
+
+
+def other_code() -> Iterator[tuple[str, ast.Module]]:
+    """Every Python file beside the library, and the code of every notebook, by name."""
+    for folder in ("benchmarks", "docs", "tests", "workflow"):
+        yield from ((path.name, ast.parse(path.read_text())) for path in sorted((ROOT / folder).rglob("*.py")))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        yield from ((path.name, ast.parse("".join(cell["source"]))) for cell in cells)
+
+
+def test_nothing_is_unpickled_and_no_shell_is_started_anywhere() -> None:
+    """A magic or a line for the shell in a notebook would not be Python, and fail here too."""
+    trees = [*other_code(), *((module, tree_of(module)) for module in MODULES)]
+    assert len(trees) > 150
+    for name, tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called, given = dotted(node.func), {word.arg: word.value for word in node.keywords}
+                assert called not in RUNS_ANYTHING, f"{name}, line {node.lineno}: {called}"
+                assert called != "torch.load" or ast.unparse(given["weights_only"]) == "True", f"{name}, line {node.lineno}"
+                assert "shell" not in given, f"{name}, line {node.lineno}: {ast.unparse(node)}"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                first = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+                assert not first & NEVER_IMPORTED, f"{name}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,13 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import peak
 from benchmarks.baseline import BaselineModel, BaselineSeconds
 from benchmarks.executors import Overhead, Work, large_plan, longest_chain, wall_clock, work_of
+from benchmarks.grid import GridTiming, time_grid
 from benchmarks.peak import work_of as work_of_a_step
 from repro_lib.config import SMALL_MODELS, Config
 from repro_lib.models import build_model, count_parameters
@@ -57,6 +60,54 @@ def test_the_command_measures_a_share_of_the_peak_and_writes_json(corpus_file: P
         assert math.isfinite(row["high"])
         assert row["gflops"] == pytest.approx(row["tokens_per_second"] * 6 * row["parameters"] / 1e9)
     assert "torch" in content["machine"]
+
+
+def test_the_command_for_stacks_times_each_size_beside_sequential_training(corpus_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    asked = ["--device", "cpu", "--models", "charlm", "tinylstm", "--trials", "1", "2", "--repetitions", "2", "--steps", "1"]
+    command = [sys.executable, "-m", "benchmarks.stacked", *asked, "--corpus", str(corpus_file), "--json", str(target)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(target.read_text())
+    found = content["stacks"]
+    assert [(row["model"], row["trials"]) for row in found] == [(m, n) for m in ("charlm", "tinylstm") for n in (1, 2)]
+    for row in found:
+        assert row["execution"] == "stacked"
+        assert row["milliseconds_per_trial"] == pytest.approx(row["milliseconds"] / row["trials"])
+        assert 0 < row["low"] <= row["utilisation"] <= row["high"]
+        assert math.isfinite(row["high"])
+        assert row["sequential_milliseconds"] > 0
+    tokens, (lstm, _) = 8 * 64, found[2:]
+    assert lstm["gflops"] * 1e6 * lstm["milliseconds"] == pytest.approx(6 * lstm["parameters"] * tokens)
+    assert content["machine"]["device"] == "cpu"
+
+
+def test_the_peak_of_a_stack_counts_the_products_of_all_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "rate", lambda once, seconds, device: once() or 2.0)
+    work = peak.Work(Counter({(8, 3, 5): 4}), 0.0, 8)
+    assert peak.peak_flops(work) == 2.0 * 6 * 8 * 3 * 5 * 4
+    assert peak.peak_flops(work, trials=7) == 7 * peak.peak_flops(work)
+
+
+def test_what_a_grid_spends_beside_training_by_hand() -> None:
+    # Two cores for 50 s, of which 80 were training: 20 s for 10 cells.
+    timed = GridTiming("smoke", 2, 10, 5.0, 50.0, 80.0)
+    assert timed.beside_training == pytest.approx(20)
+    assert timed.share_of(training=90.0, cells=5) == pytest.approx(10 / 100)
+
+
+@pytest.mark.slow
+def test_a_real_grid_is_timed_from_outside(corpus_file: Path) -> None:
+    words = ["--models", "tinylstm", "--activations", "relu", "--noise-models"]
+    timed = time_grid("smoke", str(corpus_file), 1, *words)
+    assert timed.cells == 1
+    assert 0 < timed.first_report <= timed.wall
+    assert 0 < timed.training < timed.wall
+
+
+def test_a_grid_that_fails_is_no_timing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="exit code"):
+        time_grid("smoke", str(tmp_path / "no.txt"), 1)
 
 
 def test_a_wall_clock_by_hand() -> None:

@@ -25,7 +25,7 @@ from browsing import HOW_TO_ENABLE, chromium_path, screenshot
 from repro_lib.notebooks import declared_parameters, notebooks_dir
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -198,22 +198,38 @@ def test_over_an_empty_store_a_notebook_says_so_and_offers_the_first_step(page: 
 def drag_and_see(page: Page) -> None:
     """Drag the first slider: the drawing changes, and comes to rest."""
     handle = page.locator(".widget-slider .noUi-handle").first
-    handle.scroll_into_view_if_needed()
-    before, box = page.evaluate(DRAWN), handle.bounding_box()
-    assert box is not None
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + 60, y, steps=6)
-    page.mouse.up()
-    page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=10_000)
-    quiet, until = 0, time.monotonic() + 10
+    before, stood = page.evaluate(DRAWN), handle.get_attribute("aria-valuenow")
+    until = time.monotonic() + 60
+    # JupyterLab lays the notebook out anew while outputs arrive; a hand that missed the handle takes it again.
+    while handle.get_attribute("aria-valuenow") == stood and time.monotonic() < until:
+        x, y = at_rest(page, handle)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y, steps=6)
+        page.mouse.up()
+        page.wait_for_timeout(200)
+    assert handle.get_attribute("aria-valuenow") != stood, "the slider does not move"
+    page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=60_000)
+    quiet, until = 0, time.monotonic() + 60
     last = page.evaluate(DRAWN)
     while quiet < 5 and time.monotonic() < until:
         page.wait_for_timeout(200)
         now = page.evaluate(DRAWN)
         quiet, last = (quiet + 1 if now == last else 0), now
     assert quiet == 5, "the drawing does not come to rest"
+
+
+def at_rest(page: Page, handle: Locator) -> tuple[float, float]:
+    """The middle of the handle once it is in view and stays where it is."""
+    handle.scroll_into_view_if_needed()
+    last, until = None, time.monotonic() + 30
+    while time.monotonic() < until:
+        box = handle.bounding_box()
+        if box is not None and box == last:
+            return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        last = box
+        page.wait_for_timeout(200)
+    raise AssertionError("the slider does not come to rest")
 
 
 def test_without_its_token_jupyterlab_lets_nobody_in(lab: Lab, chromium: Browser) -> None:

@@ -131,7 +131,7 @@ def move_and_see(path: Path, section: Locator, control: Locator, move: Callable[
 
 
 def move_by_mouse(control: Locator) -> None:
-    """Drag a slider to its other half, click what is not chosen; a list opens outside of the page, so its entry is set."""
+    """Drag a slider nearly to its end, click what is not chosen; a list opens outside of the page, so its entry is set."""
     kind = control.evaluate("e => e.type")
     if kind == "range":
         drag(control)
@@ -150,7 +150,7 @@ def drag(slider: Locator) -> None:
     assert box is not None
     share = slider.evaluate("e => (e.value - e.min) / (e.max - e.min)")
     height = box["y"] + box["height"] / 2
-    start, end = (box["x"] + 8 + (box["width"] - 16) * part for part in (share, 0.2 if share > 0.5 else 0.8))
+    start, end = (box["x"] + 8 + (box["width"] - 16) * part for part in (share, 0.02 if share > 0.5 else 0.98))
     mouse.move(start, height)
     mouse.down()
     mouse.move(end, height, steps=5)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from repro_lib.data import Dataset
 from repro_lib.determinism import sha256_of_tensors
 from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.processes import ProcessId
 from repro_lib.results import Result, Store
+from repro_lib.signed import digest
 from repro_lib.training import Progress
 from repro_lib.trial_state import LossCurve, TrialState
 
@@ -236,8 +238,8 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said["origin"] |= changes.pop("origin", {})
     said |= changes
     said.pop("content_sha256")
-    signed = {"content_sha256": checkpoints._digest(said, sha256_of_tensors(tensors)), **said}
-    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(signed)})
+    said = {"content_sha256": digest(said, sha256_of_tensors(tensors)), **said}
+    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
 @pytest.mark.parametrize(
@@ -444,6 +446,7 @@ ORIGIN = Origin(
     config_sha256="a" * 64,
     evaluation_sha256="b" * 64,
     trial=1,
+    last_trial=1,
     torch="2",
     device="cpu",
     cpu="one",
@@ -453,7 +456,7 @@ ORIGIN = Origin(
 
 def own_checkpoints(folder: Path, every: float, origin: Origin = ORIGIN) -> tuple[TrialCheckpoints, list[str]]:
     heard: list[str] = []
-    return CellCheckpoints(Store(folder), origin, every, heard.append).of_trial(origin.trial), heard
+    return CellCheckpoints(Store(folder), origin, every, heard.append).of_trials(origin.trial, origin.last_trial), heard
 
 
 def stepped(tiny: Tiny, dataset: Dataset, iterations: int, **changes: Any) -> TrialState:
@@ -550,17 +553,13 @@ def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
 
 
 def test_files_that_killed_processes_were_writing_go_and_those_in_work_stay(store: Store) -> None:
-    folder = store.folder / "predictions"
+    folder, me = store.folder / "predictions", ProcessId.here()
     write_atomically(folder / "a.safetensors", "x")
-    host = tensor_files.write_atomically.__globals__["_host"]()
-    dead = 2**22 + 1  # beyond the largest pid
-    gone, working = f".a.{host}-{dead}.abc.tmp", f".b.{host}-{os.getpid()}.abc.tmp"
-    elsewhere, old = f".c.{'0' * 8}-{dead}.abc.tmp", f".d.{'0' * 8}-{dead}.abc.tmp"
-    for name in (gone, working, elsewhere, old, ".somebody-elses.tmp"):
+    gone, working = (f".{who}.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
+    for name in (gone, working, ".somebody-elses.tmp"):
         (folder / name).write_text("half")
-    os.utime(folder / old, (time.time() - 7200,) * 2)
     sweep(store)
-    assert {path.name for path in folder.iterdir()} == {"a.safetensors", working, elsewhere, ".somebody-elses.tmp"}
+    assert {path.name for path in folder.iterdir()} == {"a.safetensors", working, ".somebody-elses.tmp"}
 
 
 # --- fuzz

@@ -93,6 +93,27 @@ def test_train_takes_the_flags_of_the_earlier_study(corpus_file: Path, folders: 
     assert results[0].config["n_embd"] == 16
 
 
+@pytest.mark.parametrize(("asked", "trained"), [("stacked", "stacked"), ("auto", "sequential"), (None, "sequential")])
+def test_how_trials_train_is_a_flag(
+    asked: str | None, trained: str, corpus_file: Path, folders: list[str], tmp_path: Path
+) -> None:
+    words = "train --model charlm --activation relu --profile smoke --trials 2 --max_iters 2"
+    done = run(*words.split(), *(["--execution", asked] if asked else []), "--corpus", str(corpus_file), *folders)
+    assert done.returncode == 0, done.stderr
+    ((_, result),) = Store(tmp_path / "results").load()[0]
+    assert (result.config["execution"], result.config_sources["execution"]) == (
+        trained,
+        "explicit" if asked == "stacked" else "device",
+    )
+    assert [record.stack for record in result.trials] == ([[1, 2]] * 2 if trained == "stacked" else [None] * 2)
+
+
+def test_an_unknown_way_to_train_is_refused_with_the_known_ones(folders: list[str]) -> None:
+    done = run("train", "--model", "charlm", "--execution", "parallel", *folders)
+    assert done.returncode == 2
+    assert "'auto', 'sequential', 'stacked'" in done.stderr
+
+
 def test_a_cell_that_diverges_is_recorded_as_failed_and_the_exit_code_says_so(
     corpus_file: Path, folders: list[str], tmp_path: Path
 ) -> None:

@@ -109,7 +109,9 @@ def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_laye
     model: str, profile: str | None
 ) -> None:
     config = Config.for_model(model, profile, max_iters=77, trials=5)
-    layers: list[tuple[str, dict[str, Any]]] = [("base", Config().model_dump()), ("model", MODEL_DEFAULTS[model])]
+    layers: list[tuple[str, dict[str, Any]]] = [("base", Config().model_dump())]
+    layers.append(("device", {"execution": "stacked+bfloat16+compile" if config.device == "cuda" else "sequential"}))
+    layers.append(("model", MODEL_DEFAULTS[model]))
     if profile:
         layers += [("profile", PROFILES[profile]["values"]), ("profile", PROFILES[profile]["model_values"].get(model, {}))]
     layers.append(("explicit", {"max_iters": 77, "trials": 5}))
@@ -140,6 +142,41 @@ def test_profiles_are_what_the_design_says() -> None:
     assert small.n_layer >= 4
     assert small.n_embd >= 128
     assert all(Config.for_model(model, "quick").trials == 3 for model in config_module.GRID_MODELS)
+
+
+def test_the_device_decides_how_trials_train_unless_somebody_does() -> None:
+    by_device = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
+    assert {device: Config.for_model("charlm", None, device=device).execution for device in by_device} == by_device
+    for device, execution in by_device.items():
+        for config in (Config(device=device), Config(device=device, execution="auto")):
+            assert config.execution == "auto"
+            assert config.resolved_for("charlm").execution == execution
+        resolved = Config.for_model("charlm", None, device=device, execution="auto")
+        assert (resolved.execution, resolved.sources["execution"]) == (execution, "device")
+        named = Config.for_model("charlm", None, device=device, execution=execution)
+        assert named.sha256(CORPUS) == resolved.sha256(CORPUS)
+    assert Config.for_model("charlm", "full").sources["execution"] == "device"
+    assert Config.for_model("charlm", "full", device="cpu").execution == "sequential"
+    for chosen in ("sequential", "stacked"):
+        config = Config.for_model("charlm", "full", execution=chosen)
+        assert (config.execution, config.sources["execution"]) == (chosen, "explicit")
+
+
+@pytest.mark.parametrize(
+    ("execution", "stacked", "bfloat16", "compiled"),
+    [
+        ("sequential", False, False, False),
+        ("stacked", True, False, False),
+        ("stacked+bfloat16", True, True, False),
+        ("stacked+compile", True, False, True),
+        ("stacked+bfloat16+compile", True, True, True),
+    ],
+)
+def test_the_parts_of_an_execution(execution: str, stacked: bool, bfloat16: bool, compiled: bool) -> None:
+    config = Config(execution=execution)
+    assert (config.stacked, config.bfloat16, config.compiled) == (stacked, bfloat16, compiled)
+    others = {other.sha256(CORPUS) for other in (Config(), Config(execution="stacked")) if other.execution != execution}
+    assert config.sha256(CORPUS) not in others, "it is part of the digest"
 
 
 def test_precedence_on_one_field_that_every_layer_sets() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from interrupting import listen_to_signals
 
 from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
@@ -112,7 +113,8 @@ def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpu
     words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
     command = grid(tmp_path, corpus_file, *words)
     # A process group of its own: Ctrl-C in a terminal reaches every process of the group.
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=listen_to_signals, **pipes)
     until = time.monotonic() + 120
     while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
         time.sleep(0.1)

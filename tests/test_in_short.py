@@ -19,7 +19,8 @@ def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
     numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "smallest_p": 0.1}
     return pd.DataFrame(
         [
-            numbers | {"model": m, "activation": a, "difference": x / 100, "per_cent": x, "p": p, "p_holm": p}
+            numbers
+            | {"model": m, "activation": a, "difference": x / 100, "per_cent": x, "p": p, "p_holm": p, "supported": p <= 0.05}
             for m, a, x, p in rows
         ]
     )

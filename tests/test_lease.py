@@ -182,7 +182,9 @@ def test_a_deleted_folder_is_told(path: Path) -> None:
     assert not path.parent.exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"token": 3}', '{"process": "x"}', "\udcff", "x" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"token": 3}', '{"process": "x"}', "\udcff", "x" * 100_000, "[" * 9_000]
+)
 def test_a_lease_that_nobody_understands_is_held_by_somebody_unknown(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_bytes(text.encode(errors="surrogateescape"))
@@ -191,6 +193,13 @@ def test_a_lease_that_nobody_understands_is_held_by_somebody_unknown(path: Path,
     os.utime(path, (0, 0))
     with hold(path, "x"):
         pass
+
+
+def test_a_lease_that_is_no_file_is_not_waited_for(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(LeaseHeldError, match="on an unknown machine is at work on cell"):
+        check_free(path)
 
 
 def test_the_void_ones_are_removed_and_no_others(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import struct
 import zlib
@@ -17,6 +18,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from repro_lib.certificate import Certificate, write_certificate
 from repro_lib.data import known_corpora
 from repro_lib.reports import Page, ReportError, render_notebook
 from repro_lib.results import CorpusRecord, Result, Store
@@ -343,11 +345,25 @@ def test_page_needs_exactly_one_title(tmp_path: Path, title: str, more: str) -> 
     assert "exactly one '# title'" in refusal(tmp_path, new_markdown_cell(more), title=title)
 
 
-@pytest.mark.parametrize("content", [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}'])
+@pytest.mark.parametrize(
+    "content", [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000]
+)
 def test_broken_notebook_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "10_train-charlm-gelu.ipynb"
     path.write_bytes(content)
     with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb"):
+        render_notebook(path, tmp_path / "page.html")
+
+
+def test_what_is_no_file_or_too_large_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "10_train-charlm-gelu.ipynb"
+    path.write_bytes(b"")
+    os.truncate(path, 2**40)  # sparse: takes no room
+    with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb is larger than 256 MiB"):
+        render_notebook(path, tmp_path / "page.html")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb is no regular file"):
         render_notebook(path, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -483,7 +499,8 @@ def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> Non
     corpus = known_corpora()["shakespeare"]
     environment = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "device": "cpu", "git_commit": "0123456789abcdef"}
     record = CorpusRecord(name="shakespeare", sha256=corpus["sha256"])
-    Store(tmp_path / "results").save(make_result().model_copy(update={"environment": environment, "corpus": record}))
+    made = make_result(corpus=record.sha256).model_copy(update={"environment": environment, "corpus": record})
+    Store(tmp_path / "results").save(made)
     build(tmp_path, [("charlm", "relu")])
     text = index_of(tmp_path).text
     for fact in [
@@ -576,6 +593,56 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     assert fetched(page) == []
 
 
+def determinism_of(folder: Path) -> str:
+    """What the index says under that heading."""
+    html = (folder / "reports" / "index.html").read_text()
+    start = html.index("<dt>Determinism</dt>")
+    return Tags(html[start : html.index("</div>", start)]).text.removeprefix("Determinism ")
+
+
+def test_index_shows_the_certificate_or_how_to_make_one(
+    site: Path, make_result: MakeResult, make_certificate: Callable[..., Certificate]
+) -> None:
+    results = site / "results"
+    for path in results.glob("*.json"):
+        path.unlink()
+    made_with = {"python": "3.11.7", "torch": "2.13.0", "device": "cpu", "cpu": "Some CPU", "git_commit": None}
+    Store(results).save(make_result(environment=made_with))
+    build(site)
+    assert determinism_of(site) == "not certified yet: run repro doctor --determinism"
+    path = write_certificate(results, make_certificate())
+    build(site)
+    said = "Processes: what processes found. Resumed: what resumed found. Constant predictor: what constant predictor found."
+    assert determinism_of(site) == f"passed, 2025-01-01 12:00 UTC. {said} Causality: what causality found."
+    write_certificate(results, make_certificate(failed=["resumed"], slowdown=1.25))
+    build(site)
+    slower = "Deterministic algorithms take 1.25 times as long as others."
+    assert determinism_of(site) == f"FAILED, 2025-01-01 12:00 UTC. Resumed: what resumed found. {slower}"
+    write_certificate(results, make_certificate(machine={"torch": "2.12.0"}))
+    build(site)
+    stale = "It does not speak for these results: it was made with torch 2.12.0, these results with 2.13.0."
+    assert determinism_of(site).endswith(stale)
+    path.write_text(path.read_text().replace("2.12.0", "2.13.0"))
+    build(site)
+    assert determinism_of(site) == (
+        "not certified: determinism.json was changed after it was written (content_sha256 does not fit); "
+        "run repro doctor --determinism"
+    )
+
+
+def test_index_escapes_the_certificate(site: Path, make_certificate: Callable[..., Certificate]) -> None:
+    checks = [check.model_copy(update={"said": ATTACK}) for check in make_certificate().checks]
+    path = write_certificate(site / "results", make_certificate(checks=checks, machine={"torch": ATTACK, "cpu": ATTACK}))
+    build(site)
+    page = index_of(site)
+    assert determinism_of(site).count("<script>alert(1)</script>") == 5
+    assert len(page.all("script")) == 2
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    path.write_text(f'{{"content_sha256": "{"<script>" * 20}"}}')
+    build(site)
+    assert len(index_of(site).all("script")) == 2
+
+
 def test_intervals_and_exact_values(site: Path) -> None:
     """The table shows the interval, and sorts by the full value rather than by what is printed."""
     build(site, intervals={("charlm", "relu"): (0.41, 0.62)})
@@ -664,7 +731,7 @@ def test_other_runs_and_bad_files_are_named_not_mixed(site: Path, make_result: M
 
 def test_index_is_small_at_thirty_cells(tmp_path: Path, make_result: MakeResult) -> None:
     flags = [f"untrained: trial {k} has validation loss 3.377, not below the unigrams' 3.364" for k in range(1, 4)]
-    for number in range(30):
+    for number in range(1, 31):
         Store(tmp_path / "results").save(make_result("charlm", f"smelu_{number}", flags=flags))
     write_index(tmp_path / "results", tmp_path / "reports")
     html = (tmp_path / "reports" / "index.html").read_text()

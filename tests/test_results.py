@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro_lib.config import canonical_json
+from repro_lib.config import Config, canonical_json
 from repro_lib.files import sha256_of_file, write_atomically
 from repro_lib.results import LARGEST_RESULT_BYTES, Result, ResultError, Store, read_result
 
@@ -34,7 +34,7 @@ DESIGN_KEYS = {
 }
 DESIGN_TRIAL_KEYS = {
     *("trial", "seed", "train_loss_curve", "val_loss_curve", "val_loss", "val_accuracy", "seconds", "init_sha256"),
-    *("weights_sha256", "predictions_sha256", "steps_sha256"),
+    *("weights_sha256", "predictions_sha256", "steps_sha256", "stack"),
 }
 
 
@@ -84,6 +84,39 @@ def test_a_result_file_has_the_keys_of_the_design(make_result: MakeResult) -> No
     assert {"sha256", "tokens"} <= set(content["evaluation"])
     assert {"python", "git_commit"} <= set(content["environment"])
     assert content["content_sha256"] == json.loads(signed(content))["content_sha256"]
+
+
+def stacked_result(make_result: MakeResult, stacks: Sequence[list[int] | None], execution: str = "stacked") -> Result:
+    result = make_result(trials=len(stacks), config=Config.for_model("charlm", "smoke", execution=execution))
+    trials = [record.model_copy(update={"stack": stack}) for record, stack in zip(result.trials, stacks, strict=True)]
+    return result.model_copy(update={"trials": trials})
+
+
+@pytest.mark.parametrize("stacks", [[[1]], [[1, 2, 3]] * 3, [[1, 2], [1, 2], [3]], [[1], [2, 3], [2, 3]]])
+def test_a_result_says_which_trials_were_trained_as_one(stacks: list[list[int]], make_result: MakeResult) -> None:
+    result = stacked_result(make_result, stacks)
+    assert [record.stack for record in Result.from_json(result.to_json()).trials] == stacks
+
+
+@pytest.mark.parametrize(
+    ("stacks", "execution", "said"),
+    [
+        ([None, None], "stacked", "execution is stacked, and trial 1 was trained by itself"),
+        ([[1, 2]] * 2, "sequential", "execution is sequential, and trial 1 was trained in a stack"),
+        ([[1, 2], None], "stacked", "trial 2 was trained by itself"),
+        ([[1, 2], [2]], "stacked", "trial 2 cannot"),
+        ([[1], [1, 2]], "stacked", "trial 2 cannot have been in the stack that it names"),
+        ([[1, 3], [2]], "stacked", "trial 1 cannot"),
+        ([[1, 2, 3]] * 2, "stacked", "trial 1 cannot"),
+        ([[0, 1], [2]], "stacked", "trial 1 cannot"),
+        ([[2, 1]] * 2, "stacked", "trial 1 cannot"),
+        ([[], [2]], "stacked", "trial 1 cannot"),
+    ],
+)
+def test_a_result_whose_stacks_are_not_possible_is_refused(
+    stacks: list[list[int] | None], execution: str, said: str, make_result: MakeResult
+) -> None:
+    assert said in str(read_or_reason(stacked_result(make_result, stacks, execution).to_json()))
 
 
 def test_fields_are_read_as_attributes_or_as_items(make_result: MakeResult) -> None:
@@ -181,7 +214,7 @@ def test_a_file_without_any_one_of_its_keys_is_refused(make_result: MakeResult, 
 
 def test_a_trial_without_any_one_of_its_keys_is_refused(make_result: MakeResult, store: Store) -> None:
     path = store.save(make_result())
-    for key in set(DESIGN_TRIAL_KEYS) - {"steps_sha256"}:  # the one that may be missing
+    for key in set(DESIGN_TRIAL_KEYS) - {"steps_sha256", "stack"}:  # those that may be missing
         content = json.loads(make_result().to_json())
         del content["trials"][1][key]
         path.write_text(signed(content))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,96 @@ def test_a_run_that_was_told_to_train_again_goes_on_too(tiny: Tiny, store: Store
     assert second.trials[1].weights_sha256 == first.trials[1].weights_sha256
 
 
+# --- stacked trials
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_a_stack_of_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(model, max_iters=9, eval_interval=3, execution="stacked")
+    whole = run_experiment(model, "swiglu", config, results_dir=tmp_path / "whole")
+    heard: list[str] = []
+    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0, "notice": heard.append}
+    # Whoever watches is told of both trials after each iteration, and only then it is saved.
+    for place in [(1, 1), (2, 2), (1, 6), (2, 9)]:
+        with pytest.raises(Stopped):
+            run_experiment(model, "swiglu", config, progress=stop_at(*place), **settings)
+    parts = run_experiment(model, "swiglu", config, **settings)
+    assert numbers(parts) == numbers(whole)
+    assert [record.stack for record in parts.trials] == [[1, 2], [1, 2]]
+    assert tensors(Store(tmp_path / "parts")) == tensors(Store(tmp_path / "whole"))
+    assert heard == [f"{model} with swiglu, trials 1 to 2 as one, goes on from iteration {k}" for k in (1, 5, 8)]
+    assert left_over(Store(tmp_path / "parts")) == []
+
+
+@pytest.mark.parametrize("vary", ["none", "dropout", "init+bit"])
+def test_whatever_varies_a_resumed_stack_has_the_same_bits(vary: str, tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("charlm", vary=vary, max_iters=6, execution="stacked")
+    whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts", checkpoint_seconds=0, progress=stop_at(1, 4))
+    assert numbers(run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts")) == numbers(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+def test_a_compiled_stack_in_bfloat16_goes_on_to_the_same_bits(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("charlm", max_iters=6, execution="stacked+bfloat16+compile")
+    whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts", checkpoint_seconds=0, progress=stop_at(1, 4))
+    assert numbers(run_experiment("charlm", "gelu", config, results_dir=tmp_path / "parts")) == numbers(whole)
+
+
+def test_a_stack_that_was_begun_is_finished_as_it_was_before_more_trials_are_trained(tiny: Tiny, tmp_path: Path) -> None:
+    """Three stacked trials, stopped; then five are asked for: the same bits as three, and then two more."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    three, five = (tiny("charlm", trials=n, max_iters=6, execution="stacked") for n in (3, 5))
+    run_experiment("charlm", "gelu", three, results_dir=whole)
+    expected = run_experiment("charlm", "gelu", five, results_dir=whole)
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", three, results_dir=parts, checkpoint_seconds=0, progress=stop_at(1, 4))
+    # Then the second stack is stopped too: the first, finished, is not trained again.
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", five, results_dir=parts, checkpoint_seconds=0, progress=stop_at(5, 3))
+    seen: list[Progress] = []
+    found = run_experiment("charlm", "gelu", five, results_dir=parts, progress=seen.append)
+    assert [record.stack for record in found.trials] == [[1, 2, 3]] * 3 + [[4, 5]] * 2
+    assert [(now.iteration, now.trial) for now in seen] == [(i, k) for i in range(3, 7) for k in (4, 5)]
+    assert numbers(found) == numbers(expected)
+    assert left_over(Store(parts)) == []
+
+
+def test_fewer_trials_than_a_stack_that_was_begun_are_a_stack_of_their_own_and_leave_it_for_later(
+    tiny: Tiny, store: Store
+) -> None:
+    settings: dict[str, Any] = {"results_dir": store.folder, "checkpoint_seconds": 0}
+    four, two = (tiny("charlm", trials=n, max_iters=6, execution="stacked") for n in (4, 2))
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", four, progress=stop_at(1, 4), **settings)
+    begun = {path.name for path in (store.folder / "checkpoints").iterdir()}
+    assert {name.split("-")[-1] for name in begun} == {"trial1to4.safetensors", "trial1to4.previous.safetensors"}
+    found = run_experiment("charlm", "gelu", two, **settings)
+    assert [record.stack for record in found.trials] == [[1, 2]] * 2
+    assert {path.name for path in (store.folder / "checkpoints").iterdir()} == begun
+    again = run_experiment("charlm", "gelu", four, **settings)
+    assert [record.stack for record in again.trials] == [[1, 2]] * 2 + [[3, 4]] * 2
+    assert left_over(store) == [], "all four are there: nobody will ask for that stack again"
+
+
+def test_a_stack_of_one_that_was_begun_is_finished_as_one(tiny: Tiny, store: Store) -> None:
+    settings: dict[str, Any] = {"results_dir": store.folder, "checkpoint_seconds": 0}
+    one, three = (tiny("charlm", trials=n, max_iters=6, execution="stacked") for n in (1, 3))
+    with pytest.raises(Stopped):
+        run_experiment("charlm", "gelu", one, progress=stop_at(1, 4), **settings)
+    seen: list[Progress] = []
+    found = run_experiment("charlm", "gelu", three, progress=seen.append, **settings)
+    assert [record.stack for record in found.trials] == [[1], [2, 3], [2, 3]]
+    assert (seen[0].trial, seen[0].iteration) == (1, 4)
+    assert left_over(store) == []
+
+
 # --- killed
 
 
@@ -169,11 +260,12 @@ def the_result(store: Store) -> Result:
     return result
 
 
+@pytest.mark.parametrize("execution", ["sequential", "stacked"])
 def test_killed_at_random_moments_the_digests_are_those_of_an_undisturbed_run(
-    killable: Callable[..., int], corpus_file: Path, tmp_path: Path
+    execution: str, killable: Callable[..., int], corpus_file: Path, tmp_path: Path
 ) -> None:
     chooser, kills, cells = random.Random(), 0, 0
-    settings = {"max_iters": 25, "eval_interval": 5, "trials": 3}
+    settings = {"max_iters": 25, "eval_interval": 5, "trials": 3, "execution": execution}
     models = [model for model in MODEL_DEFAULTS if model != "minigpt"]
     while kills < 40:
         model = models[cells % len(models)]
@@ -196,11 +288,12 @@ def test_killed_at_random_moments_the_digests_are_those_of_an_undisturbed_run(
         cells += 1
 
 
+@pytest.mark.parametrize("execution", ["sequential", "stacked"])
 def test_killed_at_every_step_of_writing_the_digests_are_those_of_an_undisturbed_run(
-    killable: Callable[..., int], corpus_file: Path, tmp_path: Path
+    execution: str, killable: Callable[..., int], corpus_file: Path, tmp_path: Path
 ) -> None:
     """Just before each call that names, fills or removes a file, one after the other."""
-    settings = {"model": "tinylstm", "max_iters": 3}
+    settings = {"model": "tinylstm", "max_iters": 3, "execution": execution}
     assert killable(order_for(tmp_path / "whole", corpus_file, **settings)) == 0
     whole = Store(tmp_path / "whole")
     for k in range(1, 500):
@@ -220,7 +313,7 @@ def kernels_of(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found += [child] if any("ipykernel" in word for word in child.cmdline()) else []
+            found += [child] if any("kernel_main" in word for word in child.cmdline()) else []
     return found
 
 

@@ -105,6 +105,23 @@ def test_a_cell_that_is_extended_counts_only_the_trials_of_this_run(
     assert "Trained 1 trial of" in shown(capsys, LiveTraining(), at(2, 10))
 
 
+def test_trials_that_train_at_once_count_together(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Trials 2 and 3 of 3 as a stack: trial 1 was there already, and each iteration is told of for both."""
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    stack = [Progress("charlm", "relu", k, 3, i, 10, 3.0, None, stack=(2, 3)) for i in range(1, 11) for k in (2, 3)]
+    assert [place.done for place in stack] == list(range(11, 31))
+    half = shown(capsys, LiveTraining(), *stack[:9])
+    assert "max='20' value='9'" in half
+    assert "trial 2 of 3 (2 at once), iteration 5 of 10" in half
+    write_progress(tmp_path / "p.json", stack[8])
+    assert progress_share(tmp_path / "p.json") == pytest.approx(19 / 30)
+    whole = shown(capsys, LiveTraining(), *stack)
+    assert "Trained 2 trials" in whole
+    assert len(re.findall("<polyline", whole)) == 2
+
+
 def test_under_the_grid_progress_goes_to_the_file_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "p.json"
     monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(file))

@@ -43,17 +43,30 @@ class Dropout(nn.Module):
 
 
 def dropout_mask(shape: Sequence[int], share: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """0 for a share of the places, 1 / (1 - share) for the others, drawn from ``generator`` on its device.
-
-    Four places share one draw of 64 bits, 16 each, which is 2.5 times as fast as ``bernoulli_``; the share is met to
-    within 1 / 65,536.
-    """
+    """0 for a share of the places, 1 / (1 - share) for the others, drawn from ``generator`` on its device."""
     size = math.prod(shape)
-    draws = torch.empty(-(-size // 4), dtype=torch.int64, device=generator.device)
-    draws.random_(-(2**63), None, generator=generator)
-    sixteen_bits = draws.view(torch.int16)[:size].view(*shape)  # -32,768 ... 32,767, all equally likely
+    draws = torch.empty(words_of_places(size), dtype=torch.int64, device=generator.device)
+    draw_places(draws, generator)
+    return mask_of_places(draws.view(torch.int16)[:size].view(*shape), share, dtype)
+
+
+def words_of_places(size: int) -> int:
+    """How many words of 64 bits hold the draws of ``size`` places of a mask: four places share one, 16 bits each.
+
+    One draw for four places is 2.5 times as fast as ``bernoulli_``.
+    """
+    return -(-size // 4)
+
+
+def draw_places(words: Tensor, generator: torch.Generator) -> None:
+    """Fill words (int64) with what ``mask_of_places`` reads as numbers of 16 bits."""
+    words.random_(-(2**63), None, generator=generator)
+
+
+def mask_of_places(places: Tensor, share: float, dtype: torch.dtype) -> Tensor:
+    """The mask that draws of 16 bits mean, -32,768 ... 32,767 all equally likely; the share is met to within 1 / 65,536."""
     last_kept = round((1.0 - share) * 65_536) - 32_769
-    kept = sixteen_bits <= min(max(last_kept, -32_768), 32_767)
+    kept = places <= min(max(last_kept, -32_768), 32_767)
     return kept.to(dtype).mul_(1.0 / (1.0 - share))
 
 
@@ -82,9 +95,9 @@ def gated_width(width_in: int, hidden: int, width_out: int) -> int:
     return max(4, 4 * round(exact / 4))
 
 
-def frequencies(width: int) -> Tensor:
+def frequencies(width: int, device: torch.device | None = None) -> Tensor:
     """(width/2,) angles per character, from 1 down to about 1/200: turns that suit contexts of a few hundred."""
-    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -95,9 +108,21 @@ def rotate(x: Tensor) -> Tensor:
     over the memory, where sines and cosines of halves take five.
     """
     T, D = x.shape[1], x.shape[-1]
+    if torch.compiler.is_compiling():
+        return _rotate_in_parts(x)
     turns = _turns(T, D, x.device).view(T, *[1] * (x.ndim - 3), D // 2)
     numbers = torch.view_as_complex(x.float().unflatten(-1, (D // 2, 2)))
     return torch.view_as_real(numbers * turns).flatten(-2).to(x.dtype)
+
+
+def _rotate_in_parts(x: Tensor) -> Tensor:
+    """``rotate`` in real numbers, for the compiler: it makes one kernel of them and none of complex ones."""
+    T, D = x.shape[1], x.shape[-1]
+    angles = torch.arange(T, dtype=torch.float32, device=x.device)[:, None] * frequencies(D, x.device)
+    angles = angles.view(T, *[1] * (x.ndim - 3), D // 2)
+    real, imaginary = x.float().unflatten(-1, (D // 2, 2)).unbind(-1)
+    turned = (real * angles.cos() - imaginary * angles.sin(), real * angles.sin() + imaginary * angles.cos())
+    return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
 
 
 @lru_cache(maxsize=16)
@@ -138,11 +163,12 @@ class TransformerBlock(nn.Module):
         self.attention = CausalSelfAttention(width, heads, bias)
         self.feed_forward_norm = nn.LayerNorm(width, bias=bias)
         self.feed_forward = FeedForward(width, 4 * width, width, activation, bias)
-        self.dropout = Dropout(dropout)
+        # One each: a layer that drops is used once in a forward pass, so that stacked trials can give it its masks.
+        self.attention_dropout, self.feed_forward_dropout = Dropout(dropout), Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.attention_dropout(self.attention(self.attention_norm(x)))
+        return x + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class CausalConvBlock(nn.Module):

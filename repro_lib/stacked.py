@@ -1,0 +1,175 @@
+"""Training of S trials of a cell as one: a GPU that is far too large for one small model is filled by many.
+
+Each trial has its own initial weights, data order, dropout masks, gradient clipping and optimiser state, all drawn as
+``repro_lib.training`` draws them: initial weights are bit-equal to those of sequential training, everything later up to the
+rounding of batched products. The same stack gives the same bits. The optional parts of ``Config.execution`` change what
+training computes with: ``bfloat16`` (matrix products and attention under autocast; weights, optimiser and loss stay in
+float32), ``compile`` (torch.compile). Predictions are made as in sequential training, in float32.
+
+Built and tested on CPUs; never run on a GPU so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repro_lib.checkpoints import TrialCheckpoints
+from repro_lib.config import Config
+from repro_lib.data import Dataset, windows_at
+from repro_lib.determinism import deterministic_arithmetic
+from repro_lib.models.stacking import StackedModel
+from repro_lib.training import (
+    ProgressCallback,
+    TrainedTrial,
+    check_loss,
+    finished_trial,
+    is_looked_at,
+    learning_rate,
+    look,
+    make_optimizer,
+    progress_of,
+    untrained,
+)
+from repro_lib.trial_state import TrialState
+
+# Iterations between two looks at the losses. A look waits for a GPU, which otherwise is given work ahead.
+LOOK_EVERY = {"cpu": 1, "cuda": 20}
+
+
+class StackTooLarge(RuntimeError):
+    """The trials do not fit into the memory of the device together; the message says what to do."""
+
+
+def train_stack(
+    model_name: str,
+    activation: str,
+    config: Config,
+    dataset: Dataset,
+    trials: Sequence[int],
+    progress: ProgressCallback | None = None,
+    checkpoints: TrialCheckpoints | None = None,
+) -> list[TrainedTrial]:
+    """Train the trials (0-based numbers) together and score each on the evaluation windows.
+
+    As ``train_trial`` for each of them, save that ``seconds`` is an equal share of the time of all. Raises TrainingDiverged
+    for the first trial whose loss is no number: no other is touched by it, but a cell without that trial is no result.
+    Raises StackTooLarge where the device has too little memory.
+    """
+    started = time.perf_counter()
+    config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
+    try:
+        with deterministic_arithmetic():
+            stack = TrialStack(model_name, activation, config, dataset, trials)
+            if checkpoints:
+                checkpoints.resume(stack.state)
+            _train(stack, progress, checkpoints, started)
+            finished = [
+                finished_trial(course, stack.model_of(k), model_name, activation, config, dataset, trials[k])
+                for k, course in enumerate(stack.state.courses)
+            ]
+    except torch.OutOfMemoryError as error:
+        raise StackTooLarge(
+            f"{len(trials)} trials of {model_name} at once do not fit into the memory of the device; ask for fewer trials "
+            "first and for more afterwards: those that are there are kept, and only the missing ones train together"
+        ) from error
+    seconds = (stack.state.seconds + time.perf_counter() - started) / len(trials)
+    return [replace(trial, seconds=seconds, stack=list(stack.numbers)) for trial in finished]
+
+
+class TrialStack:
+    """S trials of a cell at some iteration of their training, ``state``. ``numbers``: those of the trials, from 1."""
+
+    def __init__(self, model_name: str, activation: str, config: Config, dataset: Dataset, trials: Sequence[int]) -> None:
+        self.model_name, self.activation, self.config, self.trials = model_name, activation, config, trials
+        self.numbers = tuple(trial + 1 for trial in trials)
+        self.dataset, self.text = dataset, dataset.train.to(config.device)
+        found = [untrained(model_name, activation, config, dataset, trial) for trial in trials]
+        models, courses = [model for model, _ in found], [course for _, course in found]
+        self.stacked = StackedModel(models, (config.batch_size, config.block_size))
+        self.optimizer = make_optimizer(self.stacked, config, stacked=True)
+        self.state = TrialState(self.stacked, self.optimizer, courses, stacked=True)
+        self._viewer = models[0]
+        self._losses, self._clip = self._mean_losses, clip_each
+        if config.compiled:
+            # The compiler keeps eight versions of a function at most and then leaves it uncompiled: a process that trains
+            # one cell after another starts each with none. What was compiled stays in its cache on the disk.
+            torch.compiler.reset()
+            # Deterministic: no kernel is chosen by timing it, which would round one way in one process and another in the next.
+            settings: dict[str, Any] = {"dynamic": False, "options": {"deterministic": True}}
+            self._losses, self._clip = torch.compile(self._mean_losses, **settings), torch.compile(clip_each, **settings)
+
+    def train(self, last: int) -> Tensor:
+        """Do the iterations up to ``last``; the losses in nats before each step, (iterations, S), on the device."""
+        iterations, shape = range(self.state.iteration + 1, last + 1), (self.config.batch_size, self.config.block_size)
+        orders = [course.streams.order for course in self.state.courses]
+        drawn = [torch.stack([self.dataset.offsets(*shape, order) for order in orders]) for _ in iterations]
+        offsets = torch.stack(drawn).to(self.text.device)  # (iterations, S, B), moved at once
+        losses = [self._step(iteration, own) for iteration, own in zip(iterations, offsets, strict=True)]
+        self.state.iteration = last
+        return torch.stack(losses)
+
+    def model_of(self, k: int) -> nn.Module:
+        """The k-th trial (0-based) as a model of its own, with the weights it has now; valid until the next call."""
+        self._viewer.load_state_dict(self.stacked.weights_of(k))
+        return self._viewer
+
+    def _step(self, iteration: int, offsets: Tensor) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(iteration, self.config)
+        inputs, targets = windows_at(self.text, offsets, self.config.block_size)  # (S, B, T)
+        self.stacked.draw_masks([course.streams.dropout for course in self.state.courses])
+        losses = self._losses(inputs, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        self._clip([p.grad for p in self.stacked.parameters() if p.grad is not None], self.config.grad_clip)
+        self.optimizer.step()
+        return losses.detach()
+
+    def _mean_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(self.config.device, torch.bfloat16, enabled=self.config.bfloat16):
+            logits = self.stacked(inputs)  # (S, B, T, V)
+        losses = F.cross_entropy(logits.float().flatten(0, 2), targets.flatten(), reduction="none")
+        return losses.view(len(self.trials), -1).mean(dim=1)
+
+
+def clip_each(gradients: list[Tensor], limit: float) -> None:
+    """Scale the gradients of each of S models, stacked along the first dimension, to a norm of at most ``limit``, in place."""
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)  # (S,)
+    # As torch.nn.utils.clip_grad_norm_ for one model.
+    scales = (limit / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scales.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _train(stack: TrialStack, progress: ProgressCallback | None, checkpoints: TrialCheckpoints | None, started: float) -> None:
+    """What is left of all iterations, and what is seen on the way."""
+    state, config = stack.state, stack.config
+    end, every = config.max_iters, LOOK_EVERY[config.device]
+    looks = (i for i in range(state.iteration + 1, end + 1) if i % every == 0 or i == end or is_looked_at(i, config))
+    for last in looks:
+        first = state.iteration + 1
+        for iteration, losses in enumerate(stack.train(last).tolist(), first):
+            for trial, course, loss in zip(stack.trials, state.courses, losses, strict=True):
+                check_loss(loss, stack.model_name, stack.activation, trial, iteration)
+                course.train_curve.add(loss)
+            if is_looked_at(iteration, config):
+                for k, course in enumerate(state.courses):
+                    look(course, stack.model_of(k), iteration, config, stack.dataset)
+            if progress:
+                _report(stack, iteration, losses, progress)
+        if checkpoints and last < end and checkpoints.due():
+            checkpoints.save(state, state.seconds + time.perf_counter() - started)
+
+
+def _report(stack: TrialStack, iteration: int, losses: Sequence[float], progress: ProgressCallback) -> None:
+    """Tell of every trial of the stack where it is."""
+    for trial, course, loss in zip(stack.trials, stack.state.courses, losses, strict=True):
+        about = (stack.model_name, stack.activation, stack.config, trial, iteration, loss)
+        progress(progress_of(course, *about, stack.numbers))

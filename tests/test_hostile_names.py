@@ -1,0 +1,156 @@
+"""Names and words from elsewhere: parameters of notebooks, names of texts and folders, the text itself. All are data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from IPython.display import Markdown
+from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown2html
+
+from repro_lib.config import Config
+from repro_lib.experiment import run_experiment
+from repro_lib.notebooks import NotebookError, check_parameters, execute, notebooks_dir
+from repro_lib.reports import render_notebook
+from repro_lib.results import Store
+from repro_lib.what_if_display import Shown
+
+ROOT = Path(__file__).resolve().parents[1]
+TAGS = "<img src=x onerror=alert(1)>"
+# What would do something in Python, in a shell, in a page, in a template, in a notebook's JSON, in a path.
+HOSTILE = [
+    "'\"\"\"\n__import__('os').mkdir('owned')\n#",
+    '"; import os; os.mkdir("owned") #',
+    "$(mkdir owned) `mkdir owned` ; mkdir owned && mkdir owned",
+    "%%bash\nmkdir owned",
+    "!mkdir owned",
+    f"</script><script>alert(1)</script>{TAGS}",
+    "{{ 7 * 7 }}{% raw %}{0}{__class__}",
+    "\\",
+    "\\x00\\n\\",
+    "a\u2028b\u202ec\0d",
+    "../../../etc/passwd",
+    "\U0001f600é",
+]
+
+
+class Tags(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def assert_no_planted_tag(html: str) -> None:
+    found = Tags(html).found
+    assert [tag for tag in found if tag[1].get("src") == "x" or any(name.startswith("on") for name in tag[1])] == []
+
+
+# --- parameters of notebooks
+
+
+def test_a_parameter_arrives_as_it_was_given_and_does_nothing_on_its_way(tmp_path: Path) -> None:
+    """Through papermill, which writes them into the source of a cell."""
+    names = [f"p{k}" for k in range(len(HOSTILE))]
+    declared = nbformat.v4.new_code_cell("\n".join(f'{name}: str = ""' for name in names), metadata={"tags": ["parameters"]})
+    echo = nbformat.v4.new_code_cell(f"import json; print(json.dumps([{', '.join(names)}]))")
+    notebook = tmp_path / "n.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title"), declared, echo]), notebook)
+    output = tmp_path / "out" / "n.ipynb"
+    execute(notebook, output, dict(zip(names, HOSTILE, strict=True)))
+    cells = json.loads(output.read_text())["cells"]
+    assert json.loads("".join(cells[-1]["outputs"][0]["text"])) == HOSTILE
+    render_notebook(output, tmp_path / "n.html")
+    assert_no_planted_tag((tmp_path / "n.html").read_text())
+    assert list(tmp_path.rglob("owned")) == []
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_the_training_notebook_s_library_refuses_names_that_it_does_not_know(value: str, store: Store) -> None:
+    for model, activation in ((value, "gelu"), ("charlm", value)):
+        with pytest.raises(ValueError, match=r"unknown (model|activation)"):
+            run_experiment(model, activation, Config(), results_dir=store.folder)
+    with pytest.raises(ValueError, match="unknown profile"):
+        Config.for_model("charlm", value)
+    assert not store.folder.exists()
+
+
+def test_a_name_of_a_parameter_cannot_be_code(tmp_path: Path) -> None:
+    train = notebooks_dir() / "10_train.ipynb"
+    for name in ("model; import os", "__import__('os').mkdir('owned')", "model\nx"):
+        with pytest.raises(NotebookError, match="has no parameter"):
+            check_parameters(train, {name: "x"})
+
+
+# --- texts and their names
+
+
+@pytest.fixture(scope="module")
+def hostile_cells(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Config], corpus_file: Path) -> Path:
+    """Two cells trained on a text of tags, in a file whose name is one."""
+    folder = tmp_path_factory.mktemp("hostile")
+    text = folder / f"{TAGS}{{0}}$(mkdir owned)'\".txt"
+    plain = corpus_file.read_text()
+    text.write_text("".join(f"{line} <b>&lt;\"'{{{{ 7 }}}}$`\\</b>{TAGS}\n" for line in plain.splitlines()))
+    for activation in ("relu", "gelu"):
+        run_experiment("charlm", activation, tiny("charlm", corpus=str(text), trials=3), results_dir=folder / "results")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["20_deep_dive", "30_cross_model", "40_claims", "50_what_if"])
+def test_no_analysis_shows_a_text_or_its_name_as_markup(name: str, hostile_cells: Path) -> None:
+    """What each cell displays, as a browser gets it: the characters of the text are in it, and its tags are not."""
+    cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
+    shown: list[Any] = []
+    scope: dict[str, Any] = {"profile": None, "configs": "", "results_dir": str(hostile_cells / "results"), "model": "charlm"}
+    for cell in code:
+        exec("".join(cell["source"]), scope)
+        scope["display"] = lambda *values: shown.extend(values)
+    pages = []
+    for value in shown:
+        if isinstance(value, Markdown):  # as nbconvert makes a page of it; in JupyterLab the browser does
+            pages.append(markdown2html(str(value.data)))
+        elif isinstance(value, Shown):
+            pages.append(value._repr_mimebundle_()["text/html"])
+        elif hasattr(value, "_repr_html_"):
+            pages.append(value._repr_html_() or "")
+    assert sum(map(len, pages)) > 500
+    for page in pages:
+        assert_no_planted_tag(page)
+
+
+@pytest.mark.slow
+def test_a_whole_grid_over_a_hostile_text_in_a_folder_with_a_hostile_name(hostile_cells: Path, tmp_path: Path) -> None:
+    """Kernels, papermill, checkpoints and pages: in folders whose names are code for a shell, a template and a page."""
+    place = tmp_path / f"a b;$(mkdir owned)`{{0}}{{{{ 7 }}}}'\"{TAGS.replace('/', '')}"
+    place.mkdir()
+    (text,) = hostile_cells.glob("*.txt")
+    command = [sys.executable, "-m", "repro_lib", "grid", "--profile", "smoke", "--models", "charlm", "--activations", "gelu"]
+    command += ["--corpus", str(text), "--results-dir", str(place / "results"), "--reports-dir", str(place / "reports")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    ((_, result),), refused = Store(place / "results").load()
+    assert refused == []
+    assert result.corpus.name == text.name
+    pages = list((place / "reports").glob("*.html"))
+    assert {"index.html", "10_train-charlm-gelu.html", "20_deep_dive-charlm.html", "50_what_if.html"} <= {p.name for p in pages}
+    for page in pages:
+        assert_no_planted_tag(page.read_text())
+    assert list(tmp_path.rglob("owned")) == []

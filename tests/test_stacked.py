@@ -1,0 +1,433 @@
+"""Training of stacked trials against training them one after another, and stacked cells end to end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repro_lib import run_experiment, stacked
+from repro_lib.analysis import check_comparable
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.data import Dataset
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.models import build_model
+from repro_lib.results import Result, ResultError, Store, read_result, select_comparable
+from repro_lib.stacked import StackTooLarge, TrialStack, clip_each, train_stack
+from repro_lib.training import Progress, TrainedTrial, TrainingDiverged, predict_logits, train_trial
+from repro_lib.trial_state import Course
+
+ROOT = Path(__file__).resolve().parents[1]
+Tiny = Callable[..., Config]
+
+# Ten steps with warm-up, decay, clipping that is felt (norms at the start are about 1) and dropout.
+SHORT = {"max_iters": 10, "warmup_iters": 3, "eval_interval": 4, "trials": 3, "grad_clip": 0.5}
+# Float32 sums in another order, ten steps long: what was seen is 1e-6, 2e-6 and 1e-5 of these, on losses of 3, logits of
+# size 1 and steps of 7e-3 to 2e-2 in the weights. A wrong mask, batch, rate or decay shows as 1e-3 and more (tested below).
+LOSSES = {"rtol": 0.0, "atol": 1e-5}
+LOGITS = {"rtol": 0.0, "atol": 5e-5}
+WEIGHTS = {"rtol": 0.0, "atol": 2e-4}
+
+
+def assert_close(found: TrainedTrial, expected: TrainedTrial) -> None:
+    """The same trial up to rounding; bit-equal where nothing has been trained."""
+    assert (found.trial, found.seed, found.steps) == (expected.trial, expected.seed, expected.steps)
+    assert found.init_sha256 == expected.init_sha256
+    assert torch.equal(found.step_logits[0], expected.step_logits[0])
+    for name in ("train_loss_curve", "val_loss_curve"):
+        mine, theirs = torch.tensor(getattr(found, name)), torch.tensor(getattr(expected, name))
+        torch.testing.assert_close(mine, theirs, **LOSSES)
+    torch.testing.assert_close(found.val_loss, expected.val_loss, **LOSSES)
+    torch.testing.assert_close(found.step_logits, expected.step_logits, **LOGITS)
+    torch.testing.assert_close(found.logits, expected.logits, **LOGITS)
+    assert found.val_accuracy == pytest.approx(expected.val_accuracy, abs=0.1)
+    assert found.weights.keys() == expected.weights.keys()
+    for name, tensor in expected.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, **WEIGHTS, msg=name)
+
+
+def digests(trained: TrainedTrial) -> tuple[str, str, str]:
+    """What must be equal where two runs are the same."""
+    tensors = {"logits": trained.logits, "steps": trained.step_logits}
+    return trained.init_sha256, sha256_of_tensors(trained.weights), sha256_of_tensors(tensors)
+
+
+def short(tiny: Tiny, model: str, **changes: Any) -> Config:
+    """A stacked configuration; sequential training reads it too, and does not look at ``execution``."""
+    return tiny(model, **SHORT | {"execution": "stacked"} | changes)
+
+
+def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Sequence[int] = range(3)) -> TrialStack:
+    return TrialStack(model, "gelu", config.with_corpus(dataset.vocab_size), dataset, trials)
+
+
+# --- the same training
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_stacked_and_sequential_training_agree(model: str, activation: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = short(tiny, model)
+    together = train_stack(model, activation, config, dataset, range(3))
+    assert len({digests(trained) for trained in together}) == 3, "each trial has its own randomness"
+    for trial, found in enumerate(together):
+        assert_close(found, train_trial(model, activation, config, dataset, trial))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vary": "init+order"},  # the masks of trial 1 for all
+        {"vary": "init+dropout"},  # its batches for all
+        {"vary": "order+dropout"},  # its weights for all
+        {"grad_clip": 10.0},  # no clipping
+        {"weight_decay": 0.0},
+        {"learning_rate": 6.9e-3},
+        {"beta2": 0.98},
+    ],
+)
+def test_the_tolerances_see_what_a_mistake_would_do(change: dict[str, Any], dataset: Dataset, tiny: Tiny) -> None:
+    mistaken = train_stack("charlm", "gelu", short(tiny, "charlm", **change), dataset, [1])[0]
+    right = train_trial("charlm", "gelu", short(tiny, "charlm"), dataset, 1)
+    assert (mistaken.logits - right.logits).abs().max() > 10 * LOGITS["atol"]
+    assert max((mistaken.weights[name] - tensor).abs().max() for name, tensor in right.weights.items()) > WEIGHTS["atol"]
+
+
+@pytest.mark.parametrize("vary", ["bit", "none", "dropout"])
+def test_the_sources_of_randomness_are_those_of_sequential_training(vary: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = short(tiny, "hybridlm", vary=vary)
+    for trial, found in enumerate(train_stack("hybridlm", "gelu", config, dataset, range(2))):
+        assert_close(found, train_trial("hybridlm", "gelu", config, dataset, trial))
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_equal_trials_of_a_stack_end_with_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    """Where nothing varies a place in the stack makes no difference: PD is exactly 0, as in sequential training."""
+    trials = train_stack(model, "gelu", short(tiny, model, vary="none"), dataset, range(3))
+    assert len({digests(trained) for trained in trials}) == 1
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_a_trial_does_not_depend_on_which_others_are_stacked_with_it(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    config = short(tiny, model)
+    (alone,) = train_stack(model, "swish", config, dataset, [1])
+    for others in ([0, 1, 2], [2, 1], [1, 5, 0, 3]):
+        found = train_stack(model, "swish", config, dataset, others)
+        assert [trained.trial for trained in found] == [trial + 1 for trial in others]
+        assert_close(found[others.index(1)], alone)
+
+
+def test_the_weights_of_each_trial_make_its_predictions(dataset: Dataset, tiny: Tiny) -> None:
+    config = short(tiny, "charlm")
+    for trained in train_stack("charlm", "swiglu", config, dataset, range(3)):
+        rebuilt = build_model("charlm", config.with_corpus(dataset.vocab_size), "swiglu")
+        rebuilt.load_state_dict(trained.weights)
+        again = predict_logits(rebuilt, dataset.windows, config.block_size).flatten(0, 1)
+        assert torch.equal(again, trained.logits)
+
+
+def test_the_time_of_a_stack_is_shared_out_evenly(dataset: Dataset, tiny: Tiny) -> None:
+    seconds = {trained.seconds for trained in train_stack("convlm", "relu", short(tiny, "convlm"), dataset, range(3))}
+    assert len(seconds) == 1
+    assert seconds.pop() > 0
+
+
+# --- the same bits
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_the_same_stack_gives_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    first, second = (train_stack(model, "gelu", short(tiny, model), dataset, range(2)) for _ in range(2))
+    assert [digests(trained) for trained in first] == [digests(trained) for trained in second]
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+from repro_lib.config import Config
+from repro_lib.data import load_dataset
+from repro_lib.determinism import sha256_of_tensors
+from repro_lib.stacked import train_stack
+config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution="stacked")
+trained = train_stack("charlm", "gelu", config, load_dataset(config), range(2))
+print(*(sha256_of_tensors(trial.weights) for trial in trained))
+"""
+
+
+def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset, tiny: Tiny) -> None:
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(corpus_file)]
+    theirs = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    mine = train_stack("charlm", "gelu", tiny("charlm", execution="stacked"), dataset, range(2))
+    assert [sha256_of_tensors(trained.weights) for trained in mine] == theirs
+
+
+def test_looking_at_the_losses_seldom_changes_nothing(dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: iterations are done ahead, and whoever watches is told of all of them afterwards."""
+    seen: dict[int, list[Progress]] = {}
+    runs = {}
+    for every in (1, 3, 100):
+        monkeypatch.setitem(stacked.LOOK_EVERY, "cpu", every)
+        config = short(tiny, "charlm", trials=5)
+        seen[every] = []
+        runs[every] = train_stack("charlm", "gelu", config, dataset, [3, 4], seen[every].append)
+    assert seen[1] == seen[3] == seen[100]
+    assert [(now.iteration, now.trial) for now in seen[1]] == [(i, k) for i in range(1, 11) for k in (4, 5)]
+    assert {(now.trials, now.together, now.max_iters) for now in seen[1]} == {(5, 2, 10)}
+    assert seen[1][-1].done == 50
+    for k, trained in enumerate(runs[1]):
+        assert digests(trained) == digests(runs[3][k]) == digests(runs[100][k])
+        assert trained.train_loss_curve == runs[3][k].train_loss_curve == [(n.iteration, n.train_loss) for n in seen[1][k::2]]
+        assert trained.val_loss_curve == runs[100][k].val_loss_curve
+        told = {now.iteration: now.val_loss for now in seen[1][k::2]}
+        assert (told[3], told[4], told[7], told[8]) == (
+            None,
+            trained.val_loss_curve[0][1],
+            trained.val_loss_curve[0][1],
+            trained.val_loss_curve[1][1],
+        )
+
+
+# --- one trial among others
+
+
+def test_each_trial_is_clipped_by_its_own_norm_as_it_would_be_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (1e-3, 0.7, 5.0, 1e15, 0.0)
+    gradients = [
+        torch.stack([size * torch.randn(shape, generator=generator) for size in sizes]) for shape in [(4, 3), (5,), (2, 2, 2)]
+    ]
+    expected = []
+    for k in range(len(sizes)):
+        parameters = [nn.Parameter(torch.zeros_like(gradient[k])) for gradient in gradients]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient[k].clone()
+        torch.nn.utils.clip_grad_norm_(parameters, 2.0)
+        expected.append([parameter.grad for parameter in parameters])
+    clip_each(gradients, 2.0)
+    for k, alone in enumerate(expected):
+        for gradient, one in zip(gradients, alone, strict=True):
+            torch.testing.assert_close(gradient[k], one, rtol=1e-6, atol=0.0)
+
+
+def spoil(stack: TrialStack, k: int, factor: float) -> None:
+    """Make the output matrix of one trial absurd, and with it all its gradients."""
+    with torch.no_grad():
+        stack.stacked.get_parameter("model.head.weight")[k] *= factor
+
+
+@pytest.mark.parametrize(("factor", "finite"), [(1e6, True), (float("nan"), False)])
+@pytest.mark.parametrize("model", ["charlm", "convlm", "tinylstm"])
+def test_one_trial_out_of_bounds_leaves_the_others_as_they_are(
+    model: str, factor: float, finite: bool, dataset: Dataset, tiny: Tiny
+) -> None:
+    config = short(tiny, model)
+    calm, upset = stack_of(config, dataset, model), stack_of(config, dataset, model)
+    spoil(upset, 1, factor)
+    losses, upset_losses = calm.train(5), upset.train(5)
+    assert bool(torch.isfinite(upset_losses[:, 1]).all()) == finite
+    assert not finite or upset_losses[0, 1] > 100
+    for k in (0, 2):
+        assert torch.equal(upset_losses[:, k], losses[:, k])
+        weights, upset_weights = calm.stacked.weights_of(k), upset.stacked.weights_of(k)
+        assert all(torch.equal(upset_weights[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    # Weight decay this large multiplies every matrix by -99 in each step.
+    explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
+    seen: list[Progress] = []
+    with pytest.raises(TrainingDiverged) as caught:
+        train_stack(model, "gelu", short(tiny, model, **explosive), dataset, range(2), seen.append)
+    found = re.search(rf"for {model} with gelu, trial ([12]), iteration (\d+); lower the learning rate", str(caught.value))
+    assert found, str(caught.value)
+    assert int(found[2]) == seen[-1].iteration + 1, "what was told of was finite, for all trials"
+    assert len(seen) == 2 * seen[-1].iteration
+
+
+def test_the_diverging_trial_is_the_one_that_is_named(dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    untrained = stacked.untrained
+
+    def poisoned(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
+        model, course = untrained(model_name, activation, config, dataset, trial)
+        if trial == 6:
+            nn.init.constant_(model.get_parameter("head.bias"), float("nan"))
+        return model, course
+
+    monkeypatch.setattr(stacked, "untrained", poisoned)
+    with pytest.raises(TrainingDiverged, match=r"the loss became nan for charlm with gelu, trial 7, iteration 1; lower"):
+        train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [5, 6, 7])
+    trained = train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [5, 7])
+    assert [trial.trial for trial in trained] == [6, 8]
+
+
+def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
+    dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = TrialStack.train
+
+    def breaks_at_the_end(self: TrialStack, last: int) -> Tensor:
+        losses = train(self, last)
+        if last == self.config.max_iters:
+            spoil(self, 1, float("nan"))
+        return losses
+
+    monkeypatch.setattr(TrialStack, "train", breaks_at_the_end)
+    with pytest.raises(TrainingDiverged, match=r"the validation loss is nan for charlm with gelu, trial 2, iteration 10"):
+        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(3))
+
+
+def test_too_many_trials_for_the_memory_are_refused_with_advice(
+    dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(self: TrialStack, last: int) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TrialStack, "train", out_of_memory)
+    with pytest.raises(StackTooLarge, match=r"3 trials of charlm at once do not fit .* ask for fewer trials first"):
+        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(3))
+
+
+# --- precision and compiler
+
+
+def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, tiny: Tiny) -> None:
+    """Numbers of 8 bits: about 1 % of each product. Only training uses them; predictions are made in float32."""
+    for model in ("charlm", "convlm", "tinylstm"):
+        config = short(tiny, model)
+        (plain,) = train_stack(model, "gelu", config, dataset, [0])
+        (rough,) = train_stack(model, "gelu", short(tiny, model, execution="stacked+bfloat16"), dataset, [0])
+        assert rough.init_sha256 == plain.init_sha256
+        assert torch.equal(rough.step_logits[0], plain.step_logits[0]), "the evaluation knows no bfloat16"
+        assert {tensor.dtype for tensor in rough.weights.values()} == {rough.logits.dtype} == {torch.float32}
+        for (_, mine), (_, theirs) in zip(rough.train_loss_curve, plain.train_loss_curve, strict=True):
+            assert mine == pytest.approx(theirs, abs=0.02)
+        assert rough.train_loss_curve != plain.train_loss_curve
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+# And it hides this one from everybody, save where warnings are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("model", ["charlm", "hybridlm", "tinylstm_readout"])
+def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) -> None:
+    for activation in ("smelu_1", "swiglu"):
+        config = short(tiny, model, execution="stacked+compile")
+        first, second = (train_stack(model, activation, config, dataset, range(2)) for _ in range(2))
+        for trial, found in enumerate(first):
+            assert digests(found) == digests(second[trial])
+            expected = train_trial(model, activation, config, dataset, trial)
+            torch.testing.assert_close(found.val_loss, expected.val_loss, rtol=0.0, atol=1e-4)
+            # Fused kernels round otherwise in every step, where stacking alone only reorders sums.
+            torch.testing.assert_close(found.logits, expected.logits, rtol=0.0, atol=2e-3)
+
+
+COMPILED = """
+import sys
+from repro_lib.config import Config
+from repro_lib.data import load_dataset
+from repro_lib.stacked import train_stack
+for model, activation in [("charlm", "smelu_1"), ("tinylstm_readout", "swiglu")]:
+    config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2, execution="stacked+bfloat16+compile")
+    train_stack(model, activation, config, load_dataset(config), range(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_whoever_compiles_sees_no_warning(corpus_file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(corpus_file)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
+
+
+# --- cells
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, Result]:
+    """charlm with gelu, three stacked trials, trained once for the tests that only look."""
+    folder = tmp_path_factory.mktemp("stacked") / "results"
+    config = tiny("charlm", trials=3, execution="stacked")
+    return Store(folder), run_experiment("charlm", "gelu", config, results_dir=folder)
+
+
+def test_a_stacked_cell_is_a_result_like_any_other(cell: tuple[Store, Result], dataset: Dataset, tiny: Tiny) -> None:
+    store, result = cell
+    (path,) = store.folder.glob("*.json")
+    assert read_result(path) == result
+    assert result.config["execution"] == "stacked"
+    assert [(record.trial, record.seed) for record in result.trials] == [(1, 42), (2, 43), (3, 44)]
+    model = build_model("charlm", tiny("charlm", vocab_size=dataset.vocab_size), "gelu")
+    for trial in (1, 2, 3):
+        model.load_state_dict(store.weights(result, trial))
+        logits = predict_logits(model, dataset.windows, 32).flatten(0, 1).numpy()
+        assert (logits == store.predictions(result, trial).logits).all()
+        assert store.snapshots(result, trial).steps == (0, 1, 2, 3, 4)
+
+
+def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(
+    cell: tuple[Store, Result], store: Store, tiny: Tiny
+) -> None:
+    _, stacked_result = cell
+    trained: set[int] = set()
+    config = tiny("charlm", trials=3)
+    run_experiment("charlm", "gelu", tiny("charlm", trials=3, execution="stacked"), results_dir=store.folder)
+    sequential = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=lambda now: trained.add(now.trial))
+    assert trained == {1, 2, 3}, "the stored stacked trials do not stand for sequential ones"
+    assert [record.init_sha256 for record in sequential.trials] == [record.init_sha256 for record in stacked_result.trials]
+    assert sequential.avg_val_loss == pytest.approx(stacked_result.avg_val_loss, abs=LOSSES["atol"])
+    assert sequential.avg_relative_pd == pytest.approx(stacked_result.avg_relative_pd, abs=1e-4)
+    assert sequential.config_sha256 != stacked_result.config_sha256
+    assert sequential.comparison_key != stacked_result.comparison_key
+    other = run_experiment("charlm", "relu", tiny("charlm", trials=3, execution="stacked"), results_dir=store.folder)
+    with pytest.raises(ResultError, match=r"differ in .*execution"):
+        check_comparable([sequential, other])
+    every = [result for _, result in store.load()[0]]
+    chosen = {key: select_comparable(every, key) for key in (sequential.comparison_key, other.comparison_key)}
+    assert [{result.config["execution"] for result in of} for of in chosen.values()] == [{"sequential"}, {"stacked"}]
+    assert [len(of) for of in chosen.values()] == [1, 2]
+
+
+def test_more_trials_train_only_the_missing_ones_as_one_stack(
+    cell: tuple[Store, Result], store: Store, tiny: Tiny, dataset: Dataset
+) -> None:
+    two = run_experiment("charlm", "gelu", tiny("charlm", trials=2, execution="stacked"), results_dir=store.folder)
+    seen: list[Progress] = []
+    config = tiny("charlm", trials=5, execution="stacked")
+    five = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
+    assert {(now.trial, now.together) for now in seen} == {(3, 3), (4, 3), (5, 3)}
+    assert seen[0].done == 2 * config.max_iters + 1
+    assert five.trials[:2] == two.trials
+    assert five.config_sha256 == cell[1].config_sha256
+    alone = train_trial("charlm", "gelu", config, dataset, 3)
+    assert five.trials[3].init_sha256 == alone.init_sha256
+    assert five.trials[3].val_loss == pytest.approx(alone.val_loss, abs=LOSSES["atol"])
+    again = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
+    assert again == five
+    assert len(seen) == 3 * config.max_iters
+
+
+def test_a_stacked_cell_that_diverges_says_where_and_stores_no_result(store: Store, tiny: Tiny) -> None:
+    explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
+    with pytest.raises(TrainingDiverged, match=r"for convlm with swiglu, trial [12], iteration \d+; lower the learning rate"):
+        run_experiment("convlm", "swiglu", tiny("convlm", execution="stacked", **explosive), results_dir=store.folder)
+    assert store.load() == ([], [])
+    assert not list(store.folder.rglob("*.safetensors"))
+
+
+def test_the_negative_control_stays_bit_identical_under_all_activations(store: Store, tiny: Tiny) -> None:
+    config = tiny("tinylstm", execution="stacked")
+    cells = [run_experiment("tinylstm", name, config, results_dir=store.folder) for name in GRID_ACTIVATIONS]
+    assert len({tuple(record.predictions_sha256 for record in cell.trials) for cell in cells}) == 1
+    assert len({record.predictions_sha256 for record in cells[0].trials}) == 2
