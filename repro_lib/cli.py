@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = given[: given.index("--")] if "--" in given else given
     options = parser.parse_args([_hyphenated(word) for word in own])
     options.engine_options = given[len(own) + 1 :]
+    if options.engine_options and options.command is not _grid:
+        parser.error(f"only repro grid --executor snakemake takes options behind --, got {' '.join(options.engine_options)}")
     command: Callable[[argparse.Namespace, Console], int] = options.command
     console = Console(highlight=False)
     try:

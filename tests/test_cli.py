@@ -140,3 +140,9 @@ def test_status_names_what_is_done_failed_and_missing(
     assert "missing" in said
     assert "is not a whole JSON file" in said
     assert "0 of 1 cells done" in said
+
+
+def test_what_only_an_engine_understands_is_not_swallowed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["status", "--", "--jobs", "4"])
+    assert "only repro grid --executor snakemake takes options behind --, got --jobs 4" in capsys.readouterr().err
