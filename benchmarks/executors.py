@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def work_of(jobs: Sequence[Job], training: Mapping[str, float], overhead: Overhe
 def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[Sequence[Job], dict[str, float]]:
     """The jobs of the large study, and the seconds of training in each by what this store measured."""
     asked = {"trials": LARGE_TRIALS, "corpus": corpus, "device": "cpu"}
-    nowhere = Path("results")
+    nowhere = Path(os.devnull)  # where nothing of the large study is done already
     models = list(MODEL_DEFAULTS)
     request = GridRequest(
         models, LARGE_ACTIVATIONS, "cpu", asked, 1, nowhere, nowhere, noise_models=[], trials_per_job=trials_per_job

@@ -1,4 +1,4 @@
-"""Which of a machine's graphics cards a worker uses, where no scheduler says so.
+"""Which of the graphics cards that it may see a worker uses. A scheduler that gives a job one card leaves nothing to choose.
 
 Each worker takes a place on the card with the fewest workers, by a lock that the system itself gives up when the worker
 dies, and shows its kernels that card alone. How many work at a time is not decided here: --workers says that, or the
@@ -14,8 +14,6 @@ from itertools import count
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Set in jobs of schedulers, which give each job the cards that it may see.
-_SCHEDULED = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")
 
 # The lock that this process holds, until its end.
 _held: list[int] = []
@@ -36,7 +34,7 @@ def take_card() -> None:
 
     It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
     """
-    if _held or any(name in os.environ for name in _SCHEDULED):
+    if _held:
         return
     cards = visible_cards()
     if len(cards) < 2:
@@ -57,7 +55,8 @@ def take_card() -> None:
 
 def _lock_folder() -> Path:
     """A folder of this user on this machine, whatever TMPDIR says: all its workers must look into the same one."""
-    folder = Path("/tmp") / f"repro-cards-{os.geteuid()}"
+    # In a Slurm job the cards can be numbered anew, from 0.
+    folder = Path("/tmp") / "-".join(["repro-cards", str(os.geteuid()), *filter(None, [os.environ.get("SLURM_JOB_ID")])])
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():

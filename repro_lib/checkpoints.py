@@ -147,6 +147,12 @@ class CellCheckpoints:
         ends = [int(match["last"]) for match in own if int(match["first"] or match["last"]) == first]
         return max((last for last in ends if last <= trials), default=None)
 
+    def next_beginning(self, first: int) -> int | None:
+        """Where the first trial or stack after ``first`` begins that an earlier run, or another process, worked at."""
+        own = [match for _, match in _files(self.folder) if match[0].startswith(f"{self.stem}-trial")]
+        beginnings = [int(match["first"] or match["last"]) for match in own]
+        return min((start for start in beginnings if start > first), default=None)
+
     def name_of(self, first: int, last: int) -> str:
         """How users are told of a trial, or of trials that train as one."""
         numbers = f"trial {first}" if first == last else f"trials {first} to {last} as one"

@@ -8,6 +8,7 @@ they are. One process at a time runs a plan. When it is killed, jobs at work go 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -63,6 +64,8 @@ def run_grid_by_engine(
         flags = ["--cores", str(request.workers), "--resources", f"gpu={max(1, len(visible_cards()))}"]
     else:
         flags = ["--jobs", str(workers)] if workers else []
+        # However many jobs there are at a time, they do not share the cores of this machine.
+        request = dataclasses.replace(request, workers=1)
     return _EngineRun(request, display, chosen, [*flags, *options]).work()
 
 
@@ -127,10 +130,15 @@ class _EngineRun(Run):
                     f"Snakemake {describe_exit(code)}; jobs at work go on, and the same command goes on from what is finished"
                 )
             ready = [job for key, job in self.jobs.items() if key not in self.through and self.through.issuperset(job.needs)]
-            begun = [job for job in ready if job.key in self.troubles or self.notes.log(job.key).exists()]
-            if ready and not begun:
+            if ready and not any(self.notes.tried(job.key) for job in ready):
                 raise EngineError(self._why_not_begun(len(ready)))
-            for job in begun:
+            exhausted = [job for job in ready if self.notes.tried(job.key) >= ATTEMPTS]
+            if ready and not exhausted:
+                raise EngineError(
+                    f"Snakemake ended before {len(ready)} jobs were through (see {self._log()}); jobs at work go on, and the "
+                    "same command goes on from what is finished"
+                )
+            for job in exhausted:
                 self._give_up(job)
 
     def _run_snakemake(self) -> int:
@@ -139,7 +147,7 @@ class _EngineRun(Run):
         command += ["--directory", str(self.folder), "--scheduler", "greedy"]
         # Locks and time stamps are not what keeps jobs apart and decides what is done here (see the head of this file).
         command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--nocolor"]
-        command += ["--retries", str(ATTEMPTS - 1), *self.options]
+        command += [*self.options, "--retries", str(ATTEMPTS - 1)]
         # A profile may bring commands of its own.
         environment = os.environ | {"PATH": f"{self.profile.folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         with (
@@ -156,11 +164,13 @@ class _EngineRun(Run):
             open(self._log(), "rb") as words,
         ):
             words.seek(0, os.SEEK_END)
+            said = ""
             try:
                 while process.poll() is None:
                     time.sleep(_LOOK_SECONDS)
                     self._look()
-                    if why := refusal(words.read().decode(errors="replace")):
+                    said += words.read().decode(errors="replace")
+                    if why := refusal(said):
                         raise EngineError(why)
             finally:
                 _end(process)
@@ -197,7 +207,10 @@ class _EngineRun(Run):
         """Have a job count as through that Snakemake has tried often enough, so that what comes after it can be done."""
         found = self.notes.trouble(job.key)
         if found is None:
-            said = f"its job ended {ATTEMPTS} times without saying why{_last_line(self.notes.log(job.key))}"
+            said = (
+                f"its job was ended {ATTEMPTS} times from outside, as by a limit of time or memory, or by hand (see "
+                f"{self.notes.log(job.key)})"
+            )
             outcome = Outcome(_task(job.key), "failed", said, 0.0)
         else:
             outcome = found[1]
@@ -269,11 +282,3 @@ def _task(key: str) -> Task:
 
 def _cost(job: Job) -> float:
     return job.priority + 5.0
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f" (last words: {lines[-1][:300]})" if lines else ""

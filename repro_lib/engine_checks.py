@@ -13,12 +13,18 @@ from typing import Self
 
 from repro_lib.config import project_root
 
-_LOCAL = ("local", "dryrun", "touch")
-# What sbatch answers where every other job would be refused for the same reason.
-_REFUSED = re.compile(
-    r"(?P<reason>(?:[Ii]nvalid (?:partition|account|qos|QOS|reservation|generic resource|feature|gres)"
-    r"|Requested node configuration is not available|Unable to contact slurm controller|Job violates accounting)[^'\n]*)"
-)
+_IDLE = ("dryrun", "touch")
+# What sbatch answers to the first job that can be none's turn, and what to do then.
+_REFUSALS = {
+    r"[Ii]nvalid (?:partition|account|qos|QOS|reservation|generic resource|feature|gres)": "{partitions}set the right one in "
+    "the profile's default-resources (slurm_partition, slurm_account) or behind --",
+    "Requested node configuration is not available": "{partitions}choose one with larger nodes (slurm_partition), or let jobs "
+    "ask for less (behind --: --set-resources cell:mem_mb=4000)",
+    "Requested time limit is invalid": "{partitions}choose one that allows more time, or let jobs ask for less (behind --: "
+    "--set-resources cell:runtime=600; a job goes on from its checkpoint)",
+    "Job violates accounting": "let fewer jobs wait at a time (--workers), or ask for less",
+    "Unable to contact slurm controller": "is Slurm up?",
+}
 
 
 class EngineError(RuntimeError):
@@ -58,10 +64,12 @@ class Profile:
     @property
     def is_local(self) -> bool:
         """Whether its jobs run on this machine, without a scheduler."""
-        return self.executor in _LOCAL
+        return self.executor == "local"
 
     def check(self) -> None:
-        """EngineError if what the executor needs on this machine is missing."""
+        """EngineError if what the executor needs on this machine is missing, or if it would make nothing."""
+        if self.executor in _IDLE:
+            raise EngineError(f"Snakemake's executor {self.executor!r} makes nothing; repro status says what there is to do")
         if self.is_local:
             return
         if importlib.util.find_spec(f"snakemake_executor_plugin_{self.executor.replace('-', '_')}") is None:
@@ -89,14 +97,17 @@ def check_snakemake() -> None:
 
 
 def refusal(said: str) -> str | None:
-    """What a scheduler's words in Snakemake's log mean if no job can be submitted as things are; else None."""
-    found = _REFUSED.search(said)
-    if found is None or "sbatch" not in said:
+    """What Snakemake's words since its start mean, if a scheduler refused the first jobs as things are; else None.
+
+    Once a job was taken, a refusal is that of one job, which is tried again and reported.
+    """
+    if "sbatch" not in said or "has been submitted" in said:
         return None
-    return (
-        f"Slurm refuses the jobs ({found['reason'].strip()}); {_partitions()}set the right one in the profile's "
-        "default-resources (slurm_partition, slurm_account) or behind --, and run the same command again"
-    )
+    for words, advice in _REFUSALS.items():
+        if found := re.search(rf"(?:{words})[^'\n]*", said):
+            what = advice.format(partitions=_partitions()) if "{" in advice else advice
+            return f"Slurm refuses the jobs ({found[0].strip()}); {what}; then run the same command again"
+    return None
 
 
 def _partitions() -> str:

@@ -89,7 +89,12 @@ def run_experiment(
         checkpoints = CellCheckpoints(store, cell.origin(), checkpoint_seconds, notice)
         records, predictions = _reusable_trials(store, stored)
         while len(records) < config.trials:
-            found, _ = cell.obtain(checkpoints, cell.next_trials(checkpoints, len(records)), progress)
+            try:
+                found, _ = cell.obtain(checkpoints, cell.next_trials(checkpoints, len(records)), progress)
+            except TrainingDiverged:
+                # The cell will never be whole, whatever its other trials did.
+                checkpoints.remove(config.trials)
+                raise
             records += [record for record, _ in found]
             predictions += [prediction for _, prediction in found]
         result = summarise(*asked[:2], cell.config, cell.config_sha256, cell.dataset, records, predictions)
@@ -273,11 +278,14 @@ class _Cell:
     def next_trials(self, checkpoints: CellCheckpoints, done: int) -> range:
         """What trains next when so many trials are there, as 0-based numbers: one trial, or, stacked, all that are missing.
 
-        A stack that a killed run left unfinished is finished first, as the one that it was.
+        A stack that a killed run left unfinished is finished first, as the one that it was; none reaches into the next.
         """
         if not self.config.stacked:
             return range(done, done + 1)
-        return range(done, checkpoints.end_of_stack(done + 1, self.config.trials) or self.config.trials)
+        if end := checkpoints.end_of_stack(done + 1, self.config.trials):
+            return range(done, end)
+        beginning = checkpoints.next_beginning(done + 1)
+        return range(done, min(beginning - 1, self.config.trials) if beginning else self.config.trials)
 
     def finished(self, checkpoints: CellCheckpoints, trials: range) -> list[Kept] | None:
         """Trials that a killed run had finished (one, or a stack), if their records and all tensors are there and whole."""
@@ -300,8 +308,8 @@ class _Cell:
             else:
                 trained = [train_trial(*what, trials.start, progress, own)]
         except TrainingDiverged:
-            # Nobody goes on from here: this configuration does the same again.
-            checkpoints.remove(self.config.trials)
+            # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
+            own.remove()
             raise
         for lease in leases:
             lease.confirm()

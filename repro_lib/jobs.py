@@ -29,6 +29,7 @@ def run_job(plan_file: Path, key: str) -> Outcome:
     """
     plan = read_plan(plan_file)
     job, notes = plan.job(key), Notes(plan_file.parent)
+    notes.begin(key)
     with _tidied(Path(plan.request["results_dir"])), contextlib.closing(Pool(1)) as pool, _at_work(notes.progress(key)):
         progress = pool.folder / "progress.json"
         task = Task(key, _work, {"plan_file": plan_file, "key": key, "progress": progress}, job.limit)

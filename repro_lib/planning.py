@@ -28,6 +28,10 @@ _PROCESSES_MB = 1500
 # Minutes that a scheduler grants before it ends a job, which then goes on from its checkpoint with twice the time.
 _LEAST_MINUTES = 10
 _TIMES_THE_ESTIMATE = 4
+# No job asks for more: schedulers refuse long ones, and what is ended in time goes on from its checkpoint.
+_MOST_MINUTES = 24 * 60
+# Before anything was measured in this store: a card is taken to do what so many cores do. A guess; no card was at hand.
+_CORES_OF_A_CARD = 50
 # The wall clock of a job that trains nothing.
 _LIGHT_LIMIT_SECONDS = 1800.0
 _REQUEST = TypeAdapter(GridRequest)
@@ -68,7 +72,8 @@ def seconds_of(cells: Iterable[Cell], store: Store) -> dict[str, float]:
     corrected = {}
     for cell in cells:
         device = cell.config.device
-        factor = measured.get((device, cell.model)) or measured.get((device, "")) or 1.0
+        unknown = 1 / _CORES_OF_A_CARD if device == "cuda" else 1.0
+        factor = measured.get((device, cell.model)) or measured.get((device, "")) or unknown
         corrected[cell.label] = cell.training_seconds() * factor
     return corrected
 
@@ -130,9 +135,12 @@ def _jobs(agenda: Agenda) -> Iterator[Job]:
         parts = agenda.parts(cell)
         for step in parts:
             share = len(step.task.arguments["trials"]) / cell.config.trials
-            yield _training(cell, step, "trials", (CORPUS,), seconds[cell.label] * share)
+            part = seconds[cell.label] * share
+            yield _training(cell, step, "trials", (CORPUS,), part, part)
         joins = (CORPUS, *(job_key(step) for step in parts))
-        yield _training(cell, agenda.cell(cell), "cell", joins, 0.0 if parts else seconds[cell.label])
+        # It trains what a part did not leave, all of it where its machine is of another kind.
+        expected = 0.0 if parts else seconds[cell.label]
+        yield _training(cell, agenda.cell(cell), "cell", joins, expected, seconds[cell.label])
     dives = []
     for model in dict.fromkeys(cell.model for cell in agenda.cells):
         dives.append(deep_dive_stem(model))
@@ -148,8 +156,9 @@ def _light(key: str, kind: Kind, needs: tuple[str, ...]) -> Job:
     return Job(key=key, kind=kind, needs=needs, mem_mb=_PROCESSES_MB, runtime=_LEAST_MINUTES, limit=_LIGHT_LIMIT_SECONDS)
 
 
-def _training(cell: Cell, step: Step, kind: Kind, needs: tuple[str, ...], seconds: float) -> Job:
-    minutes = _LEAST_MINUTES + _TIMES_THE_ESTIMATE * seconds / 60
+def _training(cell: Cell, step: Step, kind: Kind, needs: tuple[str, ...], seconds: float, at_most: float) -> Job:
+    """A job that is expected to train for so many seconds, and may have to for ``at_most``."""
+    minutes = min(_LEAST_MINUTES + _TIMES_THE_ESTIMATE * at_most / 60, _MOST_MINUTES)
     return Job(
         key=job_key(step),
         kind=kind,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.files import UnusableFile, WriteError, read_bounded, write_atomically
 from repro_lib.workers import End, Outcome, Task
 
 _LARGEST_PLAN_BYTES = 100_000_000
@@ -97,8 +97,8 @@ def read_plan(path: Path) -> Plan:
 class Notes:
     """The files beside a plan, by the key of a job.
 
-    ``through/``: it is over, how it ended (Snakemake's outputs); ``progress/``: how far it is; ``trouble/``: how its last
-    attempt ended that is to be repeated; ``logs/``: what it printed.
+    ``through/``: it is over, how it ended (Snakemake's outputs); ``tried/``: a byte for each attempt that was begun;
+    ``progress/``: how far it is; ``trouble/``: how its last attempt ended that is to be repeated; ``logs/``: what it printed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -118,6 +118,25 @@ class Notes:
 
     def _trouble(self, key: str) -> Path:
         return self.folder / "trouble" / f"{key}.json"
+
+    def begin(self, key: str) -> None:
+        """Note that an attempt begins; WriteError where notes cannot be written."""
+        try:
+            self._tried(key).parent.mkdir(exist_ok=True)
+            with open(self._tried(key), "ab") as file:
+                file.write(b".")
+        except OSError as error:
+            raise WriteError(self._tried(key), error) from None
+
+    def tried(self, key: str) -> int:
+        """How many attempts were begun."""
+        try:
+            return self._tried(key).stat().st_size
+        except OSError:
+            return 0
+
+    def _tried(self, key: str) -> Path:
+        return self.folder / "tried" / key
 
     def keep(self, key: str, outcome: Outcome, *, last: bool = False) -> None:
         """Note how an attempt ended. One that was killed makes the job count as through only if it is the ``last``."""
@@ -152,7 +171,7 @@ class Notes:
     def forget(self, keys: Iterable[str]) -> None:
         """Remove all that is noted of these jobs."""
         for key in keys:
-            for path in (self.through(key), self._trouble(key), self.progress(key), self.log(key)):
+            for path in (self.through(key), self._trouble(key), self._tried(key), self.progress(key), self.log(key)):
                 path.unlink(missing_ok=True)
 
 

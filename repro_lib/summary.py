@@ -154,7 +154,9 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             pd = _rounded(result.avg_relative_pd, 4)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
         elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
-            said = "in work: " + ", ".join(f"process {one.process.pid} on {one.host} since {one.since}" for one in at_work)
+            # A process holds a lease of the cell and one of each trial that it has in work.
+            since = {(one.process.pid, one.host): one.since for one in sorted(at_work, key=lambda one: one.since, reverse=True)}
+            said = "in work: " + ", ".join(f"process {pid} on {host} since {when}" for (pid, host), when in since.items())
         elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
             said = f"FAILED: {reason}"
         else:

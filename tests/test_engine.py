@@ -224,6 +224,8 @@ def test_an_unknown_profile_executor_or_option_is_named(words: list[str], capsys
     assert "no profile 'slrm': expected a folder with a config.yaml, or one of kubernetes, local, slurm" in said
     said = sentence([*words, *ENGINE, "--", "--executor", "lsf"], capsys)
     assert "Snakemake's executor 'lsf' is not installed (pip install snakemake-executor-plugin-lsf)" in said
+    said = sentence([*words, *ENGINE, "--", "--executor", "dryrun"], capsys)
+    assert "Snakemake's executor 'dryrun' makes nothing; repro status says what there is to do" in said
     said = sentence([*words, "--profile-dir", "local"], capsys)
     assert "are for Snakemake: add --executor snakemake" in said
     said = sentence([*words, *ENGINE, "--trials-per-job", "0"], capsys)
@@ -254,6 +256,10 @@ def test_what_slurm_answers_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")  # no sinfo to ask
     answer = "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition specified: nope\n"
     assert (refusal(answer) or "").startswith("Slurm refuses the jobs (invalid partition specified: nope); set the right one")
+    # That of a later job is its own matter: the others go on.
+    assert refusal(f"Job 3 has been submitted with SLURM jobid 7\n{answer}") is None
+    assert "choose one with larger nodes" in (refusal("sbatch: error: Requested node configuration is not available") or "")
+    assert "(--workers)" in (refusal("sbatch: error: Job violates accounting/QOS policy (job submit limit)") or "")
     assert refusal("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation") is None
     assert refusal("rule cell: invalid partition of the data") is None
 
@@ -287,7 +293,7 @@ if words[0] == "create":
     assert (job["apiVersion"], job["kind"], job["spec"]["backoffLimit"]) == ("batch/v1", "Job", 0), job
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["requests"]["memory"].endswith("Mi"), container
-    assert isinstance(job["spec"]["activeDeadlineSeconds"], int), job
+    assert isinstance(job["spec"]["template"]["spec"]["activeDeadlineSeconds"], int), job
     state.mkdir(exist_ok=True)
     name = job["metadata"]["generateName"] + str(len(list(state.iterdir())))
     line = '"$0" "$@"; echo $? > ' + str(state / (name + ".ended"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +12,13 @@ from typing import Any
 import pytest
 from test_resume import Stopped, left_over, numbers, stop_at, tensors
 
+from repro_lib import experiment
 from repro_lib.cli import main
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, trial_lease
 from repro_lib.results import Store
-from repro_lib.training import Progress
+from repro_lib.training import Progress, TrainingDiverged
 
 Tiny = Callable[..., Config]
 
@@ -87,6 +90,43 @@ def test_nobody_trains_a_trial_that_somebody_has_in_work(tiny: Tiny, store: Stor
         # And whoever asks how things stand is told.
         words = ["status", "--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu", "--trials", "2"]
         assert main([*words, "--corpus", str(corpus_file), "--results-dir", str(store.folder)]) == 1
-        assert "charlm-gelu                  in work: process" in capsys.readouterr().out
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("charlm-gelu")]
+        assert re.fullmatch(rf"charlm-gelu {{18}}in work: process {os.getpid()} on \S+ since \S+", "".join(said)), said
         assert len(cell_holders(store.folder, "charlm", "gelu", sha)) == 1
     assert len(run_experiment("charlm", "gelu", config, results_dir=store.folder).trials) == 2
+
+
+def test_who_holds_a_cell_and_its_trials_is_named_once(tiny: Tiny, store: Store, corpus_file: Path, capsys: Any) -> None:
+    def ask(_: Progress) -> None:
+        words = ["status", "--profile", "smoke", "--models", "charlm", "--activations", "gelu", "--trials", "2"]
+        main([*words, "--corpus", str(corpus_file), "--results-dir", str(store.folder)])
+
+    run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder, progress=ask)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "in work" in line]
+    assert lines
+    assert all(line.count("process") == 1 for line in lines)
+
+
+def test_a_part_that_diverges_leaves_the_others_what_they_have(
+    tiny: Tiny, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, seen = tiny("charlm", trials=3), list[Progress]()
+    train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
+    honest = experiment.train_trial
+
+    def diverge(*words: Any) -> Any:
+        raise TrainingDiverged("loss is nan")
+
+    monkeypatch.setattr(experiment, "train_trial", diverge)
+    with pytest.raises(TrainingDiverged):
+        train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
+    monkeypatch.setattr(experiment, "train_trial", honest)
+    run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {2, 3}
+
+
+def test_parts_that_are_stacks_are_joined_as_they_are(tiny: Tiny, store: Store) -> None:
+    config, seen = tiny("charlm", trials=4, execution="stacked"), list[Progress]()
+    assert train_trials("charlm", "gelu", config, [3, 4], results_dir=store.folder) == 2
+    result = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
+    assert [trial.stack for trial in result.trials] == [[1, 2], [1, 2], [3, 4], [3, 4]]
