@@ -166,12 +166,15 @@ class _EngineRun(Run):
             words.seek(0, os.SEEK_END)
             said = ""
             try:
-                while process.poll() is None:
-                    time.sleep(_LOOK_SECONDS)
+                while True:
+                    ended = process.poll() is not None
                     self._look()
                     said += words.read().decode(errors="replace")
                     if why := refusal(said):
                         raise EngineError(why)
+                    if ended:
+                        break
+                    time.sleep(_LOOK_SECONDS)
             finally:
                 _end(process)
         self._look()

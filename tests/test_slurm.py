@@ -94,15 +94,15 @@ def test_told_to_stop_it_cancels_its_jobs(folder: Folder) -> None:
 
 
 def test_a_wrong_partition_is_one_sentence(folder: Folder) -> None:
-    code, _, error = folder.run("grid", *CELLS, *ENGINE, "--", *QUICK, "--default-resources", "slurm_partition=nope")
-    assert code == 2
+    code, output, error = folder.run("grid", *CELLS, *ENGINE, "--", *QUICK, "--default-resources", "slurm_partition=nope")
+    assert code == 2, output + error
     assert error.count("\n") == 1
     assert "Slurm refuses the jobs (invalid partition specified: nope); its partitions are main: set the right one" in error
     folder.assert_nothing_is_left(20)
 
 
 def test_more_than_any_node_has_is_one_sentence(folder: Folder) -> None:
-    code, _, error = folder.run("grid", *CELLS, *ENGINE, "--", *QUICK, "--set-resources", "cell:mem_mb=900000000")
-    assert code == 2
+    code, output, error = folder.run("grid", *CELLS, *ENGINE, "--", *QUICK, "--set-resources", "cell:mem_mb=900000000")
+    assert code == 2, output + error
     assert error.count("\n") == 1
     assert "Slurm refuses the jobs (Requested node configuration is not available)" in error
