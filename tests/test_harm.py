@@ -352,7 +352,7 @@ def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Fold
         shutil.rmtree(folder.results, ignore_errors=True)
 
     config = tiny("charlm", trials=2)
-    with pytest.raises(LeaseLostError, match=r"charlm with relu is gone: .*results was deleted or emptied meanwhile"):
+    with pytest.raises(LeaseLostError, match=r"charlm with relu, trial 1, is gone: .*results was deleted or emptied meanwhile"):
         run_experiment("charlm", "relu", config, results_dir=folder.results, progress=delete)
     assert list(folder.results.glob("*.json")) == []
     run_experiment("charlm", "relu", config, results_dir=folder.results)
