@@ -27,7 +27,7 @@ from repro_lib.console import Display, progress_share
 from repro_lib.engine_checks import EngineError, Profile, refusal
 from repro_lib.files import write_atomically
 from repro_lib.lease import hold
-from repro_lib.planning import SITE, make_plan, plan_name, step_of
+from repro_lib.planning import CORPUS, SITE, make_plan, plan_name, step_of
 from repro_lib.plans import Job, Notes
 from repro_lib.processes import describe_exit, exit_signal
 from repro_lib.runs import ATTEMPTS, GridReport, Run
@@ -108,16 +108,20 @@ class _EngineRun(Run):
         for job in plan.jobs:
             # In the order of the plan, so that no note is older than one that it builds on.
             if self._is_done(job):
-                self.through.add(job.key)
-                self.notes.keep(job.key, Outcome(_task(job.key), "done", None, 0.0))
+                self._count_as_done(job)
+        # The first job looks at the corpus and the program of a worker, which only training depends on.
+        if not any(job.kind == "cell" and job.key not in self.through for job in plan.jobs):
+            self._count_as_done(self.jobs[CORPUS])
         self.notes.forget(self.jobs.keys() - self.through)
 
     def _is_done(self, job: Job) -> bool:
-        if job.kind == "corpus":
-            return True  # checked before
-        if job.kind in ("trials", "site") or not self.through.issuperset(job.needs):
+        if job.kind in ("corpus", "trials", "site") or not self.through.issuperset(set(job.needs) - {CORPUS}):
             return False
         return step_of(self.agenda, job.key) is None
+
+    def _count_as_done(self, job: Job) -> None:
+        self.through.add(job.key)
+        self.notes.keep(job.key, Outcome(_task(job.key), "done", None, 0.0))
 
     # --- while Snakemake works
 
@@ -195,6 +199,8 @@ class _EngineRun(Run):
         self.display.update(running, self._share(running))
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
+        if job.kind == "corpus" and outcome.end != "done":
+            raise EngineError(f"nothing was trained, because the first job failed: {outcome.said}")
         self.through.add(job.key)
         self.spent += _cost(job)
         step = self._step(job)

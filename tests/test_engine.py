@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -279,6 +280,32 @@ def test_workers_that_cannot_write_to_the_folder_are_asked_about(folder: Folder,
     assert code == 2
     assert error.count("\n") == 1
     assert f"can every worker read and write {folder.results / 'workflow'}" in error
+
+
+OTHER_VERSION = """
+# Processes of jobs have another repro_lib than the command: as if they were on a machine that was not brought up to date.
+import importlib.metadata, os, sys
+if "step" in sys.orig_argv or "OTHER_VERSION" in os.environ:
+    os.environ["OTHER_VERSION"] = "1"
+    there = importlib.metadata.version
+    importlib.metadata.version = lambda name: "0.0.1" if name == "repro-lib" else there(name)
+"""
+
+
+@pytest.mark.slow
+def test_workers_with_another_version_are_told_of_once_and_train_nothing(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(OTHER_VERSION)
+    code, output, error = folder.run("grid", *CELLS, *ENGINE, PYTHONPATH=str(tmp_path / "site"))
+    assert (code, error.count("\n")) == (2, 1), output + error
+    here = importlib.metadata.version("repro-lib")
+    assert f"nothing was trained, because the first job failed: this worker has repro_lib 0.0.1 instead of {here}" in error
+    assert "FAILED" not in output
+    assert not list(folder.results.glob("*.json"))
+    folder.assert_nothing_is_left(20)
+    # And once the workers are right, the same command does it all.
+    code, output, error = folder.run("grid", *CELLS, *ENGINE)
+    assert (code, error) == (0, ""), output
 
 
 KUBECTL = """#!{python}

@@ -102,6 +102,15 @@ def test_long_cells_come_first_and_large_ones_ask_for_more(request_for: Callable
     assert (large.gpu, jobs["site"].gpu) == (1, 0)
 
 
+def test_a_time_limit_of_ones_own_is_given_by_the_scheduler_too(request_for: Callable[..., GridRequest]) -> None:
+    jobs = {job.key: job for job in make_plan(agenda_of(request_for(cell_timeout=7200.0))).jobs}
+    assert jobs["charlm-relu"].limit == 7200
+    assert 120 < jobs["charlm-relu"].runtime < 180
+    assert jobs["site"].runtime < 120
+    jobs = {job.key: job for job in make_plan(agenda_of(request_for(cell_timeout=1e9))).jobs}
+    assert jobs["charlm-relu"].runtime == 24 * 60
+
+
 def test_estimates_follow_what_was_measured(request_for: Callable[..., GridRequest], make_result: Any, store: Store) -> None:
     request = request_for(models=["charlm", "convlm"])
     cells = agenda_of(request).cells
