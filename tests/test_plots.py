@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 import sys
 from collections.abc import Iterator
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -15,12 +17,13 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from test_analysis import grid, make_result
 
 from repro_lib import plots
 from repro_lib.analysis import Study
 from repro_lib.config import ACTIVATIONS
-from repro_lib.plot_style import COLOURS, MISSING_HATCH, Plot
+from repro_lib.plot_style import COLOURS, DPI, MISSING_HATCH, STYLE, Plot
 
 THREE = ("relu", "gelu", "swish")
 
@@ -72,6 +75,21 @@ def test_bars_intervals_and_points_are_the_numbers():
     dots = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"]
     assert dots == [[0.4, 0.5, 0.6]] * 2
     assert axes.get_ylim()[0] == 0
+
+
+def test_pictures_are_small_and_the_same_to_the_eye():
+    plot = plots.shamir_comparison(one_model())
+    exact = io.BytesIO()
+    with mpl.style.context(["default", STYLE]):
+        plot.figure.savefig(exact, format="png", dpi=DPI)
+    small = plot.png()
+    assert small == plot.png()
+    assert len(small) < len(exact.getvalue()) / 2
+    shown, meant = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float) for png in (small, exact.getvalue()))
+    assert shown.shape == meant.shape
+    # Of 255; a colour of the palette may be off by a little, no line may be lost.
+    assert np.abs(shown - meant).max() <= 24
+    assert np.abs(shown - meant).mean() < 1
 
 
 def test_missing_cell_is_hatched_and_named_and_has_no_bar():
