@@ -1,0 +1,48 @@
+"""``python -m published.rebuild [--out DIR]``: tables, figures, conclusions and report from the committed result files.
+
+Without ``--out`` the committed ones are written again, in place: ``git status`` then says whether anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from published.rebuild.figures import FIGURES
+from published.rebuild.report import readme_sentences, report
+from published.rebuild.stores import HERE, Published
+from published.rebuild.tables import TABLES, csv
+from published.rebuild.tokens import TOKEN_TABLES, token_tables
+from repro_lib.files import write_atomically
+from repro_lib.summary import write_conclusions
+
+
+def main() -> None:
+    """Write everything below the folder that was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m published.rebuild", description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="default: published/ itself")
+    parser.add_argument(
+        "--predictions-from", type=Path, metavar="RESULTS", help="a results folder with predictions: the token tables anew"
+    )
+    asked = parser.parse_args()
+    published = Published()
+    frames = {name: make(published) for name, make in TABLES.items()}
+    if asked.predictions_from:
+        made = token_tables(asked.predictions_from)
+        for name, frame in made.items():
+            write_atomically(asked.out / "tables" / f"{name}.csv", csv(frame))
+    frames |= {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in TOKEN_TABLES}
+    for name in TABLES:
+        write_atomically(asked.out / "tables" / f"{name}.csv", csv(frames[name]))
+    plots = [draw(frames) for draw in FIGURES]
+    for plot in plots:
+        write_atomically(asked.out / "figures" / f"{plot.name}.png", plot.png())
+    write_conclusions(published.study, published.evidence, asked.out)
+    write_atomically(asked.out / "RESEARCH_REPORT.md", report(published, frames, plots))
+    print("\n".join(readme_sentences(frames)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""The text of the research report: prose that is fixed, numbers that are filled in from the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from published.rebuild.stores import STORES, Published
+from repro_lib.conclusions import ledger, sentence, tally
+from repro_lib.evidence import REFERENCE
+from repro_lib.judging import REFUTED, SUPPORTED
+from repro_lib.plot_style import Plot
+from repro_lib.tables import literally
+
+Frames = Mapping[str, pd.DataFrame]
+Row = dict[str, float]
+TEMPLATE = Path(__file__).with_name("report.md")
+
+
+def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
+    """``RESEARCH_REPORT.md``: the template with everything in braces filled in."""
+    entries = ledger(published.evidence)
+    first = published.study.results[0]
+    words = {
+        "answer": " ".join(readme_sentences(frames)),
+        "trials": str(int(frames["cells"]["n"].max())),
+        "models_trained": f"{models_trained(published):,}",
+        "hours": f"{hours(published):.0f}",
+        "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
+        "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
+        "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
+        "stores": "\n".join(f"- `published/{name}`: {about}" for name, about in STORES.items()),
+        "cells_table": cells_table(frames["cells"]),
+        "contrasts_table": contrasts_table(frames["contrasts"]),
+        "metrics_table": metrics_table(frames["contrasts"]),
+        "cv_table": cv_table(frames["cv"]),
+        "rank_agreement": rank_sentence(frames["rank_agreement"]),
+        "churn_and_error": churn_sentence(frames["churn_and_error"]),
+        "a_a": a_a_sentence(frames["a_a_control"]),
+        "negative_control": negative_control(frames["cv"]),
+        "sources": sources_sentence(frames["sources"]),
+        "lengths": lengths_sentence(frames["lengths"]),
+        "smelu": smelu_sentence(frames["smelu"]),
+        "context": context_sentence(frames["context"]),
+        "tally": tally(entries),
+        "supported_claims": _listed(entries, SUPPORTED),
+        "refuted_claims": _listed(entries, REFUTED),
+    }
+    words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
+    return TEMPLATE.read_text(encoding="utf-8").format(**words)
+
+
+def readme_sentences(frames: Frames) -> list[str]:
+    """The answer in three sentences, each with N and intervals."""
+    frame = _primary(frames["contrasts"]).dropna(subset=["per_cent"])
+    found = frame[frame["supported"]]
+    others = frame[~frame["supported"]]
+    cells = frames["cells"]
+    cells = cells[cells["model"].isin(set(frame["model"]))]
+    n = int(frame["n"].min())
+    named = ", ".join(f"{r['model']} with {r['activation']} {_effect(r)}" for r in _rows(found)) or "none"
+    none = [m for m in dict.fromkeys(frame["model"]) if m not in set(found["model"])]
+    reach = max(others["per_cent_low"].abs().max(), others["per_cent_high"].abs().max())
+    quiet = f"; in {_and(none)} no activation could be told from relu" if none else ""
+    return [
+        f"**Sometimes, and by a few per cent.** With {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu are "
+        f"supported (95 % intervals, Holm over all {len(frame)}), all of them towards *more* prediction difference: {named}."
+        if (found["per_cent"] > 0).all()
+        else f"With {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu are supported: {named}.",
+        f"All other differences are too small to tell from none: their intervals stay within {reach:.1f} % of relu{quiet}.",
+        f"Two models trained alike choose another most probable character at {100 * cells['churn'].min():.0f} to "
+        f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
+        "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
+    ]
+
+
+def models_trained(published: Published) -> int:
+    """How many models the study trained, in all three stores; what two stores share counts once."""
+    return len(_trainings(published))
+
+
+def hours(published: Published) -> float:
+    """Core hours of training, as the trials' clocks have it."""
+    return sum(_trainings(published).values()) / 3600
+
+
+def _trainings(published: Published) -> dict[tuple[str, ...], float]:
+    return {
+        (result.model_name, result.activation, result.config_sha256, str(trial.trial)): trial.seconds
+        for name in STORES
+        for _, result in published.store(name).load()[0]
+        for trial in result.trials
+    }
+
+
+# --- tables
+
+
+def cells_table(frame: pd.DataFrame) -> str:
+    """Every cell: loss, accuracy, three metrics with intervals."""
+    lines = ["| model | activation | N | loss, nats | accuracy, % | relative PD | total variation | churn |", "|" + "---|" * 8]
+    for r in _rows(frame):
+        if not r["n"]:
+            continue
+        measured = " | ".join(_value(r, name, 3 if name != "val_accuracy" else 2) for name in ("val_loss", "val_accuracy"))
+        metrics = " | ".join(_value(r, name, 4) for name in ("relative_pd", "total_variation", "churn"))
+        lines.append(f"| {r['model']} | {r['activation']} | {int(r['n'])} | {measured} | {metrics} |")
+    return "\n".join(lines)
+
+
+def contrasts_table(frame: pd.DataFrame) -> str:
+    """Relative PD against relu."""
+    head = "| model | activation | against relu (95 % interval) | p, exact where feasible | after Holm | verdict | trials for a power of 0.8 |"
+    lines = [head, "|" + "---|" * 7]
+    for r in _rows(_primary(frame)):
+        if math.isnan(r["per_cent"]):
+            continue
+        verdict = "supported" if r["supported"] else "not decided"
+        needed = "over 10,000" if math.isnan(r["trials_needed"]) else f"{r['trials_needed']:,.0f}"
+        words = f"{_effect(r)} | {_p(r['p'])} | {_p(r['p_holm'])} | {verdict} | {'–' if r['supported'] else needed}"
+        lines.append(f"| {r['model']} | {r['activation']} | {words} |")
+    return "\n".join(lines)
+
+
+def metrics_table(frame: pd.DataFrame) -> str:
+    """Every contrast by every metric, in per cent of relu; bold: supported."""
+    metrics = list(dict.fromkeys(frame["metric"]))
+    lines = [
+        "| model | activation | " + " | ".join(m.replace("_", " ") for m in metrics) + " |",
+        "|" + "---|" * (2 + len(metrics)),
+    ]
+    for model, activation in dict.fromkeys(zip(frame["model"], frame["activation"], strict=True)):
+        own = {r["metric"]: r for r in _rows(frame[(frame["model"] == model) & (frame["activation"] == activation)])}
+        shown = [f"{own[m]['per_cent']:+.1f}" for m in metrics]
+        shown = [f"**{s}**" if own[m]["supported"] else s for s, m in zip(shown, metrics, strict=True)]
+        if not any(math.isnan(own[m]["per_cent"]) for m in metrics):
+            lines.append(f"| {model} | {activation} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def cv_table(frame: pd.DataFrame) -> str:
+    """CV over activations beside its null."""
+    lines = ["| model | CV of relative PD, % | CV if nothing differed: median, 95th percentile | p |", "|---|---|---|---|"]
+    for r in _rows(_primary(frame)):
+        if math.isnan(r["cv"]):
+            continue
+        cv = "0.00 exactly" if r["identical"] else f"{r['cv']:.2f} ({r['cv_low']:.2f} to {r['cv_high']:.2f})"
+        null = "– | –" if r["identical"] else f"{r['null_median']:.2f}, {r['null_high']:.2f} | {_p(r['p'])}"
+        lines.append(f"| {r['model']} | {cv} | {null} |")
+    return "\n".join(lines)
+
+
+# --- sentences
+
+
+def rank_sentence(frame: pd.DataFrame) -> str:
+    """How far metrics agree on the order of activations."""
+    own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
+    said = [
+        f"{model}: {', '.join(f'{r["kendall_tau"]:+.1f} with {str(r["second"]).replace("_", " ")}' for r in _rows(rows))}"
+        for model, rows in own.dropna().groupby("model", sort=False)
+    ]
+    return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
+
+
+def churn_sentence(frame: pd.DataFrame) -> str:
+    """Churn per error, lowest and highest."""
+    low, high = frame.loc[frame["ratio"].idxmin()], frame.loc[frame["ratio"].idxmax()]
+    ends = [f"{r['model']} with {r['activation']} {_value(r, 'ratio', 3)}" for r in (low, high)]
+    return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
+
+
+def a_a_sentence(frame: pd.DataFrame) -> str:
+    """The A/A control."""
+    hits, least = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min()
+    reach = max(frame["per_cent_low"].abs().max(), frame["per_cent_high"].abs().max())
+    return (
+        f"Each of {len(frame)} cells was split into its trials 1 to 5 and 6 to 10, which cannot differ but by chance: {hits} of "
+        f"{len(frame)} splits have p at most 0.05 (about {0.05 * len(frame):.0f} are expected), none of them after Holm's "
+        f"correction (smallest p {_p(least)}); no interval at N = 5 reaches further than {reach:.1f} %."
+        if least > 0.05
+        else f"The A/A control FAILED: {hits} of {len(frame)} splits have p at most 0.05, smallest after Holm {_p(least)}."
+    )
+
+
+def negative_control(frame: pd.DataFrame) -> str:
+    """The LSTM."""
+    own = _primary(frame)
+    same = own[own["identical"]]
+    names = ", ".join(same["model"])
+    return f"`{names}`: weights and predictions of all five rows are bit-identical, CV {same['cv'].max():.2f} % exactly."
+
+
+def sources_sentence(frame: pd.DataFrame) -> str:
+    """Relative PD and churn by source."""
+    parts = []
+    for model, rows in frame.groupby("model", sort=False):
+        own = ", ".join(f"{r['source']} {_value(r, 'relative_pd', 3)}" for r in _rows(rows) if r["n"])
+        parts.append(f"{model} with {rows['activation'].iloc[0]}: {own}")
+    return f"Relative PD by source (95 % intervals, N = {int(frame['n'].max())}). {'. '.join(parts)}."
+
+
+def lengths_sentence(frame: pd.DataFrame) -> str:
+    """Gelu against relu at each length, and what length does."""
+    parts = []
+    for model, rows in frame.groupby("model", sort=False):
+        both = rows.dropna(subset=["gelu_against_relu_per_cent_relative_pd"])
+        effects = ", ".join(
+            f"{r['max_iters']} steps {_value(r, 'gelu_against_relu_per_cent_relative_pd', 1, sign=True)}" for r in _rows(both)
+        )
+        relu = rows[rows["activation"] == REFERENCE].sort_values("max_iters")
+        ends = [f"{r['relative_pd']:.3f} after {r['max_iters']} (loss {r['val_loss']:.3f})" for r in _rows(relu.iloc[[0, -1]])]
+        parts.append(
+            f"{model}: relative PD with relu goes from {ends[0]} to {ends[1]}; gelu against relu, in per cent: {effects}"
+        )
+    return f"{'. '.join(parts)}."
+
+
+def smelu_sentence(frame: pd.DataFrame) -> str:
+    """Each beta against relu."""
+    parts = [f"beta {r['beta']:g} {_value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in _rows(frame)]
+    clear = [
+        f"{name.replace('_', ' ')} at beta {r['beta']:g} ({_value(r, f'against_relu_per_cent_{name}', 1, sign=True)})"
+        for name in ("relative_pd", "total_variation", "churn")
+        for r in _rows(frame)
+        if r[f"against_relu_per_cent_{name}_low"] > 0 or r[f"against_relu_per_cent_{name}_high"] < 0
+    ]
+    said = (
+        f"Clear of 0 are {', '.join(clear)}."
+        if clear
+        else "By none of relative PD, total variation and churn is any clear of 0."
+    )
+    return f"Relative PD against relu in per cent (99 % intervals, so that all five hold together at 95 %): {', '.join(parts)}. {said}"
+
+
+def context_sentence(frame: pd.DataFrame) -> str:
+    """Whether what is supported with context 128 is so with 64."""
+    frame = frame.dropna(subset=["per_cent"])
+    long, short = (frame[frame["context"] == length].set_index(["model", "activation"]) for length in (128, 64))
+    parts = []
+    for key, r in long.iterrows():
+        other = short.loc[key]
+        if r["supported"] or other["supported"]:
+            model, activation = str(key).strip("()").replace("'", "").split(", ")
+            states = [f"{_effect(x)}, {'supported' if x['supported'] else 'not decided'}" for x in (r, other)]
+            parts.append(f"{model} with {activation} {states[0]} with context 128; {states[1]} with 64")
+    both = int((long["supported"] & short["supported"] & (long["per_cent"] * short["per_cent"] > 0)).sum())
+    said = ". ".join(parts) if parts else "No contrast is supported with either"
+    return f"{said}. {both} of {int(long['supported'].sum())} contrasts supported with context 128 are supported, with the same sign, with 64."
+
+
+# --- words
+
+
+def _listed(entries: Sequence[object], verdict: str) -> str:
+    chosen = [f"- {sentence(entry)}" for entry in entries if entry.main.verdict == verdict]  # pyright: ignore[reportAttributeAccessIssue]
+    return "\n".join(chosen) if chosen else "- none"
+
+
+def _primary(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["metric"] == "relative_pd"]
+
+
+def _rows(frame: pd.DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _effect(row: Mapping[str, float] | pd.Series) -> str:
+    return f"{row['per_cent']:+.1f} % ({row['per_cent_low']:+.1f} to {row['per_cent_high']:+.1f})"
+
+
+def _value(row: Mapping[str, float] | pd.Series, name: str, digits: int, *, sign: bool = False) -> str:
+    spec = f"{'+' if sign else ''}.{digits}f"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    ends = f" ({low:{spec}} to {high:{spec}})" if math.isfinite(low) and low != high else ""
+    return f"{row[name]:{spec}}{ends}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

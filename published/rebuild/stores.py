@@ -1,0 +1,68 @@
+"""The three stores of the published study, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from repro_lib.analysis import Study
+from repro_lib.evidence import Evidence
+from repro_lib.results import Result, Store
+from repro_lib.summary import load_study
+
+HERE = Path(__file__).parents[1]
+# The folder of each store below published/, and what its command was (all of them also had --profile study --trials 10).
+STORES = {
+    "results": "the grid, the LSTM with a wired readout, sources of randomness, run lengths, the cut minigpt",
+    "smelu/results": "charlm with SmeLU at five widths of the bend",
+    "context64/results": "charlm and convlm with half the context",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where the stores lie: ``published/``, or a copy of it."""
+
+    folder: Path = HERE
+
+    def store(self, name: str) -> Store:
+        """One of ``STORES``."""
+        return Store(self.folder / name)
+
+    @cached_property
+    def study(self) -> Study:
+        """The grid."""
+        return load_study(self.folder / "results", profile="study")
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The grid's trials against each other."""
+        return Evidence.load(self.store("results"), self.study)
+
+    @cached_property
+    def context(self) -> Study:
+        """Two models with half the context."""
+        return load_study(self.folder / "context64/results", models=("charlm", "convlm"))
+
+    @cached_property
+    def context_evidence(self) -> Evidence:
+        """Their trials against each other."""
+        return Evidence.load(self.store("context64/results"), self.context)
+
+    @cached_property
+    def stored(self) -> list[Result]:
+        """Every result of the grid's store."""
+        return [result for _, result in self.store("results").load()[0]]
+
+    @cached_property
+    def smelu(self) -> list[Result]:
+        """charlm with SmeLU, by rising beta."""
+        found = [result for _, result in self.store("smelu/results").load()[0]]
+        return sorted(found, key=lambda result: beta(result.activation))
+
+
+def beta(activation: str) -> float:
+    """The half-width of the bend of ``smelu_<beta>``: a leading 0 has the point after it."""
+    digits = activation.removeprefix("smelu_")
+    return float(f"0.{digits[1:]}" if digits.startswith("0") and "." not in digits else digits)

@@ -1,0 +1,27 @@
+"""What needs the predictions: tables of where in the text trials disagree. Made once, and committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from repro_lib.anatomy_tables import dissect
+from repro_lib.results import Store
+from repro_lib.summary import load_study
+
+TOKEN_TABLES = ("token_slices", "token_swaps")
+
+
+def token_tables(results_dir: Path) -> dict[str, pd.DataFrame]:
+    """By name, from a results folder that still has its predictions: the slices of every cell, and the swapped characters."""
+    anatomies = dissect(Store(results_dir), load_study(results_dir, profile="study"))
+    if anatomies.gaps:
+        raise ValueError(anatomies.sentence())
+    parts = {name: [] for name in TOKEN_TABLES}
+    for cell in anatomies.cells:
+        for name, frame in zip(TOKEN_TABLES, (cell.slices, cell.swaps), strict=True):
+            parts[name].append(frame.assign(model=cell.model, activation=cell.activation, trials=cell.n))
+    tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
+    first = ["model", "activation", "trials"]
+    return {name: table[[*first, *(c for c in table.columns if c not in first)]] for name, table in tables.items()}
