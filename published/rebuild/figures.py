@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour
 Frames = Mapping[str, pd.DataFrame]
 
 _DECIDED = "Filled: supported (the interval leaves out 0, and so does the permutation test after Holm's correction)"
-_LENGTH_STYLES = {"charlm": "-", "convlm": "--"}
+_LENGTH_STYLES: dict[str, Any] = {"charlm": "-", "convlm": "--"}
 
 
 @styled

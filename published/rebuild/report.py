@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from published.rebuild.stores import STORES, Published
-from repro_lib.conclusions import ledger, sentence, tally
+from repro_lib.conclusions import Entry, ledger, sentence, tally
 from repro_lib.evidence import REFERENCE
 from repro_lib.judging import REFUTED, SUPPORTED
 from repro_lib.plot_style import Plot
 from repro_lib.tables import literally
 
 Frames = Mapping[str, pd.DataFrame]
-Row = dict[str, float]
+Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("report.md")
 
 
@@ -113,8 +114,8 @@ def cells_table(frame: pd.DataFrame) -> str:
 
 def contrasts_table(frame: pd.DataFrame) -> str:
     """Relative PD against relu."""
-    head = "| model | activation | against relu (95 % interval) | p, exact where feasible | after Holm | verdict | trials for a power of 0.8 |"
-    lines = [head, "|" + "---|" * 7]
+    heads = ["model", "activation", "against relu (95 % interval)", "p", "after Holm", "verdict", "trials for a power of 0.8"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for r in _rows(_primary(frame)):
         if math.isnan(r["per_cent"]):
             continue
@@ -128,10 +129,8 @@ def contrasts_table(frame: pd.DataFrame) -> str:
 def metrics_table(frame: pd.DataFrame) -> str:
     """Every contrast by every metric, in per cent of relu; bold: supported."""
     metrics = list(dict.fromkeys(frame["metric"]))
-    lines = [
-        "| model | activation | " + " | ".join(m.replace("_", " ") for m in metrics) + " |",
-        "|" + "---|" * (2 + len(metrics)),
-    ]
+    heads = ["model", "activation", *(metric.replace("_", " ") for metric in metrics)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for model, activation in dict.fromkeys(zip(frame["model"], frame["activation"], strict=True)):
         own = {r["metric"]: r for r in _rows(frame[(frame["model"] == model) & (frame["activation"] == activation)])}
         shown = [f"{own[m]['per_cent']:+.1f}" for m in metrics]
@@ -159,30 +158,33 @@ def cv_table(frame: pd.DataFrame) -> str:
 def rank_sentence(frame: pd.DataFrame) -> str:
     """How far metrics agree on the order of activations."""
     own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
-    said = [
-        f"{model}: {', '.join(f'{r["kendall_tau"]:+.1f} with {str(r["second"]).replace("_", " ")}' for r in _rows(rows))}"
-        for model, rows in own.dropna().groupby("model", sort=False)
-    ]
+    said = []
+    for model, rows in own.dropna().groupby("model", sort=False):
+        taus = [f"{r['kendall_tau']:+.1f} with {r['second'].replace('_', ' ')}" for r in _rows(rows)]
+        said.append(f"{model}: {', '.join(taus)}")
     return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
 
 
 def churn_sentence(frame: pd.DataFrame) -> str:
     """Churn per error, lowest and highest."""
-    low, high = frame.loc[frame["ratio"].idxmin()], frame.loc[frame["ratio"].idxmax()]
-    ends = [f"{r['model']} with {r['activation']} {_value(r, 'ratio', 3)}" for r in (low, high)]
+    rows = sorted(_rows(frame), key=lambda r: r["ratio"])
+    ends = [f"{r['model']} with {r['activation']} {_value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
     return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
 
 
 def a_a_sentence(frame: pd.DataFrame) -> str:
     """The A/A control."""
-    hits, least = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min()
+    hits, least, count = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min(), len(frame)
     reach = max(frame["per_cent_low"].abs().max(), frame["per_cent_high"].abs().max())
+    said = (
+        f"Each of {count} cells was split into its trials 1 to 5 and 6 to 10, which cannot differ but by chance: {hits} of "
+        f"{count} splits have p at most 0.05 (about {0.05 * count:.0f} are expected)"
+    )
+    if least <= 0.05:
+        return f"{said}. **This control failed**: after Holm's correction the smallest p is {_p(least)}."
     return (
-        f"Each of {len(frame)} cells was split into its trials 1 to 5 and 6 to 10, which cannot differ but by chance: {hits} of "
-        f"{len(frame)} splits have p at most 0.05 (about {0.05 * len(frame):.0f} are expected), none of them after Holm's "
-        f"correction (smallest p {_p(least)}); no interval at N = 5 reaches further than {reach:.1f} %."
-        if least > 0.05
-        else f"The A/A control FAILED: {hits} of {len(frame)} splits have p at most 0.05, smallest after Holm {_p(least)}."
+        f"{said}, none of them after Holm's correction (smallest p {_p(least)}); no interval at N = 5 reaches further than "
+        f"{reach:.1f} %."
     )
 
 
@@ -205,17 +207,13 @@ def sources_sentence(frame: pd.DataFrame) -> str:
 
 def lengths_sentence(frame: pd.DataFrame) -> str:
     """Gelu against relu at each length, and what length does."""
-    parts = []
+    parts, effect = [], "gelu_against_relu_per_cent_relative_pd"
     for model, rows in frame.groupby("model", sort=False):
-        both = rows.dropna(subset=["gelu_against_relu_per_cent_relative_pd"])
-        effects = ", ".join(
-            f"{r['max_iters']} steps {_value(r, 'gelu_against_relu_per_cent_relative_pd', 1, sign=True)}" for r in _rows(both)
-        )
-        relu = rows[rows["activation"] == REFERENCE].sort_values("max_iters")
-        ends = [f"{r['relative_pd']:.3f} after {r['max_iters']} (loss {r['val_loss']:.3f})" for r in _rows(relu.iloc[[0, -1]])]
-        parts.append(
-            f"{model}: relative PD with relu goes from {ends[0]} to {ends[1]}; gelu against relu, in per cent: {effects}"
-        )
+        effects = [f"{r['max_iters']} steps {_value(r, effect, 1, sign=True)}" for r in _rows(rows.dropna(subset=[effect]))]
+        relu = _rows(rows[rows["activation"] == REFERENCE].sort_values("max_iters"))
+        ends = [f"{r['relative_pd']:.3f} after {r['max_iters']} (loss {r['val_loss']:.3f})" for r in (relu[0], relu[-1])]
+        said = f"{model}: relative PD with relu goes from {ends[0]} to {ends[1]}"
+        parts.append(f"{said}; gelu against relu, in per cent: {', '.join(effects)}")
     return f"{'. '.join(parts)}."
 
 
@@ -228,35 +226,32 @@ def smelu_sentence(frame: pd.DataFrame) -> str:
         for r in _rows(frame)
         if r[f"against_relu_per_cent_{name}_low"] > 0 or r[f"against_relu_per_cent_{name}_high"] < 0
     ]
-    said = (
-        f"Clear of 0 are {', '.join(clear)}."
-        if clear
-        else "By none of relative PD, total variation and churn is any clear of 0."
-    )
-    return f"Relative PD against relu in per cent (99 % intervals, so that all five hold together at 95 %): {', '.join(parts)}. {said}"
+    said = f"Clear of 0: {', '.join(clear)}." if clear else "None is clear of 0, nor is any by total variation or churn."
+    about = "Relative PD against relu in per cent (99 % intervals, so that all five hold together at 95 %)"
+    return f"{about}: {', '.join(parts)}. {said}"
 
 
 def context_sentence(frame: pd.DataFrame) -> str:
     """Whether what is supported with context 128 is so with 64."""
     frame = frame.dropna(subset=["per_cent"])
-    long, short = (frame[frame["context"] == length].set_index(["model", "activation"]) for length in (128, 64))
+    long, short = ({(r["model"], r["activation"]): r for r in _rows(frame[frame["context"] == length])} for length in (128, 64))
+    pairs = {key: (r, short[key]) for key, r in long.items() if key in short}
     parts = []
-    for key, r in long.iterrows():
-        other = short.loc[key]
-        if r["supported"] or other["supported"]:
-            model, activation = str(key).strip("()").replace("'", "").split(", ")
-            states = [f"{_effect(x)}, {'supported' if x['supported'] else 'not decided'}" for x in (r, other)]
-            parts.append(f"{model} with {activation} {states[0]} with context 128; {states[1]} with 64")
-    both = int((long["supported"] & short["supported"] & (long["per_cent"] * short["per_cent"] > 0)).sum())
+    for (model, activation), both in pairs.items():
+        if any(r["supported"] for r in both):
+            states = [f"{_effect(r)}, {'supported' if r['supported'] else 'not decided'}" for r in both]
+            parts.append(f"{model} with {activation}: {states[0]}, with context 128; {states[1]}, with 64")
+    held = sum(a["supported"] and b["supported"] and a["per_cent"] * b["per_cent"] > 0 for a, b in pairs.values())
+    count = sum(a["supported"] for a, _ in pairs.values())
     said = ". ".join(parts) if parts else "No contrast is supported with either"
-    return f"{said}. {both} of {int(long['supported'].sum())} contrasts supported with context 128 are supported, with the same sign, with 64."
+    return f"{said}. {held} of {count} contrasts supported with context 128 are supported, with the same sign, with 64."
 
 
 # --- words
 
 
-def _listed(entries: Sequence[object], verdict: str) -> str:
-    chosen = [f"- {sentence(entry)}" for entry in entries if entry.main.verdict == verdict]  # pyright: ignore[reportAttributeAccessIssue]
+def _listed(entries: Sequence[Entry], verdict: str) -> str:
+    chosen = [f"- {sentence(entry)}" for entry in entries if entry.main.verdict == verdict]
     return "\n".join(chosen) if chosen else "- none"
 
 
@@ -268,11 +263,11 @@ def _rows(frame: pd.DataFrame) -> list[Row]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _effect(row: Mapping[str, float] | pd.Series) -> str:
+def _effect(row: Mapping[str, Any]) -> str:
     return f"{row['per_cent']:+.1f} % ({row['per_cent_low']:+.1f} to {row['per_cent_high']:+.1f})"
 
 
-def _value(row: Mapping[str, float] | pd.Series, name: str, digits: int, *, sign: bool = False) -> str:
+def _value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False) -> str:
     spec = f"{'+' if sign else ''}.{digits}f"
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     ends = f" ({low:{spec}} to {high:{spec}})" if math.isfinite(low) and low != high else ""

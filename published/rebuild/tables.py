@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 
 from published.rebuild.stores import Published, beta
 from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
@@ -68,7 +67,7 @@ def rank_agreement(published: Published) -> pd.DataFrame:
     for model in published.evidence.candidates():
         own = grid[grid["model"] == model]
         for first, second in combinations((*METRICS, "val_loss"), 2):
-            tau = kendalltau(own[first], own[second]).statistic if own[first].notna().all() else math.nan
+            tau = own[first].corr(own[second], method="kendall") if own[first].notna().all() else math.nan
             rows.append((model, first, second, len(own), tau))
     return pd.DataFrame(rows, columns=["model", "first", "second", "activations", "kendall_tau"])
 
