@@ -98,7 +98,8 @@ Node = Check | All | AnyOf
 class Judgement:
     """The verdict on one claim by one metric, and what it rests on.
 
-    ``decisive``: the check that made or blocks the verdict. ``n``: the smallest N among its cells.
+    ``decisive``: the check that made or blocks the verdict. ``n``: the smallest N among its cells; those that
+    are missing count only where the verdict is open.
     ``trials_needed``: None where the verdict is there or nothing can be said.
     """
 
@@ -122,7 +123,9 @@ def judge_node(node: Node) -> Judgement:
     verdict = _verdict(node)
     decisive = _decisive(node, verdict)
     needed = _needed(node) if verdict == NOT_DECIDED else None
-    return Judgement(verdict, decisive, checks, min(check.estimate.n for check in checks), needed)
+    # What is decided is so without the checks that could not be made.
+    deciding = [check for check in checks if not check.problem] if verdict != NOT_DECIDED else []
+    return Judgement(verdict, decisive, checks, min(check.estimate.n for check in deciding or checks), needed)
 
 
 def _leaves(node: Node) -> Iterator[Check]:

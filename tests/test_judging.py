@@ -35,6 +35,19 @@ def test_below_ten_trials_nothing_is_decided_whatever_the_interval(n: int) -> No
     assert judge_node(below_zero(50.0, 0.001, n)).verdict == NOT_DECIDED
 
 
+def test_what_one_check_refutes_is_refuted_at_its_trials_though_another_could_not_be_made() -> None:
+    absent = Check("y", Estimate(math.nan, math.nan, math.nan, 0), -math.inf, 0.0, problem="y is missing")
+    refuted = judge_node(All([below_zero(0.9), absent]))
+    assert (refuted.verdict, refuted.n) == (REFUTED, 10)
+    supported = judge_node(AnyOf([below_zero(-0.9, n=12), absent, below_zero(-0.9, n=11)]))
+    assert (supported.verdict, supported.n) == (SUPPORTED, 11)
+    # What is open is open for what is missing.
+    assert (judge_node(All([below_zero(-0.9), absent])).verdict, judge_node(All([below_zero(-0.9), absent])).n) == (
+        NOT_DECIDED,
+        0,
+    )
+
+
 def test_digests_need_no_trials() -> None:
     same = Check("x", Estimate(0.0, 0.0, 0.0, 2), -0.5, 0.5, exact=True)
     other = Check("x", Estimate(1.0, 1.0, 1.0, 2), -0.5, 0.5, exact=True)
