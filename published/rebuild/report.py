@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
 from repro_lib.conclusions import Entry, ledger, sentence, tally
 from repro_lib.evidence import REFERENCE
@@ -18,6 +19,7 @@ from repro_lib.tables import literally
 
 Frames = Mapping[str, pd.DataFrame]
 Row = dict[str, Any]
+NOT_YET = "*Not run yet.*"
 TEMPLATE = Path(__file__).with_name("report.md")
 
 
@@ -42,14 +44,13 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
         "churn_and_error": churn_sentence(frames["churn_and_error"]),
         "a_a": a_a_sentence(frames["a_a_control"]),
         "negative_control": negative_control(frames["cv"]),
-        "sources": sources_sentence(frames["sources"]),
-        "lengths": lengths_sentence(frames["lengths"]),
-        "smelu": smelu_sentence(frames["smelu"]),
-        "context": context_sentence(frames["context"]),
         "tally": tally(entries),
         "supported_claims": _listed(entries, SUPPORTED),
         "refuted_claims": _listed(entries, REFUTED),
     }
+    sentences = {"sources": sources_sentence, "lengths": lengths_sentence, "smelu": smelu_sentence, "context": context_sentence}
+    words |= {name: say(frames[name]) if name in frames else NOT_YET for name, say in sentences.items()}
+    words |= {f"figure_{draw.__name__}": "" for draw in FIGURES}
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
 
@@ -62,17 +63,16 @@ def readme_sentences(frames: Frames) -> list[str]:
     cells = frames["cells"]
     cells = cells[cells["model"].isin(set(frame["model"]))]
     n = int(frame["n"].min())
-    named = ", ".join(f"{r['model']} with {r['activation']} {_effect(r)}" for r in _rows(found)) or "none"
+    named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in _rows(found)]) or "none"
     none = [m for m in dict.fromkeys(frame["model"]) if m not in set(found["model"])]
     reach = max(others["per_cent_low"].abs().max(), others["per_cent_high"].abs().max())
-    quiet = f"; in {_and(none)} no activation could be told from relu" if none else ""
+    quiet = f", in {_and(none)} that of every activation" if none else ""
+    towards = ", all towards *more* difference" if (found["per_cent"] > 0).all() else ""
     return [
-        f"**Sometimes, and by a few per cent.** With {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu are "
-        f"supported (95 % intervals, Holm over all {len(frame)}), all of them towards *more* prediction difference: {named}."
-        if (found["per_cent"] > 0).all()
-        else f"With {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu are supported: {named}.",
-        f"All other differences are too small to tell from none: their intervals stay within {reach:.1f} % of relu{quiet}.",
-        f"Two models trained alike choose another most probable character at {100 * cells['churn'].min():.0f} to "
+        f"**Sometimes, and then by a few per cent:** with {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu "
+        f"in relative PD are supported{towards}: {named} (95 % intervals, Holm over all {len(frame)}).",
+        f"The other {len(others)} cannot be told from none: their intervals stay within {reach:.1f} % of relu{quiet}.",
+        f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
         "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
     ]

@@ -20,6 +20,10 @@ STORES = {
 }
 
 
+class NotRunYet(RuntimeError):
+    """A part of the study has no results; the message says which."""
+
+
 @dataclass(frozen=True)
 class Published:
     """Where the stores lie: ``published/``, or a copy of it."""
@@ -43,6 +47,8 @@ class Published:
     @cached_property
     def context(self) -> Study:
         """Two models with half the context."""
+        if not any((self.folder / "context64/results").glob("*.json")):
+            raise NotRunYet("two models with half the context")
         return load_study(self.folder / "context64/results", models=("charlm", "convlm"))
 
     @cached_property
@@ -59,6 +65,8 @@ class Published:
     def smelu(self) -> list[Result]:
         """charlm with SmeLU, by rising beta."""
         found = [result for _, result in self.store("smelu/results").load()[0]]
+        if len(found) < 2:
+            raise NotRunYet("SmeLU at other widths of the bend")
         return sorted(found, key=lambda result: beta(result.activation))
 
 

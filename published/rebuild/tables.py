@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from published.rebuild.stores import Published, beta
+from published.rebuild.stores import NotRunYet, Published, beta
 from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
 from repro_lib.anatomy_tables import churn_against_error
 from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
@@ -94,6 +94,8 @@ def sources(published: Published) -> pd.DataFrame:
         found = noise_sources(published.stored, published.study, model)
         if found is not None:
             frames.append(found.frame().assign(model=model, activation=found.activation))
+    if not frames:
+        raise NotRunYet("one source of randomness at a time")
     frame = pd.concat(frames, ignore_index=True)
     return frame[["model", "activation", *(name for name in frame.columns if name not in ("model", "activation"))]]
 
@@ -115,6 +117,8 @@ def lengths(published: Published) -> pd.DataFrame:
             if len(pair) == 2:
                 for name in FOLLOWED:
                     rows[-1] |= _columns(f"gelu_against_relu_per_cent_{name}", _against(pair["gelu"], pair["relu"], name))
+    if len({row["max_iters"] for row in rows}) < 2:
+        raise NotRunYet("runs of other lengths")
     return pd.DataFrame(rows)
 
 

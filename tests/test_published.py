@@ -1,0 +1,129 @@
+"""The published study comes out of its committed result files again: tables, figures, conclusions, report, README."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from published.rebuild import tables
+from published.rebuild.stores import HERE, STORES, Published
+from published.rebuild.tokens import TOKEN_TABLES
+from repro_lib.results import Store
+
+ROOT = HERE.parent
+LARGEST_BYTES = 15_000_000
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything made anew in another folder, with the committed files left as they are."""
+    folder = tmp_path_factory.mktemp("published")
+    before = digests(HERE / "results")
+    command = [sys.executable, "-m", "published.rebuild", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert digests(HERE / "results") == before
+    return folder
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float)
+
+
+def test_every_table_is_the_committed_one(rebuilt: Path) -> None:
+    made = {path.name for path in (rebuilt / "tables").iterdir()}
+    assert made == {path.name for path in (HERE / "tables").iterdir()} - {f"{name}.csv" for name in TOKEN_TABLES}
+    for name in made:
+        ours, theirs = (pd.read_csv(folder / "tables" / name) for folder in (rebuilt, HERE))
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-7)
+
+
+def test_conclusions_and_report_are_the_committed_ones(rebuilt: Path) -> None:
+    for name in ("RESEARCH_REPORT.md", "FINAL_CONCLUSIONS.md", "claims.json"):
+        assert (rebuilt / name).read_text() == (HERE / name).read_text(), name
+    assert (HERE / "reports" / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "FINAL_CONCLUSIONS.md").read_text()
+
+
+def test_every_figure_is_the_committed_one(rebuilt: Path) -> None:
+    names = {path.name for path in (rebuilt / "figures").iterdir()}
+    assert names == {path.name for path in (HERE / "figures").iterdir()}
+    for name in names:
+        ours, theirs = (pixels((folder / "figures" / name).read_bytes()) for folder in (rebuilt, HERE))
+        assert ours.shape == theirs.shape, name
+        assert np.abs(ours - theirs).mean() < 0.5, name
+
+
+def test_the_report_leaves_no_gap_and_every_link_leads_somewhere() -> None:
+    text = (HERE / "RESEARCH_REPORT.md").read_text()
+    assert "nan" not in text.lower().replace("nanotransformer", "")
+    for part in text.split("](")[1:]:
+        assert (HERE / part.partition(")")[0]).exists(), part[:60]
+
+
+def test_the_readme_says_what_the_tables_say() -> None:
+    frames = {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in ("contrasts", "cells")}
+    from published.rebuild.report import readme_sentences
+
+    readme = (ROOT / "README.md").read_text()
+    for sentence in readme_sentences(frames):
+        assert sentence in readme
+
+
+def test_the_controls_hold() -> None:
+    published = Published()
+    assert published.evidence.identical("tinylstm")
+    cv = tables.cv(published)
+    assert (cv[cv["model"] == "tinylstm"]["cv"] == 0).all()
+    assert tables.a_a_control(published)["p_holm"].min() > 0.05
+
+
+def test_every_verdict_follows_from_its_interval() -> None:
+    frame = pd.read_csv(HERE / "tables" / "contrasts.csv").dropna(subset=["difference"])
+    clear = (frame["difference_low"] > 0) | (frame["difference_high"] < 0)
+    assert (frame["supported"] == (clear & (frame["p_holm"] <= 0.05))).all()
+    assert frame["n"].min() >= 10
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_the_results_are_whole_and_from_ten_trials(name: str) -> None:
+    found, refused = Store(HERE / name).load()
+    assert refused == []
+    assert all(len(result.trials) == 10 and not result.synthetic for _, result in found)
+
+
+def test_it_is_small_enough_and_names_no_machine() -> None:
+    files = [path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) <= LARGEST_BYTES
+    for path in files:
+        if path.suffix in (".json", ".md", ".csv", ".html", ".txt"):
+            text = path.read_text(encoding="utf-8")
+            assert "/work/" not in text, path
+            assert "/tmp/" not in text, path
+
+
+@pytest.mark.slow
+def test_process_shows_the_published_study_and_leaves_it_alone(tmp_path: Path) -> None:
+    before = digests(HERE)
+    command = [sys.executable, "-m", "repro_lib", "process", "--results-dir", str(HERE / "results")]
+    done = subprocess.run([*command, "--reports-dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "FINAL_CONCLUSIONS.md").read_text()
+    assert (tmp_path / "summary.txt").read_text() == (HERE / "reports" / "summary.txt").read_text()
+    assert {path.name for path in (tmp_path / "plots").glob("*.png")} == {
+        path.name for path in (HERE / "reports" / "plots").glob("*.png")
+    }
+    assert {name: digest for name, digest in digests(HERE).items() if "__pycache__" not in name} == {
+        name: digest for name, digest in before.items() if "__pycache__" not in name
+    }
