@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 
 from repro_lib.certificate import certificate_or_reason
-from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
 from repro_lib.files import write_atomically
 from repro_lib.reports import (
@@ -160,6 +160,7 @@ def write_index(
         cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
         failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"), certified=certificate_or_reason(results_dir),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
+        published=_published_beside(reports_dir),
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
@@ -234,6 +235,13 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequenc
 
 
 # The index
+
+
+def _published_beside(reports_dir: Path) -> str | None:
+    """The address of the published study, as seen from the reports of this checkout; None from anywhere else."""
+    root = project_root()
+    there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
+    return "../published/reports/index.html" if there else None
 
 
 def _row(

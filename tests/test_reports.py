@@ -18,6 +18,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from repro_lib import site_pages
 from repro_lib.certificate import Certificate, write_certificate
 from repro_lib.data import known_corpora
 from repro_lib.reports import Page, ReportError, render_notebook
@@ -546,6 +547,19 @@ def test_later_success_settles_a_failure(site: Path) -> None:
     note.write_text(json.dumps(json.loads(note.read_text()) | {"timestamp": "2024-01-01T00:00:00+00:00"}))
     build(site)
     assert "loss is nan" not in index_of(site).text
+
+
+def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_pages, "project_root", lambda: tmp_path)
+    published = tmp_path / "published" / "reports"
+    published.mkdir(parents=True)
+    (published / "index.html").write_text("there")
+    for folder, led in ((tmp_path / "reports", True), (tmp_path / "elsewhere" / "reports", False), (published, False)):
+        write_index(tmp_path / "results", folder)
+        assert ('<a href="../published/reports/index.html">' in (folder / "index.html").read_text()) is led, folder
+    (published / "index.html").unlink()
+    write_index(tmp_path / "results", tmp_path / "reports")
+    assert "published" not in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_index_while_running(site: Path) -> None:

@@ -69,8 +69,8 @@ def readme_sentences(frames: Frames) -> list[str]:
     quiet = f", in {_and(none)} that of every activation" if none else ""
     towards = ", all towards *more* difference" if (found["per_cent"] > 0).all() else ""
     return [
-        f"**Sometimes, and then by a few per cent:** with {n} trials per cell, {len(found)} of {len(frame)} contrasts with relu "
-        f"in relative PD are supported{towards}: {named} (95 % intervals, Holm over all {len(frame)}).",
+        f"**Sometimes, and then by a few per cent:** with {n} trials per cell, {len(found)} of {len(frame)} contrasts with "
+        f"relu in relative PD are supported{towards}: {named} (95 % intervals, Holm over all {len(frame)}).",
         f"The other {len(others)} cannot be told from none: their intervals stay within {reach:.1f} % of relu{quiet}.",
         f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
