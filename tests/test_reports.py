@@ -559,7 +559,7 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
         assert ('<a href="../published/reports/index.html">' in (folder / "index.html").read_text()) is led, folder
     (published / "index.html").unlink()
     write_index(tmp_path / "results", tmp_path / "reports")
-    assert "published" not in (tmp_path / "reports" / "index.html").read_text()
+    assert "../published/" not in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_index_while_running(site: Path) -> None:
