@@ -35,7 +35,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
         "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
         "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
         "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
-        "stores": "\n".join(f"- `published/{name}`: {about}" for name, about in STORES.items()),
+        "stores": "\n".join(_store_line(published, name, about) for name, about in STORES.items()),
         "cells_table": cells_table(frames["cells"]),
         "contrasts_table": contrasts_table(frames["contrasts"]),
         "metrics_table": metrics_table(frames["contrasts"]),
@@ -66,12 +66,12 @@ def readme_sentences(frames: Frames) -> list[str]:
     named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in _rows(found)]) or "none"
     none = [m for m in dict.fromkeys(frame["model"]) if m not in set(found["model"])]
     reach = max(others["per_cent_low"].abs().max(), others["per_cent_high"].abs().max())
-    quiet = f", in {_and(none)} that of every activation" if none else ""
-    towards = ", all towards *more* difference" if (found["per_cent"] > 0).all() else ""
+    quiet = f", in {_and(none)} those of all activations" if none else ""
+    sizes = found["per_cent"].abs()
     return [
-        f"**Sometimes, and then by a few per cent:** with {n} trials per cell, {len(found)} of {len(frame)} contrasts with "
-        f"relu in relative PD are supported{towards}: {named} (95 % intervals, Holm over all {len(frame)}).",
-        f"The other {len(others)} cannot be told from none: their intervals stay within {reach:.1f} % of relu{quiet}.",
+        f"**In some models, by {sizes.min():.0f} to {sizes.max():.0f} per cent:** with {n} trials per cell, {len(found)} of "
+        f"{len(frame)} contrasts with relu in relative PD are supported: {named} (95 % intervals, Holm over all {len(frame)}).",
+        f"The other {len(others)} are not decided: their intervals stay within {reach:.1f} % of relu{quiet}.",
         f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
         "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
@@ -253,6 +253,11 @@ def context_sentence(frame: pd.DataFrame) -> str:
 def _listed(entries: Sequence[Entry], verdict: str) -> str:
     chosen = [f"- {sentence(entry)}" for entry in entries if entry.main.verdict == verdict]
     return "\n".join(chosen) if chosen else "- none"
+
+
+def _store_line(published: Published, name: str, about: str) -> str:
+    there = any((published.folder / name).glob("*.json"))
+    return f"- `published/{name}`: {about}{'' if there else ' (not run yet)'}"
 
 
 def _primary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from repro_lib.summary import load_study
 HERE = Path(__file__).parents[1]
 # The folder of each store below published/, and what its command was (all of them also had --profile study --trials 10).
 STORES = {
-    "results": "the grid, the LSTM with a wired readout, sources of randomness, run lengths, the cut minigpt",
+    "results": "the grid and the LSTM with a wired readout, and variants of their cells",
     "smelu/results": "charlm with SmeLU at five widths of the bend",
     "context64/results": "charlm and convlm with half the context",
 }
