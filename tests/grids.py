@@ -58,7 +58,8 @@ class Folder:
 
     def run(self, command: str, *words: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(command, *words, **environment)
-        output, error = process.communicate(timeout=600)
+        # Not a test of speed: 54 jobs on a busy one-node Slurm took over ten minutes once.
+        output, error = process.communicate(timeout=1800)
         return process.returncode, output, error
 
     def alive(self) -> list[psutil.Process]:
