@@ -99,9 +99,11 @@ def check_snakemake() -> None:
 def refusal(said: str) -> str | None:
     """What Snakemake's words since its start mean, if a scheduler refused the first jobs as things are; else None.
 
-    Once a job was taken, a refusal is that of one job, which is tried again and reported.
+    Once a job that trains was taken, a refusal is that of one job, which is tried again and reported. The small one that
+    looks at a worker before (``corpus``) says nothing about them.
     """
-    if "sbatch" not in said or "has been submitted" in said:
+    taken = [line for line in said.splitlines() if "has been submitted" in line and "rule_corpus" not in line]
+    if "sbatch" not in said or taken:
         return None
     for words, advice in _REFUSALS.items():
         if found := re.search(rf"(?:{words})[^'\n]*", said):

@@ -259,6 +259,9 @@ def test_what_slurm_answers_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (refusal(answer) or "").startswith("Slurm refuses the jobs (invalid partition specified: nope); set the right one")
     # That of a later job is its own matter: the others go on.
     assert refusal(f"Job 3 has been submitted with SLURM jobid 7\n{answer}") is None
+    # But the first job is small; that it was taken says nothing of those that train.
+    first = "Job 1 has been submitted with SLURM jobid 6 (log: .snakemake/slurm_logs/rule_corpus/corpus/6.log)."
+    assert (refusal(f"{first}\n{answer}") or "").startswith("Slurm refuses the jobs")
     assert "choose one with larger nodes" in (refusal("sbatch: error: Requested node configuration is not available") or "")
     assert "(--workers)" in (refusal("sbatch: error: Job violates accounting/QOS policy (job submit limit)") or "")
     assert refusal("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation") is None
