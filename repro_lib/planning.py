@@ -136,11 +136,11 @@ def _jobs(agenda: Agenda) -> Iterator[Job]:
         for step in parts:
             share = len(step.task.arguments["trials"]) / cell.config.trials
             part = seconds[cell.label] * share
-            yield _training(agenda, cell, step, "trials", (CORPUS,), part, part)
+            yield _training(cell, step, "trials", (CORPUS,), part, _granted(agenda, part))
         joins = (CORPUS, *(job_key(step) for step in parts))
         # It trains what a part did not leave, all of it where its machine is of another kind.
         expected = 0.0 if parts else seconds[cell.label]
-        yield _training(agenda, cell, agenda.cell(cell), "cell", joins, expected, seconds[cell.label])
+        yield _training(cell, agenda.cell(cell), "cell", joins, expected, _granted(agenda, seconds[cell.label]))
     dives = []
     for model in dict.fromkeys(cell.model for cell in agenda.cells):
         dives.append(deep_dive_stem(model))
@@ -156,20 +156,19 @@ def _light(key: str, kind: Kind, needs: tuple[str, ...]) -> Job:
     return Job(key=key, kind=kind, needs=needs, mem_mb=_PROCESSES_MB, runtime=_LEAST_MINUTES, limit=_LIGHT_LIMIT_SECONDS)
 
 
-def _training(
-    agenda: Agenda, cell: Cell, step: Step, kind: Kind, needs: tuple[str, ...], seconds: float, at_most: float
-) -> Job:
-    """A job that is expected to train for so many seconds, and may have to for ``at_most``.
+def _granted(agenda: Agenda, seconds: float) -> float:
+    """Minutes that a scheduler grants a job that may have to train for so many seconds: not less than --cell-timeout."""
+    return min(_LEAST_MINUTES + (agenda.request.cell_timeout or _TIMES_THE_ESTIMATE * seconds) / 60, _MOST_MINUTES)
 
-    Who gives cells a time limit (--cell-timeout) is not cut short by the scheduler before it.
-    """
-    minutes = _LEAST_MINUTES + (agenda.request.cell_timeout or _TIMES_THE_ESTIMATE * at_most) / 60
+
+def _training(cell: Cell, step: Step, kind: Kind, needs: tuple[str, ...], seconds: float, minutes: float) -> Job:
+    """A job that is expected to train for so many seconds, and is granted so many ``minutes``."""
     return Job(
         key=job_key(step),
         kind=kind,
         needs=needs,
         mem_mb=_PROCESSES_MB + math.ceil(cell.training_bytes() / 2**20),
-        runtime=math.ceil(min(minutes, _MOST_MINUTES)),
+        runtime=math.ceil(minutes),
         gpu=int(cell.config.device == "cuda"),
         priority=1 + round(seconds),
         limit=step.task.limit or _LIGHT_LIMIT_SECONDS,

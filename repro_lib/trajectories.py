@@ -72,7 +72,7 @@ class Trajectory:
             estimates = {"loss": mean_interval(self.losses[place])}
             for name in FOLLOWED:
                 estimates[name] = jackknife_pairwise(self.matrices[name][place], METRIC_LIMITS[name])
-            rows.append({"step": step, "n": self.n} | _columns(estimates))
+            rows.append({"step": step, "n": self.n} | estimate_columns(estimates))
         return pd.DataFrame(rows)
 
     def parted_at(self) -> int | None:
@@ -116,7 +116,7 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     """
     newest: dict[int, Result] = {}
     for other in stored:
-        if _differs_in_length(result, other):
+        if differs_in_length(result, other):
             newest[other.config["max_iters"]] = other
     found = []
     for _, other in sorted(newest.items()):
@@ -184,7 +184,8 @@ def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") 
     return f"{where}, {words} is {'; '.join(parts)}."
 
 
-def _columns(estimates: dict[str, Estimate]) -> dict[str, float]:
+def estimate_columns(estimates: dict[str, Estimate]) -> dict[str, float]:
+    """Each estimate as its value, ``_low`` and ``_high``: three columns of a frame."""
     columns: dict[str, float] = {}
     for name, estimate in estimates.items():
         columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -206,7 +207,8 @@ def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
     return losses, matrices
 
 
-def _differs_in_length(result: Result, other: Result) -> bool:
+def differs_in_length(result: Result, other: Result) -> bool:
+    """Whether two results are of one cell in all but the length of the run."""
     same = (result.model_name, result.activation, result.comparison_key) == (
         other.model_name, other.activation, other.comparison_key,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from published.rebuild import tables
+from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
 from repro_lib.results import Store
@@ -23,7 +24,8 @@ LARGEST_BYTES = 15_000_000
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +53,8 @@ def test_every_table_is_the_committed_one(rebuilt: Path) -> None:
 
 
 def test_conclusions_and_report_are_the_committed_ones(rebuilt: Path) -> None:
-    for name in ("RESEARCH_REPORT.md", "FINAL_CONCLUSIONS.md", "claims.json"):
+    for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md", "reports/claims.json"):
         assert (rebuilt / name).read_text() == (HERE / name).read_text(), name
-    assert (HERE / "reports" / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "FINAL_CONCLUSIONS.md").read_text()
 
 
 def test_every_figure_is_the_committed_one(rebuilt: Path) -> None:
@@ -62,10 +63,11 @@ def test_every_figure_is_the_committed_one(rebuilt: Path) -> None:
     for name in names:
         ours, theirs = (pixels((folder / "figures" / name).read_bytes()) for folder in (rebuilt, HERE))
         assert ours.shape == theirs.shape, name
-        assert np.abs(ours - theirs).mean() < 0.5, name
+        # Of 255: another processor may round an edge, and no mark may be another.
+        assert np.abs(ours - theirs).max() <= 64, name
 
 
-def test_the_report_leaves_no_gap_and_every_link_leads_somewhere() -> None:
+def test_the_report_has_no_hole_for_a_number_and_every_link_leads_somewhere() -> None:
     text = (HERE / "RESEARCH_REPORT.md").read_text()
     assert "nan" not in text.lower().replace("nanotransformer", "")
     for part in text.split("](")[1:]:
@@ -74,8 +76,6 @@ def test_the_report_leaves_no_gap_and_every_link_leads_somewhere() -> None:
 
 def test_the_readme_says_what_the_tables_say() -> None:
     frames = {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in ("contrasts", "cells")}
-    from published.rebuild.report import readme_sentences
-
     readme = (ROOT / "README.md").read_text()
     for sentence in readme_sentences(frames):
         assert sentence in readme
@@ -100,6 +100,10 @@ def test_every_verdict_follows_from_its_interval() -> None:
 def test_the_results_are_whole_and_from_ten_trials(name: str) -> None:
     found, refused = Store(HERE / name).load()
     assert refused == []
+    if not found:
+        (line,) = [line for line in (HERE / "RESEARCH_REPORT.md").read_text().splitlines() if f"`published/{name}`" in line]
+        assert line.endswith("(not run yet)")
+        pytest.skip(f"published/{name} was not run yet, as the report says")
     assert all(len(result.trials) == 10 and not result.synthetic for _, result in found)
 
 
@@ -119,11 +123,9 @@ def test_process_shows_the_published_study_and_leaves_it_alone(tmp_path: Path) -
     command = [sys.executable, "-m", "repro_lib", "process", "--results-dir", str(HERE / "results")]
     done = subprocess.run([*command, "--reports-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "FINAL_CONCLUSIONS.md").read_text()
+    assert (tmp_path / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "reports" / "FINAL_CONCLUSIONS.md").read_text()
     assert (tmp_path / "summary.txt").read_text() == (HERE / "reports" / "summary.txt").read_text()
     assert {path.name for path in (tmp_path / "plots").glob("*.png")} == {
         path.name for path in (HERE / "reports" / "plots").glob("*.png")
     }
-    assert {name: digest for name, digest in digests(HERE).items() if "__pycache__" not in name} == {
-        name: digest for name, digest in before.items() if "__pycache__" not in name
-    }
+    assert digests(HERE) == before

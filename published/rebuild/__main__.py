@@ -45,7 +45,7 @@ def main() -> None:
     plots = [draw(frames) for draw, needed in FIGURES.items() if needed <= frames.keys()]
     for plot in plots:
         write_atomically(asked.out / "figures" / f"{plot.name}.png", plot.png())
-    write_conclusions(published.study, published.evidence, asked.out)
+    write_conclusions(published.study, published.evidence, asked.out / "reports")
     write_atomically(asked.out / "RESEARCH_REPORT.md", report(published, frames, plots))
     print("\n".join([*readme_sentences(frames), *(f"not run yet: {gap}" for gap in gaps)]))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.conclusions import METRIC_WORDS
@@ -40,13 +41,8 @@ def against_relu_by_metric(frames: Frames) -> Plot:
     frame, metrics = frames["contrasts"], ("total_variation", "churn", "log_prob_pd")
     title = "The same contrasts by three other metrics"
     note = f"In per cent of relu's value, 95 % jackknife intervals over trials. {_DECIDED}, within one metric."
-    rows = frame[frame["metric"] == metrics[0]]
-    figure, body = new_figure(0.34 * len(rows) + 0.6, title, note, activation_handles(_activations(rows)))
-    for place, (axes, metric) in enumerate(zip(body.subplots(1, len(metrics), sharey=True), metrics, strict=True)):
-        _forest(axes, frame[frame["metric"] == metric], labels=place == 0)
-        axes.set_title(METRIC_WORDS[metric])
-    words = [_in_words(frame[frame["metric"] == metric], METRIC_WORDS[metric]) for metric in metrics]
-    return Plot(figure, "against_relu_by_metric", " ".join(words))
+    panels = {METRIC_WORDS[metric]: frame[frame["metric"] == metric] for metric in metrics}
+    return Plot(_side_by_side(title, note, panels), "against_relu_by_metric", " ".join(map(_in_words, panels.values(), panels)))
 
 
 @styled
@@ -55,13 +51,9 @@ def contexts(frames: Frames) -> Plot:
     frame = frames["context"]
     title = "Does it hold with half the context? Relative PD against relu"
     note = f"In per cent of relu's relative PD at the same context, 95 % jackknife intervals. {_DECIDED}, within one context."
-    rows = frame[frame["context"] == 128]
-    figure, body = new_figure(0.34 * len(rows) + 0.6, title, note, activation_handles(_activations(rows)))
-    for place, (axes, length) in enumerate(zip(body.subplots(1, 2, sharey=True, sharex=True), (128, 64), strict=True)):
-        _forest(axes, frame[frame["context"] == length], labels=place == 0)
-        axes.set_title(f"context {length}")
-    words = [_in_words(frame[frame["context"] == length], f"relative PD with context {length}") for length in (128, 64)]
-    return Plot(figure, "contexts", " ".join(words))
+    panels = {f"context {length}": frame[frame["context"] == length] for length in (128, 64)}
+    words = [_in_words(rows, f"relative PD with {name}") for name, rows in panels.items()]
+    return Plot(_side_by_side(title, note, panels, sharex=True), "contexts", " ".join(words))
 
 
 @styled
@@ -173,6 +165,17 @@ FIGURES: dict[Callable[[Frames], Plot], set[str]] = {
 
 def _activations(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["activation"]))
+
+
+def _side_by_side(title: str, note: str, panels: Mapping[str, pd.DataFrame], *, sharex: bool = False) -> Figure:
+    """A panel of contrasts for each frame, under its name."""
+    rows = next(iter(panels.values()))
+    figure, body = new_figure(0.34 * len(rows) + 0.6, title, note, activation_handles(_activations(rows)))
+    places = body.subplots(1, len(panels), sharey=True, sharex=sharex)
+    for k, (axes, (name, frame)) in enumerate(zip(places, panels.items(), strict=True)):
+        _forest(axes, frame, labels=k == 0)
+        axes.set_title(name)
+    return figure
 
 
 def _forest(axes: Axes, frame: pd.DataFrame, labels: bool = True) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
+from repro_lib.analysis import rows_of
 from repro_lib.conclusions import Entry, ledger, sentence, tally
 from repro_lib.evidence import REFERENCE
 from repro_lib.judging import REFUTED, SUPPORTED
@@ -18,20 +19,19 @@ from repro_lib.plot_style import Plot
 from repro_lib.tables import literally
 
 Frames = Mapping[str, pd.DataFrame]
-Row = dict[str, Any]
 NOT_YET = "*Not run yet.*"
 TEMPLATE = Path(__file__).with_name("report.md")
 
 
 def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
     """``RESEARCH_REPORT.md``: the template with everything in braces filled in."""
-    entries = ledger(published.evidence)
+    entries, trainings = ledger(published.evidence), _trainings(published)
     first = published.study.results[0]
     words = {
         "answer": " ".join(readme_sentences(frames)),
         "trials": str(int(frames["cells"]["n"].max())),
-        "models_trained": f"{models_trained(published):,}",
-        "hours": f"{hours(published):.0f}",
+        "models_trained": f"{len(trainings):,}",
+        "hours": f"{sum(trainings.values()) / 3600:.0f}",
         "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
         "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
         "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
@@ -63,7 +63,7 @@ def readme_sentences(frames: Frames) -> list[str]:
     cells = frames["cells"]
     cells = cells[cells["model"].isin(set(frame["model"]))]
     n = int(frame["n"].min())
-    named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in _rows(found)]) or "none"
+    named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in rows_of(found)]) or "none"
     none = [m for m in dict.fromkeys(frame["model"]) if m not in set(found["model"])]
     reach = max(others["per_cent_low"].abs().max(), others["per_cent_high"].abs().max())
     quiet = f", in {_and(none)} those of all activations" if none else ""
@@ -78,17 +78,8 @@ def readme_sentences(frames: Frames) -> list[str]:
     ]
 
 
-def models_trained(published: Published) -> int:
-    """How many models the study trained, in all three stores; what two stores share counts once."""
-    return len(_trainings(published))
-
-
-def hours(published: Published) -> float:
-    """Core hours of training, as the trials' clocks have it."""
-    return sum(_trainings(published).values()) / 3600
-
-
 def _trainings(published: Published) -> dict[tuple[str, ...], float]:
+    """Seconds of every model that was trained; what two stores share counts once."""
     return {
         (result.model_name, result.activation, result.config_sha256, str(trial.trial)): trial.seconds
         for name in STORES
@@ -103,7 +94,7 @@ def _trainings(published: Published) -> dict[tuple[str, ...], float]:
 def cells_table(frame: pd.DataFrame) -> str:
     """Every cell: loss, accuracy, three metrics with intervals."""
     lines = ["| model | activation | N | loss, nats | accuracy, % | relative PD | total variation | churn |", "|" + "---|" * 8]
-    for r in _rows(frame):
+    for r in rows_of(frame):
         if not r["n"]:
             continue
         measured = " | ".join(_value(r, name, 3 if name != "val_accuracy" else 2) for name in ("val_loss", "val_accuracy"))
@@ -116,7 +107,7 @@ def contrasts_table(frame: pd.DataFrame) -> str:
     """Relative PD against relu."""
     heads = ["model", "activation", "against relu (95 % interval)", "p", "after Holm", "verdict", "trials for a power of 0.8"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for r in _rows(_primary(frame)):
+    for r in rows_of(_primary(frame)):
         if math.isnan(r["per_cent"]):
             continue
         verdict = "supported" if r["supported"] else "not decided"
@@ -132,7 +123,7 @@ def metrics_table(frame: pd.DataFrame) -> str:
     heads = ["model", "activation", *(metric.replace("_", " ") for metric in metrics)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for model, activation in dict.fromkeys(zip(frame["model"], frame["activation"], strict=True)):
-        own = {r["metric"]: r for r in _rows(frame[(frame["model"] == model) & (frame["activation"] == activation)])}
+        own = {r["metric"]: r for r in rows_of(frame[(frame["model"] == model) & (frame["activation"] == activation)])}
         shown = [f"{own[m]['per_cent']:+.1f}" for m in metrics]
         shown = [f"**{s}**" if own[m]["supported"] else s for s, m in zip(shown, metrics, strict=True)]
         if not any(math.isnan(own[m]["per_cent"]) for m in metrics):
@@ -143,7 +134,7 @@ def metrics_table(frame: pd.DataFrame) -> str:
 def cv_table(frame: pd.DataFrame) -> str:
     """CV over activations beside its null."""
     lines = ["| model | CV of relative PD, % | CV if nothing differed: median, 95th percentile | p |", "|---|---|---|---|"]
-    for r in _rows(_primary(frame)):
+    for r in rows_of(_primary(frame)):
         if math.isnan(r["cv"]):
             continue
         cv = "0.00 exactly" if r["identical"] else f"{r['cv']:.2f} ({r['cv_low']:.2f} to {r['cv_high']:.2f})"
@@ -160,14 +151,14 @@ def rank_sentence(frame: pd.DataFrame) -> str:
     own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
     said = []
     for model, rows in own.dropna().groupby("model", sort=False):
-        taus = [f"{r['kendall_tau']:+.1f} with {r['second'].replace('_', ' ')}" for r in _rows(rows)]
+        taus = [f"{r['kendall_tau']:+.1f} with {r['second'].replace('_', ' ')}" for r in rows_of(rows)]
         said.append(f"{model}: {', '.join(taus)}")
     return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
 
 
 def churn_sentence(frame: pd.DataFrame) -> str:
     """Churn per error, lowest and highest."""
-    rows = sorted(_rows(frame), key=lambda r: r["ratio"])
+    rows = sorted(rows_of(frame), key=lambda r: r["ratio"])
     ends = [f"{r['model']} with {r['activation']} {_value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
     return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
 
@@ -200,7 +191,7 @@ def sources_sentence(frame: pd.DataFrame) -> str:
     """Relative PD and churn by source."""
     parts = []
     for model, rows in frame.groupby("model", sort=False):
-        own = ", ".join(f"{r['source']} {_value(r, 'relative_pd', 3)}" for r in _rows(rows) if r["n"])
+        own = ", ".join(f"{r['source']} {_value(r, 'relative_pd', 3)}" for r in rows_of(rows) if r["n"])
         parts.append(f"{model} with {rows['activation'].iloc[0]}: {own}")
     return f"Relative PD by source (95 % intervals, N = {int(frame['n'].max())}). {'. '.join(parts)}."
 
@@ -209,8 +200,8 @@ def lengths_sentence(frame: pd.DataFrame) -> str:
     """Gelu against relu at each length, and what length does."""
     parts, effect = [], "gelu_against_relu_per_cent_relative_pd"
     for model, rows in frame.groupby("model", sort=False):
-        effects = [f"{r['max_iters']} steps {_value(r, effect, 1, sign=True)}" for r in _rows(rows.dropna(subset=[effect]))]
-        relu = _rows(rows[rows["activation"] == REFERENCE].sort_values("max_iters"))
+        effects = [f"{r['max_iters']} steps {_value(r, effect, 1, sign=True)}" for r in rows_of(rows.dropna(subset=[effect]))]
+        relu = rows_of(rows[rows["activation"] == REFERENCE].sort_values("max_iters"))
         ends = [f"{r['relative_pd']:.3f} after {r['max_iters']} (loss {r['val_loss']:.3f})" for r in (relu[0], relu[-1])]
         said = f"{model}: relative PD with relu goes from {ends[0]} to {ends[1]}"
         parts.append(f"{said}; gelu against relu, in per cent: {', '.join(effects)}")
@@ -219,11 +210,11 @@ def lengths_sentence(frame: pd.DataFrame) -> str:
 
 def smelu_sentence(frame: pd.DataFrame) -> str:
     """Each beta against relu."""
-    parts = [f"beta {r['beta']:g} {_value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in _rows(frame)]
+    parts = [f"beta {r['beta']:g} {_value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frame)]
     clear = [
         f"{name.replace('_', ' ')} at beta {r['beta']:g} ({_value(r, f'against_relu_per_cent_{name}', 1, sign=True)})"
         for name in ("relative_pd", "total_variation", "churn")
-        for r in _rows(frame)
+        for r in rows_of(frame)
         if r[f"against_relu_per_cent_{name}_low"] > 0 or r[f"against_relu_per_cent_{name}_high"] < 0
     ]
     said = f"Clear of 0: {', '.join(clear)}." if clear else "None is clear of 0, nor is any by total variation or churn."
@@ -234,7 +225,8 @@ def smelu_sentence(frame: pd.DataFrame) -> str:
 def context_sentence(frame: pd.DataFrame) -> str:
     """Whether what is supported with context 128 is so with 64."""
     frame = frame.dropna(subset=["per_cent"])
-    long, short = ({(r["model"], r["activation"]): r for r in _rows(frame[frame["context"] == length])} for length in (128, 64))
+    both_rows = (rows_of(frame[frame["context"] == length]) for length in (128, 64))
+    long, short = ({(r["model"], r["activation"]): r for r in rows} for rows in both_rows)
     pairs = {key: (r, short[key]) for key, r in long.items() if key in short}
     parts = []
     for (model, activation), both in pairs.items():
@@ -262,10 +254,6 @@ def _store_line(published: Published, name: str, about: str) -> str:
 
 def _primary(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["metric"] == "relative_pd"]
-
-
-def _rows(frame: pd.DataFrame) -> list[Row]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _effect(row: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from repro_lib.activations import smelu_beta
 from repro_lib.analysis import Study
 from repro_lib.evidence import Evidence
 from repro_lib.results import Result, Store
@@ -67,10 +68,4 @@ class Published:
         found = [result for _, result in self.store("smelu/results").load()[0]]
         if len(found) < 2:
             raise NotRunYet("SmeLU at other widths of the bend")
-        return sorted(found, key=lambda result: beta(result.activation))
-
-
-def beta(activation: str) -> float:
-    """The half-width of the bend of ``smelu_<beta>``: a leading 0 has the point after it."""
-    digits = activation.removeprefix("smelu_")
-    return float(f"0.{digits[1:]}" if digits.startswith("0") and "." not in digits else digits)
+        return sorted(found, key=lambda result: smelu_beta(result.activation) or 0)

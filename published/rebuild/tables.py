@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from published.rebuild.stores import NotRunYet, Published, beta
+from published.rebuild.stores import NotRunYet, Published
+from repro_lib.activations import smelu_beta
 from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
 from repro_lib.anatomy_tables import churn_against_error
 from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
@@ -17,6 +18,7 @@ from repro_lib.noise import noise_sources
 from repro_lib.results import Result
 from repro_lib.significance import holm, permutation_test
 from repro_lib.statistics import Estimate, jackknife_pairwise, mean_interval, relative_contrast
+from repro_lib.trajectories import differs_in_length, estimate_columns
 
 FOLLOWED = ("relative_pd", "total_variation", "churn")
 NOISE_MODELS = ("charlm", "convlm")
@@ -56,7 +58,7 @@ def churn_and_error(published: Published) -> pd.DataFrame:
         found = churn_against_error(result)
         row: dict[str, object] = {"model": result.model_name, "activation": result.activation, "n": len(result.trials)}
         for name in ("churn", "error", "ratio", "residual"):
-            row |= _columns(name, getattr(found, name))
+            row |= estimate_columns({name: getattr(found, name)})
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -82,7 +84,7 @@ def a_a_control(published: Published) -> pd.DataFrame:
             matrix = evidence.matrix(model, [activation], "relative_pd")[: 2 * HALF, : 2 * HALF]
             found = relative_contrast(matrix[:HALF, :HALF], matrix[HALF:, HALF:], paired=False)
             p = permutation_test(matrix, HALF, paired=False).p
-            rows.append({"model": model, "activation": activation, "n": HALF, **_columns("per_cent", found), "p": p})
+            rows.append({"model": model, "activation": activation, "n": HALF, **estimate_columns({"per_cent": found}), "p": p})
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64)))
 
@@ -97,7 +99,7 @@ def sources(published: Published) -> pd.DataFrame:
     if not frames:
         raise NotRunYet("one source of randomness at a time")
     frame = pd.concat(frames, ignore_index=True)
-    return frame[["model", "activation", *(name for name in frame.columns if name not in ("model", "activation"))]]
+    return leading(frame, "model", "activation")
 
 
 def lengths(published: Published) -> pd.DataFrame:
@@ -108,15 +110,16 @@ def lengths(published: Published) -> pd.DataFrame:
         for steps in sorted({int(result.config["max_iters"]) for result in published.stored}):
             pair: dict[str, Result] = {}
             for activation, own in reference.items():
-                found = [other for other in published.stored if own is not None and _only_length_differs(own, other, steps)]
+                candidates = [own, *(other for other in published.stored if own and differs_in_length(own, other))]
+                found = [result for result in candidates if result and result.config["max_iters"] == steps]
                 if not found:
                     continue
                 result = pair[activation] = max(found, key=lambda other: other.timestamp)
                 row: dict[str, object] = {"model": model, "activation": activation, "max_iters": steps}
                 rows.append(row | {"n": len(result.trials)} | _measured(result))
             if len(pair) == 2:
-                for name in FOLLOWED:
-                    rows[-1] |= _columns(f"gelu_against_relu_per_cent_{name}", _against(pair["gelu"], pair["relu"], name))
+                found = {f"gelu_against_relu_per_cent_{name}": _against(pair["gelu"], pair["relu"], name) for name in FOLLOWED}
+                rows[-1] |= estimate_columns(found)
     if len({row["max_iters"] for row in rows}) < 2:
         raise NotRunYet("runs of other lengths")
     return pd.DataFrame(rows)
@@ -126,12 +129,13 @@ def smelu(published: Published) -> pd.DataFrame:
     """charlm with SmeLU by beta, each against relu (of the grid) in per cent, at 99 % so that five hold together at 95 %."""
     relu, rows = published.study.result("charlm", "relu"), []
     for result in published.smelu:
-        row: dict[str, object] = {"activation": result.activation, "beta": beta(result.activation), "n": len(result.trials)}
+        beta = float(smelu_beta(result.activation) or 0)
+        row: dict[str, object] = {"activation": result.activation, "beta": beta, "n": len(result.trials)}
         row |= _measured(result)
         if relu is not None:
             for name in FOLLOWED:
                 found = _against(result, relu, name, confidence=1 - 0.05 / len(published.smelu))
-                row |= _columns(f"against_relu_per_cent_{name}", found)
+                row |= estimate_columns({f"against_relu_per_cent_{name}": found})
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -142,8 +146,7 @@ def context(published: Published) -> pd.DataFrame:
     for length, evidence in ((128, published.evidence), (64, published.context_evidence)):
         frame = contrasts(evidence)
         frames.append(frame[frame["model"].isin(published.context.models)].assign(context=length))
-    columns = ["context", *(name for name in frames[0].columns if name != "context")]
-    return pd.concat(frames, ignore_index=True)[columns]
+    return leading(pd.concat(frames, ignore_index=True), "context")
 
 
 def context_cells(published: Published) -> pd.DataFrame:
@@ -173,16 +176,21 @@ def csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
+def leading(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The frame with these columns before all others."""
+    return frame[[*columns, *(name for name in frame.columns if name not in columns)]]
+
+
 def _by_metric(evidence: Evidence, of: Callable[[Evidence, str], pd.DataFrame]) -> pd.DataFrame:
     frame = pd.concat([of(evidence, metric).assign(metric=metric) for metric in METRICS], ignore_index=True)
-    return frame[["metric", *(name for name in frame.columns if name != "metric")]]
+    return leading(frame, "metric")
 
 
 def _measured(result: Result) -> dict[str, float]:
     row: dict[str, float] = {}
     for name in FOLLOWED:
-        row |= _columns(name, jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]))
-    return row | _columns("val_loss", mean_interval([trial.val_loss for trial in result.trials]))
+        row |= estimate_columns({name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name])})
+    return row | estimate_columns({"val_loss": mean_interval([trial.val_loss for trial in result.trials])})
 
 
 def _against(first: Result, second: Result, metric: str, confidence: float = 0.95) -> Estimate:
@@ -190,17 +198,3 @@ def _against(first: Result, second: Result, metric: str, confidence: float = 0.9
     starts: list[Sequence[str]] = [[trial.init_sha256 for trial in result.trials] for result in (first, second)]
     matrices = [pair_matrix(result, metric) for result in (first, second)]
     return relative_contrast(*matrices, paired=starts[0] == starts[1], confidence=confidence)
-
-
-def _only_length_differs(own: Result, other: Result, steps: int) -> bool:
-    left_out = ("max_iters", "trials", "corpus", "warmup_iters", "eval_interval")
-
-    def rest(result: Result) -> dict[str, object]:
-        return {name: value for name, value in result.config.items() if name not in left_out}
-
-    same = (own.model_name, own.activation, own.corpus.sha256) == (other.model_name, other.activation, other.corpus.sha256)
-    return same and rest(own) == rest(other) and other.config["max_iters"] == steps
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from published.rebuild.tables import leading
 from repro_lib.anatomy_tables import dissect
 from repro_lib.results import Store
 from repro_lib.summary import load_study
@@ -23,5 +24,4 @@ def token_tables(results_dir: Path) -> dict[str, pd.DataFrame]:
         for name, frame in zip(TOKEN_TABLES, (cell.slices, cell.swaps), strict=True):
             parts[name].append(frame.assign(model=cell.model, activation=cell.activation, trials=cell.n))
     tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
-    first = ["model", "activation", "trials"]
-    return {name: table[[*first, *(c for c in table.columns if c not in first)]] for name, table in tables.items()}
+    return {name: leading(table, "model", "activation", "trials") for name, table in tables.items()}
