@@ -78,14 +78,24 @@ class Folder:
         until = time.monotonic() + seconds
         while (self.alive() or list(self.temporary.iterdir())) and time.monotonic() < until:
             time.sleep(0.05)
-        assert self.alive() == []
-        assert list(self.temporary.iterdir()) == []
+        alive, files = [_about(process) for process in self.alive()], list(self.temporary.iterdir())
+        assert not alive, alive
+        assert not files, files
 
     def assert_only_whole_files_are_left(self) -> None:
         kinds = ("*.tmp", "*.lease", "*.removal", "*.partial.ipynb", "*.failed.ipynb")
-        assert [path for kind in kinds for folder in (self.results, self.reports) for path in folder.rglob(kind)] == []
+        left = [str(path) for kind in kinds for folder in (self.results, self.reports) for path in folder.rglob(kind)]
+        assert not left, left
         assert Store(self.results).load()[1] == []
         assert Store(self.results).failures() == []
+
+
+def _about(process: psutil.Process) -> str:
+    """What a process is, for a message."""
+    try:
+        return f"{process.pid} (parent {process.ppid()}, {process.status()}): {' '.join(process.cmdline())}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid}, gone by now"
 
 
 def digests(results: Sequence[Result]) -> Digests:

@@ -53,7 +53,7 @@ def test_the_smoke_grid_on_slurm_gives_the_store_of_the_local_executor(folder: F
     found = cards(folder)
     assert len(found) == len(expected)
     assert set(found) == {"0", "1"}
-    folder.assert_nothing_is_left(20)
+    folder.assert_nothing_is_left(90)
     folder.assert_only_whole_files_are_left()
 
 
@@ -78,7 +78,7 @@ def test_a_cancelled_job_a_killed_kernel_and_a_killed_engine_change_nothing(
     assert (code, error) == (0, ""), output
     assert store_digests(folder.results) == undisturbed
     wait_for(lambda: not slurm.jobs())
-    folder.assert_nothing_is_left(20)
+    folder.assert_nothing_is_left(90)
     folder.assert_only_whole_files_are_left()
 
 
@@ -89,7 +89,9 @@ def test_told_to_stop_it_cancels_its_jobs(folder: Folder) -> None:
     _, error = grid.communicate(timeout=90)
     assert grid.returncode == 143, error
     wait_for(lambda: not slurm.jobs())
-    folder.assert_nothing_is_left(20)
+    # This Slurm follows processes by their parents and loses sight of a job's own Snakemake when its shell ends first (others
+    # use cgroups). It ends by itself; on a busy machine that took over 20 seconds.
+    folder.assert_nothing_is_left(90)
     folder.assert_only_whole_files_are_left()
 
 
@@ -98,7 +100,7 @@ def test_a_wrong_partition_is_one_sentence(folder: Folder) -> None:
     assert code == 2, output + error
     assert error.count("\n") == 1
     assert "Slurm refuses the jobs (invalid partition specified: nope); its partitions are main: set the right one" in error
-    folder.assert_nothing_is_left(20)
+    folder.assert_nothing_is_left(90)
 
 
 def test_more_than_any_node_has_is_one_sentence(folder: Folder) -> None:
