@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from repro_lib import page_pictures
 from repro_lib.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 from repro_lib.page_checks import complaints
 from repro_lib.page_parts import anchor, contents, rearrange, shown_parameters
@@ -185,6 +186,7 @@ def _exporter() -> HTMLExporter:
     settings.TemplateExporter.exclude_input_prompt = settings.TemplateExporter.exclude_output_prompt = True
     exporter = HTMLExporter(config=settings, template_name="repro_report", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_filter("markdown2html", markdown2html)
+    exporter.register_filter("smallest", page_pictures.smallest)
     return exporter
 
 
@@ -291,8 +293,8 @@ def _asset(name: str) -> Markup:
 
 @functools.cache
 def _renderer_sha256() -> str:
-    """Digest of all that turns a notebook into a page: this module, the templates, nbconvert."""
-    files = [Path(__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
+    """Digest of all that turns a notebook into a page: this module and the one for pictures, the templates, nbconvert."""
+    files = [Path(__file__), Path(page_pictures.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
     return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
 
 

@@ -48,7 +48,18 @@ FLOORS: dict[int, set[str]] = {
         "trajectory_plots",
         "what_ifs",
     },
-    4: {"notebooks", "kernels", "kernel_main", "reports", "page_checks", "page_parts", "site_pages", "widgets", "console"}
+    4: {
+        "notebooks",
+        "kernels",
+        "kernel_main",
+        "reports",
+        "page_checks",
+        "page_parts",
+        "page_pictures",
+        "site_pages",
+        "widgets",
+        "console",
+    }
     | {"what_if_display", "what_if_html"},
     5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
     | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
