@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from published.rebuild import tables
+from published.rebuild.collect import collect
 from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
@@ -115,6 +117,23 @@ def test_it_is_small_enough_and_names_no_machine() -> None:
             text = path.read_text(encoding="utf-8")
             assert "/work/" not in text, path
             assert "/tmp/" not in text, path
+
+
+def test_collecting_takes_over_what_is_sound_in_fewer_bytes(tmp_path: Path) -> None:
+    stored = Store(HERE / "results").load()[0]
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "results" / "pd").mkdir(parents=True)
+    for path, _ in stored[:2]:
+        (source / "results" / path.name).write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    (source / "results" / stored[2][0].name).write_text("{}")
+    (source / "results" / "pd" / "matrix.json").write_text("{}")
+    (refused,) = collect(source, target)
+    assert stored[2][0].name in refused
+    assert [result for _, result in Store(target / "results").load()[0]] == [result for _, result in stored[:2]]
+    for path, _ in stored[:2]:
+        sizes = [(folder / "results" / path.name).stat().st_size for folder in (target, source)]
+        assert sizes[0] < 0.7 * sizes[1]
+    assert (target / "results" / "pd" / "matrix.json").read_text() == "{}"
 
 
 @pytest.mark.slow

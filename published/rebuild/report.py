@@ -50,6 +50,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
     }
     sentences = {"sources": sources_sentence, "lengths": lengths_sentence, "smelu": smelu_sentence, "context": context_sentence}
     words |= {name: say(frames[name]) if name in frames else NOT_YET for name, say in sentences.items()}
+    words["minigpt"] = minigpt_part(frames) if "minigpt_cells" in frames else NOT_YET
     words |= {f"figure_{draw.__name__}": "" for draw in FIGURES}
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
@@ -237,6 +238,19 @@ def context_sentence(frame: pd.DataFrame) -> str:
     count = sum(a["supported"] for a, _ in pairs.values())
     said = ". ".join(parts) if parts else "No contrast is supported with either"
     return f"{said}. {held} of {count} contrasts supported with context 128 are supported, with the same sign, with 64."
+
+
+def minigpt_part(frames: Frames) -> str:
+    """The tables of minigpt, cut, and what follows from them."""
+    frame = frames["minigpt_contrasts"]
+    primary = _primary(frame)
+    found, reach = primary[primary["supported"]], primary[["per_cent_low", "per_cent_high"]].abs().to_numpy().max()
+    said = f"Supported: {_and([r['activation'] + ' ' + _effect(r) for r in rows_of(found)]) or 'none'}"
+    others = frame[frame["supported"] & (frame["metric"] != "relative_pd")]
+    named = [f"{r['metric'].replace('_', ' ')} with {r['activation']} {_effect(r)}" for r in rows_of(others)]
+    also = f" By other metrics: {', '.join(named)}." if named else " Nor is any by another metric." if not len(found) else ""
+    sentence = f"{said} (Holm over these {len(primary)}), and no interval reaches further than {reach:.1f} % from relu.{also}"
+    return "\n\n".join([cells_table(frames["minigpt_cells"]), contrasts_table(frame), sentence])
 
 
 # --- words

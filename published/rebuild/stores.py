@@ -1,4 +1,4 @@
-"""The three stores of the published study, read once."""
+"""The stores of the published study, read once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ STORES = {
     "results": "the grid and the LSTM with a wired readout, and variants of their cells",
     "smelu/results": "charlm with SmeLU at five widths of the bend",
     "context64/results": "charlm and convlm with half the context",
+    "minigpt/results": "minigpt, cut to 4 layers of width 128: what fits 2 cores, not the model of 6 layers of width 384",
 }
 
 
 class NotRunYet(RuntimeError):
     """A part of the study has no results; the message says which."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A study beside the grid, with a family of contrasts of its own."""
+
+    study: Study
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -46,16 +55,20 @@ class Published:
         return Evidence.load(self.store("results"), self.study)
 
     @cached_property
-    def context(self) -> Study:
+    def context(self) -> Side:
         """Two models with half the context."""
-        if not any((self.folder / "context64/results").glob("*.json")):
-            raise NotRunYet("two models with half the context")
-        return load_study(self.folder / "context64/results", models=("charlm", "convlm"))
+        return self._side("context64/results", ("charlm", "convlm"), "two models with half the context")
 
     @cached_property
-    def context_evidence(self) -> Evidence:
-        """Their trials against each other."""
-        return Evidence.load(self.store("context64/results"), self.context)
+    def minigpt(self) -> Side:
+        """minigpt as far as it fits."""
+        return self._side("minigpt/results", ("minigpt",), "minigpt, cut to 4 layers")
+
+    def _side(self, name: str, models: tuple[str, ...], about: str) -> Side:
+        if not any((self.folder / name).glob("*.json")):
+            raise NotRunYet(about)
+        study = load_study(self.folder / name, models=models)
+        return Side(study, Evidence.load(self.store(name), study))
 
     @cached_property
     def stored(self) -> list[Result]:

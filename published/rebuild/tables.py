@@ -143,15 +143,25 @@ def smelu(published: Published) -> pd.DataFrame:
 def context(published: Published) -> pd.DataFrame:
     """Every activation against relu with context 128 (the grid) and 64, two models."""
     frames = []
-    for length, evidence in ((128, published.evidence), (64, published.context_evidence)):
+    for length, evidence in ((128, published.evidence), (64, published.context.evidence)):
         frame = contrasts(evidence)
-        frames.append(frame[frame["model"].isin(published.context.models)].assign(context=length))
+        frames.append(frame[frame["model"].isin(published.context.study.models)].assign(context=length))
     return leading(pd.concat(frames, ignore_index=True), "context")
 
 
 def context_cells(published: Published) -> pd.DataFrame:
     """The cells with context 64."""
-    return published.context.cells
+    return published.context.study.cells
+
+
+def minigpt_cells(published: Published) -> pd.DataFrame:
+    """The cells of minigpt, cut."""
+    return published.minigpt.study.cells
+
+
+def minigpt_contrasts(published: Published) -> pd.DataFrame:
+    """Every activation against relu in minigpt, cut, by every metric; Holm within these alone."""
+    return _by_metric(published.minigpt.evidence, contrasts)
 
 
 TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
@@ -168,6 +178,8 @@ TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "smelu": smelu,
     "context": context,
     "context_cells": context_cells,
+    "minigpt_cells": minigpt_cells,
+    "minigpt_contrasts": minigpt_contrasts,
 }
 
 

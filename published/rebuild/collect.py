@@ -1,0 +1,43 @@
+"""``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
+
+FOLDER is laid out as ``STORES`` says: ``results/``, ``smelu/results/`` and so on, each as ``repro grid`` left it. Result files
+are written without line breaks, a third smaller; their digest is of the content and stays. Predictions, weights and notebooks
+stay behind. What is published already and not in FOLDER is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from published.rebuild.stores import HERE, STORES
+from repro_lib.files import write_atomically
+from repro_lib.results import Store
+
+
+def collect(source: Path, target: Path = HERE) -> list[str]:
+    """Copy every sound result, and the comparisons of each store's trials; returns what was refused, one sentence each."""
+    refused = []
+    for name in STORES:
+        found, problems = Store(source / name).load()
+        refused += problems
+        for path, _ in found:
+            compact = json.dumps(json.loads(path.read_text()), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            write_atomically(target / name / path.name, compact + "\n")
+        for path in sorted((source / name / "pd").glob("*.json")):
+            write_atomically(target / name / "pd" / path.name, path.read_bytes())
+    return refused
+
+
+def main() -> None:
+    """Take over, after the comparisons of all stores were made."""
+    parser = argparse.ArgumentParser(prog="python -m published.rebuild.collect", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    folder = parser.parse_args().folder
+    for line in collect(folder):
+        print(f"refused: {line}")
+
+
+if __name__ == "__main__":
+    main()
