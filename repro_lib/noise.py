@@ -71,10 +71,8 @@ class NoiseSources:
         parts = []
         for source, result in self.results.items():
             estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), METRIC_LIMITS["total_variation"])
-            ends = (
-                f"95 % interval {_small(estimate.low)} to {_small(estimate.high)}" if estimate.has_interval else "no interval"
-            )
-            parts.append(f"{source} {_small(estimate.value)} ({ends}, N = {estimate.n})")
+            ends = f"95 % interval {small(estimate.low)} to {small(estimate.high)}" if estimate.has_interval else "no interval"
+            parts.append(f"{source} {small(estimate.value)} ({ends}, N = {estimate.n})")
         said = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
         if "none" not in self.results:
             return said
@@ -125,10 +123,11 @@ def how_to_run(model: str) -> str:
 def _cell(row: pd.Series, name: str) -> str:
     """A value with its interval; what is small but not 0 does not look like 0."""
     value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    return _small(value) if math.isnan(low) else f"{_small(value)} ({_small(low)} to {_small(high)})"
+    return small(value) if math.isnan(low) else f"{small(value)} ({small(low)} to {small(high)})"
 
 
-def _small(value: float) -> str:
+def small(value: float) -> str:
+    """A value to four digits after the point, or with an exponent where that would look like 0 and is not."""
     return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.conclusions import METRIC_WORDS
+from repro_lib.noise import small
 from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
 
 Frames = Mapping[str, pd.DataFrame]
 
 _DECIDED = "Filled: supported (the interval leaves out 0, and so does the permutation test after Holm's correction)"
+_BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
 _LENGTH_STYLES: dict[str, Any] = {"charlm": "-", "convlm": "--"}
 
 
@@ -65,17 +67,22 @@ def sources(frames: Frames) -> Plot:
     models = list(dict.fromkeys(frame["model"]))
     figure, body = new_figure(2.9, title, note)
     words = []
-    for place, (axes, model) in enumerate(zip(body.subplots(1, len(models), sharey=True), models, strict=True)):
+    for panel, (axes, model) in enumerate(zip(body.subplots(1, len(models), sharey=True), models, strict=True)):
         own = frame[frame["model"] == model].reset_index(drop=True)
         low, high = own["relative_pd"] - own["relative_pd_low"], own["relative_pd_high"] - own["relative_pd"]
         axes.barh(own.index, own["relative_pd"], color=COLOURS["gelu"], alpha=0.75)
         axes.errorbar(own["relative_pd"], own.index, xerr=[low, high], fmt="none", ecolor="#222222", capsize=3)
+        for place, (value, end) in enumerate(zip(own["relative_pd"], own["relative_pd_high"], strict=True)):
+            axes.annotate(small(value), (end, place), (5, 0), **_BESIDE)
+        axes.set_xlim(right=1.18 * frame["relative_pd_high"].max())
         axes.set_yticks(own.index, own["source"])
         axes.set(title=f"{model} with {own['activation'][0]}", xlabel="relative PD")
-        if place == 0:
+        if panel == 0:
             axes.invert_yaxis()
         values = zip(own["source"], own["relative_pd"], own["relative_pd_low"], own["relative_pd_high"], strict=True)
-        words.append(f"{model}: " + ", ".join(f"{name} {v:.3f} ({low:.3f} to {high:.3f})" for name, v, low, high in values))
+        words.append(
+            f"{model}: " + ", ".join(f"{name} {small(v)} ({small(low)} to {small(high)})" for name, v, low, high in values)
+        )
     return Plot(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
 
 

@@ -15,6 +15,7 @@ from repro_lib.analysis import rows_of
 from repro_lib.conclusions import Entry, ledger, sentence, tally
 from repro_lib.evidence import REFERENCE
 from repro_lib.judging import REFUTED, SUPPORTED
+from repro_lib.noise import small
 from repro_lib.plot_style import Plot
 from repro_lib.tables import literally
 
@@ -189,12 +190,19 @@ def negative_control(frame: pd.DataFrame) -> str:
 
 
 def sources_sentence(frame: pd.DataFrame) -> str:
-    """Relative PD and churn by source."""
-    parts = []
+    """Relative PD by source, and how much of the whole each makes."""
+    parts, shares, bits = [], [], []
     for model, rows in frame.groupby("model", sort=False):
-        own = ", ".join(f"{r['source']} {_value(r, 'relative_pd', 3)}" for r in rows_of(rows) if r["n"])
-        parts.append(f"{model} with {rows['activation'].iloc[0]}: {own}")
-    return f"Relative PD by source (95 % intervals, N = {int(frame['n'].max())}). {'. '.join(parts)}."
+        measured = {r["source"]: r for r in rows_of(rows) if r["n"]}
+        parts.append(f"{model} with {rows['activation'].iloc[0]}: {', '.join(f'{s} {_small(r)}' for s, r in measured.items())}")
+        share = {source: 100 * r["relative_pd"] / measured["all"]["relative_pd"] for source, r in measured.items()}
+        shares += [share[source] for source in ("init", "order", "dropout") if source in share]
+        bits += [f"{share['bit']:.2g} % of it in {model}"] if "bit" in share else []
+    return (
+        f"Relative PD by source (95 % intervals, N = {int(frame['n'].max())}). {'. '.join(parts)}.\n\n"
+        "Sources do not add up: each of initial weights, data order and dropout masks alone makes "
+        f"{min(shares):.0f} to {max(shares):.0f} % of what all of them make. The last bit of one initial weight makes {_and(bits)}."
+    )
 
 
 def lengths_sentence(frame: pd.DataFrame) -> str:
@@ -242,7 +250,7 @@ def context_sentence(frame: pd.DataFrame) -> str:
 
 def minigpt_part(frames: Frames) -> str:
     """The tables of minigpt, cut, and what follows from them."""
-    frame = frames["minigpt_contrasts"]
+    frame = frames["minigpt_contrasts"].dropna(subset=["per_cent"])
     primary = _primary(frame)
     found, reach = primary[primary["supported"]], primary[["per_cent_low", "per_cent_high"]].abs().to_numpy().max()
     said = f"Supported: {_and([r['activation'] + ' ' + _effect(r) for r in rows_of(found)]) or 'none'}"
@@ -279,6 +287,12 @@ def _value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     ends = f" ({low:{spec}} to {high:{spec}})" if math.isfinite(low) and low != high else ""
     return f"{row[name]:{spec}}{ends}"
+
+
+def _small(row: Mapping[str, Any]) -> str:
+    """Relative PD with its interval, where the smallest is not to look like 0."""
+    low, value, high = (row[name] for name in ("relative_pd_low", "relative_pd", "relative_pd_high"))
+    return small(value) if low == high else f"{small(value)} ({small(low)} to {small(high)})"
 
 
 def _p(value: float) -> str:
