@@ -130,8 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=None,
         metavar="NAME",
-        help="models for which each source of randomness alone and shorter runs are made too; none: none; default: those "
-        "of the profile where its models are run",
+        help="models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
+        "default: those of the profile where its models are run",
     )
     grid.add_argument(
         "--executor",

@@ -201,7 +201,8 @@ def sources_sentence(frame: pd.DataFrame) -> str:
     return (
         f"Relative PD by source (95 % intervals, N = {int(frame['n'].max())}). {'. '.join(parts)}.\n\n"
         "Sources do not add up: each of initial weights, data order and dropout masks alone makes "
-        f"{min(shares):.0f} to {max(shares):.0f} % of what all of them make. The last bit of one initial weight makes {_and(bits)}."
+        f"{min(shares):.0f} to {max(shares):.0f} % of what all of them make. The last bit of one initial weight makes "
+        f"{_and(bits)}."
     )
 
 
