@@ -222,12 +222,16 @@ def smelu_sentence(frame: pd.DataFrame) -> str:
     """Each beta against relu."""
     parts = [f"beta {r['beta']:g} {_value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frame)]
     clear = [
-        f"{name.replace('_', ' ')} at beta {r['beta']:g} ({_value(r, f'against_relu_per_cent_{name}', 1, sign=True)})"
+        f"{name.replace('_', ' ')} at beta {r['beta']:g}, {_value(r, f'against_relu_per_cent_{name}', 1, sign=True)}"
         for name in ("relative_pd", "total_variation", "churn")
         for r in rows_of(frame)
         if r[f"against_relu_per_cent_{name}_low"] > 0 or r[f"against_relu_per_cent_{name}_high"] < 0
     ]
-    said = f"Clear of 0: {', '.join(clear)}." if clear else "None is clear of 0, nor is any by total variation or churn."
+    said = (
+        f"Clear of 0 by the interval, the one of two tests that was made here: {'; '.join(clear)}."
+        if clear
+        else "None is clear of 0, nor is any by total variation or churn."
+    )
     about = "Relative PD against relu in per cent (99 % intervals, so that all five hold together at 95 %)"
     return f"{about}: {', '.join(parts)}. {said}"
 
