@@ -202,9 +202,10 @@ def _forest(axes: Axes, frame: pd.DataFrame, labels: bool = True) -> None:
         style = {"color": colour, "marker": marker_of(row["activation"]), "markerfacecolor": face, "markersize": 7}
         axes.errorbar([row["per_cent"]], [y], xerr=spread, capsize=3, elinewidth=1.4, **style)
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     if labels:
+        # Panels share the axis: turned once, and not back by the next.
+        axes.invert_yaxis()
         axes.set_yticks(starts, models)
     axes.tick_params(axis="y", length=0)
 

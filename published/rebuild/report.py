@@ -250,7 +250,19 @@ def context_sentence(frame: pd.DataFrame) -> str:
     held = sum(a["supported"] and b["supported"] and a["per_cent"] * b["per_cent"] > 0 for a, b in pairs.values())
     count = sum(a["supported"] for a, _ in pairs.values())
     said = ". ".join(parts) if parts else "No contrast is supported with either"
-    return f"{said}. {held} of {count} contrasts supported with context 128 are supported, with the same sign, with 64."
+    orders = [f"{model} {_tau(pairs, model):+.1f}" for model in dict.fromkeys(model for model, _ in pairs)]
+    return (
+        f"{said} (Holm over the contrasts of each study). {held} of {count} contrasts supported with context 128 are supported, "
+        "with the same sign, with 64. Kendall's tau between the orders of the five activations with 128 and 64: "
+        f"{', '.join(orders)}."
+    )
+
+
+def _tau(pairs: Mapping[tuple[str, str], tuple[Mapping[str, Any], Mapping[str, Any]]], model: str) -> float:
+    """How far two studies agree on the order of a model's activations, relu (0 per cent) among them."""
+    own = [(0.0, 0.0), *((a["per_cent"], b["per_cent"]) for (name, _), (a, b) in pairs.items() if name == model)]
+    frame = pd.DataFrame(own, columns=["first", "second"])
+    return frame["first"].corr(frame["second"], method="kendall")
 
 
 def minigpt_part(frames: Frames) -> str:
