@@ -252,8 +252,8 @@ def context_sentence(frame: pd.DataFrame) -> str:
     said = ". ".join(parts) if parts else "No contrast is supported with either"
     orders = [f"{model} {_tau(pairs, model):+.1f}" for model in dict.fromkeys(model for model, _ in pairs)]
     return (
-        f"{said} (Holm over the contrasts of each study). {held} of {count} contrasts supported with context 128 are supported, "
-        "with the same sign, with 64. Kendall's tau between the orders of the five activations with 128 and 64: "
+        f"{said} (Holm over the contrasts of each study). {held} of {count} contrasts supported with context 128 are "
+        "supported, with the same sign, with 64. Kendall's tau between the orders of the five activations with 128 and 64: "
         f"{', '.join(orders)}."
     )
 
