@@ -219,4 +219,4 @@ def _in_words(frame: pd.DataFrame, measure: str) -> str:
         ]
         parts.append(f"{model}: {', '.join(values)}" if values else f"{model}: missing")
     decided = int(np.sum(frame["supported"]))
-    return f"{measure.capitalize()} against relu. {'; '.join(parts)}. Supported: {decided} of {len(frame)}."
+    return f"{measure[0].upper()}{measure[1:]} against relu. {'; '.join(parts)}. Supported: {decided} of {len(frame)}."
