@@ -273,7 +273,7 @@ def minigpt_part(frames: Frames) -> str:
     said = f"Supported: {_and([r['activation'] + ' ' + _effect(r) for r in rows_of(found)]) or 'none'}"
     others = frame[frame["supported"] & (frame["metric"] != "relative_pd")]
     named = [f"{r['metric'].replace('_', ' ')} with {r['activation']} {_effect(r)}" for r in rows_of(others)]
-    also = f" Supported by other metrics: {', '.join(named)}." if named else " Nor is any by another metric." if not len(found) else ""
+    also = f" Supported by other metrics: {', '.join(named)}." if named else ""
     sentence = f"{said} (Holm over these {len(primary)}), and no interval reaches further than {reach:.1f} % from relu.{also}"
     return "\n\n".join([cells_table(frames["minigpt_cells"]), contrasts_table(frame), sentence])
 
