@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,9 @@ class NoiseSources:
         for _, row in self.frame().iterrows():
             measured = bool(row["n"])
             numbers = {
-                "Relative PD": _cell(row, "relative_pd") if measured else row["state"],
-                "Total variation": _cell(row, "total_variation") if measured else "",
-                "Churn": _cell(row, "churn") if measured else "",
+                "Relative PD": with_interval(row, "relative_pd") if measured else row["state"],
+                "Total variation": with_interval(row, "total_variation") if measured else "",
+                "Churn": with_interval(row, "churn") if measured else "",
             }
             rows.append({"Varies between trials": row["varies"], "N": row["n"] if measured else "–"} | numbers)
         return pd.DataFrame(rows, index=list(SOURCES))
@@ -120,8 +120,8 @@ def how_to_run(model: str) -> str:
     )
 
 
-def _cell(row: pd.Series, name: str) -> str:
-    """A value with its interval; what is small but not 0 does not look like 0."""
+def with_interval(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
+    """A value of a table's row with its interval; what is small but not 0 does not look like 0."""
     value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     return small(value) if math.isnan(low) else f"{small(value)} ({small(low)} to {small(high)})"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from repro_lib.page_pictures import smallest
 
@@ -44,10 +45,32 @@ def test_transparency_stays(mode: str) -> None:
 
 
 def test_what_would_grow_stays_a_png() -> None:
-    before = png_of(Image.new("1", (1, 1)), optimize=True)
-    found = smallest(before)
-    assert len(found.data) <= len(before)
-    assert "\n" not in found.data
+    rows, columns = np.mgrid[0:256, 0:256]
+    before = png_of(Image.fromarray((rows * columns % 256).astype(np.uint8)), optimize=True)
+    assert smallest(before) == ("image/png", before.replace("\n", ""))
+
+
+def deep() -> str:
+    return png_of(Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16))
+
+
+def wide() -> str:
+    return png_of(Image.new("L", (16_384, 2)))
+
+
+def with_profile() -> str:
+    return png_of(Image.new("RGB", (64, 64)), icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+
+
+def animated() -> str:
+    first, second = (Image.new("RGB", (64, 64), colour) for colour in ("white", "black"))
+    return png_of(first, save_all=True, append_images=[second])
+
+
+@pytest.mark.parametrize("make", [deep, wide, with_profile, animated])
+def test_what_webp_would_not_hold_exactly_stays_a_png(make: Callable[[], str]) -> None:
+    before = make()
+    assert smallest(before) == ("image/png", before.replace("\n", ""))
 
 
 @pytest.mark.parametrize("data", ["", "AA==", "not base64", base64.b64encode(CHART.read_bytes()[:5000]).decode()])

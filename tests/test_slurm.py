@@ -53,7 +53,7 @@ def test_the_smoke_grid_on_slurm_gives_the_store_of_the_local_executor(folder: F
     found = cards(folder)
     assert len(found) == len(expected)
     assert set(found) == {"0", "1"}
-    folder.assert_nothing_is_left(90)
+    folder.assert_nothing_is_left(20)
     folder.assert_only_whole_files_are_left()
 
 
@@ -100,7 +100,7 @@ def test_a_wrong_partition_is_one_sentence(folder: Folder) -> None:
     assert code == 2, output + error
     assert error.count("\n") == 1
     assert "Slurm refuses the jobs (invalid partition specified: nope); its partitions are main: set the right one" in error
-    folder.assert_nothing_is_left(90)
+    folder.assert_nothing_is_left(20)
 
 
 def test_more_than_any_node_has_is_one_sentence(folder: Folder) -> None:

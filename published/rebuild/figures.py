@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.conclusions import METRIC_WORDS
-from repro_lib.noise import small
+from repro_lib.noise import small, with_interval
 from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
 
 Frames = Mapping[str, pd.DataFrame]
@@ -79,10 +79,8 @@ def sources(frames: Frames) -> Plot:
         axes.set(title=f"{model} with {own['activation'][0]}", xlabel="relative PD")
         if panel == 0:
             axes.invert_yaxis()
-        values = zip(own["source"], own["relative_pd"], own["relative_pd_low"], own["relative_pd_high"], strict=True)
-        words.append(
-            f"{model}: " + ", ".join(f"{name} {small(v)} ({small(low)} to {small(high)})" for name, v, low, high in values)
-        )
+        values = [f"{row['source']} {with_interval(row, 'relative_pd')}" for row in own.to_dict("records")]
+        words.append(f"{model}: {', '.join(values)}")
     return Plot(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
 
 

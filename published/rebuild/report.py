@@ -15,7 +15,7 @@ from repro_lib.analysis import rows_of
 from repro_lib.conclusions import Entry, ledger, sentence, tally
 from repro_lib.evidence import REFERENCE
 from repro_lib.judging import REFUTED, SUPPORTED
-from repro_lib.noise import small
+from repro_lib.noise import with_interval
 from repro_lib.plot_style import Plot
 from repro_lib.tables import literally
 
@@ -194,7 +194,8 @@ def sources_sentence(frame: pd.DataFrame) -> str:
     parts, shares, bits = [], [], []
     for model, rows in frame.groupby("model", sort=False):
         measured = {r["source"]: r for r in rows_of(rows) if r["n"]}
-        parts.append(f"{model} with {rows['activation'].iloc[0]}: {', '.join(f'{s} {_small(r)}' for s, r in measured.items())}")
+        own = ", ".join(f"{source} {with_interval(r, 'relative_pd')}" for source, r in measured.items())
+        parts.append(f"{model} with {rows['activation'].iloc[0]}: {own}")
         share = {source: 100 * r["relative_pd"] / measured["all"]["relative_pd"] for source, r in measured.items()}
         shares += [share[source] for source in ("init", "order", "dropout") if source in share]
         bits += [f"{share['bit']:.2g} % of it in {model}"] if "bit" in share else []
@@ -304,12 +305,6 @@ def _value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     ends = f" ({low:{spec}} to {high:{spec}})" if math.isfinite(low) and low != high else ""
     return f"{row[name]:{spec}}{ends}"
-
-
-def _small(row: Mapping[str, Any]) -> str:
-    """Relative PD with its interval, where the smallest is not to look like 0."""
-    low, value, high = (row[name] for name in ("relative_pd_low", "relative_pd", "relative_pd_high"))
-    return small(value) if low == high else f"{small(value)} ({small(low)} to {small(high)})"
 
 
 def _p(value: float) -> str:
