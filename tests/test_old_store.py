@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from repro_lib.cli import main
-from repro_lib.comparisons import compare_activations, comparisons_path
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
-from repro_lib.results import Result, Store
+from repro_lib.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.schema import Result
+from repro_lib.store import Store
 
 OLD = Path(__file__).parent / "data" / "store_7d1bcdd"
 
@@ -66,9 +67,9 @@ def test_everything_in_it_is_read(model: str, store: Store) -> None:
 def test_its_pair_matrices_are_read_and_not_computed_again(store: Store) -> None:
     result = newest(store, "charlm")
     shutil.rmtree(store.folder / "predictions")
-    matrix = compare_activations(store, [result]).matrix("relative_pd")
+    matrix = load_pair_matrices(store, [result]).matrix("relative_pd")
     assert matrix[0, 1] == pytest.approx(result.avg_relative_pd)
-    path = comparisons_path(store, result)
+    path = pair_matrices_path(store, result)
     assert path.read_bytes() == (OLD / "results" / "pd" / path.name).read_bytes()
 
 
