@@ -16,7 +16,7 @@ from rich.table import Table
 from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Origin, code_sha256
 from repro_lib.config import Config
 from repro_lib.data import load_dataset, prepare_corpus
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.training import train_trial
 
 TARGET_SHARE = 0.02

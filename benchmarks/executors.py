@@ -31,7 +31,7 @@ from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.planning import make_plan, seconds_of
 from repro_lib.plans import Job
 from repro_lib.plot_style import COLOURS, GREY
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 EXECUTORS = {
     "local": [],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro_lib.reports import made_from
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from rich.table import Table
 from repro_lib.analysis import Study, activations_overview, curves_frame, models_overview, pairs_frame, trials_frame
 from repro_lib.config import GRID_ACTIVATIONS, GRID_MODELS
 from repro_lib.plots import all_plots
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
+from repro_lib.store import Store
 from repro_lib.synthetic import synthetic_result
 
 TARGET_FILES, TARGET_SECONDS = 3000, 20

@@ -10,8 +10,9 @@ from typing import Any
 
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.notebooks import executed_digest, inputs_digest, notebooks_dir
-from repro_lib.results import Store, select_comparable
+from repro_lib.selection import select_comparable
 from repro_lib.steps import cell_digest, executed_path, is_done, run_cell, run_notebook, run_part, run_summary, train_stem
+from repro_lib.store import Store
 from repro_lib.summary import summary_is_current
 from repro_lib.workers import Task
 

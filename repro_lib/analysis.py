@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from repro_lib.activations import canonical_activation
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
 from repro_lib.metrics import METRIC_LIMITS, metric_names
-from repro_lib.results import Result, ResultError, Store, select_comparable
+from repro_lib.schema import Result, ResultError
+from repro_lib.selection import select_comparable
 from repro_lib.statistics import coefficient_of_variation, cv_in_words, jackknife_pairwise, mean_interval
+from repro_lib.store import Store
 
 METRICS = metric_names()
 ARCHITECTURES = {
@@ -60,7 +62,7 @@ class Study:
         configs: Collection[str] = (),
         include_synthetic: bool = False,
     ) -> Study:
-        """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
+        """The newest comparable results of a folder (``selection.select_comparable``); with ``models``, among theirs."""
         found, refused = store.load()
         results = [result for _, result in found if models is None or result.model_name in models]
         chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
@@ -143,11 +145,11 @@ def check_comparable(results: Sequence[Result], include_synthetic: bool = False)
     cells = [(result.model_name, result.activation) for result in results]
     twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
     if twice:
-        raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with results.select_comparable first")
+        raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
     if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
         raise ResultError(
             "these results differ in corpus, evaluation text, profile, vary, seed, execution or device (or some are "
-            "synthetic), so they do not belong in one statistic; choose with results.select_comparable first"
+            "synthetic), so they do not belong in one statistic; choose with selection.select_comparable first"
         )
 
 

@@ -22,8 +22,10 @@ from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError, load_corpus
 from repro_lib.findings import Note
 from repro_lib.models import build_model
-from repro_lib.results import Predictions, Result, ResultError, Store
+from repro_lib.predictions import Predictions
 from repro_lib.sampling import config_of, write_samples
+from repro_lib.schema import Result, ResultError
+from repro_lib.store import Store
 
 Float64 = NDArray[np.float64]
 

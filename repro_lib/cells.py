@@ -21,7 +21,8 @@ from repro_lib.config import (
     check_profile,
 )
 from repro_lib.data import corpus_sha256
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
+from repro_lib.store import Store
 
 # Parameters of a layer, and of what stands beside the layers, in units of the width squared.
 _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AwareDatetime, Field, model_validator
 
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
-from repro_lib.results import CorpusRecord, Part
+from repro_lib.schema import CorpusRecord, Part
 from repro_lib.signed import Signed
 
 # Some 200 bytes for each trial.

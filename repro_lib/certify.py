@@ -28,8 +28,10 @@ from repro_lib.determinism import deterministic_arithmetic, streams_for_trial
 from repro_lib.experiment import check_device, describe_environment, run_experiment, summarise
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model, model_names
-from repro_lib.results import TENSOR_KINDS, CorpusRecord, Predictions, Store, TrialRecord
+from repro_lib.predictions import Predictions
+from repro_lib.schema import TENSOR_KINDS, CorpusRecord, TrialRecord
 from repro_lib.scratch import scratch_folder
+from repro_lib.store import Store
 from repro_lib.training import Progress, make_optimizer, training_step
 from repro_lib.workers import Outcome, Pool, Task
 

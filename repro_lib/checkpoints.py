@@ -21,12 +21,12 @@ from typing import ClassVar, TypeVar
 from pydantic import Field
 
 from repro_lib.config import ConfigError
-from repro_lib.determinism import sha256_of_tensors
 from repro_lib.files import UnusableFile, read_bounded, remove_leftovers, write_atomically
 from repro_lib.lease import remove_void
-from repro_lib.results import LARGEST_RESULT_BYTES, Part, Result, Sha256, Store, TrialRecord
+from repro_lib.schema import LARGEST_RESULT_BYTES, Part, Result, Sha256, TrialRecord
 from repro_lib.signed import Signed
-from repro_lib.tensor_files import HEADER_BYTES, read_tensors, write_tensors
+from repro_lib.store import Store
+from repro_lib.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors, write_tensors
 from repro_lib.trial_state import StateError, TrialState
 
 # Seconds of training between two checkpoints: what a kill can cost at most.

@@ -1,4 +1,4 @@
-"""Everything that decides whether two runs give the same bits: random streams, threads, digests.
+"""Everything that decides whether two runs give the same bits: random streams, threads, arithmetic.
 
 A trial owns three independent random streams (initialisation, data order, dropout). Nothing in the library reads
 a global random generator, so a stream can be varied while the others are held fixed.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils.deterministic
-from torch import Tensor, nn
+from torch import nn
 
 STREAM_NAMES = ("init", "order", "dropout")
 
@@ -99,13 +99,3 @@ def deterministic_arithmetic() -> Iterator[None]:
         debug.fill_uninitialized_memory = fill
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
-
-
-def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

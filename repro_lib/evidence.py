@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
-from repro_lib.comparisons import Comparisons, compare_activations
-from repro_lib.results import Result, ResultError, Store
+from repro_lib.pair_matrices import PairMatrices, load_pair_matrices
+from repro_lib.schema import Result, ResultError
 from repro_lib.significance import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
 from repro_lib.statistics import (
     Estimate,
@@ -32,6 +32,7 @@ from repro_lib.statistics import (
     relative_contrast,
     variance_of_accuracy,
 )
+from repro_lib.store import Store
 
 REFERENCE = "relu"
 _PAIR_COLUMNS = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "same_init", "identical"]
@@ -49,7 +50,7 @@ class Evidence:
     pairs: pd.DataFrame
     models: tuple[str, ...]
     activations: tuple[str, ...]
-    comparisons: dict[str, Comparisons]
+    comparisons: dict[str, PairMatrices]
     gaps: tuple[str, ...] = ()
 
     @classmethod
@@ -61,7 +62,7 @@ class Evidence:
             if not results:
                 continue
             try:
-                found[model] = compare_activations(store, results)
+                found[model] = load_pair_matrices(store, results)
             except ResultError as problem:
                 gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
         results = [result for result in study.results if not result.synthetic]
@@ -191,7 +192,7 @@ class _Block:
         return len(activations) > 1 and bool(both) and all(both)
 
 
-def pairs_between(results: Sequence[Result], comparisons: dict[str, Comparisons]) -> pd.DataFrame:
+def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices]) -> pd.DataFrame:
     """One row per pair of trained models of the same model, within and across activations.
 
     Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; same_init (the same initial weights) and
@@ -213,7 +214,7 @@ def pairs_between(results: Sequence[Result], comparisons: dict[str, Comparisons]
     return pd.DataFrame(rows, columns=[*_PAIR_COLUMNS, *METRICS])
 
 
-def _values(cells: Sequence[Result], compared: Comparisons | None) -> dict[Any, tuple[float, ...]]:
+def _values(cells: Sequence[Result], compared: PairMatrices | None) -> dict[Any, tuple[float, ...]]:
     """Every metric by pair: from the result files within a cell, from the comparisons across cells."""
     values = {}
     if compared:

@@ -23,21 +23,10 @@ from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.lease import Lease, cell_lease, hold, trial_lease
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import (
-    TENSOR_KINDS,
-    CorpusRecord,
-    EvaluationRecord,
-    Predictions,
-    Result,
-    ResultError,
-    Store,
-    TensorKind,
-    TrialRecord,
-    compare_all,
-    predictions_from,
-    trial_tensors,
-)
+from repro_lib.predictions import Predictions, compare_all, predictions_from, trial_tensors
+from repro_lib.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TensorKind, TrialRecord
 from repro_lib.stacked import train_stack
+from repro_lib.store import Store
 from repro_lib.training import KEPT_BLOCK_STEP, ProgressCallback, TrainedTrial, TrainingDiverged, train_trial
 
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.

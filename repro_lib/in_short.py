@@ -7,7 +7,7 @@ import pandas as pd
 from repro_lib.analysis import Study, cells_frame, model_row
 from repro_lib.evidence_tables import contrast_sentences
 from repro_lib.findings import NO_RESULTS, about, decided, flagged, identical, missing, order
-from repro_lib.results import Result
+from repro_lib.schema import Result
 from repro_lib.tables import with_interval
 
 

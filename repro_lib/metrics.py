@@ -2,7 +2,7 @@
 
 Shapes: p and q are probabilities (tokens, V), labels are token ids (tokens,). NumPy arrays and torch tensors
 are both accepted; everything is computed in float64 and returned as a Python float. The two arrays must come
-from the same inputs: callers that hold digests of the inputs compare them first (``repro_lib.results``).
+from the same inputs: callers that hold digests of the inputs compare them first (``repro_lib.predictions``).
 """
 
 from __future__ import annotations

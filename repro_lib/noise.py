@@ -11,8 +11,9 @@ import pandas as pd
 
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
 from repro_lib.config import canonical_json
-from repro_lib.results import Result, ResultError, Store
+from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import jackknife_pairwise
+from repro_lib.store import Store
 from repro_lib.trajectories import Trajectory, trajectory
 
 # In the order of tables and figures: the value of ``vary``, and what differs between the trials then.

@@ -18,8 +18,8 @@ from repro_lib.checkpoints import code_sha256
 from repro_lib.config import Config, canonical_json
 from repro_lib.data import prepare_corpus
 from repro_lib.plans import Job, Kind, Plan, PlanError, Program, read_plan
-from repro_lib.results import Store
 from repro_lib.steps import MADE_ELSEWHERE
+from repro_lib.store import Store
 from repro_lib.summary import publish
 
 CORPUS, SITE = "corpus", "site"

@@ -39,7 +39,7 @@ from repro_lib.plot_style import (
     new_figure,
     styled,
 )
-from repro_lib.results import Result
+from repro_lib.schema import Result
 
 Source = Study | Sequence[Result]
 

@@ -14,8 +14,8 @@ from repro_lib.data import load_dataset, prepare_corpus
 from repro_lib.experiment import check_device
 from repro_lib.files import WriteError, check_writable
 from repro_lib.notebooks import keep_as_failed
-from repro_lib.results import Store
 from repro_lib.steps import MADE_ELSEWHERE, clear_leftovers
+from repro_lib.store import Store
 from repro_lib.summary import publish
 from repro_lib.workers import Outcome
 

@@ -11,7 +11,8 @@ from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, CorpusError, load_corpus
 from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.models import build_model
-from repro_lib.results import Result, ResultError, Store
+from repro_lib.schema import Result, ResultError
+from repro_lib.store import Store
 
 
 def load_trained(store: Store, result: Result, trial: int) -> nn.Module:

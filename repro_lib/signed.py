@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from repro_lib.config import canonical_json
 from repro_lib.files import UnusableFile
-from repro_lib.results import Part, first_problem
+from repro_lib.schema import Part, first_problem
 
 
 class Signed(Part):

@@ -30,7 +30,9 @@ from repro_lib.reports import (
     render_notebook,
     title_of,
 )
-from repro_lib.results import Result, Store, select_comparable
+from repro_lib.schema import Result
+from repro_lib.selection import select_comparable
+from repro_lib.store import Store
 
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 # The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
@@ -91,7 +93,7 @@ def build_site(
     The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
     that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
     an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``,
-    ``configs``: whose results the index shows (see ``results.select_comparable``).
+    ``configs``: whose results the index shows (see ``selection.select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
     cells = _in_order([*expected_cells, *_cells_of(notebooks)])

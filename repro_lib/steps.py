@@ -16,7 +16,7 @@ from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.files import remove_leftovers
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
 from repro_lib.notebooks import execute, executed_digest, notebooks_dir, partial_path
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.summary import summary_is_current, write_summary
 from repro_lib.widgets import PROGRESS_FILE_VARIABLE, write_progress_to
 

@@ -14,13 +14,13 @@ from rich.table import Table
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
 from repro_lib.lease import cell_holders
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
     from repro_lib.cells import Cell
     from repro_lib.evidence import Evidence
-    from repro_lib.results import Result
+    from repro_lib.schema import Result
     from repro_lib.site_pages import SiteReport
 
 # In reports/plots/: which results the plots and the summary were made from.

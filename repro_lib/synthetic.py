@@ -2,7 +2,7 @@
 
 Nothing here was trained or measured. Every result says so: ``synthetic`` is true, the first flag tells how the numbers came
 about, and every digest of a thing that does not exist begins with ``SYNTHETIC_MARK``. Nobody reads these results unless
-asked to (``results.select_comparable``).
+asked to (``selection.select_comparable``).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 from repro_lib.activations import canonical_activation
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, identical_models
 from repro_lib.config import MODEL_DEFAULTS, Config, canonical_json, check_model
-from repro_lib.consistency import SYNTHETIC_MARK
 from repro_lib.findings import NEGATIVE_CONTROL
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord, select_comparable
+from repro_lib.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.selection import select_comparable
+from repro_lib.store import Store
 from repro_lib.tables import literally, number
 from repro_lib.trial_state import CURVE_POINTS
 
 DEFAULT_PD = 0.5
-# With more the file would hold more pairs than are read back (results.LARGEST_RESULT_BYTES).
+# With more the file would hold more pairs than are read back (schema.LARGEST_RESULT_BYTES).
 MOST_TRIALS = 500
 # What made-up results are scored on: sizes of the real evaluation text, and a loss of the unigrams of that order.
 _TOKENS, _VOCABULARY, _UNIGRAM_LOSS = 16_384, 65, 3.3

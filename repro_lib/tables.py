@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from repro_lib.analysis import METRICS, cells_frame, pairs_frame, trials_frame
-from repro_lib.results import Result
+from repro_lib.schema import Result
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from repro_lib.checkpoints import TrialCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import Dataset, EvaluationWindows
-from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.trial_state import Course, LossCurve, TrialState
 
 # Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:

@@ -17,7 +17,8 @@ import pandas as pd
 
 from repro_lib import metrics
 from repro_lib.analysis import METRIC_LIMITS, Study
-from repro_lib.results import Result, ResultError, Snapshots, Store
+from repro_lib.predictions import Snapshots
+from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import (
     Estimate,
     Float64,
@@ -27,6 +28,7 @@ from repro_lib.statistics import (
     mean_without_each,
     without_each,
 )
+from repro_lib.store import Store
 
 # The measures followed through training.
 FOLLOWED = ("relative_pd", "total_variation", "churn")

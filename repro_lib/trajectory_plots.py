@@ -17,8 +17,9 @@ from repro_lib.noise import SOURCES, NoiseSources, how_to_run
 from repro_lib.plot_panels import NEGATIVE_CONTROL
 from repro_lib.plot_style import GREY, Plot, activation_handles, colour_of, draw_gap, marker_of, new_figure, styled
 from repro_lib.plots import JACKKNIFE, TITLES
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
 from repro_lib.statistics import TRIALS_FOR_INTERVAL
+from repro_lib.store import Store
 from repro_lib.trajectories import FOLLOWED, PARTED, Trajectory, other_lengths, trajectories
 
 # The sources of randomness, told apart by line and marker as well as by colour (Okabe & Ito).

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError
 from repro_lib.experiment import run_experiment
-from repro_lib.results import ResultError
+from repro_lib.schema import ResultError
 from repro_lib.training import Progress, ProgressCallback, TrainingDiverged
 
 if TYPE_CHECKING:
-    from repro_lib.results import Store
+    from repro_lib.store import Store
 
 if TYPE_CHECKING:
     # A grid imports this module for the progress of its workers; what follows takes seconds to import.
     from ipywidgets import Box, DOMWidget
 
     from repro_lib.analysis import Study
-    from repro_lib.results import Store
+    from repro_lib.store import Store
     from repro_lib.what_ifs.definition import Parameter, WhatIf
 
 # The grid's worker names here a file in which it wants to read how far the training in its kernel is.
@@ -236,7 +236,7 @@ def writing_desk(store: Store, study: Study, prompt: str) -> Box:
     import ipywidgets
 
     from repro_lib.data import CorpusError
-    from repro_lib.results import ResultError
+    from repro_lib.schema import ResultError
     from repro_lib.what_ifs import writing
 
     cells = writing.cells_that_write(study)

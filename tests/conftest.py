@@ -19,7 +19,8 @@ from repro_lib.certificate import CHECK_NAMES, Certificate, Check, Machine
 from repro_lib.config import Config
 from repro_lib.data import Corpus, Dataset, load_corpus, make_dataset
 from repro_lib.metrics import metric_names
-from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store, TrialRecord
+from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.store import Store
 
 torch.set_num_threads(1)
 

@@ -32,11 +32,13 @@ from repro_lib.analysis import (
 from repro_lib.anatomy import Note, disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
-from repro_lib.determinism import sha256_of_tensors
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import CorpusRecord, EvaluationRecord, Predictions, Result, ResultError, Store, TrialRecord
+from repro_lib.predictions import Predictions
 from repro_lib.sampling import generate, load_trained, write_samples
+from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
+from repro_lib.store import Store
 from repro_lib.summary_text import summary_text
+from repro_lib.tensors import sha256_of_tensors
 
 T3 = 4.302652729911275  # Student's t, two-sided 95 %, 2 degrees of freedom
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -23,8 +23,9 @@ from repro_lib.data import Corpus, _sha256
 from repro_lib.findings import NO_RESULTS, Note
 from repro_lib.notebooks import notebooks_dir
 from repro_lib.plot_style import COLOURS, Plot
-from repro_lib.results import CorpusRecord, EvaluationRecord, Result, Store
+from repro_lib.schema import CorpusRecord, EvaluationRecord, Result
 from repro_lib.statistics import jackknife_pairwise
+from repro_lib.store import Store
 
 # The end, which is not trained on, has other frequencies.
 TEXT = "to be, or not to be\nThat is\n" * 56 + "That is\n" * 50

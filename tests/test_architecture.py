@@ -19,9 +19,10 @@ PACKAGE = ROOT / "repro_lib"
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
-    | {"lease", "processes", "scratch", "tensor_files"},
+    | {"lease", "processes", "scratch", "tensors"},
     1: {"data", "models"},
-    2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
+    2: {"training", "stacked", "experiment", "checkpoints", "signed", "trial_state"}
+    | {"schema", "store", "predictions", "pair_matrices", "selection"}
     | {"certificate"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {

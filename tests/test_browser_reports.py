@@ -11,8 +11,9 @@ import pytest
 from browsing import ARTEFACTS, PHONE, screenshot, visit
 
 from repro_lib.notebooks import notebooks_dir
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
 from repro_lib.site_pages import build_site
+from repro_lib.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -14,16 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, tensor_files, training
+from repro_lib import checkpoints, training
 from repro_lib.checkpoints import CellCheckpoints, Origin, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
-from repro_lib.determinism import sha256_of_tensors
 from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
 from repro_lib.processes import ProcessId
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
 from repro_lib.signed import digest
+from repro_lib.store import Store
+from repro_lib.tensors import read_tensors, sha256_of_tensors, write_tensors
 from repro_lib.training import Progress
 from repro_lib.trial_state import LossCurve, TrialState
 
@@ -88,7 +89,7 @@ def test_a_checkpoint_is_one_safetensors_file_with_words_that_a_digest_covers(
     stopped: Callable[[], Any], store: Store, tiny: Tiny, dataset: Dataset
 ) -> None:
     newest, previous = generations(store)
-    tensors, words = tensor_files.read_tensors(newest, 2**30)
+    tensors, words = read_tensors(newest, 2**30)
     said = json.loads(words["checkpoint"])
     assert said["iteration"] == 6
     assert said["origin"]["config_sha256"] == tiny("charlm", max_iters=ITERATIONS).sha256(dataset.corpus.sha256)
@@ -96,12 +97,12 @@ def test_a_checkpoint_is_one_safetensors_file_with_words_that_a_digest_covers(
     assert said["origin"]["torch"] == torch.__version__
     assert {name.split(".")[0] for name in tensors} == {"weights", "optimizer", "streams", "losses", "kept"}
     assert {name for name in tensors if name.startswith("streams")} == {f"streams.{s}" for s in ("init", "order", "dropout")}
-    assert json.loads(tensor_files.read_tensors(previous, 2**30)[1]["checkpoint"])["iteration"] == 5
+    assert json.loads(read_tensors(previous, 2**30)[1]["checkpoint"])["iteration"] == 5
 
 
 def test_the_time_of_a_resumed_trial_counts_what_was_done_before(stopped: Callable[[], Any], store: Store) -> None:
     path = generations(store)[0]
-    tensors, words = tensor_files.read_tensors(path, 2**30)
+    tensors, words = read_tensors(path, 2**30)
     rewrite(path, tensors, words, seconds=1000.0)
     result, _ = stopped()
     assert 1000 < result.trials[0].seconds < 1100
@@ -239,7 +240,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said |= changes
     said.pop("content_sha256")
     said = {"content_sha256": digest(said, sha256_of_tensors(tensors)), **said}
-    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
+    write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_a_checkpoint_of_something_else_is_not_used_and_the_reason_is_said(
     field: str, value: Any, said: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
     for path in generations(store):
-        rewrite(path, *tensor_files.read_tensors(path, 2**30), origin={field: value})
+        rewrite(path, *read_tensors(path, 2**30), origin={field: value})
     result, heard = stopped()
     assert digests(result) == digests(whole)
     assert len(heard) == 3
@@ -322,7 +323,7 @@ def test_a_state_that_this_trial_cannot_have_had_is_refused_even_if_its_digest_f
     name: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
     newest, _ = generations(store)
-    tensors, words = tensor_files.read_tensors(newest, 2**30)
+    tensors, words = read_tensors(newest, 2**30)
     spoil, reason = IMPOSSIBLE[name]
     spoil(tensors)
     rewrite(newest, tensors, words)
@@ -352,7 +353,7 @@ def test_words_that_cannot_be_right_are_refused_even_if_their_digest_fits(
     changes: dict[str, Any], reason: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
     newest, _ = generations(store)
-    rewrite(newest, *tensor_files.read_tensors(newest, 2**30), **changes)
+    rewrite(newest, *read_tensors(newest, 2**30), **changes)
     result, heard = stopped()
     assert digests(result) == digests(whole)
     assert reason in heard[0]
@@ -622,7 +623,7 @@ def test_mutated_words_with_a_digest_that_fits_are_taken_only_where_they_say_not
     own, heard = own_checkpoints(tmp_path, every=0)
     trial = stepped(tiny, dataset, 2)
     own.save(trial, 5.0)
-    tensors, words = tensor_files.read_tensors(own.path, 2**30)
+    tensors, words = read_tensors(own.path, 2**30)
     said, original = json.loads(words["checkpoint"]), sha256_of_tensors(trial.tensors())
     fields = [(name,) for name in said if name != "content_sha256"] + [("origin", name) for name in said["origin"]]
     for field in fields:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from repro_lib.cli import main
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, sha256_of_tensors, streams_for_trial
+from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, streams_for_trial
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.training import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +145,7 @@ IN_ANOTHER_PROCESS = """
 import json, sys
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
-from repro_lib.determinism import sha256_of_tensors
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.training import train_trial
 out = {}
 for model in ("charlm", "convlm", "tinylstm"):

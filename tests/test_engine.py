@@ -22,7 +22,7 @@ from repro_lib.cli import main
 from repro_lib.config import Config
 from repro_lib.engine_checks import refusal
 from repro_lib.experiment import run_experiment
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 pytestmark = pytest.mark.xdist_group("grid")
 

@@ -25,9 +25,10 @@ from repro_lib.evidence import (
     two_kinds_of_interval,
 )
 from repro_lib.experiment import run_experiment
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
 from repro_lib.significance import smallest_p, trials_needed
 from repro_lib.statistics import Estimate, coefficient_of_variation, jackknife
+from repro_lib.store import Store
 
 Tiny = Callable[..., Config]
 

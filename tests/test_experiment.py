@@ -16,7 +16,8 @@ from repro_lib.data import CorpusError, Dataset
 from repro_lib.experiment import describe_environment
 from repro_lib.metrics import metric_names
 from repro_lib.models import build_model, count_parameters
-from repro_lib.results import Result, ResultError, Store, TrialRecord, read_result
+from repro_lib.schema import Result, ResultError, TrialRecord
+from repro_lib.store import Store, read_result
 from repro_lib.training import Progress, TrainingDiverged, predict_logits
 
 Tiny = Callable[..., Config]

@@ -24,7 +24,10 @@ from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, Dataset
 from repro_lib.experiment import run_experiment, summarise
 from repro_lib.models import build_model, model_names
-from repro_lib.results import Predictions, Result, ResultError, Store, TrialRecord, compare, select_comparable
+from repro_lib.predictions import Predictions, compare
+from repro_lib.schema import Result, ResultError, TrialRecord
+from repro_lib.selection import select_comparable
+from repro_lib.store import Store
 
 V = 17
 CONTEXT = 48

@@ -18,7 +18,7 @@ from interrupting import listen_to_signals
 
 from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 
 def grid(folder: Path, corpus: Path, *words: str) -> list[str]:

@@ -21,7 +21,7 @@ from grids import Digests, Folder, digests, flags
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
 from repro_lib.lease import LeaseLostError
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 MODELS, ACTIVATIONS = ("charlm", "tinylstm"), ("relu", "gelu")
 VALUES = {"trials": 2, "max_iters": 60}

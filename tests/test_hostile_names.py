@@ -20,7 +20,7 @@ from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
 from repro_lib.notebooks import NotebookError, check_parameters, execute, notebooks_dir
 from repro_lib.reports import render_notebook
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.what_if_display import Shown
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from repro_lib.experiment import run_experiment
 from repro_lib.lease import cell_lease, hold
 from repro_lib.planning import make_plan, plan_name, program, seconds_of, step_of
 from repro_lib.plans import Notes, Plan, PlanError, read_plan
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 
 @pytest.fixture

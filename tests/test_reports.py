@@ -22,8 +22,9 @@ from repro_lib import site_pages
 from repro_lib.certificate import Certificate, write_certificate
 from repro_lib.data import known_corpora
 from repro_lib.reports import Page, ReportError, render_notebook
-from repro_lib.results import CorpusRecord, Result, Store
+from repro_lib.schema import CorpusRecord, Result
 from repro_lib.site_pages import SiteReport, build_site, write_index
+from repro_lib.store import Store
 
 MakeResult = Callable[..., Result]
 

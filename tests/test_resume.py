@@ -20,7 +20,8 @@ import pytest
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.experiment import run_experiment
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
+from repro_lib.store import Store
 from repro_lib.training import Progress
 
 Tiny = Callable[..., Config]

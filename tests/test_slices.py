@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from repro_lib import metrics, slices, statistics
 from repro_lib.data import EvaluationWindows
-from repro_lib.results import Predictions, ResultError
+from repro_lib.predictions import Predictions
+from repro_lib.schema import ResultError
 from repro_lib.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
 from repro_lib.statistics import jackknife_pairwise, mean_interval
 

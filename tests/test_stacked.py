@@ -18,10 +18,12 @@ from repro_lib import run_experiment, stacked
 from repro_lib.analysis import check_comparable
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.determinism import sha256_of_tensors
 from repro_lib.models import build_model
-from repro_lib.results import Result, ResultError, Store, read_result, select_comparable
+from repro_lib.schema import Result, ResultError
+from repro_lib.selection import select_comparable
 from repro_lib.stacked import StackTooLarge, TrialStack, clip_each, train_stack
+from repro_lib.store import Store, read_result
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.training import Progress, TrainedTrial, TrainingDiverged, predict_logits, train_trial
 from repro_lib.trial_state import Course
 
@@ -153,7 +155,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
-from repro_lib.determinism import sha256_of_tensors
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.stacked import train_stack
 config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution="stacked")
 trained = train_stack("charlm", "gelu", config, load_dataset(config), range(2))

@@ -24,7 +24,9 @@ from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, activations_overvi
 from repro_lib.cli import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
 from repro_lib.plot_style import SYNTHETIC_HATCH, Plot
-from repro_lib.results import EvaluationRecord, Result, ResultError, Store, select_comparable
+from repro_lib.schema import EvaluationRecord, Result, ResultError
+from repro_lib.selection import select_comparable
+from repro_lib.store import Store
 from repro_lib.summary_text import summary_text
 from repro_lib.synthetic import (
     SYNTHETIC_MARK,

@@ -10,7 +10,7 @@ from test_analysis import make_result as full_result
 
 from repro_lib.activation_plots import activation_curves, derivatives, smelu_family
 from repro_lib.analysis import cells_frame
-from repro_lib.results import Result
+from repro_lib.schema import Result
 from repro_lib.tables import config_table, number, overview_table, summary_table, trials_table, with_interval
 
 

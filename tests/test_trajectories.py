@@ -16,8 +16,9 @@ from repro_lib.experiment import run_experiment
 from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, NoiseSources, noise_sources
 from repro_lib.plot_style import Plot
-from repro_lib.results import Result, ResultError, Store
+from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import jackknife_pairwise
+from repro_lib.store import Store
 from repro_lib.trajectories import (
     Trajectory,
     at_matched_loss,

@@ -17,7 +17,7 @@ from repro_lib.cli import main
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, trial_lease
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.training import Progress, TrainingDiverged
 
 Tiny = Callable[..., Config]

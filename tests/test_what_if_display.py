@@ -19,7 +19,7 @@ from repro_lib.config import Config
 from repro_lib.data import load_dataset
 from repro_lib.experiment import run_experiment
 from repro_lib.findings import Note
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.training import train_trial
 from repro_lib.trajectories import trajectory
 from repro_lib.what_if_display import Shown, explore, explore_retraining, explore_writing, live_front_end

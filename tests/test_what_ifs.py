@@ -22,9 +22,9 @@ from repro_lib.experiment import run_experiment
 from repro_lib.findings import Note
 from repro_lib.models import build_model
 from repro_lib.noise import noise_sources
-from repro_lib.results import Store
 from repro_lib.significance import trials_needed
 from repro_lib.statistics import contrast, jackknife_pairwise
+from repro_lib.store import Store
 from repro_lib.trajectories import trajectory
 from repro_lib.what_ifs import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
 from repro_lib.what_ifs.bars import BarPanel

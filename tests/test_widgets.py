@@ -13,7 +13,7 @@ import pytest
 from repro_lib.console import progress_share, read_progress
 from repro_lib.findings import Note
 from repro_lib.plot_style import COLOURS
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.training import Progress
 from repro_lib.widgets import PROGRESS_FILE_VARIABLE, LiveTraining, first_step, write_progress, write_progress_to
 

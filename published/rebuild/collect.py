@@ -13,7 +13,7 @@ from pathlib import Path
 
 from published.rebuild.stores import HERE, STORES
 from repro_lib.files import write_atomically
-from repro_lib.results import Store
+from repro_lib.store import Store
 
 
 def collect(source: Path, target: Path = HERE) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from repro_lib.activations import smelu_beta
 from repro_lib.analysis import Study
 from repro_lib.evidence import Evidence
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
+from repro_lib.store import Store
 from repro_lib.summary import load_study
 
 HERE = Path(__file__).parents[1]

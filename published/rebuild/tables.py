@@ -15,7 +15,7 @@ from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
 from repro_lib.anatomy_tables import churn_against_error
 from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
 from repro_lib.noise import noise_sources
-from repro_lib.results import Result
+from repro_lib.schema import Result
 from repro_lib.significance import holm, permutation_test
 from repro_lib.statistics import Estimate, jackknife_pairwise, mean_interval, relative_contrast
 from repro_lib.trajectories import differs_in_length, estimate_columns

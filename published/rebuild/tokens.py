@@ -8,7 +8,7 @@ import pandas as pd
 
 from published.rebuild.tables import leading
 from repro_lib.anatomy_tables import dissect
-from repro_lib.results import Store
+from repro_lib.store import Store
 from repro_lib.summary import load_study
 
 TOKEN_TABLES = ("token_slices", "token_swaps")

@@ -14,8 +14,9 @@ from repro_lib.activation_plots import Curves, derivatives
 from repro_lib.activations import Activation, canonical_activation
 from repro_lib.analysis import Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.results import ResultError, Store
 from repro_lib.sampling import load_trained
+from repro_lib.schema import ResultError
+from repro_lib.store import Store
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
 from repro_lib.what_ifs.wording import colour_on_page, dash_of

@@ -12,8 +12,9 @@ from repro_lib.analysis import Study
 from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, how_to_run, noise_sources
 from repro_lib.plot_style import GREY
-from repro_lib.results import Result, Store
+from repro_lib.schema import Result
 from repro_lib.statistics import Estimate
+from repro_lib.store import Store
 from repro_lib.trajectories import FOLLOWED, other_lengths
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider

@@ -18,7 +18,8 @@ from repro_lib.analysis import Study
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError, load_dataset
 from repro_lib.findings import Note
-from repro_lib.results import ResultError, Store
+from repro_lib.schema import ResultError
+from repro_lib.store import Store
 from repro_lib.training import Progress, TrainingDiverged, train_trial
 from repro_lib.trajectories import Trajectory, trajectory
 from repro_lib.what_ifs.definition import View

@@ -13,8 +13,9 @@ import torch
 from repro_lib.analysis import Study
 from repro_lib.data import CorpusError
 from repro_lib.findings import Note
-from repro_lib.results import Result, ResultError, Store
 from repro_lib.sampling import corpus_of, write_samples
+from repro_lib.schema import Result, ResultError
+from repro_lib.store import Store
 from repro_lib.what_ifs.wording import nothing_yet
 
 TITLE = "What would this model write?"

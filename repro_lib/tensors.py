@@ -1,11 +1,11 @@
-"""Tensors in files, as safetensors: bytes and a JSON header, nothing that could run. Read whole or refused."""
+"""Tensors in files and their digests. Safetensors: bytes and a JSON header, nothing that could run. Read whole or refused."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,6 +18,9 @@ from repro_lib.files import UnusableFile, read_bounded, write_atomically
 HEADER_BYTES = 2**20
 # What this program stores. A file of another kind is not one of ours, and some kinds have no digest.
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
+# The library writes several words in an order that changes from one process to the next; one has no order. So all
+# words go into one, as JSON, and equal tensors and words give equal bytes.
+_WORDS = "words"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -26,15 +29,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Equal tensors and words give equal bytes.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(contiguous, metadata=metadata)
-    if len(metadata) > 1:
-        # The library puts the words in an order that changes from one process to the next.
-        header, end = _header(content)
-        header["__metadata__"] = dict(sorted(metadata.items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
-        content = len(text).to_bytes(8, "little") + text + content[end:]
-    write_atomically(path, content)
+    words = {_WORDS: json.dumps(metadata, sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(contiguous, metadata=words))
 
 
 def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,11 +47,30 @@ def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str,
     foreign = {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in DTYPES}
     if foreign:
         raise UnusableFile(f"holds numbers of type {', '.join(sorted(foreign))}, which this program does not write")
-    # The library has checked the header, but gives its words only for files that it opens itself.
-    return tensors, _header(content)[0].get("__metadata__", {})
+    return tensors, _words_of(content)
 
 
-def _header(content: bytes) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file and where it ends."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:end]), end
+def _words_of(content: bytes) -> dict[str, str]:
+    """The words about the tensors in a safetensors file that the library has read."""
+    # The library gives them only for files that it opens itself. The header begins after its length in 8 bytes.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    stored: dict[str, str] = header.get("__metadata__", {})
+    if stored.keys() != {_WORDS}:  # written before there was one key, or by somebody else
+        return stored
+    try:
+        words = json.loads(stored[_WORDS])
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise UnusableFile("has words about its tensors that this program did not write")
+    return words
+
+
+def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

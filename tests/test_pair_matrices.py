@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from repro_lib import metrics
-from repro_lib.comparisons import compare_activations, comparisons_path
 from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.experiment import run_experiment
-from repro_lib.results import Result, ResultError, Store, compare
+from repro_lib.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.predictions import compare
+from repro_lib.schema import Result, ResultError
+from repro_lib.store import Store
 
 Tiny = Callable[..., Config]
 
@@ -41,7 +43,7 @@ def results_of(store: Store) -> list[Result]:
 
 def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
     results = results_of(store)
-    found = compare_activations(store, results)
+    found = load_pair_matrices(store, results)
     assert [(trial.activation, trial.trial) for trial in found.trials] == [(a, k) for a in ("relu", "gelu") for k in (1, 2, 3)]
     predictions = [store.predictions(result, k) for result in results for k in (1, 2, 3)]
     for i, j in combinations(range(6), 2):
@@ -53,7 +55,7 @@ def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
 
 def test_windows_average_to_the_whole(store: Store) -> None:
     relu, gelu = results_of(store)
-    found = compare_activations(store, [relu, gelu])
+    found = load_pair_matrices(store, [relu, gelu])
     for result in (relu, gelu):
         for name in metrics.metric_names():
             by_window = found.windows[result.activation][name]
@@ -66,22 +68,22 @@ def test_windows_average_to_the_whole(store: Store) -> None:
 
 def test_what_is_stored_needs_no_predictions(store: Store) -> None:
     results = results_of(store)
-    made = compare_activations(store, results)
-    assert comparisons_path(store, results[0]).is_file()
+    made = load_pair_matrices(store, results)
+    assert pair_matrices_path(store, results[0]).is_file()
     shutil.rmtree(store.folder / "predictions")
-    assert compare_activations(store, results) == made
-    only = compare_activations(store, results[1:])
+    assert load_pair_matrices(store, results) == made
+    only = load_pair_matrices(store, results[1:])
     assert [trial.activation for trial in only.trials] == ["gelu"] * 3
     assert only.matrix("churn") == pytest.approx(made.matrix("churn")[3:, 3:])
-    turned = compare_activations(store, results[::-1])
+    turned = load_pair_matrices(store, results[::-1])
     assert turned.matrix("churn")[:3, 3:] == pytest.approx(made.matrix("churn")[3:, :3])
 
 
 def test_more_trials_extend_it(store: Store, tiny: Tiny) -> None:
     results = results_of(store)
-    before = compare_activations(store, results)
+    before = load_pair_matrices(store, results)
     more = run_experiment("charlm", "relu", tiny("charlm", trials=4), results_dir=store.folder)
-    after = compare_activations(store, [more, results[1]])
+    after = load_pair_matrices(store, [more, results[1]])
     assert len(after.trials) == 7
     keep = [0, 1, 2, 4, 5, 6]
     assert (after.matrix("relative_pd")[np.ix_(keep, keep)] == before.matrix("relative_pd")).all()
@@ -92,8 +94,8 @@ def test_more_trials_extend_it(store: Store, tiny: Tiny) -> None:
 @pytest.mark.parametrize("damage", ["a number", "cut", "not JSON", "too few pairs", "a metric less"])
 def test_a_damaged_file_is_made_anew(damage: str, store: Store) -> None:
     results = results_of(store)
-    made = compare_activations(store, results)
-    path = comparisons_path(store, results[0])
+    made = load_pair_matrices(store, results)
+    path = pair_matrices_path(store, results[0])
     content = json.loads(path.read_text())
     if damage == "a number":
         content["pairs"]["churn"][0] += 0.1
@@ -105,21 +107,21 @@ def test_a_damaged_file_is_made_anew(damage: str, store: Store) -> None:
         content = json.loads(made_badly.to_json())
     text = json.dumps(content)
     path.write_text({"cut": text[:100], "not JSON": "[" * 5_000}.get(damage, text))
-    assert compare_activations(store, results) == made
+    assert load_pair_matrices(store, results) == made
     assert json.loads(path.read_text())["pairs"]["churn"] == made.pairs["churn"]
 
 
 def test_predictions_that_are_gone_or_of_another_configuration_are_refused(store: Store) -> None:
     relu, gelu = results_of(store)
     with pytest.raises(ValueError, match="one model, one configuration and one evaluation text"):
-        compare_activations(store, [relu, gelu.model_copy(update={"config_sha256": "0" * 64})])
+        load_pair_matrices(store, [relu, gelu.model_copy(update={"config_sha256": "0" * 64})])
     store.trial_path("predictions", "charlm", "gelu", gelu.config_sha256, 2).unlink()
     with pytest.raises(ResultError, match="charlm"):
-        compare_activations(store, [relu, gelu])
+        load_pair_matrices(store, [relu, gelu])
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(store: Store) -> None:
     # A file where the folder should be: also root cannot write below it.
     (store.folder / "pd").write_text("in the way")
-    found = compare_activations(store, results_of(store))
+    found = load_pair_matrices(store, results_of(store))
     assert len(found.trials) == 6
