@@ -51,7 +51,6 @@ def run(order: dict[str, Any]) -> int:
             config,
             results_dir=order["results_dir"],
             checkpoint_seconds=order["checkpoint_seconds"],
-            notice=lambda sentence: print(sentence, file=sys.stderr),
         )
     except BaseException:
         traceback.print_exc()

@@ -22,7 +22,7 @@ FLOORS: dict[int, set[str]] = {
     | {"lease", "processes", "scratch", "tensor_files"},
     1: {"data", "models"},
     2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
-    | {"certificate"},
+    | {"cell_training", "certificate", "environment_record", "origin", "progress"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",
