@@ -72,13 +72,14 @@ def run_notebook(
 
 
 def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
-    """Train one cell without a notebook."""
+    """Train one cell without a notebook. Returns what is told of unfinished work: nobody reads the log of a worker."""
     if not force and is_done(cell, results_dir, with_notebook=False):
         return MADE_ELSEWHERE
     _prepare_device(cell)
     settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
-    run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
-    return None
+    with listening() as heard:
+        run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
+    return "; ".join(heard) or None
 
 
 def run_part(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repro_lib import metrics
-from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.data import Dataset
 from repro_lib.models import build_model
 from repro_lib.progress import Progress
@@ -245,3 +245,11 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(da
     assert last_step, "no run broke in its last step: other lengths are needed here"
     for iterations, message in last_step.items():
         assert re.match(rf"the validation loss is \w+ for charlm with gelu, trial 1, iteration {iterations};", message)
+
+
+def test_a_configuration_that_is_not_complete_is_refused_before_anything_is_trained(dataset: Dataset) -> None:
+    """It would build the model with the model's values, and train it with the general ones."""
+    bare = Config(vocab_size=dataset.vocab_size)
+    for config in (bare, Config.for_model("charlm"), Config.for_model("convlm", vocab_size=dataset.vocab_size)):
+        with pytest.raises(ConfigError, match=r"not complete for 'charlm'; make it with Config\.for_model\('charlm'"):
+            train_trial("charlm", "gelu", config, dataset)
