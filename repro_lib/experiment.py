@@ -45,8 +45,8 @@ def run_experiment(
 
     A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
     are kept, and a trial or a stack in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less
-    often where saving would take more than 1 % of the time). What a user should know of that is said in one sentence, a
-    warning of the logger ``repro_lib``: a terminal and a notebook show it where nobody has set up logging otherwise.
+    often where saving would take more than 1 % of the time). What a user should know of that is said in one sentence, by
+    the logger ``repro_lib``, or printed where nobody has set up logging.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
     StackTooLarge if stacked trials do not fit into the memory of the device,

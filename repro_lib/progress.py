@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
 SECONDS_BETWEEN_UPDATES = 0.4
 
-# What a user should know of work that goes on, starts again or is not saved. Warnings, for these are shown where nobody has
-# set up logging: in a terminal, in a notebook, and in the log of a worker.
+# What a user should know of work that goes on, starts again or is not saved.
 _logger = logging.getLogger("repro_lib")
 
 
@@ -62,8 +61,12 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def tell(sentence: str) -> None:
-    """Tell the user, through the logger ``repro_lib``."""
-    _logger.warning("%s", sentence)
+    """Tell the user: a warning of the logger ``repro_lib``, or, where nobody has set up logging, printed."""
+    if _logger.hasHandlers():
+        _logger.warning("%s", sentence)
+    else:
+        # Not by logging's own last resort: that writes to stderr, which a notebook and its report show as an error.
+        print(sentence, flush=True)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def warm_up() -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
+    logging.basicConfig()  # to stderr: what a run tells would otherwise be printed among the answers
     warm_up()
     print("ready", flush=True)
     for line in sys.stdin:

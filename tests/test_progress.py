@@ -22,10 +22,10 @@ from repro_lib.steps import MADE_ELSEWHERE, run_cell, run_part
 Tiny = Callable[..., Config]
 
 
-def test_where_nobody_has_set_up_logging_a_terminal_shows_what_is_told_and_torch_is_not_loaded() -> None:
+def test_where_nobody_has_set_up_logging_what_is_told_is_printed_and_torch_is_not_loaded() -> None:
     script = "import sys; from repro_lib.progress import tell; tell('goes on at 100 %'); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "goes on at 100 %\n")
+    assert (done.stdout, done.stderr) == ("goes on at 100 %\n", "")
 
 
 def test_whoever_listens_hears_what_is_told_meanwhile_and_nothing_afterwards() -> None:
