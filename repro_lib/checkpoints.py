@@ -1,8 +1,8 @@
 """Unfinished work of a cell, kept so that a killed run goes on: the state of a trial in training, and finished trials.
 
-All lies in ``results/checkpoints/``. A file is used if it is whole (a digest covers all of it) and was made for the same
-trial with the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never
-stopped. What is damaged is put aside and named, and its trial begins again.
+In ``results/checkpoints/``. A file is used if it is whole (a digest covers all of it) and was made for the same trial with
+the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never stopped.
+What is damaged is put aside and named, and its trial begins again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _ESTIMATED_BYTES_PER_SECOND = 1e8
 # Of one trial (trial3), or of trials that train as one (trial1to10); ``last`` is the last of them.
 _TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\."
 _NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<config>[0-9a-f]{12})-" + _TRIALS)
+_NOT_SAVED = "no checkpoint could be saved to {} ({}); training goes on without"
 
 _T = TypeVar("_T")
 
@@ -104,8 +105,9 @@ class CellCheckpoints:
         try:
             write_atomically(self._path(trials, "json"), note.sealed())
         except OSError as error:
-            tell(_not_saved(self.folder, error))
+            tell(_NOT_SAVED.format(self.folder, error.strerror))
         else:
+            # Only now: a kill between the two leaves both, and the record is asked for first.
             self.of_trials(trials).remove()
 
     def finished(self, trials: Sequence[int]) -> list[TrialRecord] | None:
@@ -121,6 +123,7 @@ class CellCheckpoints:
             there, told = [record.trial for record in note.records], range(note.origin.trial, note.origin.last_trial + 1)
             if there != list(told):
                 raise UnusableFile(f"is of the trials {[*told]} and holds {there}")
+            # Torch and the kind of machine count: they may change the last bits without anybody having changed the recipe.
             note.origin.check(origin, but="code_sha256")
             if note.origin != origin:
                 tell(f"{self.name_of(trials)}, is kept as another version of this program trained it")
@@ -169,6 +172,7 @@ class TrialCheckpoints:
     def __init__(self, name: str, path: Path, origin: Origin, every: float) -> None:
         self.name, self.path, self.origin, self.every = name, path, origin, every
         self.saved, self.spent = 0, 0.0
+        # Nothing is due before ``resume`` has looked: what is there must not be replaced unread.
         self._next = math.inf
         self._complained = False
 
@@ -193,13 +197,14 @@ class TrialCheckpoints:
         """
         started = time.monotonic()
         tensors = state.tensors()
+        # A digest of the tensors, and not of the file, whose words it is part of.
         words = _SavedState(origin=self.origin, iteration=state.iteration, seconds=seconds)
         try:
             write_tensors(self.path, tensors, {"checkpoint": words.sealed(sha256_of_tensors(tensors))})
             self.saved += 1
         except OSError as error:
             if not self._complained:
-                tell(_not_saved(self.path.parent, error))
+                tell(_NOT_SAVED.format(self.path.parent, error.strerror))
             self._complained = True
         cost = time.monotonic() - started
         self.spent += cost
@@ -248,6 +253,7 @@ def put_aside(store: Store) -> list[Path]:
 def _is_left_over(path: Path, last: int, result: Result) -> bool:
     """Whether the result holds the trials of this file and is not older: a cell that is being trained again has newer files."""
     try:
+        # A second, for results are stamped with whole ones.
         return last <= len(result.trials) and path.stat().st_mtime < result.timestamp.timestamp() + 1
     except FileNotFoundError:
         return False
@@ -278,16 +284,13 @@ def _read_or_put_aside(path: Path, read: Callable[[], _T]) -> _T | None:
 
 def _put_aside(path: Path) -> str:
     """Give a damaged file a name under which nobody takes it for a checkpoint; what was put aside before is kept."""
+    # Only a person can say whether a disk is failing or somebody edited the file: nothing is deleted.
     k = 1
     while (aside := path.with_name(f"{path.name}.damaged{'' if k == 1 else f'-{k}'}")).exists():
         k += 1
     with contextlib.suppress(OSError):  # where nothing can be written it stays, and is refused again
         os.replace(path, aside)
     return aside.name
-
-
-def _not_saved(folder: Path, error: OSError) -> str:
-    return f"no checkpoint could be saved to {folder} ({error.strerror}); training goes on without"
 
 
 def _digest(content: dict[str, Any], tensors_sha256: str) -> str:

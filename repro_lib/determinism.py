@@ -58,6 +58,7 @@ def flip_one_bit(model: nn.Module, seed: int) -> str:
     """
     embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
+    # Drawn among all weights alike, so that a large matrix is hit more often than a small one.
     counts = [int(tensor.count_nonzero()) for tensor in matrices.values()]
     if not sum(counts):
         raise ValueError("there is no weight to flip a bit of: all matrices are 0")

@@ -119,10 +119,13 @@ def summarise(
     predictions: Sequence[Predictions],
 ) -> Result:
     """The result of a cell from its trained trials."""
+    # A metric of a pair is its mean over the windows: they are of one size, so that each character counts alike.
     by_window, numbers = compare_all(predictions), combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
     averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in metrics.metric_names() if pairs}
     unigram = dataset.unigram_cross_entropy
+    # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
+    timestamp = datetime.now(UTC).replace(microsecond=0)
     return Result(
         model_name=model,
         activation=activation,
@@ -144,7 +147,7 @@ def summarise(
         flags=[*_constant(records, predictions), *_flags(records, pairs, unigram)],
         synthetic=False,
         environment=describe_environment(config.device),
-        timestamp=datetime.now(UTC).replace(microsecond=0),
+        timestamp=timestamp,
     )
 
 
@@ -161,6 +164,7 @@ def _asked(
     config = (config or Config()).resolved_for(check_model(model))
     check_device(config)
     check_interval(checkpoint_seconds)
+    # Here, before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
     store = Store(results_dir or project_root() / "results")
     sweep(store)
     return store, config, (model, activation, config.sha256(corpus_sha256(config.corpus, data_dir)))
@@ -199,6 +203,7 @@ def _flat_metrics(averages: dict[str, float], pairs: dict[tuple[int, int], dict[
     for name in averages:
         prefix = "pd" if name == "relative_pd" else name
         flat |= {f"{prefix}_{i}_{j}": pair[name] for (i, j), pair in pairs.items()}
+    # log_prob_pd is infinite where one model alone gives a character no chance; a flag says of which pair.
     return {name: value if np.isfinite(value) else None for name, value in flat.items()}
 
 
@@ -220,6 +225,7 @@ def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str
     errors = {record.trial: 1 - record.val_accuracy / 100 for record in records}
     for (i, j), pair in pairs.items():
         low, high = abs(errors[i] - errors[j]), errors[i] + errors[j]
+        # 1e-9: accuracies are stored in per cent, and lose a bit on the way there and back.
         if not low - 1e-9 <= pair["churn"] <= high + 1e-9:
             flags.append(f"impossible churn: {pair['churn']:.4f} for trials {i} and {j} lies outside {low:.4f} to {high:.4f}")
         if not np.isfinite(pair["log_prob_pd"]):
