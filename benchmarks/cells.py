@@ -69,9 +69,10 @@ def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[floa
     from repro_lib.data import load_dataset
 
     whole = Config.for_model(model, profile, corpus=corpus)
-    short = Config.for_model(model, profile, corpus=corpus, max_iters=iterations, eval_interval=10 * iterations)
-    dataset = load_dataset(short)
-    training.train_trial(model, "gelu", Config.for_model(model, profile, corpus=corpus, max_iters=2), dataset)  # warm-up
+    dataset = load_dataset(whole)
+    values = {"corpus": corpus, "vocab_size": dataset.vocab_size}
+    short = Config.for_model(model, profile, max_iters=iterations, eval_interval=10 * iterations, **values)
+    training.train_trial(model, "gelu", Config.for_model(model, profile, max_iters=2, **values), dataset)  # warm-up
     spent = 0.0
     predict = training.predict_logits
 
@@ -88,9 +89,8 @@ def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[floa
     seconds = time.perf_counter() - started
     training.predict_logits = predict
     # The predictions at kept steps and at the end come once a trial, whatever its length; curve points once an interval.
-    config = short.with_corpus(dataset.vocab_size)
     points = whole.max_iters // whole.eval_interval
-    point = _curve_point(model, config, dataset)
+    point = _curve_point(model, short, dataset)
     step = (seconds - spent) / iterations
     evaluation = spent + points * point
     trial = step * whole.max_iters + evaluation

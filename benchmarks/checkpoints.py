@@ -13,9 +13,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, Origin, code_sha256
+from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import load_dataset, prepare_corpus
+from repro_lib.origin import Origin, code_sha256
 from repro_lib.store import Store
 from repro_lib.training import train_trial
 
@@ -27,6 +28,7 @@ DEFAULT_MODELS = ("charlm", "tinylstm", "minigpt")
 def measure(model: str, config: Config, every: float) -> tuple[int, float, float, float]:
     """Checkpoints saved, megabytes of the last one, seconds they took, seconds of the whole trial."""
     dataset = load_dataset(config)
+    config = config.with_corpus(dataset.vocab_size)
     origin = Origin(
         model_name=model,
         activation="gelu",
@@ -40,7 +42,7 @@ def measure(model: str, config: Config, every: float) -> tuple[int, float, float
         code_sha256=code_sha256(),
     )
     with tempfile.TemporaryDirectory() as folder:
-        own = CellCheckpoints(Store(folder), origin, every, print).of_trials(1, 1)
+        own = CellCheckpoints(Store(folder), origin, every).of_trials([1])
         started = time.perf_counter()
         train_trial(model, "gelu", config, dataset, checkpoints=own)
         seconds = time.perf_counter() - started

@@ -86,8 +86,7 @@ def wrong_directions(files: list[Source]) -> list[str]:
         for source in files
         if source.package in FLOOR_OF
         for imported in sorted(imports(source, known))
-        if imported.split(".")[0] != source.package
-        and FLOOR_OF.get(imported.split(".")[0], 99) >= FLOOR_OF[source.package]
+        if imported.split(".")[0] != source.package and FLOOR_OF.get(imported.split(".")[0], 99) >= FLOOR_OF[source.package]
     ]
 
 

@@ -25,7 +25,7 @@ from benchmarks.peak import Work, peak_flops, rate, wait_for, work_of
 from repro_lib.config import DEVICES, Config
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
 from repro_lib.determinism import deterministic_arithmetic
-from repro_lib.experiment import describe_environment
+from repro_lib.environment_record import describe_environment
 from repro_lib.models import build_model, count_parameters
 from repro_lib.stacked import TrialStack
 from repro_lib.training import make_optimizer, training_step, untrained
@@ -80,7 +80,7 @@ def time_stack(
     try:
         with deterministic_arithmetic():
             started = time.perf_counter()
-            stack = TrialStack(model, activation, config, dataset, range(trials))
+            stack = TrialStack(model, activation, config, dataset, range(1, trials + 1))
             stack.train(_WARM_UP_STEPS).tolist()
             start_seconds = time.perf_counter() - started
             sequential = _Sequential(model, activation, config, dataset)
@@ -106,14 +106,14 @@ class _Sequential:
 
     def __init__(self, model: str, activation: str, config: Config, dataset: Dataset) -> None:
         self.config, self.dataset = config, dataset
-        self.model, self.course = untrained(model, activation, config, dataset, 0)
+        self.model, self.history = untrained(model, activation, config, dataset, 1)
         self.optimizer = make_optimizer(self.model, config)
 
     def seconds_per_step(self, first: int, steps: int) -> float:
         """Mean seconds of a step, batch and clipping included."""
         started = time.perf_counter()
         for iteration in range(first, first + steps):
-            batch = self.dataset.batch(self.config.batch_size, self.config.block_size, self.course.streams.order)
+            batch = self.dataset.batch(self.config.batch_size, self.config.block_size, self.history.streams.order)
             training_step(self.model, self.optimizer, *batch, iteration, self.config)
         wait_for(self.config.device)
         return (time.perf_counter() - started) / steps

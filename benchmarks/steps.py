@@ -118,7 +118,7 @@ class _Cell:
         config = Config.for_model(model_name, profile, corpus=corpus)
         self.dataset = load_dataset(config)
         self.config = config.with_corpus(self.dataset.vocab_size)
-        self.streams = streams_for_trial(self.config.seed, 0, self.config.vary_streams, "cpu")
+        self.streams = streams_for_trial(self.config.seed, 1, self.config.vary_streams, "cpu")
         self.model = build_model(model_name, self.config, activation, streams=self.streams)
         self.optimizer = make_optimizer(self.model, self.config)
         shape = (self.config.batch_size, self.config.block_size)

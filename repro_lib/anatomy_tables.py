@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro_lib import slices
-from repro_lib.analysis import METRIC_LIMITS, Study, pair_matrix, rows_of
+from repro_lib.analysis import Study, pair_matrix, rows_of
 from repro_lib.data import CorpusError, load_corpus, make_dataset
 from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.schema import Result, ResultError
 from repro_lib.slices import ChurnAndError, PairedTrials, Slicing, churn_and_error, slice_frame, swapped_pairs
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise

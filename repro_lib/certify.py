@@ -25,14 +25,16 @@ from repro_lib.checkpoints import CHECKPOINT_SECONDS
 from repro_lib.config import Config, canonical_json
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
 from repro_lib.determinism import deterministic_arithmetic, streams_for_trial
-from repro_lib.experiment import check_device, describe_environment, run_experiment, summarise
+from repro_lib.environment_record import describe_environment
+from repro_lib.experiment import check_device, run_experiment, summarise
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model, model_names
 from repro_lib.predictions import Predictions
+from repro_lib.progress import Progress, listening
 from repro_lib.schema import TENSOR_KINDS, CorpusRecord, TrialRecord
 from repro_lib.scratch import scratch_folder
 from repro_lib.store import Store
-from repro_lib.training import Progress, make_optimizer, training_step
+from repro_lib.training import make_optimizer, training_step
 from repro_lib.workers import Outcome, Pool, Task
 
 ACTIVATION, TRIALS, ITERATIONS = "swiglu", 2, 12
@@ -116,10 +118,9 @@ def train(model: str, config: Config, results_dir: Path, killed_at: tuple[int, i
         if (now.trial, now.iteration) == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    heard: list[str] = []
     every = CHECKPOINT_SECONDS if killed_at is None else 0.0
-    settings = {"results_dir": results_dir, "checkpoint_seconds": every, "progress": watch, "notice": heard.append}
-    run_experiment(model, ACTIVATION, config, **settings)
+    with listening() as heard:
+        run_experiment(model, ACTIVATION, config, results_dir=results_dir, checkpoint_seconds=every, progress=watch)
     return "; ".join(heard) or None
 
 

@@ -22,8 +22,7 @@ RECIPE_VERSION = 2
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")
 GRID_ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
 
-# What each model is by default: its size, its dropout and the recipe tuned for short runs, the same for all
-# activations (README, "How the recipe was tuned").
+# What each model is by default: its size, its dropout and the recipe tuned for short runs, the same for all activations.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "charlm": {"n_layer": 2, "n_head": 4, "n_embd": 128},
     "minigpt": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
@@ -36,8 +35,6 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 GRID_MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 SMALL_MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 
-_TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
-
 # A profile: what it is for, which models its grid runs, values for all models, values for single models, and for which
 # models the grid also runs each source of randomness alone and runs of other lengths.
 PROFILES: dict[str, dict[str, Any]] = {
@@ -45,7 +42,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "about": "tests: every cell, a handful of iterations, models cut to a width of 32",
         "models": GRID_MODELS,
         "noise_models": ("charlm",),
-        "values": {"max_iters": 4, "batch_size": 4, "warmup_iters": 1, "eval_interval": 2, **_TINY},
+        "values": {"max_iters": 4, "batch_size": 4, "warmup_iters": 1, "eval_interval": 2}
+        | {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32},
         "model_values": {},
     },
     "quick": {
@@ -73,15 +71,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "about": "one GPU: all six models, 5000 iterations of batch 64 x context 256",
         "models": GRID_MODELS,
         "noise_models": ("charlm",),
-        "values": {
-            "max_iters": 5000,
-            "batch_size": 64,
-            "block_size": 256,
-            "warmup_iters": 100,
-            "eval_interval": 250,
-            "learning_rate": 2e-3,
-            "device": "cuda",
-        },
+        "values": {"max_iters": 5000, "batch_size": 64, "block_size": 256, "eval_interval": 250, "device": "cuda"}
+        | {"warmup_iters": 100, "learning_rate": 2e-3},
         "model_values": {"minigpt": {"learning_rate": 1e-3}},
     },
 }
@@ -132,7 +123,7 @@ class Config(BaseModel):
     n_embd: int = Field(128, ge=1, le=65_536, description="model width C")
     vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
     trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
-    seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k")
+    seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k - 1")
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
     eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
@@ -160,9 +151,8 @@ class Config(BaseModel):
         parts = _ALL_STREAMS if value == "all" else () if value == "none" else tuple(value.split("+"))
         if not set(parts) <= set(known):
             raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
-        if set(parts) == set(_ALL_STREAMS):
-            return "all"
-        return "+".join(name for name in known if name in parts) or "none"
+        canonical = "+".join(name for name in known if name in parts) or "none"
+        return "all" if set(parts) == set(_ALL_STREAMS) else canonical
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Config:
@@ -177,9 +167,10 @@ class Config(BaseModel):
 
         Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
         """
+        chosen = PROFILES[check_profile(profile)] if profile is not None else {"values": {}, "model_values": {}}
         layers: dict[Layer, dict[str, Any]] = {
             "model": MODEL_DEFAULTS[check_model(model)],
-            "profile": _profile_values(model, profile),
+            "profile": chosen["values"] | chosen["model_values"].get(model, {}),
             "explicit": explicit,
         }
         merged: dict[str, Any] = {}
@@ -203,11 +194,13 @@ class Config(BaseModel):
         if self._model_name == model:
             return self
         if self._model_name is not None:
-            raise ConfigError(
-                f"this configuration was resolved for {self._model_name!r} and cannot be used for {model!r}; "
-                f"make one with Config.for_model({model!r}, ...)"
-            )
+            why = f"was resolved for {self._model_name!r} and cannot be used for {model!r}"
+            raise ConfigError(f"this configuration {why}; make one with Config.for_model({model!r}, ...)")
         return Config.for_model(model, None, **{name: getattr(self, name) for name in self.model_fields_set})
+
+    def is_complete_for(self, model: str) -> bool:
+        """Whether nothing is left to fill in, neither the model's layer nor the corpus's: training takes no other."""
+        return self._model_name == model and self.vocab_size is not None
 
     def with_corpus(self, vocab_size: int) -> Config:
         """A copy with the vocabulary size of the corpus filled in (a given one must agree)."""
@@ -288,28 +281,18 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _profile_values(model: str, profile: str | None) -> dict[str, Any]:
-    if profile is None:
-        return {}
-    chosen = PROFILES[check_profile(profile)]
-    return chosen["values"] | chosen["model_values"].get(model, {})
-
-
 def _explain(error: ValidationError) -> str:
     """Pydantic's report as one sentence per wrong value."""
     sentences = []
     for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"])
+        name, message = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             sentences.append(f"unknown parameter {name!r}; known: {', '.join(Config.model_fields)}")
-        elif not name:
-            sentences.append(problem["msg"].removeprefix("Value error, "))
+        elif not name:  # of several values together
+            sentences.append(message)
         else:
-            field = Config.model_fields.get(name)
-            about = f" ({field.description})" if field else ""
-            message = problem["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
-            sentences.append(f"{name} = {problem['input']!r} is not possible: {message}{about}")
+            about = f" ({field.description})" if (field := Config.model_fields.get(name)) else ""
+            sentences.append(f"{name} = {problem['input']!r} is not possible: {message[:1].lower()}{message[1:]}{about}")
     return "; ".join(sentences)
 
 

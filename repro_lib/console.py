@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from repro_lib.progress import read_progress, share_of
 
 
 class Display(Protocol):
@@ -84,7 +85,7 @@ class LiveDisplay(PlainDisplay):
         table = Table.grid(padding=(0, 2))
         for label, file in running.items():
             place = read_progress(file)
-            part = _part(place)
+            part = share_of(place)
             table.add_row(Text(label), ProgressBar(total=1.0, completed=part, width=30), Text(_place_in_words(place)))
         whole = ProgressBar(total=1.0, completed=share, width=30)
         table.add_row(Text(f"{self.ended} of {self.cells} cells", style="bold"), whole, Text(self.clock.left()))
@@ -106,25 +107,6 @@ class _Clock:
             return "time left not known yet"
         seconds = elapsed * (1 - self.share) / self.share
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
-
-
-def read_progress(file: Path) -> dict[str, Any]:
-    """What the training in a kernel last said about itself; empty before its first word."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def progress_share(file: Path) -> float:
-    """How much of its work the step that writes this file has done, 0 to 1."""
-    return _part(read_progress(file))
-
-
-def _part(place: dict[str, Any]) -> float:
-    if not place:
-        return 0.0
-    return place["done"] / (place["trials"] * place["max_iters"])
 
 
 def _place_in_words(place: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 from repro_lib.config import Config, project_root
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
 
+# 64 blocks as long as the longest context of a model, so that each is scored with the context it was made for.
 EVALUATION_CHARACTERS = 16_384
 EVALUATION_BLOCK = 256
 # Beyond this a text does not fit the purpose (and memory) of a character-level study.
@@ -147,6 +148,7 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
             f"corpus {corpus.name!r} has {len(corpus.vocabulary):,} different characters, more than the {LARGEST_VOCABULARY:,} "
             "for which predictions can be kept; use a text in an alphabet"
         )
+    # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
     tokens = _encode_text(corpus)
     border = int(len(tokens) * train_split)
     train, validation = tokens[:border], tokens[border:]
@@ -171,6 +173,7 @@ def evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) 
     last = len(validation) - 1 - EVALUATION_BLOCK
     starts = torch.tensor([round(k * last / max(blocks - 1, 1)) for k in range(blocks)])
     sequences = validation.unfold(0, EVALUATION_BLOCK + 1, 1)[starts]
+    # Positions within the whole text, little-endian: the same digest for the same characters on every machine.
     digest = hashlib.sha256(f"{corpus.sha256}|{EVALUATION_BLOCK}|".encode())
     digest.update((starts + first_position + 1).numpy().astype("<i8").tobytes())
     digest.update(corpus.decode(sequences[:, 1:].flatten()).encode())
@@ -264,6 +267,7 @@ def _read_member(tar: tarfile.TarFile, path: str) -> str:
 def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
     try:
         with urllib.request.urlopen(entry["url"], timeout=30) as response:
+            # One byte more than expected is enough to see that it is another file; a huge one is never read.
             return response.read(entry["bytes"] + 1).decode("utf-8")
     except (urllib.error.URLError, TimeoutError, UnicodeDecodeError) as error:
         raise CorpusError(

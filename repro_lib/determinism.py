@@ -29,17 +29,20 @@ class Streams:
     dropout: torch.Generator
 
 
-def streams_for_trial(seed: int, trial: int = 0, vary: tuple[str, ...] = STREAM_NAMES, device: str = "cpu") -> Streams:
-    """Streams of trial ``trial`` (0-based): those named in ``vary`` use ``seed + trial``, the others ``seed``.
+def streams_for_trial(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES, device: str = "cpu") -> Streams:
+    """Streams of trial ``trial`` (from 1): those named in ``vary`` use ``seed + trial - 1``, the others ``seed``.
 
-    Initialisation and data order are drawn on the CPU for every device; dropout masks are drawn on ``device``.
+    Initialisation and data order are drawn on the CPU for every device; dropout masks are drawn on ``device``. Raises
+    ValueError for an unknown stream and for a trial below 1.
     """
+    if trial < 1:
+        raise ValueError(f"there is no trial {trial}: trials count from 1")
     unknown = set(vary) - set(STREAM_NAMES)
     if unknown:
         raise ValueError(f"unknown random stream {sorted(unknown)}; known: {', '.join(STREAM_NAMES)}")
 
     def stream(name: str, where: str) -> torch.Generator:
-        stream_seed = seed + trial if name in vary else seed
+        stream_seed = seed + trial - 1 if name in vary else seed
         return torch.Generator(where).manual_seed(_derive(stream_seed, name))
 
     return Streams(stream("init", "cpu"), stream("order", "cpu"), stream("dropout", device))
@@ -55,6 +58,7 @@ def flip_one_bit(model: nn.Module, seed: int) -> str:
     """
     embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
+    # Drawn among all weights alike, so that a large matrix is hit more often than a small one.
     counts = [int(tensor.count_nonzero()) for tensor in matrices.values()]
     if not sum(counts):
         raise ValueError("there is no weight to flip a bit of: all matrices are 0")

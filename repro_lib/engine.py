@@ -23,13 +23,14 @@ from repro_lib.agenda import PART_MARK, Step
 from repro_lib.cards import visible_cards
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
-from repro_lib.console import Display, progress_share
+from repro_lib.console import Display
 from repro_lib.engine_checks import EngineError, Profile, refusal
 from repro_lib.files import write_atomically
 from repro_lib.lease import hold
 from repro_lib.planning import CORPUS, SITE, make_plan, plan_name, step_of
 from repro_lib.plans import Job, Notes
 from repro_lib.processes import describe_exit, exit_signal
+from repro_lib.progress import progress_share
 from repro_lib.runs import ATTEMPTS, GridReport, Run
 from repro_lib.scratch import scratch_folder
 from repro_lib.steps import executed_path

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
+from repro_lib.analysis import METRICS, Study, pair_matrix
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.pair_matrices import PairMatrices, load_pair_matrices
 from repro_lib.schema import Result, ResultError
 from repro_lib.significance import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed

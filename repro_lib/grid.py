@@ -14,7 +14,8 @@ from pathlib import Path
 
 from repro_lib.agenda import Step
 from repro_lib.cells import GridRequest
-from repro_lib.console import Display, progress_share
+from repro_lib.console import Display
+from repro_lib.progress import progress_share
 from repro_lib.runs import ATTEMPTS, GridReport, Run
 from repro_lib.workers import LOOK_AGAIN_SECONDS, Outcome, Pool
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
+from repro_lib.analysis import METRICS, Study, pair_matrix
 from repro_lib.config import canonical_json
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import jackknife_pairwise
 from repro_lib.store import Store

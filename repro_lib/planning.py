@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from repro_lib.agenda import ANALYSES, PART_MARK, Agenda, Step, deep_dive_stem
 from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
-from repro_lib.checkpoints import code_sha256
 from repro_lib.config import Config, canonical_json
 from repro_lib.data import prepare_corpus
+from repro_lib.origin import code_sha256
 from repro_lib.plans import Job, Kind, Plan, PlanError, Program, read_plan
 from repro_lib.steps import MADE_ELSEWHERE
 from repro_lib.store import Store

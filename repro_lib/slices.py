@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from repro_lib.analysis import METRIC_LIMITS
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics import probabilities_from_logits
+from repro_lib.metrics import METRIC_LIMITS, probabilities_from_logits
 from repro_lib.predictions import Predictions
 from repro_lib.schema import ResultError
 from repro_lib.statistics import (

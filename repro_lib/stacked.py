@@ -25,8 +25,8 @@ from repro_lib.config import Config
 from repro_lib.data import Dataset, windows_at
 from repro_lib.determinism import deterministic_arithmetic
 from repro_lib.models.stacking import StackedModel
+from repro_lib.progress import ProgressCallback
 from repro_lib.training import (
-    ProgressCallback,
     TrainedTrial,
     check_loss,
     finished_trial,
@@ -56,14 +56,13 @@ def train_stack(
     progress: ProgressCallback | None = None,
     checkpoints: TrialCheckpoints | None = None,
 ) -> list[TrainedTrial]:
-    """Train the trials (0-based numbers) together and score each on the evaluation windows.
+    """Train the trials (numbered from 1) together and score each on the evaluation windows.
 
     As ``train_trial`` for each of them, save that ``seconds`` is an equal share of the time of all. Raises TrainingDiverged
     for the first trial whose loss is no number: no other is touched by it, but a cell without that trial is no result.
     Raises StackTooLarge where the device has too little memory.
     """
     started = time.perf_counter()
-    config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
     try:
         with deterministic_arithmetic():
             stack = TrialStack(model_name, activation, config, dataset, trials)
@@ -71,8 +70,8 @@ def train_stack(
                 checkpoints.resume(stack.state)
             _train(stack, progress, checkpoints, started)
             finished = [
-                finished_trial(course, stack.model_of(k), model_name, activation, config, dataset, trials[k])
-                for k, course in enumerate(stack.state.courses)
+                finished_trial(history, stack.model_of(k), model_name, activation, config, dataset, trials[k])
+                for k, history in enumerate(stack.state.histories)
             ]
     except torch.OutOfMemoryError as error:
         raise StackTooLarge(
@@ -80,21 +79,20 @@ def train_stack(
             "first and for more afterwards: those that are there are kept, and only the missing ones train together"
         ) from error
     seconds = (stack.state.seconds + time.perf_counter() - started) / len(trials)
-    return [replace(trial, seconds=seconds, stack=list(stack.numbers)) for trial in finished]
+    return [replace(trial, seconds=seconds, stack=list(trials)) for trial in finished]
 
 
 class TrialStack:
-    """S trials of a cell at some iteration of their training, ``state``. ``numbers``: those of the trials, from 1."""
+    """S trials of a cell, numbered from 1, at some iteration of their training, ``state``."""
 
     def __init__(self, model_name: str, activation: str, config: Config, dataset: Dataset, trials: Sequence[int]) -> None:
         self.model_name, self.activation, self.config, self.trials = model_name, activation, config, trials
-        self.numbers = tuple(trial + 1 for trial in trials)
         self.dataset, self.text = dataset, dataset.train.to(config.device)
-        found = [untrained(model_name, activation, config, dataset, trial) for trial in trials]
-        models, courses = [model for model, _ in found], [course for _, course in found]
+        begun = [untrained(model_name, activation, config, dataset, trial) for trial in trials]
+        models, histories = [model for model, _ in begun], [history for _, history in begun]
         self.stacked = StackedModel(models, (config.batch_size, config.block_size))
         self.optimizer = make_optimizer(self.stacked, config, stacked=True)
-        self.state = TrialState(self.stacked, self.optimizer, courses, stacked=True)
+        self.state = TrialState(self.stacked, self.optimizer, histories, stacked=True)
         self._viewer = models[0]
         self._losses, self._clip = self._mean_losses, clip_each
         if config.compiled:
@@ -108,7 +106,7 @@ class TrialStack:
     def train(self, last: int) -> Tensor:
         """Do the iterations up to ``last``; the losses in nats before each step, (iterations, S), on the device."""
         iterations, shape = range(self.state.iteration + 1, last + 1), (self.config.batch_size, self.config.block_size)
-        orders = [course.streams.order for course in self.state.courses]
+        orders = [history.streams.order for history in self.state.histories]
         drawn = [torch.stack([self.dataset.offsets(*shape, order) for order in orders]) for _ in iterations]
         offsets = torch.stack(drawn).to(self.text.device)  # (iterations, S, B), moved at once
         losses = [self._step(iteration, own) for iteration, own in zip(iterations, offsets, strict=True)]
@@ -124,7 +122,7 @@ class TrialStack:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(iteration, self.config)
         inputs, targets = windows_at(self.text, offsets, self.config.block_size)  # (S, B, T)
-        self.stacked.draw_masks([course.streams.dropout for course in self.state.courses])
+        self.stacked.draw_masks([history.streams.dropout for history in self.state.histories])
         losses = self._losses(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
@@ -156,12 +154,12 @@ def _train(stack: TrialStack, progress: ProgressCallback | None, checkpoints: Tr
     for last in looks:
         first = state.iteration + 1
         for iteration, losses in enumerate(stack.train(last).tolist(), first):
-            for trial, course, loss in zip(stack.trials, state.courses, losses, strict=True):
+            for trial, history, loss in zip(stack.trials, state.histories, losses, strict=True):
                 check_loss(loss, stack.model_name, stack.activation, trial, iteration)
-                course.train_curve.add(loss)
+                history.train_curve.add(loss)
             if is_looked_at(iteration, config):
-                for k, course in enumerate(state.courses):
-                    look(course, stack.model_of(k), iteration, config, stack.dataset)
+                for k, history in enumerate(state.histories):
+                    look(history, stack.model_of(k), iteration, config, stack.dataset)
             if progress:
                 _report(stack, iteration, losses, progress)
         if checkpoints and last < end and checkpoints.due():
@@ -170,6 +168,6 @@ def _train(stack: TrialStack, progress: ProgressCallback | None, checkpoints: Tr
 
 def _report(stack: TrialStack, iteration: int, losses: Sequence[float], progress: ProgressCallback) -> None:
     """Tell of every trial of the stack where it is."""
-    for trial, course, loss in zip(stack.trials, stack.state.courses, losses, strict=True):
+    for trial, history, loss in zip(stack.trials, stack.state.histories, losses, strict=True):
         about = (stack.model_name, stack.activation, stack.config, trial, iteration, loss)
-        progress(progress_of(course, *about, stack.numbers))
+        progress(progress_of(history, *about, tuple(stack.trials)))

@@ -16,9 +16,9 @@ from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.files import remove_leftovers
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
 from repro_lib.notebooks import execute, executed_digest, notebooks_dir, partial_path
+from repro_lib.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
 from repro_lib.store import Store
 from repro_lib.summary import summary_is_current, write_summary
-from repro_lib.widgets import PROGRESS_FILE_VARIABLE, write_progress_to
 
 MADE_ELSEWHERE = "made by another process meanwhile"
 
@@ -72,13 +72,14 @@ def run_notebook(
 
 
 def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
-    """Train one cell without a notebook."""
+    """Train one cell without a notebook. Returns what is told of unfinished work: nobody reads the log of a worker."""
     if not force and is_done(cell, results_dir, with_notebook=False):
         return MADE_ELSEWHERE
     _prepare_device(cell)
     settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
-    run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
-    return None
+    with listening() as heard:
+        run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
+    return "; ".join(heard) or None
 
 
 def run_part(
@@ -86,9 +87,10 @@ def run_part(
 ) -> str | None:
     """Train some trials of a cell (numbered from 1), for whoever makes its result."""
     _prepare_device(cell)
-    heard: list[str] = []
-    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds, "notice": heard.append}
-    trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=write_progress_to(progress), **settings)
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    with listening() as heard:
+        watch = write_progress_to(progress)
+        trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=watch, **settings)
     return "; ".join(heard) or (None if trained else MADE_ELSEWHERE)
 
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro_lib.activations import canonical_activation
-from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, identical_models
+from repro_lib.analysis import METRICS, Study, identical_models
 from repro_lib.config import MODEL_DEFAULTS, Config, canonical_json, check_model
 from repro_lib.findings import NEGATIVE_CONTROL
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.models import build_model, count_parameters
 from repro_lib.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord
 from repro_lib.selection import select_comparable

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro_lib.checkpoints import TrialCheckpoints
-from repro_lib.config import Config
+from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset, EvaluationWindows
 from repro_lib.determinism import deterministic_arithmetic, flip_one_bit, streams_for_trial
 from repro_lib.metrics import cross_entropy, error_rate
 from repro_lib.models import build_model
+from repro_lib.progress import Progress, ProgressCallback
 from repro_lib.tensors import sha256_of_tensors
-from repro_lib.trial_state import Course, LossCurve, TrialState
+from repro_lib.trial_state import LossCurve, TrialHistory, TrialState
 
 # Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
 # enough to see when the trials part, and small beside the final predictions.
@@ -34,41 +34,6 @@ CURVE_BLOCK_STEP = 4
 
 class TrainingDiverged(RuntimeError):
     """A loss became NaN or infinite; training the same configuration again would do the same."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
-
-    ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. ``stack``: the numbers of the
-    trials that train as one, this one among them; empty where it trains alone. A callback that raises ends the training.
-    """
-
-    model: str
-    activation: str
-    trial: int
-    trials: int
-    iteration: int
-    max_iters: int
-    train_loss: float
-    val_loss: float | None
-    kept: Tensor | None = field(default=None, repr=False, compare=False)
-    stack: tuple[int, ...] = ()
-
-    @property
-    def together(self) -> int:
-        """How many trials train as one, this one among them."""
-        return max(1, len(self.stack))
-
-    @property
-    def done(self) -> int:
-        """Iterations of the cell that are through, those of all its trials counted, of trials x max_iters."""
-        stack = self.stack or (self.trial,)
-        before = (stack[0] - 1) * self.max_iters + len(stack) * (self.iteration - 1)
-        return before + stack.index(self.trial) + 1
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -99,20 +64,21 @@ def train_trial(
     activation: str,
     config: Config,
     dataset: Dataset,
-    trial: int = 0,
+    trial: int = 1,
     progress: ProgressCallback | None = None,
     checkpoints: TrialCheckpoints | None = None,
 ) -> TrainedTrial:
-    """Train trial ``trial`` (0-based) and score it on the evaluation windows.
+    """Train trial ``trial`` (from 1) and score it on the evaluation windows.
 
-    With ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
-    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
+    ``config`` is a complete one, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it. With
+    ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
+    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged, and
+    ConfigError for a configuration that is not complete.
     """
     started = time.perf_counter()
-    config = config.resolved_for(model_name).with_corpus(dataset.vocab_size)
     with deterministic_arithmetic():
         state = _begin(model_name, activation, config, dataset, trial)
-        (course,) = state.courses
+        (history,) = state.histories
         if checkpoints:
             checkpoints.resume(state)
         state.model.train()
@@ -120,26 +86,32 @@ def train_trial(
             loss = _iterate(state, iteration, config, dataset)
             check_loss(loss, model_name, activation, trial, iteration)
             if progress:
-                progress(progress_of(course, model_name, activation, config, trial, iteration, loss))
+                progress(progress_of(history, model_name, activation, config, trial, iteration, loss))
             if checkpoints and iteration < config.max_iters and checkpoints.due():
                 checkpoints.save(state, state.seconds + time.perf_counter() - started)
-        trained = finished_trial(course, state.model, model_name, activation, config, dataset, trial)
+        trained = finished_trial(history, state.model, model_name, activation, config, dataset, trial)
     return replace(trained, seconds=state.seconds + time.perf_counter() - started)
 
 
 def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> TrialState:
     """A trial before its first step."""
-    model, course = untrained(model_name, activation, config, dataset, trial)
-    return TrialState(model, make_optimizer(model, config), [course])
+    model, history = untrained(model_name, activation, config, dataset, trial)
+    return TrialState(model, make_optimizer(model, config), [history])
 
 
-def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
-    """The model of trial ``trial`` (0-based) before its first step, and what is that trial's own beside it."""
+def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, TrialHistory]:
+    """The model of trial ``trial`` (from 1) before its first step, and what is that trial's own beside it."""
+    # A bare configuration would build the model with the model's values and train it with the general ones.
+    if not config.is_complete_for(model_name):
+        raise ConfigError(
+            f"this configuration is not complete for {model_name!r}; make it with "
+            f"Config.for_model({model_name!r}, ...).with_corpus(dataset.vocab_size)"
+        )
     streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     model = build_model(model_name, config, activation, streams=streams)
-    if config.flips_bit and trial > 0:
-        flip_one_bit(model, config.seed + trial)
-    return model, Course(
+    if config.flips_bit and trial > 1:
+        flip_one_bit(model, config.seed + trial - 1)
+    return model, TrialHistory(
         streams=streams,
         init_sha256=sha256_of_tensors(dict(model.named_parameters())),
         steps=kept_steps(config.max_iters),
@@ -152,14 +124,14 @@ def untrained(model_name: str, activation: str, config: Config, dataset: Dataset
 
 def _iterate(state: TrialState, iteration: int, config: Config, dataset: Dataset) -> float:
     """One step and what is measured after it; the loss in nats. A loss that is no number changes nothing but the data order."""
-    (course,) = state.courses
-    inputs, targets = dataset.batch(config.batch_size, config.block_size, course.streams.order)
+    (history,) = state.histories
+    inputs, targets = dataset.batch(config.batch_size, config.block_size, history.streams.order)
     loss = training_step(state.model, state.optimizer, inputs, targets, iteration, config)
     if math.isfinite(loss):
         state.iteration = iteration
-        course.train_curve.add(loss)
+        history.train_curve.add(loss)
         if is_looked_at(iteration, config):
-            look(course, state.model, iteration, config, dataset)
+            look(history, state.model, iteration, config, dataset)
     return loss
 
 
@@ -169,16 +141,16 @@ def is_looked_at(iteration: int, config: Config) -> bool:
     return wanted and 0 < iteration < config.max_iters
 
 
-def look(course: Course, model: nn.Module, iteration: int, config: Config, dataset: Dataset) -> None:
+def look(history: TrialHistory, model: nn.Module, iteration: int, config: Config, dataset: Dataset) -> None:
     """Make the predictions that are wanted of a trial after this iteration, by ``is_looked_at``."""
     if iteration % config.eval_interval == 0:
-        course.val_losses.append(evaluate_loss(model, dataset.windows.every(CURVE_BLOCK_STEP), config.block_size))
-    if iteration in course.steps:
-        course.kept.append(predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+        history.val_losses.append(evaluate_loss(model, dataset.windows.every(CURVE_BLOCK_STEP), config.block_size))
+    if iteration in history.steps:
+        history.kept.append(predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
 
 
 def progress_of(
-    course: Course,
+    history: TrialHistory,
     model_name: str,
     activation: str,
     config: Config,
@@ -187,46 +159,46 @@ def progress_of(
     loss: float,
     stack: tuple[int, ...] = (),
 ) -> Progress:
-    """Where trial ``trial`` (0-based) is after this iteration, its newest look included."""
-    val_loss = course.val_losses[-1] if course.val_losses else None
-    kept = course.kept[-1] if iteration in course.steps and iteration < config.max_iters else None
-    return Progress(model_name, activation, trial + 1, config.trials, iteration, config.max_iters, loss, val_loss, kept, stack)
+    """Where trial ``trial`` (from 1) is after this iteration, its newest look included."""
+    val_loss = history.val_losses[-1] if history.val_losses else None
+    kept = history.kept[-1] if iteration in history.steps and iteration < config.max_iters else None
+    return Progress(model_name, activation, trial, config.trials, iteration, config.max_iters, loss, val_loss, kept, stack)
 
 
 def check_loss(loss: float, model_name: str, activation: str, trial: int, iteration: int, what: str = "loss became") -> None:
-    """TrainingDiverged if a loss of trial ``trial`` (0-based) is no number."""
+    """TrainingDiverged if a loss of trial ``trial`` (from 1) is no number."""
     if not math.isfinite(loss):
         raise TrainingDiverged(
-            f"the {what} {loss} for {model_name} with {activation}, trial {trial + 1}, iteration {iteration}; "
+            f"the {what} {loss} for {model_name} with {activation}, trial {trial}, iteration {iteration}; "
             "lower the learning rate"
         )
 
 
 def finished_trial(
-    course: Course, model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int
+    history: TrialHistory, model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int
 ) -> TrainedTrial:
-    """Score the trained model of trial ``trial`` (0-based) on all evaluation windows. Raises TrainingDiverged.
+    """Score the trained model of trial ``trial`` (from 1) on all evaluation windows. Raises TrainingDiverged.
 
     Its ``seconds`` are left to whoever knows them.
     """
     logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
-    kept = [*course.kept, logits[::KEPT_BLOCK_STEP]]
+    kept = [*history.kept, logits[::KEPT_BLOCK_STEP]]
     curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
     curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
     logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
     check_loss(val_loss, model_name, activation, trial, config.max_iters, what="validation loss is")
     return TrainedTrial(
-        trial=trial + 1,
-        seed=config.seed + trial,
-        train_loss_curve=course.train_curve.points(),
-        val_loss_curve=[*course.val_curve, (config.max_iters, curve_loss)],
+        trial=trial,
+        seed=config.seed + trial - 1,
+        train_loss_curve=history.train_curve.points(),
+        val_loss_curve=[*history.val_curve, (config.max_iters, curve_loss)],
         val_loss=val_loss,
         val_accuracy=100 * (1 - error_rate(logits, labels)),
         seconds=0.0,
-        init_sha256=course.init_sha256,
+        init_sha256=history.init_sha256,
         logits=logits,
-        steps=list(course.steps),
+        steps=list(history.steps),
         step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
         # Copies: a stack shows its trials in one model, one after another.
         weights={name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()},

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib import metrics
-from repro_lib.analysis import METRIC_LIMITS, Study
+from repro_lib.analysis import Study
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.predictions import Snapshots
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import (

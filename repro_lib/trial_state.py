@@ -6,7 +6,6 @@ the optimiser, the three random streams (and with them the position in the data)
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,8 @@ from repro_lib.determinism import STREAM_NAMES, Streams
 # Points kept of the training curve, each the mean over its stretch of iterations.
 CURVE_POINTS = 100
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
-
-
-class StateError(ValueError):
-    """A saved state that is not one of this trial; the message says what does not fit."""
+# How the names of those tensors begin that are one trial's own; all others are of the model and its optimiser.
+_OF_HISTORY = ("streams.", "losses.", "kept")
 
 
 class LossCurve:
@@ -50,7 +46,7 @@ class LossCurve:
 
 
 @dataclass
-class Course:
+class TrialHistory:
     """What is one trial's own while it trains: its random streams, and what was seen of it so far.
 
     ``kept``: the predictions (blocks, 256, V) after those of ``steps`` that are reached, the first from before training.
@@ -71,33 +67,15 @@ class Course:
         return [((k + 1) * self.eval_interval, loss) for k, loss in enumerate(self.val_losses)]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it as named tensors, as ``layout`` describes them."""
+        """All of it as named tensors."""
         state = {f"streams.{name}": getattr(self.streams, name).get_state() for name in STREAM_NAMES}
         losses = {"means": self.train_curve.means, "rest": self.train_curve.rest, "validation": self.val_losses}
+        # float64, as Python has them: a curve that was saved half-way is to the bit that of a trial that was not.
         state |= {f"losses.{name}": torch.tensor(values, dtype=torch.float64) for name, values in losses.items()}
         return state | {"kept": torch.stack(self.kept)}
 
-    def layout(self, iteration: int) -> Layout:
-        """Type and shape of every tensor after ``iteration`` steps."""
-        layout = {f"streams.{name}": _kind(getattr(self.streams, name).get_state()) for name in STREAM_NAMES}
-        means, rest = divmod(iteration, self.train_curve.stretch)
-        losses = {"means": means, "rest": rest, "validation": iteration // self.eval_interval}
-        layout |= {f"losses.{name}": (torch.float64, (length,)) for name, length in losses.items()}
-        kept = sum(step <= iteration for step in self.steps)
-        return layout | {"kept": (torch.float32, (kept, *self.kept[0].shape))}
-
-    def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """StateError if tensors of the right types and shapes cannot be those of this trial."""
-        for name in STREAM_NAMES:
-            try:
-                torch.Generator(getattr(self.streams, name).device).set_state(tensors[f"streams.{name}"])
-            except RuntimeError:
-                raise StateError(f"the state of the random stream {name!r} is none that a generator can have") from None
-        if not torch.equal(tensors["kept"][0], self.kept[0]):
-            raise StateError("the predictions before training are others: it comes from another program or machine")
-
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put it to what ``tensors`` gave; they were checked."""
+        """Put it to what ``tensors`` gave."""
         for name in STREAM_NAMES:
             getattr(self.streams, name).set_state(tensors[f"streams.{name}"])
         self.train_curve.means, self.train_curve.rest, self.val_losses = (
@@ -111,55 +89,43 @@ class TrialState:
     """A trial after ``iteration`` steps; or, ``stacked``, several that train as one.
 
     In a stack every tensor has a dimension more in front, an entry for each trial; the count of the optimiser has not.
-    ``courses``: what is each trial's own. ``seconds``: what the work took in processes that are gone.
+    ``histories``: what is each trial's own. ``seconds``: what the work took in processes that are gone.
     """
 
     model: nn.Module
     optimizer: torch.optim.AdamW
-    courses: Sequence[Course]
+    histories: Sequence[TrialHistory]
     stacked: bool = False
     iteration: int = 0
     seconds: float = 0.0
 
-    @property
-    def init_sha256(self) -> str:
-        """Digest of the initial weights, in a stack of those of all trials."""
-        digests = [course.init_sha256 for course in self.courses]
-        return hashlib.sha256("".join(digests).encode()).hexdigest() if self.stacked else digests[0]
-
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors on the CPU, as ``layout`` describes them; some are the trial's own, not copies."""
+        """The state as named tensors on the CPU; some are the trial's own, not copies."""
         state = {f"weights.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, parameter in enumerate(self._parameters()):
             moments = self.optimizer.state[parameter]
             state |= {f"optimizer.{k}.{name}": moments[name] for name in ("step", *_MOMENTS)}
-        own = [course.tensors() for course in self.courses]
+        own = [history.tensors() for history in self.histories]
         state |= {name: torch.stack([of[name] for of in own]) for name in own[0]} if self.stacked else own[0]
         return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
-    def layout(self, iteration: int) -> Layout:
-        """Type and shape of every tensor of this state after ``iteration`` steps."""
-        layout = {f"weights.{name}": _kind(tensor) for name, tensor in self.model.state_dict().items()}
-        for k, parameter in enumerate(self._parameters()):
-            layout[f"optimizer.{k}.step"] = (torch.float32, ())
-            layout |= {f"optimizer.{k}.{name}": _kind(parameter) for name in _MOMENTS}
-        trials = (len(self.courses),) if self.stacked else ()
-        own = self.courses[0].layout(iteration)
-        return layout | {name: (dtype, (*trials, *shape)) for name, (dtype, shape) in own.items()}
-
     def largest_bytes(self) -> int:
         """What the tensors of this state take at most, at whatever iteration."""
-        course = self.courses[0]
-        last = self.layout(course.steps[-1])
-        rest = 8 * course.train_curve.stretch * len(self.courses)
-        return sum(dtype.itemsize * math.prod(shape) for dtype, shape in last.values()) + rest
+        first = self.histories[0]
+        weights_and_moments = 3 * sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        kept = len(first.steps) * first.kept[0].nbytes
+        # Two numbers of 8 bytes for each iteration are more than all curves hold; the streams take 5 KB each.
+        return weights_and_moments + len(self.histories) * (kept + 16 * first.steps[-1] + 2**16)
+
+    def begins_like(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether a saved state began with the predictions that this one has before its first step, bit by bit.
+
+        They hang on the initial weights and on how this machine rounds, which the name of its processor does not tell.
+        """
+        return all(torch.equal(self._own(tensors, k)["kept"][0], own.kept[0]) for k, own in enumerate(self.histories))
 
     def restore(self, tensors: Mapping[str, Tensor], iteration: int) -> None:
-        """Put this state, as it was before its first step, to a saved one after ``iteration`` steps.
-
-        Raises StateError if it cannot be one of these trials, which then stay as they were.
-        """
-        self._check(tensors, iteration)
+        """Put this state, as it was before its first step, to what ``tensors`` gave after ``iteration`` steps."""
         weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
         self.model.load_state_dict(weights)
         fresh = self.optimizer.state_dict()
@@ -169,40 +135,17 @@ class TrialState:
             for k in range(len(self._parameters()))
         }
         self.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
-        for k, course in enumerate(self.courses):
-            course.restore(self._own(tensors, k))
+        for k, history in enumerate(self.histories):
+            history.restore(self._own(tensors, k))
         self.iteration = iteration
 
-    def _check(self, tensors: Mapping[str, Tensor], iteration: int) -> None:
-        last = self.courses[0].steps[-1]
-        if not 1 <= iteration < last:
-            raise StateError(f"iteration {iteration} is not within a training of {last} iterations")
-        wanted = self.layout(iteration)
-        for name in sorted(wanted.keys() | tensors.keys()):
-            if name not in wanted or name not in tensors:
-                raise StateError(f"the tensor {name!r} is {'unknown' if name in tensors else 'missing'}")
-            if _kind(tensors[name]) != wanted[name]:
-                raise StateError(f"the tensor {name!r} is of type and shape {_kind(tensors[name])}, expected {wanted[name]}")
-            if not torch.isfinite(tensors[name]).all():
-                raise StateError(f"the tensor {name!r} contains NaN or infinity")
-            if name.endswith(".step") and tensors[name] != iteration:
-                raise StateError(f"the optimiser counts {tensors[name].item():g} steps after iteration {iteration}")
-            if name.endswith(".exp_avg_sq") and (tensors[name] < 0).any():
-                raise StateError(f"the tensor {name!r} holds means of squares below 0")
-        for k, course in enumerate(self.courses):
-            course.check(self._own(tensors, k))
-
     def _own(self, tensors: Mapping[str, Tensor], k: int) -> Mapping[str, Tensor]:
-        """What the course of the k-th trial (0-based) saved."""
+        """What the history of entry ``k`` of a stack, counted from 0, saved."""
         if not self.stacked:
             return tensors
         # Copies: torch 2.13 takes the memory of a view for that of the whole tensor when it sets a generator's state.
-        return {name: tensors[name][k].clone() for name in self.courses[0].layout(1)}
+        return {name: tensor[k].clone() for name, tensor in tensors.items() if name.startswith(_OF_HISTORY)}
 
     def _parameters(self) -> list[nn.Parameter]:
         """In the optimiser's order."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-def _kind(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
-    return tensor.dtype, tuple(tensor.shape)

@@ -5,9 +5,7 @@ The only module that imports ipywidgets, and only where somebody can use them.
 
 from __future__ import annotations
 
-import contextlib
 import html
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,23 +15,17 @@ from typing import TYPE_CHECKING, Any
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError
 from repro_lib.experiment import run_experiment
+from repro_lib.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_UPDATES, Progress, write_progress
 from repro_lib.schema import ResultError
-from repro_lib.training import Progress, ProgressCallback, TrainingDiverged
+from repro_lib.training import TrainingDiverged
 
 if TYPE_CHECKING:
-    from repro_lib.store import Store
-
-if TYPE_CHECKING:
-    # A grid imports this module for the progress of its workers; what follows takes seconds to import.
     from ipywidgets import Box, DOMWidget
 
     from repro_lib.analysis import Study
     from repro_lib.store import Store
     from repro_lib.what_ifs.definition import Parameter, WhatIf
 
-# The grid's worker names here a file in which it wants to read how far the training in its kernel is.
-PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
-_SECONDS_BETWEEN_UPDATES = 0.4
 _WIDTH, _HEIGHT = 640, 220
 # What the button of an empty store trains: two cells, so that there is something to compare.
 FIRST_MODEL, FIRST_ACTIVATIONS = "charlm", ("relu", "gelu")
@@ -61,7 +53,7 @@ class LiveTraining:
         self.curves.setdefault(progress.trial, []).append((progress.iteration, progress.train_loss))
         now = time.monotonic()
         finished = _is_over(progress)
-        if now - self.last_update < _SECONDS_BETWEEN_UPDATES and not finished:
+        if now - self.last_update < SECONDS_BETWEEN_UPDATES and not finished:
             return
         self.last_update = now
         if self.file:
@@ -161,32 +153,6 @@ def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick"
 
     button.on_click(train)
     return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), button, shown])
-
-
-def write_progress_to(path: Path) -> ProgressCallback:
-    """A progress callback that leaves each word about the training in a file, a few times a second."""
-    last = 0.0
-
-    def callback(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SECONDS_BETWEEN_UPDATES:
-            last = time.monotonic()
-            write_progress(path, progress)
-
-    return callback
-
-
-def write_progress(path: Path, progress: Progress) -> None:
-    """Leave the progress where the grid reads it; a grid that has gone away is no reason to stop training."""
-    place = {name: getattr(progress, name) for name in ("trial", "trials", "iteration", "max_iters", "together", "done")}
-    text = json.dumps(place | {"loss": progress.train_loss})
-    if path.exists() and not path.is_file():
-        return
-    # Renamed into place, but not flushed to the disk as results are: nobody needs it after a crash.
-    temporary = path.with_suffix(".tmp")
-    with contextlib.suppress(OSError):
-        temporary.write_text(text)
-        temporary.replace(path)
 
 
 # --- what-ifs in a live kernel
@@ -301,7 +267,7 @@ def training_desk() -> Box:
 
     def follow(run: Retraining) -> None:
         nonlocal last
-        if run.running and time.monotonic() - last < _SECONDS_BETWEEN_UPDATES:
+        if run.running and time.monotonic() - last < SECONDS_BETWEEN_UPDATES:
             return
         last = time.monotonic()
         shown.value = view_html(run.view())

@@ -86,11 +86,13 @@ def dataset(corpus: Corpus) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def tiny(corpus_file: Path) -> Callable[..., Config]:
-    """``tiny(model, **changes)``: a configuration of width 32 that trains in a blink on the small text."""
+def tiny(corpus_file: Path, corpus: Corpus) -> Callable[..., Config]:
+    """``tiny(model, **changes)``: a complete configuration of width 32 that trains in a blink on the small text."""
 
     def configure(model: str, **changes: Any) -> Config:
-        return Config.for_model(model, "smoke", **{"corpus": str(corpus_file), "trials": 2} | changes)
+        config = Config.for_model(model, "smoke", **{"corpus": str(corpus_file), "trials": 2} | changes)
+        # Of another text, or of a vocabulary that a test chose, it is left as it was asked for.
+        return config if changes.keys() & {"corpus", "vocab_size"} else config.with_corpus(len(corpus.vocabulary))
 
     return configure
 

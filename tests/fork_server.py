@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -51,7 +52,6 @@ def run(order: dict[str, Any]) -> int:
             config,
             results_dir=order["results_dir"],
             checkpoint_seconds=order["checkpoint_seconds"],
-            notice=lambda sentence: print(sentence, file=sys.stderr),
         )
     except BaseException:
         traceback.print_exc()
@@ -70,6 +70,7 @@ def warm_up() -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
+    logging.basicConfig()  # to stderr: what a run tells would otherwise be printed among the answers
     warm_up()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -18,7 +18,6 @@ import torch
 
 from repro_lib import findings, metrics
 from repro_lib.analysis import (
-    METRIC_LIMITS,
     METRICS,
     Study,
     activations_overview,
@@ -29,9 +28,11 @@ from repro_lib.analysis import (
     pairs_frame,
     trials_frame,
 )
-from repro_lib.anatomy import Note, disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
+from repro_lib.anatomy import disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
+from repro_lib.findings import Note
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.models import build_model, count_parameters
 from repro_lib.predictions import Predictions
 from repro_lib.sampling import generate, load_trained, write_samples

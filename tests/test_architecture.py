@@ -21,9 +21,8 @@ FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
     | {"lease", "processes", "scratch", "tensors"},
     1: {"data", "models"},
-    2: {"training", "stacked", "experiment", "checkpoints", "signed", "trial_state"}
-    | {"schema", "store", "predictions", "pair_matrices", "selection"}
-    | {"certificate"},
+    2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
+    | {"cell_training", "certificate", "environment_record", "origin", "progress"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
         "activation_plots",

@@ -113,7 +113,7 @@ def test_a_resumption_that_forgets_a_stream_makes_it_fail(tmp_path: Path, corpus
     restore = (
         "lambda self, *words: (s := self.streams.dropout.get_state(), honest(self, *words), self.streams.dropout.set_state(s))"
     )
-    path = planted(tmp_path / "plant", "trial_state.Course", "restore", restore)
+    path = planted(tmp_path / "plant", "trial_state.TrialHistory", "restore", restore)
     code, output, error = doctor(tmp_path / "results", corpus_file, PYTHONPATH=path)
     assert (code, error) == (1, ""), output
     found = checks(stored(tmp_path / "results"))

@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, training
-from repro_lib.checkpoints import CellCheckpoints, Origin, TrialCheckpoints, put_aside, sweep
+from repro_lib import checkpoints, origin, tensor_files, training
+from repro_lib.checkpoints import CellCheckpoints, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
 from repro_lib.experiment import run_experiment
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.origin import Origin
 from repro_lib.processes import ProcessId
+from repro_lib.progress import Progress, listening
 from repro_lib.schema import Result
-from repro_lib.signed import digest
 from repro_lib.store import Store
-from repro_lib.tensors import read_tensors, sha256_of_tensors, write_tensors
-from repro_lib.training import Progress
+from repro_lib.tensors import sha256_of_tensors
 from repro_lib.trial_state import LossCurve, TrialState
 
 Tiny = Callable[..., Config]
@@ -53,20 +53,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Result:
 
 @pytest.fixture
 def stopped(tiny: Tiny, store: Store) -> Callable[[], tuple[Result, list[str]]]:
-    """A run stopped in iteration 7: its newest checkpoint is of iteration 6, the one before of 5. Called, it goes on."""
+    """A run stopped in iteration 7: its checkpoint is of iteration 6. Called, it goes on; what it tells is given back too."""
     config = tiny("charlm", trials=1, max_iters=ITERATIONS)
-    heard: list[str] = []
-    settings: dict[str, Any] = {"results_dir": store.folder, "checkpoint_seconds": 0, "notice": heard.append}
+    settings: dict[str, Any] = {"results_dir": store.folder, "checkpoint_seconds": 0}
     with pytest.raises(Stopped):
         run_experiment("charlm", "gelu", config, progress=stop_at(1, 7), **settings)
-    heard.clear()
-    return lambda: (run_experiment("charlm", "gelu", config, **settings), heard)
+
+    def go_on() -> tuple[Result, list[str]]:
+        with listening() as heard:
+            return run_experiment("charlm", "gelu", config, **settings), heard
+
+    return go_on
 
 
-def generations(store: Store) -> tuple[Path, Path]:
-    """The newest checkpoint and the one before."""
-    (previous,) = (store.folder / "checkpoints").glob("*.previous.safetensors")
-    return previous.with_name(previous.name.replace(".previous", "")), previous
+def saved(store: Store) -> Path:
+    """The checkpoint, of which there is one."""
+    (path,) = (store.folder / "checkpoints").glob("*.safetensors")
+    return path
 
 
 def digests(result: Result) -> list[tuple[Any, ...]]:
@@ -88,8 +91,7 @@ def place_of(content: bytes, name: str) -> int:
 def test_a_checkpoint_is_one_safetensors_file_with_words_that_a_digest_covers(
     stopped: Callable[[], Any], store: Store, tiny: Tiny, dataset: Dataset
 ) -> None:
-    newest, previous = generations(store)
-    tensors, words = read_tensors(newest, 2**30)
+    tensors, words = tensor_files.read_tensors(saved(store), 2**30)
     said = json.loads(words["checkpoint"])
     assert said["iteration"] == 6
     assert said["origin"]["config_sha256"] == tiny("charlm", max_iters=ITERATIONS).sha256(dataset.corpus.sha256)
@@ -97,13 +99,10 @@ def test_a_checkpoint_is_one_safetensors_file_with_words_that_a_digest_covers(
     assert said["origin"]["torch"] == torch.__version__
     assert {name.split(".")[0] for name in tensors} == {"weights", "optimizer", "streams", "losses", "kept"}
     assert {name for name in tensors if name.startswith("streams")} == {f"streams.{s}" for s in ("init", "order", "dropout")}
-    assert json.loads(read_tensors(previous, 2**30)[1]["checkpoint"])["iteration"] == 5
 
 
 def test_the_time_of_a_resumed_trial_counts_what_was_done_before(stopped: Callable[[], Any], store: Store) -> None:
-    path = generations(store)[0]
-    tensors, words = read_tensors(path, 2**30)
-    rewrite(path, tensors, words, seconds=1000.0)
+    rewrite(saved(store), *tensor_files.read_tensors(saved(store), 2**30), seconds=1000.0)
     result, _ = stopped()
     assert 1000 < result.trials[0].seconds < 1100
 
@@ -145,85 +144,59 @@ def replace(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "is no whole safetensors file"),
     "cut in half": (truncate, "is no whole safetensors file"),
-    "one byte short": (lambda content: content[:-1], "is no whole safetensors file"),
     "one byte more": (lambda content: content + b"\0", "is no whole safetensors file"),
-    "zeros": (lambda content: bytes(len(content)), "is no whole safetensors file"),
     "a header that is larger than the file": (lambda content: b"\xff" * 7 + content[7:], "is no whole safetensors file"),
-    "twice": (lambda content: content * 2, "is no whole safetensors file"),
-    "a name in the header": (replace(b"optimizer.0.step", b"optimizer.0.stap"), "content_sha256 does not fit"),
     "the iteration": (replace(rb"\"iteration\": 6", rb"\"iteration\": 7"), "content_sha256 does not fit"),
     "the words are no JSON": (replace(b'"checkpoint":"{', b'"checkpoint":"['), "is no whole checkpoint"),
     "no words": (replace(b'"checkpoint":', b'"checkpaint":'), "is no whole checkpoint"),
     "weights": (flip("weights.head.weight"), "content_sha256 does not fit"),
-    "first moments": (flip("optimizer.0.exp_avg"), "content_sha256 does not fit"),
-    "second moments": (flip("optimizer.1.exp_avg_sq"), "content_sha256 does not fit"),
-    "steps of the optimiser": (flip("optimizer.2.step"), "content_sha256 does not fit"),
     "data order": (flip("streams.order"), "content_sha256 does not fit"),
-    "dropout stream": (flip("streams.dropout"), "content_sha256 does not fit"),
-    "initialisation stream": (flip("streams.init"), "content_sha256 does not fit"),
-    "training curve": (flip("losses.means"), "content_sha256 does not fit"),
-    "validation curve": (flip("losses.validation"), "content_sha256 does not fit"),
-    "kept predictions": (flip("kept"), "content_sha256 does not fit"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_put_aside_and_the_one_before_serves(
+def test_a_damaged_checkpoint_is_named_and_put_aside_and_its_trial_begins_again(
     name: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
-    newest, _ = generations(store)
+    path = saved(store)
     damage, reason = DAMAGE[name]
-    damaged = damage(newest.read_bytes())
-    newest.write_bytes(damaged)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
     result, heard = stopped()
     assert digests(result) == digests(whole)
     assert reason in heard[0]
-    assert heard[0].startswith(f"the checkpoint {newest.name} ")
-    assert heard[0].endswith(f"; it was put aside as {newest.name}.damaged")
-    assert heard[1:] == ["charlm with gelu, trial 1, goes on from iteration 5"]
+    assert heard[0].startswith(f"the checkpoint {path.name} ")
+    assert heard[0].endswith(f"; it was put aside as {path.name}.damaged")
+    assert heard[1:] == ["charlm with gelu, trial 1, starts from its first iteration"]
     (aside,) = put_aside(store)
     assert aside.read_bytes() == damaged, "nothing is deleted"
     assert [path.name for path in aside.parent.iterdir()] == [aside.name], "and nothing else is left"
 
 
-def test_where_both_are_damaged_the_trial_starts_again(
-    stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
-) -> None:
-    for path in generations(store):
-        path.write_bytes(truncate(path.read_bytes()))
-    result, heard = stopped()
-    assert digests(result) == digests(whole)
-    assert [sentence.partition(" is no whole")[2] != "" for sentence in heard] == [True, True, False]
-    assert heard[2] == "charlm with gelu, trial 1, starts from its first iteration"
-    assert len(put_aside(store)) == 2
-
-
 def test_what_was_put_aside_before_is_kept(stopped: Callable[[], Any], store: Store) -> None:
-    newest, _ = generations(store)
-    before = newest.with_name(f"{newest.name}.damaged")
+    path = saved(store)
+    before = path.with_name(f"{path.name}.damaged")
     before.write_text("an earlier one")
-    newest.write_text("damaged")
+    path.write_text("damaged")
     stopped()
     assert {path.name for path in put_aside(store)} == {before.name, f"{before.name}-2"}
     assert before.read_text() == "an earlier one"
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_something_that_is_no_file_is_neither_read_nor_waited_for(
-    stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
+    put: Callable[[Path], None], stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
-    newest, previous = generations(store)
-    newest.unlink()
-    os.mkfifo(newest)
-    previous.unlink()
-    previous.symlink_to("/dev/zero")
+    path = saved(store)
+    path.unlink()
+    put(path)
     result, heard = stopped()
     assert digests(result) == digests(whole)
-    assert [sentence.split("safetensors ")[1].split(";")[0] for sentence in heard[:2]] == ["is no regular file"] * 2
+    assert heard[0].startswith(f"the checkpoint {path.name} is no regular file;")
 
 
 def test_a_huge_file_is_refused_before_it_is_read(stopped: Callable[[], tuple[Result, list[str]]], store: Store) -> None:
-    newest, _ = generations(store)
-    os.truncate(newest, 2**40)  # sparse: takes no room
+    os.truncate(saved(store), 2**40)  # sparse: takes no room
     _, heard = stopped()
     assert "is larger than" in heard[0]
     with pytest.raises(UnusableFile, match=r"is larger than 0\.5 MiB"):
@@ -239,8 +212,8 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said["origin"] |= changes.pop("origin", {})
     said |= changes
     said.pop("content_sha256")
-    said = {"content_sha256": digest(said, sha256_of_tensors(tensors)), **said}
-    write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
+    said = {"content_sha256": checkpoints._digest(said, sha256_of_tensors(tensors)), **said}
+    tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
 @pytest.mark.parametrize(
@@ -248,115 +221,70 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     [
         ("torch", "2.0.0", "torch 2.0.0, this is 2."),
         ("cpu", "another processor", "cpu another processor, this is"),
-        ("device", "cuda", "device cuda, this is cpu"),
         ("code_sha256", "0" * 64, "code 0000"),
         ("config_sha256", "0" * 64, "config 0000"),
-        ("evaluation_sha256", "0" * 64, "evaluation 0000"),
         ("trial", 2, "trial 2, this is 1"),
-        ("activation", "relu", "activation relu, this is gelu"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_not_used_and_the_reason_is_said(
     field: str, value: Any, said: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
 ) -> None:
-    for path in generations(store):
-        rewrite(path, *read_tensors(path, 2**30), origin={field: value})
+    rewrite(saved(store), *tensor_files.read_tensors(saved(store), 2**30), origin={field: value})
     result, heard = stopped()
     assert digests(result) == digests(whole)
-    assert len(heard) == 3
-    assert all(f"is not used, for it was made with {said}" in sentence for sentence in heard[:2])
-    assert "starts from its first iteration" in heard[2]
+    assert len(heard) == 2
+    assert f"is not used, for it was made with {said}" in heard[0]
+    assert "starts from its first iteration" in heard[1]
     assert put_aside(store) == [], "it is whole, and may be right for somebody else"
 
 
+def test_a_checkpoint_of_a_machine_that_rounds_otherwise_is_not_used(
+    stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
+) -> None:
+    tensors, words = tensor_files.read_tensors(saved(store), 2**30)
+    rewrite(saved(store), tensors | {"kept": tensors["kept"] + 1e-6}, words)
+    result, heard = stopped()
+    assert digests(result) == digests(whole)
+    assert "is not used, for its predictions before training are others" in heard[0]
+
+
+def test_a_state_that_an_earlier_version_wrote_is_named_and_its_trial_begins_again(
+    stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
+) -> None:
+    """It said more of itself, and kept two generations."""
+    path = saved(store)
+    earlier = {"init_sha256": "1" * 64, "origin": {"code_sha256": "2" * 64}}
+    rewrite(path, *tensor_files.read_tensors(path, 2**30), **earlier)
+    path.with_suffix(".previous.safetensors").write_bytes(path.read_bytes())
+    result, heard = stopped()
+    assert digests(result) == digests(whole)
+    assert [f"made with code {'2' * 40}, this is" in heard[0], len(heard)] == [True, 2]
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_changed_program_is_another_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    checkpoints.code_sha256.cache_clear()
-    own = checkpoints.code_sha256()
-    source = Path(checkpoints.__file__).parent
+    origin.code_sha256.cache_clear()
+    own, source = origin.code_sha256(), origin.PACKAGE
     for name in ("training.py", "models/charlm.py"):
         copy = tmp_path / name.replace("/", "-") / "repro_lib"
         for path in source.rglob("*.py"):
             write_atomically(copy / path.relative_to(source), path.read_bytes())
-        monkeypatch.setattr(checkpoints, "__file__", str(copy / "checkpoints.py"))
-        checkpoints.code_sha256.cache_clear()
-        assert checkpoints.code_sha256() == own
+        monkeypatch.setattr(origin, "PACKAGE", copy)
+        origin.code_sha256.cache_clear()
+        assert origin.code_sha256() == own
         with open(copy / name, "a") as file:
             file.write("# another line\n")
-        checkpoints.code_sha256.cache_clear()
-        assert checkpoints.code_sha256() != own
-    checkpoints.code_sha256.cache_clear()
+        origin.code_sha256.cache_clear()
+        assert origin.code_sha256() != own
+    origin.code_sha256.cache_clear()
 
 
-def change(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Tensor]], None]:
-    def apply(tensors: dict[str, Tensor]) -> None:
-        tensors[name] = function(tensors[name].clone())
-
-    return apply
-
-
-def to_nan(tensor: Tensor) -> Tensor:
-    tensor.view(-1)[0] = torch.nan
-    return tensor
-
-
-# Content that no trial of this kind can have had, with a digest that fits it.
-IMPOSSIBLE: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
-    "a missing tensor": (lambda tensors: tensors.pop("optimizer.3.exp_avg"), "'optimizer.3.exp_avg' is missing"),
-    "a tensor too many": (lambda tensors: tensors.update(extra=torch.zeros(3)), "'extra' is unknown"),
-    "another shape": (change("weights.head.weight", lambda t: t.T.contiguous()), "type and shape"),
-    "another type": (change("losses.means", lambda t: t.float()), "type and shape"),
-    "NaN in the weights": (change("weights.head.weight", to_nan), "contains NaN or infinity"),
-    "NaN in a moment": (change("optimizer.0.exp_avg", to_nan), "contains NaN or infinity"),
-    "infinity in a curve": (change("losses.validation", lambda t: t / 0), "contains NaN or infinity"),
-    "a negative mean of squares": (change("optimizer.1.exp_avg_sq", lambda t: t - 1), "below 0"),
-    "other steps of the optimiser": (change("optimizer.0.step", lambda t: t + 1), "counts 7 steps after iteration 6"),
-    "a curve that is too short": (change("losses.means", lambda t: t[:-1]), "type and shape"),
-    "predictions of a step that was not reached": (change("kept", lambda t: torch.cat([t, t[:1]])), "type and shape"),
-    "other predictions before training": (change("kept", lambda t: t + 1e-3), "another program or machine"),
-    "no state of a generator": (change("streams.order", torch.zeros_like), "none that a generator can have"),
-    "a short state of a generator": (change("streams.dropout", lambda t: t[:-1]), "type and shape"),
-}
-
-
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_state_that_this_trial_cannot_have_had_is_refused_even_if_its_digest_fits(
-    name: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
-) -> None:
-    newest, _ = generations(store)
-    tensors, words = read_tensors(newest, 2**30)
-    spoil, reason = IMPOSSIBLE[name]
-    spoil(tensors)
-    rewrite(newest, tensors, words)
-    result, heard = stopped()
-    assert digests(result) == digests(whole)
-    assert f"does not hold this trial: {reason}" in heard[0] or reason in heard[0]
-    assert heard[1] == "charlm with gelu, trial 1, goes on from iteration 5"
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"iteration": 0}, "iteration: Input should be greater than or equal to 1"),
-        ({"iteration": ITERATIONS}, "iteration 8 is not within a training of 8 iterations"),
-        ({"iteration": 10**30}, "is not within a training of 8 iterations"),
-        ({"iteration": "6"}, "iteration: Input should be a valid integer"),
-        ({"iteration": 5}, "the tensor 'kept' is of type and shape"),
-        ({"seconds": -1.0}, "seconds: Input should be greater"),
-        ({"init_sha256": "0" * 64}, "comes from other initial weights"),
-        ({"format": 2}, "format: Input should be less than or equal to 1"),
-        ({"more": 1}, "more: Extra inputs are not permitted"),
-        ({"origin": {"cpu": None}}, "origin.cpu: Input should be a valid string"),
-        ({"origin": {"cpu": "\ud800"}}, "is no valid checkpoint"),
-    ],
-)
-def test_words_that_cannot_be_right_are_refused_even_if_their_digest_fits(
-    changes: dict[str, Any], reason: str, stopped: Callable[[], tuple[Result, list[str]]], whole: Result, store: Store
-) -> None:
-    newest, _ = generations(store)
-    rewrite(newest, *read_tensors(newest, 2**30), **changes)
-    result, heard = stopped()
-    assert digests(result) == digests(whole)
-    assert reason in heard[0]
+@pytest.mark.parametrize("pattern", origin.CODE)
+def test_no_part_of_the_program_is_left_out_of_its_digest_in_silence(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(origin.PACKAGE.glob(pattern)), "moved? then say in origin.CODE where it is now"
+    monkeypatch.setattr(origin, "CODE", (pattern.replace(".py", ".moved"), *origin.CODE))
+    with pytest.raises(RuntimeError, match="no file of repro_lib matches"):
+        origin.code_sha256.__wrapped__()
 
 
 # --- finished trials of a cell that is not through
@@ -364,12 +292,17 @@ def test_words_that_cannot_be_right_are_refused_even_if_their_digest_fits(
 
 @pytest.fixture
 def two_of_three(tiny: Tiny, store: Store) -> Callable[[], tuple[Result, list[str], list[Progress]]]:
-    """A run of three trials stopped in the last one."""
-    config, heard, seen = tiny("charlm", trials=3), list[str](), list[Progress]()
-    settings: dict[str, Any] = {"results_dir": store.folder, "notice": heard.append}
+    """A run of three trials stopped in the last one. Called, it goes on."""
+    config = tiny("charlm", trials=3)
     with pytest.raises(Stopped):
-        run_experiment("charlm", "gelu", config, progress=stop_at(3, 1), **settings)
-    return lambda: (run_experiment("charlm", "gelu", config, progress=seen.append, **settings), heard, seen)
+        run_experiment("charlm", "gelu", config, progress=stop_at(3, 1), results_dir=store.folder)
+
+    def go_on() -> tuple[Result, list[str], list[Progress]]:
+        seen: list[Progress] = []
+        with listening() as heard:
+            return run_experiment("charlm", "gelu", config, progress=seen.append, results_dir=store.folder), heard, seen
+
+    return go_on
 
 
 def record_path(store: Store, trial: int) -> Path:
@@ -415,6 +348,21 @@ def test_a_record_under_the_name_of_another_trial_is_not_used(
     assert "is not used, for it was made with trial 1, this is 2" in heard[0]
 
 
+@pytest.mark.parametrize(("field", "value", "again"), [("code_sha256", "0" * 64, set()), ("torch", "2.0.0", {2})])
+def test_a_finished_trial_counts_whatever_source_trained_it_but_not_with_another_torch(
+    field: str, value: str, again: set[int], two_of_three: Callable[[], tuple[Result, list[str], list[Progress]]], store: Store
+) -> None:
+    path = record_path(store, 2)
+    note = json.loads(path.read_text())
+    note["origin"][field] = value
+    note.pop("content_sha256")
+    path.write_text(json.dumps({"content_sha256": checkpoints._digest(note, ""), **note}))
+    _, heard, seen = two_of_three()
+    assert {now.trial for now in seen} == {3} | again
+    kept = "charlm with gelu, trial 2, is kept as another version of this program trained it"
+    assert heard == [kept] if not again else "made with torch 2.0.0" in heard[0]
+
+
 # --- when they are saved, and what goes wrong
 
 
@@ -437,8 +385,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def state_for(tiny: Tiny, dataset: Dataset, **changes: Any) -> TrialState:
     """A trial before its first step."""
-    config = tiny("charlm", **changes).with_corpus(dataset.vocab_size)
-    return training._begin("charlm", "gelu", config, dataset, 0)
+    return training._begin("charlm", "gelu", tiny("charlm", **changes), dataset, 1)
 
 
 ORIGIN = Origin(
@@ -455,14 +402,13 @@ ORIGIN = Origin(
 )
 
 
-def own_checkpoints(folder: Path, every: float, origin: Origin = ORIGIN) -> tuple[TrialCheckpoints, list[str]]:
-    heard: list[str] = []
-    return CellCheckpoints(Store(folder), origin, every, heard.append).of_trials(origin.trial, origin.last_trial), heard
+def own_checkpoints(folder: Path, every: float) -> TrialCheckpoints:
+    return CellCheckpoints(Store(folder), ORIGIN, every).of_trials([1])
 
 
 def stepped(tiny: Tiny, dataset: Dataset, iterations: int, **changes: Any) -> TrialState:
     """A trial after so many steps."""
-    state, config = state_for(tiny, dataset, **changes), tiny("charlm", **changes).with_corpus(dataset.vocab_size)
+    state, config = state_for(tiny, dataset, **changes), tiny("charlm", **changes)
     for iteration in range(1, iterations + 1):
         training._iterate(state, iteration, config, dataset)
     return state
@@ -471,7 +417,7 @@ def stepped(tiny: Tiny, dataset: Dataset, iterations: int, **changes: Any) -> Tr
 def test_the_interval_is_kept_and_grows_with_what_saving_costs(
     clock: Clock, tiny: Tiny, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, _ = own_checkpoints(tmp_path, every=30)
+    own = own_checkpoints(tmp_path, every=30)
     own.resume(state_for(tiny, dataset))
     assert not own.due()
     clock.now += 29
@@ -497,7 +443,7 @@ def test_the_interval_is_kept_and_grows_with_what_saving_costs(
 def test_an_interval_of_zero_saves_after_every_iteration_whatever_it_costs(
     clock: Clock, tiny: Tiny, dataset: Dataset, tmp_path: Path
 ) -> None:
-    own, _ = own_checkpoints(tmp_path, every=0)
+    own = own_checkpoints(tmp_path, every=0)
     assert not own.due(), "not before it is known where the trial is"
     own.resume(state_for(tiny, dataset))
     assert own.due()
@@ -515,9 +461,9 @@ def test_an_interval_that_is_none_is_refused(seconds: float, tiny: Tiny, store: 
 def test_a_folder_that_cannot_be_written_is_said_once_and_training_goes_on(tiny: Tiny, store: Store, whole: Result) -> None:
     store.folder.mkdir()
     (store.folder / "checkpoints").write_text("in the way")
-    heard: list[str] = []
     config = tiny("charlm", trials=1, max_iters=ITERATIONS)
-    result = run_experiment("charlm", "gelu", config, results_dir=store.folder, checkpoint_seconds=0, notice=heard.append)
+    with listening() as heard:
+        result = run_experiment("charlm", "gelu", config, results_dir=store.folder, checkpoint_seconds=0)
     assert digests(result) == digests(whole)
     assert len(heard) == 2, "once for the trial's state, once for its record"
     assert all("no checkpoint could be saved to" in sentence for sentence in heard)
@@ -581,63 +527,27 @@ def mutated(content: bytes, chooser: random.Random) -> bytes:
     return content[:place] + new + content[place + size :]
 
 
-def test_two_thousand_mutated_checkpoints_are_read_as_they_were_written_or_refused(
-    tiny: Tiny, dataset: Dataset, tmp_path: Path
-) -> None:
-    """Without a digest that fits; each refused one is named with its reason."""
-    own, heard = own_checkpoints(tmp_path, every=0)
+def test_mutated_checkpoints_are_read_as_they_were_written_or_refused(tiny: Tiny, dataset: Dataset, tmp_path: Path) -> None:
+    """Five hundred, each refused one named with its reason."""
+    own = own_checkpoints(tmp_path, every=0)
     trial = stepped(tiny, dataset, 2)
     own.save(trial, 5.0)
     content, original = own.path.read_bytes(), sha256_of_tensors(trial.tensors())
     fresh, chooser, refused = state_for(tiny, dataset), random.Random(1), 0
-    # A step to have an optimiser's state at all: what is put back replaces all of it.
-    for _ in range(2000):
-        mutant = mutated(content, chooser)
-        own.path.write_bytes(mutant)
-        heard.clear()
-        before = fresh.iteration
-        own.resume(fresh)
+    for _ in range(500):
+        own.path.write_bytes(mutated(content, chooser))
+        with listening() as heard:
+            own.resume(fresh)
         if heard[0].endswith("goes on from iteration 2"):
             assert sha256_of_tensors(fresh.tensors()) == original
             fresh = state_for(tiny, dataset)
-            own.path.unlink()
             continue
         refused += 1
-        assert fresh.iteration == before == 0, "a refused one leaves the trial alone"
+        assert fresh.iteration == 0, "a refused one leaves the trial alone"
         assert heard[0].startswith(f"the checkpoint {own.path.name} ")
-        assert any(
-            reason in heard[0]
-            for reason in ("is no whole", "content_sha256 does not fit", "is no valid checkpoint", "holds numbers of type")
-        ), heard[0]
+        assert any(reason in heard[0] for reason in ("is no whole", "content_sha256 does not fit", "holds numbers of type")), (
+            heard[0]
+        )
         (aside,) = own.path.parent.glob("*.damaged")
         aside.unlink()
-    assert refused > 1900
-
-
-JUNK: list[Any] = [None, True, -1, 0, 10**40, 1.5, 1e308, "", "x", "\ud800", "<script>", [], {}, [[]], "../../x"]
-
-
-def test_mutated_words_with_a_digest_that_fits_are_taken_only_where_they_say_nothing_wrong(
-    tiny: Tiny, dataset: Dataset, tmp_path: Path
-) -> None:
-    own, heard = own_checkpoints(tmp_path, every=0)
-    trial = stepped(tiny, dataset, 2)
-    own.save(trial, 5.0)
-    tensors, words = read_tensors(own.path, 2**30)
-    said, original = json.loads(words["checkpoint"]), sha256_of_tensors(trial.tensors())
-    fields = [(name,) for name in said if name != "content_sha256"] + [("origin", name) for name in said["origin"]]
-    for field in fields:
-        for value in JUNK:
-            changes: dict[str, Any] = {field[0]: value} if len(field) == 1 else {"origin": {field[1]: value}}
-            if field == ("origin",):
-                changes = {"origin": {"more": value}}
-            rewrite(own.path, tensors, words, **changes)
-            heard.clear()
-            fresh = state_for(tiny, dataset)
-            own.resume(fresh)
-            if heard[0].endswith("goes on from iteration 2"):
-                # The time that was spent can be any number; everything else is checked.
-                assert field == ("seconds",)
-                assert sha256_of_tensors(fresh.tensors()) == original
-            else:
-                assert "is no valid checkpoint" in heard[0] or "does not hold" in heard[0] or "is not used" in heard[0]
+    assert refused > 450

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Config]
 
 
-def first_draws(seed: int, trial: int = 0, vary: tuple[str, ...] = STREAM_NAMES) -> dict[str, tuple[float, ...]]:
+def first_draws(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES) -> dict[str, tuple[float, ...]]:
     streams = streams_for_trial(seed, trial, vary)
     return {name: tuple(torch.rand(4, generator=getattr(streams, name)).tolist()) for name in STREAM_NAMES}
 
@@ -50,9 +50,11 @@ def test_the_streams_of_a_trial_and_of_neighbouring_seeds_are_all_different() ->
     assert len(set(draws)) == len(draws) == 30
 
 
-def test_trial_k_uses_the_seed_plus_k() -> None:
-    assert first_draws(42, trial=1) == first_draws(43)
-    assert first_draws(42, trial=2) == first_draws(44)
+def test_each_trial_uses_the_seed_after_that_of_the_one_before() -> None:
+    assert first_draws(42, trial=2) == first_draws(43)
+    assert first_draws(42, trial=3) == first_draws(44)
+    with pytest.raises(ValueError, match="there is no trial 0: trials count from 1"):
+        streams_for_trial(42, 0)
 
 
 def test_drawing_from_one_stream_leaves_the_others_where_they_are() -> None:
@@ -64,14 +66,14 @@ def test_drawing_from_one_stream_leaves_the_others_where_they_are() -> None:
 
 @pytest.mark.parametrize("vary", [named for n in range(4) for named in itertools.combinations(STREAM_NAMES, n)])
 def test_only_the_named_streams_change_between_trials(vary: tuple[str, ...]) -> None:
-    first, second = first_draws(42, 0, vary), first_draws(42, 1, vary)
+    first, second = first_draws(42, 1, vary), first_draws(42, 2, vary)
     for name in STREAM_NAMES:
         assert (first[name] != second[name]) == (name in vary)
 
 
 def test_an_unknown_stream_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown random stream \['seed'\]; known: init, order, dropout"):
-        streams_for_trial(42, 0, ("init", "seed"))
+        streams_for_trial(42, 1, ("init", "seed"))
 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
@@ -98,13 +100,13 @@ def test_training_neither_reads_nor_moves_a_global_random_generator(model: str, 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_different_trials_are_different_models(model: str, dataset: Dataset, tiny: Tiny) -> None:
-    runs = [digests(train_trial(model, "gelu", tiny(model), dataset, trial)) for trial in range(2)]
+    runs = [digests(train_trial(model, "gelu", tiny(model), dataset, trial)) for trial in (1, 2)]
     assert all(first != second for first, second in zip(*runs, strict=True))
 
 
-def test_trial_k_of_seed_42_is_trial_0_of_seed_42_plus_k(dataset: Dataset, tiny: Tiny) -> None:
-    second = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=1)
-    alone = train_trial("charlm", "gelu", tiny("charlm", seed=43), dataset, trial=0)
+def test_trial_2_of_seed_42_is_trial_1_of_seed_43(dataset: Dataset, tiny: Tiny) -> None:
+    second = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=2)
+    alone = train_trial("charlm", "gelu", tiny("charlm", seed=43), dataset, trial=1)
     assert (second.seed, second.trial) == (43, 2)
     assert digests(second) == digests(alone)
 
@@ -113,7 +115,7 @@ def test_trial_k_of_seed_42_is_trial_0_of_seed_42_plus_k(dataset: Dataset, tiny:
 def test_vary_decides_what_differs_between_trials(vary: str, dataset: Dataset, tiny: Tiny) -> None:
     config = tiny("charlm", vary=vary)
     (init_1, weights_1, _), (init_2, weights_2, _) = (
-        digests(train_trial("charlm", "gelu", config, dataset, k)) for k in range(2)
+        digests(train_trial("charlm", "gelu", config, dataset, trial)) for trial in (1, 2)
     )
     assert (init_1 != init_2) == (vary == "init")
     assert (weights_1 != weights_2) == (vary != "none")
@@ -121,8 +123,8 @@ def test_vary_decides_what_differs_between_trials(vary: str, dataset: Dataset, t
 
 def test_a_model_without_dropout_has_nothing_to_vary_in_the_dropout_stream(dataset: Dataset, tiny: Tiny) -> None:
     config = tiny("nanotransformer", vary="dropout")
-    assert digests(train_trial("nanotransformer", "gelu", config, dataset, 0)) == digests(
-        train_trial("nanotransformer", "gelu", config, dataset, 1)
+    assert digests(train_trial("nanotransformer", "gelu", config, dataset, 1)) == digests(
+        train_trial("nanotransformer", "gelu", config, dataset, 2)
     )
 
 
@@ -150,7 +152,8 @@ from repro_lib.training import train_trial
 out = {}
 for model in ("charlm", "convlm", "tinylstm"):
     config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2)
-    trained = train_trial(model, "gelu", config, load_dataset(config), 1)
+    dataset = load_dataset(config)
+    trained = train_trial(model, "gelu", config.with_corpus(dataset.vocab_size), dataset, 2)
     digest = sha256_of_tensors(trained.weights), sha256_of_tensors({"logits": trained.logits})
     out[model] = [trained.init_sha256, *digest, config.sha256("c" * 64)]
 print(json.dumps(out))
@@ -162,7 +165,7 @@ def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset,
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for model, theirs in json.loads(done.stdout).items():
         config = tiny(model)
-        assert theirs == [*digests(train_trial(model, "gelu", config, dataset, 1)), config.sha256("c" * 64)], model
+        assert theirs == [*digests(train_trial(model, "gelu", config, dataset, 2)), config.sha256("c" * 64)], model
 
 
 @pytest.mark.parametrize("warn_only", [False, True])
@@ -230,9 +233,9 @@ def test_one_bit_of_one_weight_is_flipped():
 
 
 def test_vary_bit_leaves_the_first_trial_alone_and_the_data_order_too(dataset: Dataset, tiny: Tiny) -> None:
-    none = train_trial("charlm", "gelu", tiny("charlm", vary="none", max_iters=12), dataset, 1)
+    none = train_trial("charlm", "gelu", tiny("charlm", vary="none", max_iters=12), dataset, 2)
     config = tiny("charlm", vary="bit", max_iters=12)
-    first, second = (train_trial("charlm", "gelu", config, dataset, trial) for trial in (0, 1))
+    first, second = (train_trial("charlm", "gelu", config, dataset, trial) for trial in (1, 2))
     assert first.init_sha256 == none.init_sha256
     assert torch.equal(first.logits, none.logits)
     assert second.init_sha256 != first.init_sha256

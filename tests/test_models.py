@@ -19,8 +19,8 @@ V = 65
 MODELS = model_names()
 Tiny = Callable[..., Config]
 
-# DESIGN, section 3: parameters at V = 65 and the context of that table, and dropout.
-DESIGN_PARAMETERS = {
+# What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout.
+MEANT_PARAMETERS = {
     "charlm": 430_000,
     "minigpt": 10_800_000,
     "nanotransformer": 430_000,
@@ -29,8 +29,8 @@ DESIGN_PARAMETERS = {
     "tinylstm": 176_000,
     "tinylstm_readout": 176_000,
 }
-DESIGN_DROPOUT = dict.fromkeys(MODELS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
-DESIGN_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
+MEANT_DROPOUT = dict.fromkeys(MODELS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
+MEANT_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
 
 
 @torch.no_grad()
@@ -51,15 +51,15 @@ def test_every_model_has_the_parameters_of_the_design_for_every_activation(model
     config = Config.for_model(model, vocab_size=V)
     counts = {name: count_parameters(build_model(model, config, name)) for name in (*ACTIVATIONS, "smelu_2")}
     for name, count in counts.items():
-        assert count == pytest.approx(DESIGN_PARAMETERS[model], rel=0.02), name
+        assert count == pytest.approx(MEANT_PARAMETERS[model], rel=0.02), name
         assert count == pytest.approx(counts["relu"], rel=0.01), name
     ungated = {count for name, count in counts.items() if not get_activation(name).gated}
     assert ungated == {counts["relu"]}
 
 
 def test_every_model_has_the_dropout_and_the_two_transformers_the_shape_of_the_design() -> None:
-    assert {model: Config.for_model(model).dropout for model in MODELS} == DESIGN_DROPOUT
-    for model, shape in DESIGN_SHAPE.items():
+    assert {model: Config.for_model(model).dropout for model in MODELS} == MEANT_DROPOUT
+    for model, shape in MEANT_SHAPE.items():
         config = Config.for_model(model)
         assert (config.n_layer, config.n_head, config.n_embd, config.block_size) == shape
     assert Config.for_model("charlm").block_size == Config().block_size == 128
@@ -111,7 +111,7 @@ def test_all_weights_are_drawn_from_the_init_stream_and_from_nothing_else(model:
     def weights(trial: int, vary: tuple[str, ...]) -> dict[str, torch.Tensor]:
         return build_model(model, config, "gelu", streams=streams_for_trial(42, trial, vary)).state_dict()
 
-    first, other_order, other_init = weights(0, ()), weights(1, ("order", "dropout")), weights(1, ("init",))
+    first, other_order, other_init = weights(1, ()), weights(2, ("order", "dropout")), weights(2, ("init",))
     assert all(torch.equal(first[name], other_order[name]) for name in first)
     assert all(tensor.isfinite().all() for tensor in first.values())
     # Vectors, the ends of branches (zero) and positions (sinusoids) start alike in all trials; nothing else does.
@@ -128,20 +128,20 @@ def test_models_that_differ_in_the_activation_alone_start_from_the_same_weights(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_dropout_draws_from_the_trials_stream_while_training_and_is_off_otherwise(model: str, tiny: Tiny) -> None:
-    def logits(seed: int, training: bool, **changes: float) -> torch.Tensor:
-        streams = streams_for_trial(42, seed, ("dropout",))
+    def logits(trial: int, training: bool, **changes: float) -> torch.Tensor:
+        streams = streams_for_trial(42, trial, ("dropout",))
         built = build_model(model, tiny(model, vocab_size=V, **changes), "gelu", streams=streams)
         return move_off_zero(built).train(training)(some_tokens(32))
 
-    assert torch.equal(logits(0, training=True), logits(0, training=True))
-    assert torch.equal(logits(0, training=False), logits(1, training=False))
+    assert torch.equal(logits(1, training=True), logits(1, training=True))
+    assert torch.equal(logits(1, training=False), logits(2, training=False))
     if model == "nanotransformer":
-        assert torch.equal(logits(0, training=True), logits(1, training=False))
+        assert torch.equal(logits(1, training=True), logits(2, training=False))
         with pytest.raises(ConfigError, match="nanotransformer has no dropout by definition"):
-            logits(0, training=True, dropout=0.1)
+            logits(1, training=True, dropout=0.1)
     else:
-        assert not torch.equal(logits(0, training=True), logits(1, training=True))
-        assert torch.equal(logits(0, training=True, dropout=0.0), logits(1, training=False, dropout=0.0))
+        assert not torch.equal(logits(1, training=True), logits(2, training=True))
+        assert torch.equal(logits(1, training=True, dropout=0.0), logits(2, training=False, dropout=0.0))
 
 
 def test_dropout_keeps_the_mean_drops_the_given_share_and_needs_a_stream() -> None:

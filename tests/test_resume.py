@@ -20,9 +20,9 @@ import pytest
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.experiment import run_experiment
+from repro_lib.progress import Progress
 from repro_lib.schema import Result
 from repro_lib.store import Store
-from repro_lib.training import Progress
 
 Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,11 +68,10 @@ def tensors(store: Store) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny(model, max_iters=9, eval_interval=3)
     whole = run_experiment(model, "swiglu", config, results_dir=tmp_path / "whole")
-    heard: list[str] = []
-    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0, "notice": heard.append}
+    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0}
     # At the first iteration nothing is saved yet; after it, in the middle, before the last, and in the second trial.
     for place in [(1, 1), (1, 2), (1, 6), (1, 9), (2, 5)]:
         with pytest.raises(Stopped):
@@ -81,7 +80,7 @@ def test_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny, tmp_path: 
     assert numbers(parts) == numbers(whole)
     assert tensors(Store(tmp_path / "parts")) == tensors(Store(tmp_path / "whole"))
     name = f"{model} with swiglu, trial"
-    assert heard == [f"{name} {trial}, goes on from iteration {k}" for trial, k in [(1, 1), (1, 5), (1, 8), (2, 4)]]
+    assert caplog.messages == [f"{name} {trial}, goes on from iteration {k}" for trial, k in [(1, 1), (1, 5), (1, 8), (2, 4)]]
     assert left_over(Store(tmp_path / "parts")) == []
 
 
@@ -138,11 +137,12 @@ def test_a_run_that_was_told_to_train_again_goes_on_too(tiny: Tiny, store: Store
 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_a_stack_of_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_stack_of_every_model_goes_on_to_the_same_bits(
+    model: str, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = tiny(model, max_iters=9, eval_interval=3, execution="stacked")
     whole = run_experiment(model, "swiglu", config, results_dir=tmp_path / "whole")
-    heard: list[str] = []
-    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0, "notice": heard.append}
+    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0}
     # Whoever watches is told of both trials after each iteration, and only then it is saved.
     for place in [(1, 1), (2, 2), (1, 6), (2, 9)]:
         with pytest.raises(Stopped):
@@ -151,7 +151,7 @@ def test_a_stack_of_every_model_goes_on_to_the_same_bits(model: str, tiny: Tiny,
     assert numbers(parts) == numbers(whole)
     assert [record.stack for record in parts.trials] == [[1, 2], [1, 2]]
     assert tensors(Store(tmp_path / "parts")) == tensors(Store(tmp_path / "whole"))
-    assert heard == [f"{model} with swiglu, trials 1 to 2 as one, goes on from iteration {k}" for k in (1, 5, 8)]
+    assert caplog.messages == [f"{model} with swiglu, trials 1 to 2 as one, goes on from iteration {k}" for k in (1, 5, 8)]
     assert left_over(Store(tmp_path / "parts")) == []
 
 
@@ -203,7 +203,7 @@ def test_fewer_trials_than_a_stack_that_was_begun_are_a_stack_of_their_own_and_l
     with pytest.raises(Stopped):
         run_experiment("charlm", "gelu", four, progress=stop_at(1, 4), **settings)
     begun = {path.name for path in (store.folder / "checkpoints").iterdir()}
-    assert {name.split("-")[-1] for name in begun} == {"trial1to4.safetensors", "trial1to4.previous.safetensors"}
+    assert {name.split("-")[-1] for name in begun} == {"trial1to4.safetensors"}
     found = run_experiment("charlm", "gelu", two, **settings)
     assert [record.stack for record in found.trials] == [[1, 2]] * 2
     assert {path.name for path in (store.folder / "checkpoints").iterdir()} == begun

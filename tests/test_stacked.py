@@ -19,13 +19,14 @@ from repro_lib.analysis import check_comparable
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
 from repro_lib.models import build_model
+from repro_lib.progress import Progress
 from repro_lib.schema import Result, ResultError
 from repro_lib.selection import select_comparable
 from repro_lib.stacked import StackTooLarge, TrialStack, clip_each, train_stack
 from repro_lib.store import Store, read_result
 from repro_lib.tensors import sha256_of_tensors
-from repro_lib.training import Progress, TrainedTrial, TrainingDiverged, predict_logits, train_trial
-from repro_lib.trial_state import Course
+from repro_lib.training import TrainedTrial, TrainingDiverged, predict_logits, train_trial
+from repro_lib.trial_state import TrialHistory
 
 ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Config]
@@ -67,8 +68,8 @@ def short(tiny: Tiny, model: str, **changes: Any) -> Config:
     return tiny(model, **SHORT | {"execution": "stacked"} | changes)
 
 
-def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Sequence[int] = range(3)) -> TrialStack:
-    return TrialStack(model, "gelu", config.with_corpus(dataset.vocab_size), dataset, trials)
+def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Sequence[int] = (1, 2, 3)) -> TrialStack:
+    return TrialStack(model, "gelu", config, dataset, trials)
 
 
 # --- the same training
@@ -78,16 +79,16 @@ def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Se
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_stacked_and_sequential_training_agree(model: str, activation: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
-    together = train_stack(model, activation, config, dataset, range(3))
+    together = train_stack(model, activation, config, dataset, range(1, 4))
     assert len({digests(trained) for trained in together}) == 3, "each trial has its own randomness"
-    for trial, found in enumerate(together):
+    for trial, found in enumerate(together, 1):
         assert_close(found, train_trial(model, activation, config, dataset, trial))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"vary": "init+order"},  # the masks of trial 1 for all
+        {"vary": "init+order"},  # the masks of the first trial for all
         {"vary": "init+dropout"},  # its batches for all
         {"vary": "order+dropout"},  # its weights for all
         {"grad_clip": 10.0},  # no clipping
@@ -97,8 +98,8 @@ def test_stacked_and_sequential_training_agree(model: str, activation: str, data
     ],
 )
 def test_the_tolerances_see_what_a_mistake_would_do(change: dict[str, Any], dataset: Dataset, tiny: Tiny) -> None:
-    mistaken = train_stack("charlm", "gelu", short(tiny, "charlm", **change), dataset, [1])[0]
-    right = train_trial("charlm", "gelu", short(tiny, "charlm"), dataset, 1)
+    mistaken = train_stack("charlm", "gelu", short(tiny, "charlm", **change), dataset, [2])[0]
+    right = train_trial("charlm", "gelu", short(tiny, "charlm"), dataset, 2)
     assert (mistaken.logits - right.logits).abs().max() > 10 * LOGITS["atol"]
     assert max((mistaken.weights[name] - tensor).abs().max() for name, tensor in right.weights.items()) > WEIGHTS["atol"]
 
@@ -106,38 +107,38 @@ def test_the_tolerances_see_what_a_mistake_would_do(change: dict[str, Any], data
 @pytest.mark.parametrize("vary", ["bit", "none", "dropout"])
 def test_the_sources_of_randomness_are_those_of_sequential_training(vary: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, "hybridlm", vary=vary)
-    for trial, found in enumerate(train_stack("hybridlm", "gelu", config, dataset, range(2))):
+    for trial, found in enumerate(train_stack("hybridlm", "gelu", config, dataset, range(1, 3)), 1):
         assert_close(found, train_trial("hybridlm", "gelu", config, dataset, trial))
 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_equal_trials_of_a_stack_end_with_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
     """Where nothing varies a place in the stack makes no difference: PD is exactly 0, as in sequential training."""
-    trials = train_stack(model, "gelu", short(tiny, model, vary="none"), dataset, range(3))
+    trials = train_stack(model, "gelu", short(tiny, model, vary="none"), dataset, range(1, 4))
     assert len({digests(trained) for trained in trials}) == 1
 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_a_trial_does_not_depend_on_which_others_are_stacked_with_it(model: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
-    (alone,) = train_stack(model, "swish", config, dataset, [1])
-    for others in ([0, 1, 2], [2, 1], [1, 5, 0, 3]):
+    (alone,) = train_stack(model, "swish", config, dataset, [2])
+    for others in ([1, 2, 3], [3, 2], [2, 6, 1, 4]):
         found = train_stack(model, "swish", config, dataset, others)
-        assert [trained.trial for trained in found] == [trial + 1 for trial in others]
-        assert_close(found[others.index(1)], alone)
+        assert [trained.trial for trained in found] == others
+        assert_close(found[others.index(2)], alone)
 
 
 def test_the_weights_of_each_trial_make_its_predictions(dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, "charlm")
-    for trained in train_stack("charlm", "swiglu", config, dataset, range(3)):
-        rebuilt = build_model("charlm", config.with_corpus(dataset.vocab_size), "swiglu")
+    for trained in train_stack("charlm", "swiglu", config, dataset, range(1, 4)):
+        rebuilt = build_model("charlm", config, "swiglu")
         rebuilt.load_state_dict(trained.weights)
         again = predict_logits(rebuilt, dataset.windows, config.block_size).flatten(0, 1)
         assert torch.equal(again, trained.logits)
 
 
 def test_the_time_of_a_stack_is_shared_out_evenly(dataset: Dataset, tiny: Tiny) -> None:
-    seconds = {trained.seconds for trained in train_stack("convlm", "relu", short(tiny, "convlm"), dataset, range(3))}
+    seconds = {trained.seconds for trained in train_stack("convlm", "relu", short(tiny, "convlm"), dataset, range(1, 4))}
     assert len(seconds) == 1
     assert seconds.pop() > 0
 
@@ -147,7 +148,7 @@ def test_the_time_of_a_stack_is_shared_out_evenly(dataset: Dataset, tiny: Tiny) 
 
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_the_same_stack_gives_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
-    first, second = (train_stack(model, "gelu", short(tiny, model), dataset, range(2)) for _ in range(2))
+    first, second = (train_stack(model, "gelu", short(tiny, model), dataset, range(1, 3)) for _ in range(2))
     assert [digests(trained) for trained in first] == [digests(trained) for trained in second]
 
 
@@ -158,7 +159,8 @@ from repro_lib.data import load_dataset
 from repro_lib.tensors import sha256_of_tensors
 from repro_lib.stacked import train_stack
 config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution="stacked")
-trained = train_stack("charlm", "gelu", config, load_dataset(config), range(2))
+dataset = load_dataset(config)
+trained = train_stack("charlm", "gelu", config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
 print(*(sha256_of_tensors(trial.weights) for trial in trained))
 """
 
@@ -166,7 +168,7 @@ print(*(sha256_of_tensors(trial.weights) for trial in trained))
 def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset, tiny: Tiny) -> None:
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(corpus_file)]
     theirs = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    mine = train_stack("charlm", "gelu", tiny("charlm", execution="stacked"), dataset, range(2))
+    mine = train_stack("charlm", "gelu", tiny("charlm", execution="stacked"), dataset, range(1, 3))
     assert [sha256_of_tensors(trained.weights) for trained in mine] == theirs
 
 
@@ -178,7 +180,7 @@ def test_looking_at_the_losses_seldom_changes_nothing(dataset: Dataset, tiny: Ti
         monkeypatch.setitem(stacked.LOOK_EVERY, "cpu", every)
         config = short(tiny, "charlm", trials=5)
         seen[every] = []
-        runs[every] = train_stack("charlm", "gelu", config, dataset, [3, 4], seen[every].append)
+        runs[every] = train_stack("charlm", "gelu", config, dataset, [4, 5], seen[every].append)
     assert seen[1] == seen[3] == seen[100]
     assert [(now.iteration, now.trial) for now in seen[1]] == [(i, k) for i in range(1, 11) for k in (4, 5)]
     assert {(now.trials, now.together, now.max_iters) for now in seen[1]} == {(5, 2, 10)}
@@ -247,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(model: s
     explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
     seen: list[Progress] = []
     with pytest.raises(TrainingDiverged) as caught:
-        train_stack(model, "gelu", short(tiny, model, **explosive), dataset, range(2), seen.append)
+        train_stack(model, "gelu", short(tiny, model, **explosive), dataset, range(1, 3), seen.append)
     found = re.search(rf"for {model} with gelu, trial ([12]), iteration (\d+); lower the learning rate", str(caught.value))
     assert found, str(caught.value)
     assert int(found[2]) == seen[-1].iteration + 1, "what was told of was finite, for all trials"
@@ -257,16 +259,16 @@ def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(model: s
 def test_the_diverging_trial_is_the_one_that_is_named(dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     untrained = stacked.untrained
 
-    def poisoned(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, Course]:
-        model, course = untrained(model_name, activation, config, dataset, trial)
-        if trial == 6:
+    def poisoned(*what: Any) -> tuple[nn.Module, TrialHistory]:
+        model, history = untrained(*what)
+        if what[-1] == 7:
             nn.init.constant_(model.get_parameter("head.bias"), float("nan"))
-        return model, course
+        return model, history
 
     monkeypatch.setattr(stacked, "untrained", poisoned)
     with pytest.raises(TrainingDiverged, match=r"the loss became nan for charlm with gelu, trial 7, iteration 1; lower"):
-        train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [5, 6, 7])
-    trained = train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [5, 7])
+        train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [6, 7, 8])
+    trained = train_stack("charlm", "gelu", short(tiny, "charlm", trials=8), dataset, [6, 8])
     assert [trial.trial for trial in trained] == [6, 8]
 
 
@@ -283,7 +285,7 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
 
     monkeypatch.setattr(TrialStack, "train", breaks_at_the_end)
     with pytest.raises(TrainingDiverged, match=r"the validation loss is nan for charlm with gelu, trial 2, iteration 10"):
-        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(3))
+        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(1, 4))
 
 
 def test_too_many_trials_for_the_memory_are_refused_with_advice(
@@ -294,7 +296,7 @@ def test_too_many_trials_for_the_memory_are_refused_with_advice(
 
     monkeypatch.setattr(TrialStack, "train", out_of_memory)
     with pytest.raises(StackTooLarge, match=r"3 trials of charlm at once do not fit .* ask for fewer trials first"):
-        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(3))
+        train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(1, 4))
 
 
 # --- precision and compiler
@@ -304,8 +306,8 @@ def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, ti
     """Numbers of 8 bits: about 1 % of each product. Only training uses them; predictions are made in float32."""
     for model in ("charlm", "convlm", "tinylstm"):
         config = short(tiny, model)
-        (plain,) = train_stack(model, "gelu", config, dataset, [0])
-        (rough,) = train_stack(model, "gelu", short(tiny, model, execution="stacked+bfloat16"), dataset, [0])
+        (plain,) = train_stack(model, "gelu", config, dataset, [1])
+        (rough,) = train_stack(model, "gelu", short(tiny, model, execution="stacked+bfloat16"), dataset, [1])
         assert rough.init_sha256 == plain.init_sha256
         assert torch.equal(rough.step_logits[0], plain.step_logits[0]), "the evaluation knows no bfloat16"
         assert {tensor.dtype for tensor in rough.weights.values()} == {rough.logits.dtype} == {torch.float32}
@@ -324,10 +326,10 @@ def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, ti
 def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) -> None:
     for activation in ("smelu_1", "swiglu"):
         config = short(tiny, model, execution="stacked+compile")
-        first, second = (train_stack(model, activation, config, dataset, range(2)) for _ in range(2))
-        for trial, found in enumerate(first):
-            assert digests(found) == digests(second[trial])
-            expected = train_trial(model, activation, config, dataset, trial)
+        first, second = (train_stack(model, activation, config, dataset, range(1, 3)) for _ in range(2))
+        for found, again in zip(first, second, strict=True):
+            assert digests(found) == digests(again)
+            expected = train_trial(model, activation, config, dataset, found.trial)
             torch.testing.assert_close(found.val_loss, expected.val_loss, rtol=0.0, atol=1e-4)
             # Fused kernels round otherwise in every step, where stacking alone only reorders sums.
             torch.testing.assert_close(found.logits, expected.logits, rtol=0.0, atol=2e-3)
@@ -340,7 +342,8 @@ from repro_lib.data import load_dataset
 from repro_lib.stacked import train_stack
 for model, activation in [("charlm", "smelu_1"), ("tinylstm_readout", "swiglu")]:
     config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2, execution="stacked+bfloat16+compile")
-    train_stack(model, activation, config, load_dataset(config), range(2))
+    dataset = load_dataset(config)
+    train_stack(model, activation, config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
 """
 
 
@@ -412,7 +415,7 @@ def test_more_trials_train_only_the_missing_ones_as_one_stack(
     assert seen[0].done == 2 * config.max_iters + 1
     assert five.trials[:2] == two.trials
     assert five.config_sha256 == cell[1].config_sha256
-    alone = train_trial("charlm", "gelu", config, dataset, 3)
+    alone = train_trial("charlm", "gelu", config, dataset, 4)
     assert five.trials[3].init_sha256 == alone.init_sha256
     assert five.trials[3].val_loss == pytest.approx(alone.val_loss, abs=LOSSES["atol"])
     again = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)

@@ -117,7 +117,7 @@ def test_a_stack_takes_nothing_from_any_stream_before_its_first_masks() -> None:
 
 def built(model: str, activation: str, config: Config) -> tuple[list[nn.Module], list[Streams]]:
     """S models and their streams, each with its own randomness."""
-    streams = [streams_for_trial(config.seed, k) for k in range(S)]
+    streams = [streams_for_trial(config.seed, trial) for trial in range(1, S + 1)]
     return [build_model(model, config, activation, streams=streams[k]) for k in range(S)], streams
 
 
@@ -129,7 +129,7 @@ def test_every_model_computes_in_a_stack_what_it_computes_alone(model: str, acti
     models, streams = built(model, activation, config)
     stack = StackedModel(models, (B, T))
     assert bool(stack._dropouts) == (config.dropout > 0)
-    alone = [streams_for_trial(config.seed, k) for k in range(S)]
+    alone = [streams_for_trial(config.seed, trial) for trial in range(1, S + 1)]
     for k in range(S):
         use_dropout_stream(models[k].train(), alone[k].dropout)
     tokens = torch.randint(V, (S, B, T), generator=generator(3))

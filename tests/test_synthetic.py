@@ -20,16 +20,16 @@ from pandas.testing import assert_frame_equal
 from test_analysis import STARTED, digest, grid, make_result
 
 from repro_lib import findings, plots, tables
-from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, activations_overview, cells_frame, models_overview, pairs_frame
+from repro_lib.analysis import METRICS, Study, activations_overview, cells_frame, models_overview, pairs_frame
 from repro_lib.cli import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.plot_style import SYNTHETIC_HATCH, Plot
-from repro_lib.schema import EvaluationRecord, Result, ResultError
+from repro_lib.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
 from repro_lib.selection import select_comparable
 from repro_lib.store import Store
 from repro_lib.summary_text import summary_text
 from repro_lib.synthetic import (
-    SYNTHETIC_MARK,
     ChosenPD,
     SyntheticError,
     estimate_from_neighbours,

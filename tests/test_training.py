@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from repro_lib import metrics
-from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.data import Dataset
 from repro_lib.models import build_model
+from repro_lib.progress import Progress
 from repro_lib.training import (
-    Progress,
     TrainingDiverged,
     evaluate_loss,
     kept_steps,
@@ -78,7 +78,7 @@ def test_every_parameter_is_trained_and_only_matrices_decay(model: str, activati
 
 def test_gradients_are_clipped_to_the_given_norm(dataset: Dataset, tiny: Tiny) -> None:
     for clip in (1e-3, 1e6):
-        config = tiny("charlm", grad_clip=clip).with_corpus(dataset.vocab_size)
+        config = tiny("charlm", grad_clip=clip)
         built = build_model("charlm", config, "gelu")
         inputs, targets = dataset.batch(4, 32, torch.Generator().manual_seed(0))
         training_step(built, make_optimizer(built, config), inputs, targets, 1, config)
@@ -90,7 +90,7 @@ def test_gradients_are_clipped_to_the_given_norm(dataset: Dataset, tiny: Tiny) -
 
 
 def test_a_step_uses_the_rate_of_its_iteration(dataset: Dataset, tiny: Tiny) -> None:
-    config = tiny("charlm", max_iters=10, warmup_iters=5).with_corpus(dataset.vocab_size)
+    config = tiny("charlm", max_iters=10, warmup_iters=5)
     built = build_model("charlm", config, "gelu")
     optimizer = make_optimizer(built, config)
     inputs, targets = dataset.batch(4, 32, torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_a_long_training_curve_is_averaged_to_a_hundred_points(dataset: Dataset,
 
 def test_whoever_watches_is_told_after_every_iteration_where_the_trial_is(dataset: Dataset, tiny: Tiny) -> None:
     seen: list[Progress] = []
-    trained = train_trial("charlm", "gelu", tiny("charlm", trials=5), dataset, trial=2, progress=seen.append)
+    trained = train_trial("charlm", "gelu", tiny("charlm", trials=5), dataset, trial=3, progress=seen.append)
     assert [now.iteration for now in seen] == [1, 2, 3, 4]
     assert {(now.model, now.activation, now.trial, now.trials, now.max_iters) for now in seen} == {("charlm", "gelu", 3, 5, 4)}
     assert [now.val_loss is None for now in seen] == [True, False, False, False]
@@ -128,7 +128,7 @@ def test_whoever_watches_is_told_after_every_iteration_where_the_trial_is(datase
 
 
 def test_the_final_numbers_are_those_of_the_logits_on_all_windows(dataset: Dataset, tiny: Tiny) -> None:
-    trained = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=1)
+    trained = train_trial("charlm", "gelu", tiny("charlm"), dataset, trial=2)
     labels = dataset.windows.targets.flatten()
     assert trained.logits.shape == (dataset.windows.tokens, dataset.vocab_size)
     assert trained.logits.dtype == torch.float32
@@ -142,14 +142,14 @@ def test_the_final_numbers_are_those_of_the_logits_on_all_windows(dataset: Datas
 def test_the_weights_that_are_kept_give_the_logits_that_are_kept(model: str, dataset: Dataset, tiny: Tiny) -> None:
     config = tiny(model)
     trained = train_trial(model, "swiglu", config, dataset)
-    rebuilt = build_model(model, config.with_corpus(dataset.vocab_size), "swiglu")
+    rebuilt = build_model(model, config, "swiglu")
     rebuilt.load_state_dict(trained.weights)
     again = predict_logits(rebuilt, dataset.windows, config.block_size).flatten(0, 1)
     assert torch.equal(again, trained.logits)
 
 
 def test_a_short_context_reads_the_same_characters_in_pieces(dataset: Dataset, tiny: Tiny) -> None:
-    config = tiny("charlm").with_corpus(dataset.vocab_size)
+    config = tiny("charlm")
     built = build_model("charlm", config, "gelu")
     logits = predict_logits(built, dataset.windows, 32)
     assert built.training, "the model is given back as it was"
@@ -177,7 +177,7 @@ def test_predictions_are_kept_at_log_spaced_steps_and_end_in_the_final_ones(data
 
 
 def test_whoever_watches_sees_the_predictions_that_are_kept(dataset: Dataset, tiny: Tiny) -> None:
-    config = tiny("charlm", max_iters=9).with_corpus(dataset.vocab_size)
+    config = tiny("charlm", max_iters=9)
     seen: list[Progress] = []
     trained = train_trial("charlm", "gelu", config, dataset, progress=seen.append)
     shown = {progress.iteration: progress.kept for progress in seen if progress.kept is not None}
@@ -196,12 +196,12 @@ def test_a_watcher_that_raises_ends_the_training_and_the_settings_return(dataset
 
     mode = torch.get_deterministic_debug_mode()
     with pytest.raises(Enough):
-        train_trial("charlm", "gelu", tiny("charlm").with_corpus(dataset.vocab_size), dataset, progress=stop)
+        train_trial("charlm", "gelu", tiny("charlm"), dataset, progress=stop)
     assert torch.get_deterministic_debug_mode() == mode
 
 
 def test_predictions_are_made_without_dropout(dataset: Dataset, tiny: Tiny) -> None:
-    built = build_model("charlm", tiny("charlm", dropout=0.5).with_corpus(dataset.vocab_size), "gelu").train()
+    built = build_model("charlm", tiny("charlm", dropout=0.5), "gelu").train()
     first, second = (predict_logits(built, dataset.windows, 32) for _ in range(2))
     assert torch.equal(first, second)
 
@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_the_trial_and_says_where(model: str, da
     config = tiny(model, **EXPLOSIVE)
     seen: list[Progress] = []
     with pytest.raises(TrainingDiverged) as caught:
-        train_trial(model, "gelu", config, dataset, trial=1, progress=seen.append)
+        train_trial(model, "gelu", config, dataset, trial=2, progress=seen.append)
     # The last iteration that was reported had a finite loss; the next one is the one that is named.
     message = str(caught.value)
     assert f"for {model} with gelu, trial 2, iteration {len(seen) + 1}" in message
@@ -245,3 +245,11 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(da
     assert last_step, "no run broke in its last step: other lengths are needed here"
     for iterations, message in last_step.items():
         assert re.match(rf"the validation loss is \w+ for charlm with gelu, trial 1, iteration {iterations};", message)
+
+
+def test_a_configuration_that_is_not_complete_is_refused_before_anything_is_trained(dataset: Dataset) -> None:
+    """It would build the model with the model's values, and train it with the general ones."""
+    bare = Config(vocab_size=dataset.vocab_size)
+    for config in (bare, Config.for_model("charlm"), Config.for_model("convlm", vocab_size=dataset.vocab_size)):
+        with pytest.raises(ConfigError, match=r"not complete for 'charlm'; make it with Config\.for_model\('charlm'"):
+            train_trial("charlm", "gelu", config, dataset)

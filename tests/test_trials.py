@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from test_resume import Stopped, left_over, numbers, stop_at, tensors
 
-from repro_lib import experiment
+from repro_lib import cell_training
 from repro_lib.cli import main
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, trial_lease
+from repro_lib.progress import Progress, listening
 from repro_lib.store import Store
-from repro_lib.training import Progress, TrainingDiverged
+from repro_lib.training import TrainingDiverged
 
 Tiny = Callable[..., Config]
 
@@ -68,12 +69,13 @@ def test_told_to_train_again_a_part_does_so_once(tiny: Tiny, store: Store) -> No
 
 
 def test_a_killed_part_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
-    config, heard = tiny("charlm", trials=2, max_iters=9), list[str]()
+    config = tiny("charlm", trials=2, max_iters=9)
     whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
-    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0, "notice": heard.append}
+    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0}
     with pytest.raises(Stopped):
         train_trials("charlm", "gelu", config, [2], progress=stop_at(2, 6), **settings)
-    train_trials("charlm", "gelu", config, [2], **settings)
+    with listening() as heard:
+        train_trials("charlm", "gelu", config, [2], **settings)
     assert heard == ["charlm with gelu, trial 2, goes on from iteration 5"]
     assert numbers(run_experiment("charlm", "gelu", config, **settings)) == numbers(whole)
 
@@ -112,15 +114,15 @@ def test_a_part_that_diverges_leaves_the_others_what_they_have(
 ) -> None:
     config, seen = tiny("charlm", trials=3), list[Progress]()
     train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
-    honest = experiment.train_trial
+    honest = cell_training.train_trial
 
     def diverge(*words: Any) -> Any:
         raise TrainingDiverged("loss is nan")
 
-    monkeypatch.setattr(experiment, "train_trial", diverge)
+    monkeypatch.setattr(cell_training, "train_trial", diverge)
     with pytest.raises(TrainingDiverged):
         train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
-    monkeypatch.setattr(experiment, "train_trial", honest)
+    monkeypatch.setattr(cell_training, "train_trial", honest)
     run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
     assert {now.trial for now in seen} == {2, 3}
 

@@ -225,7 +225,7 @@ def test_retraining_shows_the_losses_and_differences_of_the_trainer_itself(corpu
     assert len(seen) == 8 + 8 + 1
     config = Config.for_model("charlm", "quick", **small(corpus_file), max_iters=8, warmup_iters=2, eval_interval=8, trials=2)
     dataset = load_dataset(config)
-    first, second = (train_trial("charlm", "gelu", config, dataset, k) for k in (0, 1))
+    first, second = (train_trial("charlm", "gelu", config.with_corpus(dataset.vocab_size), dataset, trial) for trial in (1, 2))
     assert [loss for _, loss in run.watched.losses[1]] == [loss for _, loss in second.train_loss_curve]
     assert [step for step, _ in run.watched.differences] == first.steps[1:]
     for place, (_, values) in enumerate(run.watched.differences, start=1):

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.console import progress_share, read_progress
 from repro_lib.findings import Note
 from repro_lib.plot_style import COLOURS
+from repro_lib.progress import (
+    PROGRESS_FILE_VARIABLE,
+    Progress,
+    progress_share,
+    read_progress,
+    write_progress,
+    write_progress_to,
+)
 from repro_lib.store import Store
-from repro_lib.training import Progress
-from repro_lib.widgets import PROGRESS_FILE_VARIABLE, LiveTraining, first_step, write_progress, write_progress_to
+from repro_lib.widgets import LiveTraining, first_step
 
 
 def at(trial: int, iteration: int, loss: float = 3.0) -> Progress:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from published.rebuild.stores import NotRunYet, Published
 from repro_lib.activations import smelu_beta
-from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
+from repro_lib.analysis import METRICS, pair_matrix
 from repro_lib.anatomy_tables import churn_against_error
 from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.noise import noise_sources
 from repro_lib.schema import Result
 from repro_lib.significance import holm, permutation_test

@@ -41,7 +41,7 @@ def build_model(name: str, config: Config, activation: str, *, streams: Streams 
     """A freshly initialised model: token ids (B, T) -> logits (B, T, V).
 
     ``config.vocab_size`` must be set; a bare config is completed with the model's defaults. Weights and dropout draw
-    from ``streams`` (default: those of trial 0 of ``config.seed``). Raises ConfigError for an unknown model,
+    from ``streams`` (default: those of trial 1 of ``config.seed``). Raises ConfigError for an unknown model,
     ValueError for an unknown activation, TypeError for an activation that is not given by name.
     """
     check_model(name)

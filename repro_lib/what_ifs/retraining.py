@@ -18,9 +18,10 @@ from repro_lib.analysis import Study
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError, load_dataset
 from repro_lib.findings import Note
+from repro_lib.progress import Progress
 from repro_lib.schema import ResultError
 from repro_lib.store import Store
-from repro_lib.training import Progress, TrainingDiverged, train_trial
+from repro_lib.training import TrainingDiverged, train_trial
 from repro_lib.trajectories import Trajectory, trajectory
 from repro_lib.what_ifs.definition import View
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
@@ -129,7 +130,8 @@ class Retraining:
             asked = {"max_iters": iterations, "warmup_iters": warmup, "eval_interval": iterations, "trials": 2}
             config = Config.for_model(model, "quick", **asked | values)
             dataset = load_dataset(config)
-            for trial in (0, 1):
+            config = config.with_corpus(dataset.vocab_size)
+            for trial in (1, 2):
                 trained = train_trial(model, activation, config, dataset, trial, self._progress)
                 self._compare(trial, trained.steps[-1], trained.step_logits[-1])
             self.state = "done"
@@ -144,12 +146,12 @@ class Retraining:
             raise _Stopped
         self.watched.losses[progress.trial - 1].append((progress.iteration, progress.train_loss))
         if progress.kept is not None:
-            self._compare(progress.trial - 1, progress.iteration, progress.kept.flatten(0, 1))
+            self._compare(progress.trial, progress.iteration, progress.kept.flatten(0, 1))
         self._changed(self)
 
     def _compare(self, trial: int, step: int, logits: Tensor) -> None:
         """Remember the first trial's predictions (tokens, V); compare the second's with them."""
-        if trial == 0:
+        if trial == 1:
             self._kept[step] = logits
             return
         first, second = (metrics.probabilities_from_logits(seen) for seen in (self._kept[step], logits))
