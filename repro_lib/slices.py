@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from repro_lib.analysis import METRIC_LIMITS
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics import probabilities_from_logits
+from repro_lib.metrics import probabilities_from_logits, relative_differences, total_variation_by_token
 from repro_lib.results import Predictions, ResultError
 from repro_lib.statistics import (
     Estimate,
@@ -38,8 +38,6 @@ SLICE_METRICS = ("relative_pd", "total_variation", "churn")
 
 # A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
 PART = 512
-# Where p + q is 0, p - q is too, and 0 divided by this is 0; every other sum is at least as large and stays as it is.
-SMALLEST = np.finfo(np.float64).smallest_subnormal
 
 # Shares of the training text. Characters of the first two bins are called rare.
 FREQUENCY_EDGES = (0.001, 0.01, 0.02, 0.05)
@@ -132,9 +130,9 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
         top1[:, part] = [p.argmax(axis=1) for p in probabilities]
         confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
         for row, (i, j) in enumerate(pairs):
-            gap, total = np.abs(probabilities[i] - probabilities[j]), probabilities[i] + probabilities[j]
-            differences["total_variation"][row, part] = gap.sum(axis=1) / 2
-            differences["relative_pd"][row, part] = 2 * (gap / np.maximum(total, SMALLEST)).mean(axis=1)
+            p, q = probabilities[i], probabilities[j]
+            differences["total_variation"][row, part] = total_variation_by_token(p, q)
+            differences["relative_pd"][row, part] = relative_differences(p, q).mean(axis=1)
             differences["churn"][row, part] = top1[i, part] != top1[j, part]
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
 
