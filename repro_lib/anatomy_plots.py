@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis import Study, rows_of
-from repro_lib.anatomy_tables import HEADS, Anatomies, CellAnatomy
-from repro_lib.findings import Note
+from repro_lib.cell_anatomy import HEADS, Anatomies, CellAnatomy
+from repro_lib.notes import Note
 from repro_lib.plot_panels import NEGATIVE_CONTROL
 from repro_lib.plot_style import Plot, colour_of, draw_gap, interval_note, marker_of, new_figure, styled
 from repro_lib.plots import JACKKNIFE, TITLES

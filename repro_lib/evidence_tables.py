@@ -7,16 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.evidence import (
-    Evidence,
-    accuracy_variance,
-    chances_of_being_best,
-    contrasts,
-    cv_over_activations,
-    two_kinds_of_interval,
-)
-from repro_lib.statistics import TRIALS_FOR_INTERVAL, cv_in_words
-from repro_lib.tables import number
+from repro_lib.across_activations import cv_in_words
+from repro_lib.contrasts import accuracy_variance, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.evidence import Evidence
+from repro_lib.formatting import number
+from repro_lib.statistics import TRIALS_FOR_INTERVAL
 
 
 def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
@@ -110,7 +105,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``.
+    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``contrasts.contrasts``.
 
     A model without any pair of trials is one sentence.
     """
@@ -153,7 +148,7 @@ def _in_pd(row: dict[Any, Any]) -> tuple[str, str]:
 
 
 def cv_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the CV of each model says beside its null; ``frame``: ``evidence.cv_over_activations``."""
+    """What the CV of each model says beside its null; ``frame``: ``contrasts.cv_over_activations``."""
     sentences = []
     for row in frame.to_dict("records"):
         n = int(row["n"])

@@ -11,6 +11,7 @@ import pandas as pd
 
 from repro_lib.analysis import METRIC_LIMITS, METRICS, Study, pair_matrix
 from repro_lib.config import canonical_json
+from repro_lib.formatting import small
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.statistics import jackknife_pairwise
 from repro_lib.trajectories import Trajectory, trajectory
@@ -124,11 +125,6 @@ def with_interval(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
     """A value of a table's row with its interval; what is small but not 0 does not look like 0."""
     value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     return small(value) if math.isnan(low) else f"{small(value)} ({small(low)} to {small(high)})"
-
-
-def small(value: float) -> str:
-    """A value to four digits after the point, or with an exponent where that would look like 0 and is not."""
-    return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
 def _states(reference: Result, found: dict[str, Result]) -> dict[str, str]:

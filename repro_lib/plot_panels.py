@@ -15,7 +15,8 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from repro_lib.analysis import METRICS, Study, models_overview, rows_of
+from repro_lib.analysis import METRICS, Study, rows_of
+from repro_lib.overviews import models_overview
 from repro_lib.plot_style import (
     GREY,
     MISSING_HATCH,

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis import Study, rows_of
-from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, NoiseSources, how_to_run
+from repro_lib.notes import Note
 from repro_lib.plot_panels import NEGATIVE_CONTROL
 from repro_lib.plot_style import GREY, Plot, activation_handles, colour_of, draw_gap, marker_of, new_figure, styled
 from repro_lib.plots import JACKKNIFE, TITLES

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repro_lib.console import progress_share, read_progress
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.plot_style import COLOURS
 from repro_lib.results import Store
 from repro_lib.training import Progress

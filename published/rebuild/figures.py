@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.conclusions import METRIC_WORDS
-from repro_lib.noise import small, with_interval
+from repro_lib.formatting import small
+from repro_lib.noise import with_interval
 from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
 
 Frames = Mapping[str, pd.DataFrame]

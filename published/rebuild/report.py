@@ -13,11 +13,11 @@ from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
 from repro_lib.analysis import rows_of
 from repro_lib.conclusions import Entry, ledger, sentence, tally
-from repro_lib.evidence import REFERENCE
+from repro_lib.contrasts import REFERENCE
+from repro_lib.formatting import literally
 from repro_lib.judging import REFUTED, SUPPORTED
 from repro_lib.noise import with_interval
 from repro_lib.plot_style import Plot
-from repro_lib.tables import literally
 
 Frames = Mapping[str, pd.DataFrame]
 NOT_YET = "*Not run yet.*"

@@ -12,8 +12,9 @@ import pandas as pd
 from published.rebuild.stores import NotRunYet, Published
 from repro_lib.activations import smelu_beta
 from repro_lib.analysis import METRIC_LIMITS, METRICS, pair_matrix
-from repro_lib.anatomy_tables import churn_against_error
-from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.cell_anatomy import churn_against_error
+from repro_lib.contrasts import chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.evidence import Evidence
 from repro_lib.noise import noise_sources
 from repro_lib.results import Result
 from repro_lib.significance import holm, permutation_test

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from repro_lib.analysis import METRIC_LIMITS, Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.statistics import Estimate, jackknife_pairwise
 from repro_lib.what_ifs.wording import nothing_yet
