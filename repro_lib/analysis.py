@@ -1,4 +1,4 @@
-"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve, and the overviews over them.
+"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
 
 Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
 in it is NaN too. ``Study`` is the bundle that plots and texts take.
@@ -57,8 +57,8 @@ class Study:
         include_synthetic: bool = False,
     ) -> Study:
         """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
-        found, refused = store.load()
-        results = [result for _, result in found if models is None or result.model_name in models]
+        stored, refused = store.load()
+        results = [result for _, result in stored if models is None or result.model_name in models]
         chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
         return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
 
@@ -127,8 +127,7 @@ class Study:
 
     def result(self, model: str, activation: str) -> Result | None:
         """The result of a cell, or None where it is missing."""
-        found = (r for r in self.results if (r.model_name, r.activation) == (model, activation))
-        return next(found, None)
+        return next((r for r in self.results if (r.model_name, r.activation) == (model, activation)), None)
 
 
 def load_study(
@@ -196,13 +195,8 @@ def cells_frame(
 
 
 _WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
-_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")] + [
-    "mean_deviation_pd",
-    "churn_per_error",
-    "unigram_loss",
-    "parameters",
-    "seconds",
-]
+_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
+_NUMBER_COLUMNS += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
 
 
 def _cell_row(result: Result) -> dict[str, Any]:
@@ -211,7 +205,7 @@ def _cell_row(result: Result) -> dict[str, Any]:
     estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
     for name, estimate in estimates.items():
-        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        row |= estimate.columns(name)
     error = 1 - estimates["val_accuracy"].value / 100
     return row | {
         "n": len(result.trials),
@@ -231,11 +225,7 @@ def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row per trained model: model, activation, trial, seed, val_loss, val_accuracy, seconds and the digests."""
     digests = ("init_sha256", "weights_sha256", "predictions_sha256")
     columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
-    rows = [
-        (result.model_name, result.activation, *(getattr(trial, name) for name in columns))
-        for result in results
-        for trial in result.trials
-    ]
+    rows = [(r.model_name, r.activation, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
     return pd.DataFrame(rows, columns=["model", "activation", *columns])
 
 
@@ -273,15 +263,14 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     They cannot tell activations apart, so by rule they are left out of every statistic across activations. Of cells
     with different numbers of trials those that both have are compared.
     """
-    trials: dict[str, list[list[tuple[str, str]]]] = {}
+    first: dict[str, list[tuple[str, str]]] = {}
+    same: dict[str, bool] = {}
     for result in results:
-        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
-        trials.setdefault(result.model_name, []).append(digests)
-    return tuple(
-        model
-        for model, cells in trials.items()
-        if len(cells) > 1 and all(a == b for cell in cells[1:] for a, b in zip(cells[0], cell, strict=False))
-    )
+        model, digests = result.model_name, [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        if model in first:
+            same[model] = same.get(model, True) and all(a == b for a, b in zip(first[model], digests, strict=False))
+        first.setdefault(model, digests)
+    return tuple(model for model in first if same.get(model, False))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib import slices
 from repro_lib.analysis import METRIC_LIMITS, Study, pair_matrix, rows_of
 from repro_lib.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.formatting import number
+from repro_lib.churn_and_influence import trial_influence
+from repro_lib.formatting import number, unbroken
 from repro_lib.notes import NO_RESULTS, Note
 from repro_lib.results import Result
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
@@ -35,9 +35,9 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
             "By": HEADS[row["slicing"]],
             "Slice": row["slice"],
             "Of the text, %": number(100 * row["share"], 1),
-            "Of the variation, %": _shown(row, "held", 1, 100),
-            "Total variation": _shown(row, "total_variation", 3),
-            "Churn": _shown(row, "churn", 3),
+            "Of the variation, %": _shown(row, "held", ".1f", 100),
+            "Total variation": _shown(row, "total_variation", ".3f"),
+            "Churn": _shown(row, "churn", ".3f"),
             "Error rate": number(row["error"], 3),
         }
         for row in rows_of(cell.slices)
@@ -117,19 +117,19 @@ def influence_sentence(result: Result) -> str:
         return f"{cell}: the relative PD is the same whichever trial is left out."
     row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
     estimate = jackknife_pairwise(pair_matrix(result), METRIC_LIMITS["relative_pd"])
-    without = _shown(row, "without", 4) + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
+    without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
     moved = f"trial {row['trial']} moves the relative PD most"
-    return f"{cell}: {moved}; without it, it is {without} instead of {_bounded(estimate, 4)}."
+    return f"{cell}: {moved}; without it, it is {without} instead of {unbroken(format(estimate, '.4f'))}."
 
 
 def influence_sentences(study: Study, model: str) -> list[str]:
     """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
-    found = (study.result(model, activation) for activation in study.activations)
-    return [influence_sentence(result) for result in found if result] or [NO_RESULTS]
+    results = (study.result(model, activation) for activation in study.activations)
+    return [influence_sentence(result) for result in results if result] or [NO_RESULTS]
 
 
 def _influence(result: Result) -> pd.DataFrame:
-    return slices.trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+    return trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
 
 
 # --- churn against error
@@ -141,16 +141,17 @@ def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     for activation in study.activations:
         result = study.result(model, activation)
         row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
-        found = churn_against_error(result) if result else None
+        numbers = churn_against_error(result) if result else None
         names = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
-        rows.append(row | {head: _bounded(getattr(found, name), 3) if found else "–" for head, name in names.items()})
+        cells = {head: unbroken(f"{getattr(numbers, name):.3f}") if numbers else "–" for head, name in names.items()}
+        rows.append(row | cells)
     return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
 
 
 def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> str:
     """In how many cells churn and error are apart by more than the interval of their difference."""
     chosen = [result for result in study.results if models is None or result.model_name in models]
-    residuals = [found for result in chosen if (found := churn_against_error(result).residual).has_interval]
+    residuals = [residual for result in chosen if (residual := churn_against_error(result).residual).has_interval]
     if not residuals:
         return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
     below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
@@ -175,10 +176,10 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
                     "Model": model,
                     "Activation": activation,
                     "N": len(result.trials) if result else "missing",
-                    "Rare: hold, %": _shown(rare, "held", 1, 100),
+                    "Rare: hold, %": _shown(rare, "held", ".1f", 100),
                     "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
-                    "Uncertain: hold, %": _shown(uncertain, "held", 1, 100),
-                    "Churn / error": _bounded(churn_against_error(result).ratio, 3) if result else "–",
+                    "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+                    "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
                 }
             )
     return pd.DataFrame(rows).set_index(["Model", "Activation"])
@@ -201,17 +202,8 @@ _NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_hig
 def _held(row: dict[str, Any]) -> str:
     if math.isnan(row["held"]):
         return f"are {100 * row['share']:.1f} % of the text, and the trials do not differ at all"
-    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', 1, 100)} % of the total variation"
+    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
 
 
-def _shown(row: dict[str, Any], name: str, digits: int, scale: float = 1) -> str:
-    estimate = Estimate(scale * row[name], scale * row[f"{name}_low"], scale * row[f"{name}_high"], 0)
-    return _bounded(estimate, digits)
-
-
-def _bounded(estimate: Estimate, digits: int) -> str:
-    """``0.412 (0.390 to 0.434)`` with the bracket on one line; only the number, or a dash, where there is no interval."""
-    if not estimate.has_interval:
-        return number(estimate.value, digits)
-    bounds = f"({estimate.low:.{digits}f} to {estimate.high:.{digits}f})".replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{estimate.value:.{digits}f} {bounds}"
+def _shown(row: dict[str, Any], name: str, spec: str, scale: float = 1) -> str:
+    return unbroken(format(Estimate.in_row(row, name).scaled(scale), spec))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from repro_lib import slices
 from repro_lib.analysis import Study, pair_matrix
+from repro_lib.churn_and_influence import ChurnAndError, churn_and_error
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.sampling import corpus_of
-from repro_lib.slices import ChurnAndError, PairedTrials, Slicing, churn_and_error, slice_frame, swapped_pairs
+from repro_lib.slices import PairedTrials, Slicing, slice_frame, swapped_pairs
 
 HEADS = {
     "frequency": "Frequency in the training text",
@@ -148,5 +149,5 @@ def _kind(paired: PairedTrials, slicing: Slicing, chosen: Sequence[str], name: s
 
 
 def churn_against_error(result: Result) -> ChurnAndError:
-    """``slices.churn_and_error`` of a result; it needs no predictions."""
+    """``churn_and_influence.churn_and_error`` of a result; it needs no predictions."""
     return churn_and_error(pair_matrix(result, "churn"), [1 - trial.val_accuracy / 100 for trial in result.trials])

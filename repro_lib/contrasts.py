@@ -1,6 +1,6 @@
 """What the pairs of a study say about differences between activations: contrasts, CV with its null, P(best), intervals.
 
-Each frame is computed once per evidence and metric. Models bit-identical across activations are left out by rule.
+Each frame is computed once per evidence and metric (``caching.once``). Models bit-identical across activations are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pandas as pd
 
 from repro_lib.across_activations import coefficient_of_variation, probability_of_being_best
 from repro_lib.analysis import METRIC_LIMITS
+from repro_lib.caching import once
 from repro_lib.evaluation_noise import bootstrap_windows, variance_of_accuracy
 from repro_lib.evidence import Evidence
 from repro_lib.significance import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
@@ -21,6 +22,7 @@ from repro_lib.statistics import Estimate, contrast, jackknife_pairwise, relativ
 REFERENCE = "relu"
 
 
+@once
 def contrasts(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows.
 
@@ -55,12 +57,8 @@ def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, 
     difference, relative = (make(first, second, paired=paired) for make in (contrast, relative_contrast))
     test = permutation_test(joint, n, paired=paired)
     return row | {
-        "difference": difference.value,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
-        "per_cent": relative.value,
-        "per_cent_low": relative.low,
-        "per_cent_high": relative.high,
+        **difference.columns("difference"),
+        **relative.columns("per_cent"),
         "paired": paired,
         "p": test.p,
         "permutations": test.permutations,
@@ -78,6 +76,7 @@ def needed_for(difference: Estimate, *, paired: bool, alpha: float = SIGNIFICANC
     return trials_needed((difference.value if distance is None else distance) / spread, paired=paired, alpha=alpha)
 
 
+@once
 def cv_over_activations(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Per model the CV over activations beside what it is when trials are dealt to the activations at random.
 
@@ -101,7 +100,7 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
     trials = [evidence.trials(model, activation) for activation in there]
     cells = [(model, activation) for activation in there]
     cv = evidence.estimate(cells, coefficient_of_variation, metric, lower=0.0)
-    row |= {"n": min(trials), "cv": cv.value, "cv_low": cv.low, "cv_high": cv.high}
+    row |= {"n": min(trials), **cv.columns("cv")}
     if row["identical"]:
         return row | {"cv": 0.0, "cv_low": 0.0, "cv_high": 0.0}
     # Where any two cells share their initial weights, trials are dealt within a seed: only there are they exchangeable.
@@ -111,6 +110,7 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
     return row | {"null_median": null.median, "null_high": null.high, "p": null.p, "permutations": null.permutations}
 
 
+@once
 def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """P(best) per model and activation: model, activation, n, p_best (NaN below 3 trials or where a cell is missing)."""
     rows = []
@@ -124,6 +124,7 @@ def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd
     return pd.DataFrame(rows, columns=["model", "activation", "n", "p_best"])
 
 
+@once
 def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Per cell the interval over trials beside the bootstrap interval over evaluation windows.
 
@@ -145,6 +146,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
     return pd.DataFrame(rows, columns=columns)
 
 
+@once
 def accuracy_variance(evidence: Evidence) -> pd.DataFrame:
     """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``evaluation_noise.variance_of_accuracy``).
 

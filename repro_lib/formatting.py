@@ -6,16 +6,15 @@ import math
 
 import pandas as pd
 
+from repro_lib.statistics import Estimate, rounded
+
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:
     """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value.
 
     A number of a synthetic cell says so.
     """
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if math.isnan(low):
-        return cell_number(row, name, digits)
-    return marked(f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})", row.get("synthetic", False))
+    return marked(format(Estimate.in_row(row, name), f".{digits}f"), row.get("synthetic", False))
 
 
 def cell_number(row: pd.Series, name: str, digits: int) -> str:
@@ -23,12 +22,13 @@ def cell_number(row: pd.Series, name: str, digits: int) -> str:
     return marked(number(row[name], digits), row.get("synthetic", False))
 
 
-def number(value: float, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
     """A rounded number, or a dash where it is missing."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return rounded(math.nan if value is None else value, f".{digits}f")
 
 
 def marked(text: str, synthetic: bool) -> str:
+    """The text, with a mark where what it says is synthetic."""
     return f"{text} (synthetic)" if synthetic else text
 
 

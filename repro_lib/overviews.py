@@ -10,6 +10,7 @@ import pandas as pd
 
 from repro_lib.across_activations import coefficient_of_variation, cv_in_words
 from repro_lib.analysis import METRIC_LIMITS, Study, is_cut, pair_matrix, rows_of
+from repro_lib.caching import once
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.statistics import jackknife_pairwise
 
@@ -24,6 +25,7 @@ ARCHITECTURES = {
 }
 
 
+@once
 def models_overview(study: Study) -> pd.DataFrame:
     """One row per expected model, in the study's order.
 
@@ -64,6 +66,7 @@ _MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expec
 _MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
 
 
+@once
 def activations_overview(study: Study) -> pd.DataFrame:
     """One row per expected activation: average_pd with _low and _high, models, expected, wins.
 

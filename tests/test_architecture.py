@@ -24,7 +24,17 @@ FLOORS: dict[int, set[str]] = {
     2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
     | {"certificate"},
     3: {"statistics", "analysis", "claims", "plots"}
-    | {"across_activations", "cell_anatomy", "contrasts", "disagreement", "evaluation_noise", "formatting", "layer_views"}
+    | {
+        "across_activations",
+        "caching",
+        "cell_anatomy",
+        "churn_and_influence",
+        "contrasts",
+        "disagreement",
+        "evaluation_noise",
+        "formatting",
+        "layer_views",
+    }
     | {"notes", "overviews"}
     | {
         "activation_plots",
