@@ -18,8 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.analysis import Study, activations_overview, curves_frame, models_overview, pairs_frame, trials_frame
+from repro_lib.analysis import Study, curves_frame, pairs_frame, trials_frame
 from repro_lib.config import GRID_ACTIVATIONS, GRID_MODELS
+from repro_lib.overviews import activations_overview, models_overview
 from repro_lib.plots import all_plots
 from repro_lib.schema import Result
 from repro_lib.store import Store

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from repro_lib.analysis import Study
 from repro_lib.config import project_root
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.store import Store
 from repro_lib.what_if_html import alive_html, view_html
 from repro_lib.what_ifs import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials

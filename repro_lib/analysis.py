@@ -1,4 +1,4 @@
-"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve, and the overviews over them.
+"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
 
 Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
 in it is NaN too. ``Study`` is the bundle that plots and texts take.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,14 @@ from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_D
 from repro_lib.metrics import METRIC_LIMITS, metric_names
 from repro_lib.schema import Result, ResultError
 from repro_lib.selection import select_comparable
-from repro_lib.statistics import coefficient_of_variation, cv_in_words, jackknife_pairwise, mean_interval
+from repro_lib.statistics import jackknife_pairwise, mean_interval
 from repro_lib.store import Store
 
 METRICS = metric_names()
-ARCHITECTURES = {
-    "charlm": "pre-norm transformer",
-    "minigpt": "GPT",
-    "nanotransformer": "transformer without dropout and biases",
-    "convlm": "dilated causal convolutions",
-    "hybridlm": "causal convolutions, then transformer",
-    "tinylstm": "LSTM without an activation to plug in",
-    "tinylstm_readout": "LSTM with the activation in its readout",
-}
+
+
+class NothingToShow(RuntimeError):
+    """There is no usable result in the folder."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,9 @@ class Study:
         configs: Collection[str] = (),
         include_synthetic: bool = False,
     ) -> Study:
-        """The newest comparable results of a folder (``selection.select_comparable``); with ``models``, among theirs."""
-        found, refused = store.load()
-        results = [result for _, result in found if models is None or result.model_name in models]
+        """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
+        stored, refused = store.load()
+        results = [result for _, result in stored if models is None or result.model_name in models]
         chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
         return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
 
@@ -133,8 +129,27 @@ class Study:
 
     def result(self, model: str, activation: str) -> Result | None:
         """The result of a cell, or None where it is missing."""
-        found = (r for r in self.results if (r.model_name, r.activation) == (model, activation))
-        return next(found, None)
+        return next((r for r in self.results if (r.model_name, r.activation) == (model, activation)), None)
+
+
+def load_study(
+    results_dir: Path,
+    models: Sequence[str] = (),
+    activations: Sequence[str] = (),
+    profile: str | None = None,
+    configs: Sequence[str] = (),
+    *,
+    include_synthetic: bool = False,
+) -> Study:
+    """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
+    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
+    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
+    if not study.results:
+        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
+        synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
+        left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
+        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
+    return study
 
 
 def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
@@ -182,13 +197,8 @@ def cells_frame(
 
 
 _WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
-_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")] + [
-    "mean_deviation_pd",
-    "churn_per_error",
-    "unigram_loss",
-    "parameters",
-    "seconds",
-]
+_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
+_NUMBER_COLUMNS += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
 
 
 def _cell_row(result: Result) -> dict[str, Any]:
@@ -197,7 +207,7 @@ def _cell_row(result: Result) -> dict[str, Any]:
     estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
     for name, estimate in estimates.items():
-        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        row |= estimate.columns(name)
     error = 1 - estimates["val_accuracy"].value / 100
     return row | {
         "n": len(result.trials),
@@ -217,11 +227,7 @@ def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row per trained model: model, activation, trial, seed, val_loss, val_accuracy, seconds and the digests."""
     digests = ("init_sha256", "weights_sha256", "predictions_sha256")
     columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
-    rows = [
-        (result.model_name, result.activation, *(getattr(trial, name) for name in columns))
-        for result in results
-        for trial in result.trials
-    ]
+    rows = [(r.model_name, r.activation, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
     return pd.DataFrame(rows, columns=["model", "activation", *columns])
 
 
@@ -259,104 +265,19 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     They cannot tell activations apart, so by rule they are left out of every statistic across activations. Of cells
     with different numbers of trials those that both have are compared.
     """
-    trials: dict[str, list[list[tuple[str, str]]]] = {}
+    first: dict[str, list[tuple[str, str]]] = {}
+    same: dict[str, bool] = {}
     for result in results:
-        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
-        trials.setdefault(result.model_name, []).append(digests)
-    return tuple(
-        model
-        for model, cells in trials.items()
-        if len(cells) > 1 and all(a == b for cell in cells[1:] for a, b in zip(cells[0], cell, strict=False))
-    )
-
-
-def models_overview(study: Study) -> pd.DataFrame:
-    """One row per expected model, in the study's order.
-
-    Columns: model; architecture and size in words; parameters (mean over activations: they agree within 1 %); cells (present)
-    and expected; best and worst (activation of lowest and highest PD, None where bit-identical or fewer than two cells
-    have a PD) with best_pd and worst_pd; mean_pd; cv (per cent over the activations present) and cv_words; identical;
-    seconds of training. Synthetic stand-ins beside measured results count as missing.
-    """
-    study, rows = study.measured, []
-    for model in study.models:
-        cells = study.cells[study.cells["model"] == model]
-        measured = cells.dropna(subset=["relative_pd"]).sort_values("relative_pd", kind="stable")
-        ranked = len(measured) > 1 and model not in study.identical
-        cv = coefficient_of_variation(cells["relative_pd"])
-        rows.append(
-            {
-                "model": model,
-                "architecture": ARCHITECTURES.get(model, model),
-                "size": size_in_words(study, model),
-                "parameters": cells["parameters"].mean(),
-                "cells": int((cells["n"] > 0).sum()),
-                "expected": len(cells),
-                "best": measured["activation"].iloc[0] if ranked else None,
-                "best_pd": measured["relative_pd"].iloc[0] if ranked else math.nan,
-                "worst": measured["activation"].iloc[-1] if ranked else None,
-                "worst_pd": measured["relative_pd"].iloc[-1] if ranked else math.nan,
-                "mean_pd": measured["relative_pd"].mean(),
-                "cv": cv,
-                "cv_words": cv_in_words(cv),
-                "identical": model in study.identical,
-                "seconds": cells["seconds"].sum(min_count=1),
-            }
-        )
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
-
-
-_MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
-_MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
-
-
-def activations_overview(study: Study) -> pd.DataFrame:
-    """One row per expected activation: average_pd with _low and _high, models, expected, wins.
-
-    The average is over the models that have results and are not left out as bit-identical; where the activation is
-    missing in one of them it is NaN, for averages over different models cannot be compared. Its interval is the
-    delete-one-trial jackknife with trial k left out of all models at once (equal seeds make them dependent); it
-    needs equal N. ``wins`` counts the models in which the activation has the lowest PD of the cells present. Synthetic
-    stand-ins beside measured results count as missing.
-    """
-    study = study.measured
-    candidates = [model for model in study.models if model not in study.identical]
-    models = [model for model in candidates if any(result.model_name == model for result in study.results)]
-    best = models_overview(study)["best"]
-    rows = []
-    for activation in study.activations:
-        results = [result for model in models if (result := study.result(model, activation))]
-        matrices = [pair_matrix(result) for result in results]
-        average = low = high = math.nan
-        if len(results) == len(models) > 0:
-            average = float(np.mean([jackknife_pairwise(matrix).value for matrix in matrices]))
-            if len({len(matrix) for matrix in matrices}) == 1:
-                estimate = jackknife_pairwise(np.mean(matrices, axis=0), METRIC_LIMITS["relative_pd"])
-                low, high = estimate.low, estimate.high
-        rows.append((activation, average, low, high, len(results), len(candidates), int((best == activation).sum())))
-    columns = ["activation", "average_pd", "average_pd_low", "average_pd_high", "models", "expected", "wins"]
-    return pd.DataFrame(rows, columns=columns)
+        model, digests = result.model_name, [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        if model in first:
+            same[model] = same.get(model, True) and all(a == b for a, b in zip(first[model], digests, strict=False))
+        first.setdefault(model, digests)
+    return tuple(model for model in first if same.get(model, False))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def model_row(study: Study, model: str) -> dict[str, Any]:
-    """The row of one model in ``models_overview``."""
-    return next(row for row in rows_of(models_overview(study)) if row["model"] == model)
-
-
-def size_in_words(study: Study, model: str) -> str:
-    """The size a model was run at: ``4 layers of width 128 (full size: 6 of 384)``; empty without a result."""
-    result = next((result for result in study.results if result.model_name == model), None)
-    if result is None:
-        return ""
-    layers, width = result.config["n_layer"], result.config["n_embd"]
-    full = MODEL_DEFAULTS.get(model, {})
-    cut = f" (full size: {full['n_layer']} of {full['n_embd']})" if is_cut(result) else ""
-    return f"{layers} layer{'s' if layers > 1 else ''} of width {width}{cut}"
 
 
 def is_cut(result: Result) -> bool:

@@ -7,23 +7,19 @@ text are not at hand they return a sentence that says so.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, takewhile
+from itertools import takewhile
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from repro_lib.analysis import Study
-from repro_lib.config import Config
-from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError, load_corpus
-from repro_lib.findings import Note
-from repro_lib.models import build_model
-from repro_lib.predictions import Predictions
-from repro_lib.sampling import config_of, write_samples
+from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError
+from repro_lib.disagreement import Disagreement, token_disagreement
+from repro_lib.notes import Note
+from repro_lib.sampling import corpus_of, write_samples
 from repro_lib.schema import Result, ResultError
 from repro_lib.store import Store
 
@@ -39,35 +35,6 @@ LEVELS = (
 # Bold, in a fixed-width font, so that nothing moves.
 DIFFERENT_TOP1 = "font-weight:bold"
 TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:0.5em 0"
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """How much the trials of a cell disagree about each evaluation character.
-
-    ``labels``: (tokens,) the characters' ids. ``top1``: (tokens,) share of the pairs of trials whose most probable
-    character differs; its mean is the churn. ``total_variation``: (tokens,) mean over the pairs; its mean is the metric.
-    """
-
-    labels: NDArray[np.int64]
-    top1: Float64
-    total_variation: Float64
-
-    def typical_block(self) -> int:
-        """The block of 256 characters whose total variation is the median one: neither the best nor the worst."""
-        blocks = len(self.labels) // EVALUATION_BLOCK
-        means = self.total_variation[: blocks * EVALUATION_BLOCK].reshape(blocks, EVALUATION_BLOCK).mean(axis=1)
-        return int(np.argsort(means, kind="stable")[(blocks - 1) // 2])
-
-    def sentence(self) -> str:
-        """How the disagreement is spread over the text, in words."""
-        ranked = np.sort(self.total_variation)[::-1]
-        tenth = ranked[: max(1, len(ranked) // 10)].sum() / max(ranked.sum(), np.finfo(float).tiny)
-        return (
-            f"For {100 * np.mean(self.top1 > 0):.1f} % of the {len(self.top1):,} evaluation characters the trials do not all "
-            "have the same most probable character; the tenth of the characters with the most disagreement holds "
-            f"{100 * tenth:.0f} % of the total variation."
-        )
 
 
 @dataclass(frozen=True)
@@ -154,64 +121,12 @@ class Samples:
         )
 
 
-def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
-    """The layers of a model in the order they are called, with the shapes seen in one forward pass and their parameters.
-
-    Columns: layer (repeated blocks are one row with a * for their number), type, input and output (B batch), parameters
-    (of one) and times. A layer that is used as a plain matrix is not called and has no shapes.
-    """
-    network = build_model(model, config, activation).eval()
-    shapes: dict[str, tuple[str, str]] = {}
-    layers = [(name, m) for name, m in network.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
-    hooks = [layer.register_forward_hook(_shape_recorder(shapes, name)) for name, layer in layers]
-    with torch.inference_mode():
-        network(torch.zeros(2, config.block_size, dtype=torch.int64))
-    for hook in hooks:
-        hook.remove()
-    layers.sort(key=_call_order([name for name, _ in layers], list(shapes)))
-    rows = [
-        (
-            ".".join("*" if part.isdigit() else part for part in name.split(".")),
-            type(layer).__name__,
-            *shapes.get(name, ("–", "–")),
-            sum(parameter.numel() for parameter in layer.parameters(recurse=False)),
-        )
-        for name, layer in layers
-    ]
-    columns = ["layer", "type", "input", "output", "parameters"]
-    return pd.DataFrame(rows, columns=columns).groupby(columns, sort=False).size().rename("times").reset_index()
-
-
-def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
-    """Per-character disagreement between N >= 2 trials. ResultError for fewer, or for different evaluation windows."""
-    if len(predictions) < 2:
-        raise ResultError(f"disagreement needs two trials, there is {len(predictions)}; run the cell with --trials 3")
-    if len({prediction.evaluation_sha256 for prediction in predictions}) > 1:
-        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
-    labels = predictions[0].labels
-    top1, total_variation, pairs = np.zeros(len(labels)), np.zeros(len(labels)), 0
-    for first, second in combinations(predictions, 2):
-        p, q = first.probabilities, second.probabilities  # (tokens, V)
-        top1 += p.argmax(axis=1) != q.argmax(axis=1)
-        total_variation += np.abs(p - q).sum(axis=1) / 2
-        pairs += 1
-    return Disagreement(labels, top1 / pairs, total_variation / pairs)
-
-
 def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:
     """One evaluation block (from 0) of 256 characters with its disagreement; ``pairs`` of trials were compared."""
     part = slice(block * EVALUATION_BLOCK, (block + 1) * EVALUATION_BLOCK)
     text = corpus.decode(torch.from_numpy(disagreement.labels[part]))
     numbers = disagreement.top1[part], disagreement.total_variation[part]
     return Passage(f"{title}, evaluation block {block + 1}", text, *numbers, pairs, disagreement.sentence())
-
-
-def layer_view(study: Study, model: str) -> pd.DataFrame:
-    """The layer table of a model as it was run, with one activation; without a result, at full size."""
-    result = next((result for result in study.results if result.model_name == model), None)
-    if result is None:
-        return layer_table(model, Config.for_model(model).with_corpus(65), study.activations[0])
-    return layer_table(model, config_of(result), result.activation)
 
 
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
@@ -221,7 +136,7 @@ def disagreement_views(store: Store, study: Study, model: str, activations: Sequ
     for activation in activations:
         try:
             result = _result(study, model, activation)
-            corpus, n = _corpus_of(result), len(result.trials)
+            corpus, n = corpus_of(result), len(result.trials)
             found = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
         except (ResultError, CorpusError) as problem:
             views.append(Note(f"No passage for {model} with {activation}: {problem}"))
@@ -240,7 +155,7 @@ def samples_views(
     for activation in activations:
         try:
             result = _result(study, model, activation)
-            corpus = _corpus_of(result)
+            corpus = corpus_of(result)
             prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
             numbers = range(1, min(trials, len(result.trials)) + 1)
             written = write_samples(store, result, corpus, prompt, length, numbers)
@@ -256,34 +171,3 @@ def _result(study: Study, model: str, activation: str) -> Result:
     if result is None:
         raise ResultError("there is no result of it yet; run ./run_papermill.sh")
     return result
-
-
-def _corpus_of(result: Result) -> Corpus:
-    """The text a result was made with; CorpusError if it is not here or has changed."""
-    corpus = load_corpus(result.config["corpus"])
-    if corpus.sha256 != result.corpus.sha256:
-        raise CorpusError(f"the text {result.corpus.name!r} has changed since this result was made")
-    return corpus
-
-
-def _shape_recorder(shapes: dict[str, tuple[str, str]], name: str) -> Callable[..., None]:
-    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        # An LSTM returns its state beside the output.
-        first = output[0] if isinstance(output, tuple) else output
-        shapes[name] = (_shape(inputs[0]), _shape(first))
-
-    return record
-
-
-def _call_order(named: Sequence[str], called: Sequence[str]) -> Callable[[tuple[str, nn.Module]], int]:
-    """A sort key; a layer that was not called stays behind the one it is listed after."""
-    places: dict[str, int] = {}
-    place = -1
-    for name in named:
-        place = called.index(name) if name in called else place
-        places[name] = place
-    return lambda layer: places[layer[0]]
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"({', '.join(['B', *map(str, tensor.shape[1:])])})"

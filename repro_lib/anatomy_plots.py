@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis import Study, rows_of
-from repro_lib.anatomy_tables import HEADS, Anatomies, CellAnatomy
-from repro_lib.findings import Note
-from repro_lib.plot_panels import NEGATIVE_CONTROL
+from repro_lib.cell_anatomy import HEADS, Anatomies, CellAnatomy
+from repro_lib.notes import Note
+from repro_lib.plot_panels import CONTROL_IN_WORDS
 from repro_lib.plot_style import Plot, colour_of, draw_gap, interval_note, marker_of, new_figure, styled
 from repro_lib.plots import JACKKNIFE, TITLES
 from repro_lib.statistics import TRIALS_FOR_INTERVAL
@@ -40,7 +40,7 @@ def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "t
     if not cells:
         raise ValueError(f"no cell of {model!r} could be taken apart: {anatomies.sentence()}")
     title = f"{model}: {TITLES[metric]} by slice of the text"
-    title += f" ({NEGATIVE_CONTROL})" if model in study.identical else ""
+    title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
     figure, body = new_figure(7.4, title, _note(study, anatomies, model), _handles(cells))
     panels = body.subplots(2, 2, sharey=True)

@@ -7,158 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from repro_lib import slices
 from repro_lib.analysis import Study, pair_matrix, rows_of
-from repro_lib.data import CorpusError, load_corpus, make_dataset
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
+from repro_lib.churn_and_influence import trial_influence
+from repro_lib.formatting import number, unbroken
 from repro_lib.metrics import METRIC_LIMITS
-from repro_lib.schema import Result, ResultError
-from repro_lib.slices import ChurnAndError, PairedTrials, Slicing, churn_and_error, slice_frame, swapped_pairs
+from repro_lib.notes import NO_RESULTS, Note
+from repro_lib.schema import Result
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
-from repro_lib.store import Store
-from repro_lib.tables import number
 
-HEADS = {
-    "frequency": "Frequency in the training text",
-    "context": "Characters of context",
-    "confidence": "Mean largest probability",
-    "class": "Kind of character",
-}
-KINDS = ("rare", "uncertain")
 RARE_IN_WORDS = "under 1 % of the training text"
 UNCERTAIN_IN_WORDS = "largest probability under 0.5"
 CHARACTER_NAMES = {" ": "space", "\n": "line end", "\t": "tab"}
-
-
-@dataclass(frozen=True)
-class TrainingText:
-    """What the slicings must know of the text: its characters (V,) and their shares in the training part (V,)."""
-
-    vocabulary: tuple[str, ...]
-    frequencies: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class CellAnatomy:
-    """One cell taken apart.
-
-    ``slices``: ``slices.slice_frame`` of the four slicings of ``HEADS``, one below the other. ``kinds``: the same for the
-    characters of ``KINDS``, which are whole slices put together. ``swaps``: ``slices.swapped_pairs``, with the characters
-    in ``first`` and ``second``. ``n``: trials.
-    """
-
-    model: str
-    activation: str
-    n: int
-    slices: pd.DataFrame
-    kinds: pd.DataFrame
-    swaps: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A cell that could not be taken apart: in ``words`` short enough for a figure, and the ``reason`` in full."""
-
-    model: str
-    activation: str
-    words: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Anatomies:
-    """The cells of a study (of some models) that could be taken apart, and the others, both in the study's order."""
-
-    cells: tuple[CellAnatomy, ...]
-    gaps: tuple[Gap, ...]
-
-    def cell(self, model: str, activation: str) -> CellAnatomy | None:
-        """The anatomy of one cell, or None where there is none."""
-        return next((cell for cell in self.cells if (cell.model, cell.activation) == (model, activation)), None)
-
-    def sentence(self) -> str:
-        """Which cells are left out, and why: one line per reason, with the first of equal reasons in full."""
-        if not self.gaps:
-            return "Every cell could be taken apart."
-        lines = []
-        for words in dict.fromkeys(gap.words for gap in self.gaps):
-            alike = [gap for gap in self.gaps if gap.words == words]
-            by_model = {gap.model: [other.activation for other in alike if other.model == gap.model] for gap in alike}
-            named = "; ".join(f"{model} with {', '.join(activations)}" for model, activations in by_model.items())
-            lines.append(f"Not taken apart: {named} ({alike[0].reason}).")
-        return "\n".join(lines)
-
-
-# --- loading
-
-
-def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> Anatomies:
-    """Take every expected cell (of ``models``) apart, one at a time: only its float32 logits are in memory at once."""
-    cells: list[CellAnatomy] = []
-    gaps: list[Gap] = []
-    texts: dict[tuple[str, float], TrainingText] = {}
-    for model in models if models is not None else study.models:
-        for activation in study.activations:
-            found = _dissect_cell(store, study.result(model, activation), texts)
-            if isinstance(found, CellAnatomy):
-                cells.append(found)
-            else:
-                gaps.append(Gap(model, activation, *found))
-    return Anatomies(tuple(cells), tuple(gaps))
-
-
-def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The three frames of ``CellAnatomy`` from the compared trials of a cell whose context is ``block_size``."""
-    frequency, confidence = slices.by_frequency(paired.labels, text.frequencies), slices.by_confidence(paired.confidence)
-    context = slices.by_context(len(paired.labels), block_size)
-    slicings = (frequency, context, confidence, slices.by_class(paired.labels, text.vocabulary))
-    merged = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
-    kinds = [_kind(paired, slicing, chosen, name) for (slicing, chosen), name in zip(merged, KINDS, strict=True)]
-    swaps = swapped_pairs(paired)
-    named = {column: [text.vocabulary[i] for i in swaps[column]] for column in ("first", "second")}
-    frames = [slice_frame(paired, slicing) for slicing in slicings]
-    return pd.concat(frames, ignore_index=True), pd.concat(kinds, ignore_index=True), swaps.assign(**named)
-
-
-def training_text(result: Result) -> TrainingText:
-    """The text a result was trained on; CorpusError if it is not here or has changed."""
-    corpus = load_corpus(result.config["corpus"])
-    if corpus.sha256 != result.corpus.sha256:
-        raise CorpusError(f"the text {result.corpus.name!r} has changed since this result was made")
-    dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
-    counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
-    return TrainingText(corpus.vocabulary, counts / counts.sum())
-
-
-def _dissect_cell(
-    store: Store, result: Result | None, texts: dict[tuple[str, float], TrainingText]
-) -> CellAnatomy | tuple[str, str]:
-    """The anatomy, or in short and in full why there is none. ``texts`` keeps what was read for the next cell."""
-    if result is None:
-        return "missing", "there is no result yet; run ./run_papermill.sh"
-    if len(result.trials) < 2:
-        return "one trial", "one trial only, so there is nothing to compare; run the cell with --trials 3"
-    key = result.corpus.sha256, result.config["train_split"]
-    try:
-        if key not in texts:
-            texts[key] = training_text(result)
-        paired = slices.pair_trials([store.predictions(result, trial.trial) for trial in result.trials])
-    except (ResultError, CorpusError) as problem:
-        return "no predictions", str(problem)
-    return CellAnatomy(
-        result.model_name, result.activation, paired.n, *take_apart(paired, texts[key], result.config["block_size"])
-    )
-
-
-def _kind(paired: PairedTrials, slicing: Slicing, chosen: Sequence[str], name: str) -> pd.DataFrame:
-    return slice_frame(paired, slices.merged_slices(slicing, chosen, name)).iloc[:1]
 
 
 # --- slices and swaps
@@ -171,9 +36,9 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
             "By": HEADS[row["slicing"]],
             "Slice": row["slice"],
             "Of the text, %": number(100 * row["share"], 1),
-            "Of the variation, %": _shown(row, "held", 1, 100),
-            "Total variation": _shown(row, "total_variation", 3),
-            "Churn": _shown(row, "churn", 3),
+            "Of the variation, %": _shown(row, "held", ".1f", 100),
+            "Total variation": _shown(row, "total_variation", ".3f"),
+            "Churn": _shown(row, "churn", ".3f"),
             "Error rate": number(row["error"], 3),
         }
         for row in rows_of(cell.slices)
@@ -253,27 +118,22 @@ def influence_sentence(result: Result) -> str:
         return f"{cell}: the relative PD is the same whichever trial is left out."
     row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
     estimate = jackknife_pairwise(pair_matrix(result), METRIC_LIMITS["relative_pd"])
-    without = _shown(row, "without", 4) + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
+    without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
     moved = f"trial {row['trial']} moves the relative PD most"
-    return f"{cell}: {moved}; without it, it is {without} instead of {_bounded(estimate, 4)}."
+    return f"{cell}: {moved}; without it, it is {without} instead of {unbroken(format(estimate, '.4f'))}."
 
 
 def influence_sentences(study: Study, model: str) -> list[str]:
     """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
-    found = (study.result(model, activation) for activation in study.activations)
-    return [influence_sentence(result) for result in found if result] or [NO_RESULTS]
+    results = (study.result(model, activation) for activation in study.activations)
+    return [influence_sentence(result) for result in results if result] or [NO_RESULTS]
 
 
 def _influence(result: Result) -> pd.DataFrame:
-    return slices.trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+    return trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
 
 
 # --- churn against error
-
-
-def churn_against_error(result: Result) -> ChurnAndError:
-    """``slices.churn_and_error`` of a result; it needs no predictions."""
-    return churn_and_error(pair_matrix(result, "churn"), [1 - trial.val_accuracy / 100 for trial in result.trials])
 
 
 def churn_error_table(study: Study, model: str) -> pd.DataFrame:
@@ -282,16 +142,17 @@ def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     for activation in study.activations:
         result = study.result(model, activation)
         row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
-        found = churn_against_error(result) if result else None
+        numbers = churn_against_error(result) if result else None
         names = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
-        rows.append(row | {head: _bounded(getattr(found, name), 3) if found else "–" for head, name in names.items()})
+        cells = {head: unbroken(f"{getattr(numbers, name):.3f}") if numbers else "–" for head, name in names.items()}
+        rows.append(row | cells)
     return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
 
 
 def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> str:
     """In how many cells churn and error are apart by more than the interval of their difference."""
     chosen = [result for result in study.results if models is None or result.model_name in models]
-    residuals = [found for result in chosen if (found := churn_against_error(result).residual).has_interval]
+    residuals = [residual for result in chosen if (residual := churn_against_error(result).residual).has_interval]
     if not residuals:
         return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
     below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
@@ -316,10 +177,10 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
                     "Model": model,
                     "Activation": activation,
                     "N": len(result.trials) if result else "missing",
-                    "Rare: hold, %": _shown(rare, "held", 1, 100),
+                    "Rare: hold, %": _shown(rare, "held", ".1f", 100),
                     "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
-                    "Uncertain: hold, %": _shown(uncertain, "held", 1, 100),
-                    "Churn / error": _bounded(churn_against_error(result).ratio, 3) if result else "–",
+                    "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+                    "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
                 }
             )
     return pd.DataFrame(rows).set_index(["Model", "Activation"])
@@ -342,17 +203,8 @@ _NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_hig
 def _held(row: dict[str, Any]) -> str:
     if math.isnan(row["held"]):
         return f"are {100 * row['share']:.1f} % of the text, and the trials do not differ at all"
-    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', 1, 100)} % of the total variation"
+    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
 
 
-def _shown(row: dict[str, Any], name: str, digits: int, scale: float = 1) -> str:
-    estimate = Estimate(scale * row[name], scale * row[f"{name}_low"], scale * row[f"{name}_high"], 0)
-    return _bounded(estimate, digits)
-
-
-def _bounded(estimate: Estimate, digits: int) -> str:
-    """``0.412 (0.390 to 0.434)`` with the bracket on one line; only the number, or a dash, where there is no interval."""
-    if not estimate.has_interval:
-        return number(estimate.value, digits)
-    bounds = f"({estimate.low:.{digits}f} to {estimate.high:.{digits}f})".replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{estimate.value:.{digits}f} {bounds}"
+def _shown(row: dict[str, Any], name: str, spec: str, scale: float = 1) -> str:
+    return unbroken(format(Estimate.in_row(row, name).scaled(scale), spec))

@@ -14,10 +14,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from repro_lib.across_activations import coefficient_of_variation
 from repro_lib.analysis import METRICS
 from repro_lib.evidence import Evidence
 from repro_lib.judging import All, AnyOf, Check, Judgement, Node, judge_node
-from repro_lib.statistics import Estimate, Float64, coefficient_of_variation
+from repro_lib.statistics import Estimate, Float64
 
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
 # tinylstm has no activation to plug in; the earlier study left it out of its averages too.

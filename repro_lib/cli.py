@@ -379,7 +379,8 @@ def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> 
 
 
 def _process(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.summary import load_study, summarise_store, write_synthetic_summary
+    from repro_lib.analysis import load_study
+    from repro_lib.summary import summarise_store, write_synthetic_summary
 
     asked = (options.results_dir, options.models, options.activations, options.profile)
     study = load_study(*asked, include_synthetic=options.include_synthetic)
@@ -421,7 +422,8 @@ def _synthesize(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    from repro_lib.summary import build_reports, load_study
+    from repro_lib.analysis import load_study
+    from repro_lib.summary import build_reports
 
     with console.status("rendering the executed notebooks"):
         study = load_study(options.results_dir, options.models, options.activations, options.profile)

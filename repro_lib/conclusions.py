@@ -15,13 +15,15 @@ import pandas as pd
 
 from repro_lib.analysis import METRICS, Study
 from repro_lib.claims import CLAIMS, Claim, judge
-from repro_lib.evidence import Evidence, contrasts, cv_over_activations
+from repro_lib.contrasts import contrasts, cv_over_activations
+from repro_lib.evidence import Evidence
 from repro_lib.evidence_tables import contrast_sentences, cv_sentences
 from repro_lib.findings import about, missing
+from repro_lib.formatting import literally
 from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.significance import SIGNIFICANCE, smallest_p
 from repro_lib.statistics import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
-from repro_lib.tables import WordTable, literally
+from repro_lib.tables import WordTable
 
 GROUPS = {
     "findings": "Findings",

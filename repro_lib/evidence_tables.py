@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from repro_lib.evidence import (
-    Evidence,
-    accuracy_variance,
-    chances_of_being_best,
-    contrasts,
-    cv_over_activations,
-    two_kinds_of_interval,
-)
-from repro_lib.statistics import TRIALS_FOR_INTERVAL, cv_in_words
-from repro_lib.tables import number
+from repro_lib.across_activations import cv_in_words
+from repro_lib.contrasts import accuracy_variance, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.evidence import Evidence
+from repro_lib.formatting import number
+from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, rounded
 
 
 def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
@@ -30,7 +26,7 @@ def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = 
             "Model": row["model"],
             "Activation": row["activation"],
             "N": f"{row['n']}, {row['n_reference']}",
-            "Difference, % (95 % interval)": _interval(row, "per_cent", 1),
+            "Difference, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
             "Paired": "–" if pd.isna(row["paired"]) else "yes" if row["paired"] else "no",
             "p": _p(row["p"]),
             "Least p": _p(row["smallest_p"]),
@@ -49,7 +45,7 @@ def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
         {
             "Model": row["model"],
             "N": row["n"],
-            "CV, % (95 % interval)": _interval(row, "cv", 2),
+            "CV, % (95 % interval)": _or_why_none(row, "cv", ".2f"),
             "In words": cv_in_words(row["cv"]).lower() + (" (bit-identical)" if row["identical"] else ""),
             "By chance alone, %: median, 95th percentile": "–"
             if pd.isna(row["p"])
@@ -82,8 +78,8 @@ def intervals_table(evidence: Evidence, model: str | None = None, metric: str = 
             "Activation": row["activation"],
             "N": row["n"],
             "Mean": number(row["value"], 4),
-            "Over trials (this text)": _ends(row, "trials", 4),
-            "Over windows (these trials)": _ends(row, "windows", 4),
+            "Over trials (this text)": _ends(row, "trials"),
+            "Over windows (these trials)": _ends(row, "windows"),
             "Windows": row["windows"] or "–",
         }
         for row in two_kinds_of_interval(evidence, metric).to_dict("records")
@@ -110,7 +106,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``evidence.contrasts``.
+    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``contrasts.contrasts``.
 
     A model without any pair of trials is one sentence.
     """
@@ -129,31 +125,27 @@ def _contrast_sentence(row: dict[Any, Any]) -> str:
     if pd.isna(row["difference"]):
         return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
     # Where relu's trials are all alike there is no per cent of their PD.
-    size, interval = _in_per_cent(row) if not pd.isna(row["per_cent"]) else _in_pd(row)
+    known = not pd.isna(row["per_cent"])
+    estimate, spec, unit = (
+        Estimate.in_row(row, "per_cent" if known else "difference"),
+        "+.1f" if known else "+.4f",
+        " %" * known,
+    )
+    size, interval = f"{rounded(estimate.value, spec)}{unit}", f"95 % interval {estimate.interval(spec)}{unit}"
     if pd.isna(row["difference_low"]):
         return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."
     if pd.isna(row["p"]):
         return f"{name}: {size} relative PD ({interval}), not decided at N = {n}: its trials were not compared with relu's."
     test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    said = f"supported at N = {n}"
+    verdict = f"supported at N = {n}"
     if not row["supported"]:
         least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell"
-        said = f"not decided at N = {n} (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
-    return f"{name}: {size} relative PD ({interval}; {test}), a difference {said}."
-
-
-def _in_per_cent(row: dict[Any, Any]) -> tuple[str, str]:
-    low, high = (_signed(row[f"per_cent_{end}"]) if not pd.isna(row[f"per_cent_{end}"]) else "" for end in ("low", "high"))
-    return f"{_signed(row['per_cent'])} %", f"95 % interval {low} to {high} %"
-
-
-def _in_pd(row: dict[Any, Any]) -> tuple[str, str]:
-    low, high = row["difference_low"], row["difference_high"]
-    return f"{row['difference']:+.4f}", f"95 % interval {low:+.4f} to {high:+.4f}"
+        verdict = f"not decided at N = {n} (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
+    return f"{name}: {size} relative PD ({interval}; {test}), a difference {verdict}."
 
 
 def cv_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the CV of each model says beside its null; ``frame``: ``evidence.cv_over_activations``."""
+    """What the CV of each model says beside its null; ``frame``: ``contrasts.cv_over_activations``."""
     sentences = []
     for row in frame.to_dict("records"):
         n = int(row["n"])
@@ -162,9 +154,8 @@ def cv_sentences(frame: pd.DataFrame) -> list[str]:
         elif pd.isna(row["cv"]):
             sentences.append(f"{row['model']}: no CV at N = {n}, and no interval: fewer than two activations have a PD.")
         else:
-            ends = "no interval below 3 trials" if pd.isna(row["cv_low"]) else (
-                f"95 % interval {row['cv_low']:.2f} to {row['cv_high']:.2f} %"
-            )  # fmt: skip
+            cv = Estimate.in_row(row, "cv")
+            ends = f"95 % interval {cv.interval('.2f')} %" if cv.has_interval else "no interval below 3 trials"
             null = "no null: its trials were not compared across activations" if pd.isna(row["p"]) else (
                 f"by chance alone {row['null_median']:.2f} % (95 % of deals up to {row['null_high']:.2f} %), p = {row['p']:.3g}"
             )  # fmt: skip
@@ -184,18 +175,15 @@ def _indexed(rows: list[dict[str, Any]], names: list[str], model: str | None = N
     return frame.rename_axis(None) if len(names) == 1 else frame
 
 
-def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if pd.isna(value):
-        return "–"
-    if pd.isna(low):
-        return f"{value:.{digits}f} (none: N < {TRIALS_FOR_INTERVAL})"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def _or_why_none(row: Mapping[Any, Any], name: str, spec: str) -> str:
+    """The number with its interval, or why it has none."""
+    estimate = Estimate.in_row(row, name)
+    none = "" if estimate.has_interval or pd.isna(estimate.value) else f" (none: N < {TRIALS_FOR_INTERVAL})"
+    return f"{estimate:{spec}}{none}"
 
 
-def _ends(row: dict[Any, Any], name: str, digits: int) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "–" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+def _ends(row: Mapping[Any, Any], over: str) -> str:
+    return Estimate(row["value"], row[f"{over}_low"], row[f"{over}_high"], row["n"]).interval(".4f")
 
 
 def _p(value: float) -> str:
@@ -207,8 +195,3 @@ def _sd(variance: float) -> str:
     if math.isnan(variance):
         return "–"
     return f"{math.sqrt(variance):.2f}" if variance >= 0 else f"{math.sqrt(-variance):.2f} i (negative estimate)"
-
-
-def _signed(per_cent: float) -> str:
-    """``+4.1``, ``-0.3``, and never ``-0.0``."""
-    return f"{round(per_cent, 1) + 0.0:+.1f}"

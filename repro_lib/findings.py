@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
-from repro_lib.analysis import ARCHITECTURES, Study, activations_overview, model_row, models_overview, size_in_words
+from repro_lib.analysis import Study
+from repro_lib.config import NEGATIVE_CONTROL
+from repro_lib.formatting import with_interval
+from repro_lib.notes import NO_RESULTS
+from repro_lib.overviews import ARCHITECTURES, model_row, size_in_words
 from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
-from repro_lib.tables import cell_number, number, with_interval
-
-NO_RESULTS = "no results yet: run ./run_papermill.sh"
-# The one model whose cells must not differ; if they do, they were not trained under equal conditions.
-NEGATIVE_CONTROL = "tinylstm"
-
-
-@dataclass(frozen=True)
-class Note:
-    """Sentences, one paragraph per line, that a notebook shows as text."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return "".join(_next_step() if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
-
-
-def _next_step() -> str:
-    """That there is nothing yet, and what to do about it, the size of a button."""
-    words, _, command = NO_RESULTS.partition("./")
-    frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
-    return f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
-
-
-def say(*sentences: str) -> Note:
-    """Sentences as paragraphs for a notebook, each once."""
-    return Note("\n".join(dict.fromkeys(sentences)))
+from repro_lib.tables import short_flags
 
 
 def about(study: Study) -> str:
@@ -86,7 +59,7 @@ def flagged(study: Study) -> str:
     cells = study.cells[study.cells["flags"] != ""]
     if cells.empty:
         return "No cell is flagged." if study.results else NO_RESULTS
-    reasons = sorted({reason for flags in cells["flags"] for reason in _short_flags(flags)})
+    reasons = sorted({reason for flags in cells["flags"] for reason in short_flags(flags)})
     return f"{len(cells)} of {len(study.results)} cells are flagged ({', '.join(reasons)}): do not rely on their numbers."
 
 
@@ -110,16 +83,10 @@ def identical(study: Study) -> str:
 
 
 def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
-    """What a model is, its size and its parameters, from its layer table (``anatomy.layer_view``)."""
+    """What a model is, its size and its parameters, from its layer table (``layer_views.layer_view``)."""
     size = size_in_words(study, model) or "at full size, for there is no result yet"
     total = int((layers["parameters"] * layers["times"]).sum())
     return f"{model}: {ARCHITECTURES.get(model, model)}, {size}; {total:,} parameters."
-
-
-def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
-    """The layer table for people."""
-    shown = layers.assign(parameters=layers["parameters"].map("{:,}".format)).set_index("layer").rename_axis(None)
-    return shown.rename(columns=str.capitalize)
 
 
 def order(study: Study, model: str) -> str:
@@ -158,79 +125,6 @@ def ends(study: Study, model: str) -> list[str]:
     return [result.activation for result in study.measured.results if result.model_name == model][:1]
 
 
-def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
-    """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
-
-    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so. Flags
-    have a column where there are any.
-    """
-    rows = []
-    cells = study.cells if model is None else study.cells[study.cells["model"] == model]
-    for _, cell in cells.iterrows():
-        there = cell["n"] > 0
-        rows.append(
-            {
-                "Model": cell["model"],
-                "Activation": cell["activation"],
-                "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] if there else "missing",
-                "Relative PD": _unbroken(with_interval(cell, "relative_pd", 3)),
-                "Total variation": cell_number(cell, "total_variation", 3),
-                "Churn": cell_number(cell, "churn", 3),
-                "Churn / error": cell_number(cell, "churn_per_error", 3),
-                "Validation loss, nats": cell_number(cell, "val_loss", 3),
-                "Accuracy, %": _unbroken(with_interval(cell, "val_accuracy", 2)),
-                "Training, s": cell_number(cell, "seconds", 0),
-                "Flags": ", ".join(_short_flags(cell["flags"])),
-            }
-        )
-    table = pd.DataFrame(rows).set_index(["Model", "Activation"])
-    return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
-
-
-def models_table(study: Study) -> pd.DataFrame:
-    """The overview of models: architecture, parameters, best activation, CV."""
-    rows = []
-    for _, row in models_overview(study).iterrows():
-        best = "none: bit-identical" if row["identical"] else f"{row['best']} ({row['best_pd']:.3f})"
-        rows.append(
-            {
-                "Model": row["model"],
-                "Architecture": row["architecture"],
-                "Size": row["size"] or "–",
-                "Parameters": "–" if pd.isna(row["parameters"]) else f"{row['parameters']:,.0f}",
-                "Cells": f"{row['cells']} of {row['expected']}",
-                "Best activation (relative PD)": "–" if pd.isna(row["best"]) and not row["identical"] else best,
-                "CV over activations, %": number(row["cv"], 2),
-                "Training, s": number(row["seconds"], 0),
-            }
-        )
-    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
-
-
-def activations_table(study: Study) -> pd.DataFrame:
-    """The overview of activations: average relative PD over the models not left out, and wins."""
-    rows = [
-        {
-            "Activation": row["activation"],
-            "Average relative PD": with_interval(row, "average_pd", 3),
-            "Models": f"{row['models']} of {row['expected']}",
-            "Wins (lowest PD of a model)": row["wins"],
-        }
-        for _, row in activations_overview(study).iterrows()
-    ]
-    return _labelled(study, pd.DataFrame(rows).set_index("Activation").rename_axis(None))
-
-
-def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """The table of a study that is all synthetic says so in its corner."""
-    return table.rename_axis(columns="SYNTHETIC") if study.is_synthetic else table
-
-
-def _unbroken(interval: str) -> str:
-    """Keeps ``(0.1 to 0.2)`` on one line of a narrow column."""
-    return interval.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
-
-
 def _trial_counts(cells: pd.DataFrame) -> str:
     counts = sorted({n for n in cells["n"] if n > 0})
     return (
@@ -238,11 +132,6 @@ def _trial_counts(cells: pd.DataFrame) -> str:
         if len(counts) == 1
         else f"N = {counts[0]} to {counts[-1]} trials"
     )
-
-
-def _short_flags(flags: str) -> list[str]:
-    """The kinds of flags, without their details: ``untrained``."""
-    return list(dict.fromkeys(flag.split(":")[0] for flag in flags.split("; ") if flag))
 
 
 def _why_no_pd(study: Study, model: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from repro_lib.analysis import Study, cells_frame, model_row
+from repro_lib.analysis import Study, cells_frame
 from repro_lib.evidence_tables import contrast_sentences
-from repro_lib.findings import NO_RESULTS, about, decided, flagged, identical, missing, order
+from repro_lib.findings import about, decided, flagged, identical, missing, order
+from repro_lib.formatting import with_interval
+from repro_lib.notes import NO_RESULTS
+from repro_lib.overviews import model_row
 from repro_lib.schema import Result
-from repro_lib.tables import with_interval
 
 
 def cell(result: Result) -> list[str]:
@@ -35,14 +37,14 @@ def cell(result: Result) -> list[str]:
 
 
 def model(study: Study, name: str, contrasts: pd.DataFrame) -> list[str]:
-    """One model over its activations; ``contrasts``: ``evidence.contrasts``."""
+    """One model over its activations; ``contrasts``: ``contrasts.contrasts``."""
     if not study.results:
         return [NO_RESULTS]
     return [about(study), order(study, name), *_contrasts(contrasts[contrasts["model"] == name]), *_warnings(study)]
 
 
 def grid(study: Study, contrasts: pd.DataFrame | None = None) -> list[str]:
-    """All models and activations; with ``contrasts`` (``evidence.contrasts``) also whether any difference is one."""
+    """All models and activations; with ``contrasts`` (``contrasts.contrasts``) also whether any difference is one."""
     if not study.results:
         return [NO_RESULTS]
     verdict = _contrasts(contrasts) if contrasts is not None else []

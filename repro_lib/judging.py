@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from repro_lib.evidence import needed_for
+from repro_lib.contrasts import needed_for
 from repro_lib.significance import SIGNIFICANCE
 from repro_lib.statistics import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 

@@ -1,8 +1,9 @@
 """Prediction-difference metrics between two models, as pure functions of arrays.
 
 Shapes: p and q are probabilities (tokens, V), labels are token ids (tokens,). NumPy arrays and torch tensors
-are both accepted; everything is computed in float64 and returned as a Python float. The two arrays must come
-from the same inputs: callers that hold digests of the inputs compare them first (``repro_lib.predictions``).
+are both accepted; everything is computed in float64 and returned as a Python float. Arrays of other shapes, of
+different shapes, or with values that are not finite raise ValueError. The two arrays must come from the same inputs:
+callers that hold digests of the inputs compare them first (``repro_lib.results``).
 """
 
 from __future__ import annotations
@@ -17,8 +18,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
-# The smallest positive number of full precision, which keeps 0 out of logarithms and quotients.
-_TINY = np.finfo(np.float64).tiny
+# Keeps 0 out of logarithms and quotients: where p + q is 0, p - q is too, and 0 divided by this is 0. It is 1e-323, twice the
+# smallest number there is, so that half of it is not 0 and every sum of probabilities that is not 0 stays as it is.
+_SMALLEST = 2 * np.finfo(np.float64).smallest_subnormal
+
+
+def relative_differences(p: Any, q: Any) -> Float64:
+    """2|p - q| / (p + q) element by element, with 0/0 = 0; ``p`` and ``q`` of any one shape, not negative. 0 to 2.
+
+    The one place of this formula: ``relative_pd`` is its mean, and slices of the text are means over parts of it.
+
+    >>> relative_differences([0.5, 0.5, 0.0], [0.25, 0.0, 0.0]).round(3).tolist()
+    [0.667, 2.0, 0.0]
+    """
+    p, q = _numpy(p).astype(np.float64, copy=False), _numpy(q).astype(np.float64, copy=False)
+    return 2 * _quotients(np.asarray(np.abs(p - q)), np.asarray(p + q))
+
+
+def total_variation_by_token(p: Any, q: Any) -> Float64:
+    """Sum over the last axis, the vocabulary, of |p - q| / 2: (..., V) -> (...). 0 to 1.
+
+    >>> total_variation_by_token([[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist()
+    [0.25, 0.0]
+    """
+    return np.abs(_numpy(p).astype(np.float64, copy=False) - _numpy(q)).sum(axis=-1) / 2
 
 
 def relative_pd(p: Any, q: Any) -> float:
@@ -26,39 +49,60 @@ def relative_pd(p: Any, q: Any) -> float:
 
     The symmetric form of TFMA's SymmetricPredictionDifference and of google/ml-metrics. Every character counts
     the same, so that improbable ones dominate; read it beside ``total_variation`` and ``churn``.
+
+    >>> round(relative_pd([[0.5, 0.5]], [[0.25, 0.75]]), 4)
+    0.5333
     """
-    return float(np.mean(_relative(*_pair(p, q))))
+    return float(np.mean(relative_differences(*_pair(p, q))))
 
 
 def total_variation(p: Any, q: Any) -> float:
-    """Mean over tokens of sum over the vocabulary of |p - q| / 2. Range 0 to 1."""
-    p, q = _pair(p, q)
-    return float(np.abs(p - q).sum(axis=1).mean() / 2)
+    """Mean over tokens of sum over the vocabulary of |p - q| / 2. Range 0 to 1.
+
+    >>> total_variation([[0.5, 0.5]], [[0.25, 0.75]])
+    0.25
+    """
+    return float(total_variation_by_token(*_pair(p, q)).mean())
 
 
 def churn(p: Any, q: Any) -> float:
-    """Share of tokens whose most probable character differs (Milani Fard et al. 2016). Range 0 to 1."""
+    """Share of tokens whose most probable character differs (Milani Fard et al. 2016). Range 0 to 1.
+
+    >>> churn([[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.4, 0.6]])
+    0.5
+    """
     p, q = _pair(p, q)
     return float(np.mean(p.argmax(axis=1) != q.argmax(axis=1)))
 
 
 def true_label_pd(p: Any, q: Any, labels: Any) -> float:
-    """Mean over tokens of 2|p_y - q_y| / (p_y + q_y) at the true label y. Range 0 to 2."""
+    """Mean over tokens of 2|p_y - q_y| / (p_y + q_y) at the true label y. Range 0 to 2.
+
+    >>> true_label_pd([[0.5, 0.5]], [[0.25, 0.75]], [1])
+    0.4
+    """
     p, q = _pair(p, q)
-    return float(np.mean(_relative(_at_labels(p, labels), _at_labels(q, labels))))
+    return float(np.mean(relative_differences(_at_labels(p, labels), _at_labels(q, labels))))
 
 
 def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
     """Mean over tokens of |log p_y - log q_y| at the true label y, in nats.
 
     Both 0 counts as 0 (the models agree); exactly one 0 makes the mean infinite.
+
+    >>> round(log_prob_pd([[0.5, 0.5]], [[0.25, 0.75]], [0]), 4)  # ln 2
+    0.6931
     """
     p, q = _pair(p, q)
     return float(np.mean(_log_gap(_at_labels(p, labels), _at_labels(q, labels))))
 
 
 def js_divergence(p: Any, q: Any) -> float:
-    """Mean over tokens of the Jensen-Shannon divergence, in nats. Range 0 to ln 2."""
+    """Mean over tokens of the Jensen-Shannon divergence (Lin 1991), in nats. Range 0 to ln 2.
+
+    >>> round(js_divergence([[1.0, 0.0]], [[0.5, 0.5]]), 4)
+    0.2158
+    """
     p, q = _pair(p, q)
     middle = (p + q) / 2
     return float(((_entropy_terms(p, middle) + _entropy_terms(q, middle)) / 2).mean())
@@ -67,50 +111,46 @@ def js_divergence(p: Any, q: Any) -> float:
 def mean_deviation_pd(probabilities: Any) -> float:
     """Relative deviation from the ensemble mean, mean over trials, tokens and vocabulary of |p_m - pbar| / pbar.
 
-    ``probabilities``: shape (N, tokens, V). The form used in the reproducibility papers (Shamir & Lin 2022,
+    ``probabilities``: shape (N, tokens, V), N >= 2. The form used in the reproducibility papers (Shamir & Lin 2022,
     arXiv 2202.06499, up to their sum over labels). It grows with N, so never compare it between different N;
     at N = 2 it is exactly ``relative_pd`` / 2. Range 0 to 2 (N - 1) / N.
+
+    >>> round(mean_deviation_pd([[[0.5, 0.5]], [[0.25, 0.75]]]), 4)
+    0.2667
     """
     stack = [_probabilities(p) for p in probabilities]
     if len(stack) < 2:
         raise ValueError(f"a deviation from the mean needs at least 2 trials, got {len(stack)}")
     mean = np.mean(stack, axis=0)
-    safe = np.where(mean > 0, mean, 1.0)
-    return float(np.mean([np.mean(np.abs(p - mean) / safe) for p in stack]))
+    return float(np.mean([np.mean(_quotients(np.abs(p - mean), mean.copy())) for p in stack]))
 
 
-PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {
-    "relative_pd": relative_pd,
-    "total_variation": total_variation,
-    "churn": churn,
-    "js_divergence": js_divergence,
-}
-LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {
-    "true_label_pd": true_label_pd,
-    "log_prob_pd": log_prob_pd,
-}
+_OF_PAIR = (relative_pd, total_variation, churn, js_divergence)
+PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {metric.__name__: metric for metric in _OF_PAIR}
+LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {"true_label_pd": true_label_pd, "log_prob_pd": log_prob_pd}
 # The largest value each metric can take: intervals are cut there, and a stored value beyond it is refused.
-METRIC_LIMITS = {
-    "relative_pd": 2.0,
-    "total_variation": 1.0,
-    "churn": 1.0,
-    "js_divergence": math.log(2),
-    "true_label_pd": 2.0,
-    "log_prob_pd": math.inf,
-}
+METRIC_LIMITS = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
+METRIC_LIMITS |= {"true_label_pd": 2.0, "log_prob_pd": math.inf}
 
 
 def metric_names() -> tuple[str, ...]:
-    """All pairwise metrics, the primary one first."""
+    """All pairwise metrics, the primary one first.
+
+    >>> metric_names()[:3]
+    ('relative_pd', 'total_variation', 'churn')
+    """
     return (*PAIR_METRICS, *LABEL_METRICS)
 
 
 def pair_metrics(p: Any, q: Any, labels: Any) -> dict[str, float]:
-    """Every pairwise metric by name for one pair of models."""
+    """Every pairwise metric by name for one pair of models.
+
+    >>> pair_metrics([[1.0, 0.0]], [[0.0, 1.0]], [0])["relative_pd"]
+    2.0
+    """
     p, q = _pair(p, q)
-    return {name: metric(p, q) for name, metric in PAIR_METRICS.items()} | {
-        name: metric(p, q, labels) for name, metric in LABEL_METRICS.items()
-    }
+    values = {name: metric(p, q) for name, metric in PAIR_METRICS.items()}
+    return values | {name: metric(p, q, labels) for name, metric in LABEL_METRICS.items()}
 
 
 def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int, threads: int = 1) -> dict[str, Float64]:
@@ -121,6 +161,9 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     rounding, many times as fast: what belongs to one model is computed once, a block stays in the processor's cache for
     all pairs, and the divergence takes one logarithm a pair, JS = (sum p log p + sum q log q) / 2 - sum m log m.
     ``threads`` share the blocks; the numbers do not depend on how many there are.
+
+    >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
+    [[1.0, 1.0]]
     """
     models = [_probabilities(p) for p in probabilities]
     if len({p.shape for p in models}) > 1:
@@ -129,68 +172,77 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     tokens = len(models[0]) if models else 0
     if tokens % block:
         raise ValueError(f"{tokens} tokens are no multiple of a block of {block}")
-    found = {name: np.empty((len(pairs), tokens // block)) for name in PAIR_METRICS}
-
-    def fill(k: int) -> None:
-        _fill_block(found, k, [p[k * block : (k + 1) * block] for p in models], pairs)
-
+    by_metric = {name: np.empty((len(pairs), tokens // block)) for name in PAIR_METRICS}
+    blocks = [[p[start : start + block] for p in models] for start in range(0, tokens, block)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, range(tokens // block)))
+        list(pool.map(lambda k: _fill_block(by_metric, k, blocks[k], pairs), range(len(blocks))))
     at_labels = [_at_labels(p, labels) for p in models]
-    for name, per_token in (("true_label_pd", _relative), ("log_prob_pd", _log_gap)):
+    for name, per_token in (("true_label_pd", relative_differences), ("log_prob_pd", _log_gap)):
         values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
-        found[name] = np.reshape(values, (len(pairs), tokens // block))
-    return found
+        by_metric[name] = np.reshape(values, (len(pairs), tokens // block))
+    return by_metric
 
 
-def _fill_block(found: dict[str, Float64], k: int, parts: Sequence[Float64], pairs: Sequence[tuple[int, int]]) -> None:
+def _fill_block(by_metric: dict[str, Float64], k: int, parts: Sequence[Float64], pairs: Sequence[tuple[int, int]]) -> None:
     """Column ``k`` of each matrix, from the (block, V) probabilities of each model there."""
     block, width = parts[0].shape
     buffers = np.empty((2, block, width))
     # Clipped as the middle of two equal models is, so that their divergence is exactly 0.
-    entropies = [_sum_x_log_x(np.maximum(p, _TINY / 2), buffers[0]) for p in parts]
+    entropies = [_sum_x_log_x(np.maximum(p, _SMALLEST / 2), buffers[0]) for p in parts]
     tops = [p.argmax(axis=1) for p in parts]
     for pair, (i, j) in enumerate(pairs):
         difference, relative, middle = _sums_of_pair(parts[i], parts[j], buffers)
         divergence = (entropies[i] + entropies[j]) / 2 - middle
-        found["total_variation"][pair, k] = difference / 2 / block
-        found["relative_pd"][pair, k] = 2 * relative / (block * width)
-        found["js_divergence"][pair, k] = max(divergence, 0.0) / block  # rounding may leave -1e-16
-        found["churn"][pair, k] = np.count_nonzero(tops[i] != tops[j]) / block
+        by_metric["total_variation"][pair, k] = difference / 2 / block
+        by_metric["relative_pd"][pair, k] = 2 * relative / (block * width)
+        by_metric["js_divergence"][pair, k] = max(divergence, 0.0) / block  # rounding may leave -1e-16
+        by_metric["churn"][pair, k] = np.count_nonzero(tops[i] != tops[j]) / block
 
 
 def _sums_of_pair(p: Float64, q: Float64, buffers: Float64) -> tuple[float, float, float]:
     """Over tokens and vocabulary: sum |p - q|, sum |p - q| / (p + q) with 0/0 = 0, and sum m log m for m = (p + q) / 2."""
+    # In place: fresh arrays for every pair would cost more than the arithmetic.
     total, difference = buffers
     np.add(p, q, out=total)
-    np.maximum(total, _TINY, out=total)
-    np.subtract(p, q, out=difference)
-    np.abs(difference, out=difference)
+    np.abs(np.subtract(p, q, out=difference), out=difference)
     absolute = float(difference.sum())
-    np.divide(difference, total, out=difference)
-    relative = float(difference.sum())
+    relative = float(_quotients(difference, total).sum())
     total *= 0.5
     return absolute, relative, _sum_x_log_x(total, difference)
 
 
+def _quotients(difference: Float64, total: Float64) -> Float64:
+    """``difference`` / ``total`` with 0/0 = 0. Both are overwritten, and the first is returned."""
+    np.maximum(total, _SMALLEST, out=total)
+    return np.divide(difference, total, out=difference)
+
+
 def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
     """Sum of x log x, x > 0. ``buffer`` is overwritten."""
-    np.log(x, out=buffer)
     # No dot product: BLAS would start threads, and its sums would depend on their number.
-    np.multiply(x, buffer, out=buffer)
+    np.multiply(x, np.log(x, out=buffer), out=buffer)
     return float(buffer.sum())
 
 
 def probabilities_from_logits(logits: Any) -> Float64:
-    """Softmax over the last axis in float64; logits (..., V) -> probabilities (..., V)."""
+    """Softmax over the last axis in float64; logits (..., V) -> probabilities (..., V).
+
+    >>> probabilities_from_logits([[0.0, 0.0]]).tolist()
+    [[0.5, 0.5]]
+    """
     logits = _numpy(logits).astype(np.float64)
+    # No logit is above 0 then, so that none overflows.
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
     return logits / logits.sum(axis=-1, keepdims=True)
 
 
 def cross_entropy(logits: Any, labels: Any) -> float:
-    """Mean negative log-likelihood of the labels in nats, from logits (tokens, V), computed in float64."""
+    """Mean negative log-likelihood of the labels in nats, from logits (tokens, V), computed in float64.
+
+    >>> round(cross_entropy([[0.0, 0.0]], [1]), 4)  # ln 2
+    0.6931
+    """
     logits = _numpy(logits).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
     log_normaliser = np.log(np.exp(logits).sum(axis=-1))
@@ -198,7 +250,11 @@ def cross_entropy(logits: Any, labels: Any) -> float:
 
 
 def error_rate(scores: Any, labels: Any) -> float:
-    """Share of tokens whose highest score (logit or probability, shape (tokens, V)) is not the label. 0 to 1."""
+    """Share of tokens whose highest score (logit or probability, shape (tokens, V)) is not the label. 0 to 1.
+
+    >>> error_rate([[0.9, 0.1], [0.6, 0.4]], [0, 1])
+    0.5
+    """
     return float(np.mean(_numpy(scores).argmax(axis=-1) != _numpy(labels)))
 
 
@@ -225,11 +281,6 @@ def _pair(p: Any, q: Any) -> tuple[Float64, Float64]:
     return p, q
 
 
-def _relative(p: Float64, q: Float64) -> Float64:
-    total = p + q
-    return 2 * np.abs(p - q) / np.where(total > 0, total, 1.0)
-
-
 def _log_gap(p: Float64, q: Float64) -> Float64:
     """abs(log p - log q): 0 where both are 0, infinite where one is."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -246,5 +297,4 @@ def _at_labels(p: Float64, labels: Any) -> Float64:
 
 def _entropy_terms(p: Float64, middle: Float64) -> Float64:
     """Sum over V of p log(p / middle) per token, with 0 log 0 = 0."""
-    safe = np.where(p > 0, p, 1.0)
-    return (p * np.log(safe / np.where(p > 0, middle, 1.0))).sum(axis=1)
+    return (p * np.log(np.where(p > 0, p, 1.0) / np.where(p > 0, middle, 1.0))).sum(axis=1)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis import METRICS, Study, pair_matrix
+from repro_lib.analysis import METRICS, Study, pair_matrix, rows_of
 from repro_lib.config import canonical_json
+from repro_lib.formatting import small
 from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.schema import Result, ResultError
-from repro_lib.statistics import jackknife_pairwise
+from repro_lib.statistics import Estimate, jackknife_pairwise
 from repro_lib.store import Store
 from repro_lib.trajectories import Trajectory, trajectory
 
@@ -43,14 +43,13 @@ class NoiseSources:
     def frame(self) -> pd.DataFrame:
         """One row per source: source, varies, state, n, each metric with _low and _high; NaN where it was not run."""
         rows: list[dict[str, Any]] = []
-        for source, words in SOURCES.items():
-            row: dict[str, Any] = {"source": source, "varies": words, "state": self.states[source], "n": 0}
+        for source, varied in SOURCES.items():
+            row: dict[str, Any] = {"source": source, "varies": varied, "state": self.states[source], "n": 0}
             result = self.results.get(source)
             if result:
                 row["n"] = len(result.trials)
                 for name in METRICS:
-                    estimate = jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name])
-                    row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+                    row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
             rows.append(row)
         columns = ["source", "varies", "state", "n", *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high"))]
         return pd.DataFrame(rows, columns=columns)
@@ -58,13 +57,11 @@ class NoiseSources:
     def table(self) -> pd.DataFrame:
         """The same for people."""
         rows = []
-        for _, row in self.frame().iterrows():
-            measured = bool(row["n"])
-            numbers = {
-                "Relative PD": with_interval(row, "relative_pd") if measured else row["state"],
-                "Total variation": with_interval(row, "total_variation") if measured else "",
-                "Churn": with_interval(row, "churn") if measured else "",
-            }
+        for row in rows_of(self.frame()):
+            measured, numbers = bool(row["n"]), {"Relative PD": row["state"], "Total variation": "", "Churn": ""}
+            if measured:
+                metrics = ("relative_pd", "total_variation", "churn")
+                numbers = {head: Estimate.in_row(row, name).written(small) for head, name in zip(numbers, metrics, strict=True)}
             rows.append({"Varies between trials": row["varies"], "N": row["n"] if measured else "–"} | numbers)
         return pd.DataFrame(rows, index=list(SOURCES))
 
@@ -75,24 +72,23 @@ class NoiseSources:
             estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), METRIC_LIMITS["total_variation"])
             ends = f"95 % interval {small(estimate.low)} to {small(estimate.high)}" if estimate.has_interval else "no interval"
             parts.append(f"{source} {small(estimate.value)} ({ends}, N = {estimate.n})")
-        said = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
+        sentence = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
         if "none" not in self.results:
-            return said
+            return sentence
         if len({trial.predictions_sha256 for trial in self.results["none"].trials}) > 1:
-            return (
-                f"{said} Warning: the same trial repeated gave other predictions: this machine does not compute reproducibly."
-            )
-        return f"{said} Without any source the trials are the same to the last bit: PD exactly 0."
+            warning = "the same trial repeated gave other predictions: this machine does not compute reproducibly."
+            return f"{sentence} Warning: {warning}"
+        return f"{sentence} Without any source the trials are the same to the last bit: PD exactly 0."
 
     def trajectories(self, store: Store) -> dict[str, Trajectory]:
         """By source the cell through training, of those whose kept predictions are at hand."""
-        found = {}
+        followed = {}
         for source, result in self.results.items():
             try:
-                found[source] = trajectory(store, result)
-            except ResultError:
+                followed[source] = trajectory(store, result)
+            except ResultError:  # its kept predictions are gone; the others can be shown without it
                 continue
-        return found
+        return followed
 
 
 def noise_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSources | None:
@@ -105,10 +101,9 @@ def noise_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSo
         reference = study.result(model, activation)
         if reference is None:
             continue
-        found = {_source(other): other for other in stored if _same_but_vary(reference, other)} | {
-            _source(reference): reference
-        }
-        known = {source: found[source] for source in SOURCES if source in found and len(found[source].trials) > 1}
+        by_source = {_source(other): other for other in stored if _same_but_vary(reference, other)}
+        by_source[_source(reference)] = reference
+        known = {name: by_source[name] for name in SOURCES if name in by_source and len(by_source[name].trials) > 1}
         if len(known) > 1 and (best is None or len(known) > len(best.results)):
             best = NoiseSources(model, activation, known, _states(reference, known))
     return best
@@ -122,19 +117,8 @@ def how_to_run(model: str) -> str:
     )
 
 
-def with_interval(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
-    """A value of a table's row with its interval; what is small but not 0 does not look like 0."""
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    return small(value) if math.isnan(low) else f"{small(value)} ({small(low)} to {small(high)})"
-
-
-def small(value: float) -> str:
-    """A value to four digits after the point, or with an exponent where that would look like 0 and is not."""
-    return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
-
-
-def _states(reference: Result, found: dict[str, Result]) -> dict[str, str]:
-    states = {source: "measured" if source in found else "not run" for source in SOURCES}
+def _states(reference: Result, known: dict[str, Result]) -> dict[str, str]:
+    states = {source: "measured" if source in known else "not run" for source in SOURCES}
     if reference.config["dropout"] == 0:
         # Without dropout that source is no source, whatever was run.
         states["dropout"] = "not applicable: the model has no dropout"

@@ -15,7 +15,8 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from repro_lib.analysis import METRICS, Study, models_overview, rows_of
+from repro_lib.analysis import METRICS, Study, rows_of
+from repro_lib.overviews import models_overview
 from repro_lib.plot_style import (
     GREY,
     MISSING_HATCH,
@@ -26,8 +27,9 @@ from repro_lib.plot_style import (
     draw_gap,
     marker_of,
 )
+from repro_lib.statistics import Estimate
 
-NEGATIVE_CONTROL = "negative control"
+CONTROL_IN_WORDS = "negative control"
 MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -81,9 +83,9 @@ def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> No
 def _activation_label(cell: dict[str, Any], column: str | None) -> str:
     lines = [cell["activation"]]
     if column and math.isfinite(cell[column]):
+        estimate = Estimate.in_row(cell, column)
         lines.append(f"{cell[column]:.3f}")
-        low, high = cell[f"{column}_low"], cell[f"{column}_high"]
-        lines.append("no interval" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
+        lines.append(f"({estimate.interval('.3f')})" if estimate.has_interval else "no interval")
     if cell["n"]:
         mark = "\nsynthetic" if cell["synthetic"] else "\nflagged" if cell["flags"] else ""
         lines.append(f"N = {cell['n']}{mark}")
@@ -181,7 +183,7 @@ def cv_bars(axes: Axes, study: Study) -> None:
         else:
             look: dict[str, Any] = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
             axes.barh(y, row["cv"], 0.6, **look)
-            words = f"{row['cv']:.2f} %" + (f", {NEGATIVE_CONTROL}" if row["identical"] else "")
+            words = f"{row['cv']:.2f} %" + (f", {CONTROL_IN_WORDS}" if row["identical"] else "")
             words += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axes.text((0 if math.isnan(row["cv"]) else row["cv"]) + 0.02 * widest, y, words, va="center", bbox=box)
@@ -205,9 +207,7 @@ def heat_map(axes: Axes, study: Study) -> None:
             fill = colours(0.6 * scale(value))  # the darker part would need white text
             look: dict[str, Any] = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, **look))
-            low, high = cell["relative_pd_low"], cell["relative_pd_high"]
-            interval = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
-            words, box = f"{value:.3f}\n{interval}", None
+            words, box = f"{value:.3f}\n{Estimate.in_row(cell, 'relative_pd').interval('.2f', 'no interval')}", None
             if cell["synthetic"]:
                 words, box = f"{words}\nsynthetic", {"facecolor": fill, "edgecolor": "none", "pad": 1.5}
         axes.text(x, y, words, ha="center", va="center", fontsize=9, bbox=box)
@@ -245,16 +245,16 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
     """``Relative PD of charlm per activation: relu 0.224 (0.027 to 0.422); swish missing.``"""
     parts = []
     for cell in rows_of(cells):
-        value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
+        estimate = Estimate.in_row(cell, column)
         if cell["n"] == 0:
             words = "missing"
-        elif math.isnan(value):
+        elif math.isnan(estimate.value):
             words = "one trial, no pair"
         else:
-            words = f"{value:.3f} " + (f"(no interval at N = {cell['n']})" if math.isnan(low) else f"({low:.3f} to {high:.3f})")
+            words = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
         parts.append(f"{cell['activation']} {words}" + (" SYNTHETIC" if cell["synthetic"] else ""))
     control = (
-        f" {NEGATIVE_CONTROL.capitalize()}: bit-identical across activations."
+        f" {CONTROL_IN_WORDS.capitalize()}: bit-identical across activations."
         if cells["model"].isin(study.identical).any()
         else ""
     )
@@ -270,7 +270,7 @@ def grid_alt(study: Study, column: str, what: str) -> str:
         if cells.empty:
             parts.append(f"{model} missing")
         elif model in study.identical:
-            parts.append(f"{model} {cells[column].iloc[0]:.3f} for every activation ({NEGATIVE_CONTROL})")
+            parts.append(f"{model} {cells[column].iloc[0]:.3f} for every activation ({CONTROL_IN_WORDS})")
         else:
             ends = [f"{cells['activation'].iloc[k]} {cells[column].iloc[k]:.3f}" for k in (0, -1)]
             known = column == "relative_pd" and len(cells) > 1 and overview["cv"].notna()[model]

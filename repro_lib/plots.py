@@ -14,7 +14,7 @@ import pandas as pd
 
 from repro_lib.analysis import METRICS, Study, rows_of
 from repro_lib.plot_panels import (
-    NEGATIVE_CONTROL,
+    CONTROL_IN_WORDS,
     about_cells,
     boxes,
     curve_handles,
@@ -265,7 +265,7 @@ def _title(study: Study, title: str, model: str | None = None) -> str:
     shown = [result.synthetic for result in study.results if model in (None, result.model_name)]
     if any(shown):
         title = f"{'SYNTHETIC' if all(shown) else 'PARTLY SYNTHETIC'}: {title}"
-    return f"{title} ({NEGATIVE_CONTROL})" if model in study.identical else title
+    return f"{title} ({CONTROL_IN_WORDS})" if model in study.identical else title
 
 
 def _spread(cell: dict[str, Any], name: str) -> list[list[float]] | None:

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from repro_lib.statistics import CONFIDENCE, Float64, coefficient_of_variation, pair_matrix_checked
+from repro_lib.across_activations import coefficient_of_variation
+from repro_lib.statistics import CONFIDENCE, Float64, pair_matrix_checked
 
 SIGNIFICANCE = 1 - CONFIDENCE
 POWER = 0.8
@@ -59,7 +60,11 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
     Whole trials change cells and both means are recomputed. Paired (equal seeds gave equal initial weights; N = M): trial
     k of one cell changes places with trial k of the other. The null is that both cells draw from the same distribution of
     models, which is stronger than equal mean PD. A sample counts the data as one of its permutations, so that p > 0. NaN
-    where a value is not finite or a cell has no pair.
+    where a value is not finite or a cell has no pair; ValueError for a paired test of unequal numbers.
+
+    >>> effects = np.array([1.0, 2, 4, 8])  # the PD of two trials is the sum of their effects
+    >>> round(permutation_test(effects[:, None] + effects, 2, paired=False).p, 3)
+    0.333
     """
     distances = pair_matrix_checked(matrix)
     second = len(distances) - trials
@@ -79,6 +84,9 @@ def smallest_p(first: int, second: int, *, paired: bool) -> float:
 
     Two of the 2^N (paired) or, for N = M, of the C(2N, N) ways to deal the trials give the observed difference; with
     unequal numbers only one does.
+
+    >>> smallest_p(10, 10, paired=True)
+    0.001953125
     """
     if min(first, second) < 2:
         return 1.0
@@ -87,7 +95,12 @@ def smallest_p(first: int, second: int, *, paired: bool) -> float:
 
 
 def holm(p_values: Sequence[float]) -> Float64:
-    """Holm's adjusted p values of one family of tests, in the order given; NaN (a test that could not be made) stays NaN."""
+    """Holm's adjusted p values (Holm 1979) of one family of tests, in the order given; NaN, for a test that could not be made,
+    stays NaN.
+
+    >>> holm([0.04, 0.01, math.nan]).tolist()
+    [0.04, 0.02, nan]
+    """
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(len(p), math.nan)
     made = ~np.isnan(p)
@@ -103,6 +116,10 @@ def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples
     seeds gave equal initial weights, so trial k of all activations is dealt among them (equal numbers needed). The p is
     one-sided: the share of deals, the data among them, whose CV is at least the measured one. NaN without two activations of
     two trials each, or where a value is not finite.
+
+    >>> effects = np.array([1.0, 2, 4, 8])
+    >>> round(cv_null(effects[:, None] + effects, [2, 2], paired=False).high, 1)  # the CV of the data itself
+    60.0
     """
     distances = pair_matrix_checked(matrix)
     if sum(trials) != len(distances):
@@ -129,25 +146,31 @@ def power(trials: int, effect: float, *, paired: bool, alpha: float = SIGNIFICAN
 
     ``effect``: the difference over the standard deviation of the unit (paired: of the differences between trials of
     equal seed). 0 below 2 trials.
+
+    >>> round(power(10, 1.0, paired=True), 2), round(power(10, 1.0, paired=False), 2)
+    (0.8, 0.56)
     """
     if trials < 2 or not math.isfinite(effect):
         return 0.0
     test = TTestPower() if paired else TTestIndPower()
     # One-sided at alpha / 2, for the wrong sign is no find.
-    found = float(test.power(abs(effect), trials, alpha / 2, alternative="larger"))
-    if math.isnan(found):
+    chance = float(test.power(abs(effect), trials, alpha / 2, alternative="larger"))
+    if math.isnan(chance):
         # scipy's noncentral t gives up where the effect is many standard errors; there only their estimate still varies.
         degrees = trials - 1 if paired else 2 * trials - 2
         shift = abs(effect) * math.sqrt(trials if paired else trials / 2)
         ratio = shift / scipy.stats.t.isf(alpha / 2, degrees)
-        found = float(scipy.stats.chi2.cdf(degrees * ratio**2, degrees))
-    return found
+        chance = float(scipy.stats.chi2.cdf(degrees * ratio**2, degrees))
+    return chance
 
 
 def trials_needed(effect: float, *, paired: bool, alpha: float = SIGNIFICANCE, wanted: float = POWER) -> int | None:
     """How many trials per cell give ``power`` >= ``wanted`` and let the exact permutation test reach ``alpha`` at all.
 
     ``effect`` as in ``power``. None where even ``MOST_TRIALS`` would not do (no difference to speak of).
+
+    >>> trials_needed(2.0, paired=False), trials_needed(0.0, paired=False)
+    (6, None)
     """
 
     def enough(trials: int) -> bool:

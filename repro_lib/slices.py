@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from repro_lib.churn_and_influence import ratio, ratios
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics import METRIC_LIMITS, probabilities_from_logits
+from repro_lib.metrics import METRIC_LIMITS, probabilities_from_logits, relative_differences, total_variation_by_token
 from repro_lib.predictions import Predictions
 from repro_lib.schema import ResultError
 from repro_lib.statistics import (
@@ -26,7 +27,6 @@ from repro_lib.statistics import (
     jackknife_left_out,
     jackknife_pairwise,
     mean_interval,
-    mean_without_each,
     without_each,
 )
 
@@ -38,8 +38,6 @@ SLICE_METRICS = ("relative_pd", "total_variation", "churn")
 
 # A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
 PART = 512
-# Where p + q is 0, p - q is too, and 0 divided by this is 0; every other sum is at least as large and stays as it is.
-SMALLEST = np.finfo(np.float64).smallest_subnormal
 
 # Shares of the training text. Characters of the first two bins are called rare.
 FREQUENCY_EDGES = (0.001, 0.01, 0.02, 0.05)
@@ -102,16 +100,6 @@ class Slicing:
         return np.bincount(self.members, minlength=len(self.slices))
 
 
-@dataclass(frozen=True)
-class ChurnAndError:
-    """Churn, mean error rate, their ratio and their difference (churn - error), each with its interval over trials."""
-
-    churn: Estimate
-    error: Estimate
-    ratio: Estimate
-    residual: Estimate
-
-
 # --- one pass over every pair
 
 
@@ -132,9 +120,9 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
         top1[:, part] = [p.argmax(axis=1) for p in probabilities]
         confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
         for row, (i, j) in enumerate(pairs):
-            gap, total = np.abs(probabilities[i] - probabilities[j]), probabilities[i] + probabilities[j]
-            differences["total_variation"][row, part] = gap.sum(axis=1) / 2
-            differences["relative_pd"][row, part] = 2 * (gap / np.maximum(total, SMALLEST)).mean(axis=1)
+            p, q = probabilities[i], probabilities[j]
+            differences["total_variation"][row, part] = total_variation_by_token(p, q)
+            differences["relative_pd"][row, part] = relative_differences(p, q).mean(axis=1)
             differences["churn"][row, part] = top1[i, part] != top1[j, part]
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
 
@@ -210,7 +198,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
         estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
         estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
         for column, estimate in estimates.items():
-            row |= {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
+            row |= estimate.columns(column)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -229,7 +217,7 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
     (top, top_without), (bottom, bottom_without) = without_each(part), without_each(whole)
-    return jackknife_left_out(_ratio(share * top, bottom), _ratios(share * top_without, bottom_without), 0.0, 1.0)
+    return jackknife_left_out(ratio(share * top, bottom), ratios(share * top_without, bottom_without), 0.0, 1.0)
 
 
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
@@ -247,48 +235,6 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     order = order[counts[order] > 0]
     columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}
     return pd.DataFrame(columns)
-
-
-def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
-    """How far each trial is from the others, and what the result would be without it. ``matrix``: (N, N) of a metric.
-
-    Columns: trial (from 1); score (mean of the metric to the N - 1 others); without, without_low, without_high (the
-    cell's value from the other trials, with jackknife interval where 3 are left); influence (without - value of all).
-    NaN where nothing is left to compare. ``upper``: the largest value the metric can take.
-    """
-    distances = np.array(matrix, dtype=np.float64)
-    n, value = len(distances), jackknife_pairwise(distances, upper).value
-    np.fill_diagonal(distances, 0.0)
-    rows = []
-    for k in range(n):
-        others = np.delete(np.delete(distances, k, axis=0), k, axis=1)
-        without = jackknife_pairwise(others, upper)
-        score = float(distances[k].sum() / (n - 1)) if n > 1 else math.nan
-        rows.append((k + 1, score, without.value, without.low, without.high, without.value - value))
-    return pd.DataFrame(rows, columns=["trial", "score", "without", "without_low", "without_high", "influence"])
-
-
-def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
-    """Churn against error of one cell. ``churn``: (N, N), 0 to 1; ``errors``: (N,) error rates, 0 to 1.
-
-    A model that errs less has less room to disagree: hence the ratio. The residual churn - error is 0 in expectation where
-    the votes of the trials are calibrated class by class (Jiang et al. 2021, arXiv 2106.13799, which calls it the
-    generalization disagreement equality). Jackknife of ratio and difference: trial k leaves both at once.
-    """
-    error_rates = np.asarray(errors, dtype=np.float64)
-    mean, means_without = mean_without_each(error_rates)
-    value, values_without = without_each(churn)
-    if len(values_without) != len(error_rates):
-        raise ValueError(f"one error rate per trial is needed: {len(values_without)} trials, {len(error_rates)} error rates")
-    return ChurnAndError(
-        churn=jackknife_pairwise(churn, 1.0),
-        error=mean_interval(error_rates, 0.0, 1.0),
-        ratio=jackknife_left_out(_ratio(value, mean), _ratios(values_without, means_without), 0.0),
-        residual=jackknife_left_out(value - mean, values_without - means_without, -1.0, 1.0),
-    )
-
-
-# --- the jackknife of any function of the trials
 
 
 def _check_trials(trials: Sequence[Predictions]) -> None:
@@ -311,11 +257,3 @@ def _matrices(per_pair: Float64, n: int) -> Float64:
     rows, columns = np.triu_indices(n, k=1)
     matrices[:, rows, columns] = matrices[:, columns, rows] = per_pair.T
     return matrices
-
-
-def _ratio(top: float, bottom: float) -> float:
-    return top / bottom if bottom else math.nan
-
-
-def _ratios(top: Float64, bottom: Float64) -> Float64:
-    return np.divide(top, bottom, out=np.full_like(top, math.nan), where=bottom != 0)

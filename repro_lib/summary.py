@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from repro_lib.analysis import load_study
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
 from repro_lib.lease import cell_holders
@@ -25,32 +26,6 @@ if TYPE_CHECKING:
 
 # In reports/plots/: which results the plots and the summary were made from.
 _INPUTS_NOTE = "inputs.json"
-
-
-class NothingToShow(RuntimeError):
-    """There is no usable result in the folder."""
-
-
-def load_study(
-    results_dir: Path,
-    models: Sequence[str] = (),
-    activations: Sequence[str] = (),
-    profile: str | None = None,
-    configs: Sequence[str] = (),
-    *,
-    include_synthetic: bool = False,
-) -> Study:
-    """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
-    from repro_lib.analysis import Study
-
-    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
-    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
-    if not study.results:
-        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
-        synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
-        left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
-        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
-    return study
 
 
 def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:

@@ -7,11 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis import Study, model_row, models_overview, rows_of
-from repro_lib.evidence import Evidence, chances_of_being_best, cv_over_activations
+from repro_lib.analysis import Study, rows_of
+from repro_lib.contrasts import chances_of_being_best, cv_over_activations
+from repro_lib.evidence import Evidence
 from repro_lib.evidence_tables import contrasts_table
-from repro_lib.findings import NO_RESULTS, about, activations_table, decided, flagged, identical, missing, models_table
-from repro_lib.tables import number
+from repro_lib.findings import about, decided, flagged, identical, missing
+from repro_lib.formatting import number
+from repro_lib.notes import NO_RESULTS
+from repro_lib.overviews import model_row, models_overview
+from repro_lib.tables import activations_table, models_table
 
 
 def summary_text(study: Study, evidence: Evidence | None = None) -> str:

@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 
 from repro_lib.activations import canonical_activation
 from repro_lib.analysis import METRICS, Study, identical_models
-from repro_lib.config import MODEL_DEFAULTS, Config, canonical_json, check_model
-from repro_lib.findings import NEGATIVE_CONTROL
+from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, Config, canonical_json, check_model
+from repro_lib.formatting import literally, number
 from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.models import build_model, count_parameters
 from repro_lib.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord
 from repro_lib.selection import select_comparable
 from repro_lib.store import Store
-from repro_lib.tables import literally, number
 from repro_lib.trial_state import CURVE_POINTS
 
 DEFAULT_PD = 0.5

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import dataclass
 
 import pandas as pd
 
-from repro_lib.analysis import METRICS, cells_frame, pairs_frame, trials_frame
+from repro_lib.analysis import METRICS, Study, cells_frame, pairs_frame, trials_frame
+from repro_lib.formatting import cell_number, marked, number, unbroken, with_interval
+from repro_lib.overviews import activations_overview, models_overview
 from repro_lib.schema import Result
 
 
@@ -50,15 +51,6 @@ def _emphasised(words: str) -> str:
     return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
 
 
-# What Markdown, HTML or a formula could begin with. As entities, which every reader of Markdown knows.
-_MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "&<>[]`*$\\"} | {"\n": " ", "\r": " "})
-
-
-def literally(words: str) -> str:
-    """Words that may come from a file (names of texts, flags, messages) as Markdown that shows them and does nothing else."""
-    return words.translate(_MARKUP)
-
-
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
     cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
@@ -74,7 +66,7 @@ def summary_table(result: Result) -> pd.DataFrame:
         "Churn per error": cell_number(cell, "churn_per_error", 3),
         "Training time, s": f"{sum(trial.seconds for trial in result.trials):.0f}",
     }
-    return pd.DataFrame({_marked(f"{result.model_name} with {result.activation}", result.synthetic): lines})
+    return pd.DataFrame({marked(f"{result.model_name} with {result.activation}", result.synthetic): lines})
 
 
 def trials_table(result: Result) -> pd.DataFrame:
@@ -93,7 +85,7 @@ def trials_table(result: Result) -> pd.DataFrame:
         .rename(columns=columns)
         .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
     )
-    return table.rename_axis(index=None, columns=_marked("Trial", result.synthetic))
+    return table.rename_axis(index=None, columns=marked("Trial", result.synthetic))
 
 
 def pairs_table(result: Result) -> pd.DataFrame:
@@ -102,14 +94,14 @@ def pairs_table(result: Result) -> pd.DataFrame:
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
     return table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD")).rename_axis(
-        index=None, columns=_marked("Trials", result.synthetic)
+        index=None, columns=marked("Trials", result.synthetic)
     )
 
 
 def config_table(result: Result) -> pd.DataFrame:
     """Every value of the configuration and the layer that set it."""
     rows = {name: {"Value": str(value), "Set by": result.config_sources.get(name, "")} for name, value in result.config.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns=_marked("Setting", result.synthetic))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns=marked("Setting", result.synthetic))
 
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -120,26 +112,80 @@ def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     return ordered.rename_axis(index=None, columns="Relative PD")
 
 
-def with_interval(row: pd.Series, name: str, digits: int) -> str:
-    """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value.
+def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layer table for people."""
+    shown = layers.assign(parameters=layers["parameters"].map("{:,}".format)).set_index("layer").rename_axis(None)
+    return shown.rename(columns=str.capitalize)
 
-    A number of a synthetic cell says so.
+
+def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
+    """Every expected cell (of one model) with its main numbers; ``missing`` where there is none.
+
+    In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so. Flags
+    have a column where there are any.
     """
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if math.isnan(low):
-        return cell_number(row, name, digits)
-    return _marked(f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})", row.get("synthetic", False))
+    rows = []
+    cells = study.cells if model is None else study.cells[study.cells["model"] == model]
+    for _, cell in cells.iterrows():
+        there = cell["n"] > 0
+        rows.append(
+            {
+                "Model": cell["model"],
+                "Activation": cell["activation"],
+                "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] if there else "missing",
+                "Relative PD": unbroken(with_interval(cell, "relative_pd", 3)),
+                "Total variation": cell_number(cell, "total_variation", 3),
+                "Churn": cell_number(cell, "churn", 3),
+                "Churn / error": cell_number(cell, "churn_per_error", 3),
+                "Validation loss, nats": cell_number(cell, "val_loss", 3),
+                "Accuracy, %": unbroken(with_interval(cell, "val_accuracy", 2)),
+                "Training, s": cell_number(cell, "seconds", 0),
+                "Flags": ", ".join(short_flags(cell["flags"])),
+            }
+        )
+    table = pd.DataFrame(rows).set_index(["Model", "Activation"])
+    return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
 
 
-def cell_number(row: pd.Series, name: str, digits: int) -> str:
-    """A rounded number of a cell, marked where the cell is synthetic, or a dash where it is missing."""
-    return _marked(number(row[name], digits), row.get("synthetic", False))
+def models_table(study: Study) -> pd.DataFrame:
+    """The overview of models: architecture, parameters, best activation, CV."""
+    rows = []
+    for _, row in models_overview(study).iterrows():
+        best = "none: bit-identical" if row["identical"] else f"{row['best']} ({row['best_pd']:.3f})"
+        rows.append(
+            {
+                "Model": row["model"],
+                "Architecture": row["architecture"],
+                "Size": row["size"] or "–",
+                "Parameters": "–" if pd.isna(row["parameters"]) else f"{row['parameters']:,.0f}",
+                "Cells": f"{row['cells']} of {row['expected']}",
+                "Best activation (relative PD)": "–" if pd.isna(row["best"]) and not row["identical"] else best,
+                "CV over activations, %": number(row["cv"], 2),
+                "Training, s": number(row["seconds"], 0),
+            }
+        )
+    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
 
 
-def number(value: float, digits: int) -> str:
-    """A rounded number, or a dash where it is missing."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def activations_table(study: Study) -> pd.DataFrame:
+    """The overview of activations: average relative PD over the models not left out, and wins."""
+    rows = [
+        {
+            "Activation": row["activation"],
+            "Average relative PD": with_interval(row, "average_pd", 3),
+            "Models": f"{row['models']} of {row['expected']}",
+            "Wins (lowest PD of a model)": row["wins"],
+        }
+        for _, row in activations_overview(study).iterrows()
+    ]
+    return _labelled(study, pd.DataFrame(rows).set_index("Activation").rename_axis(None))
 
 
-def _marked(text: str, synthetic: bool) -> str:
-    return f"{text} (synthetic)" if synthetic else text
+def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of a study that is all synthetic says so in its corner."""
+    return table.rename_axis(columns="SYNTHETIC") if study.is_synthetic else table
+
+
+def short_flags(flags: str) -> list[str]:
+    """The kinds of flags, without their details: ``untrained``."""
+    return list(dict.fromkeys(flag.split(":")[0] for flag in flags.split("; ") if flag))

@@ -71,17 +71,20 @@ class Trajectory:
     def frame(self) -> pd.DataFrame:
         """One row per kept step: step, n, loss and each metric with _low and _high (over trials)."""
         rows = []
-        for place, step in enumerate(self.steps):
-            estimates = {"loss": mean_interval(self.losses[place])}
+        for k, step in enumerate(self.steps):
+            estimates = {"loss": mean_interval(self.losses[k])}
             for name in FOLLOWED:
-                estimates[name] = jackknife_pairwise(self.matrices[name][place], METRIC_LIMITS[name])
-            rows.append({"step": step, "n": self.n} | estimate_columns(estimates))
+                estimates[name] = jackknife_pairwise(self.matrices[name][k], METRIC_LIMITS[name])
+            row: dict[str, float] = {"step": step, "n": self.n}
+            for name, estimate in estimates.items():
+                row |= estimate.columns(name)
+            rows.append(row)
         return pd.DataFrame(rows)
 
     def parted_at(self) -> int | None:
         """The first kept step from which on churn stays above ``PARTED``; None if it ends below."""
         churn = [without_each(matrix)[0] for matrix in self.matrices["churn"]]
-        together = [place for place, value in enumerate(churn) if value <= PARTED]
+        together = [k for k, value in enumerate(churn) if value <= PARTED]
         first = together[-1] + 1 if together else 0
         return self.steps[first] if first < len(self.steps) else None
 
@@ -148,7 +151,7 @@ def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_
     for name, line in lines.items():
         estimate = _on_line(line, metric, loss)
         lengths = ", ".join(str(run.max_iters) for run in sorted(line, key=lambda run: run.max_iters))
-        rows.append((name, estimate.n, loss, lengths, estimate.value, estimate.low, estimate.high))
+        rows.append({"activation": name, "n": estimate.n, "loss": loss, "lengths": lengths} | estimate.columns(metric))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -179,20 +182,12 @@ def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") 
         )
     parts = []
     for row in frame.to_dict("records"):
-        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-        interval = "no interval" if math.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
+        estimate = Estimate.in_row(row, metric)
+        interval = f"95 % interval {estimate.interval('.3f')}" if estimate.has_interval else "no interval"
         parts.append(f"{row['activation']} {row[metric]:.3f} ({interval}, runs of {row['lengths']} iterations)")
     n, loss = int(frame["n"].min()), frame["loss"].iloc[0]
     where = f"At an equal loss of {loss:.3f} nats, interpolated between fully decayed runs (N = {n})"
     return f"{where}, {words} is {'; '.join(parts)}."
-
-
-def estimate_columns(estimates: dict[str, Estimate]) -> dict[str, float]:
-    """Each estimate as its value, ``_low`` and ``_high``: three columns of a frame."""
-    columns: dict[str, float] = {}
-    for name, estimate in estimates.items():
-        columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return columns
 
 
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:

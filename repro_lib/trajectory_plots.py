@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis import Study, rows_of
-from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, NoiseSources, how_to_run
-from repro_lib.plot_panels import NEGATIVE_CONTROL
+from repro_lib.notes import Note
+from repro_lib.plot_panels import CONTROL_IN_WORDS
 from repro_lib.plot_style import GREY, Plot, activation_handles, colour_of, draw_gap, marker_of, new_figure, styled
 from repro_lib.plots import JACKKNIFE, TITLES
 from repro_lib.schema import Result
@@ -48,7 +48,7 @@ def through_training(
 ) -> Plot:
     """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars."""
     title = f"{model}: disagreement while it is trained"
-    title += f" ({NEGATIVE_CONTROL})" if model in study.identical else ""
+    title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     colours = activation_handles([cell.activation for cell in found])
     handles = [
         Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.getipython import get_ipython
 
 from repro_lib.analysis import Study
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.store import Store
 from repro_lib.what_if_html import alive_html, picture, recorded_html, still_html
 from repro_lib.what_ifs import retraining, writing

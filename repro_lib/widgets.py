@@ -126,7 +126,7 @@ def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick"
 
     Under the grid, where nobody is there to press it, the words alone.
     """
-    from repro_lib.findings import NO_RESULTS, say
+    from repro_lib.notes import NO_RESULTS, say
 
     words = say(f"{NO_RESULTS} in a terminal; it trains the whole grid and fills {store.folder}.")
     if PROGRESS_FILE_VARIABLE in os.environ:

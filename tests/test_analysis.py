@@ -16,24 +16,25 @@ import pandas as pd
 import pytest
 import torch
 
-from repro_lib import findings, metrics
+from repro_lib import findings, metrics, tables
 from repro_lib.analysis import (
     METRICS,
     Study,
-    activations_overview,
     cells_frame,
     curves_frame,
     identical_models,
-    models_overview,
     pairs_frame,
     trials_frame,
 )
-from repro_lib.anatomy import disagreement_views, layer_table, layer_view, passage, samples_views, token_disagreement
+from repro_lib.anatomy import disagreement_views, passage, samples_views
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
-from repro_lib.findings import Note
+from repro_lib.disagreement import token_disagreement
+from repro_lib.layer_views import layer_table, layer_view
 from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.models import build_model, count_parameters
+from repro_lib.notes import NO_RESULTS, Note
+from repro_lib.overviews import activations_overview, models_overview
 from repro_lib.predictions import Predictions
 from repro_lib.sampling import generate, load_trained, write_samples
 from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
@@ -315,10 +316,10 @@ def test_few_trials_are_said_to_be_too_few(n: int):
 def test_an_empty_study_says_what_to_do():
     study = Study.of([])
     assert summary_text(study) == "no results yet: run ./run_papermill.sh\n"
-    assert findings.about(study) == findings.missing(study) == findings.NO_RESULTS
-    assert len(findings.cells_table(study)) == 30
+    assert findings.about(study) == findings.missing(study) == NO_RESULTS
+    assert len(tables.cells_table(study)) == 30
     assert findings.ends(study, "charlm") == []
-    for table in (findings.models_table, findings.activations_table):
+    for table in (tables.models_table, tables.activations_table):
         assert len(table(study))
 
 

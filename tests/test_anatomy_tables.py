@@ -14,14 +14,14 @@ from matplotlib.colors import to_hex
 from test_analysis import make_result
 from test_plots import axes_of, hatched, intervals, words
 
-from repro_lib import anatomy_tables, slices
+from repro_lib import anatomy_tables, cell_anatomy, slices
 from repro_lib.analysis import Study, pair_matrix
 from repro_lib.anatomy_plots import slices_plot, slices_view
-from repro_lib.anatomy_tables import Anatomies, dissect
+from repro_lib.cell_anatomy import Anatomies, dissect
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
-from repro_lib.findings import NO_RESULTS, Note
 from repro_lib.notebooks import notebooks_dir
+from repro_lib.notes import NO_RESULTS, Note
 from repro_lib.plot_style import COLOURS, Plot
 from repro_lib.schema import CorpusRecord, EvaluationRecord, Result
 from repro_lib.statistics import jackknife_pairwise
@@ -104,7 +104,7 @@ def test_a_changed_text_has_no_frequencies(store: Store, tmp_path: Path):
 def test_frequencies_are_those_of_the_training_text_alone(store: Store):
     result = study_of(store).result("charlm", "relu")
     assert result is not None
-    text = anatomy_tables.training_text(result)
+    text = cell_anatomy.training_text(result)
     training = TEXT[: int(len(TEXT) * 0.8)]
     assert text.vocabulary == tuple(sorted(set(TEXT)))
     assert text.frequencies.tolist() == pytest.approx([training.count(c) / len(training) for c in text.vocabulary])
@@ -116,7 +116,7 @@ def test_the_frames_of_a_cell_are_those_of_its_predictions(store: Store):
     result = study.result("charlm", "relu")
     assert cell is not None
     assert result is not None
-    assert list(cell.slices["slicing"].unique()) == list(anatomy_tables.HEADS)
+    assert list(cell.slices["slicing"].unique()) == list(cell_anatomy.HEADS)
     assert cell.slices.groupby("slicing")["n"].sum().tolist() == [TOKENS] * 4
     paired = slices.pair_trials([store.predictions(result, k) for k in (1, 2, 3)])
     context = slices.slice_frame(paired, slices.by_context(TOKENS, result.config["block_size"]))
@@ -230,7 +230,7 @@ def test_churn_against_error_needs_no_predictions(store: Store):
 def test_the_error_rate_is_what_the_accuracy_leaves():
     result = make_result(pairs=(0.2, 0.2, 0.2))
     trials = [trial.model_copy(update={"val_accuracy": 20.0}) for trial in result.trials]
-    found = anatomy_tables.churn_against_error(result.model_copy(update={"trials": trials}))
+    found = cell_anatomy.churn_against_error(result.model_copy(update={"trials": trials}))
     assert (found.error.value, found.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
 
 
@@ -276,7 +276,7 @@ def test_marks_and_lines_are_the_numbers(store: Store, metric: str):
     found = dissect(store, study)
     plot = slices_plot(study, found, "charlm", metric)
     assert plot.name == f"charlm_slices_{metric}"
-    for axes, slicing in zip(axes_of(plot), anatomy_tables.HEADS, strict=True):
+    for axes, slicing in zip(axes_of(plot), cell_anatomy.HEADS, strict=True):
         for cell in found.cells:
             frame = cell.slices[cell.slices["slicing"] == slicing]
             assert [y for y in marks(axes, cell.activation) if not math.isnan(y)] == pytest.approx(

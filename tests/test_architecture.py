@@ -25,6 +25,18 @@ FLOORS: dict[int, set[str]] = {
     | {"cell_training", "certificate", "environment_record", "origin", "progress"},
     3: {"statistics", "analysis", "claims", "plots"}
     | {
+        "across_activations",
+        "caching",
+        "cell_anatomy",
+        "churn_and_influence",
+        "contrasts",
+        "disagreement",
+        "evaluation_noise",
+        "formatting",
+        "layer_views",
+    }
+    | {"notes", "overviews"}
+    | {
         "activation_plots",
         "anatomy",
         "anatomy_plots",

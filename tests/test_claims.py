@@ -19,7 +19,8 @@ from repro_lib import claims
 from repro_lib.analysis import METRICS, Study
 from repro_lib.claims import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CLAIMS, CV, claim_by_id, judge
 from repro_lib.conclusions import claims_json, conclusions_markdown, ledger, sentence, tally
-from repro_lib.evidence import Evidence, contrasts
+from repro_lib.contrasts import contrasts
+from repro_lib.evidence import Evidence
 from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED
 from repro_lib.synthetic import synthetic_result
 

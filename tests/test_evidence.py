@@ -13,10 +13,10 @@ import pytest
 import scipy.stats
 from test_analysis import digest, make_result
 
+from repro_lib.across_activations import coefficient_of_variation
 from repro_lib.analysis import METRICS, Study
 from repro_lib.config import Config
-from repro_lib.evidence import (
-    Evidence,
+from repro_lib.contrasts import (
     accuracy_variance,
     chances_of_being_best,
     contrasts,
@@ -24,10 +24,11 @@ from repro_lib.evidence import (
     needed_for,
     two_kinds_of_interval,
 )
+from repro_lib.evidence import Evidence
 from repro_lib.experiment import run_experiment
 from repro_lib.schema import Result
 from repro_lib.significance import smallest_p, trials_needed
-from repro_lib.statistics import Estimate, coefficient_of_variation, jackknife
+from repro_lib.statistics import Estimate, jackknife
 from repro_lib.store import Store
 
 Tiny = Callable[..., Config]

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from repro_lib.analysis import Study
-from repro_lib.evidence import Evidence, contrasts, cv_over_activations
+from repro_lib.contrasts import contrasts, cv_over_activations
+from repro_lib.evidence import Evidence
 from repro_lib.evidence_tables import (
     chances_table,
     contrast_sentences,

@@ -16,13 +16,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from repro_lib.analysis import NothingToShow, load_study
 from repro_lib.config import Config
 from repro_lib.evidence import Evidence
 from repro_lib.experiment import run_experiment
 from repro_lib.notebooks import notebooks_dir
 from repro_lib.schema import Result
 from repro_lib.store import Store
-from repro_lib.summary import NothingToShow, load_study, summarise_store
+from repro_lib.summary import summarise_store
 from repro_lib.tables import WordTable
 from repro_lib.tensors import sha256_of_tensors
 from repro_lib.what_if_display import Shown

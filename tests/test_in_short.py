@@ -14,7 +14,7 @@ from repro_lib.analysis import Study
 
 
 def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
-    """Contrasts with relu as ``evidence.contrasts`` gives them: model, activation, per cent, Holm's p."""
+    """Contrasts with relu as ``contrasts.contrasts`` gives them: model, activation, per cent, Holm's p."""
     numbers = {"n": 3, "n_reference": 3, "difference_low": -0.1, "difference_high": 0.1, "trials_needed": 25.0}
     numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "smallest_p": 0.1}
     return pd.DataFrame(

@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 
 from repro_lib import significance
+from repro_lib.across_activations import coefficient_of_variation
 from repro_lib.significance import (
     cv_null,
     holm,
@@ -20,7 +21,6 @@ from repro_lib.significance import (
     smallest_p,
     trials_needed,
 )
-from repro_lib.statistics import coefficient_of_variation
 
 # Additive effects: PD of trials i and j = effect_i + effect_j.
 Effects = np.ndarray

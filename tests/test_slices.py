@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro_lib import metrics, slices, statistics
+from repro_lib.churn_and_influence import churn_and_error, trial_influence
 from repro_lib.data import EvaluationWindows
 from repro_lib.predictions import Predictions
 from repro_lib.schema import ResultError
@@ -327,7 +328,7 @@ def test_swaps_by_brute_force():
 
 def test_influence_by_hand():
     matrix = [[0, 0.4, 0.5], [0.4, 0, 0.6], [0.5, 0.6, 0]]
-    frame = slices.trial_influence(matrix, 2.0)
+    frame = trial_influence(matrix, 2.0)
     assert frame["trial"].tolist() == [1, 2, 3]
     assert frame["score"].tolist() == pytest.approx([0.45, 0.5, 0.55])
     assert frame["without"].tolist() == pytest.approx([0.6, 0.5, 0.4])
@@ -338,7 +339,7 @@ def test_influence_by_hand():
 def test_one_trial_far_from_the_others_stands_out():
     matrix = np.full((5, 5), 0.2)
     matrix[3] = matrix[:, 3] = 0.9
-    frame = slices.trial_influence(matrix, 2.0)
+    frame = trial_influence(matrix, 2.0)
     assert frame["score"].tolist() == pytest.approx([0.375, 0.375, 0.375, 0.9, 0.375])
     assert frame["influence"].abs().idxmax() == 3
     kept = jackknife_pairwise(np.full((4, 4), 0.2), 2.0)
@@ -347,7 +348,7 @@ def test_one_trial_far_from_the_others_stands_out():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_influence_of_too_few_trials_is_missing(n: int):
-    frame = slices.trial_influence(np.full((n, n), 0.3))
+    frame = trial_influence(np.full((n, n), 0.3))
     assert frame["without"].isna().all()
     assert frame["influence"].isna().all()
     assert frame["score"].isna().all() if n == 1 else frame["score"].tolist() == [0.3, 0.3]
@@ -358,7 +359,7 @@ def test_influence_of_too_few_trials_is_missing(n: int):
 
 def test_churn_and_error_by_hand():
     churn = [[0, 0.2, 0.3], [0.2, 0, 0.4], [0.3, 0.4, 0]]
-    found = slices.churn_and_error(churn, [0.5, 0.6, 0.7])
+    found = churn_and_error(churn, [0.5, 0.6, 0.7])
     assert found.churn.value == pytest.approx(0.3)
     assert found.error.value == pytest.approx(0.6)
     assert found.ratio.value == pytest.approx(0.5)
@@ -373,28 +374,28 @@ def test_churn_and_error_by_hand():
 
 
 def test_the_ratio_is_cut_at_zero_and_the_residual_at_one():
-    found = slices.churn_and_error([[0, 0.0, 0.9], [0.0, 0, 0.9], [0.9, 0.9, 0]], [0.1, 0.9, 0.2])
+    found = churn_and_error([[0, 0.0, 0.9], [0.0, 0, 0.9], [0.9, 0.9, 0]], [0.1, 0.9, 0.2])
     assert found.ratio.low == 0.0
     assert -1.0 <= found.residual.low < found.residual.high == 1.0
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_too_few_trials_have_no_ratio_interval(n: int):
-    found = slices.churn_and_error(np.full((n, n), 0.3), [0.6] * n)
+    found = churn_and_error(np.full((n, n), 0.3), [0.6] * n)
     assert math.isnan(found.ratio.value) if n == 1 else found.ratio.value == pytest.approx(0.5)
     assert not found.ratio.has_interval
     assert not found.residual.has_interval
 
 
 def test_a_perfect_model_has_no_ratio():
-    found = slices.churn_and_error(np.zeros((3, 3)), [0.0, 0.0, 0.0])
+    found = churn_and_error(np.zeros((3, 3)), [0.0, 0.0, 0.0])
     assert math.isnan(found.ratio.value)
     assert found.residual.value == 0.0
 
 
 def test_churn_and_error_want_one_error_rate_per_trial():
     with pytest.raises(ValueError, match="3 trials, 2 error rates"):
-        slices.churn_and_error(np.zeros((3, 3)), [0.1, 0.2])
+        churn_and_error(np.zeros((3, 3)), [0.1, 0.2])
 
 
 @pytest.mark.parametrize("n", [3, 6])

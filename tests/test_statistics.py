@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.statistics import (
-    bootstrap_windows,
-    coefficient_of_variation,
-    contrast,
-    cv_in_words,
-    jackknife,
-    jackknife_pairwise,
-    mean_interval,
-    probability_of_being_best,
-    relative_contrast,
-    t_quantile,
-    variance_of_accuracy,
-)
+from repro_lib.across_activations import coefficient_of_variation, cv_in_words, probability_of_being_best
+from repro_lib.evaluation_noise import bootstrap_windows, variance_of_accuracy
+from repro_lib.statistics import contrast, jackknife, jackknife_pairwise, mean_interval, relative_contrast, t_quantile
 
 EARLIER_CHARLM = [0.9051, 1.0739, 1.0938, 0.5935, 1.0952]
 

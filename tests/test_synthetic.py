@@ -20,10 +20,11 @@ from pandas.testing import assert_frame_equal
 from test_analysis import STARTED, digest, grid, make_result
 
 from repro_lib import findings, plots, tables
-from repro_lib.analysis import METRICS, Study, activations_overview, cells_frame, models_overview, pairs_frame
+from repro_lib.analysis import METRICS, Study, cells_frame, pairs_frame
 from repro_lib.cli import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
 from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.overviews import activations_overview, models_overview
 from repro_lib.plot_style import SYNTHETIC_HATCH, Plot
 from repro_lib.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
 from repro_lib.selection import select_comparable
@@ -262,7 +263,7 @@ def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Stu
     assert mixed.identical == real.identical == ("tinylstm",)
     for say in (findings.about, findings.flagged, findings.identical):
         assert say(mixed) == say(real)
-    for table in (findings.models_table, findings.activations_table):
+    for table in (tables.models_table, tables.activations_table):
         assert_frame_equal(table(mixed), table(real))
     for model in MODELS:
         assert findings.order(mixed, model) == findings.order(real, model)
@@ -270,7 +271,7 @@ def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Stu
 
 
 def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
-    table = findings.cells_table(mixed)
+    table = tables.cells_table(mixed)
     for cell, row in table.iterrows():
         for name in table.columns.drop("Flags", errors="ignore"):
             assert ("synthetic" in str(row[name])) == (cell in GAPS), (cell, name)
@@ -354,7 +355,7 @@ def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_u
     for line in text.splitlines():
         if line.startswith(("MODEL", "STATISTICS", "ACTIVATIONS", "RUNTIME")) or "Relative PD: " in line:
             assert "SYNTHETIC" in line
-    for table in (findings.cells_table, findings.models_table, findings.activations_table):
+    for table in (tables.cells_table, tables.models_table, tables.activations_table):
         assert table(made_up).columns.name == "SYNTHETIC"
     for plot in plots.all_plots(made_up):
         assert words(plot).startswith("SYNTHETIC: "), plot.name

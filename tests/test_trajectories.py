@@ -13,8 +13,8 @@ from repro_lib import metrics
 from repro_lib.analysis import Study
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
-from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, NoiseSources, noise_sources
+from repro_lib.notes import Note
 from repro_lib.plot_style import Plot
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import jackknife_pairwise

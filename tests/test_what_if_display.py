@@ -18,7 +18,7 @@ from repro_lib.analysis import Study
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
 from repro_lib.experiment import run_experiment
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.store import Store
 from repro_lib.training import train_trial
 from repro_lib.trajectories import trajectory

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from test_analysis import make_result
 
 from repro_lib import metrics
-from repro_lib.analysis import METRICS, Study, models_overview, pair_matrix
+from repro_lib.analysis import METRICS, Study, pair_matrix
 from repro_lib.config import Config
 from repro_lib.experiment import run_experiment
-from repro_lib.findings import Note
 from repro_lib.models import build_model
 from repro_lib.noise import noise_sources
+from repro_lib.notes import Note
+from repro_lib.overviews import models_overview
 from repro_lib.significance import trials_needed
 from repro_lib.statistics import contrast, jackknife_pairwise
 from repro_lib.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.plot_style import COLOURS
 from repro_lib.progress import (
     PROGRESS_FILE_VARIABLE,

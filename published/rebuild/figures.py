@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.conclusions import METRIC_WORDS
-from repro_lib.noise import small, with_interval
+from repro_lib.formatting import small
 from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
+from repro_lib.statistics import Estimate
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -79,7 +80,7 @@ def sources(frames: Frames) -> Plot:
         axes.set(title=f"{model} with {own['activation'][0]}", xlabel="relative PD")
         if panel == 0:
             axes.invert_yaxis()
-        values = [f"{row['source']} {with_interval(row, 'relative_pd')}" for row in own.to_dict("records")]
+        values = [f"{row['source']} {Estimate.in_row(row, 'relative_pd').written(small)}" for row in own.to_dict("records")]
         words.append(f"{model}: {', '.join(values)}")
     return Plot(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
 
@@ -212,9 +213,7 @@ def _in_words(frame: pd.DataFrame, measure: str) -> str:
     parts: list[str] = []
     for model in dict.fromkeys(frame["model"]):
         own: Sequence[dict[object, float]] = frame[frame["model"] == model].dropna(subset=["per_cent"]).to_dict("records")
-        values = [
-            f"{r['activation']} {r['per_cent']:+.1f} % ({r['per_cent_low']:+.1f} to {r['per_cent_high']:+.1f})" for r in own
-        ]
+        values = [f"{r['activation']} {Estimate.in_row(r, 'per_cent'):+.1f %}" for r in own]
         parts.append(f"{model}: {', '.join(values)}" if values else f"{model}: missing")
     decided = int(np.sum(frame["supported"]))
     return f"{measure[0].upper()}{measure[1:]} against relu. {'; '.join(parts)}. Supported: {decided} of {len(frame)}."

@@ -13,11 +13,11 @@ from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
 from repro_lib.analysis import rows_of
 from repro_lib.conclusions import Entry, ledger, sentence, tally
-from repro_lib.evidence import REFERENCE
+from repro_lib.contrasts import REFERENCE
+from repro_lib.formatting import literally, small
 from repro_lib.judging import REFUTED, SUPPORTED
-from repro_lib.noise import with_interval
 from repro_lib.plot_style import Plot
-from repro_lib.tables import literally
+from repro_lib.statistics import Estimate, rounded
 
 Frames = Mapping[str, pd.DataFrame]
 NOT_YET = "*Not run yet.*"
@@ -139,7 +139,7 @@ def cv_table(frame: pd.DataFrame) -> str:
     for r in rows_of(_primary(frame)):
         if math.isnan(r["cv"]):
             continue
-        cv = "0.00 exactly" if r["identical"] else f"{r['cv']:.2f} ({r['cv_low']:.2f} to {r['cv_high']:.2f})"
+        cv = "0.00 exactly" if r["identical"] else format(Estimate.in_row(r, "cv"), ".2f")
         null = "– | –" if r["identical"] else f"{r['null_median']:.2f}, {r['null_high']:.2f} | {_p(r['p'])}"
         lines.append(f"| {r['model']} | {cv} | {null} |")
     return "\n".join(lines)
@@ -194,7 +194,7 @@ def sources_sentence(frame: pd.DataFrame) -> str:
     parts, shares, bits = [], [], []
     for model, rows in frame.groupby("model", sort=False):
         measured = {r["source"]: r for r in rows_of(rows) if r["n"]}
-        own = ", ".join(f"{source} {with_interval(r, 'relative_pd')}" for source, r in measured.items())
+        own = ", ".join(f"{source} {Estimate.in_row(r, 'relative_pd').written(small)}" for source, r in measured.items())
         parts.append(f"{model} with {rows['activation'].iloc[0]}: {own}")
         share = {source: 100 * r["relative_pd"] / measured["all"]["relative_pd"] for source, r in measured.items()}
         shares += [share[source] for source in ("init", "order", "dropout") if source in share]
@@ -297,14 +297,13 @@ def _primary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _effect(row: Mapping[str, Any]) -> str:
-    return f"{row['per_cent']:+.1f} % ({row['per_cent_low']:+.1f} to {row['per_cent_high']:+.1f})"
+    return format(Estimate.in_row(row, "per_cent"), "+.1f %")
 
 
 def _value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False) -> str:
-    spec = f"{'+' if sign else ''}.{digits}f"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = f" ({low:{spec}} to {high:{spec}})" if math.isfinite(low) and low != high else ""
-    return f"{row[name]:{spec}}{ends}"
+    estimate, spec = Estimate.in_row(row, name), f"{'+' if sign else ''}.{digits}f"
+    # An interval of no width, where all trials are alike, would say the same number three times.
+    return rounded(estimate.value, spec) if estimate.low == estimate.high else format(estimate, spec)
 
 
 def _p(value: float) -> str:

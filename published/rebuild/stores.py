@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from repro_lib.activations import smelu_beta
-from repro_lib.analysis import Study
+from repro_lib.analysis import Study, load_study
 from repro_lib.evidence import Evidence
 from repro_lib.schema import Result
 from repro_lib.store import Store
-from repro_lib.summary import load_study
 
 HERE = Path(__file__).parents[1]
 # The folder of each store below published/, and what its command was (all of them also had --profile study --trials 10).

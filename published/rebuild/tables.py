@@ -12,14 +12,15 @@ import pandas as pd
 from published.rebuild.stores import NotRunYet, Published
 from repro_lib.activations import smelu_beta
 from repro_lib.analysis import METRICS, pair_matrix
-from repro_lib.anatomy_tables import churn_against_error
-from repro_lib.evidence import Evidence, chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.cell_anatomy import churn_against_error
+from repro_lib.contrasts import chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
+from repro_lib.evidence import Evidence
 from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.noise import noise_sources
 from repro_lib.schema import Result
 from repro_lib.significance import holm, permutation_test
 from repro_lib.statistics import Estimate, jackknife_pairwise, mean_interval, relative_contrast
-from repro_lib.trajectories import differs_in_length, estimate_columns
+from repro_lib.trajectories import differs_in_length
 
 FOLLOWED = ("relative_pd", "total_variation", "churn")
 NOISE_MODELS = ("charlm", "convlm")
@@ -59,7 +60,7 @@ def churn_and_error(published: Published) -> pd.DataFrame:
         found = churn_against_error(result)
         row: dict[str, object] = {"model": result.model_name, "activation": result.activation, "n": len(result.trials)}
         for name in ("churn", "error", "ratio", "residual"):
-            row |= estimate_columns({name: getattr(found, name)})
+            row |= getattr(found, name).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -85,7 +86,7 @@ def a_a_control(published: Published) -> pd.DataFrame:
             matrix = evidence.matrix(model, [activation], "relative_pd")[: 2 * HALF, : 2 * HALF]
             found = relative_contrast(matrix[:HALF, :HALF], matrix[HALF:, HALF:], paired=False)
             p = permutation_test(matrix, HALF, paired=False).p
-            rows.append({"model": model, "activation": activation, "n": HALF, **estimate_columns({"per_cent": found}), "p": p})
+            rows.append({"model": model, "activation": activation, "n": HALF, **found.columns("per_cent"), "p": p})
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64)))
 
@@ -119,8 +120,8 @@ def lengths(published: Published) -> pd.DataFrame:
                 row: dict[str, object] = {"model": model, "activation": activation, "max_iters": steps}
                 rows.append(row | {"n": len(result.trials)} | _measured(result))
             if len(pair) == 2:
-                found = {f"gelu_against_relu_per_cent_{name}": _against(pair["gelu"], pair["relu"], name) for name in FOLLOWED}
-                rows[-1] |= estimate_columns(found)
+                for name in FOLLOWED:
+                    rows[-1] |= _against(pair["gelu"], pair["relu"], name).columns(f"gelu_against_relu_per_cent_{name}")
     if len({row["max_iters"] for row in rows}) < 2:
         raise NotRunYet("runs of other lengths")
     return pd.DataFrame(rows)
@@ -136,7 +137,7 @@ def smelu(published: Published) -> pd.DataFrame:
         if relu is not None:
             for name in FOLLOWED:
                 found = _against(result, relu, name, confidence=1 - 0.05 / len(published.smelu))
-                row |= estimate_columns({f"against_relu_per_cent_{name}": found})
+                row |= found.columns(f"against_relu_per_cent_{name}")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -202,8 +203,8 @@ def _by_metric(evidence: Evidence, of: Callable[[Evidence, str], pd.DataFrame]) 
 def _measured(result: Result) -> dict[str, float]:
     row: dict[str, float] = {}
     for name in FOLLOWED:
-        row |= estimate_columns({name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name])})
-    return row | estimate_columns({"val_loss": mean_interval([trial.val_loss for trial in result.trials])})
+        row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
+    return row | mean_interval([trial.val_loss for trial in result.trials]).columns("val_loss")
 
 
 def _against(first: Result, second: Result, metric: str, confidence: float = 0.95) -> Estimate:

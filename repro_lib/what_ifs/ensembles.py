@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro_lib.findings import Note
 from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.notes import Note
 from repro_lib.statistics import Estimate, jackknife_left_out
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider

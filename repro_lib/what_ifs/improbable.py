@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import Parameter, Value, View, WhatIf, choice, slider

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from repro_lib.analysis import METRICS, Study
-from repro_lib.findings import Note
 from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.notes import Note
 from repro_lib.plots import TITLES
 from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import BarPanel

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from repro_lib.analysis import Study
-from repro_lib.findings import Note
 from repro_lib.noise import SOURCES, how_to_run, noise_sources
+from repro_lib.notes import Note
 from repro_lib.plot_style import GREY
 from repro_lib.schema import Result
 from repro_lib.statistics import Estimate

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from repro_lib.analysis import Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.findings import Note
 from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.notes import Note
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import Estimate, jackknife_pairwise
 from repro_lib.store import Store

@@ -17,7 +17,7 @@ from repro_lib import metrics
 from repro_lib.analysis import Study
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import CorpusError, load_dataset
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.progress import Progress
 from repro_lib.schema import ResultError
 from repro_lib.store import Store

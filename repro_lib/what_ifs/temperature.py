@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.statistics import Estimate, mean_interval
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from repro_lib.analysis import Study
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from repro_lib.analysis import Study
-from repro_lib.evidence import REFERENCE, Evidence, needed_for
-from repro_lib.findings import Note
+from repro_lib.contrasts import REFERENCE, needed_for
+from repro_lib.evidence import Evidence
+from repro_lib.notes import Note
 from repro_lib.significance import SIGNIFICANCE, power, smallest_p
 from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quantile
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider

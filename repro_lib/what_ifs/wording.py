@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from repro_lib.findings import NO_RESULTS, Note
+from repro_lib.notes import NO_RESULTS, Note
 from repro_lib.plot_style import COLOURS
 from repro_lib.statistics import TRIALS_FOR_CLAIM, Estimate
 from repro_lib.what_ifs.bars import Bar

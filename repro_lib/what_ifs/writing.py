@@ -12,7 +12,7 @@ import torch
 
 from repro_lib.analysis import Study
 from repro_lib.data import CorpusError
-from repro_lib.findings import Note
+from repro_lib.notes import Note
 from repro_lib.sampling import corpus_of, write_samples
 from repro_lib.schema import Result, ResultError
 from repro_lib.store import Store

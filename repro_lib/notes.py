@@ -1,0 +1,33 @@
+"""Sentences that a notebook shows as text, and what is said where there is nothing to show yet."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+NO_RESULTS = "no results yet: run ./run_papermill.sh"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Sentences, one paragraph per line, that a notebook shows as text."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return "".join(_next_step() if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
+
+
+def _next_step() -> str:
+    """That there is nothing yet, and what to do about it, the size of a button."""
+    words, _, command = NO_RESULTS.partition("./")
+    frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
+    return f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
+
+
+def say(*sentences: str) -> Note:
+    """Sentences as paragraphs for a notebook, each once."""
+    return Note("\n".join(dict.fromkeys(sentences)))
