@@ -14,8 +14,7 @@ import nbformat
 import psutil
 import pytest
 
-from repro_lib import kernel_main
-from repro_lib.kernels import Kernel, KernelKilledError
+from repro_lib.kernels import PRINTED_CHARACTERS, Kernel, KernelKilledError
 from repro_lib.notebooks import NotebookError, execute
 from repro_lib.reports import render_notebook
 from repro_lib.workers import Pool, Task
@@ -66,7 +65,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def is_kernel(process: psutil.Process) -> bool:
     try:
-        return "kernel_main" in " ".join(process.cmdline())
+        return "ipykernel_launcher" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # or a zombie, which is one of them
         return False
 
@@ -172,7 +171,7 @@ def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(
     assert remark.startswith("cell 2: this cell printed ")
     assert remark.endswith(" characters to stdout by its end; the first 1,000,000 are kept")
     output = tmp_path / "out" / "n.ipynb"
-    assert kernel_main.PRINTED_CHARACTERS < output.stat().st_size < 1.1 * kernel_main.PRINTED_CHARACTERS
+    assert PRINTED_CHARACTERS < output.stat().st_size < 1.1 * PRINTED_CHARACTERS
     render_notebook(output, tmp_path / "n.html")
     assert "the first 1,000,000 are kept" in (tmp_path / "n.html").read_text()
     # Neither this process nor any kernel of it has ever held what was printed.
