@@ -23,13 +23,11 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from repro_lib.config import canonical_json, project_root
 from repro_lib.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
-from repro_lib.kernels import START_SECONDS, KernelKilledError, private_kernel
+from repro_lib.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.lease import LeaseHeldError
 
 # How papermill finds out that a path is for _WholeFiles.
 _SCHEME = "whole:"
-# Written by kernel_main, which is not imported here: it belongs to the kernel's process.
-_CUT_OUTPUT = "application/vnd.repro.cut+json"
 
 
 class NotebookError(RuntimeError):
@@ -202,9 +200,9 @@ def _papermill() -> Any:
 
 
 def _remarks(executed: Mapping[str, Any]) -> list[str]:
-    """A sentence for every output that kernel_main cut."""
+    """A sentence for every output that a kernel cut (see ``kernels``)."""
     outputs = [(k, output) for k, cell in enumerate(executed["cells"], 1) for output in cell.get("outputs", [])]
-    cut = [(k, output["data"]) for k, output in outputs if _CUT_OUTPUT in output.get("data", {})]
+    cut = [(k, output["data"]) for k, output in outputs if CUT_OUTPUT in output.get("data", {})]
     return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in cut]
 
 

@@ -1,4 +1,4 @@
-"""From a results folder to what people look at: console tables, ``summary.txt``, plots, status, the site."""
+"""From a results folder to what people look at: ``summary.txt``, plots, the ledger of claims, the site."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from repro_lib.config import canonical_json
 from repro_lib.files import write_atomically
-from repro_lib.lease import cell_holders
 from repro_lib.results import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
-    from repro_lib.cells import Cell
     from repro_lib.evidence import Evidence
     from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
@@ -121,62 +116,6 @@ def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
         return False
 
 
-def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> None:
-    """A table of these cells' results."""
-    store, table = Store(results_dir), Table(title="relative PD between trials, 0 (same) to 2")
-    for heading in ("model", "activation", "trials", "relative PD", "churn", "loss, nats", "accuracy, %", "flags"):
-        table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
-    for cell in cells:
-        result = cell.result(store)
-        if result is None:
-            table.add_row(cell.model, cell.activation, *["–"] * 5, "missing")
-            continue
-        churn = result.reproducibility_metrics.get("churn")
-        numbers = [_rounded(result.avg_relative_pd, 4), _rounded(churn, 4), _rounded(result.avg_val_loss, 4)]
-        flags = "; ".join(result.flags)
-        table.add_row(
-            cell.model, cell.activation, str(len(result.trials)), *numbers, _rounded(result.avg_val_accuracy, 2), flags
-        )
-    console.print(table)
-
-
-def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
-    """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
-    store = Store(results_dir)
-    failures = {
-        (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
-    }
-    done = 0
-    for cell in cells:
-        result = cell.result(store)
-        if result:
-            done += 1
-            pd = _rounded(result.avg_relative_pd, 4)
-            said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
-        elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
-            # A process holds a lease of the cell and one of each trial that it has in work.
-            since = {(one.process.pid, one.host): one.since for one in sorted(at_work, key=lambda one: one.since, reverse=True)}
-            said = "in work: " + ", ".join(f"process {pid} on {host} since {when}" for (pid, host), when in since.items())
-        elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
-            said = f"FAILED: {reason}"
-        else:
-            said = "missing"
-        console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
-    for sentence in store.load()[1]:
-        console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
-    print_damaged(console, results_dir)
-    console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
-    return 0 if done == len(cells) else 1
-
-
-def print_damaged(console: Console, results_dir: Path) -> None:
-    """A line for each damaged checkpoint that was put aside: training went on without it, but a disk may be failing."""
-    from repro_lib.checkpoints import put_aside
-
-    for path in put_aside(Store(results_dir)):
-        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at", soft_wrap=True)
-
-
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
     (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
@@ -209,10 +148,6 @@ def publish(
     said = in_short.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
     shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
-
-
-def _rounded(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _digest(inputs: Sequence[str]) -> str:

@@ -51,7 +51,6 @@ FLOORS: dict[int, set[str]] = {
     4: {
         "notebooks",
         "kernels",
-        "kernel_main",
         "reports",
         "page_checks",
         "page_parts",
@@ -61,7 +60,20 @@ FLOORS: dict[int, set[str]] = {
         "console",
     }
     | {"what_if_display", "what_if_html"},
-    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
+    5: {
+        "cli",
+        "cli_parser",
+        "grid",
+        "agenda",
+        "cells",
+        "steps",
+        "workers",
+        "status",
+        "summary",
+        "doctor",
+        "certify",
+        "__main__",
+    }
     | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -69,9 +81,8 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # What a cluster worker has: floors 0 to 2 need nothing else.
 WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
 ONLY_HOME = {
-    "argparse": "cli",
+    "argparse": "cli_parser",
     "papermill": "notebooks",
-    "ipykernel": "kernel_main",
     "nbconvert": "reports",
     "ipywidgets": "widgets",
 }
