@@ -74,8 +74,8 @@ class GridRequest:
     """What a user asked the grid for. Empty ``models`` means those of the profile.
 
     ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
-    ``cell_timeout``: seconds after which a step is stopped; None: a generous multiple of its estimate.
-    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a step of
+    ``cell_timeout``: seconds after which a job is stopped; None: a generous multiple of its estimate.
+    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a job of
     their own, which can run beside the others; None: all of a cell in one.
     """
 

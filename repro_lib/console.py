@@ -81,7 +81,7 @@ def read_progress(file: Path) -> dict[str, Any]:
 
 
 def progress_share(file: Path) -> float:
-    """How much of its work the step that writes this file has done, 0 to 1."""
+    """How much of its work the job that writes this file has done, 0 to 1."""
     return _part(read_progress(file))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -21,7 +20,8 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from repro_lib.config import canonical_json, project_root
+from repro_lib.config import project_root
+from repro_lib.derived import digest_note, inputs_digest
 from repro_lib.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
 from repro_lib.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.lease import LeaseHeldError
@@ -87,24 +87,15 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
             raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {parameter.annotation}") from None
 
 
-def inputs_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
+def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
     """What an executed notebook depends on: its source, its parameters and whatever ``inputs`` (JSON) says."""
-    source = [cell["source"] for cell in _read_json(notebook)["cells"]]
-    return hashlib.sha256(canonical_json([source, dict(parameters), inputs]).encode()).hexdigest()
-
-
-def executed_digest(executed: Path) -> str | None:
-    """The digest under which ``execute`` finished this file, or None if there is no such finished file."""
-    try:
-        return _read_json(executed)["metadata"]["repro"]["inputs_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
     """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``.
 
-    ``digest`` is noted in the copy (see ``executed_digest``). While it runs the copy is ``*.partial.ipynb``; a failed one
+    ``digest`` is noted in the copy (see ``derived``). While it runs the copy is ``*.partial.ipynb``; a failed one
     is kept as ``*.failed.ipynb``. Returns remarks, for example on a cell that printed too much to keep.
 
     Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
@@ -144,7 +135,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
         # Interrupted: nothing failed, and the next run starts this notebook anew.
         partial.unlink(missing_ok=True)
         raise
-    executed.metadata["repro"] = {"inputs_sha256": digest}
+    executed.metadata["repro"] = digest_note(digest)
     executed.metadata["papermill"]["output_path"] = str(output)
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     for leftover in (partial, failed_path(output)):

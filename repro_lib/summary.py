@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro_lib.config import canonical_json
+from repro_lib.derived import digest_note, noted_digest
 from repro_lib.files import write_atomically
 from repro_lib.results import Store
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from repro_lib.evidence import Evidence
     from repro_lib.results import Result
     from repro_lib.site_pages import SiteReport
-
-# In reports/plots/: which results the plots and the summary were made from.
-_INPUTS_NOTE = "inputs.json"
 
 
 class NothingToShow(RuntimeError):
@@ -58,7 +54,7 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     from repro_lib.summary_text import summary_text
 
     # What is written now is of this study; until the grid says otherwise it is not the grid's own.
-    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
+    _note(reports_dir).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
     text = summary_text(study, evidence)
     write_atomically(reports_dir / "summary.txt", text)
@@ -98,27 +94,21 @@ def save_plots(study: Study, folder: Path) -> None:
         write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
 
 
-def write_summary(
-    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str]
-) -> None:
-    """The grid's last step: summary and plots, with a note of the results they were made from."""
+def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str) -> None:
+    """The grid's last job: summary and plots, with a note of the results they were made from."""
     summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
-    write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
+    write_atomically(_note(reports_dir), json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
 
 
-def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
-    """Whether summary and plots were made from just these results."""
-    try:
-        noted = json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text())
-        written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
-        return noted == _digest(inputs) and all(path.is_file() for path in written)
-    except (OSError, ValueError):
-        return False
+def summary_is_current(reports_dir: Path, digest: str) -> bool:
+    """Whether summary and plots were made from just the results of this digest."""
+    written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
+    return noted_digest(_note(reports_dir)) == digest and all(path.is_file() for path in written)
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
-    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
+    _note(reports_dir).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
     return publish(results_dir, reports_dir, cells, profile, running=False)
@@ -150,5 +140,6 @@ def publish(
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
 
 
-def _digest(inputs: Sequence[str]) -> str:
-    return hashlib.sha256(canonical_json(list(inputs)).encode()).hexdigest()
+def _note(reports_dir: Path) -> Path:
+    """Which results the plots and the summary were made from."""
+    return reports_dir / "plots" / "inputs.json"

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "repro_lib"
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
-    | {"lease", "processes", "scratch", "tensor_files"},
+    | {"lease", "processes", "scratch", "tensor_files", "derived", "notebook_names"},
     1: {"data", "models"},
     2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
     | {"certificate"},
