@@ -70,6 +70,7 @@ class Agenda:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
             parameters |= {"results_dir": str(self.request.results_dir), "force": self.request.force}
             parameters |= {"checkpoint_seconds": self.request.checkpoint_seconds}
+            # Only what was asked for: the notebook completes the configuration itself, and says where each value is from.
             parameters |= self.request.overrides
             return self._notebook(names.TRAIN, names.train_stem(cell.label), parameters, cell_digest(cell), cost, cell)
         return self._job(cell.label, run_cell, self._training(cell, cell.label), cost, cell=cell)
@@ -77,6 +78,7 @@ class Agenda:
     def parts(self, cell: Cell) -> list[Job]:
         """The trainings of a cell's trials in several jobs, where such were asked for; the cell's own job joins them."""
         size, trials = self.request.trials_per_job, cell.config.trials
+        # Where the result is there and the notebook alone is missing, parts would find nothing to train.
         if size is None or size >= trials or not (self.request.force or cell.result(self.store) is None):
             return []
         return [self._part(cell, range(first, min(first + size, trials + 1))) for first in range(1, trials + 1, size)]
@@ -116,6 +118,7 @@ class Agenda:
         """Which results a notebook reads (of one model, or all): a change makes it run again."""
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self.configs())
+        # Variants are not comparable with the cells beside them, but the deep dives show them.
         results += [result for cell in self.variants if (result := cell.result(self.store))]
         return sorted(
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}-{result.config_sha256}"

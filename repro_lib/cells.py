@@ -23,6 +23,8 @@ from repro_lib.config import (
 from repro_lib.data import corpus_sha256
 from repro_lib.results import Result, Store
 
+# Estimates only order the work and say how much is left, so that a factor of two does no harm. A transformer's layer has
+# 12: 4 of its attention (queries, keys, values, output), 8 of an MLP four times as wide.
 # Parameters of a layer, and of what stands beside the layers, in units of the width squared.
 _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}
 _MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
@@ -97,11 +99,12 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
     """The cells of a grid, in reading order. Raises ConfigError, CorpusError or ValueError for bad names and values."""
     if profile is not None:
         models = models or PROFILES[check_profile(profile)]["models"]
+    # Without repetitions, of which smelu_0.5 and smelu_05 are one: a cell that is asked for twice is trained once.
     names = dict.fromkeys(canonical_activation(activation) for activation in activations)
     cells, digests = [], {}
     for model in dict.fromkeys(models):
         config = Config.for_model(check_model(model), profile, **overrides)
-        if config.corpus not in digests:
+        if config.corpus not in digests:  # read and hashed once, not for every model
             digests[config.corpus] = corpus_sha256(config.corpus)
         cells += [Cell(model, name, config, config.sha256(digests[config.corpus])) for name in names]
     return cells
@@ -126,6 +129,7 @@ def plan_variants(
             sources = [source for source in NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
             variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
         if cell.activation in LENGTH_ACTIVATIONS:
+            # A share of a very short run can round to nothing or to all of it.
             lengths = {round(share * cell.config.max_iters) for share in LENGTH_SHARES} - {0, cell.config.max_iters}
             variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
     return variants

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from repro_lib.cli_parser import grid_request, noise_models, one_path, overrides, parse
+from repro_lib.cli_parser import noise_models, one_path, overrides, parse, request_of
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, check_profile
 from repro_lib.files import WriteError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+# 2 is what argparse exits with too: in both cases nothing was begun, and only another command line will help.
 _FAILED, _BAD_INPUT = 1, 2
 
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"repro: {error}", file=sys.stderr)
         return _BAD_INPUT
+    # Before OSError, of which it is one: it is a whole sentence as it stands.
     except WriteError as error:
         print(f"repro: {error}", file=sys.stderr)
         return _FAILED
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _FAILED
     except KeyboardInterrupt as interruption:
         print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        # Python's own, for Ctrl-C, has no number. The exit code is what a shell reports for a program ended by that signal.
         (number,) = interruption.args or (signal.SIGINT,)
         return 128 + number
 
@@ -60,6 +63,7 @@ def _all_interruptions_alike() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     changed = []
+    # Handlers can be set in the main thread alone, and a program that calls us from another has its own.
     if threading.current_thread() is threading.main_thread():
         changed = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
     for number in changed:
@@ -92,7 +96,7 @@ def _train(options: Namespace, console: Console) -> int:
     from repro_lib.grid import train_cells
     from repro_lib.status import print_cells
 
-    request = grid_request(options, options.models)
+    request = request_of(options, options.models)
     report = train_cells(request, Display(console))
     print_cells(
         console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
@@ -105,7 +109,7 @@ def _grid(options: Namespace, console: Console) -> int:
     from repro_lib.console import Display
     from repro_lib.grid import run_grid
 
-    request = grid_request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    request = request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
     if options.executor == "snakemake":
         from repro_lib.engine import run_grid_by_engine
 
@@ -211,6 +215,7 @@ def _doctor(options: Namespace, console: Console) -> int:
     from repro_lib.processes import usable_cores
 
     if options.determinism:
+        # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
         at_once = max(2, usable_cores())
         return certify_machine(console, one_path(options.corpus), options.device, at_once, options.results_dir)
     return examine(console, options.corpus, options.results_dir)

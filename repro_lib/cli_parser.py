@@ -44,7 +44,7 @@ def one_path(corpus: str) -> str:
     return str(Path(corpus).resolve()) if Path(corpus).is_file() else corpus
 
 
-def grid_request(options: argparse.Namespace, models: Sequence[str]) -> GridRequest:
+def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridRequest:
     """What ``repro train`` and ``repro grid`` were asked for. ConfigError for numbers that are not possible."""
     from repro_lib.cells import GridRequest
     from repro_lib.checkpoints import check_interval
@@ -83,6 +83,7 @@ def _usual_workers(options: argparse.Namespace) -> int:
     from repro_lib.cards import visible_cards
     from repro_lib.processes import usable_cores
 
+    # A card is not shared: a second process on it would take memory and wait its turn.
     on_cards = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
     return max(1, len(visible_cards())) if on_cards else usable_cores()
 
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         # Abbreviated flags are refused: --max-iter would be taken for --max-iters today and for another flag tomorrow.
         sub = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         for folder in ("results", "reports"):
+            # Of the project, not of the current folder: the notebooks look there too, from wherever they are opened.
             default = project_root() / folder
             sub.add_argument(f"--{folder}-dir", type=Path, default=default, metavar="DIR", help=f"default: {folder}/")
         sub.set_defaults(command=name)
@@ -227,6 +229,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
+    # From Config itself, so that no value can lack its flag. None is not given: profile and model decide then.
     settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
     for name, field in Config.model_fields.items():
         if name not in _NOT_A_FLAG:
@@ -252,4 +255,5 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
 
 
 def _profiles_help() -> str:
+    # argparse formats help texts with %.
     return "; ".join(f"{name}: {profile['about']}" for name, profile in PROFILES.items()).replace("%", "%%")

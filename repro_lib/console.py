@@ -22,6 +22,7 @@ class Display:
         # Part of all work that is done, 0 to 1.
         self.share = 0.0
         self.cells = self.ended = 0
+        # Labels and sentences hold names of files and errors of others: brackets in them are no markup.
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(30),
@@ -41,6 +42,7 @@ class Display:
         """What is in work now, with the file in which each says how far it is; and the share of all work that is done."""
         self.share = share
         self.bars.update(self.whole, description=f"{self.ended} of {self.cells} cells", completed=share, said=self._left())
+        # A label names one job, so that it can stand for its bar.
         shown = {bar.description: bar.id for bar in self.bars.tasks if bar.id != self.whole}
         for label in shown.keys() - running.keys():
             self.bars.remove_task(shown[label])

@@ -35,6 +35,7 @@ class _PoolRun(Run):
 
     def __init__(self, request: GridRequest, display: Display, pool: Pool, *, with_notebooks: bool) -> None:
         self.pool = pool
+        # The pool has a folder by now, which must go where the request turns out to ask for what there is not.
         with contextlib.ExitStack() as stack:
             stack.callback(pool.close)
             super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
@@ -58,6 +59,7 @@ class _PoolRun(Run):
                 # The longest first, so that no long one is left for the end when the other workers have nothing to do.
                 self._add(sorted(jobs, key=lambda job: job.cost, reverse=True))
                 if self.with_notebooks:
+                    # The index is there from the first second, with a row for every cell that is still to come.
                     self.publish(running=bool(todo))
                     self._add_deep_dives([cell.model for cell in self.cells])
                 self.display.started(len(todo), len(self.cells) + len(self.variants) - len(todo))
@@ -118,6 +120,7 @@ class _PoolRun(Run):
         message = self.settle(job, outcome)
         self.display.share = self._share({})
         self.display.finished(job.key, message, is_cell=job.cell is not None)
+        # The last part through, whatever became of it: now the cell can be put together.
         if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
             self._add([self.agenda.cell(job.part_of)])
         if self.with_notebooks and job.cell:

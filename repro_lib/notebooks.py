@@ -75,11 +75,13 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
     if unknown:
         known = ", ".join(declared) or "none"
         raise NotebookError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has: {known}")
+    # A parameter is a literal of these types, or of one of them or None: nothing that a command line cannot say.
     types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
     for name, value in values.items():
         parameter = declared[name]
         union = [types[part.strip()] for part in parameter.annotation.split("|")]
         annotation = union[0] if len(union) == 1 else union[0] | union[1]
+        # strict: pydantic would take "500" for 500 and 1 for True, and papermill would write what was given.
         model = create_model("Parameters", __config__=ConfigDict(strict=True), **{name: (annotation, ...)})  # pyright: ignore[reportCallIssue, reportArgumentType]
         try:
             model(**{name: value})
@@ -111,6 +113,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
                     _literal_path(notebook),
                     _SCHEME + _literal_path(partial),
                     parameters=dict(parameters),
+                    # Not what the notebook or this machine calls a kernel: ours is made by the class below.
                     kernel_name="python3",
                     language="python",
                     cwd=str(notebook.parent),
@@ -121,6 +124,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
             except Exception as error:
                 raise kernel.explain(error) from error
     except papermill.exceptions.PapermillExecutionError as error:
+        # Raised in the kernel, of which only the name and the words of an error arrive here.
         if error.ename == LeaseHeldError.__name__:
             partial.unlink(missing_ok=True)
             raise LeaseHeldError(error.evalue) from None
@@ -136,6 +140,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
         partial.unlink(missing_ok=True)
         raise
     executed.metadata["repro"] = digest_note(digest)
+    # papermill noted the name that the copy had while it was at work.
     executed.metadata["papermill"]["output_path"] = str(output)
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     for leftover in (partial, failed_path(output)):

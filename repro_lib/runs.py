@@ -51,6 +51,7 @@ class Run:
         for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
             if trains_here:
                 check_device(config)
+            # A text too short for one window would fail every cell alike, each after its kernel has started.
             load_dataset(config)
         if todo or self.with_notebooks:
             check_writable(self.request.results_dir)
@@ -68,13 +69,14 @@ class Run:
         if error is not None:
             if cell is not None:
                 error += self._record_failure(cell, error)
-            if job.part_of:
+            if job.part_of:  # no failure yet: the cell trains what its parts have left
                 return f"FAILED: {error}; its cell tries once more, and says how it ended"
             self.report.failures[job.key] = error
             return f"FAILED: {error}"
         remark = f" ({outcome.said})" if outcome.said else ""
         if result is None:
             return f"done in {outcome.seconds:.0f} s{remark}"
+        # Work of another grid in the same folder is not ours to count.
         self.report.finished += outcome.said != MADE_ELSEWHERE
         self.store.forget_failure(result.model_name, result.activation, result.config_sha256)
         pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
@@ -120,6 +122,7 @@ class Run:
         except WriteError as error:
             self.report.failures["reports"] = str(error)
             return
+        # Written after all: a disk that was full for a while, for example.
         self.report.failures.pop("reports", None)
         if not running:
             self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}

@@ -55,6 +55,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         else:
             said = "missing"
         console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
+    # Not hidden by what is done: a refused file may be the very result that somebody looks for.
     for sentence in store.load()[1]:
         console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
     print_damaged(console, results_dir)

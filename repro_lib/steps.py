@@ -56,17 +56,19 @@ def run_notebook(
     cell: Cell | None = None,
 ) -> str | None:
     """Execute one notebook, that of a ``cell`` or an analysis. Returns remarks on it, if there are any."""
+    # The kernel inherits both. One thread each, for there is a worker per core: more threads would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
     with hold(notebook_lease(output), output.stem):
+        # Looked at once more under the lease: whoever held it may have done just this.
         done = is_done(cell, results_dir, with_notebook=True) if cell else noted_digest(output) == digest
         if done and not force:
             return MADE_ELSEWHERE
         if cell:
             _prepare_device(cell)
-            # The notebook would ask too, but only after its kernel has started.
-            for at_work in cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
-                raise LeaseHeldError(str(at_work))
+            # The notebook would ask too, but only after its kernel has started, which takes seconds.
+            if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+                raise LeaseHeldError(str(at_work[0]))
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
@@ -104,6 +106,7 @@ def run_summary(
 
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
+    # Leases first: a leftover belongs to nobody once the lease of its writer is void.
     for folder in (results_dir, reports_dir):
         remove_void(folder)
         remove_leftovers(folder)
