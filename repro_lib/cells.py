@@ -24,6 +24,8 @@ from repro_lib.data import corpus_sha256
 from repro_lib.schema import Result
 from repro_lib.store import Store
 
+# Estimates only order the work and say how much is left, so that a factor of two does no harm. A transformer's layer has
+# 12: 4 of its attention (queries, keys, values, output), 8 of an MLP four times as wide.
 # Parameters of a layer, and of what stands beside the layers, in units of the width squared.
 _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}
 _MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
@@ -75,8 +77,8 @@ class GridRequest:
     """What a user asked the grid for. Empty ``models`` means those of the profile.
 
     ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
-    ``cell_timeout``: seconds after which a step is stopped; None: a generous multiple of its estimate.
-    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a step of
+    ``cell_timeout``: seconds after which a job is stopped; None: a generous multiple of its estimate.
+    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a job of
     their own, which can run beside the others; None: all of a cell in one.
     """
 
@@ -98,11 +100,12 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
     """The cells of a grid, in reading order. Raises ConfigError, CorpusError or ValueError for bad names and values."""
     if profile is not None:
         models = models or PROFILES[check_profile(profile)]["models"]
+    # Without repetitions, of which smelu_0.5 and smelu_05 are one: a cell that is asked for twice is trained once.
     names = dict.fromkeys(canonical_activation(activation) for activation in activations)
     cells, digests = [], {}
     for model in dict.fromkeys(models):
         config = Config.for_model(check_model(model), profile, **overrides)
-        if config.corpus not in digests:
+        if config.corpus not in digests:  # read and hashed once, not for every model
             digests[config.corpus] = corpus_sha256(config.corpus)
         cells += [Cell(model, name, config, config.sha256(digests[config.corpus])) for name in names]
     return cells
@@ -127,6 +130,7 @@ def plan_variants(
             sources = [source for source in NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
             variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
         if cell.activation in LENGTH_ACTIVATIONS:
+            # A share of a very short run can round to nothing or to all of it.
             lengths = {round(share * cell.config.max_iters) for share in LENGTH_SHARES} - {0, cell.config.max_iters}
             variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
     return variants

@@ -1,118 +1,101 @@
-"""What a terminal shows while the grid runs: a live table, or plain lines where nobody watches live."""
+"""What a terminal shows while the grid runs: bars that move in place, or plain lines alone where nobody watches live."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
-from repro_lib.progress import read_progress, share_of
+from repro_lib.progress import read_progress
 
 
-class Display(Protocol):
-    """Who is told what happens. ``share`` is the part of all work that is done, 0 to 1."""
+class Display:
+    """Tells what happens, a line per event; in a terminal also how far everything is, with a bar for each job in work.
+
+    In logs and pipes rich's progress is switched off and the lines are all there is.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.since = console, time.monotonic()
+        # Part of all work that is done, 0 to 1.
+        self.share = 0.0
+        self.cells = self.ended = 0
+        # Labels and sentences hold names of files and errors of others: brackets in them are no markup.
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(30),
+            TextColumn("{task.fields[said]}", markup=False),
+        )
+        self.bars = Progress(*columns, console=console, refresh_per_second=4, transient=True, disable=not console.is_terminal)
 
     def started(self, cells: int, done: int) -> None:
         """So many cells are to do, so many are done already."""
+        self.cells = cells
+        if done:
+            self.note(f"{done} cells are done already, {cells} to do")
+        self.whole = self.bars.add_task("", total=1.0, said="")
+        self.bars.start()
 
     def update(self, running: dict[str, Path], share: float) -> None:
-        """What is in work now, with the file in which each says how far it is."""
+        """What is in work now, with the file in which each says how far it is; and the share of all work that is done."""
+        self.share = share
+        self.bars.update(self.whole, description=f"{self.ended} of {self.cells} cells", completed=share, said=self._left())
+        # A label names one job, so that it can stand for its bar.
+        shown = {bar.description: bar.id for bar in self.bars.tasks if bar.id != self.whole}
+        for label in shown.keys() - running.keys():
+            self.bars.remove_task(shown[label])
+        for label, file in running.items():
+            if label not in shown:
+                shown[label] = self.bars.add_task(label, total=1.0, said="")
+            told = read_progress(file)
+            self.bars.update(shown[label], completed=_part(told), said=_in_words(told))
 
     def finished(self, label: str, message: str, *, is_cell: bool) -> None:
-        """A cell or another step ended."""
+        """A cell or another job ended."""
+        self.ended += is_cell
+        count = f"[{self.ended}/{self.cells}] " if is_cell else ""
+        self.note(f"{count}{label}: {message}; {self._left()}")
 
     def note(self, message: str) -> None:
-        """Something happened that ends nothing, for example that a step is tried again."""
+        """Something happened that ends nothing, for example that a job is tried again."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing more will come."""
+        self.bars.stop()
 
-
-def make_display(console: Console) -> Display:
-    """Live in a terminal, plain lines elsewhere."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
-
-
-class PlainDisplay:
-    """A line per event, with the time left; for logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.clock = console, _Clock()
-        self.cells = self.ended = 0
-
-    def started(self, cells: int, done: int) -> None:
-        self.cells = cells
-        if done:
-            self._say(f"{done} cells are done already, {cells} to do")
-
-    def update(self, running: dict[str, Path], share: float) -> None:
-        self.clock.share = share
-
-    def finished(self, label: str, message: str, *, is_cell: bool) -> None:
-        self.ended += is_cell
-        count = f"[{self.ended}/{self.cells}] " if is_cell else ""
-        self._say(f"{count}{label}: {message}; {self.clock.left()}")
-
-    def note(self, message: str) -> None:
-        self._say(message)
-
-    def close(self) -> None:
-        pass
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-class LiveDisplay(PlainDisplay):
-    """A bar for each running step and one for all, refreshed in place; finished steps scroll by above."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.live = Live(console=console, refresh_per_second=4, transient=True)
-
-    def started(self, cells: int, done: int) -> None:
-        super().started(cells, done)
-        self.live.start()
-
-    def update(self, running: dict[str, Path], share: float) -> None:
-        super().update(running, share)
-        table = Table.grid(padding=(0, 2))
-        for label, file in running.items():
-            place = read_progress(file)
-            part = share_of(place)
-            table.add_row(Text(label), ProgressBar(total=1.0, completed=part, width=30), Text(_place_in_words(place)))
-        whole = ProgressBar(total=1.0, completed=share, width=30)
-        table.add_row(Text(f"{self.ended} of {self.cells} cells", style="bold"), whole, Text(self.clock.left()))
-        self.live.update(Group(table))
-
-    def close(self) -> None:
-        self.live.stop()
-
-
-class _Clock:
-    """Time left, from the share of the work done since the start."""
-
-    def __init__(self) -> None:
-        self.started, self.share = time.monotonic(), 0.0
-
-    def left(self) -> str:
-        elapsed = time.monotonic() - self.started
+    def _left(self) -> str:
+        """Time left by the share of all work, which weighs cells by their cost; rich would extrapolate a bar's last minute."""
         if self.share < 0.01:
             return "time left not known yet"
-        seconds = elapsed * (1 - self.share) / self.share
+        seconds = (time.monotonic() - self.since) * (1 - self.share) / self.share
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
-def _place_in_words(place: dict[str, Any]) -> str:
+def read_progress(file: Path) -> dict[str, Any]:
+    """What the training in a kernel last said about itself; empty before its first word."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def progress_share(file: Path) -> float:
+    """How much of its work the job that writes this file has done, 0 to 1."""
+    return _part(read_progress(file))
+
+
+def _part(place: dict[str, Any]) -> float:
     if not place:
+        return 0.0
+    return place["done"] / (place["trials"] * place["max_iters"])
+
+
+def _in_words(told: dict[str, Any]) -> str:
+    if not told:
         return "starting"
-    at_once = f" ({place['together']} at once)" if place["together"] > 1 else ""
-    return "trial {trial}/{trials}{at_once}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(
-        **place, at_once=at_once
-    )
+    at_once = f" ({told['together']} at once)" if told["together"] > 1 else ""
+    return "trial {trial}/{trials}{at_once}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(**told, at_once=at_once)

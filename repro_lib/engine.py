@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from repro_lib.agenda import PART_MARK, Step
+from repro_lib.agenda import PART_MARK
+from repro_lib.agenda import Job as Step
 from repro_lib.cards import visible_cards
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
@@ -233,7 +234,8 @@ class _EngineRun(Run):
         if job.kind == "cell":
             return self.agenda.cell(cells[job.key])
         part_of: Cell | None = cells.get(job.key.partition(PART_MARK)[0])
-        return Step(_task(job.key), 0.0, part_of=part_of, output=executed_path(self.request.results_dir, job.key))
+        output = executed_path(self.request.results_dir, job.key)
+        return Step(job.key, print, {}, cost=0.0, part_of=part_of, output=output)
 
     def _share(self, running: dict[str, Path]) -> float:
         """Part of all known work that is done, by estimated seconds."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro_lib.processes import ProcessId
 
-# Executed notebooks: figures of some 100 KB, and what cells printed, which is cut (see kernel_main).
+# Executed notebooks: figures of some 100 KB, and what cells printed, which is cut (see kernels).
 LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from repro_lib.agenda import Step
+from repro_lib.agenda import Job
 from repro_lib.cells import GridRequest
 from repro_lib.console import Display
 from repro_lib.progress import progress_share
@@ -31,17 +32,22 @@ def run_grid(request: GridRequest, display: Display) -> GridReport:
 
 
 class _PoolRun(Run):
-    """One run of the grid: the queue of steps and what each ending sets off."""
+    """One run of the grid: the queue of jobs and what each ending sets off."""
 
     def __init__(self, request: GridRequest, display: Display, pool: Pool, *, with_notebooks: bool) -> None:
         self.pool = pool
+        # The pool has a folder by now, which must go where the request turns out to ask for what there is not.
         with contextlib.ExitStack() as stack:
             stack.callback(pool.close)
             super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
             stack.pop_all()
-        self.steps: dict[str, Step] = {}
-        # Steps that other processes have in work, and when to look after each again.
+        # All that is queued, in work or waited for.
+        self.jobs: dict[str, Job] = {}
+        # How often the processes of a job were killed from outside.
+        self.kills: Counter[str] = Counter()
+        # Jobs that other processes have in work, and when to look after each again; of whom one was told so.
         self.elsewhere: dict[str, float] = {}
+        self.told: set[str] = set()
         self.spent = 0.0
 
     def work(self) -> GridReport:
@@ -50,9 +56,11 @@ class _PoolRun(Run):
             todo = [cell for cell in (*self.cells, *self.variants) if self.agenda.wanted(cell)]
             self.check(todo)
             try:
-                steps = [step for cell in todo for step in self.agenda.parts(cell) or [self.agenda.cell(cell)]]
-                self._add(sorted(steps, key=lambda step: step.cost, reverse=True))
+                jobs = [job for cell in todo for job in self.agenda.parts(cell) or [self.agenda.cell(cell)]]
+                # The longest first, so that no long one is left for the end when the other workers have nothing to do.
+                self._add(sorted(jobs, key=lambda job: job.cost, reverse=True))
                 if self.with_notebooks:
+                    # The index is there from the first second, with a row for every cell that is still to come.
                     self.publish(running=bool(todo))
                     self._add_deep_dives([cell.model for cell in self.cells])
                 self.display.started(len(todo), len(self.cells) + len(self.variants) - len(todo))
@@ -68,58 +76,60 @@ class _PoolRun(Run):
                     self.publish(running=False)
         return self.report
 
-    def _add(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            self.steps[step.task.key] = step
-            self.pool.submit(step.task)
+    def _add(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.jobs[job.key] = job
+            self.pool.submit(job)
 
     def _add_deep_dives(self, models: Sequence[str]) -> None:
         """Queue the deep dive of each model whose cells are all through."""
-        open_models = {cell.model for step in self.steps.values() if (cell := step.cell or step.part_of)}
+        open_models = {cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)}
         self._add(self.agenda.deep_dives([model for model in models if model not in open_models]))
 
     def _drain(self) -> None:
         """Work until nothing is queued or running, here or elsewhere."""
-        told = False
+        said = False
         while self.pool.busy or self.elsewhere:
-            if not self.pool.busy and not told:
-                told = True
+            if not self.pool.busy and not said:
+                said = True
                 self.display.note(f"waiting for what other processes have in work: {', '.join(self.elsewhere)}")
             for key in [key for key, due in self.elsewhere.items() if time.monotonic() >= due]:
                 del self.elsewhere[key]
-                self.pool.submit(self.steps[key].task)
+                self.pool.submit(self.jobs[key])
             ended = self.pool.step(timeout=0.5)
-            running = {task.key: self.steps[task.key].progress or Path() for task in self.pool.running()}
+            running = {task.key: self.jobs[task.key].progress or Path() for task in self.pool.running()}
             self.display.update(running, self._share(running))
             for outcome in ended:
-                self._ended(self.steps[outcome.task.key], outcome)
+                self._ended(self.jobs[outcome.task.key], outcome)
 
-    def _ended(self, step: Step, outcome: Outcome) -> None:
+    def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.end == "held":
             # Another process is at work on this: go on with the rest, and look after it now and then.
-            self.elsewhere[step.task.key] = time.monotonic() + LOOK_AGAIN_SECONDS
-            if not step.left:
-                step.left = True
-                self.display.note(f"{step.task.key}: {outcome.said}; going on with the rest")
+            self.elsewhere[job.key] = time.monotonic() + LOOK_AGAIN_SECONDS
+            if job.key not in self.told:
+                self.told.add(job.key)
+                self.display.note(f"{job.key}: {outcome.said}; going on with the rest")
             return
-        if outcome.end == "killed" and step.attempts < ATTEMPTS:
-            step.attempts += 1
-            self.display.note(f"{step.task.key}: {outcome.said}; trying again, attempt {step.attempts} of {ATTEMPTS}")
-            self.pool.submit(step.task)
+        self.kills[job.key] += outcome.end == "killed"
+        if outcome.end == "killed" and self.kills[job.key] < ATTEMPTS:
+            attempt = self.kills[job.key] + 1
+            self.display.note(f"{job.key}: {outcome.said}; trying again, attempt {attempt} of {ATTEMPTS}")
+            self.pool.submit(job)
             return
-        del self.steps[step.task.key]
-        self.spent += step.cost
-        message = self.settle(step, outcome)
-        self.display.update({}, self._share({}))
-        self.display.finished(outcome.task.key, message, is_cell=step.cell is not None)
-        if step.part_of and not [other for other in self.steps.values() if other.part_of == step.part_of]:
-            self._add([self.agenda.cell(step.part_of)])
-        if self.with_notebooks and step.cell:
+        del self.jobs[job.key]
+        self.spent += job.cost
+        message = self.settle(job, outcome)
+        self.display.share = self._share({})
+        self.display.finished(job.key, message, is_cell=job.cell is not None)
+        # The last part through, whatever became of it: now the cell can be put together.
+        if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
+            self._add([self.agenda.cell(job.part_of)])
+        if self.with_notebooks and job.cell:
             self.publish(running=True)
-            self._add_deep_dives([step.cell.model])
+            self._add_deep_dives([job.cell.model])
 
     def _share(self, running: dict[str, Path]) -> float:
         """Part of all known work that is done, by estimated cost."""
-        partial = sum(step.cost * progress_share(file) for key, file in running.items() if (step := self.steps[key]).cell)
-        total = self.spent + sum(step.cost for step in self.steps.values())
+        partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
+        total = self.spent + sum(job.cost for job in self.jobs.values())
         return (self.spent + partial) / total if total else 1.0

@@ -1,23 +1,32 @@
 """Private kernels: a fresh process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
 
 Two kernels that race for a TCP port can hang for ever, so sockets are files in a private folder wherever the platform
-has those. A kernel leads a process group of its own, and at the end the whole group goes.
+has those. A kernel leads a process group of its own, and at the end the whole group goes. It is ipykernel as it comes,
+with this module as an extension of IPython (see ``load_ipython_extension``), which bounds what its cells print.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repro_lib.processes import ProcessKilledError, describe_exit, exit_signal, kill_group, out_of_memory_kills
+from repro_lib.processes import ProcessKilledError, describe_exit, die_with, exit_signal, kill_group, out_of_memory_kills
 from repro_lib.scratch import fits_socket, scratch_folder
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 # Generous: sixteen kernels that start on two cores at once need half a minute each.
 START_SECONDS = 300
+# Characters kept of what one cell prints, of standard output and standard error each.
+PRINTED_CHARACTERS = 1_000_000
+# The output that says how much was printed, beside a sentence for readers.
+CUT_OUTPUT = "application/vnd.repro.cut+json"
 
 
 class KernelKilledError(ProcessKilledError):
@@ -54,8 +63,8 @@ class Kernel:
             @property
             def kernel_spec(self) -> KernelSpec:
                 # -P: the notebook's folder is not searched for the modules that the kernel itself needs.
-                command = [sys.executable, "-P", "-m", "repro_lib.kernel_main", "-f", "{connection_file}"]
-                return KernelSpec(argv=command, display_name="Python 3", language="python")
+                command = [sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                return KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python")
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **settings: Any) -> None:
                 with open(kernel.folder / "kernel.log", "wb") as log:
@@ -113,3 +122,41 @@ def private_kernel() -> Iterator[Kernel]:
             yield kernel
         finally:
             kernel.end()
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What ipykernel lacks, called in each kernel before its first cell: an end with its parent, a bound to printing.
+
+    The bound stands here and not where outputs arrive, because a cell that prints for ever would fill the queue between
+    the two processes faster than the other end can throw it away.
+    """
+    # ipykernel looks after its parent too, but not before it has started, and only where the parent's heir is process 1.
+    die_with(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+    # What lies beside a notebook is found by its cells, but was not (see -P above) by the kernel's own imports.
+    sys.path.insert(0, "")
+    printed = {"stdout": 0, "stderr": 0}
+
+    def bound(stream: Any) -> None:
+        write = stream.write
+
+        def write_bounded(text: str) -> int:
+            room = max(0, PRINTED_CHARACTERS - printed[stream.name])
+            printed[stream.name] += len(text)
+            if room:
+                write(text[:room])
+            return len(text)
+
+        # On the object itself: what programs write to file descriptor 1 comes in by this method as well.
+        stream.write = write_bounded
+
+    def say_what_was_cut(_result: object) -> None:
+        cut = {name: count for name, count in printed.items() if count > PRINTED_CHARACTERS}
+        if cut:
+            counts = " and ".join(f"{count:,} characters to {name}" for name, count in cut.items())
+            text = f"[this cell printed {counts} by its end; the first {PRINTED_CHARACTERS:,} are kept]"
+            shell.display_pub.publish({CUT_OUTPUT: cut, "text/plain": text})
+
+    for stream in (sys.stdout, sys.stderr):
+        bound(stream)
+    shell.events.register("pre_run_cell", lambda _info: printed.update(stdout=0, stderr=0))
+    shell.events.register("post_run_cell", say_what_was_cut)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -21,15 +20,14 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from repro_lib.config import canonical_json, project_root
+from repro_lib.config import project_root
+from repro_lib.derived import digest_note, inputs_digest
 from repro_lib.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
-from repro_lib.kernels import START_SECONDS, KernelKilledError, private_kernel
+from repro_lib.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.lease import LeaseHeldError
 
 # How papermill finds out that a path is for _WholeFiles.
 _SCHEME = "whole:"
-# Written by kernel_main, which is not imported here: it belongs to the kernel's process.
-_CUT_OUTPUT = "application/vnd.repro.cut+json"
 
 
 class NotebookError(RuntimeError):
@@ -77,11 +75,13 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
     if unknown:
         known = ", ".join(declared) or "none"
         raise NotebookError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has: {known}")
+    # A parameter is a literal of these types, or of one of them or None: nothing that a command line cannot say.
     types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
     for name, value in values.items():
         parameter = declared[name]
         union = [types[part.strip()] for part in parameter.annotation.split("|")]
         annotation = union[0] if len(union) == 1 else union[0] | union[1]
+        # strict: pydantic would take "500" for 500 and 1 for True, and papermill would write what was given.
         model = create_model("Parameters", __config__=ConfigDict(strict=True), **{name: (annotation, ...)})  # pyright: ignore[reportCallIssue, reportArgumentType]
         try:
             model(**{name: value})
@@ -89,24 +89,15 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
             raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {parameter.annotation}") from None
 
 
-def inputs_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
+def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
     """What an executed notebook depends on: its source, its parameters and whatever ``inputs`` (JSON) says."""
-    source = [cell["source"] for cell in _read_json(notebook)["cells"]]
-    return hashlib.sha256(canonical_json([source, dict(parameters), inputs]).encode()).hexdigest()
-
-
-def executed_digest(executed: Path) -> str | None:
-    """The digest under which ``execute`` finished this file, or None if there is no such finished file."""
-    try:
-        return _read_json(executed)["metadata"]["repro"]["inputs_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
     """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``.
 
-    ``digest`` is noted in the copy (see ``executed_digest``). While it runs the copy is ``*.partial.ipynb``; a failed one
+    ``digest`` is noted in the copy (see ``derived``). While it runs the copy is ``*.partial.ipynb``; a failed one
     is kept as ``*.failed.ipynb``. Returns remarks, for example on a cell that printed too much to keep.
 
     Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
@@ -122,6 +113,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
                     _literal_path(notebook),
                     _SCHEME + _literal_path(partial),
                     parameters=dict(parameters),
+                    # Not what the notebook or this machine calls a kernel: ours is made by the class below.
                     kernel_name="python3",
                     language="python",
                     cwd=str(notebook.parent),
@@ -132,6 +124,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
             except Exception as error:
                 raise kernel.explain(error) from error
     except papermill.exceptions.PapermillExecutionError as error:
+        # Raised in the kernel, of which only the name and the words of an error arrive here.
         if error.ename == LeaseHeldError.__name__:
             partial.unlink(missing_ok=True)
             raise LeaseHeldError(error.evalue) from None
@@ -146,7 +139,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
         # Interrupted: nothing failed, and the next run starts this notebook anew.
         partial.unlink(missing_ok=True)
         raise
-    executed.metadata["repro"] = {"inputs_sha256": digest}
+    executed.metadata["repro"] = digest_note(digest)
+    # papermill noted the name that the copy had while it was at work.
     executed.metadata["papermill"]["output_path"] = str(output)
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     for leftover in (partial, failed_path(output)):
@@ -202,9 +196,9 @@ def _papermill() -> Any:
 
 
 def _remarks(executed: Mapping[str, Any]) -> list[str]:
-    """A sentence for every output that kernel_main cut."""
+    """A sentence for every output that a kernel cut (see ``kernels``)."""
     outputs = [(k, output) for k, cell in enumerate(executed["cells"], 1) for output in cell.get("outputs", [])]
-    cut = [(k, output["data"]) for k, output in outputs if _CUT_OUTPUT in output.get("data", {})]
+    cut = [(k, output["data"]) for k, output in outputs if CUT_OUTPUT in output.get("data", {})]
     return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in cut]
 
 

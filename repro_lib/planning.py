@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from repro_lib.agenda import ANALYSES, PART_MARK, Agenda, Step, deep_dive_stem
+from repro_lib.agenda import CLOSING_JOBS, PART_MARK, Agenda
+from repro_lib.agenda import Job as Step
 from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.config import Config, canonical_json
 from repro_lib.data import prepare_corpus
+from repro_lib.notebook_names import deep_dive_stem
 from repro_lib.origin import code_sha256
 from repro_lib.plans import Job, Kind, Plan, PlanError, Program, read_plan
 from repro_lib.steps import MADE_ELSEWHERE
@@ -100,10 +102,10 @@ def do_job(plan_file: Path, key: str, progress: Path) -> str | None:
     if step is None:
         return MADE_ELSEWHERE
     # The step says how far it is in a file named after it; the job's own name has no spaces.
-    arguments = step.task.arguments
+    arguments = step.arguments
     if "progress" in arguments:
         arguments = arguments | {"progress": progress}
-    return step.task.function(**arguments)
+    return step.function(**arguments)
 
 
 def step_of(agenda: Agenda, key: str) -> Step | None:
@@ -124,7 +126,7 @@ def step_of(agenda: Agenda, key: str) -> Step | None:
 
 def job_key(step: Step) -> str:
     """The name of a step's job, fit for a file."""
-    return step.task.key.replace(" ", "_")
+    return step.key.replace(" ", "_")
 
 
 def _jobs(agenda: Agenda) -> Iterator[Job]:
@@ -134,7 +136,7 @@ def _jobs(agenda: Agenda) -> Iterator[Job]:
     for cell in cells:
         parts = agenda.parts(cell)
         for step in parts:
-            share = len(step.task.arguments["trials"]) / cell.config.trials
+            share = len(step.arguments["trials"]) / cell.config.trials
             part = seconds[cell.label] * share
             yield _training(cell, step, "trials", (CORPUS,), part, _granted(agenda, part))
         joins = (CORPUS, *(job_key(step) for step in parts))
@@ -171,7 +173,7 @@ def _training(cell: Cell, step: Step, kind: Kind, needs: tuple[str, ...], second
         runtime=math.ceil(minutes),
         gpu=int(cell.config.device == "cuda"),
         priority=1 + round(seconds),
-        limit=step.task.limit or _LIGHT_LIMIT_SECONDS,
+        limit=step.limit or _LIGHT_LIMIT_SECONDS,
     )
 
 
@@ -190,4 +192,4 @@ def _build_site(agenda: Agenda) -> str | None:
 
 
 def _analysis_keys() -> list[str]:
-    return [name.replace(" ", "_") for name in ANALYSES]
+    return [name.replace(" ", "_") for name in CLOSING_JOBS]

@@ -1,4 +1,4 @@
-"""What every run of a grid has in common, whatever executes its steps: its cells, its report, how a step ends."""
+"""What every run of a grid has in common, whatever executes its jobs: its cells, its report, how a job ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_lib.agenda import Agenda, Step
+from repro_lib.agenda import Agenda, Job
 from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.checkpoints import sweep
 from repro_lib.console import Display
@@ -19,7 +19,7 @@ from repro_lib.store import Store
 from repro_lib.summary import publish
 from repro_lib.workers import Outcome
 
-# How often a step is tried in all when its processes are killed from outside.
+# How often a job is tried in all when its processes are killed from outside.
 ATTEMPTS = 3
 
 
@@ -32,7 +32,7 @@ class GridReport:
 
 
 class Run:
-    """One run of a grid. ``folder`` is where its steps say how far they are."""
+    """One run of a grid. ``folder`` is where its jobs say how far they are."""
 
     def __init__(self, request: GridRequest, display: Display, folder: Path, *, with_notebooks: bool) -> None:
         self.request, self.display, self.with_notebooks = request, display, with_notebooks
@@ -51,6 +51,7 @@ class Run:
         for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
             if trains_here:
                 check_device(config)
+            # A text too short for one window would fail every cell alike, each after its kernel has started.
             load_dataset(config)
         if todo or self.with_notebooks:
             check_writable(self.request.results_dir)
@@ -59,29 +60,30 @@ class Run:
             check_writable(self.request.reports_dir)
         sweep(self.store)
 
-    def settle(self, step: Step, outcome: Outcome) -> str:
-        """Note how a step ended; the result file, not the absence of an error, says that a cell is done."""
-        error, cell = self._error(step, outcome), step.cell
+    def settle(self, job: Job, outcome: Outcome) -> str:
+        """Note how a job ended; the result file, not the absence of an error, says that a cell is done."""
+        error, cell = self._error(job, outcome), job.cell
         result = cell.result(self.store) if cell else None
         if cell is not None and result is None and error is None:
             error = self._lost()
         if error is not None:
             if cell is not None:
                 error += self._record_failure(cell, error)
-            if step.part_of:
+            if job.part_of:  # no failure yet: the cell trains what its parts have left
                 return f"FAILED: {error}; its cell tries once more, and says how it ended"
-            self.report.failures[outcome.task.key] = error
+            self.report.failures[job.key] = error
             return f"FAILED: {error}"
         remark = f" ({outcome.said})" if outcome.said else ""
         if result is None:
             return f"done in {outcome.seconds:.0f} s{remark}"
+        # Work of another grid in the same folder is not ours to count.
         self.report.finished += outcome.said != MADE_ELSEWHERE
         self.store.forget_failure(result.model_name, result.activation, result.config_sha256)
         pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s{remark}"
 
-    def _error(self, step: Step, outcome: Outcome) -> str | None:
-        """The sentence for a step that is not done, with the place of what it left; None for one that is."""
+    def _error(self, job: Job, outcome: Outcome) -> str | None:
+        """The sentence for a job that is not done, with the place of what it left; None for one that is."""
         if outcome.end == "done":
             return None
         said = outcome.said or "no reason given"
@@ -90,7 +92,7 @@ class Run:
         if outcome.end == "killed":
             said += f", {ATTEMPTS} times in a row"
         # A worker that was ended could not do that itself.
-        return said + (keep_as_failed(step.output) if step.output else "")
+        return said + (keep_as_failed(job.output) if job.output else "")
 
     def _record_failure(self, cell: Cell, error: str) -> str:
         """Note in the results folder why a cell failed; where that cannot be written either, say so."""
@@ -120,6 +122,7 @@ class Run:
         except WriteError as error:
             self.report.failures["reports"] = str(error)
             return
+        # Written after all: a disk that was full for a while, for example.
         self.report.failures.pop("reports", None)
         if not running:
             self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}

@@ -12,10 +12,12 @@ from typing import Any
 
 from repro_lib.cards import take_card
 from repro_lib.cells import Cell
+from repro_lib.derived import noted_digest
 from repro_lib.experiment import run_experiment, train_trials
 from repro_lib.files import remove_leftovers
 from repro_lib.lease import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
-from repro_lib.notebooks import execute, executed_digest, notebooks_dir, partial_path
+from repro_lib.notebook_names import train_stem
+from repro_lib.notebooks import execute, notebooks_dir, partial_path
 from repro_lib.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
 from repro_lib.store import Store
 from repro_lib.summary import summary_is_current, write_summary
@@ -28,11 +30,6 @@ def executed_path(results_dir: Path, stem: str) -> Path:
     return results_dir / "notebooks" / f"{stem}.ipynb"
 
 
-def train_stem(cell: Cell) -> str:
-    """The name of a cell's notebook."""
-    return f"10_train-{cell.label}"
-
-
 def cell_digest(cell: Cell) -> str:
     """Under which digest a cell's executed notebook counts as current: its configuration, not the notebook's wording."""
     return f"{cell.config_sha256}-{cell.config.profile}-{cell.config.trials}"
@@ -42,8 +39,10 @@ def is_done(cell: Cell, results_dir: Path, *, with_notebook: bool) -> bool:
     """Whether a cell needs nothing: its result decides, and beside that its executed notebook must be there to be read."""
     if cell.result(Store(results_dir)) is None:
         return False
-    # A variant has no notebook. Where the notebook alone is missing it is run again, and trains nothing.
-    return not with_notebook or bool(cell.variant) or _executed_digest(cell, results_dir) == cell_digest(cell)
+    if not with_notebook or cell.variant:  # a variant has none
+        return True
+    # Where the notebook alone is missing it is run again, and trains nothing.
+    return noted_digest(executed_path(results_dir, train_stem(cell.label))) == cell_digest(cell)
 
 
 def run_notebook(
@@ -57,17 +56,19 @@ def run_notebook(
     cell: Cell | None = None,
 ) -> str | None:
     """Execute one notebook, that of a ``cell`` or an analysis. Returns remarks on it, if there are any."""
+    # The kernel inherits both. One thread each, for there is a worker per core: more threads would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
     with hold(notebook_lease(output), output.stem):
-        done = is_done(cell, results_dir, with_notebook=True) if cell else executed_digest(output) == digest
+        # Looked at once more under the lease: whoever held it may have done just this.
+        done = is_done(cell, results_dir, with_notebook=True) if cell else noted_digest(output) == digest
         if done and not force:
             return MADE_ELSEWHERE
         if cell:
             _prepare_device(cell)
-            # The notebook would ask too, but only after its kernel has started.
-            for at_work in cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
-                raise LeaseHeldError(str(at_work))
+            # The notebook would ask too, but only after its kernel has started, which takes seconds.
+            if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+                raise LeaseHeldError(str(at_work[0]))
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
@@ -95,18 +96,19 @@ def run_part(
 
 
 def run_summary(
-    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str], force: bool
+    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str, force: bool
 ) -> str | None:
-    """Write the summary and draw the plots."""
+    """Write the summary and draw the plots. ``digest`` is that of the results they show."""
     with hold(reports_dir / ".summary.lease", "plots and summary"):
-        if summary_is_current(reports_dir, inputs) and not force:
+        if summary_is_current(reports_dir, digest) and not force:
             return MADE_ELSEWHERE
-        write_summary(results_dir, reports_dir, profile, configs, inputs)
+        write_summary(results_dir, reports_dir, profile, configs, digest)
     return None
 
 
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
+    # Leases first: a leftover belongs to nobody once the lease of its writer is void.
     for folder in (results_dir, reports_dir):
         remove_void(folder)
         remove_leftovers(folder)
@@ -120,7 +122,3 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
 def _prepare_device(cell: Cell) -> None:
     if cell.config.device == "cuda":
         take_card()
-
-
-def _executed_digest(cell: Cell, results_dir: Path) -> str | None:
-    return executed_digest(executed_path(results_dir, train_stem(cell)))

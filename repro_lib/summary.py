@@ -1,31 +1,22 @@
-"""From a results folder to what people look at: console tables, ``summary.txt``, plots, status, the site."""
+"""From a results folder to what people look at: ``summary.txt``, plots, the ledger of claims, the site."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from repro_lib.analysis import load_study
-from repro_lib.config import canonical_json
+from repro_lib.derived import digest_note, noted_digest
 from repro_lib.files import write_atomically
-from repro_lib.lease import cell_holders
 from repro_lib.store import Store
 
 if TYPE_CHECKING:
     from repro_lib.analysis import Study
-    from repro_lib.cells import Cell
     from repro_lib.evidence import Evidence
     from repro_lib.schema import Result
     from repro_lib.site_pages import SiteReport
-
-# In reports/plots/: which results the plots and the summary were made from.
-_INPUTS_NOTE = "inputs.json"
 
 
 def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:
@@ -38,7 +29,7 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     from repro_lib.summary_text import summary_text
 
     # What is written now is of this study; until the grid says otherwise it is not the grid's own.
-    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
+    _note(reports_dir).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
     text = summary_text(study, evidence)
     write_atomically(reports_dir / "summary.txt", text)
@@ -78,83 +69,21 @@ def save_plots(study: Study, folder: Path) -> None:
         write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
 
 
-def write_summary(
-    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], inputs: Sequence[str]
-) -> None:
-    """The grid's last step: summary and plots, with a note of the results they were made from."""
+def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str) -> None:
+    """The grid's last job: summary and plots, with a note of the results they were made from."""
     summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
-    write_atomically(reports_dir / "plots" / _INPUTS_NOTE, json.dumps(_digest(inputs)) + "\n")
+    write_atomically(_note(reports_dir), json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
 
 
-def summary_is_current(reports_dir: Path, inputs: Sequence[str]) -> bool:
-    """Whether summary and plots were made from just these results."""
-    try:
-        noted = json.loads((reports_dir / "plots" / _INPUTS_NOTE).read_text())
-        written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
-        return noted == _digest(inputs) and all(path.is_file() for path in written)
-    except (OSError, ValueError):
-        return False
-
-
-def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> None:
-    """A table of these cells' results."""
-    store, table = Store(results_dir), Table(title="relative PD between trials, 0 (same) to 2")
-    for heading in ("model", "activation", "trials", "relative PD", "churn", "loss, nats", "accuracy, %", "flags"):
-        table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
-    for cell in cells:
-        result = cell.result(store)
-        if result is None:
-            table.add_row(cell.model, cell.activation, *["–"] * 5, "missing")
-            continue
-        churn = result.reproducibility_metrics.get("churn")
-        numbers = [_rounded(result.avg_relative_pd, 4), _rounded(churn, 4), _rounded(result.avg_val_loss, 4)]
-        flags = "; ".join(result.flags)
-        table.add_row(
-            cell.model, cell.activation, str(len(result.trials)), *numbers, _rounded(result.avg_val_accuracy, 2), flags
-        )
-    console.print(table)
-
-
-def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
-    """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
-    store = Store(results_dir)
-    failures = {
-        (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
-    }
-    done = 0
-    for cell in cells:
-        result = cell.result(store)
-        if result:
-            done += 1
-            pd = _rounded(result.avg_relative_pd, 4)
-            said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
-        elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
-            # A process holds a lease of the cell and one of each trial that it has in work.
-            since = {(one.process.pid, one.host): one.since for one in sorted(at_work, key=lambda one: one.since, reverse=True)}
-            said = "in work: " + ", ".join(f"process {pid} on {host} since {when}" for (pid, host), when in since.items())
-        elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
-            said = f"FAILED: {reason}"
-        else:
-            said = "missing"
-        console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
-    for sentence in store.load()[1]:
-        console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
-    print_damaged(console, results_dir)
-    console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
-    return 0 if done == len(cells) else 1
-
-
-def print_damaged(console: Console, results_dir: Path) -> None:
-    """A line for each damaged checkpoint that was put aside: training went on without it, but a disk may be failing."""
-    from repro_lib.checkpoints import put_aside
-
-    for path in put_aside(Store(results_dir)):
-        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at", soft_wrap=True)
+def summary_is_current(reports_dir: Path, digest: str) -> bool:
+    """Whether summary and plots were made from just the results of this digest."""
+    written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
+    return noted_digest(_note(reports_dir)) == digest and all(path.is_file() for path in written)
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
-    (reports_dir / "plots" / _INPUTS_NOTE).unlink(missing_ok=True)
+    _note(reports_dir).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
     return publish(results_dir, reports_dir, cells, profile, running=False)
@@ -186,9 +115,6 @@ def publish(
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
 
 
-def _rounded(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _digest(inputs: Sequence[str]) -> str:
-    return hashlib.sha256(canonical_json(list(inputs)).encode()).hexdigest()
+def _note(reports_dir: Path) -> Path:
+    """Which results the plots and the summary were made from."""
+    return reports_dir / "plots" / "inputs.json"

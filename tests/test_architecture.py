@@ -19,7 +19,7 @@ PACKAGE = ROOT / "repro_lib"
 # A new module gets its floor here.
 FLOORS: dict[int, set[str]] = {
     0: {"activations", "config", "metrics", "determinism", "files", "environment"}
-    | {"lease", "processes", "scratch", "tensors"},
+    | {"lease", "processes", "scratch", "tensor_files", "derived", "notebook_names"},
     1: {"data", "models"},
     2: {"training", "stacked", "experiment", "results", "comparisons", "checkpoints", "consistency", "signed", "trial_state"}
     | {"cell_training", "certificate", "environment_record", "origin", "progress"},
@@ -63,7 +63,6 @@ FLOORS: dict[int, set[str]] = {
     4: {
         "notebooks",
         "kernels",
-        "kernel_main",
         "reports",
         "page_checks",
         "page_parts",
@@ -73,7 +72,20 @@ FLOORS: dict[int, set[str]] = {
         "console",
     }
     | {"what_if_display", "what_if_html"},
-    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
+    5: {
+        "cli",
+        "cli_parser",
+        "grid",
+        "agenda",
+        "cells",
+        "steps",
+        "workers",
+        "status",
+        "summary",
+        "doctor",
+        "certify",
+        "__main__",
+    }
     | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -81,9 +93,8 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # What a cluster worker has: floors 0 to 2 need nothing else.
 WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
 ONLY_HOME = {
-    "argparse": "cli",
+    "argparse": "cli_parser",
     "papermill": "notebooks",
-    "ipykernel": "kernel_main",
     "nbconvert": "reports",
     "ipywidgets": "widgets",
 }

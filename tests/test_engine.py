@@ -110,7 +110,7 @@ def test_a_killed_kernel_engine_and_command_change_nothing_in_the_store(folder: 
     words = [*CELLS, "--checkpoint-seconds", "0", *ENGINE]
     grid = folder.start("grid", *words)
     wait_for(lambda: training(folder))
-    processes_of(folder, "kernel_main")[0].kill()
+    processes_of(folder, "ipykernel_launcher")[0].kill()
     wait_for(lambda: list(folder.results.glob("workflow/*/trouble/*.json")))
     wait_for(lambda: training(folder))
     (engine,) = processes_of(folder, "from snakemake.cli import main")
@@ -160,7 +160,7 @@ def test_a_second_command_is_told_who_is_at_work_and_the_first_cancels_its_jobs_
 
 KILL_ONE = """
 import os, sys
-if "repro_lib.kernel_main" in sys.orig_argv:
+if "ipykernel_launcher" in sys.orig_argv:
     import repro_lib.experiment as experiment
     honest = experiment.run_experiment
     def run_experiment(model, activation, *words, **more):

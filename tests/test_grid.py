@@ -6,36 +6,24 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from interrupting import listen_to_signals
+from grids import Folder, store_digests
 
 from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
 from repro_lib.store import Store
 
 
-def grid(folder: Path, corpus: Path, *words: str) -> list[str]:
-    command = [sys.executable, "-m", "repro_lib", "grid", "--profile", "smoke", "--corpus", str(corpus)]
-    return [*command, "--results-dir", str(folder / "results"), "--reports-dir", str(folder / "reports"), *words]
-
-
-def digests(folder: Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    return {
-        (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
-        for _, result in Store(folder / "results").load()[0]
-        if (result.config["vary"], result.config["max_iters"]) == ("all", 4)
-    }
-
-
 def page_text(folder: Path, name: str) -> str:
     return (folder / "reports" / f"{name}.html").read_text()
+
+
+def time_stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_plan_has_each_cell_once_under_its_canonical_name(corpus_file: Path) -> None:
@@ -70,7 +58,9 @@ def test_the_profile_names_the_models() -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpus_file: Path, smoke_grid: Path) -> None:
+def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(
+    corpus_file: Path, smoke_grid: Path, tmp_path: Path
+) -> None:
     # A page that is not there yet has a stand-in; a real one says what it was made from.
     pages = (smoke_grid / "reports").glob("*.html")
     reports = {path.stem for path in pages if "source-sha256" in path.read_text() or path.stem == "index"}
@@ -95,84 +85,77 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(corpu
     )
     assert "charlm with gelu: total variation by source of randomness: all" in page_text(smoke_grid, "20_deep_dive-charlm")
     assert "Without any source the trials are the same to the last bit" in page_text(smoke_grid, "30_cross_model")
-    found = digests(smoke_grid)
-    lstm = [found["tinylstm", activation] for activation in ("relu", "gelu", "swish", "swiglu", "smelu_1")]
+    trained = store_digests(smoke_grid / "results")
+    # The LSTM of this grid has no activation: its five cells are one, to the last bit.
+    config = {r.model_name: r.config_sha256 for r in stored if (r.config["vary"], r.config["max_iters"]) == ("all", 4)}
+    lstm = [trained[f"tinylstm-{name}", config["tinylstm"]] for name in ("relu", "gelu", "swish", "swiglu", "smelu_1")]
     assert all(cell == lstm[0] for cell in lstm)
-    assert found["charlm", "relu"] != found["charlm", "gelu"]
+    assert trained["charlm-relu", config["charlm"]] != trained["charlm-gelu", config["charlm"]]
 
-    before = {path: path.stat().st_mtime_ns for path in (smoke_grid / "results").rglob("*") if path.is_file()}
-    again = subprocess.run(grid(smoke_grid, corpus_file), capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    after = {path: path.stat().st_mtime_ns for path in (smoke_grid / "results").rglob("*") if path.is_file()}
-    assert after == before
+    before = time_stamps(smoke_grid / "results") | time_stamps(smoke_grid / "reports" / "plots")
+    again = Folder(smoke_grid, tmp_path, corpus_file)
+    # As smoke_grid was made: with the profile's own noise models, which Folder leaves out.
+    code, output, error = again.run("grid", "--noise-models", "charlm")
+    assert (code, error) == (0, ""), output
+    assert time_stamps(smoke_grid / "results") | time_stamps(smoke_grid / "reports" / "plots") == before
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(corpus_file: Path, tmp_path: Path) -> None:
+def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(folder: Folder) -> None:
     words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
-    command = grid(tmp_path, corpus_file, *words)
-    # A process group of its own: Ctrl-C in a terminal reaches every process of the group.
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=listen_to_signals, **pipes)
+    process = folder.start("grid", *words)
     until = time.monotonic() + 120
-    while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
+    while not list(folder.results.glob("*.json")) and time.monotonic() < until:
         time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
+    # Ctrl-C in a terminal reaches every process of the group.
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert b"Traceback" not in error
-    psutil.wait_procs(family, timeout=10)
-    assert not [member for member in family if member.is_running() and member.status() != "zombie"]
-    finished = list((tmp_path / "results").glob("*.json"))
+    assert "Traceback" not in error
+    folder.assert_nothing_is_left()
+    folder.assert_only_whole_files_are_left()
+    finished = set(folder.results.glob("*.json"))
     assert 1 <= len(finished) < 3
-    assert Store(tmp_path / "results").load()[1] == []
-    left = [path.name for path in (tmp_path / "results").rglob("*.*.ipynb")]
-    assert left == []
-    assert not list(tmp_path.rglob("*.tmp"))
-    assert "1 of 3" in (tmp_path / "reports" / "index.html").read_text().replace("<strong>", "").replace("</strong>", "")
-    again = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert len(list((tmp_path / "results").glob("*.json"))) == 3
-    assert set(finished) <= set((tmp_path / "results").glob("*.json"))
+    index = (folder.reports / "index.html").read_text()
+    assert f"{len(finished)} of 3" in index.replace("<strong>", "").replace("</strong>", "")
+    code, output, error = folder.run("grid", *words)
+    assert (code, error) == (0, ""), output
+    assert finished < set(folder.results.glob("*.json"))
+    assert len(store_digests(folder.results)) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_a_failing_cell_is_named_with_its_notebook_and_the_rest_goes_on(corpus_file: Path, tmp_path: Path) -> None:
+def test_a_failing_cell_is_named_with_its_notebook_and_the_rest_goes_on(folder: Folder) -> None:
     # Decay of 10 at a rate of 10 multiplies every matrix by about -99 a step: no float survives that for long.
     words = ["--models", "charlm", "--activations", "relu", "--max_iters", "60", "--warmup_iters", "0"]
-    words += ["--learning_rate", "10", "--weight_decay", "10"]
-    done = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "FAILED charlm-relu: TrainingDiverged: the loss became" in done.stdout
-    assert "10_train-charlm-relu.failed.ipynb" in done.stdout
-    assert (tmp_path / "results" / "notebooks" / "10_train-charlm-relu.failed.ipynb").is_file()
-    assert "TrainingDiverged" in (tmp_path / "reports" / "index.html").read_text()
-    (note,) = Store(tmp_path / "results").failures()
+    code, output, _ = folder.run("grid", *words, "--learning_rate", "10", "--weight_decay", "10")
+    assert code == 1
+    assert "FAILED charlm-relu: TrainingDiverged: the loss became" in output
+    assert "10_train-charlm-relu.failed.ipynb" in output
+    assert (folder.results / "notebooks" / "10_train-charlm-relu.failed.ipynb").is_file()
+    assert "TrainingDiverged" in (folder.reports / "index.html").read_text()
+    (note,) = Store(folder.results).failures()
     assert "for charlm with relu, trial 1, iteration" in note["reason"]
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_what_every_cell_would_fail_of_is_said_once_before_any_kernel_starts(corpus_file: Path, tmp_path: Path) -> None:
-    words = ("--models", "convlm", "--activations", "relu", "gelu", "--block_size", "40000")
-    done = subprocess.run(grid(tmp_path, corpus_file, *words), capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "shorter than one window of 40001" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not list((tmp_path / "results").rglob("*.ipynb"))
+def test_what_every_cell_would_fail_of_is_said_once_before_any_kernel_starts(folder: Folder) -> None:
+    code, _, error = folder.run("grid", "--models", "convlm", "--activations", "relu", "gelu", "--block_size", "40000")
+    assert code == 2
+    assert "shorter than one window of 40001" in error
+    assert error.count("\n") == 1
+    assert not list(folder.results.rglob("*.ipynb"))
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_notebook_command_and_library_give_the_same_bits(corpus_file: Path, tmp_path: Path) -> None:
-    words = ("--models", "charlm", "--activations", "swiglu")
-    subprocess.run(grid(tmp_path / "a", corpus_file, *words), check=True, capture_output=True)
-    train = grid(tmp_path / "b", corpus_file, *words)
-    train[train.index("grid")] = "train"
-    subprocess.run(train, check=True, capture_output=True)
-    assert digests(tmp_path / "a") == digests(tmp_path / "b") != {}
-    notebook = json.loads((tmp_path / "a" / "results" / "notebooks" / "10_train-charlm-swiglu.ipynb").read_text())
+def test_notebook_command_and_library_give_the_same_bits(folder: Folder, smoke_grid: Path) -> None:
+    code, output, error = folder.run("train", "--models", "charlm", "--activations", "swiglu")
+    assert (code, error) == (0, ""), output
+    ((cell, trials),) = store_digests(folder.results).items()
+    assert store_digests(smoke_grid / "results")[cell] == trials
+    notebook = json.loads((smoke_grid / "results" / "notebooks" / "10_train-charlm-swiglu.ipynb").read_text())
     assert notebook["metadata"]["repro"]["inputs_sha256"]

@@ -48,7 +48,7 @@ def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
         parent = psutil.Process(grid.pid)
         if kind == "parent":
             return [parent]
-        word = {"kernel": "repro_lib.kernel_main", "worker": "multiprocessing.spawn"}[kind]
+        word = {"kernel": "ipykernel_launcher", "worker": "multiprocessing.spawn"}[kind]
         return [process for process in parent.children(recursive=True) if word in " ".join(process.cmdline())]
     except psutil.NoSuchProcess:
         return []
@@ -223,7 +223,7 @@ class Hook(importlib.abc.MetaPathFinder):
         spec.loader.exec_module = exec_module
         return spec
 
-if "repro_lib.kernel_main" in sys.orig_argv:
+if "ipykernel_launcher" in sys.orig_argv:
     sys.meta_path.insert(0, Hook())
 """
 

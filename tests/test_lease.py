@@ -30,7 +30,7 @@ from repro_lib.lease import (
     remove_void,
 )
 from repro_lib.processes import ProcessId
-from repro_lib.summary import print_status
+from repro_lib.status import print_status
 
 # Holds the lease, says so, and waits to be killed.
 HOLD = """

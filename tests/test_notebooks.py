@@ -10,20 +10,20 @@ from typing import Any
 import nbformat
 import pytest
 
+from repro_lib import notebook_names as names
 from repro_lib.config import Config
-from repro_lib.kernels import KernelKilledError
+from repro_lib.derived import noted_digest
 from repro_lib.notebooks import (
     NotebookError,
     check_parameters,
     declared_parameters,
     execute,
-    executed_digest,
-    inputs_digest,
+    notebook_digest,
     notebooks_dir,
 )
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
-TRAIN = notebooks_dir() / "10_train.ipynb"
+TRAIN = notebooks_dir() / f"{names.TRAIN}.ipynb"
 
 
 def by_name(path: Path) -> str:
@@ -38,16 +38,8 @@ def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> P
     return path
 
 
-def test_the_suite_has_its_notebooks() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= {
-        "00_quickstart",
-        "01_activations",
-        "10_train",
-        "20_deep_dive",
-        "30_cross_model",
-        "40_claims",
-        "50_what_if",
-    }
+def test_the_suite_has_the_notebooks_that_are_named() -> None:
+    assert {path.stem for path in NOTEBOOKS} == {TRAIN.stem, names.DEEP_DIVE, *names.ANALYSES}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
@@ -150,49 +142,35 @@ def test_a_notebook_runs_in_a_kernel_of_this_interpreter_with_its_parameters(tmp
     execute(notebook, output, {"size": 41}, digest="abc")
     printed = nbformat.read(output, 4).cells[-1].outputs[0].text
     assert printed.split() == [sys.executable, "42"]
-    assert executed_digest(output) == "abc"
+    assert noted_digest(output) == "abc"
     assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
 
 
-def test_a_failing_notebook_is_kept_under_another_name_and_its_error_told(tmp_path: Path) -> None:
-    notebook = make_notebook(tmp_path / "n.ipynb", "1 / 0", "print('never')")
+def test_a_failed_notebook_counts_as_not_executed_and_a_success_removes_it(tmp_path: Path) -> None:
     output = tmp_path / "out" / "n.ipynb"
-    with pytest.raises(NotebookError, match=r"ZeroDivisionError: division by zero \(see .*n\.failed\.ipynb\)"):
-        execute(notebook, output, {})
-    assert [path.name for path in output.parent.iterdir()] == ["n.failed.ipynb"]
-    assert executed_digest(output) is None
-
-
-def test_a_killed_kernel_is_noticed_and_its_notebook_named(tmp_path: Path) -> None:
-    notebook = make_notebook(tmp_path / "n.ipynb", "import os; os.kill(os.getpid(), 9)", "print('never')")
-    with pytest.raises(KernelKilledError, match=r"its kernel was killed by signal SIGKILL \(see .*n\.failed\.ipynb\)"):
-        execute(notebook, tmp_path / "out" / "n.ipynb", {})
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]
-
-
-def test_a_success_removes_the_failed_copy_of_before(tmp_path: Path) -> None:
-    output = tmp_path / "out" / "n.ipynb"
-    with pytest.raises(NotebookError):
-        execute(make_notebook(tmp_path / "bad.ipynb", "1 / 0"), output, {})
-    execute(make_notebook(tmp_path / "good.ipynb", "1"), output, {})
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        execute(make_notebook(tmp_path / "bad.ipynb", "1 / 0"), output, {}, digest="abc")
+    assert noted_digest(output) is None
+    execute(make_notebook(tmp_path / "good.ipynb", "1"), output, {}, digest="abc")
+    assert noted_digest(output) == "abc"
     assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
 
 
 def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Path) -> None:
     first, second = make_notebook(tmp_path / "a.ipynb", "1"), make_notebook(tmp_path / "b.ipynb", "2")
     digests = [
-        inputs_digest(first, {}),
-        inputs_digest(second, {}),
-        inputs_digest(first, {"x": 1}),
-        inputs_digest(first, {}, ["result"]),
+        notebook_digest(first, {}),
+        notebook_digest(second, {}),
+        notebook_digest(first, {"x": 1}),
+        notebook_digest(first, {}, ["result"]),
     ]
     assert len(set(digests)) == 4
-    assert inputs_digest(first, {}) == digests[0]
+    assert notebook_digest(first, {}) == digests[0]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"metadata": 3}', '{"metadata": {"repro": {}}}', "[" * 100_000])
 def test_a_broken_executed_notebook_counts_as_not_executed(text: str, tmp_path: Path) -> None:
     path = tmp_path / "n.ipynb"
     path.write_text(text)
-    assert executed_digest(path) is None
-    assert executed_digest(tmp_path / "missing.ipynb") is None
+    assert noted_digest(path) is None
+    assert noted_digest(tmp_path / "missing.ipynb") is None

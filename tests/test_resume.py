@@ -314,7 +314,7 @@ def kernels_of(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found += [child] if any("kernel_main" in word for word in child.cmdline()) else []
+            found += [child] if any("ipykernel_launcher" in word for word in child.cmdline()) else []
     return found
 
 

@@ -67,7 +67,7 @@ def test_a_cancelled_job_a_killed_kernel_and_a_killed_engine_change_nothing(
     slurm.cancel(slurm.jobs()[0])
     wait_for(lambda: "Trying to restart job" in "".join(p.read_text() for p in folder.results.glob("workflow/*/snakemake.log")))
     wait_for(lambda: training(folder))
-    processes_of(folder, "kernel_main")[0].kill()
+    processes_of(folder, "ipykernel_launcher")[0].kill()
     wait_for(lambda: list(folder.results.glob("workflow/*/trouble/*.json")))
     wait_for(lambda: training(folder))
     grid.kill()

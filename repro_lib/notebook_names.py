@@ -1,0 +1,23 @@
+"""What the notebooks are called: their files, executed copies and pages are found under these names by every stage."""
+
+from __future__ import annotations
+
+QUICKSTART = "00_quickstart"
+ACTIVATIONS = "01_activations"
+TRAIN = "10_train"
+DEEP_DIVE = "20_deep_dive"
+CROSS_MODEL = "30_cross_model"
+CLAIMS = "40_claims"
+WHAT_IF = "50_what_if"
+# What is executed once for a whole grid, in the order in which the site shows it.
+ANALYSES = (CROSS_MODEL, CLAIMS, WHAT_IF, QUICKSTART, ACTIVATIONS)
+
+
+def train_stem(label: str) -> str:
+    """The name of a cell's executed notebook, by the cell's label: ``10_train-charlm-gelu``."""
+    return f"{TRAIN}-{label}"
+
+
+def deep_dive_stem(model: str) -> str:
+    """The name of a model's deep dive: ``20_deep_dive-charlm``."""
+    return f"{DEEP_DIVE}-{model}"
