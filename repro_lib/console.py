@@ -75,25 +75,6 @@ class Display:
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
-def read_progress(file: Path) -> dict[str, Any]:
-    """What the training in a kernel last said about itself; empty before its first word."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def progress_share(file: Path) -> float:
-    """How much of its work the job that writes this file has done, 0 to 1."""
-    return _part(read_progress(file))
-
-
-def _part(place: dict[str, Any]) -> float:
-    if not place:
-        return 0.0
-    return place["done"] / (place["trials"] * place["max_iters"])
-
-
 def _in_words(told: dict[str, Any]) -> str:
     if not told:
         return "starting"

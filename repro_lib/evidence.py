@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis import METRICS, Study, pair_matrix
+from repro_lib.pair_matrices import PairMatrices, load_pair_matrices
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import Estimate, Float64, jackknife
 from repro_lib.store import Store

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, origin, tensor_files, training
+from repro_lib import checkpoints, origin, training
+from repro_lib import tensors as tensor_files
 from repro_lib.checkpoints import CellCheckpoints, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
