@@ -29,6 +29,7 @@ from repro_lib.config import (
     project_root,
 )
 from repro_lib.files import WriteError
+from repro_lib.processes import usable_cores
 
 _FAILED, _BAD_INPUT = 1, 2
 # Set by flags of their own.
@@ -275,7 +276,7 @@ def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
     from repro_lib.config import ConfigError
 
     on_cards = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
-    workers = options.workers if options.workers is not None else _usable_cards() if on_cards else _usable_cores()
+    workers = options.workers if options.workers is not None else _usable_cards() if on_cards else usable_cores()
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {workers}")
     if options.cell_timeout is not None and not options.cell_timeout > 0:
@@ -306,14 +307,9 @@ def _noise_models(options: argparse.Namespace) -> Sequence[str] | None:
 
 
 def _usable_cards() -> int:
-    from repro_lib.cards import visible_cards
+    from repro_lib.worker_process import visible_cards
 
     return max(1, len(visible_cards()))
-
-
-def _usable_cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare_data(options: argparse.Namespace, console: Console) -> int:
@@ -455,6 +451,6 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     from repro_lib.doctor import certify_machine, examine
 
     if options.determinism:
-        at_once = max(2, _usable_cores())
+        at_once = max(2, usable_cores())
         return certify_machine(console, _one_path(options.corpus), options.device, at_once, options.results_dir)
     return examine(console, options.corpus, options.results_dir)

@@ -20,7 +20,6 @@ from pathlib import Path
 import psutil
 
 from repro_lib.agenda import PART_MARK, Step
-from repro_lib.cards import visible_cards
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
 from repro_lib.console import Display, progress_share
@@ -33,6 +32,7 @@ from repro_lib.processes import describe_exit, exit_signal
 from repro_lib.runs import ATTEMPTS, GridReport, Run
 from repro_lib.scratch import scratch_folder
 from repro_lib.steps import executed_path
+from repro_lib.worker_process import visible_cards
 from repro_lib.workers import Outcome, Task
 
 _LOOK_SECONDS = 0.5

@@ -112,6 +112,11 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def usable_cores() -> int:
+    """How many cores this process may use, which in a container or under a scheduler can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def kill_group(group: int) -> None:
     """End all processes of a process group at once, if there are any."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

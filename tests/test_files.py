@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "repro_lib"
 OTHER_WRITERS = {
     ("files", "write_atomically"): "this is how the others write",
     ("files", "folder_time"): "an empty file, to see its time stamp",
-    ("workers", "_serve"): "a log in a folder that goes with the worker",
+    ("worker_process", "serve"): "a log in a folder that goes with the worker",
     ("kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
     ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("widgets", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
