@@ -80,8 +80,8 @@ def noise_models(options: argparse.Namespace) -> Sequence[str] | None:
 
 
 def _usual_workers(options: argparse.Namespace) -> int:
-    from repro_lib.cards import visible_cards
     from repro_lib.processes import usable_cores
+    from repro_lib.worker_process import visible_cards
 
     # A card is not shared: a second process on it would take memory and wait its turn.
     on_cards = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from repro_lib.config import GRID_MODELS, Config, project_root
 from repro_lib.files import check_writable
+from repro_lib.processes import usable_cores
 
 if TYPE_CHECKING:
     from repro_lib.certificate import Certificate
@@ -104,7 +105,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cores() -> Iterator[Finding]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = usable_cores()
     yield Finding("cores", True, f"{usable} usable, so {usable} cells train at a time")
 
 

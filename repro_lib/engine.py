@@ -19,9 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from repro_lib.agenda import PART_MARK
+from repro_lib.agenda import PART_MARK, Step
 from repro_lib.agenda import Job as Step
-from repro_lib.cards import visible_cards
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
 from repro_lib.console import Display
@@ -35,6 +34,7 @@ from repro_lib.progress import progress_share
 from repro_lib.runs import ATTEMPTS, GridReport, Run
 from repro_lib.scratch import scratch_folder
 from repro_lib.steps import executed_path
+from repro_lib.worker_process import visible_cards
 from repro_lib.workers import Outcome, Task
 
 _LOOK_SECONDS = 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import tempfile
@@ -49,6 +48,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
+                # Before the name is given: else some file systems have, after a power cut, the name and not the content.
                 os.fsync(file.fileno())
             # mkstemp makes files private; results are as readable as any other new file.
             os.chmod(temporary, 0o666 & ~_umask())
@@ -61,7 +61,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
     except FileExistsError:
-        raise
+        raise  # an answer to the caller, who asked for it with replace=False
     except OSError as error:
         raise WriteError(path, error) from error
 
@@ -100,7 +100,7 @@ def read_bounded(path: Path, largest: int) -> bytes:
     whatever name, could be read for ever.
     """
     # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise UnusableFile("is no regular file")
@@ -111,16 +111,11 @@ def read_bounded(path: Path, largest: int) -> bytes:
     return content
 
 
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
+        # A file stands where a folder should. FileExistsError would tell our caller that the wanted file is there.
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
@@ -155,6 +150,7 @@ def _flush_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
+        # Some file systems flush no folders and say EINVAL or the like. A disk that fails is another matter.
         if error.errno == errno.EIO:
             raise
     finally:
@@ -162,6 +158,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
+    # It can be read only by setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

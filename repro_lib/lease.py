@@ -2,14 +2,18 @@
 
 A lease appears whole or not at all, and only one process can make it (a hard link that must not exist yet). Its holder
 stamps it every half minute. It is void when its holder is gone: the holder's own machine sees that at once, others when
-it was not stamped for five minutes. No file locks, which shared folders often lack, and no comparison of
-two machines' clocks: the age of a stamp is read off another file of the same folder, made at that moment. What is assumed
-is that one clock stamps the files of a folder (a local disk; the server of NFS or SMB). Where each machine stamps by its
-own, their clocks must agree to within some minutes.
+it was not stamped for five minutes. A process that was stopped for longer than that, say by a closed lid, finds its
+lease gone: ``confirm`` tells it before it stores anything.
 
-A process that was stopped for longer than that, say by a closed lid, finds its lease gone: ``confirm`` tells it before
-it stores anything.
+Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
+of a stamp is read off another file of the same folder, made at that moment. What is assumed is that one clock stamps the
+files of a folder (a local disk; the server of NFS or SMB). Where each machine stamps by its own, their clocks must agree
+to within some minutes.
 """
+
+# Why not filelock.SoftFileLease, which is made for this: it takes a lease over by exchanging two names in one step
+# (RENAME_EXCHANGE), which NFS and SMB refuse, and then it leaves the lease to its dead holder for ever. It also takes a
+# killed process for alive until its parent has asked how it ended, which in a container without an init is never.
 
 from __future__ import annotations
 
@@ -25,10 +29,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.files import UnusableFile, folder_time, read_bounded, write_atomically
+from repro_lib.files import folder_time, read_bounded, write_atomically
 from repro_lib.processes import ProcessId
 
 STALE_SECONDS = 300.0
+# A holder may miss nine stamps (a server that does not answer, a busy machine) before others take its lease.
 HEARTBEAT_SECONDS = 30.0
 # A lease can vanish or change hands between two looks; nothing changes hands this often.
 _ATTEMPTS = 100
@@ -45,7 +50,7 @@ class LeaseLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says: on which work its holder is, who and where that is, since when."""
+    """What a lease says: on which work its holder is, who and where that is, since when. ``token``: no two are alike."""
 
     token: str
     work: str
@@ -57,14 +62,12 @@ class Holder:
         return f"process {self.process.pid} on {self.host} is at work on {self.work} since {self.since}"
 
 
+@dataclass(frozen=True)
 class Lease:
     """A lease that is held; made by ``hold``."""
 
-    def __init__(self, path: Path, holder: Holder) -> None:
-        self.path, self.holder = path, holder
-        self._released = threading.Event()
-        self._heart = threading.Thread(target=self._beat, daemon=True)
-        self._heart.start()
+    path: Path
+    holder: Holder
 
     def confirm(self) -> None:
         """LeaseLostError unless it is still held. To be asked before anything is stored."""
@@ -79,20 +82,6 @@ class Lease:
                 f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes, and {current}, so nothing was stored"
             )
 
-    def release(self) -> None:
-        """Give it up."""
-        self._released.set()
-        self._heart.join()
-        if _is(self.path, self.holder):
-            self.path.unlink(missing_ok=True)
-
-    def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(OSError):
-                if not _is(self.path, self.holder):
-                    return
-                os.utime(self.path)  # no time is given: the clock of the file system stamps it
-
 
 @contextlib.contextmanager
 def hold(path: Path, work: str) -> Iterator[Lease]:
@@ -100,23 +89,25 @@ def hold(path: Path, work: str) -> Iterator[Lease]:
 
     ``work`` names it in messages. WriteError if the folder cannot be written.
     """
-    lease = _acquire(path, work)
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lease = Lease(path, Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since))
+    _acquire(lease)
+    released = threading.Event()
+    heart = threading.Thread(target=_beat, args=(lease, released), daemon=True)
+    heart.start()
     try:
         yield lease
     finally:
-        lease.release()
+        released.set()
+        heart.join()
+        if _is_of(path, lease.holder):
+            path.unlink(missing_ok=True)
 
 
 def holder(path: Path) -> Holder | None:
     """Who holds the lease in file ``path`` right now; None if it is free to take."""
     current = _read(path)
     return current if current and not _is_void(path, current) else None
-
-
-def check_free(path: Path) -> None:
-    """LeaseHeldError if somebody holds the lease in file ``path``."""
-    if current := holder(path):
-        raise LeaseHeldError(str(current))
 
 
 def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
@@ -143,82 +134,70 @@ def notebook_lease(output: Path) -> Path:
 
 
 def remove_void(folder: Path) -> None:
-    """Remove the leases below a folder that killed processes left."""
+    """Remove the leases below a folder that killed processes left. What is no lease, whatever its name, stays."""
     for path in folder.rglob("*.lease"):
-        _remove_if_void(path)
-    for guard in folder.rglob("*.removal"):
-        current = _read(guard)
-        if current and _is_void(guard, current):
-            guard.unlink(missing_ok=True)
-
-
-def _acquire(path: Path, work: str) -> Lease:
-    mine = _new_holder(work)
-    for _ in range(_ATTEMPTS):
-        if _create(path, mine):
-            return Lease(path, mine)
-        check_free(path)
-        _remove_if_void(path)
-    raise LeaseHeldError(f"many processes want to work on {work} at once")
-
-
-def _new_holder(work: str) -> Holder:
-    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since)
-
-
-def _create(path: Path, mine: Holder) -> bool:
-    text = json.dumps({**vars(mine), "process": str(mine.process)}) + "\n"
-    try:
-        write_atomically(path, text, replace=False)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _remove_if_void(path: Path) -> None:
-    """Remove a void lease. What two processes find void may be a new one by the time the second acts.
-
-    Hence a guard, a second lease that is held for this moment alone, under which one looks again.
-    """
-    current = _read(path)
-    if current is None or not _is_void(path, current):
-        return
-    guard = path.with_suffix(".removal")
-    if not _create(guard, _new_holder(f"removing {path.name}")):
-        other = _read(guard)
-        if other and _is_void(guard, other):
-            guard.unlink(missing_ok=True)
-        return
-    try:
         current = _read(path)
-        if current and _is_void(path, current):
-            path.unlink(missing_ok=True)
-    finally:
-        guard.unlink(missing_ok=True)
+        if current and current.token and _is_void(path, current):
+            _remove_void(path, current)
+
+
+def _acquire(lease: Lease) -> None:
+    text = json.dumps({**vars(lease.holder), "process": str(lease.holder.process)}) + "\n"
+    for _ in range(_ATTEMPTS):
+        try:
+            return write_atomically(lease.path, text, replace=False)
+        except FileExistsError:
+            if current := _read(lease.path):
+                if not _is_void(lease.path, current):
+                    raise LeaseHeldError(str(current)) from None
+                _remove_void(lease.path, current)
+    raise LeaseHeldError(f"many processes want to work on {lease.holder.work} at once")
+
+
+def _beat(lease: Lease, released: threading.Event) -> None:
+    while not released.wait(HEARTBEAT_SECONDS):
+        # Folders that do not answer for a moment are tried again; how it stands for good, ``confirm`` says.
+        with contextlib.suppress(OSError):
+            if not _is_of(lease.path, lease.holder):
+                return
+            os.utime(lease.path)  # no time is given: the clock of the file system stamps it
+
+
+def _remove_void(path: Path, void: Holder) -> None:
+    """Remove the lease of this holder, and no other's.
+
+    Another process may have done so since it was found void, and made its own. So the file is first given a name of its
+    own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
+    one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
+    """
+    if not _is_of(path, void):
+        return
+    aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.{uuid.uuid4().hex}.tmp")
+    # Gone, or in a folder that cannot be written: whoever wants to make a lease there is told so by the writing.
+    with contextlib.suppress(OSError):
+        os.rename(path, aside)
+        if _is_of(aside, void):
+            aside.unlink()
+        else:
+            os.replace(aside, path)
 
 
 def _read(path: Path) -> Holder | None:
-    """What a lease says; None if there is none. One that cannot be understood has an unknown holder."""
+    """What a lease says; None if there is none. One that cannot be understood has an unknown holder without a token."""
     try:
-        text = read_bounded(path, _LARGEST_BYTES)
+        fields = json.loads(read_bounded(path, _LARGEST_BYTES))
+        if process := ProcessId.find(fields["process"]):
+            return Holder(**fields | {"process": process})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnusableFile:
-        text = b""
-    unknown = Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
-    try:
-        fields = json.loads(text)
-        process = ProcessId.find(fields["process"])
-        holder = Holder(**{**fields, "process": process})
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return unknown
-    return holder if process else unknown
+    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no lease, or no file that can be read to its end
+        pass
+    return Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
 
 
-def _is(path: Path, expected: Holder) -> bool:
+def _is_of(path: Path, whose: Holder) -> bool:
     current = _read(path)
-    return current is not None and current.token == expected.token
+    return current is not None and current.token == whose.token
 
 
 def _is_void(path: Path, current: Holder) -> bool:

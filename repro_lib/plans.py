@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from repro_lib.files import UnusableFile, WriteError, read_bounded, write_atomically
-from repro_lib.workers import End, Outcome, Task
+from repro_lib.worker_process import End
+from repro_lib.workers import Outcome, Task
 
 _LARGEST_PLAN_BYTES = 100_000_000
 _LARGEST_NOTE_BYTES = 1_000_000

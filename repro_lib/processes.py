@@ -62,6 +62,7 @@ class ProcessId:
             return True
         except PermissionError:
             pass  # another user's process
+        # A process of this number is there: this one, a later one, or what is left of this one until its parent asks.
         started = _started(self.pid)
         return None if started is None else started != self.started
 
@@ -100,13 +101,14 @@ def out_of_memory_kills() -> int | None:
 def be_first_out_of_memory() -> None:
     """Where memory runs out, let it be this process that goes, which can be started again, and not whoever waits for it."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")
+        file.write("500")  # of 1000, in thousandths of the machine's memory that count on top; children inherit it
 
 
 def die_with(parent: int) -> None:
     """Have the kernel end this process, without a goodbye, when its parent ends. On Linux; elsewhere nothing happens."""
     if sys.platform != "linux":
         return
+    # To be called by whoever is to die: a child of fork does not inherit it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the line above
         os.kill(os.getpid(), signal.SIGKILL)
@@ -126,6 +128,7 @@ def kill_group(group: int) -> None:
 @functools.cache
 def _machine() -> str:
     """Eight hex digits for this machine, this boot of it, and this numbering of its processes (a container has its own)."""
+    # The name alone would do if it were one: containers are often called alike, and process numbers begin anew at a boot.
     parts = [platform.node()]
     for path, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
         with contextlib.suppress(OSError):
@@ -142,6 +145,7 @@ def _started(pid: int) -> str | None:
         except OSError:
             return None
         return "" if fields[0] in "ZX" else f"{int(fields[19]):x}"
+    # macOS and the BSDs have no /proc.
     try:
         listing = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -47,16 +47,16 @@ def fits_socket(path: Path) -> bool:
 
 def _base(usual: Path) -> Path:
     example = f"{_PREFIX}{ProcessId.here()}-12345678"
+    # macOS has temporary folders of 50 characters and more; clusters like to have them on disks that take no sockets.
     for candidate in (usual, Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp"), Path("/tmp"), Path("/var/tmp")):
         if len(os.fsencode(candidate / example)) + _ROOM_BELOW <= LONGEST_SOCKET_PATH and _takes_sockets(candidate):
             return candidate
+    # Nothing fits: the kernel's sockets will be of TCP then (see kernels), and everything else works as it is.
     return usual
 
 
 def _takes_sockets(folder: Path) -> bool:
     """Shared folders and some mounts of containers do not."""
-    if not hasattr(socket, "AF_UNIX"):
-        return False
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as place, socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(Path(place) / "s"))
@@ -69,6 +69,7 @@ def _sweep(base: Path) -> None:
     """Remove the folders of processes that are gone."""
     for folder in base.glob(f"{_PREFIX}*"):
         owner = ProcessId.find(folder.name)
+        # Another process may be sweeping too, and in a folder that all users share (/tmp) others' are not to be touched.
         with contextlib.suppress(OSError):
             ours = folder.lstat().st_uid == os.geteuid()
             if ours and owner and owner.is_gone() and not folder.is_symlink():

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repro_lib.cards import take_card
 from repro_lib.cells import Cell
 from repro_lib.derived import noted_digest
 from repro_lib.experiment import run_experiment, train_trials
@@ -21,6 +20,7 @@ from repro_lib.notebooks import execute, notebooks_dir, partial_path
 from repro_lib.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
 from repro_lib.store import Store
 from repro_lib.summary import summary_is_current, write_summary
+from repro_lib.worker_process import take_card
 
 MADE_ELSEWHERE = "made by another process meanwhile"
 

@@ -72,21 +72,8 @@ FLOORS: dict[int, set[str]] = {
         "console",
     }
     | {"what_if_display", "what_if_html"},
-    5: {
-        "cli",
-        "cli_parser",
-        "grid",
-        "agenda",
-        "cells",
-        "steps",
-        "workers",
-        "status",
-        "summary",
-        "doctor",
-        "certify",
-        "__main__",
-    }
-    | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "worker_process", "summary", "doctor", "certify", "__main__"}
+    | {"engine", "engine_checks", "jobs", "planning", "plans", "runs"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

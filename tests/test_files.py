@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "repro_lib"
 OTHER_WRITERS = {
     ("files", "write_atomically"): "this is how the others write",
     ("files", "folder_time"): "an empty file, to see its time stamp",
-    ("workers", "_serve"): "a log in a folder that goes with the worker",
+    ("worker_process", "serve"): "a log in a folder that goes with the worker",
     ("kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
     ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("progress", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
@@ -57,16 +57,11 @@ def writers(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     return visit(tree, "")
 
 
-@pytest.mark.parametrize(
-    "source", ["open(p, 'w')", "open(p, mode='ab')", "p.write_text(t)", "fig.savefig(p)", "os.fdopen(h, 'wb')"]
-)
-def test_the_search_for_writers_finds_what_was_planted(source: str) -> None:
-    assert [name for name, _ in writers(ast.parse(f"def f():\n    {source}"))] == ["f"]
-
-
-@pytest.mark.parametrize("source", ["open(p)", "open(p, 'rb')", "p.read_text()", "fig.savefig(buffer, format='png')"])
-def test_the_search_for_writers_finds_no_readers(source: str) -> None:
-    assert list(writers(ast.parse(source))) == []
+def test_the_search_for_writers_finds_what_was_planted_and_no_readers() -> None:
+    for source in ("open(p, 'w')", "open(p, mode='ab')", "p.write_text(t)", "fig.savefig(p)", "os.fdopen(h, 'wb')"):
+        assert [name for name, _ in writers(ast.parse(f"def f():\n    {source}"))] == ["f"], source
+    for source in ("open(p)", "open(p, 'rb')", "p.read_text()", "fig.savefig(buffer, format='png')"):
+        assert list(writers(ast.parse(source))) == [], source
 
 
 def test_every_file_of_the_library_is_written_whole_or_not_at_all() -> None:

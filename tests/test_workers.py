@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from repro_lib.kernels import KernelKilledError
 from repro_lib.lease import LeaseHeldError
+from repro_lib.worker_process import take_card
 from repro_lib.workers import Outcome, Pool, Task
 
 
@@ -36,6 +38,7 @@ def kill_itself() -> None:
 
 
 def leave_quietly() -> None:
+    print("on its way out", flush=True)
     os._exit(3)
 
 
@@ -66,8 +69,9 @@ def start_a_child_and_sleep(path: Path) -> None:
     time.sleep(600)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
+    """One for all tests here: whatever befell its workers in one of them, it has to do the tasks of the next."""
     pool = Pool(workers=2)
     yield pool
     pool.close()
@@ -89,27 +93,43 @@ def test_tasks_run_and_workers_are_used_again(pool: Pool, tmp_path: Path) -> Non
     assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2
 
 
-def test_an_error_fails_its_task_with_its_sentence_and_nothing_else(pool: Pool, tmp_path: Path) -> None:
+def test_a_task_says_how_it_ended(pool: Pool, tmp_path: Path) -> None:
     pool.submit(Task("bad", fail, {"sentence": "the corpus is empty"}))
-    pool.submit(Task("bug", break_down, {}))
-    pool.submit(Task("good", write, {"path": tmp_path / "x"}))
-    outcomes = drain(pool)
-    assert (outcomes["bad"].end, outcomes["bad"].said) == ("failed", "the corpus is empty")
-    assert (outcomes["bug"].end, outcomes["bug"].said) == ("failed", "KeyError: 'a bug'")
-    assert (outcomes["good"].end, outcomes["good"].said) == ("done", None)
-
-
-def test_a_killed_worker_is_reported_as_that_and_replaced(pool: Pool, tmp_path: Path) -> None:
-    pool.submit(Task("killed", kill_itself, {}))
-    pool.submit(Task("left", leave_quietly, {}))
+    for name, function in (
+        ("bug", break_down),
+        ("remark", remark),
+        ("held", find_somebody_at_work),
+        ("kernel", lose_a_kernel),
+        ("killed", kill_itself),
+        ("left", leave_quietly),
+    ):
+        pool.submit(Task(name, function, {}))
     for k in range(3):
         pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
-    outcomes = drain(pool)
-    assert outcomes["killed"].end == "killed"
-    assert outcomes["killed"].said == "its worker process was killed by signal SIGKILL"
-    assert outcomes["left"].end == "failed"
-    assert outcomes["left"].said == "its worker process ended with exit code 3"
-    assert [outcomes[f"t{k}"].end for k in range(3)] == ["done"] * 3
+    assert {name: (outcome.end, outcome.said) for name, outcome in drain(pool).items()} == {
+        "bad": ("failed", "the corpus is empty"),
+        "bug": ("failed", "KeyError: 'a bug'"),
+        "remark": ("done", "cut short"),
+        "held": ("held", "process 1 is at work on it"),
+        "kernel": ("killed", "its kernel was killed"),
+        # Without last words, though the worker may have written down the traceback of another task.
+        "killed": ("killed", "its worker process was killed by signal SIGKILL"),
+        "left": ("failed", "its worker process ended with exit code 3 (last words: on its way out)"),
+        "t0": ("done", None),
+        "t1": ("done", None),
+        "t2": ("done", None),
+    }
+
+
+def test_an_idle_worker_that_is_killed_costs_nobody_anything(pool: Pool, tmp_path: Path) -> None:
+    for k in range(2):
+        pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
+        assert drain(pool)[f"t{k}"].end == "done"
+        idle = int((tmp_path / str(k)).read_text())
+        os.kill(idle, signal.SIGKILL)
+        pool.step(timeout=0.5)
+    pool.submit(Task("next", write, {"path": tmp_path / "x"}))
+    assert drain(pool)["next"].end == "done"
 
 
 def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> None:
@@ -118,30 +138,20 @@ def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> N
     until = time.monotonic() + 60
     while not (tmp_path / "pid").exists() and time.monotonic() < until:
         pool.step(timeout=0.1)
-    child = int((tmp_path / "pid").read_text())
-    workers = [process.pid for process in psutil.Process().children() if is_worker(process)]
+    child = psutil.Process(int((tmp_path / "pid").read_text()))
+    worker = child.parent()
+    assert worker is not None
+    assert is_alive(worker)
     pool.close()
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in [child])
-    assert workers
-    assert not [pid for pid in workers if psutil.pid_exists(pid) and is_worker(psutil.Process(pid))]
+    assert not is_alive(worker)
+    assert not is_alive(child)
 
 
-def is_worker(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     try:
-        return "spawn_main" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # or a zombie, which is one of them
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-
-
-def test_a_task_says_how_it_ended(pool: Pool) -> None:
-    for name, function in (("remark", remark), ("held", find_somebody_at_work), ("killed", lose_a_kernel)):
-        pool.submit(Task(name, function, {}))
-    outcomes = drain(pool)
-    assert {name: (outcome.end, outcome.said) for name, outcome in outcomes.items()} == {
-        "remark": ("done", "cut short"),
-        "held": ("held", "process 1 is at work on it"),
-        "killed": ("killed", "its kernel was killed"),
-    }
 
 
 def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_go_on(pool: Pool, tmp_path: Path) -> None:
@@ -168,3 +178,24 @@ def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folde
     finally:
         pool.close()
     assert not pool.folder.exists()
+
+
+def say_card(path: Path, until: Path) -> None:
+    for _ in range(2):  # what is chosen stays chosen
+        take_card()
+    path.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    while not until.exists():
+        time.sleep(0.01)
+
+
+def test_the_cards_are_dealt_out_to_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    with contextlib.closing(Pool(workers=4)) as pool:
+        for k in range(4):
+            pool.submit(Task(f"t{k}", say_card, {"path": tmp_path / f"card{k}", "until": tmp_path / "all"}))
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("card?"))) < 4 and time.monotonic() < until:
+            pool.step(timeout=0.1)
+        (tmp_path / "all").touch()
+        drain(pool)
+    assert sorted(path.read_text() for path in tmp_path.glob("card?")) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
