@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro_lib.cells import Cell, GridRequest
+from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.notebooks import executed_digest, inputs_digest, notebooks_dir
 from repro_lib.results import Store, select_comparable
 from repro_lib.steps import cell_digest, executed_path, is_done, run_cell, run_notebook, run_part, run_summary, train_stem
@@ -50,6 +50,11 @@ class Step:
     attempts: int = 1
     left: bool = False
 
+    @property
+    def name(self) -> str:
+        """Its key, fit for a file."""
+        return self.task.key.replace(" ", "_")
+
 
 class Agenda:
     """Makes the steps of one run. ``folder`` is where steps say how far they are."""
@@ -64,6 +69,21 @@ class Agenda:
     def wanted(self, cell: Cell) -> bool:
         """Whether there is anything to do for a cell."""
         return self.request.force or not is_done(cell, self.request.results_dir, with_notebook=self.with_notebooks)
+
+    @classmethod
+    def of(cls, request: GridRequest, folder: Path) -> Agenda:
+        """The agenda of a whole grid, with its variants and notebooks."""
+        cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
+        variants = plan_variants(cells, request.profile, request.overrides, request.noise_models)
+        return cls(request, cells, variants, folder, with_notebooks=True)
+
+    def to_do(self) -> Iterator[Step]:
+        """All steps that are to be done as things are, in any order."""
+        for cell in (*self.cells, *self.variants):
+            if self.wanted(cell):
+                yield from (*self.parts(cell), self.cell(cell))
+        yield from self.deep_dives([cell.model for cell in self.cells])
+        yield from self.analyses()
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""

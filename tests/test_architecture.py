@@ -62,7 +62,7 @@ FLOORS: dict[int, set[str]] = {
     }
     | {"what_if_display", "what_if_html"},
     5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
-    | {"engine", "cards", "engine_checks", "jobs", "planning", "plans", "runs"},
+    | {"cards", "run_job", "runs", "snakemake_executor"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
