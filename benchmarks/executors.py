@@ -20,17 +20,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from repro_lib.agenda import Agenda
-from repro_lib.cells import GridRequest, plan_cells
-from repro_lib.config import MODEL_DEFAULTS
-from repro_lib.planning import make_plan, seconds_of
-from repro_lib.plans import Job
+from repro_lib.cells import Cell, GridRequest, plan_cells
+from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.plot_style import COLOURS, GREY
+from repro_lib.snakemake_executor import plan_jobs
 from repro_lib.store import Store
 
 EXECUTORS = {
@@ -111,22 +111,36 @@ def longest_chain(work: Mapping[str, Work]) -> float:
     return max(ends.values())
 
 
-def work_of(jobs: Sequence[Job], training: Mapping[str, float], overhead: Overhead) -> dict[str, Work]:
+def work_of(jobs: Mapping[str, Mapping[str, Any]], training: Mapping[str, float], overhead: Overhead) -> dict[str, Work]:
     """Jobs with their seconds: what training takes, and what a cell costs beside it; analyses cost a grid's share of that.
 
     Trials apart and the cell that joins them are jobs of their own, and cost as much beside as any.
     """
-    light = sum(job.kind in ("deep_dive", "analysis", "site") for job in jobs)
+    light = sum(job["kind"] in ("deep_dive", "analysis", "site") for job in jobs.values())
     seconds = {"cell": overhead.cell, "trials": overhead.cell, "corpus": 1.0}
-    return {
-        job.key: Work(
-            training.get(job.key, 0.0) + seconds.get(job.kind, overhead.grid / min(light, 8)), job.needs, job.priority
-        )
-        for job in jobs
-    }
+    beside = {key: seconds.get(job["kind"], overhead.grid / min(light, 8)) for key, job in jobs.items()}
+    return {key: Work(training.get(key, 0.0) + beside[key], tuple(job["needs"]), job["priority"]) for key, job in jobs.items()}
 
 
-def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[Sequence[Job], dict[str, float]]:
+def seconds_of(cells: Sequence[Cell], store: Store) -> dict[str, float]:
+    """An estimate of each cell's training on one core, by label, corrected by what was measured in this store.
+
+    By the median of the model's own stored results, else of all models'.
+    """
+    ratios: dict[str, list[float]] = {}
+    for _, result in store.load()[0]:
+        # Not validated: an older result may hold what is refused by now.
+        config = Config.model_construct(**result.config)
+        estimate = Cell(result.model_name, result.activation, config, result.config_sha256).training_seconds()
+        if not result.synthetic and estimate > 0 and config.device == "cpu":
+            ratio = sum(trial.seconds for trial in result.trials) / estimate * config.trials / len(result.trials)
+            for model in (result.model_name, ""):
+                ratios.setdefault(model, []).append(ratio)
+    measured = {model: statistics.median(found) for model, found in ratios.items()}
+    return {c.label: c.training_seconds() * (measured.get(c.model) or measured.get("") or 1.0) for c in cells}
+
+
+def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """The jobs of the large study, and the seconds of training in each by what this store measured."""
     asked = {"trials": LARGE_TRIALS, "corpus": corpus, "device": "cpu"}
     nowhere = Path(os.devnull)  # where nothing of the large study is done already
@@ -136,16 +150,16 @@ def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[S
     )
     cells = plan_cells(models, LARGE_ACTIVATIONS, "cpu", asked)
     agenda = Agenda(request, cells, [], nowhere, with_notebooks=True)
-    jobs = make_plan(agenda).jobs
+    jobs = plan_jobs(agenda)
     whole = seconds_of(cells, store)
     training = {}
-    for job in jobs:
-        label, _, part = job.key.partition(".trials-")
-        if job.kind == "trials":
+    for key, job in jobs.items():
+        label, _, part = key.partition(".trials-")
+        if job["kind"] == "trials":
             first, last = part.split("-")
-            training[job.key] = whole[label] * (int(last) - int(first) + 1) / LARGE_TRIALS
-        elif job.kind == "cell" and len(job.needs) == 1:
-            training[job.key] = whole[label]
+            training[key] = whole[label] * (int(last) - int(first) + 1) / LARGE_TRIALS
+        elif job["kind"] == "cell" and len(job["needs"]) == 1:
+            training[key] = whole[label]
     return jobs, training
 
 
@@ -213,7 +227,7 @@ def simulate(console: Console, store: Store, corpus: str, overheads: Mapping[str
             label = f"{name}, {words}"
             curves[label] = [wall_clock(work, workers) / 3600 for workers in WORKERS]
             chains[label] = longest_chain(work) / 3600
-            count = sum(job.kind == "cell" for job in jobs)
+            count = sum(job["kind"] == "cell" for job in jobs.values())
     table = Table(title=f"{count} cells of {LARGE_TRIALS} trials, hours (simulated)")
     for heading in ("executor", *map(str, WORKERS), "longest chain"):
         table.add_column(heading, justify="left" if heading == "executor" else "right")

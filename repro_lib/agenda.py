@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib import notebook_names as names
-from repro_lib.cells import Cell, GridRequest
+from repro_lib.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.derived import inputs_digest, noted_digest
 from repro_lib.notebooks import notebook_digest, notebooks_dir
 from repro_lib.selection import select_comparable
@@ -45,6 +45,11 @@ class Job(Task):
     progress: Path | None = None
     output: Path | None = None
 
+    @property
+    def name(self) -> str:
+        """Its key, fit for a file."""
+        return self.task.key.replace(" ", "_")
+
 
 class Agenda:
     """Makes the jobs of one run. ``folder`` is where jobs say how far they are."""
@@ -59,6 +64,21 @@ class Agenda:
     def wanted(self, cell: Cell) -> bool:
         """Whether there is anything to do for a cell."""
         return self.request.force or not is_done(cell, self.request.results_dir, with_notebook=self.with_notebooks)
+
+    @classmethod
+    def of(cls, request: GridRequest, folder: Path) -> Agenda:
+        """The agenda of a whole grid, with its variants and notebooks."""
+        cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
+        variants = plan_variants(cells, request.profile, request.overrides, request.noise_models)
+        return cls(request, cells, variants, folder, with_notebooks=True)
+
+    def to_do(self) -> Iterator[Step]:
+        """All steps that are to be done as things are, in any order."""
+        for cell in (*self.cells, *self.variants):
+            if self.wanted(cell):
+                yield from (*self.parts(cell), self.cell(cell))
+        yield from self.deep_dives([cell.model for cell in self.cells])
+        yield from self.analyses()
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""

@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 # 2 is what argparse exits with too: in both cases nothing was begun, and only another command line will help.
 _FAILED, _BAD_INPUT = 1, 2
+# Set by flags of their own.
+_NOT_A_FLAG = {"corpus", "vocab_size"}
+# Flags that take several words, and those of a grid that say by what it is run.
+_SEVERAL = {"models", "activations", "noise_models"}
+_HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument(
         "--profile-dir",
         metavar="DIR",
-        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm, kubernetes); default: local",
+        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local",
     )
     grid.add_argument(
         "--trials-per-job",
@@ -160,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
     _add_synthesize(add("synthesize", _synthesize, "make synthetic results, for demonstrations and scale tests only"))
-    step = add("step", _step, "do one job of a plan that repro grid --executor snakemake wrote; schedulers call it")
-    step.add_argument("plan", type=Path, help="the plan")
-    step.add_argument("key", help="the job's name in it")
+    # Not in the list of commands: workflow/Snakefile calls it.
+    job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)
+    job.add_argument("plan", type=Path, help="the plan")
+    job.add_argument("key", help="the job's name in it")
+    job.set_defaults(command=_run_job)
     doctor = add("doctor", _doctor, "is this machine ready?")
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
     doctor.add_argument(
@@ -329,17 +336,38 @@ def _train(options: Namespace, console: Console) -> int:
     return _conclude(console, options.results_dir, report.failures)
 
 
-def _grid(options: Namespace, console: Console) -> int:
+def grid_request(config: Mapping[str, Any]) -> Any:
+    """The GridRequest of settings of ``workflow/Snakefile``, which are the flags of ``repro grid``.
+
+    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there.
+    """
+    words = ["grid"]
+    for name, value in config.items():
+        if name != "skip" and value is not None and value is not False:
+            given = value if isinstance(value, list) else str(value).split() if name in _SEVERAL else [value]
+            words += [f"--{name.replace('_', '-')}", *(str(word) for word in given if value is not True)]
+    options = _parser().parse_args(words)
+    return _request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+
+
+def _snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags of a grid as settings of ``workflow/Snakefile``: the way back."""
+    chosen = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED and value is not None}
+    folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
+    return chosen | folders | {name: _one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
+
+
+def _grid(options: argparse.Namespace, console: Console) -> int:
     from repro_lib.config import ConfigError
     from repro_lib.console import Display
     from repro_lib.grid import run_grid
 
     request = request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
     if options.executor == "snakemake":
-        from repro_lib.engine import run_grid_by_engine
+        from repro_lib.snakemake_executor import run_grid_by_snakemake
 
-        engine = (options.profile_dir, options.engine_options, options.workers)
-        report = run_grid_by_engine(request, Display(console), *engine)
+        how = (options.profile_dir or "local", options.engine_options, options.workers)
+        report = run_grid_by_snakemake(request, _snakemake_config(options), make_display(console), *how)
     elif options.profile_dir or options.engine_options:
         raise ConfigError("--profile-dir and options behind -- are for Snakemake: add --executor snakemake")
     else:
@@ -427,8 +455,8 @@ def _status(options: Namespace, console: Console) -> int:
     return print_status(console, options.results_dir, cells)
 
 
-def _step(options: Namespace, console: Console) -> int:
-    from repro_lib.jobs import run_job
+def _run_job(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.run_job import run_job
 
     outcome = run_job(options.plan.resolve(), options.key)
     said = f": {outcome.said}" if outcome.said else ""

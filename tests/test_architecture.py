@@ -72,8 +72,8 @@ FLOORS: dict[int, set[str]] = {
         "console",
     }
     | {"what_if_display", "what_if_html"},
-    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "worker_process", "summary", "doctor", "certify", "__main__"}
-    | {"engine", "engine_checks", "jobs", "planning", "plans", "runs"},
+    5: {"cli", "grid", "agenda", "cells", "steps", "workers", "summary", "doctor", "certify", "__main__"}
+    | {"cards", "run_job", "runs", "snakemake_executor"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

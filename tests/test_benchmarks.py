@@ -125,8 +125,8 @@ def test_a_wall_clock_by_hand() -> None:
 def test_the_large_study_has_its_cells_and_trials_apart_hold_the_same_training(store: Store) -> None:
     whole, by_cell = large_plan(store, "shakespeare", None)
     apart, by_trial = large_plan(store, "shakespeare", 1)
-    assert sum(job.kind == "cell" for job in whole) == 7 * 12
-    assert sum(job.kind == "trials" for job in apart) == 7 * 12 * 32
+    assert sum(job["kind"] == "cell" for job in whole.values()) == 7 * 12
+    assert sum(job["kind"] == "trials" for job in apart.values()) == 7 * 12 * 32
     assert sum(by_cell.values()) == pytest.approx(sum(by_trial.values()))
     work = work_of(apart, by_trial, Overhead(2.0, 40.0))
     assert work["charlm-relu.trials-1-1"].seconds == by_trial["charlm-relu.trials-1-1"] + 2

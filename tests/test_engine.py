@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 from grids import Digests, Folder, flags, store_digests
+from repro_lib.engine_checks import refusal
 
 from repro_lib.cli import main
 from repro_lib.config import Config
-from repro_lib.engine_checks import refusal
 from repro_lib.experiment import run_experiment
 from repro_lib.store import Store
 

@@ -28,8 +28,6 @@ OTHER_WRITERS = {
     ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("progress", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
     ("processes", "be_first_out_of_memory"): "a setting of the system",
-    ("engine", "_run_snakemake"): "a log, which grows",
-    ("plans", "begin"): "one byte more for each attempt: only the length is read",
 }
 
 
