@@ -48,7 +48,7 @@ class Job(Task):
     @property
     def name(self) -> str:
         """Its key, fit for a file."""
-        return self.task.key.replace(" ", "_")
+        return self.key.replace(" ", "_")
 
 
 class Agenda:
@@ -72,8 +72,8 @@ class Agenda:
         variants = plan_variants(cells, request.profile, request.overrides, request.noise_models)
         return cls(request, cells, variants, folder, with_notebooks=True)
 
-    def to_do(self) -> Iterator[Step]:
-        """All steps that are to be done as things are, in any order."""
+    def to_do(self) -> Iterator[Job]:
+        """All jobs that are to be done as things are, in any order."""
         for cell in (*self.cells, *self.variants):
             if self.wanted(cell):
                 yield from (*self.parts(cell), self.cell(cell))

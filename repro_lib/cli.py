@@ -11,27 +11,21 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from repro_lib.cli_parser import noise_models, overrides, parse, request_of
+from repro_lib.cli_parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, check_profile
 from repro_lib.files import WriteError
-from repro_lib.processes import usable_cores
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
 # 2 is what argparse exits with too: in both cases nothing was begun, and only another command line will help.
 _FAILED, _BAD_INPUT = 1, 2
-# Set by flags of their own.
-_NOT_A_FLAG = {"corpus", "vocab_size"}
-# Flags that take several words, and those of a grid that say by what it is run.
-_SEVERAL = {"models", "activations", "noise_models"}
-_HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,233 +75,7 @@ def _all_interruptions_alike() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _hyphenated(word: str) -> str:
-    """``--max_iters=5`` as ``--max-iters=5``: the earlier study's spelling is as good as ours."""
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="repro",
-        description="Does the choice of activation function change how reproducible a small language model's predictions are?",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def add(name: str, command: Callable[[argparse.Namespace, Console], int], about: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        sub.add_argument(
-            "--results-dir", type=Path, default=project_root() / "results", metavar="DIR", help="default: results/"
-        )
-        sub.add_argument(
-            "--reports-dir", type=Path, default=project_root() / "reports", metavar="DIR", help="default: reports/"
-        )
-        sub.set_defaults(command=command)
-        return sub
-
-    prepare = add("prepare-data", _prepare_data, "fetch and check a corpus")
-    prepare.add_argument("--corpus", default="shakespeare", help="shakespeare, tinyshakespeare, or the path of a text file")
-
-    train = add("train", _train, "train cells without notebooks, at the model's full size unless a profile is given")
-    _add_selection(train, required=True)
-    train.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: none")
-    _add_running(train)
-
-    grid = add("grid", _grid, "run the notebooks of all cells, the analysis and the report site")
-    _add_selection(grid, required=False)
-    grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
-    grid.add_argument(
-        "--noise-models",
-        nargs="*",
-        default=None,
-        metavar="NAME",
-        help="models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
-        "default: those of the profile where its models are run",
-    )
-    grid.add_argument(
-        "--executor",
-        choices=("local", "snakemake"),
-        default="local",
-        help="what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local",
-    )
-    grid.add_argument(
-        "--profile-dir",
-        metavar="DIR",
-        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local",
-    )
-    grid.add_argument(
-        "--trials-per-job",
-        type=int,
-        default=None,
-        metavar="N",
-        help="train so many trials of a cell in a job of their own, beside the others; default: all of a cell in one",
-    )
-    _add_running(grid)
-
-    process = add("process", _process, "print the tables, write summary.txt and draw the plots from what is there")
-    _add_selection(process, required=False, activations=())
-    process.add_argument("--no-plots", action="store_true", help="tables only")
-    process.add_argument(
-        "--include-synthetic",
-        action="store_true",
-        help="show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder",
-    )
-
-    report = add("report", _report, "turn the executed notebooks into the HTML site")
-    _add_selection(report, required=False, activations=())
-    for reader in (process, report):
-        reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
-    status = add("status", _status, "what is done, what failed, what is missing")
-    _add_selection(status, required=False)
-    status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
-    _add_configuration(status)
-    _add_synthesize(add("synthesize", _synthesize, "make synthetic results, for demonstrations and scale tests only"))
-    # Not in the list of commands: workflow/Snakefile calls it.
-    job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)
-    job.add_argument("plan", type=Path, help="the plan")
-    job.add_argument("key", help="the job's name in it")
-    job.set_defaults(command=_run_job)
-    doctor = add("doctor", _doctor, "is this machine ready?")
-    doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
-    doctor.add_argument(
-        "--determinism",
-        action="store_true",
-        help="train small cells in many ways, one of them killed, compare all digests, and store a certificate for the reports",
-    )
-    doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
-    return parser
-
-
-def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:
-    parser.add_argument(
-        "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
-    )
-    parser.add_argument(
-        "--activations",
-        "--activation",
-        nargs="+",
-        default=list(activations),
-        metavar="NAME",
-        help=f"of {', '.join(ACTIVATIONS)}, smelu_<beta>",
-    )
-
-
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="processes, one thread each; default: one per core, for CUDA one per card",
-    )
-    parser.add_argument("--force", action="store_true", help="train again what is done already")
-    parser.add_argument(
-        "--cell-timeout",
-        type=float,
-        default=None,
-        metavar="SECONDS",
-        help="stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate",
-    )
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="save the state of each trial this often, so that a killed run goes on from there; default: 30",
-    )
-    _add_configuration(parser)
-
-
-def _add_configuration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
-    settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
-    for name, field in Config.model_fields.items():
-        if name not in _NOT_A_FLAG:
-            kind = field.annotation if field.annotation in (int, float) else str
-            choices = get_args(field.annotation) or None
-            flag = f"--{name.replace('_', '-')}"
-            settings.add_argument(flag, type=kind, choices=choices, default=None, metavar=name.upper(), help=field.description)
-
-
-def _add_synthesize(parser: argparse.ArgumentParser) -> None:
-    _add_selection(parser, required=False, activations=())
-    parser.add_argument("--profile", metavar="NAME", help="default: quick; with --missing whose gaps, default: the newest")
-    parser.add_argument("--trials", type=int, default=None, metavar="N", help="made-up trials per cell; default: 3")
-    parser.add_argument(
-        "--relative-pd",
-        nargs="+",
-        default=[],
-        metavar="PD",
-        help="a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5",
-    )
-    parser.add_argument("--seed", type=int, default=None, help="of the made-up numbers; default: 42")
-    parser.add_argument("--missing", action="store_true", help="estimate the missing cells of the results folder instead")
-
-
-def _profiles_help() -> str:
-    return "; ".join(f"{name}: {profile['about']}" for name, profile in PROFILES.items()).replace("%", "%%")
-
-
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The configuration values that were given on the command line."""
-    names = [name for name in Config.model_fields if name not in _NOT_A_FLAG - {"corpus"}]
-    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
-    if "corpus" in given:
-        given["corpus"] = _one_path(given["corpus"])
-    return given
-
-
-def _one_path(corpus: str) -> str:
-    """Notebooks run in their own folder, so the path of a text must not depend on where the command was given."""
-    return str(Path(corpus).resolve()) if Path(corpus).is_file() else corpus
-
-
-def _request(options: argparse.Namespace, models: Sequence[str]) -> Any:
-    from repro_lib.cells import GridRequest
-    from repro_lib.checkpoints import check_interval
-    from repro_lib.config import ConfigError
-
-    on_cards = "cuda" in (options.device, PROFILES.get(options.profile, {}).get("values", {}).get("device"))
-    workers = options.workers if options.workers is not None else _usable_cards() if on_cards else usable_cores()
-    if workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {workers}")
-    if options.cell_timeout is not None and not options.cell_timeout > 0:
-        raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
-    per_job = getattr(options, "trials_per_job", None)
-    if per_job is not None and per_job < 1:
-        raise ConfigError(f"--trials-per-job must be at least 1, got {per_job}")
-    return GridRequest(
-        models=models,
-        activations=options.activations,
-        profile=options.profile,
-        overrides=_overrides(options),
-        workers=workers,
-        results_dir=options.results_dir.resolve(),
-        reports_dir=options.reports_dir.resolve(),
-        force=options.force,
-        checkpoint_seconds=check_interval(options.checkpoint_seconds),
-        noise_models=_noise_models(options),
-        cell_timeout=options.cell_timeout,
-        trials_per_job=per_job,
-    )
-
-
-def _noise_models(options: argparse.Namespace) -> Sequence[str] | None:
-    """Those asked for; None (the profile's own) for a whole profile, none for a selection of models."""
-    asked = getattr(options, "noise_models", None)
-    return () if asked is None and options.models else asked
-
-
-def _usable_cards() -> int:
-    from repro_lib.worker_process import visible_cards
-
-    return max(1, len(visible_cards()))
-
-
-def _prepare_data(options: argparse.Namespace, console: Console) -> int:
+def _prepare_data(options: Namespace, console: Console) -> int:
     from repro_lib.data import make_dataset, prepare_corpus
 
     with console.status(f"preparing {options.corpus}"):
@@ -336,28 +104,7 @@ def _train(options: Namespace, console: Console) -> int:
     return _conclude(console, options.results_dir, report.failures)
 
 
-def grid_request(config: Mapping[str, Any]) -> Any:
-    """The GridRequest of settings of ``workflow/Snakefile``, which are the flags of ``repro grid``.
-
-    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there.
-    """
-    words = ["grid"]
-    for name, value in config.items():
-        if name != "skip" and value is not None and value is not False:
-            given = value if isinstance(value, list) else str(value).split() if name in _SEVERAL else [value]
-            words += [f"--{name.replace('_', '-')}", *(str(word) for word in given if value is not True)]
-    options = _parser().parse_args(words)
-    return _request(options, options.models or PROFILES[check_profile(options.profile)]["models"])
-
-
-def _snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
-    """The flags of a grid as settings of ``workflow/Snakefile``: the way back."""
-    chosen = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED and value is not None}
-    folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
-    return chosen | folders | {name: _one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
-
-
-def _grid(options: argparse.Namespace, console: Console) -> int:
+def _grid(options: Namespace, console: Console) -> int:
     from repro_lib.config import ConfigError
     from repro_lib.console import Display
     from repro_lib.grid import run_grid
@@ -367,7 +114,7 @@ def _grid(options: argparse.Namespace, console: Console) -> int:
         from repro_lib.snakemake_executor import run_grid_by_snakemake
 
         how = (options.profile_dir or "local", options.engine_options, options.workers)
-        report = run_grid_by_snakemake(request, _snakemake_config(options), make_display(console), *how)
+        report = run_grid_by_snakemake(request, snakemake_config(options), Display(console), *how)
     elif options.profile_dir or options.engine_options:
         raise ConfigError("--profile-dir and options behind -- are for Snakemake: add --executor snakemake")
     else:
@@ -455,7 +202,7 @@ def _status(options: Namespace, console: Console) -> int:
     return print_status(console, options.results_dir, cells)
 
 
-def _run_job(options: argparse.Namespace, console: Console) -> int:
+def _run_job(options: Namespace, console: Console) -> int:
     from repro_lib.run_job import run_job
 
     outcome = run_job(options.plan.resolve(), options.key)
@@ -470,8 +217,9 @@ def _doctor(options: Namespace, console: Console) -> int:
     from repro_lib.processes import usable_cores
 
     if options.determinism:
+        # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
         at_once = max(2, usable_cores())
-        return certify_machine(console, _one_path(options.corpus), options.device, at_once, options.results_dir)
+        return certify_machine(console, one_path(options.corpus), options.device, at_once, options.results_dir)
     return examine(console, options.corpus, options.results_dir)
 
 
@@ -483,6 +231,6 @@ _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {
     "synthesize": _synthesize,
     "report": _report,
     "status": _status,
-    "step": _step,
+    "run-job": _run_job,
     "doctor": _doctor,
 }

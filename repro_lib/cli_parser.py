@@ -6,17 +6,29 @@ Imports neither torch nor pandas, so that ``repro --help`` answers at once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from repro_lib.config import ACTIVATIONS, DEVICES, GRID_ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config, project_root
+from repro_lib.config import (
+    ACTIVATIONS,
+    DEVICES,
+    GRID_ACTIVATIONS,
+    MODEL_DEFAULTS,
+    PROFILES,
+    Config,
+    check_profile,
+    project_root,
+)
 
 if TYPE_CHECKING:
     from repro_lib.cells import GridRequest
 
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
+# Flags that take several words, and those of a grid that say by what it is run.
+_SEVERAL = {"models", "activations", "noise_models"}
+_HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
@@ -71,6 +83,27 @@ def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridReques
         cell_timeout=options.cell_timeout,
         trials_per_job=per_job,
     )
+
+
+def grid_request(config: Mapping[str, Any]) -> GridRequest:
+    """The request of settings of ``workflow/Snakefile``, which are the flags of ``repro grid``.
+
+    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there.
+    """
+    words = ["grid"]
+    for name, value in config.items():
+        if name != "skip" and value is not None and value is not False:
+            given = value if isinstance(value, list) else str(value).split() if name in _SEVERAL else [value]
+            words += [f"--{name.replace('_', '-')}", *(str(word) for word in given if value is not True)]
+    options = _parser().parse_args(words)
+    return request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+
+
+def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags of a grid as settings of ``workflow/Snakefile``: the way back."""
+    chosen = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED and value is not None}
+    folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
+    return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
 
 
 def noise_models(options: argparse.Namespace) -> Sequence[str] | None:
@@ -138,9 +171,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
     _add_synthesize(add("synthesize", "make synthetic results, for demonstrations and scale tests only"))
-    step = add("step", "do one job of a plan that repro grid --executor snakemake wrote; schedulers call it")
-    step.add_argument("plan", type=Path, help="the plan")
-    step.add_argument("key", help="the job's name in it")
+    # Not in the list of commands: workflow/Snakefile calls it.
+    job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)
+    job.add_argument("plan", type=Path, help="the plan")
+    job.add_argument("key", help="the job's name in it")
+    job.set_defaults(command="run-job")
     _add_doctor(add("doctor", "is this machine ready?"))
     return parser
 
@@ -165,7 +200,7 @@ def _add_grid(grid: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--profile-dir",
         metavar="DIR",
-        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm, kubernetes); default: local",
+        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local",
     )
     grid.add_argument(
         "--trials-per-job",

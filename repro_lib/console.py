@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from repro_lib.progress import read_progress
+from repro_lib.progress import progress_share, read_progress
 
 
 class Display:
@@ -51,7 +51,7 @@ class Display:
             if label not in shown:
                 shown[label] = self.bars.add_task(label, total=1.0, said="")
             told = read_progress(file)
-            self.bars.update(shown[label], completed=_part(told), said=_in_words(told))
+            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(told))
 
     def finished(self, label: str, message: str, *, is_cell: bool) -> None:
         """A cell or another job ended."""

@@ -104,7 +104,7 @@ def _work(plan_file: Path, key: str) -> str | None:
         return MADE_ELSEWHERE
     cell = (step.cell.model, step.cell.activation, step.cell.config_sha256) if step.cell else None
     try:
-        remark = step.task.function(**step.task.arguments)
+        remark = step.function(**step.arguments)
     except Exception as error:
         # Where `repro status` and the reports look.
         if cell and not isinstance(error, LeaseHeldError):

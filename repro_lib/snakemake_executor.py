@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from repro_lib.agenda import ANALYSES, Agenda, Step
+from repro_lib.agenda import CLOSING_JOBS, Agenda, Job
 from repro_lib.cells import Cell, GridRequest
 from repro_lib.config import project_root
 from repro_lib.console import Display
@@ -80,19 +80,19 @@ def plan_jobs(agenda: Agenda) -> dict[str, dict[str, Any]]:
         jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *parts]} | asked
     dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in agenda.cells}
     jobs |= {key: {"kind": "deep_dive", "needs": needs} | _LIGHT for key, needs in dives.items()}
-    before, analyses = [*(cell.label for cell in cells), *dives], [name.replace(" ", "_") for name in ANALYSES]
+    before, analyses = [*(cell.label for cell in cells), *dives], [name.replace(" ", "_") for name in CLOSING_JOBS]
     jobs |= {key: {"kind": "analysis", "needs": before} | _LIGHT for key in analyses}
     return jobs | {"site": {"kind": "site", "needs": [*before, *analyses]} | _LIGHT}
 
 
-def _training(cell: Cell, step: Step, request: GridRequest) -> dict[str, Any]:
+def _training(cell: Cell, step: Job, request: GridRequest) -> dict[str, Any]:
     """What a job asks for that trains a cell, or some of its trials. Longer ones come first."""
     on_card = cell.config.device == "cuda"
     seconds = step.cost / (_CORES_OF_A_CARD if on_card else 1)
     minutes = _LIGHT["runtime"] + (request.cell_timeout or _TIMES_THE_ESTIMATE * seconds) / 60
     memory = _LIGHT["mem_mb"] + math.ceil(cell.training_bytes() / 2**20)
     asked = {"mem_mb": memory, "gpu": int(on_card), "priority": round(seconds)}
-    return asked | {"runtime": math.ceil(minutes), "limit": step.task.limit}
+    return asked | {"runtime": math.ceil(minutes), "limit": step.limit}
 
 
 def run_grid_by_snakemake(
@@ -152,7 +152,7 @@ def _work_through(run: Run, folder: Path, flags: Sequence[str]) -> None:
     # What of it is still to do: a trial that failed by itself was tried again by its cell's own job.
     steps = {step.name: step for step in run.agenda.to_do()} if failed else {}
     for key in failed.keys() & steps.keys():
-        run.settle(steps[key], Outcome(steps[key].task, "failed", failed[key], 0.0))
+        run.settle(steps[key], Outcome(steps[key], "failed", failed[key], 0.0))
 
 
 def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:

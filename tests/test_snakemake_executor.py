@@ -20,7 +20,8 @@ from grids import Digests, Folder, flags, store_digests
 
 from repro_lib.agenda import Agenda
 from repro_lib.cells import GridRequest
-from repro_lib.cli import grid_request, main
+from repro_lib.cli import main
+from repro_lib.cli_parser import grid_request
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.experiment import run_experiment
