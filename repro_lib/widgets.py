@@ -280,38 +280,3 @@ def _trial_choice(name: str) -> Any:
     import ipywidgets
 
     return ipywidgets.Dropdown(description=name, layout={"width": "10em"})
-
-
-def training_desk() -> Box:
-    """Choose model, activation and steps; one button trains two trials, another stops them."""
-    import ipywidgets
-
-    from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
-    from repro_lib.what_if_html import view_html
-    from repro_lib.what_ifs.retraining import TITLE, Retraining
-
-    wide = {"description_width": "initial"}
-    model: Any = ipywidgets.Dropdown(options=SMALL_MODELS, description="Model", style=wide)
-    activation: Any = ipywidgets.Dropdown(options=GRID_ACTIVATIONS, description="Activation", style=wide)
-    steps = ipywidgets.IntSlider(40, 10, 200, 10, description="Steps", style=wide)
-    start = ipywidgets.Button(description="Train", button_style="primary")
-    stop = ipywidgets.Button(description="Stop", disabled=True)
-    shown, last = ipywidgets.HTML(), 0.0
-    runs: list[Retraining] = []
-
-    def follow(run: Retraining) -> None:
-        nonlocal last
-        if run.running and time.monotonic() - last < _SECONDS_BETWEEN_UPDATES:
-            return
-        last = time.monotonic()
-        shown.value = view_html(run.view())
-        start.disabled, stop.disabled = run.running, not run.running
-
-    def begin(_: object) -> None:
-        start.disabled, stop.disabled = True, False
-        runs.append(Retraining(model.value, activation.value, steps.value, follow))
-        runs[-1].start()
-
-    start.on_click(begin)
-    stop.on_click(lambda _: runs[-1].stop())
-    return _framed(TITLE, [model, activation, steps, start, stop], shown)

@@ -1,4 +1,4 @@
-"""What-ifs in a kernel: widgets where a front end asks, HTML for papermill; writing, and training with a stop button."""
+"""What-ifs in a kernel: widgets where a front end asks, HTML for papermill; and writing."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from typing import Any
 
 import ipywidgets
 import pytest
-import torch
 from jupyter_client.manager import KernelManager
 from test_reports import Tags
 
-from repro_lib import metrics
 from repro_lib.analysis import Study
 from repro_lib.config import Config
-from repro_lib.data import load_dataset
 from repro_lib.experiment import run_experiment
 from repro_lib.findings import Note
 from repro_lib.results import Store
-from repro_lib.training import train_trial
-from repro_lib.trajectories import trajectory
-from repro_lib.what_if_display import Shown, explore, explore_retraining, explore_writing, live_front_end
+from repro_lib.what_if_display import Shown, explore, explore_writing, live_front_end
 from repro_lib.what_if_html import view_html
-from repro_lib.what_ifs import metric, retraining, writing
-from repro_lib.what_ifs.retraining import Retraining
-from repro_lib.widgets import controls_over, training_desk, writing_desk
+from repro_lib.what_ifs import metric, writing
+from repro_lib.widgets import controls_over, writing_desk
 
 Tiny = Callable[..., Config]
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -205,105 +199,3 @@ def test_without_weights_writing_says_what_is_missing(study: Study, tmp_path: Pa
     said = str(explore_writing(Store(tmp_path), study))
     assert "Nothing now: predictions/charlm-relu-" in said
     assert "There are no results yet" in str(explore_writing(Store(tmp_path), Study.of([])))
-
-
-# --- training
-
-
-def small(corpus_file: Path, **changes: Any) -> dict[str, Any]:
-    """A model that trains in a blink."""
-    values = {"corpus": str(corpus_file), "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "batch_size": 4}
-    return values | changes
-
-
-def test_retraining_shows_the_losses_and_differences_of_the_trainer_itself(corpus_file: Path) -> None:
-    seen: list[str] = []
-    run = Retraining("charlm", "gelu", 8, lambda r: seen.append(r.state), **small(corpus_file))
-    run.start()
-    run.wait(60)
-    assert run.state == seen[-1] == "done"
-    assert len(seen) == 8 + 8 + 1
-    config = Config.for_model("charlm", "quick", **small(corpus_file), max_iters=8, warmup_iters=2, eval_interval=8, trials=2)
-    dataset = load_dataset(config)
-    first, second = (train_trial("charlm", "gelu", config, dataset, k) for k in (0, 1))
-    assert [loss for _, loss in run.watched.losses[1]] == [loss for _, loss in second.train_loss_curve]
-    assert [step for step, _ in run.watched.differences] == first.steps[1:]
-    for place, (_, values) in enumerate(run.watched.differences, start=1):
-        p, q = (metrics.probabilities_from_logits(trial.step_logits[place]) for trial in (first, second))
-        assert values == {name: metrics.PAIR_METRICS[name](p, q) for name in retraining.MEASURES}
-    assert "after step 8 the two trials disagree" in run.view().sentence
-
-
-def test_stop_ends_it_within_a_step_and_keeps_what_was_seen(corpus_file: Path) -> None:
-    def changed(run: Retraining) -> None:
-        if len(run.watched.losses[0]) == 3:
-            run.stop()
-
-    threads = torch.get_num_threads()
-    run = Retraining("charlm", "relu", 50, changed, **small(corpus_file))
-    run.start()
-    run.wait(60)
-    assert run.state == "Stopped."
-    assert len(run.watched.losses[0]) == 3
-    assert run.view().sentence.endswith("Stopped.")
-    assert torch.get_num_threads() == threads, "the settings of before are back"
-
-
-@pytest.mark.parametrize(
-    ("model", "changes", "said"),
-    [
-        ("charlm", {"corpus": "nowhere"}, "It ended: no corpus 'nowhere'"),
-        ("nomodel", {}, "It ended: unknown model 'nomodel'"),
-        ("charlm", {"n_head": 3}, "It ended: n_embd (32) must be a multiple of 2 x n_head (3)"),
-    ],
-)
-def test_what_goes_wrong_ends_as_a_sentence(model: str, changes: dict[str, Any], said: str, corpus_file: Path) -> None:
-    run = Retraining(model, "relu", 4, lambda _: None, **small(corpus_file, **changes))
-    run.start()
-    run.wait(60)
-    assert not run.running
-    assert said in run.view().sentence
-
-
-def test_the_training_desk_has_a_stop_button_while_it_trains(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Retraining] = []
-
-    def on_small_text(model: str, activation: str, iterations: int, changed: Callable[[Retraining], None]) -> Retraining:
-        started.append(Retraining(model, activation, iterations, changed, **small(corpus_file)))
-        return started[-1]
-
-    monkeypatch.setattr(retraining, "Retraining", on_small_text)
-    desk = training_desk()
-    train, stop = named(desk, "Train"), named(desk, "Stop")
-    assert (train.disabled, stop.disabled) == (False, True)
-    named(desk, "Steps").value = 10
-    train.click()
-    started[0].wait(60)
-    assert started[0].state == "done"
-    assert (train.disabled, stop.disabled) == (False, True)
-    assert inside(desk, ipywidgets.HTML)[-1].value == view_html(started[0].view())
-    named(desk, "Steps").value = 200
-    train.click()
-    assert (train.disabled, stop.disabled) == (True, False)
-    stop.click()
-    started[1].wait(60)
-    assert started[1].state == "Stopped."
-    assert (train.disabled, stop.disabled) == (False, True)
-
-
-def test_what_a_stored_cell_did_stands_in_a_report(folder: Path, study: Study) -> None:
-    recorded = retraining.recorded_training(Store(folder), study)
-    assert isinstance(recorded, retraining.Watched)
-    followed = trajectory(Store(folder), study.results[0])
-    assert [values["churn"] for _, values in recorded.differences] == followed.matrices["churn"][1:, 0, 1].tolist()
-    html = explore_retraining(Store(folder), study)._repr_mimebundle_()["text/html"]
-    page = Tags(html)
-    assert len(page.all("img")) == 2
-    assert not page.all("button")
-    assert "with a stop button: jupyter lab" in page.text
-
-
-def test_training_without_any_result_says_how_to_run_it(tmp_path: Path) -> None:
-    shown = explore_retraining(Store(tmp_path), Study.of([]))
-    assert "There are no results yet: run ./run_papermill.sh." in repr(shown)
-    assert "Run this cell in JupyterLab" in shown._repr_mimebundle_()["text/html"]
