@@ -307,14 +307,14 @@ def test_averages_of_two_of_four_by_the_metric_itself(predictions: StoredPredict
     p = metrics.probabilities_from_logits(found.logits.numpy())
     three = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
     expected = np.mean([metrics.relative_pd(p[list(a)].mean(axis=0), p[list(b)].mean(axis=0)) for a, b in three])
-    estimate = ensembles.difference_of_averages(found.logits.softmax(-1), 2)
+    estimate = ensembles.difference_of_averages(found.probabilities(), 2)
     assert estimate.value == pytest.approx(expected, rel=CLOSE)
     assert not estimate.has_interval, "without any one trial there are no two groups of two"
-    assert estimate.value < ensembles.difference_of_averages(found.logits.softmax(-1), 1).value
+    assert estimate.value < ensembles.difference_of_averages(found.probabilities(), 1).value
 
 
 def test_equal_trials_have_equal_averages() -> None:
-    same = torch.rand(1, 300, 9).softmax(-1).expand(5, -1, -1)
+    same = np.tile(torch.rand(1, 300, 9).softmax(-1).numpy(), (5, 1, 1))
     estimate = ensembles.difference_of_averages(same, 2)
     assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
 

@@ -10,16 +10,15 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from repro_lib.analysis import METRIC_LIMITS
 from repro_lib.findings import Note
+from repro_lib.metrics import relative_differences
 from repro_lib.statistics import Estimate, jackknife_left_out
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
-from repro_lib.what_ifs.predictions import ModelLogits, StoredPredictions, one_thread, parts
+from repro_lib.what_ifs.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
 from repro_lib.what_ifs.svg import nice_limit
 from repro_lib.what_ifs.wording import bar, colour_on_page, dash_of, lowest_and_highest, ranking, reach, trial_counts
 
@@ -74,7 +73,7 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 @one_thread()
 def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estimate]]:
     """``difference_of_averages`` by k from 1 to ``largest`` and activation, where there are trials enough."""
-    probabilities = {cell.activation: cell.logits.softmax(dim=-1) for cell in read.cells}
+    probabilities = {cell.activation: cell.probabilities() for cell in read.cells}
     return {
         k: {name: difference_of_averages(found, k) for name, found in probabilities.items() if len(found) >= 2 * k}
         for k in range(1, largest + 1)
@@ -100,7 +99,7 @@ def _all_splits(trials: int, k: int) -> Iterator[Split]:
         yield from ((first, second) for second in combinations(rest, k) if first < second)
 
 
-def difference_of_averages(probabilities: Tensor, k: int) -> Estimate:
+def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     """Relative PD between averages of k of N trials, probabilities (N, tokens, V), mean over the ways to choose two groups.
 
     k = 1 is the PD of the cell. Each trial in turn is left out for the interval (the ways without it); there is none
@@ -115,13 +114,12 @@ def difference_of_averages(probabilities: Tensor, k: int) -> Estimate:
     return jackknife_left_out(float(values.mean()), np.array(without), 0.0, METRIC_LIMITS["relative_pd"])
 
 
-def _relative_pd(probabilities: Tensor, first: Sequence[int], second: Sequence[int]) -> float:
-    total = 0.0
-    for part in parts(probabilities.shape[1]):
-        p, q = (probabilities[list(group), part].mean(dim=0) for group in (first, second))
-        # Where both are 0 they agree.
-        total += float(((p - q).abs_() / (p + q).clamp_(min=torch.finfo(p.dtype).tiny)).sum(dtype=torch.float64))
-    return 2 * total / probabilities[0].numel()
+def _relative_pd(probabilities: Floats, first: Sequence[int], second: Sequence[int]) -> float:
+    tokens, total = probabilities.shape[1], 0.0
+    for part in parts(tokens):
+        p, q = (probabilities[list(group), part].mean(axis=0) for group in (first, second))
+        total += float(relative_differences(p, q).mean(axis=-1).sum(dtype=np.float64))
+    return total / tokens
 
 
 def _line(activation: str, found: Sequence[Estimate | None]) -> Line:

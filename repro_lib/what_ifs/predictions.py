@@ -1,6 +1,6 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
-The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, some ten times as fast and equal to
+The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
 six digits (tested).
 
 Shapes: N trials, V characters, tokens of the evaluation text.
@@ -23,10 +23,12 @@ from torch import Tensor
 from repro_lib.analysis import METRIC_LIMITS, Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.findings import Note
+from repro_lib.metrics import relative_differences, total_variation_by_token
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.statistics import Estimate, jackknife_pairwise
 from repro_lib.what_ifs.wording import nothing_yet
 
+Floats = NDArray[np.floating]
 # Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
 PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
@@ -53,6 +55,14 @@ class CellLogits:
     def spread(self) -> float:
         """The largest logit minus the smallest."""
         return float(self.logits.max() - self.logits.min())
+
+    def probabilities(self, part: slice = slice(None), temperature: float = 1.0) -> Floats:
+        """softmax(logits / temperature) of a part of the text, (N, part, V)."""
+        logits = self.logits[:, part]
+        # Beyond this spread float32 rounds the smallest probabilities to 0, and they make most of relative PD.
+        if self.spread / temperature > WIDEST:
+            logits = logits.double()
+        return (logits / temperature).softmax(dim=-1).numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,23 +159,6 @@ def parts(tokens: int) -> Iterator[slice]:
     return (slice(start, start + PART) for start in range(0, tokens, PART))
 
 
-def probabilities(logits: Tensor, temperature: float, *, wide: bool) -> Tensor:
-    """softmax(logits / temperature) along the last dimension; ``wide``: in float64."""
-    return ((logits.double() if wide else logits) / temperature).softmax(dim=-1)
-
-
-def gap_and_relative(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """|p - q| and |p - q| / (p + q), element by element."""
-    gap = (first - second).abs_()
-    # Where both are 0 they agree.
-    return gap, gap / (first + second).clamp_(min=torch.finfo(first.dtype).tiny)
-
-
-def total(values: Tensor) -> float:
-    """The sum of a matrix: the vocabulary in the precision it has, the places of the text in float64."""
-    return float(values.sum(dim=-1).sum(dtype=torch.float64))
-
-
 @dataclass(frozen=True, eq=False)
 class Compared:
     """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
@@ -178,17 +171,14 @@ class Compared:
 @one_thread()
 def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
     """Compare the trials of a cell with their logits divided by a temperature."""
-    n, tokens, vocab_size = cell.logits.shape
-    wide = cell.spread / temperature > WIDEST
+    n, tokens, _ = cell.logits.shape
     relative, variation, true = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for part in parts(tokens):
-        p = probabilities(cell.logits[:, part], temperature, wide=wide)
-        of_labels = p.gather(-1, cell.labels[part].expand(n, -1)[..., None])
-        true += of_labels.sum(dim=(1, 2), dtype=torch.float64).numpy() / tokens
+        p, labels = cell.probabilities(part, temperature), cell.labels[part].numpy()
+        true += p[:, np.arange(len(labels)), labels].sum(axis=-1, dtype=np.float64) / tokens
         for i, j in combinations(range(n), 2):
-            gap, ratio = gap_and_relative(p[i], p[j])
-            relative[i, j] += 2 * total(ratio) / (tokens * vocab_size)
-            variation[i, j] += total(gap) / (2 * tokens)
+            relative[i, j] += relative_differences(p[i], p[j]).mean(axis=-1).sum(dtype=np.float64) / tokens
+            variation[i, j] += total_variation_by_token(p[i], p[j]).sum(dtype=np.float64) / tokens
     return Compared(relative + relative.T, variation + variation.T, true)
 
 
