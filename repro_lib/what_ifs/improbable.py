@@ -20,7 +20,7 @@ from repro_lib.statistics import Estimate
 from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import Parameter, Value, View, WhatIf, choice, slider
 from repro_lib.what_ifs.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
-from repro_lib.what_ifs.wording import bar, colour_on_page, lowest_and_highest, reach
+from repro_lib.what_ifs.wording import bar, colour_on_page, lowest_and_highest
 
 THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
@@ -148,7 +148,7 @@ def _what_if(
 
     def see(model: str, **values: Value) -> View:
         (value,) = values.values()
-        kept = {activation: found.kept(classes(value)) for activation, found in sorted_cells[model].items()}
+        kept = {activation: cell.kept(classes(value)) for activation, cell in sorted_cells[model].items()}
         panels = (
             BarPanel("Relative PD", tuple(bar(a, k.pd, words="nothing is kept") for a, k in kept.items()), 2.0),
             _share_panel("Of all characters these are, %", {a: 100 * k.share for a, k in kept.items()}),
@@ -161,13 +161,12 @@ def _what_if(
 
 def _sentence(predictions: StoredPredictions, model: str, rule: str, kept: Mapping[str, Kept]) -> str:
     read = predictions.of(model)
-    order = lowest_and_highest({activation: found.pd for activation, found in kept.items()})
-    share, mass = _range(found.share for found in kept.values()), _range(found.mass for found in kept.values())
-    said = (
+    order = lowest_and_highest({activation: cell.pd for activation, cell in kept.items()})
+    share, mass = _range(cell.share for cell in kept.values()), _range(cell.mass for cell in kept.values())
+    return read.told(
         f"Over {rule}, the relative PD of {model} {read.where()} is {order}; that is {share} of the vocabulary with {mass} of "
-        f"the probability. {reach(cell.n for cell in read.cells)}"
+        f"the probability."
     )
-    return " ".join([said, *read.left_out])
 
 
 def _range(shares: Iterable[float]) -> str:

@@ -9,7 +9,7 @@ Shapes: N trials, V characters, tokens of the evaluation text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from repro_lib.findings import Note
 from repro_lib.metrics import relative_differences, total_variation_by_token
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.statistics import Estimate, jackknife_pairwise
-from repro_lib.what_ifs.wording import nothing_yet
+from repro_lib.what_ifs.wording import cell_name, reach, reason, unanswered
 
 Floats = NDArray[np.floating]
 # Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
@@ -81,6 +81,10 @@ class ModelLogits:
         ending = {1: "st", 2: "nd", 3: "rd"}.get(self.step if self.step < 20 else self.step % 10, "th")
         return f"on {tokens:,} evaluation characters (every {self.step}{ending} block, so that it follows at once)"
 
+    def told(self, sentence: str, counts: Iterable[int] | None = None) -> str:
+        """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of trials."""
+        return " ".join([sentence, reach((cell.n for cell in self.cells) if counts is None else counts), *self.left_out])
+
 
 class StoredPredictions:
     """The stored predictions of a study's cells with at least two trials, read model by model when needed, and kept."""
@@ -96,19 +100,19 @@ class StoredPredictions:
     def of(self, model: str) -> ModelLogits:
         """The cells of one model; none where nothing is there."""
         if model not in self._models:
-            found = [self.study.result(model, activation) for activation in self.study.activations]
-            self._models[model] = self._read([r for r in found if r and not r.synthetic and len(r.trials) > 1])
+            results = [self.study.result(model, activation) for activation in self.study.activations]
+            self._models[model] = self._read([r for r in results if r and not r.synthetic and len(r.trials) > 1])
         return self._models[model]
 
     def missing(self, title: str, least: int = 2) -> Note:
         """What to say where no model can be shown."""
-        if not self.study.results:
-            return nothing_yet(title)
-        most = max(len(result.trials) for result in self.study.results)
+        most = max((len(result.trials) for result in self.study.results), default=0)
         if most < least:
-            return Note(f"{title} It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}")
-        gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
-        return Note(" ".join([f"{title} It needs the stored predictions of the trials.", *gaps[:1]]))
+            needs = f"It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}"
+        else:
+            gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
+            needs = " ".join(["It needs the stored predictions of the trials.", *gaps[:1]])
+        return unanswered(title, self.study, needs)
 
     def _read(self, results: Sequence[Result]) -> ModelLogits:
         if not results:
@@ -119,8 +123,7 @@ class StoredPredictions:
             try:
                 trials = [self.store.predictions(result, record.trial) for record in result.trials]
             except ResultError as problem:
-                reason = str(problem).replace(f"{self.store.folder}/", "")
-                left_out.append(f"{result.model_name} with {result.activation} is left out: {reason}.")
+                left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
                 continue
             kept = [every_block(torch.from_numpy(trial.logits), step) for trial in trials]
             labels = every_block(torch.from_numpy(trials[0].labels), step)

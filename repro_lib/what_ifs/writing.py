@@ -15,7 +15,7 @@ from repro_lib.data import CorpusError
 from repro_lib.findings import Note
 from repro_lib.results import Result, ResultError, Store
 from repro_lib.sampling import corpus_of, write_samples
-from repro_lib.what_ifs.wording import nothing_yet
+from repro_lib.what_ifs.wording import cell_name, reason, unanswered
 
 TITLE = "What would this model write?"
 HOW = "Run this cell in JupyterLab to choose model, trials and prompt yourself: jupyter lab notebooks/50_what_if.ipynb"
@@ -66,11 +66,7 @@ class Continuations:
 
 def cells_that_write(study: Study) -> dict[str, Result]:
     """By ``model with activation`` the results of which two trials can be compared."""
-    return {
-        f"{result.model_name} with {result.activation}": result
-        for result in study.results
-        if len(result.trials) > 1 and not result.synthetic
-    }
+    return {cell_name(result): result for result in study.results if len(result.trials) > 1 and not result.synthetic}
 
 
 def continuations(
@@ -80,7 +76,7 @@ def continuations(
     if not prompt:
         raise CorpusError("the prompt is empty; give it at least one character")
     first, second = write_samples(store, result, corpus_of(result), prompt, length, trials, seed)
-    return Continuations(f"{result.model_name} with {result.activation}", prompt, trials, first, second)
+    return Continuations(cell_name(result), prompt, trials, first, second)
 
 
 def usual_prompt(store: Store, result: Result) -> str:
@@ -95,12 +91,8 @@ def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
         try:
             return continuations(store, result, usual_prompt(store, result))
         except (ResultError, CorpusError) as error:
-            problem = problem or str(error).replace(f"{store.folder}/", "")
-    if not study.results:
-        return nothing_yet(TITLE)
-    return Note(
-        f"{TITLE} {f'Nothing now: {problem}' if cells else 'It needs two trials of a cell; run: repro grid --trials 2'}"
-    )
+            problem = problem or f"Nothing now: {reason(error, store)}"
+    return unanswered(TITLE, study, problem or "It needs two trials of a cell; run: repro grid --trials 2")
 
 
 def _marked(text: str, other: str) -> str:
