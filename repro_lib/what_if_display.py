@@ -65,6 +65,7 @@ class Shown:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if not live_front_end():
             return {"text/plain": self.text(), "text/html": self.alone()}
+        # Both halves: a notebook that is saved and opened again, or made a report, has the HTML when its widgets are dead.
         widget = self.live()._repr_mimebundle_() or {}
         return {**widget, "text/plain": self.text(), "text/html": self.beside()}
 

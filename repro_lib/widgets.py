@@ -62,8 +62,7 @@ def controls_over(what_if: WhatIf) -> Box:
 
     from repro_lib.what_if_html import view_html
 
-    # A parameter with one value is nothing to move.
-    controls = {p.name: _control(p) for p in what_if.parameters if len(p.values) > 1}
+    controls = {parameter.name: _control(parameter) for parameter in what_if.movable}
     drawing = ipywidgets.HTML()
 
     def redraw(_: object = None) -> None:

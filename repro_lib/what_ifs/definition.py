@@ -58,6 +58,7 @@ class WhatIf:
     title: str
     parameters: tuple[Parameter, ...]
     see: Callable[..., View]
+    # A hand moves a slider to and fro, and a page holds the whole grid: each view is made once.
     _seen: dict[tuple[Value, ...], View] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +78,11 @@ class WhatIf:
         if key not in self._seen:
             self._seen[key] = self.see(**chosen)
         return self._seen[key]
+
+    @property
+    def movable(self) -> tuple[Parameter, ...]:
+        """The parameters that get a control; of one value there is nothing to move."""
+        return tuple(parameter for parameter in self.parameters if len(parameter.values) > 1)
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination of values, the last parameter changing fastest."""

@@ -106,6 +106,7 @@ def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     """
     n, chosen = len(probabilities), splits(len(probabilities), k)
     values = np.array([_relative_pd(probabilities, *split) for split in chosen])
+    # Leaving a trial out of a sample of the ways would leave too few to tell its share from chance.
     every = len(chosen) == math.comb(n, k) * math.comb(n - k, k) // 2
     if not every or n - 1 < 2 * k:
         return Estimate(float(values.mean()), math.nan, math.nan, n)

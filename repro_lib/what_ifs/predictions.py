@@ -120,6 +120,7 @@ class StoredPredictions:
         step = sampling_step([len(r.trials) for r in results], results[0].evaluation.tokens, results[0].config["vocab_size"])
         cells, left_out = [], []
         for result in results:
+            # One lost file costs one cell, not the question.
             try:
                 trials = [self.store.predictions(result, record.trial) for record in result.trials]
             except ResultError as problem:

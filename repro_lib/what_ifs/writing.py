@@ -87,6 +87,7 @@ def usual_prompt(store: Store, result: Result) -> str:
 def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
     """An example for where nobody can ask for another: the first cell that can write."""
     cells, problem = cells_that_write(study), ""
+    # Weights may have been deleted to save room: whatever cell still has them will do.
     for result in cells.values():
         try:
             return continuations(store, result, usual_prompt(store, result))
@@ -104,6 +105,7 @@ def _marked(text: str, other: str) -> str:
 
 def _pieces(text: str, other: str) -> Iterator[tuple[bool, str]]:
     """``text`` cut into pieces that ``other`` has too, in the same order, and pieces that it has not."""
+    # autojunk would take a space, which is in every word, for noise.
     for kind, start, end, _, _ in SequenceMatcher(None, text, other, autojunk=False).get_opcodes():
         if end > start:
             yield kind == "equal", text[start:end]
