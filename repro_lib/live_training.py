@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from repro_lib.training import Progress, TrainingDiverged
 from repro_lib.widgets import PROGRESS_FILE_VARIABLE, write_progress
 
 # A browser follows redraws this far apart without falling behind, and training does not wait for them.
-_SECONDS_BETWEEN_UPDATES = 0.4
+SECONDS_BETWEEN_UPDATES = 0.4
 _WIDTH, _HEIGHT = 640, 220
 # More points than this on one curve are narrower than a pixel.
 _POINTS = 200
@@ -40,7 +41,7 @@ class LiveTraining:
     def __init__(self, show: Callable[[str], object] | None = None) -> None:
         self.show = show
         self.started = time.monotonic()
-        self.last_update = 0.0
+        self.last_update = -math.inf
         self.curves: dict[int, list[tuple[int, float]]] = {}
         self.file = os.environ.get(PROGRESS_FILE_VARIABLE)
         self.handle = None
@@ -49,7 +50,7 @@ class LiveTraining:
         self.curves.setdefault(progress.trial, []).append((progress.iteration, progress.train_loss))
         now = time.monotonic()
         finished = _is_over(progress)
-        if now - self.last_update < _SECONDS_BETWEEN_UPDATES and not finished:
+        if now - self.last_update < SECONDS_BETWEEN_UPDATES and not finished:
             return
         self.last_update = now
         if self.file:

@@ -13,30 +13,15 @@ from jupyter_client.manager import KernelManager
 from test_reports import Tags
 
 from repro_lib.analysis import Study
-from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
 from repro_lib.findings import Note
 from repro_lib.results import Store
 from repro_lib.what_if_display import Shown, explore, explore_writing, live_front_end
 from repro_lib.what_if_html import view_html
 from repro_lib.what_ifs import metric, writing
+from repro_lib.what_ifs.definition import WhatIf
 from repro_lib.widgets import controls_over, writing_desk
 
-Tiny = Callable[..., Config]
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
-    folder = tmp_path_factory.mktemp("display") / "results"
-    for name in ("relu", "gelu"):
-        run_experiment("charlm", name, tiny("charlm", trials=3, max_iters=8), results_dir=folder)
-    return folder
-
-
-@pytest.fixture
-def study(folder: Path) -> Study:
-    return Study.load(Store(folder), ["charlm"], ["relu", "gelu"])
 
 
 def inside(widget: Any, kind: type) -> list[Any]:
@@ -82,18 +67,15 @@ def kernel() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     manager.shutdown_kernel(now=True)
 
 
-def test_a_front_end_that_names_its_cell_gets_widgets_and_what_stays_has_no_control(
+def test_a_front_end_that_names_its_cell_gets_widgets_and_papermill_the_page_half_alone(
     kernel: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
     shown = kernel({"cellId": "a1", "trusted": True})
     assert set(shown) == {VIEW, "text/html", "text/plain"}
     page = Tags(shown["text/html"])
     assert page.all("section")[0]["class"] == "what-if-recorded"
-    assert not page.all("script")
+    assert not page.all("script"), "what stays has no control"
     assert not page.all("form")
-
-
-def test_papermill_gets_the_page_half_alone(kernel: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     shown = kernel({})
     assert set(shown) == {"text/html", "text/plain"}
     assert 'class="what-if-data"' in shown["text/html"]
@@ -105,47 +87,40 @@ def test_without_a_kernel_there_is_no_front_end(monkeypatch: pytest.MonkeyPatch)
     assert not live_front_end(), "the variable alone makes no kernel"
 
 
-def test_a_note_is_passed_on() -> None:
+def test_a_note_is_passed_on_and_a_what_if_can_be_read_as_text(what_if_study: Study) -> None:
     note = Note("nothing here")
     assert explore(note) is note
-
-
-def test_what_is_shown_can_be_read_as_text(study: Study) -> None:
-    shown = explore(metric.metric_what_if(study))
-    assert isinstance(shown, Shown)
+    shown = explore(metric.metric_what_if(what_if_study))
     assert repr(shown).startswith("What if disagreement were measured another way? By relative PD, charlm is lowest with")
 
 
 # --- controls of a live kernel
 
 
-def test_every_move_of_a_control_shows_the_view_of_all_values_together(study: Study) -> None:
-    what_if = metric.metric_what_if(study)
-    assert not isinstance(what_if, Note)
+def test_every_move_of_a_control_shows_the_view_of_all_values_together(what_if_study: Study) -> None:
+    what_if = metric.metric_what_if(what_if_study)
+    assert isinstance(what_if, WhatIf)
     box = controls_over(what_if)
     (measure,) = inside(box, ipywidgets.Dropdown)  # one model: nothing to choose
+    assert [text for text, _ in measure.options] == list(what_if.parameters[0].texts)
     drawing = inside(box, ipywidgets.HTML)[-1]
-    assert drawing.value == view_html(what_if.view())
-    for text, value in measure.options:
+    for value in ("relative_pd", *(value for _, value in measure.options), "relative_pd"):
         measure.value = value
-        assert text in dict(zip(what_if.parameters[0].texts, what_if.parameters[0].values, strict=True))
         assert drawing.value == view_html(what_if.view(metric=value))
-    measure.value = "relative_pd"
-    assert drawing.value == view_html(what_if.view())
 
 
-def test_the_title_in_a_live_kernel_is_text(study: Study) -> None:
-    what_if = metric.metric_what_if(study)
-    assert not isinstance(what_if, Note)
-    attacked = type(what_if)("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
+def test_the_title_in_a_live_kernel_is_text(what_if_study: Study) -> None:
+    what_if = metric.metric_what_if(what_if_study)
+    assert isinstance(what_if, WhatIf)
+    attacked = WhatIf("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
     assert "<img" not in inside(controls_over(attacked), ipywidgets.HTML)[0].value
 
 
 # --- writing
 
 
-def test_writing_compares_two_trials_and_marks_what_differs(folder: Path, study: Study) -> None:
-    store, result = Store(folder), study.results[0]
+def test_writing_compares_two_trials_and_marks_what_differs(what_if_folder: Path, what_if_study: Study) -> None:
+    store, result = Store(what_if_folder), what_if_study.results[0]
     prompt = writing.usual_prompt(store, result)
     found = writing.continuations(store, result, prompt, (1, 3), length=40)
     assert [len(text) for text in (*found.first, *found.second)] == [40] * 4
@@ -168,8 +143,8 @@ def test_where_two_texts_part_by_hand() -> None:
     assert marked == ["i", "u", "c", "d"]
 
 
-def test_the_desk_writes_when_asked_and_forgets_when_something_changes(folder: Path, study: Study) -> None:
-    desk = writing_desk(Store(folder), study, "ba")
+def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_folder: Path, what_if_study: Study) -> None:
+    desk = writing_desk(Store(what_if_folder), what_if_study, "ba")
     shown = inside(desk, ipywidgets.HTML)[-1]
     assert "Trials 1 and 2 of charlm with relu" in shown.value
     named(desk, "and trial").value = 3
@@ -185,8 +160,8 @@ def test_the_desk_writes_when_asked_and_forgets_when_something_changes(folder: P
     assert not named(desk, "Write").disabled
 
 
-def test_what_was_written_stays_in_a_report(folder: Path, study: Study) -> None:
-    shown = explore_writing(Store(folder), study)
+def test_what_was_written_stays_in_a_report(what_if_folder: Path, what_if_study: Study) -> None:
+    shown = explore_writing(Store(what_if_folder), what_if_study)
     assert isinstance(shown, Shown)
     html = shown._repr_mimebundle_()["text/html"]
     page = Tags(html)
@@ -195,7 +170,7 @@ def test_what_was_written_stays_in_a_report(folder: Path, study: Study) -> None:
     assert "Run this cell in JupyterLab" in page.text
 
 
-def test_without_weights_writing_says_what_is_missing(study: Study, tmp_path: Path) -> None:
-    said = str(explore_writing(Store(tmp_path), study))
+def test_without_weights_writing_says_what_is_missing(what_if_study: Study, tmp_path: Path) -> None:
+    said = str(explore_writing(Store(tmp_path), what_if_study))
     assert "Nothing now: predictions/charlm-relu-" in said
     assert "There are no results yet" in str(explore_writing(Store(tmp_path), Study.of([])))
