@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,18 +42,15 @@ DRAWN = f"() => [...document.querySelectorAll('{DRAWINGS}')].map(e => e.src || e
 
 @dataclass(frozen=True)
 class Lab:
-    """A running JupyterLab: where it is, its token, the folder it serves, its process."""
+    """A running JupyterLab: where it is, its token, the folder it serves."""
 
     url: str
     token: str
     folder: Path
-    process: int
 
-    def ask(self, path: str, method: str = "GET", *, token: bool = True) -> bytes:
-        headers = {"Authorization": f"token {self.token}"} if token else {}
-        with urllib.request.urlopen(
-            urllib.request.Request(self.url + path, method=method, headers=headers), timeout=10
-        ) as answer:
+    def ask(self, path: str, method: str = "GET") -> bytes:
+        request = urllib.request.Request(self.url + path, method=method, headers={"Authorization": f"token {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read()
 
 
@@ -85,7 +81,7 @@ def lab(small_grid: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFa
     )
     try:
         about = wait_for_server(home / "runtime" / f"jpserver-{process.pid}.json", process, home / "lab.log")
-        yield Lab(about["url"].rstrip("/"), about["token"], folder, process.pid)
+        yield Lab(about["url"].rstrip("/"), about["token"], folder)
     finally:
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
         process.terminate()
@@ -179,7 +175,9 @@ def test_a_notebook_runs_from_top_to_bottom_without_a_warning(name: str, page: P
     if sliders.count():
         drag_and_see(page)
     screenshot(page, f"lab-{name}")
-    for cell in saved(page, lab, name).cells:
+    notebook = saved(page, lab, name)
+    assert name != "00_quickstart" or "Trained 2 trials of convlm with gelu" in nbformat.writes(notebook)
+    for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error", f"{name}: {output.ename}: {output.evalue} in {cell.source!r}"
             assert output.get("name") != "stderr", f"{name}: {output.text} in {cell.source!r}"
@@ -230,26 +228,3 @@ def at_rest(page: Page, handle: Locator) -> tuple[float, float]:
         last = box
         page.wait_for_timeout(200)
     raise AssertionError("the slider does not come to rest")
-
-
-def test_without_its_token_jupyterlab_lets_nobody_in(lab: Lab, chromium: Browser) -> None:
-    assert len(lab.token) >= 40
-    for path in ("/api/contents", "/api/kernels"):
-        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-            lab.ask(path, token=False)
-        refused.value.close()
-    assert b"nbformat" in lab.ask("/files/00_quickstart.ipynb")
-    assert b"nbformat" not in lab.ask("/files/00_quickstart.ipynb", token=False), "the login page comes instead"
-    window = chromium.new_context()
-    page = window.new_page()
-    page.goto(f"{lab.url}/lab")
-    assert "/login" in page.url
-    page.goto(f"{lab.url}/lab?token={'0' * len(lab.token)}")
-    assert "/login" in page.url
-    window.close()
-
-
-def test_jupyterlab_listens_on_this_machine_alone(lab: Lab) -> None:
-    listening = [c.laddr.ip for c in psutil.Process(lab.process).net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    assert listening
-    assert set(listening) <= {"127.0.0.1", "::1"}
