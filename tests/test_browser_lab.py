@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -17,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-import psutil
 import pytest
 from browsing import HOW_TO_ENABLE, chromium_path, screenshot
+from test_lab import running
 
 from repro_lib.notebooks import declared_parameters, notebooks_dir
 
@@ -65,33 +61,10 @@ def lab(small_grid: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFa
     overrides = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     (home / "settings").mkdir()
     (home / "settings" / "overrides.json").write_text(json.dumps(overrides))
-    own = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")}
-    environment |= own | {"IPYTHONDIR": str(home / "ipython")}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", str(folder), "--no-browser", f"--ServerApp.port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--LabApp.app_settings_dir={home / 'settings'}"]
-    command += ["--allow-root"] if os.geteuid() == 0 else []
     # Started elsewhere: the notebooks must find the library and the results from any working directory.
-    log = (home / "lab.log").open("w")
-    process = subprocess.Popen(
-        command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        about = wait_for_server(home / "runtime" / f"jpserver-{process.pid}.json", process, home / "lab.log")
+    command = [sys.executable, "-m", "jupyterlab", str(folder), f"--LabApp.app_settings_dir={home / 'settings'}"]
+    with running(command, home, home) as (about, _):
         yield Lab(about["url"].rstrip("/"), about["token"], folder)
-    finally:
-        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            for member in filter(psutil.pid_exists, family):
-                os.kill(member, signal.SIGKILL)
-            process.wait(10)
-        log.close()
 
 
 def copy_notebooks(folder: Path, results: Path, corpus: Path) -> Path:
@@ -112,18 +85,6 @@ def write_copy(name: str, output: Path, values: dict[str, Any]) -> None:
         cell.source, count = default.subn(lambda line, value=values[parameter]: f"{line[1]}{value!r}  ", cell.source)
         assert count == 1
     nbformat.write(notebook, output)
-
-
-def wait_for_server(about: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            found = json.loads(about.read_text())
-            urllib.request.urlopen(f"{found['url']}api", timeout=5).close()
-            return found
-        except (OSError, ValueError):
-            time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture

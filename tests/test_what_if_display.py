@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
 import pytest
-from jupyter_client.manager import KernelManager
 from test_reports import Tags
 
 from repro_lib.analysis import Study
@@ -26,8 +26,8 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 def inside(widget: Any, kind: type) -> list[Any]:
     """All widgets of a kind in a box, in order, boxes in it included."""
-    below = [found for child in getattr(widget, "children", ()) for found in (child, *inside(child, object))]
-    return [found for found in below if isinstance(found, kind)]
+    below = [part for child in getattr(widget, "children", ()) for part in (child, *inside(child, object))]
+    return [part for part in below if isinstance(part, kind)]
 
 
 def named(widget: Any, description: str) -> Any:
@@ -38,53 +38,45 @@ def named(widget: Any, description: str) -> Any:
 # --- which of the two
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
-    """``run(metadata)``: what a real kernel displays for a what-if when a request carries this metadata."""
-    manager = KernelManager(kernel_name="python3", transport="ipc")
-    manager.start_kernel()
-    client = manager.blocking_client()
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
-    source = (
-        "from repro_lib.what_if_display import explore\nfrom repro_lib.what_ifs.activation import activation_what_if\n"
-        "display(explore(activation_what_if()))"
-    )
+@pytest.fixture
+def asked_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
+    """``asked_with(metadata)``: this process is a kernel, asked by a request with this metadata.
 
-    def run(metadata: dict[str, Any]) -> dict[str, Any]:
-        request = client.session.msg("execute_request", {"code": source, "silent": False}, metadata=metadata)
-        client.shell_channel.send(request)
-        while True:
-            message = client.get_iopub_msg(timeout=60)
-            if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
-                continue
-            assert message["msg_type"] != "error", message["content"]
-            if message["msg_type"] == "display_data":
-                return message["content"]["data"]
+    Real ones: papermill in test_what_if_notebook.py, JupyterLab in test_browser_lab.py.
+    """
 
-    yield run
-    client.stop_channels()
-    manager.shutdown_kernel(now=True)
+    def ask(metadata: dict[str, Any]) -> None:
+        kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": metadata} if channel == "shell" else {})
+        monkeypatch.setattr("repro_lib.what_if_display.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+
+    return ask
 
 
 def test_a_front_end_that_names_its_cell_gets_widgets_and_papermill_the_page_half_alone(
-    kernel: Callable[[dict[str, Any]], dict[str, Any]],
+    asked_with: Callable[[dict[str, Any]], None], what_if_study: Study
 ) -> None:
-    shown = kernel({"cellId": "a1", "trusted": True})
+    what_if = explore(metric.metric_what_if(what_if_study))
+    assert isinstance(what_if, Shown)
+    asked_with({"cellId": "a1", "trusted": True})
+    shown = what_if._repr_mimebundle_()
     assert set(shown) == {VIEW, "text/html", "text/plain"}
     page = Tags(shown["text/html"])
     assert page.all("section")[0]["class"] == "what-if-recorded"
     assert not page.all("script"), "what stays has no control"
     assert not page.all("form")
-    shown = kernel({})
+    asked_with({})
+    shown = what_if._repr_mimebundle_()
     assert set(shown) == {"text/html", "text/plain"}
     assert 'class="what-if-data"' in shown["text/html"]
 
 
-def test_without_a_kernel_there_is_no_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not live_front_end()
+def test_voila_is_a_front_end_only_with_a_kernel(
+    asked_with: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
     assert not live_front_end(), "the variable alone makes no kernel"
+    asked_with({})
+    assert live_front_end()
 
 
 def test_a_note_is_passed_on_and_a_what_if_can_be_read_as_text(what_if_study: Study) -> None:
