@@ -89,6 +89,7 @@ def one_copy_per_page(outputs: list[str]) -> list[str]:
 
 
 def _section(what_if: WhatIf, controls: str, scripts: str) -> str:
+    # Pictures as images: a notebook that is not trusted keeps those, and drops scripts and inline SVG.
     view, title = what_if.view(), html.escape(what_if.title)
     return (
         f'<section class="what-if" data-what-if="{what_if.name}" aria-label="{title}">{style()}'

@@ -112,9 +112,8 @@ class _WritingDesk:
         cells: list[tuple[str, Result]] = list(writing.cells_that_write(study).items())
         # Any: ipywidgets gives every value the type of its whole union, None included.
         self.cell: Any = ipywidgets.Dropdown(options=cells, description="Model", style=_WHOLE_LABEL)
-        self.first, self.second = (
-            ipywidgets.Dropdown(description=label, layout={"width": "10em"}) for label in ("Trial", "and trial")
-        )
+        self.first: Any = ipywidgets.Dropdown(description="Trial", layout={"width": "10em"})
+        self.second: Any = ipywidgets.Dropdown(description="and trial", layout={"width": "10em"})
         self.prompt = ipywidgets.Textarea(prompt, description="Prompt", style=_WHOLE_LABEL, layout={"width": "40em"})
         self.length = ipywidgets.IntSlider(writing.LENGTH, 40, 400, 20, description="Characters", style=_WHOLE_LABEL)
         self.button, self.shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()

@@ -101,6 +101,7 @@ def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: 
         x = inputs[0].chunk(2, dim=-1)[0] if isinstance(module, Activation) and module.gated else inputs[0]
         seen.append(x.flatten())
 
+    # Hooks see what really arrives, also where a model calls its activation from inside another layer.
     hooks = [m.register_forward_pre_hook(record) for m in network.modules() if isinstance(m, Activation)]
     blocks = labels[: BLOCKS * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
     with torch.inference_mode():

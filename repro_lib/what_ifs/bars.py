@@ -52,6 +52,7 @@ class BarPanel:
 
     def _bars(self, rows: list[tuple[Bar, float]], left: float, width: float) -> list[str]:
         def place(value: float) -> float:
+            # An interval may reach beyond the axis: it is cut there, and never lies over the numbers.
             return left + width * min(max(value / self.limit, 0.0), 1.0)
 
         # Numbers apart from what surrounds them: two pictures then differ in a few short pieces, and a page stores each once.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from repro_lib.findings import Note
@@ -22,6 +21,7 @@ from repro_lib.what_ifs.definition import Parameter, Value, View, WhatIf, choice
 from repro_lib.what_ifs.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
 from repro_lib.what_ifs.wording import bar, colour_on_page, lowest_and_highest
 
+# Finer where most of the vocabulary lies: 60 to 69 % of relative PD came from probabilities below 0.0001 in the study.
 THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
 THRESHOLD_TITLE = "What if only characters above some probability counted?"
@@ -62,11 +62,11 @@ class Kept:
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
     p = cell.probabilities()
-    mean = p.mean(axis=0)  # (tokens, V)
+    mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
     members = np.digitize(mean, thresholds[1:])  # (tokens, V)
 
     def sums(values: Floats, part: slice) -> Floats:
-        return np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds))
+        return np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds)).astype(np.float64, copy=False)
 
     return _classes(p, mean, len(thresholds), sums)
 
@@ -77,7 +77,8 @@ def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
     p = cell.probabilities()
     mean = p.mean(axis=0)  # (tokens, V)
     most = min(max(kept), mean.shape[1])
-    order = torch.from_numpy(mean).topk(most, dim=-1).indices.numpy()  # (tokens, most), the most probable first
+    # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
+    order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
 
     def sums(values: Floats, part: slice) -> Floats:
         ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)

@@ -82,6 +82,7 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
         return None
     frames = {source: run.frame() for source, run in sources.trajectories(store).items()}
     steps = {tuple(frame["step"]) for frame in frames.values()}
+    # One source has nothing beside it, and runs that kept other steps have no common slider.
     if len(frames) < 2 or len(steps) > 1:
         return None
     reference = sources.results.get("all")
@@ -137,6 +138,7 @@ def _between(places: Mapping[int, float], length: int) -> float:
     steps = list(places)
     after = next((k for k, step in enumerate(steps) if step >= length), len(steps) - 1)
     before = max(after - 1, 0)
+    # Linear between the two kept steps around it; a run of one kept step has no way to go.
     run = steps[after] - steps[before]
     return before + (length - steps[before]) / run if run else float(after)
 

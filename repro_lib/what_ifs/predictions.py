@@ -144,6 +144,7 @@ def every_block(values: Tensor, step: int) -> Tensor:
     if step == 1:
         return values
     blocks = values[: len(values) // EVALUATION_BLOCK * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
+    # A copy: a view would keep all of the text in memory.
     return blocks[::step].flatten(0, 1).clone()
 
 

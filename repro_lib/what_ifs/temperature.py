@@ -12,6 +12,7 @@ from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compare_trials, estimate, one_thread
 from repro_lib.what_ifs.wording import axis_end, bar, lowest_and_highest, ranking
 
+# Evenly spaced to the eye around 1, as usual for sampling, and out to where the softmax is nearly flat.
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0)
 TITLE = "What if the softmax were sharper or flatter?"
 

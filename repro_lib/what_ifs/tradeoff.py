@@ -45,6 +45,7 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
 def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
     """Validation accuracy (per cent) and relative PD of each activation of a model that has both."""
     accuracy, pd = (cell_estimates(study, model, column) for column in ("val_accuracy", "relative_pd"))
+    # Accuracy needs one trial, PD two.
     return {name: (accuracy[name], pd[name]) for name in pd if math.isfinite(pd[name].value)}
 
 

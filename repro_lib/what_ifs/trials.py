@@ -15,6 +15,7 @@ from repro_lib.what_ifs.lines import Axis, Line, LinePanel
 from repro_lib.what_ifs.svg import nice_limit
 from repro_lib.what_ifs.wording import OTHER_COLOUR, colour_on_page, unanswered
 
+# From the least that has an interval to three times what a claim needs.
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 TITLE = "What if there were more trials?"
 
@@ -91,6 +92,7 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
 def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, ...]:
     x = Axis("trials per cell", counts[0], counts[-1])
     widths, chances = ([f(n) for n in counts] for f in (difference.half_width, difference.chance))
+    # Where the half-width falls below the difference itself, the interval no longer holds 0.
     size, colour = abs(difference.estimate.value), colour_on_page(activation)
     top = nice_limit(max(*widths, size))
     level = Line("the difference itself", [counts[0], counts[-1]], [size, size], OTHER_COLOUR, "3 3")
