@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,9 +121,11 @@ def saved(page: Page, lab: Lab, name: str) -> nbformat.NotebookNode:
     page.keyboard.press("Control+s")
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        notebook = nbformat.read(lab.folder / f"{name}.ipynb", 4)
-        if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code"):
-            return notebook
+        # Empty for a moment while JupyterLab writes it.
+        with suppress(nbformat.reader.NotJSONError):
+            notebook = nbformat.read(lab.folder / f"{name}.ipynb", 4)
+            if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code"):
+                return notebook
         time.sleep(0.2)
     raise AssertionError(f"{name} was not saved")
 
