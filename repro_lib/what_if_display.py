@@ -11,10 +11,10 @@ from IPython.core.getipython import get_ipython
 from repro_lib.analysis import Study
 from repro_lib.notes import Note
 from repro_lib.store import Store
-from repro_lib.what_if_html import alive_html, picture, recorded_html, still_html
-from repro_lib.what_ifs import retraining, writing
+from repro_lib.what_if_html import alive_html, recorded_html, still_html
+from repro_lib.what_ifs import writing
 from repro_lib.what_ifs.definition import WhatIf
-from repro_lib.widgets import controls_over, training_desk, writing_desk
+from repro_lib.widgets import controls_over, writing_desk
 
 if TYPE_CHECKING:
     from ipywidgets import DOMWidget
@@ -47,21 +47,6 @@ def explore_writing(store: Store, study: Study) -> Shown | Note:
     return Shown(lambda: writing_desk(store, study, example.prompt), report, report, lambda: example.sentence())
 
 
-def explore_retraining(store: Store, study: Study) -> Shown:
-    """Train two trials of a model while one watches, with a stop button; in a report what a stored cell did."""
-    recorded = retraining.recorded_training(store, study)
-
-    def said() -> str:
-        return recorded.text if isinstance(recorded, Note) else recorded.sentence()
-
-    def report() -> str:
-        panels = () if isinstance(recorded, Note) else recorded.view("").panels
-        pictures = f'<div class="what-if-drawing">{"".join(map(picture, panels))}</div>'
-        return recorded_html(retraining.TITLE, pictures, said(), retraining.HOW)
-
-    return Shown(training_desk, report, report, said)
-
-
 class Shown:
     """An output of a notebook: controls where a front end is there to move them, and HTML for everybody else.
 
@@ -80,6 +65,7 @@ class Shown:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if not live_front_end():
             return {"text/plain": self.text(), "text/html": self.alone()}
+        # Both halves: a notebook that is saved and opened again, or made a report, has the HTML when its widgets are dead.
         widget = self.live()._repr_mimebundle_() or {}
         return {**widget, "text/plain": self.text(), "text/html": self.beside()}
 

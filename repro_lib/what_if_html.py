@@ -26,6 +26,7 @@ REPORT_HALF = re.compile(r'<section class="what-if(-recorded)?"')
 
 def alive_html(what_if: WhatIf) -> str:
     """The what-if with its controls: the whole grid is computed."""
+    # Escaped, so that no name of a model can end the script element.
     data = json.dumps(_data(what_if), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     return _section(
         what_if,
@@ -88,6 +89,7 @@ def one_copy_per_page(outputs: list[str]) -> list[str]:
 
 
 def _section(what_if: WhatIf, controls: str, scripts: str) -> str:
+    # Pictures as images: a notebook that is not trusted keeps those, and drops scripts and inline SVG.
     view, title = what_if.view(), html.escape(what_if.title)
     return (
         f'<section class="what-if" data-what-if="{what_if.name}" aria-label="{title}">{style()}'
@@ -106,10 +108,7 @@ def _data(what_if: WhatIf) -> dict[str, object]:
         pieces = [piece for panel in view.panels for piece in panel.pieces()]
         views.append([places.setdefault(piece, len(places)) for piece in pieces])
         sentences.append(view.sentence)
-    # A parameter with one value is nothing to move.
     controls = [
-        {"label": p.label, "texts": p.texts, "kind": p.kind, "start": p.values.index(p.default)}
-        for p in what_if.parameters
-        if len(p.values) > 1
+        {"label": p.label, "texts": p.texts, "kind": p.kind, "start": p.values.index(p.default)} for p in what_if.movable
     ]
     return {"controls": controls, "pieces": list(places), "views": views, "sentences": sentences}

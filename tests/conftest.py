@@ -14,6 +14,7 @@ import torch
 from browsing import chromium, small_grid  # noqa: F401  (fixtures of the browser tests)
 from grids import folder, smoke_grid  # noqa: F401  (fixtures of the tests that run grids)
 from hypothesis import settings
+from what_if_store import what_if_folder, what_if_study  # noqa: F401  (fixtures of the tests of what-ifs)
 
 from repro_lib.certificate import CHECK_NAMES, Certificate, Check, Machine
 from repro_lib.config import Config

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +29,57 @@ def readme_command() -> list[str]:
     return shlex.split(line, comments=True)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], psutil.Process]]:
-    """A running server: what it notes about itself, and its process. Settings of whoever runs this test do not count."""
-    folder = tmp_path_factory.mktemp("lab")
-    homes = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")} | homes
+@contextmanager
+def running(command: Sequence[str], home: Path, cwd: Path) -> Iterator[tuple[dict[str, Any], psutil.Process]]:
+    """A JupyterLab that answers: what it notes about itself, and its process. Settings of whoever runs this do not count."""
+    own = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
+    environment |= own | {"IPYTHONDIR": str(home / "ipython")}
     # Beyond the README: no browser, whatever port is free, and, for tests in containers, the consent that root must give.
     extra = ["--no-browser", "--ServerApp.port=0"] + (["--allow-root"] if os.geteuid() == 0 else [])
-    program, *words = readme_command()
-    command = [str(Path(sys.executable).with_name(program)), *words, *extra]
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(
+            [*command, *extra],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         until = time.monotonic() + 60
-        while not (notes := list((folder / "runtime").glob("jpserver-*.json"))) and time.monotonic() < until:
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        note = json.loads(notes[0].read_text())
-        while status(f"{note['url']}api") is None and time.monotonic() < until:
+        while (note := answering(home / "runtime" / f"jpserver-{server.pid}.json")) is None:
+            assert server.poll() is None, (home / "log").read_text()[-2000:]
+            assert time.monotonic() < until, (home / "log").read_text()[-2000:]
             time.sleep(0.1)
         yield note, psutil.Process(server.pid)
     finally:
+        family = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(recursive=True))]
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            for member in filter(psutil.pid_exists, family):
+                os.kill(member, signal.SIGKILL)
+            server.wait(10)
+
+
+def answering(about: Path) -> dict[str, Any] | None:
+    """What a server notes about itself, once it has written it whole and answers."""
+    try:
+        note = json.loads(about.read_text())
+    except (OSError, ValueError):
+        return None
+    return note if status(f"{note['url']}api") else None
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], psutil.Process]]:
+    """The server of the README's command."""
+    program, *words = readme_command()
+    with running([str(Path(sys.executable).with_name(program)), *words], tmp_path_factory.mktemp("lab"), ROOT) as server:
+        yield server
 
 
 def status(url: str, **headers: str) -> int | None:

@@ -1,54 +1,33 @@
-"""What-ifs in a kernel: widgets where a front end asks, HTML for papermill; writing, and training with a stop button."""
+"""What-ifs in a kernel: widgets where a front end asks, HTML for papermill; and writing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
 import pytest
-import torch
-from jupyter_client.manager import KernelManager
 from test_reports import Tags
 
-from repro_lib import metrics
 from repro_lib.analysis import Study
-from repro_lib.config import Config
-from repro_lib.data import load_dataset
-from repro_lib.experiment import run_experiment
 from repro_lib.notes import Note
 from repro_lib.store import Store
-from repro_lib.training import train_trial
-from repro_lib.trajectories import trajectory
-from repro_lib.what_if_display import Shown, explore, explore_retraining, explore_writing, live_front_end
+from repro_lib.what_if_display import Shown, explore, explore_writing, live_front_end
 from repro_lib.what_if_html import view_html
-from repro_lib.what_ifs import metric, retraining, writing
-from repro_lib.what_ifs.retraining import Retraining
-from repro_lib.widgets import controls_over, training_desk, writing_desk
+from repro_lib.what_ifs import metric, writing
+from repro_lib.what_ifs.definition import WhatIf
+from repro_lib.widgets import controls_over, writing_desk
 
-Tiny = Callable[..., Config]
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
-    folder = tmp_path_factory.mktemp("display") / "results"
-    for name in ("relu", "gelu"):
-        run_experiment("charlm", name, tiny("charlm", trials=3, max_iters=8), results_dir=folder)
-    return folder
-
-
-@pytest.fixture
-def study(folder: Path) -> Study:
-    return Study.load(Store(folder), ["charlm"], ["relu", "gelu"])
 
 
 def inside(widget: Any, kind: type) -> list[Any]:
     """All widgets of a kind in a box, in order, boxes in it included."""
-    below = [found for child in getattr(widget, "children", ()) for found in (child, *inside(child, object))]
-    return [found for found in below if isinstance(found, kind)]
+    below = [part for child in getattr(widget, "children", ()) for part in (child, *inside(child, object))]
+    return [part for part in below if isinstance(part, kind)]
 
 
 def named(widget: Any, description: str) -> Any:
@@ -59,99 +38,81 @@ def named(widget: Any, description: str) -> Any:
 # --- which of the two
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
-    """``run(metadata)``: what a real kernel displays for a what-if when a request carries this metadata."""
-    manager = KernelManager(kernel_name="python3", transport="ipc")
-    manager.start_kernel()
-    client = manager.blocking_client()
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
-    source = (
-        "from repro_lib.what_if_display import explore\nfrom repro_lib.what_ifs.activation import activation_what_if\n"
-        "display(explore(activation_what_if()))"
-    )
+@pytest.fixture
+def asked_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
+    """``asked_with(metadata)``: this process is a kernel, asked by a request with this metadata.
 
-    def run(metadata: dict[str, Any]) -> dict[str, Any]:
-        request = client.session.msg("execute_request", {"code": source, "silent": False}, metadata=metadata)
-        client.shell_channel.send(request)
-        while True:
-            message = client.get_iopub_msg(timeout=60)
-            if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
-                continue
-            assert message["msg_type"] != "error", message["content"]
-            if message["msg_type"] == "display_data":
-                return message["content"]["data"]
+    Real ones: papermill in test_what_if_notebook.py, JupyterLab in test_browser_lab.py.
+    """
 
-    yield run
-    client.stop_channels()
-    manager.shutdown_kernel(now=True)
+    def ask(metadata: dict[str, Any]) -> None:
+        kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": metadata} if channel == "shell" else {})
+        monkeypatch.setattr("repro_lib.what_if_display.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+
+    return ask
 
 
-def test_a_front_end_that_names_its_cell_gets_widgets_and_what_stays_has_no_control(
-    kernel: Callable[[dict[str, Any]], dict[str, Any]],
+def test_a_front_end_that_names_its_cell_gets_widgets_and_papermill_the_page_half_alone(
+    asked_with: Callable[[dict[str, Any]], None], what_if_study: Study
 ) -> None:
-    shown = kernel({"cellId": "a1", "trusted": True})
+    what_if = explore(metric.metric_what_if(what_if_study))
+    assert isinstance(what_if, Shown)
+    asked_with({"cellId": "a1", "trusted": True})
+    shown = what_if._repr_mimebundle_()
     assert set(shown) == {VIEW, "text/html", "text/plain"}
     page = Tags(shown["text/html"])
     assert page.all("section")[0]["class"] == "what-if-recorded"
-    assert not page.all("script")
+    assert not page.all("script"), "what stays has no control"
     assert not page.all("form")
-
-
-def test_papermill_gets_the_page_half_alone(kernel: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    shown = kernel({})
+    asked_with({})
+    shown = what_if._repr_mimebundle_()
     assert set(shown) == {"text/html", "text/plain"}
     assert 'class="what-if-data"' in shown["text/html"]
 
 
-def test_without_a_kernel_there_is_no_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not live_front_end()
+def test_voila_is_a_front_end_only_with_a_kernel(
+    asked_with: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
     assert not live_front_end(), "the variable alone makes no kernel"
+    asked_with({})
+    assert live_front_end()
 
 
-def test_a_note_is_passed_on() -> None:
+def test_a_note_is_passed_on_and_a_what_if_can_be_read_as_text(what_if_study: Study) -> None:
     note = Note("nothing here")
     assert explore(note) is note
-
-
-def test_what_is_shown_can_be_read_as_text(study: Study) -> None:
-    shown = explore(metric.metric_what_if(study))
-    assert isinstance(shown, Shown)
+    shown = explore(metric.metric_what_if(what_if_study))
     assert repr(shown).startswith("What if disagreement were measured another way? By relative PD, charlm is lowest with")
 
 
 # --- controls of a live kernel
 
 
-def test_every_move_of_a_control_shows_the_view_of_all_values_together(study: Study) -> None:
-    what_if = metric.metric_what_if(study)
-    assert not isinstance(what_if, Note)
+def test_every_move_of_a_control_shows_the_view_of_all_values_together(what_if_study: Study) -> None:
+    what_if = metric.metric_what_if(what_if_study)
+    assert isinstance(what_if, WhatIf)
     box = controls_over(what_if)
     (measure,) = inside(box, ipywidgets.Dropdown)  # one model: nothing to choose
+    assert [text for text, _ in measure.options] == list(what_if.parameters[0].texts)
     drawing = inside(box, ipywidgets.HTML)[-1]
-    assert drawing.value == view_html(what_if.view())
-    for text, value in measure.options:
+    for value in ("relative_pd", *(value for _, value in measure.options), "relative_pd"):
         measure.value = value
-        assert text in dict(zip(what_if.parameters[0].texts, what_if.parameters[0].values, strict=True))
         assert drawing.value == view_html(what_if.view(metric=value))
-    measure.value = "relative_pd"
-    assert drawing.value == view_html(what_if.view())
 
 
-def test_the_title_in_a_live_kernel_is_text(study: Study) -> None:
-    what_if = metric.metric_what_if(study)
-    assert not isinstance(what_if, Note)
-    attacked = type(what_if)("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
+def test_the_title_in_a_live_kernel_is_text(what_if_study: Study) -> None:
+    what_if = metric.metric_what_if(what_if_study)
+    assert isinstance(what_if, WhatIf)
+    attacked = WhatIf("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
     assert "<img" not in inside(controls_over(attacked), ipywidgets.HTML)[0].value
 
 
 # --- writing
 
 
-def test_writing_compares_two_trials_and_marks_what_differs(folder: Path, study: Study) -> None:
-    store, result = Store(folder), study.results[0]
+def test_writing_compares_two_trials_and_marks_what_differs(what_if_folder: Path, what_if_study: Study) -> None:
+    store, result = Store(what_if_folder), what_if_study.results[0]
     prompt = writing.usual_prompt(store, result)
     found = writing.continuations(store, result, prompt, (1, 3), length=40)
     assert [len(text) for text in (*found.first, *found.second)] == [40] * 4
@@ -174,8 +135,8 @@ def test_where_two_texts_part_by_hand() -> None:
     assert marked == ["i", "u", "c", "d"]
 
 
-def test_the_desk_writes_when_asked_and_forgets_when_something_changes(folder: Path, study: Study) -> None:
-    desk = writing_desk(Store(folder), study, "ba")
+def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_folder: Path, what_if_study: Study) -> None:
+    desk = writing_desk(Store(what_if_folder), what_if_study, "ba")
     shown = inside(desk, ipywidgets.HTML)[-1]
     assert "Trials 1 and 2 of charlm with relu" in shown.value
     named(desk, "and trial").value = 3
@@ -191,8 +152,8 @@ def test_the_desk_writes_when_asked_and_forgets_when_something_changes(folder: P
     assert not named(desk, "Write").disabled
 
 
-def test_what_was_written_stays_in_a_report(folder: Path, study: Study) -> None:
-    shown = explore_writing(Store(folder), study)
+def test_what_was_written_stays_in_a_report(what_if_folder: Path, what_if_study: Study) -> None:
+    shown = explore_writing(Store(what_if_folder), what_if_study)
     assert isinstance(shown, Shown)
     html = shown._repr_mimebundle_()["text/html"]
     page = Tags(html)
@@ -201,109 +162,7 @@ def test_what_was_written_stays_in_a_report(folder: Path, study: Study) -> None:
     assert "Run this cell in JupyterLab" in page.text
 
 
-def test_without_weights_writing_says_what_is_missing(study: Study, tmp_path: Path) -> None:
-    said = str(explore_writing(Store(tmp_path), study))
+def test_without_weights_writing_says_what_is_missing(what_if_study: Study, tmp_path: Path) -> None:
+    said = str(explore_writing(Store(tmp_path), what_if_study))
     assert "Nothing now: predictions/charlm-relu-" in said
     assert "There are no results yet" in str(explore_writing(Store(tmp_path), Study.of([])))
-
-
-# --- training
-
-
-def small(corpus_file: Path, **changes: Any) -> dict[str, Any]:
-    """A model that trains in a blink."""
-    values = {"corpus": str(corpus_file), "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "batch_size": 4}
-    return values | changes
-
-
-def test_retraining_shows_the_losses_and_differences_of_the_trainer_itself(corpus_file: Path) -> None:
-    seen: list[str] = []
-    run = Retraining("charlm", "gelu", 8, lambda r: seen.append(r.state), **small(corpus_file))
-    run.start()
-    run.wait(60)
-    assert run.state == seen[-1] == "done"
-    assert len(seen) == 8 + 8 + 1
-    config = Config.for_model("charlm", "quick", **small(corpus_file), max_iters=8, warmup_iters=2, eval_interval=8, trials=2)
-    dataset = load_dataset(config)
-    first, second = (train_trial("charlm", "gelu", config.with_corpus(dataset.vocab_size), dataset, trial) for trial in (1, 2))
-    assert [loss for _, loss in run.watched.losses[1]] == [loss for _, loss in second.train_loss_curve]
-    assert [step for step, _ in run.watched.differences] == first.steps[1:]
-    for place, (_, values) in enumerate(run.watched.differences, start=1):
-        p, q = (metrics.probabilities_from_logits(trial.step_logits[place]) for trial in (first, second))
-        assert values == {name: metrics.PAIR_METRICS[name](p, q) for name in retraining.MEASURES}
-    assert "after step 8 the two trials disagree" in run.view().sentence
-
-
-def test_stop_ends_it_within_a_step_and_keeps_what_was_seen(corpus_file: Path) -> None:
-    def changed(run: Retraining) -> None:
-        if len(run.watched.losses[0]) == 3:
-            run.stop()
-
-    threads = torch.get_num_threads()
-    run = Retraining("charlm", "relu", 50, changed, **small(corpus_file))
-    run.start()
-    run.wait(60)
-    assert run.state == "Stopped."
-    assert len(run.watched.losses[0]) == 3
-    assert run.view().sentence.endswith("Stopped.")
-    assert torch.get_num_threads() == threads, "the settings of before are back"
-
-
-@pytest.mark.parametrize(
-    ("model", "changes", "said"),
-    [
-        ("charlm", {"corpus": "nowhere"}, "It ended: no corpus 'nowhere'"),
-        ("nomodel", {}, "It ended: unknown model 'nomodel'"),
-        ("charlm", {"n_head": 3}, "It ended: n_embd (32) must be a multiple of 2 x n_head (3)"),
-    ],
-)
-def test_what_goes_wrong_ends_as_a_sentence(model: str, changes: dict[str, Any], said: str, corpus_file: Path) -> None:
-    run = Retraining(model, "relu", 4, lambda _: None, **small(corpus_file, **changes))
-    run.start()
-    run.wait(60)
-    assert not run.running
-    assert said in run.view().sentence
-
-
-def test_the_training_desk_has_a_stop_button_while_it_trains(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Retraining] = []
-
-    def on_small_text(model: str, activation: str, iterations: int, changed: Callable[[Retraining], None]) -> Retraining:
-        started.append(Retraining(model, activation, iterations, changed, **small(corpus_file)))
-        return started[-1]
-
-    monkeypatch.setattr(retraining, "Retraining", on_small_text)
-    desk = training_desk()
-    train, stop = named(desk, "Train"), named(desk, "Stop")
-    assert (train.disabled, stop.disabled) == (False, True)
-    named(desk, "Steps").value = 10
-    train.click()
-    started[0].wait(60)
-    assert started[0].state == "done"
-    assert (train.disabled, stop.disabled) == (False, True)
-    assert inside(desk, ipywidgets.HTML)[-1].value == view_html(started[0].view())
-    named(desk, "Steps").value = 200
-    train.click()
-    assert (train.disabled, stop.disabled) == (True, False)
-    stop.click()
-    started[1].wait(60)
-    assert started[1].state == "Stopped."
-    assert (train.disabled, stop.disabled) == (False, True)
-
-
-def test_what_a_stored_cell_did_stands_in_a_report(folder: Path, study: Study) -> None:
-    recorded = retraining.recorded_training(Store(folder), study)
-    assert isinstance(recorded, retraining.Watched)
-    followed = trajectory(Store(folder), study.results[0])
-    assert [values["churn"] for _, values in recorded.differences] == followed.matrices["churn"][1:, 0, 1].tolist()
-    html = explore_retraining(Store(folder), study)._repr_mimebundle_()["text/html"]
-    page = Tags(html)
-    assert len(page.all("img")) == 2
-    assert not page.all("button")
-    assert "with a stop button: jupyter lab" in page.text
-
-
-def test_training_without_any_result_says_how_to_run_it(tmp_path: Path) -> None:
-    shown = explore_retraining(Store(tmp_path), Study.of([]))
-    assert "There are no results yet: run ./run_papermill.sh." in repr(shown)
-    assert "Run this cell in JupyterLab" in shown._repr_mimebundle_()["text/html"]

@@ -18,11 +18,11 @@ from test_analysis import make_result
 from repro_lib import metrics
 from repro_lib.analysis import METRICS, Study, pair_matrix
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
 from repro_lib.models import build_model
 from repro_lib.noise import noise_sources
 from repro_lib.notes import Note
 from repro_lib.overviews import models_overview
+from repro_lib.schema import Result
 from repro_lib.significance import trials_needed
 from repro_lib.statistics import contrast, jackknife_pairwise
 from repro_lib.store import Store
@@ -35,30 +35,31 @@ from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compar
 from repro_lib.what_ifs.svg import WIDTH
 
 Tiny = Callable[..., Config]
+OF_STUDY = (metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if)
+OF_PREDICTIONS = (
+    temperature.temperature_what_if,
+    improbable.threshold_what_if,
+    improbable.top_what_if,
+    ensembles.ensembles_what_if,
+)
 # float32, and as many digits as any of these numbers is shown with, and some more.
 CLOSE = 2e-6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
-    """charlm with relu, gelu and swiglu, four trials each; a copy of gelu for each source of randomness, and a short run."""
-    folder = tmp_path_factory.mktemp("what-ifs") / "results"
-    for name in ("relu", "gelu", "swiglu"):
-        run_experiment("charlm", name, tiny("charlm", trials=4, max_iters=8), results_dir=folder)
-    for vary in ("init", "none"):
-        run_experiment("charlm", "gelu", tiny("charlm", trials=3, max_iters=8, vary=vary), results_dir=folder)
-    run_experiment("charlm", "gelu", tiny("charlm", trials=3, max_iters=4), results_dir=folder)
-    return folder
+def stored(what_if_folder: Path) -> Store:
+    return Store(what_if_folder)
 
 
 @pytest.fixture(scope="module")
-def stored(folder: Path) -> Store:
-    return Store(folder)
+def everything(stored: Store) -> list[Result]:
+    """The sources of randomness and the short run too."""
+    return [result for _, result in stored.load()[0]]
 
 
 @pytest.fixture(scope="module")
-def study(stored: Store) -> Study:
-    return Study.load(stored, models=["charlm"], activations=["relu", "gelu", "swiglu"])
+def study(what_if_study: Study) -> Study:
+    return what_if_study
 
 
 @pytest.fixture(scope="module")
@@ -66,58 +67,43 @@ def predictions(stored: Store, study: Study) -> StoredPredictions:
     return StoredPredictions(stored, study)
 
 
-def made(found: WhatIf | Note) -> WhatIf:
-    assert isinstance(found, WhatIf), found
-    return found
+def made(what_if: WhatIf | Note) -> WhatIf:
+    assert isinstance(what_if, WhatIf), what_if
+    return what_if
 
 
 def bars(view: View, panel: int = 0) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) by label of one bar panel."""
-    found = view.panels[panel]
-    assert isinstance(found, BarPanel)
-    return {bar.label: (bar.value, bar.low, bar.high) for bar in found.bars}
+    chart = view.panels[panel]
+    assert isinstance(chart, BarPanel)
+    return {bar.label: (bar.value, bar.low, bar.high) for bar in chart.bars}
 
 
 def lines(view: View, panel: int) -> LinePanel:
-    found = view.panels[panel]
-    assert isinstance(found, LinePanel)
-    return found
+    chart = view.panels[panel]
+    assert isinstance(chart, LinePanel)
+    return chart
 
 
 def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
-    row = study.cells[study.cells["activation"] == name].iloc[0]
-    return tuple(row[f"{column}{end}"] for end in ("", "_low", "_high"))
-
-
-def all_of(stored: Store, study: Study, predictions: StoredPredictions) -> list[WhatIf]:
-    """Every what-if over stored results."""
-    everything = [result for _, result in stored.load()[0]]
-    return [
-        activation.activation_what_if(activation.measured_inputs(stored, study)),
-        *map(
-            made,
-            (
-                metric.metric_what_if(study),
-                tradeoff.tradeoff_what_if(study),
-                trials.trials_what_if(study),
-                temperature.temperature_what_if(predictions),
-                improbable.threshold_what_if(predictions),
-                improbable.top_what_if(predictions),
-                ensembles.ensembles_what_if(predictions),
-                noise.noise_what_if(stored, everything, study),
-            ),
-        ),
-    ]
+    numbers = study.cells[study.cells["activation"] == name].iloc[0]
+    return tuple(numbers[f"{column}{end}"] for end in ("", "_low", "_high"))
 
 
 # --- all of them
 
 
 def test_every_view_of_every_what_if_can_be_drawn_and_says_something(
-    stored: Store, study: Study, predictions: StoredPredictions
+    stored: Store, study: Study, predictions: StoredPredictions, everything: list[Result]
 ) -> None:
     """Nothing is drawn outside of its picture, no title is cut off, no number is called nan."""
-    for what_if in all_of(stored, study, predictions):
+    what_ifs = [
+        activation.activation_what_if(activation.measured_inputs(stored, study)),
+        *(build(study) for build in OF_STUDY),
+        *(build(predictions) for build in OF_PREDICTIONS),
+        noise.noise_what_if(stored, everything, study),
+    ]
+    for what_if in map(made, what_ifs):
         for values in what_if.grid():
             view = what_if.view(**values)
             assert view.sentence.endswith(".")
@@ -126,6 +112,25 @@ def test_every_view_of_every_what_if_can_be_drawn_and_says_something(
                 assert "nan" not in "".join(panel.pieces())
                 assert len(panel.title) * 7 < WIDTH, panel.title  # pyright: ignore[reportAttributeAccessIssue]
                 assert panel.alt().startswith(panel.title)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_at_its_defaults_a_what_if_shows_the_numbers_of_the_result_files(predictions: StoredPredictions, study: Study) -> None:
+    """T = 1, all characters, single trials: relative PD with its interval, and what else has a number in the files."""
+    views = {build: made(build(predictions)).view() for build in OF_PREDICTIONS}
+    for view in views.values():
+        for name, numbers in bars(view).items():
+            assert numbers == pytest.approx(cell(study, name, "relative_pd"), rel=CLOSE)
+    by_temperature, by_threshold, by_rank, _ = views.values()
+    for name, numbers in bars(by_temperature, 1).items():
+        assert numbers == pytest.approx(cell(study, name, "total_variation"), rel=CLOSE)
+    for view in (by_threshold, by_rank):
+        assert all(share == pytest.approx(100) for panel in (1, 2) for share, _, _ in bars(view, panel).values())
+    for of_cell in predictions.of("charlm").cells:
+        p = metrics.probabilities_from_logits(of_cell.logits.numpy())
+        sampled = p[:, range(len(of_cell.labels)), of_cell.labels].mean()
+        assert bars(by_temperature, 2)[of_cell.activation][0] == pytest.approx(100 * sampled, rel=CLOSE)
+    assert f"on all {study.results[0].evaluation.tokens:,} evaluation characters" in by_temperature.sentence
+    assert f"lowest with {models_overview(study)['best'].iloc[0]}, " in by_temperature.sentence
 
 
 def test_a_view_is_computed_once_and_only_for_values_of_the_grid(predictions: StoredPredictions) -> None:
@@ -138,52 +143,47 @@ def test_a_view_is_computed_once_and_only_for_values_of_the_grid(predictions: St
     assert len(list(what_if.grid())) == len(temperature.TEMPERATURES)
 
 
-@pytest.mark.parametrize("build", [metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if])
-def test_without_results_a_sentence_says_what_to_run(build: Callable[[Study], WhatIf | Note]) -> None:
-    assert "There are no results yet: run ./run_papermill.sh." in str(build(Study.of([])))
+def test_without_results_a_sentence_says_what_to_run(tmp_path: Path) -> None:
+    empty, nowhere = Study.of([]), Store(tmp_path)
+    notes = [
+        *(build(empty) for build in OF_STUDY),
+        *(build(StoredPredictions(nowhere, empty)) for build in OF_PREDICTIONS),
+        noise.noise_what_if(nowhere, [], empty),
+    ]
+    for note in notes:
+        assert "There are no results yet: run ./run_papermill.sh." in str(note)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        temperature.temperature_what_if,
-        improbable.threshold_what_if,
-        improbable.top_what_if,
-        ensembles.ensembles_what_if,
-    ],
-)
-def test_predictions_that_are_missing_are_named_with_the_command(
-    build: Callable[[StoredPredictions], WhatIf | Note], folder: Path, tmp_path: Path, study: Study
-) -> None:
-    assert "There are no results yet" in str(build(StoredPredictions(Store(tmp_path), Study.of([]))))
-    copy = Store(shutil.copytree(folder, tmp_path / "copy"))
+def test_what_a_study_lacks_is_named_with_the_command(stored: Store, study: Study) -> None:
+    three = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu"])
+    needs = str(ensembles.ensembles_what_if(StoredPredictions(stored, three)))
+    assert "It needs N >= 4 trials per cell, here N = 3; run: repro grid --trials 4" in needs
+    # The study without the runs of one source each.
+    assert "repro grid --noise-models charlm" in str(noise.noise_what_if(stored, study.results, study))
+    alike = Study.of([make_result("tinylstm", name, same=True) for name in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
+    assert "It needs a model with two activations" in str(tradeoff.tradeoff_what_if(alike)), "nothing to weigh"
+
+
+def test_predictions_that_are_missing_are_named_with_the_command(what_if_folder: Path, tmp_path: Path, study: Study) -> None:
+    copy = Store(shutil.copytree(what_if_folder, tmp_path / "copy"))
     for path in (copy.folder / "predictions").glob("charlm-gelu*"):
         path.unlink()
-    sentence = made(build(StoredPredictions(copy, study))).view().sentence
-    assert "charlm with gelu is left out: predictions/charlm-gelu-" in sentence
-    assert "run the cell again with --force" in sentence
-    assert str(tmp_path) not in sentence, "a report says nothing about the machine"
+    partly = StoredPredictions(copy, study)
+    sentences = [made(build(partly)).view().sentence for build in OF_PREDICTIONS]
     shutil.rmtree(copy.folder / "predictions")
-    nothing = str(build(StoredPredictions(copy, study)))
-    assert "It needs the stored predictions" in nothing
-    assert "run the cell again with --force" in nothing
+    shutil.rmtree(copy.folder / "weights")
+    for sentence in sentences:
+        assert "charlm with gelu is left out: predictions/charlm-gelu-" in sentence
+        assert "run the cell again with --force" in sentence
+        assert str(tmp_path) not in sentence, "a report says nothing about the machine"
+    for build in OF_PREDICTIONS:
+        nothing = str(build(StoredPredictions(copy, study)))
+        assert "It needs the stored predictions" in nothing
+        assert "run the cell again with --force" in nothing
+    assert activation.measured_inputs(copy, study) == [], "without weights nothing lies under the curves"
 
 
 # --- temperature
-
-
-def test_at_temperature_1_everything_is_what_the_result_files_say(predictions: StoredPredictions, study: Study) -> None:
-    view = made(temperature.temperature_what_if(predictions)).view()
-    for panel, column in ((0, "relative_pd"), (1, "total_variation")):
-        for name, numbers in bars(view, panel).items():
-            assert numbers == pytest.approx(cell(study, name, column), rel=CLOSE)
-    for found in predictions.of("charlm").cells:
-        p = metrics.probabilities_from_logits(found.logits.numpy())
-        sampled = p[:, range(len(found.labels)), found.labels].mean()
-        assert bars(view, 2)[found.activation][0] == pytest.approx(100 * sampled, rel=CLOSE)
-    tokens = study.results[0].evaluation.tokens
-    assert f"on all {tokens:,} evaluation characters" in view.sentence
-    assert f"lowest with {models_overview(study)['best'].iloc[0]}, " in view.sentence
 
 
 @given(st.floats(0.05, 100.0))
@@ -191,30 +191,25 @@ def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -
     generator = torch.Generator().manual_seed(1)
     logits = 6 * torch.randn(3, 700, 20, generator=generator)
     labels = torch.randint(20, (700,), generator=generator)
-    found = compare_trials(CellLogits("relu", logits, labels), scale)
+    compared = compare_trials(CellLogits("relu", logits, labels), scale)
     probabilities = [metrics.probabilities_from_logits(trial.double() / scale) for trial in logits]
     for i, j in combinations(range(3), 2):
-        for name, matrix in (("relative_pd", found.relative_pd), ("total_variation", found.total_variation)):
+        for name, matrix in (("relative_pd", compared.relative_pd), ("total_variation", compared.total_variation)):
             expected = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
             assert matrix[i, j] == matrix[j, i] == pytest.approx(expected, rel=1e-5)
-    assert found.true == pytest.approx([p[range(700), labels].mean() for p in probabilities], rel=1e-5)
+    assert compared.true == pytest.approx([p[range(700), labels].mean() for p in probabilities], rel=1e-5)
 
 
 def test_a_flat_softmax_has_no_difference_and_a_sharp_one_has_churn(predictions: StoredPredictions, study: Study) -> None:
-    for found in predictions.of("charlm").cells:
-        flat, sharp = (compare_trials(found, scale) for scale in (1e5, 1e-4))
+    """And no temperature changes which character is the most probable one."""
+    for of_cell in predictions.of("charlm").cells:
+        flat, sharp = (compare_trials(of_cell, scale) for scale in (1e5, 1e-4))
         assert flat.relative_pd.max() < 1e-3
-        assert flat.true == pytest.approx(1 / found.logits.shape[-1], rel=1e-3)
-        result = study.result("charlm", found.activation)
+        assert flat.true == pytest.approx(1 / of_cell.logits.shape[-1], rel=1e-3)
+        result = study.result("charlm", of_cell.activation)
         assert result is not None
         assert sharp.total_variation == pytest.approx(pair_matrix(result, "churn"), abs=2e-3)
-
-
-def test_top1_accuracy_is_that_of_the_results(predictions: StoredPredictions, study: Study) -> None:
-    for found in predictions.of("charlm").cells:
-        result = study.result("charlm", found.activation)
-        assert result is not None
-        assert 100 * temperature.top1_accuracy(found) == pytest.approx(result.avg_val_accuracy)
+        assert 100 * temperature.top1_accuracy(of_cell) == pytest.approx(result.avg_val_accuracy)
 
 
 # --- how much of the text
@@ -246,16 +241,6 @@ def test_thinned_text_is_said(
 # --- ignore the improbable
 
 
-@pytest.mark.parametrize("build", [improbable.threshold_what_if, improbable.top_what_if])
-def test_when_all_characters_count_it_is_the_relative_pd(
-    build: Callable[[StoredPredictions], WhatIf | Note], predictions: StoredPredictions, study: Study
-) -> None:
-    view = made(build(predictions)).view()
-    for name, numbers in bars(view).items():
-        assert numbers == pytest.approx(cell(study, name, "relative_pd"), rel=CLOSE)
-    assert all(share == pytest.approx(100) for panel in (1, 2) for share, _, _ in bars(view, panel).values())
-
-
 def by_hand() -> tuple[CellLogits, np.ndarray]:
     """Two trials at two places, three characters; and 2|p - q| / (p + q) of each."""
     p = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], [[0.5, 0.3, 0.2], [0.5, 0.1, 0.4]]], dtype=torch.float64)
@@ -264,9 +249,9 @@ def by_hand() -> tuple[CellLogits, np.ndarray]:
 
 
 def test_thresholds_by_hand() -> None:
-    found, relative = by_hand()
+    of_cell, relative = by_hand()
     # Means over the trials: .6 .25 .15 at the first place, .5 .2 .3 at the second.
-    classes = improbable.by_threshold(found, (0.0, 0.22, 0.4, 0.9))
+    classes = improbable.by_threshold(of_cell, (0.0, 0.22, 0.4, 0.9))
     assert classes.kept(slice(0, None)).pd.value == pytest.approx(relative.mean(), rel=CLOSE)
     upper = classes.kept(slice(1, None))
     assert upper.pd.value == pytest.approx((relative[0, 0] + relative[0, 1] + relative[1, 0] + relative[1, 2]) / 4, rel=CLOSE)
@@ -276,83 +261,64 @@ def test_thresholds_by_hand() -> None:
     assert math.isnan(classes.kept(slice(3, None)).pd.value), "nothing is that probable"
 
 
-def test_ranks_by_hand() -> None:
-    found, relative = by_hand()
-    classes = improbable.by_rank(found, (1, 2))
-    first, two = classes.kept(slice(1)), classes.kept(slice(2))
+@pytest.mark.parametrize("kept", [(1, 2), (1, 2, 30)], ids=["fewer ranks than characters", "more"])
+def test_ranks_by_hand(kept: tuple[int, ...]) -> None:
+    of_cell, relative = by_hand()
+    classes = improbable.by_rank(of_cell, kept)
+    first, two, every = classes.kept(slice(1)), classes.kept(slice(2)), classes.kept(slice(None))
     assert first.pd.value == pytest.approx((relative[0, 0] + relative[1, 0]) / 2, rel=CLOSE)
     assert first.mass == pytest.approx((0.6 + 0.5) / 2, rel=CLOSE)
     assert two.pd.value == pytest.approx((relative[0, :2].sum() + relative[1, 0] + relative[1, 2]) / 4, rel=CLOSE)
     assert two.share == pytest.approx(2 / 3)
-    assert classes.kept(slice(None)).pd.value == pytest.approx(relative.mean(), rel=CLOSE)
-
-
-def test_more_ranks_than_characters() -> None:
-    found, relative = by_hand()
-    classes = improbable.by_rank(found, (1, 2, 30))
-    assert classes.kept(slice(30)).pd.value == pytest.approx(relative.mean(), rel=CLOSE)
-    assert classes.kept(slice(None)).share == pytest.approx(1)
+    assert every.pd.value == pytest.approx(relative.mean(), rel=CLOSE)
+    assert every.share == pytest.approx(1)
 
 
 # --- ensembles
 
 
-def test_single_trials_are_the_relative_pd_with_its_interval(predictions: StoredPredictions, study: Study) -> None:
-    view = made(ensembles.ensembles_what_if(predictions)).view()
-    for name, numbers in bars(view).items():
-        assert numbers == pytest.approx(cell(study, name, "relative_pd"), rel=CLOSE)
-
-
 def test_averages_of_two_of_four_by_the_metric_itself(predictions: StoredPredictions) -> None:
-    found = predictions.of("charlm").cells[0]
-    p = metrics.probabilities_from_logits(found.logits.numpy())
+    of_cell = predictions.of("charlm").cells[0]
+    p = metrics.probabilities_from_logits(of_cell.logits.numpy())
     three = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
     expected = np.mean([metrics.relative_pd(p[list(a)].mean(axis=0), p[list(b)].mean(axis=0)) for a, b in three])
-    estimate = ensembles.difference_of_averages(found.logits.softmax(-1), 2)
+    estimate = ensembles.difference_of_averages(of_cell.probabilities(), 2)
     assert estimate.value == pytest.approx(expected, rel=CLOSE)
     assert not estimate.has_interval, "without any one trial there are no two groups of two"
-    assert estimate.value < ensembles.difference_of_averages(found.logits.softmax(-1), 1).value
+    assert estimate.value < ensembles.difference_of_averages(of_cell.probabilities(), 1).value
+    same = np.tile(torch.rand(1, 300, 9).softmax(-1).numpy(), (5, 1, 1))
+    same[..., 0] = 0
+    equal = ensembles.difference_of_averages(same, 2)
+    assert (equal.value, equal.low, equal.high) == (0, 0, 0), (
+        "equal trials have equal averages, also of what none thinks possible"
+    )
 
 
-def test_equal_trials_have_equal_averages() -> None:
-    same = torch.rand(1, 300, 9).softmax(-1).expand(5, -1, -1)
-    estimate = ensembles.difference_of_averages(same, 2)
-    assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(("n", "k", "ways"), [(4, 1, 6), (4, 2, 3), (6, 2, 45), (6, 3, 10), (10, 2, 45), (10, 5, 45)])
+@pytest.mark.parametrize(("n", "k", "ways"), [(4, 1, 6), (4, 2, 3), (6, 2, 45), (10, 5, 45)])
 def test_splits_are_all_ways_or_a_sample_of_them(n: int, k: int, ways: int) -> None:
-    found = ensembles.splits(n, k)
-    assert len(found) == len(set(found)) == ways
-    assert found == ensembles.splits(n, k), "the same sample each time"
-    for first, second in found:
+    chosen = ensembles.splits(n, k)
+    assert len(chosen) == len(set(chosen)) == ways
+    assert chosen == ensembles.splits(n, k), "the same sample each time"
+    for first, second in chosen:
         assert len(first) == len(second) == k
         assert not set(first) & set(second)
         assert first < second
 
 
-def test_ensembles_need_four_trials(stored: Store) -> None:
-    three = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu"])
-    said = str(ensembles.ensembles_what_if(StoredPredictions(stored, three)))
-    assert "It needs N >= 4 trials per cell, here N = 3; run: repro grid --trials 4" in said
-
-
 # --- metric, trade-off, trials
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_the_ranking_follows_the_metric(name: str, study: Study) -> None:
-    view = made(metric.metric_what_if(study)).view(metric=name)
-    shown = bars(view)
-    assert [value for value, _, _ in shown.values()] == sorted(value for value, _, _ in shown.values())
-    for activation_name, numbers in shown.items():
-        assert numbers == cell(study, activation_name, name)
-    winner = next(iter(shown))
-    usual = models_overview(study)["best"].iloc[0]
-    if name != METRICS[0]:
-        assert ("the winner does not change" in view.sentence) == (winner == usual)
-    else:
-        assert winner == usual
+def test_the_ranking_follows_the_metric(study: Study) -> None:
+    what_if, usual = made(metric.metric_what_if(study)), models_overview(study)["best"].iloc[0]
+    for name in METRICS:
+        view = what_if.view(metric=name)
+        shown = bars(view)
+        assert [value for value, _, _ in shown.values()] == sorted(value for value, _, _ in shown.values())
+        for activation_name, numbers in shown.items():
+            assert numbers == cell(study, activation_name, name)
+        same = next(iter(shown)) == usual
+        assert ("the winner does not change" in view.sentence) == (same and name != METRICS[0])
+        assert same or name != METRICS[0]
 
 
 def test_what_has_no_number_is_last_and_says_why() -> None:
@@ -362,9 +328,6 @@ def test_what_has_no_number_is_last_and_says_why() -> None:
     assert isinstance(panel, BarPanel)
     assert [(bar.label, bar.words) for bar in panel.bars][1:] == [("gelu", "one trial"), ("swish", "missing")]
     assert "relu has 0.400 (no interval, N = 2)" in view.sentence
-
-
-def test_an_infinite_number_is_called_so() -> None:
     plain = make_result("charlm", "relu", (0.4,))
     numbers = {**plain.reproducibility_metrics, "log_prob_pd": None, "log_prob_pd_1_2": None}
     results = [make_result("charlm", name, (0.4,), reproducibility_metrics=numbers) for name in ("relu", "gelu")]
@@ -394,7 +357,7 @@ def test_what_a_weight_picks_lies_on_the_pareto_front(points: dict[str, tuple[fl
 
 def test_the_ends_of_the_weight_are_the_best_of_each(study: Study) -> None:
     what_if = made(tradeoff.tradeoff_what_if(study))
-    accuracy = study.cells.loc[study.cells["val_accuracy"].idxmax(), "activation"]
+    accuracy = study.cells.set_index("activation")["val_accuracy"].idxmax()
     assert f"charlm is given {accuracy}:" in what_if.view(weight=0.0).sentence
     assert f"charlm is given {models_overview(study)['best'].iloc[0]}:" in what_if.view(weight=1.0).sentence
 
@@ -404,34 +367,22 @@ def test_pareto_front_by_hand() -> None:
     assert tradeoff.pareto_front(points) == ["gelu", "relu", "smelu_1"]
 
 
-def test_a_model_that_ignores_the_activation_is_not_weighed() -> None:
-    alike = Study.of([make_result("tinylstm", name, same=True) for name in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
-    assert "It needs a model with two activations" in str(tradeoff.tradeoff_what_if(alike))
-
-
-def test_at_the_measured_n_width_and_chance_are_the_library_s(study: Study) -> None:
-    what_if = made(trials.trials_what_if(study))
+def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
+    """At the measured N the interval is its own; the chance is 80 % from the N on that the library names."""
+    what_if, differences = made(trials.trials_what_if(study)), trials.differences(study)
     matrices = {r.activation: pair_matrix(r) for r in study.results}
-    found = trials.differences(study)
-    assert {name for _, name in found} == {"gelu", "swiglu"}
-    for (_, name), difference in found.items():
+    # Equal seeds give gelu the initial weights of relu, but not swiglu, whose layers have another shape.
+    assert {name: difference.paired for (_, name), difference in differences.items()} == {"gelu": True, "swiglu": False}
+    for (_, name), difference in differences.items():
         expected = contrast(matrices[name], matrices["relu"], paired=difference.paired)
-        assert difference.half_width(4) == pytest.approx((expected.high - expected.low) / 2, rel=1e-9)
+        half = (expected.high - expected.low) / 2
+        assert difference.half_width(4) == pytest.approx(half, rel=1e-9)
         sentence = what_if.view(activation=name).sentence
-        assert (
-            f"{expected.value:+.3f}, has a 95 % interval of plus or minus {(expected.high - expected.low) / 2:.3f}" in sentence
-        )
-        widths = [difference.half_width(n) for n in trials.COUNTS]
+        assert f"{expected.value:+.3f}, has a 95 % interval of plus or minus {half:.3f}" in sentence
+        widths, chances = ([f(n) for n in trials.COUNTS] for f in (difference.half_width, difference.chance))
         assert widths == sorted(widths, reverse=True)
-        chances = [difference.chance(n) for n in trials.COUNTS]
         assert chances == sorted(chances)
         assert 0 <= chances[0] <= chances[-1] <= 1
-    # Equal seeds give gelu the initial weights of relu, but not swiglu, whose layers have another shape.
-    assert [difference.paired for difference in found.values()] == [True, False]
-
-
-def test_the_chance_reaches_80_per_cent_where_the_library_says_so(study: Study) -> None:
-    for difference in trials.differences(study).values():
         spread = difference.estimate.error * math.sqrt(difference.estimate.n * (1 if difference.paired else 0.5))
         needed = trials_needed(difference.estimate.value / spread, paired=difference.paired)
         assert needed is not None
@@ -449,11 +400,11 @@ def test_three_trials_cannot_be_told_apart_by_an_exact_test() -> None:
 # --- noise
 
 
-def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, study: Study) -> None:
-    everything = [result for _, result in stored.load()[0]]
+def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, study: Study, everything: list[Result]) -> None:
     what_if = made(noise.noise_what_if(stored, everything, study))
     sources = noise_sources(everything, study, "charlm")
     assert sources is not None
+    assert {"all", "init", "none"} <= set(sources.results)
     for name in ("total_variation", "relative_pd", "churn"):
         view = what_if.view(metric=name)
         shown = bars(view)
@@ -461,31 +412,21 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
             last = run.frame().iloc[-1]
             assert shown[source] == pytest.approx(tuple(last[f"{name}{end}"] for end in ("", "_low", "_high")), nan_ok=True)
         assert shown["none"][0] == 0
+        assert math.isnan(shown["order"][0])
         assert "with nothing different it is exactly 0" in view.sentence
-    assert {"all", "init", "none"} <= set(sources.results)
-    assert math.isnan(bars(what_if.view())["order"][0])
-
-
-def test_noise_shows_runs_of_other_lengths_where_they_end(stored: Store, study: Study) -> None:
-    everything = [result for _, result in stored.load()[0]]
-    view = made(noise.noise_what_if(stored, everything, study)).view()
+    # Runs of other lengths are dots where they end.
     short = next(r for r in everything if r.config["max_iters"] == 4)
     end = trajectory(stored, short).frame().iloc[-1]["total_variation"]
-    (dot,) = lines(view, 1).dots
-    ticks = {words: place for place, words in lines(view, 1).x.ticks}
+    (dot,) = lines(what_if.view(), 1).dots
+    ticks = {words: place for place, words in lines(what_if.view(), 1).x.ticks}
     assert (dot.x, dot.y) == (ticks["4"], end)
-    assert f"end at 4 steps {end:.4f}" in view.sentence
-
-
-def test_noise_says_how_to_run_the_sources(stored: Store, study: Study) -> None:
-    said = str(noise.noise_what_if(stored, study.results, study))
-    assert "repro grid --noise-models charlm" in said
+    assert f"end at 4 steps {end:.4f}" in what_if.view().sentence
 
 
 # --- activation
 
 
-@pytest.mark.parametrize("beta", [0.05, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("beta", [0.05, 3.0])
 def test_the_bend_of_smelu(beta: float) -> None:
     view = activation.activation_what_if().view(beta=beta)
     value, slope, curvature = (lines(view, k).lines[-1] for k in range(3))
@@ -530,9 +471,3 @@ def test_the_models_whose_inputs_are_shown(stored: Store, study: Study) -> None:
     assert "of what the activations of charlm with relu (trial 1) are given" in what_if.view().sentence
     assert lines(what_if.view(), 0).area is not None
     assert lines(what_if.view(model="none"), 0).area is None
-
-
-def test_without_weights_no_mass_is_shown(folder: Path, tmp_path: Path, study: Study) -> None:
-    copy = Store(shutil.copytree(folder, tmp_path / "copy"))
-    shutil.rmtree(copy.folder / "weights")
-    assert activation.measured_inputs(copy, study) == []

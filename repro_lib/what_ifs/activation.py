@@ -19,7 +19,7 @@ from repro_lib.schema import ResultError
 from repro_lib.store import Store
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
-from repro_lib.what_ifs.wording import colour_on_page, dash_of
+from repro_lib.what_ifs.wording import cell_name, colour_on_page, dash_of
 
 BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")
@@ -76,7 +76,7 @@ def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
 
 def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
     """The pre-activations of the first trial of each model, with the first of its activations whose weights are there."""
-    found = []
+    masses = []
     for model in study.models:
         for result in (r for r in study.results if r.model_name == model and not r.synthetic):
             try:
@@ -86,9 +86,9 @@ def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
                 continue
             values = pre_activations(network, labels, result.config["block_size"])
             if values is not None:
-                found.append(distribution(f"{model} with {result.activation}", values))
+                masses.append(distribution(cell_name(result), values))
             break
-    return found
+    return masses
 
 
 def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: int) -> NDArray[np.float32] | None:
@@ -102,6 +102,7 @@ def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: 
         x = inputs[0].chunk(2, dim=-1)[0] if isinstance(module, Activation) and module.gated else inputs[0]
         seen.append(x.flatten())
 
+    # Hooks see what really arrives, also where a model calls its activation from inside another layer.
     hooks = [m.register_forward_pre_hook(record) for m in network.modules() if isinstance(m, Activation)]
     blocks = labels[: BLOCKS * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
     with torch.inference_mode():
@@ -141,13 +142,13 @@ def _panel(which: int, beta: float, curves: Mapping[str, Curves], mass: PreActiv
 
 
 def _sentence(beta: float, mass: PreActivations | None) -> str:
-    said = (
+    bend = (
         f"With beta {beta:g} SmeLU bends from slope 0 to slope 1 between {-beta:g} and {beta:g} with a curvature of "
         f"{1 / (2 * beta):.3g}, where relu jumps; gelu's and swish's largest curvatures, at 0, are 0.80 and 0.50"
     )
     if mass is None:
-        return f"{said}."
+        return f"{bend}."
     return (
-        f"{said}. {100 * mass.within(beta):.0f} % of what the activations of {mass.name} (trial 1) are given on "
+        f"{bend}. {100 * mass.within(beta):.0f} % of what the activations of {mass.name} (trial 1) are given on "
         f"{BLOCKS * EVALUATION_BLOCK:,} evaluation characters lies in that bend."
     )

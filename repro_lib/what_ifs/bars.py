@@ -39,6 +39,7 @@ class BarPanel:
         width = WIDTH - left - _NUMBERS
         bottom = _TITLE + _ROW * len(self.bars)
         parts = opening(bottom + 22, self.title, self.alt())
+        # From 0 on: the lengths of bars are compared, and a bar that starts elsewhere has no length.
         for tick in nice_ticks(0, self.limit):
             x = left + width * tick / self.limit
             parts.append(f"<path d='M{x:.1f} {_TITLE - 4}V{bottom}' {FAINT}/>")
@@ -51,8 +52,10 @@ class BarPanel:
 
     def _bars(self, rows: list[tuple[Bar, float]], left: float, width: float) -> list[str]:
         def place(value: float) -> float:
+            # An interval may reach beyond the axis: it is cut there, and never lies over the numbers.
             return left + width * min(max(value / self.limit, 0.0), 1.0)
 
+        # Numbers apart from what surrounds them: two pictures then differ in a few short pieces, and a page stores each once.
         known = [(bar, y) for bar, y in rows if math.isfinite(bar.value)]
         parts = [f"<g stroke-width='{_ROW - 8}' stroke-opacity='.8'>"]
         for bar, y in known:

@@ -58,9 +58,11 @@ class WhatIf:
     title: str
     parameters: tuple[Parameter, ...]
     see: Callable[..., View]
+    # A hand moves a slider to and fro, and a page holds the whole grid: each view is made once.
     _seen: dict[tuple[Value, ...], View] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # It becomes an attribute of the page, where nothing needs to be escaped then.
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
             raise ValueError(f"the name of a what-if is made of small letters, digits and hyphens, got {self.name!r}")
 
@@ -73,10 +75,16 @@ class WhatIf:
         for parameter in self.parameters:
             if chosen[parameter.name] not in parameter.values:
                 raise ValueError(f"{self.name}: {parameter.name} = {chosen[parameter.name]!r} is none of {parameter.values}")
+        # In the order of the parameters, whatever the order in which they were named.
         key = tuple(chosen.values())
         if key not in self._seen:
             self._seen[key] = self.see(**chosen)
         return self._seen[key]
+
+    @property
+    def movable(self) -> tuple[Parameter, ...]:
+        """The parameters that get a control; of one value there is nothing to move."""
+        return tuple(parameter for parameter in self.parameters if len(parameter.values) > 1)
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination of values, the last parameter changing fastest."""

@@ -10,18 +10,15 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.metrics import METRIC_LIMITS, relative_differences
 from repro_lib.notes import Note
 from repro_lib.statistics import Estimate, jackknife_left_out
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
-from repro_lib.what_ifs.predictions import ModelLogits, StoredPredictions, one_thread, parts
-from repro_lib.what_ifs.svg import nice_limit
-from repro_lib.what_ifs.wording import bar, colour_on_page, dash_of, lowest_and_highest, ranking, reach, trial_counts
+from repro_lib.what_ifs.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
+from repro_lib.what_ifs.wording import axis_end, bar, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
 LEAST_TRIALS = 4
@@ -45,11 +42,10 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     def see(model: str, k: int) -> View:
         by_size = measured[model]
         activations = tuple(cell.activation for cell in predictions.of(model).cells)
-        ends = [end for found in by_size.values() for e in found.values() for end in (e.value, e.high) if math.isfinite(end)]
-        limit = nice_limit(max(ends))
+        limit = axis_end(estimate for estimates in by_size.values() for estimate in estimates.values())
         missing = Estimate(math.nan, math.nan, math.nan, 0)
         bars = tuple(bar(a, by_size[k].get(a, missing), words=f"needs {2 * k} trials") for a in activations)
-        lines = tuple(_line(a, [by_size[size].get(a) for size in by_size]) for a in activations)
+        lines = tuple(_line(a, by_size) for a in activations)
         ticks = tuple((float(size), str(size)) for size in by_size)
         panels = (
             BarPanel(f"Relative PD between averages of {k}", bars, limit),
@@ -74,9 +70,9 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 @one_thread()
 def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estimate]]:
     """``difference_of_averages`` by k from 1 to ``largest`` and activation, where there are trials enough."""
-    probabilities = {cell.activation: cell.logits.softmax(dim=-1) for cell in read.cells}
+    probabilities = {cell.activation: cell.probabilities() for cell in read.cells}
     return {
-        k: {name: difference_of_averages(found, k) for name, found in probabilities.items() if len(found) >= 2 * k}
+        k: {name: difference_of_averages(p, k) for name, p in probabilities.items() if len(p) >= 2 * k}
         for k in range(1, largest + 1)
     }
 
@@ -86,12 +82,13 @@ def splits(trials: int, k: int) -> tuple[Split, ...]:
     ways = math.comb(trials, k) * math.comb(trials - k, k) // 2
     if ways <= MOST_SPLITS:
         return tuple(_all_splits(trials, k))
-    rng, found = np.random.default_rng(0), dict[Split, None]()
-    while len(found) < MOST_SPLITS:
+    # A dictionary: each split once, in the order in which they were drawn.
+    rng, drawn = np.random.default_rng(0), dict[Split, None]()
+    while len(drawn) < MOST_SPLITS:
         order = rng.permutation(trials)[: 2 * k].tolist()
         first, second = sorted((tuple(sorted(order[:k])), tuple(sorted(order[k:]))))
-        found[first, second] = None
-    return tuple(found)
+        drawn[first, second] = None
+    return tuple(drawn)
 
 
 def _all_splits(trials: int, k: int) -> Iterator[Split]:
@@ -100,7 +97,7 @@ def _all_splits(trials: int, k: int) -> Iterator[Split]:
         yield from ((first, second) for second in combinations(rest, k) if first < second)
 
 
-def difference_of_averages(probabilities: Tensor, k: int) -> Estimate:
+def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     """Relative PD between averages of k of N trials, probabilities (N, tokens, V), mean over the ways to choose two groups.
 
     k = 1 is the PD of the cell. Each trial in turn is left out for the interval (the ways without it); there is none
@@ -108,6 +105,7 @@ def difference_of_averages(probabilities: Tensor, k: int) -> Estimate:
     """
     n, chosen = len(probabilities), splits(len(probabilities), k)
     values = np.array([_relative_pd(probabilities, *split) for split in chosen])
+    # Leaving a trial out of a sample of the ways would leave too few to tell its share from chance.
     every = len(chosen) == math.comb(n, k) * math.comb(n - k, k) // 2
     if not every or n - 1 < 2 * k:
         return Estimate(float(values.mean()), math.nan, math.nan, n)
@@ -115,35 +113,33 @@ def difference_of_averages(probabilities: Tensor, k: int) -> Estimate:
     return jackknife_left_out(float(values.mean()), np.array(without), 0.0, METRIC_LIMITS["relative_pd"])
 
 
-def _relative_pd(probabilities: Tensor, first: Sequence[int], second: Sequence[int]) -> float:
-    total = 0.0
-    for part in parts(probabilities.shape[1]):
-        p, q = (probabilities[list(group), part].mean(dim=0) for group in (first, second))
-        # Where both are 0 they agree.
-        total += float(((p - q).abs_() / (p + q).clamp_(min=torch.finfo(p.dtype).tiny)).sum(dtype=torch.float64))
-    return 2 * total / probabilities[0].numel()
+def _relative_pd(probabilities: Floats, first: Sequence[int], second: Sequence[int]) -> float:
+    tokens, total = probabilities.shape[1], 0.0
+    for part in parts(tokens):
+        p, q = (probabilities[list(group), part].mean(axis=0) for group in (first, second))
+        total += float(relative_differences(p, q).mean(axis=-1).sum(dtype=np.float64))
+    return total / tokens
 
 
-def _line(activation: str, found: Sequence[Estimate | None]) -> Line:
-    sizes = [k for k, estimate in enumerate(found, start=1) if estimate]
-    values = [estimate.value for estimate in found if estimate]
-    return Line(activation, [float(k) for k in sizes], values, colour_on_page(activation), dash_of(activation), dots=True)
+def _line(activation: str, by_size: dict[int, dict[str, Estimate]]) -> Line:
+    values = {float(k): estimates[activation].value for k, estimates in by_size.items() if activation in estimates}
+    return Line(activation, list(values), list(values.values()), colour_on_page(activation), dash_of(activation), dots=True)
 
 
 def _fall(activation: str, by_size: dict[int, dict[str, Estimate]]) -> str:
-    values = [f"{found[activation].value:.3f}" for found in by_size.values() if activation in found]
+    values = [f"{estimates[activation].value:.3f}" for estimates in by_size.values() if activation in estimates]
     return f"{activation} {', '.join(values)}"
 
 
 def _sentence(predictions: StoredPredictions, model: str, k: int, by_size: dict[int, dict[str, Estimate]]) -> str:
-    read, found = predictions.of(model), by_size[k]
-    if not found:
+    read, estimates = predictions.of(model), by_size[k]
+    if not estimates:
         counts = trial_counts(cell.n for cell in read.cells)
         return f"{model} has fewer than the {2 * k} trials per cell that averages of {k} need ({counts})."
     what = "single trials" if k == 1 else f"averages of {k} trials"
-    words = f"The relative PD between {what} of {model} {read.where()} is {lowest_and_highest(found)}"
+    words = f"The relative PD between {what} of {model} {read.where()} is {lowest_and_highest(estimates)}"
     if k > 1:
-        best = ranking(found)[0]
-        saved = 100 * (1 - found[best].value / by_size[1][best].value) if by_size[1][best].value else 0.0
+        best = ranking(estimates)[0]
+        saved = 100 * (1 - estimates[best].value / by_size[1][best].value) if by_size[1][best].value else 0.0
         words += f"; for {best} that is {saved:.0f} % less than between single trials"
-    return " ".join([f"{words}. {reach(e.n for e in found.values())}", *read.left_out])
+    return read.told(f"{words}.", (estimate.n for estimate in estimates.values()))

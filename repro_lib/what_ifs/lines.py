@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from repro_lib.what_ifs.svg import FAINT, LETTER, WIDTH, nice_ticks, opening, simplified, text
 
+# Heights of the title, of the axis with its numbers and its label, and of the plot; margins to the left and right. Fixed,
+# so that charts that stand side by side have their axes at one height, and a control never moves one.
 _TITLE, _AXIS, _LEFT, _RIGHT, _PLOT = 26, 34, 46, 10, 190
 
 
@@ -23,23 +25,16 @@ class Axis:
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...] = ()
-    log: bool = False
 
     def share(self, values: ArrayLike) -> NDArray[np.float64]:
         """How far along the axis the values lie, 0 to 1; what is outside lies at the end."""
         given = np.asarray(values, dtype=np.float64)
-        ends = np.array([self.low, self.high])
-        if self.log:
-            given, ends = np.log(np.maximum(given, self.low)), np.log(ends)
-        return np.clip((given - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
+        return np.clip((given - self.low) / (self.high - self.low), 0.0, 1.0)
 
     def marks(self) -> tuple[tuple[float, str], ...]:
         """Where something is written at the axis, and what."""
         if self.ticks:
             return self.ticks
-        if self.log:
-            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
-            return tuple((10.0**power, f"{10.0**power:g}") for power in powers)
         return tuple((tick, f"{tick:g}") for tick in nice_ticks(self.low, self.high))
 
 
@@ -102,6 +97,7 @@ class LinePanel:
             parts.append(
                 f"<path d='M{x:.1f} {_TITLE}v{_PLOT}' stroke='currentColor' stroke-opacity='.55' stroke-dasharray='3 3'/>"
             )
+        # Dots last: what a point is of matters more than the line that passes through it.
         for line in self.lines:
             parts += self._line(line)
         for dot in self.dots:
@@ -134,6 +130,7 @@ class LinePanel:
 
     def _line(self, line: Line) -> list[str]:
         x, y = self._places(line.x, line.y)
+        # A gap is bridged: the neighbours of a missing point are numbers, and a broken line would look like two.
         known = np.isfinite(y)
         x, y = simplified(x[known], y[known])
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
@@ -162,6 +159,7 @@ class LinePanel:
         """The names of lines and dots below the chart, and the height of everything."""
         parts, x, y = [], float(_LEFT), top + 8
         for named in (named for named in (*self.lines, *self.dots) if named.label):
+            # A sample of the line and some room beside the words; SVG itself does not wrap.
             width = 38 + LETTER * len(named.label)
             if x + width > WIDTH and x > _LEFT:
                 x, y = float(_LEFT), y + 17

@@ -20,7 +20,7 @@ from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Dot, Line, LinePanel
 from repro_lib.what_ifs.svg import in_words, nice_limit
-from repro_lib.what_ifs.wording import OTHER_COLOUR, nothing_yet, number_words, trial_counts
+from repro_lib.what_ifs.wording import OTHER_COLOUR, metric_words, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 # As in the figure of the sources (trajectory_plots), with the page's own colour for black.
@@ -56,10 +56,10 @@ class NoisyCell:
 def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
     """PD at a kept step, per source of randomness, for the models whose sources were run one by one."""
     if not study.results:
-        return nothing_yet(TITLE)
+        return unanswered(TITLE, study)
     cells = {model: cell for model in study.models if (cell := noisy_cell(store, stored, study, model))}
     if not cells:
-        return Note(f"{TITLE} {how_to_run(study.results[0].model_name)}")
+        return unanswered(TITLE, study, how_to_run(study.results[0].model_name))
     steps = sorted({step for cell in cells.values() for step in cell.steps})
 
     def see(model: str, metric: str, step: int) -> View:
@@ -70,7 +70,7 @@ def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatI
 
     parameters = (
         choice("model", "Model", list(cells)),
-        choice("metric", "Measure", FOLLOWED, "total_variation", _metric_words),
+        choice("metric", "Measure", FOLLOWED, "total_variation", _capital),
         slider("step", "Training step", steps, steps[-1]),
     )
     return WhatIf("noise", TITLE, parameters, see)
@@ -83,6 +83,7 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
         return None
     frames = {source: run.frame() for source, run in sources.trajectories(store).items()}
     steps = {tuple(frame["step"]) for frame in frames.values()}
+    # One source has nothing beside it, and runs that kept other steps have no common slider.
     if len(frames) < 2 or len(steps) > 1:
         return None
     reference = sources.results.get("all")
@@ -94,30 +95,32 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
 
 def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePanel, ...]:
     at_step = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+    # Over all steps, so that the axis stays while the control moves.
     tops = [e for frame in cell.frames.values() for name in (metric, f"{metric}_high") for e in frame[name] if math.isfinite(e)]
     limit = nice_limit(max(tops))
     bars = tuple(
-        Bar(source, found.value, STYLES[source][0], found.low, found.high)
-        if (found := at_step.get(source))
+        Bar(source, estimate.value, STYLES[source][0], estimate.low, estimate.high)
+        if (estimate := at_step.get(source))
         else Bar(source, math.nan, GREY, words=cell.states.get(source, "not run").partition(":")[0])
         for source in SOURCES
     )
+    # Steps were kept at log-spaced places, so on an even axis each is as far from the next.
     places = {s: float(k) for k, s in enumerate(cell.steps)}
     lines = tuple(
         Line(source, list(places.values()), frame[metric].tolist(), *STYLES[source], dots=True)
         for source, frame in cell.frames.items()
     )
     ends = tuple(
-        Dot("", _between(places, int(length)), row[metric], OTHER_COLOUR, strong=True) for length, row in cell.ends.items()
+        Dot("", _between(places, int(length)), end[metric], OTHER_COLOUR, strong=True) for length, end in cell.ends.items()
     )
     ringed = " (ringed: shorter runs)" if ends else ""
-    words = "; ".join(f"{source} {in_words(found.value, found.low, found.high, 4)}" for source, found in at_step.items())
+    words = "; ".join(f"{source} {in_words(e.value, e.low, e.high, 4)}" for source, e in at_step.items())
     return (
-        BarPanel(f"{_metric_words(metric)} at step {step}", bars, limit, 4),
+        BarPanel(f"{_capital(metric)} at step {step}", bars, limit, 4),
         LinePanel(
             f"Through training{ringed}",
             Axis("training step", 0, max(len(places) - 1, 1), tuple((place, str(s)) for s, place in places.items())),
-            Axis(_metric_words(metric), 0, limit),
+            Axis(_capital(metric), 0, limit),
             f"at step {step}: {words}",
             lines,
             ends,
@@ -127,8 +130,8 @@ def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePan
 
 
 def _at(frame: pd.DataFrame, metric: str, step: int) -> Estimate:
-    row = frame[frame["step"] == step].iloc[0]
-    return Estimate(float(row[metric]), float(row[f"{metric}_low"]), float(row[f"{metric}_high"]), int(row["n"]))
+    kept = frame[frame["step"] == step].iloc[0]
+    return Estimate(float(kept[metric]), float(kept[f"{metric}_low"]), float(kept[f"{metric}_high"]), int(kept["n"]))
 
 
 def _between(places: Mapping[int, float], length: int) -> float:
@@ -136,24 +139,28 @@ def _between(places: Mapping[int, float], length: int) -> float:
     steps = list(places)
     after = next((k for k, step in enumerate(steps) if step >= length), len(steps) - 1)
     before = max(after - 1, 0)
+    # Linear between the two kept steps around it; a run of one kept step has no way to go.
     run = steps[after] - steps[before]
     return before + (length - steps[before]) / run if run else float(after)
 
 
-def _metric_words(metric: object) -> str:
-    return str(metric).replace("_", " ").capitalize().replace("pd", "PD")
+def _capital(metric: str) -> str:
+    words = metric_words(metric)
+    return words[0].upper() + words[1:]
 
 
 def _sentence(model: str, cell: NoisyCell, metric: str, step: int) -> str:
-    found = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
-    parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in found.items() if source != "none"]
-    said = (
-        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.activation} the {_metric_words(metric).lower()} between "
+    estimates = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+    parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
+    sentence = (
+        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.activation} the {metric_words(metric)} between "
         f"trials is, by what alone differs between them, {'; '.join(parts)}"
-    ).replace("pd", "PD")
-    if "none" in found:
-        said += "; with nothing different it is " + ("exactly 0" if found["none"].value == 0 else f"{found['none'].value:.1e}")
+    )
+    if "none" in estimates:
+        # Equal seeds give equal bits: anything but 0 here would be a fault of the suite, so it is not rounded away.
+        rest = estimates["none"].value
+        sentence += f"; with nothing different it is {'exactly 0' if rest == 0 else f'{rest:.1e}'}"
     if cell.ends and step == cell.steps[-1]:
-        lengths = ", ".join(f"{length} steps {row[metric]:.4f}" for length, row in cell.ends.items())
-        said += f"; runs of other lengths, each with its learning rate down to 0, end at {lengths}"
-    return f"{said} ({trial_counts(e.n for e in found.values())}, on every 16th evaluation block)."
+        lengths = ", ".join(f"{length} steps {end[metric]:.4f}" for length, end in cell.ends.items())
+        sentence += f"; runs of other lengths, each with its learning rate down to 0, end at {lengths}"
+    return f"{sentence} ({trial_counts(e.n for e in estimates.values())}, on every 16th evaluation block)."

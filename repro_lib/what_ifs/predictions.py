@@ -1,6 +1,6 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
-The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, some ten times as fast and equal to
+The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
 six digits (tested).
 
 Shapes: N trials, V characters, tokens of the evaluation text.
@@ -9,7 +9,7 @@ Shapes: N trials, V characters, tokens of the evaluation text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,13 +22,14 @@ from torch import Tensor
 
 from repro_lib.analysis import Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics import METRIC_LIMITS
+from repro_lib.metrics import METRIC_LIMITS, relative_differences, total_variation_by_token
 from repro_lib.notes import Note
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import Estimate, jackknife_pairwise
 from repro_lib.store import Store
-from repro_lib.what_ifs.wording import nothing_yet
+from repro_lib.what_ifs.wording import cell_name, reach, reason, unanswered
 
+Floats = NDArray[np.floating]
 # Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
 PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
@@ -56,6 +57,14 @@ class CellLogits:
         """The largest logit minus the smallest."""
         return float(self.logits.max() - self.logits.min())
 
+    def probabilities(self, part: slice = slice(None), temperature: float = 1.0) -> Floats:
+        """softmax(logits / temperature) of a part of the text, (N, part, V)."""
+        logits = self.logits[:, part]
+        # Beyond this spread float32 rounds the smallest probabilities to 0, and they make most of relative PD.
+        if self.spread / temperature > WIDEST:
+            logits = logits.double()
+        return (logits / temperature).softmax(dim=-1).numpy()
+
 
 @dataclass(frozen=True, eq=False)
 class ModelLogits:
@@ -73,6 +82,10 @@ class ModelLogits:
         ending = {1: "st", 2: "nd", 3: "rd"}.get(self.step if self.step < 20 else self.step % 10, "th")
         return f"on {tokens:,} evaluation characters (every {self.step}{ending} block, so that it follows at once)"
 
+    def told(self, sentence: str, counts: Iterable[int] | None = None) -> str:
+        """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of trials."""
+        return " ".join([sentence, reach((cell.n for cell in self.cells) if counts is None else counts), *self.left_out])
+
 
 class StoredPredictions:
     """The stored predictions of a study's cells with at least two trials, read model by model when needed, and kept."""
@@ -88,19 +101,19 @@ class StoredPredictions:
     def of(self, model: str) -> ModelLogits:
         """The cells of one model; none where nothing is there."""
         if model not in self._models:
-            found = [self.study.result(model, activation) for activation in self.study.activations]
-            self._models[model] = self._read([r for r in found if r and not r.synthetic and len(r.trials) > 1])
+            results = [self.study.result(model, activation) for activation in self.study.activations]
+            self._models[model] = self._read([r for r in results if r and not r.synthetic and len(r.trials) > 1])
         return self._models[model]
 
     def missing(self, title: str, least: int = 2) -> Note:
         """What to say where no model can be shown."""
-        if not self.study.results:
-            return nothing_yet(title)
-        most = max(len(result.trials) for result in self.study.results)
+        most = max((len(result.trials) for result in self.study.results), default=0)
         if most < least:
-            return Note(f"{title} It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}")
-        gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
-        return Note(" ".join([f"{title} It needs the stored predictions of the trials.", *gaps[:1]]))
+            needs = f"It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}"
+        else:
+            gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
+            needs = " ".join(["It needs the stored predictions of the trials.", *gaps[:1]])
+        return unanswered(title, self.study, needs)
 
     def _read(self, results: Sequence[Result]) -> ModelLogits:
         if not results:
@@ -108,11 +121,11 @@ class StoredPredictions:
         step = sampling_step([len(r.trials) for r in results], results[0].evaluation.tokens, results[0].config["vocab_size"])
         cells, left_out = [], []
         for result in results:
+            # One lost file costs one cell, not the question.
             try:
                 trials = [self.store.predictions(result, record.trial) for record in result.trials]
             except ResultError as problem:
-                reason = str(problem).replace(f"{self.store.folder}/", "")
-                left_out.append(f"{result.model_name} with {result.activation} is left out: {reason}.")
+                left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
                 continue
             kept = [every_block(torch.from_numpy(trial.logits), step) for trial in trials]
             labels = every_block(torch.from_numpy(trials[0].labels), step)
@@ -132,6 +145,7 @@ def every_block(values: Tensor, step: int) -> Tensor:
     if step == 1:
         return values
     blocks = values[: len(values) // EVALUATION_BLOCK * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
+    # A copy: a view would keep all of the text in memory.
     return blocks[::step].flatten(0, 1).clone()
 
 
@@ -151,23 +165,6 @@ def parts(tokens: int) -> Iterator[slice]:
     return (slice(start, start + PART) for start in range(0, tokens, PART))
 
 
-def probabilities(logits: Tensor, temperature: float, *, wide: bool) -> Tensor:
-    """softmax(logits / temperature) along the last dimension; ``wide``: in float64."""
-    return ((logits.double() if wide else logits) / temperature).softmax(dim=-1)
-
-
-def gap_and_relative(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """|p - q| and |p - q| / (p + q), element by element."""
-    gap = (first - second).abs_()
-    # Where both are 0 they agree.
-    return gap, gap / (first + second).clamp_(min=torch.finfo(first.dtype).tiny)
-
-
-def total(values: Tensor) -> float:
-    """The sum of a matrix: the vocabulary in the precision it has, the places of the text in float64."""
-    return float(values.sum(dim=-1).sum(dtype=torch.float64))
-
-
 @dataclass(frozen=True, eq=False)
 class Compared:
     """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
@@ -180,17 +177,14 @@ class Compared:
 @one_thread()
 def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
     """Compare the trials of a cell with their logits divided by a temperature."""
-    n, tokens, vocab_size = cell.logits.shape
-    wide = cell.spread / temperature > WIDEST
+    n, tokens, _ = cell.logits.shape
     relative, variation, true = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for part in parts(tokens):
-        p = probabilities(cell.logits[:, part], temperature, wide=wide)
-        of_labels = p.gather(-1, cell.labels[part].expand(n, -1)[..., None])
-        true += of_labels.sum(dim=(1, 2), dtype=torch.float64).numpy() / tokens
+        p, labels = cell.probabilities(part, temperature), cell.labels[part].numpy()
+        true += p[:, np.arange(len(labels)), labels].sum(axis=-1, dtype=np.float64) / tokens
         for i, j in combinations(range(n), 2):
-            gap, ratio = gap_and_relative(p[i], p[j])
-            relative[i, j] += 2 * total(ratio) / (tokens * vocab_size)
-            variation[i, j] += total(gap) / (2 * tokens)
+            relative[i, j] += relative_differences(p[i], p[j]).mean(axis=-1).sum(dtype=np.float64) / tokens
+            variation[i, j] += total_variation_by_token(p[i], p[j]).sum(dtype=np.float64) / tokens
     return Compared(relative + relative.T, variation + variation.T, true)
 
 

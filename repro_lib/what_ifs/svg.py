@@ -54,6 +54,7 @@ def _with_margin(size: re.Match[str]) -> str:
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Round numbers from ``low`` to ``high``, about ``wanted`` of them."""
+    # The smallest of 1, 2, 2.5, 5 and 10 times a power of ten that gives no more steps than wanted.
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
@@ -102,6 +103,7 @@ def simplified(
             middle = first + 1 + int(distance.argmax())
             kept.add(middle)
             open_parts += [(first, middle), (middle, last)]
+    # In the order of the line, in which they were not found.
     chosen = sorted(kept)
     return x[chosen], y[chosen]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -11,9 +10,9 @@ from repro_lib.statistics import Estimate, mean_interval
 from repro_lib.what_ifs.bars import BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compare_trials, estimate, one_thread
-from repro_lib.what_ifs.svg import nice_limit
-from repro_lib.what_ifs.wording import bar, lowest_and_highest, ranking, reach
+from repro_lib.what_ifs.wording import axis_end, bar, lowest_and_highest, ranking
 
+# Evenly spaced to the eye around 1, as usual for sampling, and out to where the softmax is nearly flat.
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0)
 TITLE = "What if the softmax were sharper or flatter?"
 
@@ -33,16 +32,18 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     limits = {model: _limits([*measured(model, TEMPERATURES[0]).values(), *measured(model, 1.0).values()]) for model in models}
 
     def see(model: str, temperature: float) -> View:
-        found = measured(model, temperature)
-        panels = [
-            BarPanel(title, tuple(bar(a, found[a][name], scale=scale) for a in found), scale * limits[model][name], digits)
-            for name, title, scale, digits in (
-                ("relative_pd", "Relative PD", 1, 3),
-                ("total_variation", "Total variation", 1, 3),
-                ("sampled", "A sampled character is right, %", 100, 1),
-            )
-        ]
-        return View(tuple(panels), _sentence(predictions, model, temperature, found, top1[model]))
+        by_activation = measured(model, temperature)
+
+        def panel(name: str, title: str, scale: float = 1, digits: int = 3) -> BarPanel:
+            bars = tuple(bar(activation, values[name], scale=scale) for activation, values in by_activation.items())
+            return BarPanel(title, bars, scale * limits[model][name], digits)
+
+        panels = (
+            panel("relative_pd", "Relative PD"),
+            panel("total_variation", "Total variation"),
+            panel("sampled", "A sampled character is right, %", 100, 1),
+        )
+        return View(panels, _sentence(predictions, model, temperature, by_activation, top1[model]))
 
     parameters = (choice("model", "Model", models), slider("temperature", "Temperature T", TEMPERATURES, 1.0, "{:g}".format))
     return WhatIf("temperature", TITLE, parameters, see)
@@ -50,11 +51,11 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
 def at_temperature(cell: CellLogits, temperature: float) -> dict[str, Estimate]:
     """relative_pd and total_variation between the trials, and ``sampled``: how often a sampled character is the true one."""
-    found = compare_trials(cell, temperature)
+    compared = compare_trials(cell, temperature)
     return {
-        "relative_pd": estimate(found.relative_pd),
-        "total_variation": estimate(found.total_variation, "total_variation"),
-        "sampled": mean_interval(found.true, 0.0, 1.0),
+        "relative_pd": estimate(compared.relative_pd),
+        "total_variation": estimate(compared.total_variation, "total_variation"),
+        "sampled": mean_interval(compared.true, 0.0, 1.0),
     }
 
 
@@ -64,28 +65,24 @@ def top1_accuracy(cell: CellLogits) -> float:
     return float((cell.logits.argmax(dim=-1) == cell.labels).double().mean())
 
 
-def _limits(found: Sequence[dict[str, Estimate]]) -> dict[str, float]:
-    ends = {name: [end for values in found for end in (values[name].value, values[name].high)] for name in found[0]}
-    return {name: nice_limit(max(end for end in several if math.isfinite(end))) for name, several in ends.items()}
+def _limits(cells: Sequence[dict[str, Estimate]]) -> dict[str, float]:
+    return {name: axis_end(cell[name] for cell in cells) for name in cells[0]}
 
 
 def _sentence(
     predictions: StoredPredictions,
     model: str,
     temperature: float,
-    found: dict[str, dict[str, Estimate]],
+    by_activation: dict[str, dict[str, Estimate]],
     top1: dict[str, float],
 ) -> str:
     read = predictions.of(model)
-    pds = {activation: values["relative_pd"] for activation, values in found.items()}
+    pds = {activation: values["relative_pd"] for activation, values in by_activation.items()}
     best = ranking(pds)[0]
     how = "as it is" if temperature == 1 else "sharpened" if temperature < 1 else "flattened"
-    sampled = 100 * found[best]["sampled"].value
-    return " ".join(
-        [
-            f"At T = {temperature:g} ({how}) the relative PD of {model} {read.where()} is {lowest_and_highest(pds)}; a "
-            f"character sampled from {best} is right in {sampled:.1f} % of places. The most probable one (right in "
-            f"{100 * top1[best]:.1f} %), and so churn, is the same at every T. {reach(cell.n for cell in read.cells)}",
-            *read.left_out,
-        ]
+    sampled = 100 * by_activation[best]["sampled"].value
+    return read.told(
+        f"At T = {temperature:g} ({how}) the relative PD of {model} {read.where()} is {lowest_and_highest(pds)}; a "
+        f"character sampled from {best} is right in {sampled:.1f} % of places. The most probable one (right in "
+        f"{100 * top1[best]:.1f} %), and so churn, is the same at every T."
     )

@@ -12,7 +12,7 @@ from repro_lib.what_ifs.bars import Bar, BarPanel
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Dot, Line, LinePanel
 from repro_lib.what_ifs.metric import cell_estimates
-from repro_lib.what_ifs.wording import colour_on_page, nothing_yet, reach
+from repro_lib.what_ifs.wording import colour_on_page, reach, unanswered
 
 WEIGHTS = tuple(round(0.05 * k, 2) for k in range(21))
 TITLE = "What if reproducibility weighed more, or less, than accuracy?"
@@ -23,17 +23,17 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
     study = study.measured
     models = [model for model in study.models if len(choices(study, model)) > 1 and model not in study.identical]
     if not models:
-        few = f"{TITLE} It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
-        return Note(few) if study.results else nothing_yet(TITLE)
+        needs = "It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
+        return unanswered(TITLE, study, needs)
 
     def see(model: str, weight: float) -> View:
-        found = choices(study, model)
-        points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in found.items()}
+        offers = choices(study, model)
+        points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
         scores = weighed(points, weight)
         picked, front = min(scores, key=lambda name: scores[name]), pareto_front(points)
-        bars = tuple(Bar(name, scores[name], colour_on_page(name), strong=name == picked) for name in found)
-        panels = (_front_panel(found, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
-        return View(panels, _sentence(found, model, weight, picked, front))
+        bars = tuple(Bar(name, scores[name], colour_on_page(name), strong=name == picked) for name in offers)
+        panels = (_front_panel(offers, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
+        return View(panels, _sentence(offers, model, weight, picked, front))
 
     parameters = (
         choice("model", "Model", models),
@@ -45,6 +45,7 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
 def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
     """Validation accuracy (per cent) and relative PD of each activation of a model that has both."""
     accuracy, pd = (cell_estimates(study, model, column) for column in ("val_accuracy", "relative_pd"))
+    # Accuracy needs one trial, PD two.
     return {name: (accuracy[name], pd[name]) for name in pd if math.isfinite(pd[name].value)}
 
 
@@ -55,6 +56,7 @@ def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[st
     """
     accuracies, pds = ([point[k] for point in points.values()] for k in (0, 1))
 
+    # Both as shares of the range that the activations span: percent and PD have no common unit.
     def share(distance: float, values: list[float]) -> float:
         spread = max(values) - min(values)
         return distance / spread if spread > 0 else 0.0
@@ -75,34 +77,35 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return sorted((name for name in points if not beaten(name)), key=lambda name: (-points[name][0], points[name][1]))
 
 
-def _front_panel(found: Mapping[str, tuple[Estimate, Estimate]], front: list[str], picked: str) -> LinePanel:
+def _front_panel(offers: Mapping[str, tuple[Estimate, Estimate]], front: list[str], picked: str) -> LinePanel:
     ends = [
-        [e for pair in found.values() for e in (pair[k].value, pair[k].low, pair[k].high) if math.isfinite(e)] for k in (0, 1)
+        [e for pair in offers.values() for e in (pair[k].value, pair[k].low, pair[k].high) if math.isfinite(e)] for k in (0, 1)
     ]
     (left, right), (low, high) = ((min(values), max(values)) for values in ends)
+    # Room for the dots at the edges; where all are equal, some axis all the same.
     margins = 0.08 * (right - left) or 1.0, 0.08 * (high - low) or 0.1
     dots = tuple(
         Dot(name, a.value, pd.value, colour_on_page(name), a.low, a.high, pd.low, pd.high, name == picked)
-        for name, (a, pd) in found.items()
+        for name, (a, pd) in offers.items()
     )
-    corners = [found[name] for name in reversed(front)]
+    corners = [offers[name] for name in reversed(front)]
     line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], "currentColor", "2 3")
     return LinePanel(
         "Both at once; dotted: the Pareto front",
         Axis("validation accuracy, %", left - margins[0], right + margins[0]),
         Axis("relative PD", max(0.0, low - margins[1]), high + margins[1]),
         f"Pareto front {', '.join(front)}; picked {picked}; "
-        + "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in found.items()),
+        + "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in offers.items()),
         (line,) if len(front) > 1 else (),
         dots,
     )
 
 
-def _sentence(found: Mapping[str, tuple[Estimate, Estimate]], model: str, weight: float, picked: str, front: list[str]) -> str:
-    accuracy, pd = found[picked]
+def _sentence(offers: Mapping[str, tuple[Estimate, Estimate]], model: str, weight: float, picked: str, front: list[str]) -> str:
+    accuracy, pd = offers[picked]
     on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
     return (
         f"With a weight of {100 * weight:.0f} % on reproducibility and {100 - 100 * weight:.0f} % on accuracy {model} is given "
         f"{picked}: accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
-        f"{reach(pd.n for _, pd in found.values())}"
+        f"{reach(pd.n for _, pd in offers.values())}"
     )

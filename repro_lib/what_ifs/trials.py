@@ -14,8 +14,9 @@ from repro_lib.statistics import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quan
 from repro_lib.what_ifs.definition import View, WhatIf, choice, slider
 from repro_lib.what_ifs.lines import Axis, Line, LinePanel
 from repro_lib.what_ifs.svg import nice_limit
-from repro_lib.what_ifs.wording import OTHER_COLOUR, colour_on_page, nothing_yet
+from repro_lib.what_ifs.wording import OTHER_COLOUR, colour_on_page, unanswered
 
+# From the least that has an interval to three times what a claim needs.
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 TITLE = "What if there were more trials?"
 
@@ -32,34 +33,35 @@ class Difference:
 
         At the measured N this is the interval's own half-width.
         """
-        found = self.estimate
-        degrees = found.degrees * (trials - 1) / (found.n - 1)
-        return t_quantile(degrees) * found.error * math.sqrt(found.n / trials)
+        measured = self.estimate
+        # An unpaired difference has Welch's degrees of freedom, which grow with N - 1 as the paired ones do.
+        degrees = measured.degrees * (trials - 1) / (measured.n - 1)
+        return t_quantile(degrees) * measured.error * math.sqrt(measured.n / trials)
 
     def chance(self, trials: int) -> float:
         """The chance to find the difference, were it as large as it looks; 0 where no exact test of so few could."""
-        found = self.estimate
-        if smallest_p(trials, trials, paired=self.paired) > SIGNIFICANCE or not found.error > 0:
+        measured = self.estimate
+        if smallest_p(trials, trials, paired=self.paired) > SIGNIFICANCE or not measured.error > 0:
             return 0.0
-        spread = found.error * math.sqrt(found.n if self.paired else found.n / 2)
-        return power(trials, found.value / spread, paired=self.paired)
+        # The spread of one trial: an unpaired difference has the noise of two cells.
+        spread = measured.error * math.sqrt(measured.n if self.paired else measured.n / 2)
+        return power(trials, measured.value / spread, paired=self.paired)
 
 
 def trials_what_if(study: Study) -> WhatIf | Note:
     """Interval width and power over N, for each activation against relu in each model."""
     study = study.measured
-    found = differences(study)
-    if not found:
-        few = f"{TITLE} It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
-        few += f"run: repro grid --trials {TRIALS_FOR_INTERVAL}"
-        return Note(few) if study.results else nothing_yet(TITLE)
-    models = list(dict.fromkeys(model for model, _ in found))
-    activations = list(dict.fromkeys(activation for _, activation in found))
-    measured = min(difference.estimate.n for difference in found.values())
-    counts = tuple(sorted({*COUNTS, *(difference.estimate.n for difference in found.values())}))
+    by_cell = differences(study)
+    if not by_cell:
+        needs = f"It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
+        return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
+    models = list(dict.fromkeys(model for model, _ in by_cell))
+    activations = list(dict.fromkeys(activation for _, activation in by_cell))
+    measured = min(difference.estimate.n for difference in by_cell.values())
+    counts = tuple(sorted({*COUNTS, *(difference.estimate.n for difference in by_cell.values())}))
 
     def see(model: str, activation: str, trials: int) -> View:
-        difference = found.get((model, activation))
+        difference = by_cell.get((model, activation))
         if difference is None:
             return View((), f"{model} with {activation} and with {REFERENCE} do not have {TRIALS_FOR_INTERVAL} trials each.")
         return View(_panels(difference, counts, trials, activation), _sentence(model, activation, difference, trials))
@@ -74,7 +76,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
 
 def differences(study: Study) -> dict[tuple[str, str], Difference]:
     """By model and activation the difference from relu, where both have trials enough for an interval."""
-    evidence, found = Evidence.from_results(study), {}
+    evidence, by_cell = Evidence.from_results(study), {}
     for model in evidence.candidates():
         for activation in evidence.activations:
             n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
@@ -84,13 +86,14 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
             first, second = (evidence.matrix(model, [name], "relative_pd") for name in (activation, REFERENCE))
             estimate = contrast(first, second, paired=paired)
             if estimate.has_interval:
-                found[model, activation] = Difference(estimate, paired)
-    return found
+                by_cell[model, activation] = Difference(estimate, paired)
+    return by_cell
 
 
 def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, ...]:
     x = Axis("trials per cell", counts[0], counts[-1])
     widths, chances = ([f(n) for n in counts] for f in (difference.half_width, difference.chance))
+    # Where the half-width falls below the difference itself, the interval no longer holds 0.
     size, colour = abs(difference.estimate.value), colour_on_page(activation)
     top = nice_limit(max(*widths, size))
     level = Line("the difference itself", [counts[0], counts[-1]], [size, size], OTHER_COLOUR, "3 3")
@@ -115,16 +118,16 @@ def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activa
 
 
 def _sentence(model: str, activation: str, difference: Difference, trials: int) -> str:
-    found, paired = difference.estimate, "paired" if difference.paired else "unpaired"
+    measured, paired = difference.estimate, "paired" if difference.paired else "unpaired"
     least = smallest_p(trials, trials, paired=difference.paired)
-    now = "This is the measured N" if trials == found.n else f"Measured with N = {found.n}"
-    needed = needed_for(found, paired=difference.paired)
+    now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
+    needed = needed_for(measured, paired=difference.paired)
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
     chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
     if least > SIGNIFICANCE:
         chance = f"no exact test can tell them apart, for its p cannot be below {least:.2g}"
     return (
         f"With N = {trials} {paired} trials per cell the difference in relative PD of {model} between {activation} and "
-        f"{REFERENCE}, {found.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
+        f"{REFERENCE}, {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
         f"{chance}; {tell}. {now}, and so rough a spread says only about how many are needed."
     )

@@ -1,18 +1,41 @@
-"""How what-ifs put numbers into words: who is lowest and highest, and how far N trials carry."""
+"""What every question needs: colours and axes for its numbers, words for them, and what it says where it has none."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 
+from repro_lib.analysis import Study
 from repro_lib.notes import NO_RESULTS, Note
 from repro_lib.plot_style import COLOURS
+from repro_lib.schema import Result
 from repro_lib.statistics import TRIALS_FOR_CLAIM, Estimate
+from repro_lib.store import Store
 from repro_lib.what_ifs.bars import Bar
-from repro_lib.what_ifs.svg import DASHES, in_words, written
+from repro_lib.what_ifs.svg import DASHES, in_words, nice_limit, written
 
 # Outside the registry; the colour of the page, which is dark on light and light on dark.
 OTHER_COLOUR = "currentColor"
+
+# --- where a question cannot be asked
+
+
+def unanswered(title: str, study: Study, needs: str = "") -> Note:
+    """In place of a what-if: that there are no results at all, or else what it ``needs``."""
+    return Note(f"{title} {needs}" if study.results else f"{title} There are {NO_RESULTS}.")
+
+
+def reason(problem: Exception, store: Store) -> str:
+    """What is wrong, with files named from the results folder on: a report says nothing about the machine."""
+    return str(problem).replace(f"{store.folder}/", "")
+
+
+def cell_name(result: Result) -> str:
+    """``charlm with gelu``."""
+    return f"{result.model_name} with {result.activation}"
+
+
+# --- how numbers look
 
 
 def colour_on_page(activation: str) -> str:
@@ -26,48 +49,57 @@ def dash_of(activation: str) -> str:
     return DASHES[names.index(activation) % len(DASHES)] if activation in names else "1 2"
 
 
-def bar(activation: str, found: Estimate, *, scale: float = 1.0, words: str = "missing", strong: bool = False) -> Bar:
+def bar(activation: str, estimate: Estimate, *, scale: float = 1.0, words: str = "missing") -> Bar:
     """An activation's number (times ``scale``) with its interval, in its colour."""
-    numbers = (found.value * scale, colour_on_page(activation), found.low * scale, found.high * scale)
-    return Bar(activation, *numbers, words, strong)
+    value, low, high = (scale * end for end in (estimate.value, estimate.low, estimate.high))
+    return Bar(activation, value, colour_on_page(activation), low, high, words)
 
 
-def number_words(found: Estimate, digits: int = 3) -> str:
+def axis_end(estimates: Iterable[Estimate], largest: float = math.inf) -> float:
+    """Where an axis from 0 ends on which these numbers and their intervals fit, ``largest`` being the most there can be."""
+    ends = [end for estimate in estimates for end in (estimate.value, estimate.high) if math.isfinite(end)]
+    return nice_limit(min(max(ends, default=1.0), largest))
+
+
+# --- how numbers read
+
+
+def metric_words(metric: str) -> str:
+    """``relative PD`` for ``relative_pd``."""
+    return metric.replace("_", " ").replace("pd", "PD")
+
+
+def number_words(estimate: Estimate, digits: int = 3) -> str:
     """``0.412 (95 % interval 0.390 to 0.434)``, or that there is none."""
-    if not found.has_interval:
-        return f"{in_words(found.value, math.nan, math.nan, digits, 'no number')} (no interval, N = {found.n})"
-    low, high = written(found.low, digits), written(found.high, digits)
-    return f"{written(found.value, digits)} (95 % interval {low} to {high})"
+    if not estimate.has_interval:
+        return f"{in_words(estimate.value, math.nan, math.nan, digits, 'no number')} (no interval, N = {estimate.n})"
+    low, high = written(estimate.low, digits), written(estimate.high, digits)
+    return f"{written(estimate.value, digits)} (95 % interval {low} to {high})"
 
 
-def lowest_and_highest(found: Mapping[str, Estimate], digits: int = 3) -> str:
+def lowest_and_highest(estimates: Mapping[str, Estimate], digits: int = 3) -> str:
     """``lowest with gelu, 0.41 (...), highest with relu, 0.52 (...)``, or that there is no order."""
-    ranked = ranking(found)
+    ranked = ranking(estimates)
     if len(ranked) < 2:
-        return f"{ranked[0]} has {number_words(found[ranked[0]], digits)}" if ranked else "there is no number"
+        return f"{ranked[0]} has {number_words(estimates[ranked[0]], digits)}" if ranked else "there is no number"
     first, last = ranked[0], ranked[-1]
-    if found[first].value == found[last].value:
-        return f"the same with every activation, {number_words(found[first], digits)}"
+    if estimates[first].value == estimates[last].value:
+        return f"the same with every activation, {number_words(estimates[first], digits)}"
     return (
-        f"lowest with {first}, {number_words(found[first], digits)}, "
-        f"and highest with {last}, {number_words(found[last], digits)}"
+        f"lowest with {first}, {number_words(estimates[first], digits)}, "
+        f"and highest with {last}, {number_words(estimates[last], digits)}"
     )
 
 
-def ranking(found: Mapping[str, Estimate]) -> list[str]:
+def ranking(estimates: Mapping[str, Estimate]) -> list[str]:
     """The activations that have a number, the lowest first; of equal ones the one named first."""
-    return sorted((name for name in found if math.isfinite(found[name].value)), key=lambda name: found[name].value)
+    return sorted((name for name in estimates if math.isfinite(estimates[name].value)), key=lambda name: estimates[name].value)
 
 
 def trial_counts(counts: Iterable[int]) -> str:
     """``N = 3``, or from the least to the most; cells without any trial do not count."""
     present = sorted({n for n in counts if n})
     return f"N = {present[0]}" if len(present) == 1 else f"N = {present[0]} to {present[-1]}"
-
-
-def nothing_yet(title: str) -> Note:
-    """In place of a what-if where there are no results at all."""
-    return Note(f"{title} There are {NO_RESULTS}.")
 
 
 def reach(counts: Iterable[int]) -> str:

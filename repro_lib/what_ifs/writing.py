@@ -16,7 +16,7 @@ from repro_lib.notes import Note
 from repro_lib.sampling import corpus_of, write_samples
 from repro_lib.schema import Result, ResultError
 from repro_lib.store import Store
-from repro_lib.what_ifs.wording import nothing_yet
+from repro_lib.what_ifs.wording import cell_name, reason, unanswered
 
 TITLE = "What would this model write?"
 HOW = "Run this cell in JupyterLab to choose model, trials and prompt yourself: jupyter lab notebooks/50_what_if.ipynb"
@@ -67,11 +67,7 @@ class Continuations:
 
 def cells_that_write(study: Study) -> dict[str, Result]:
     """By ``model with activation`` the results of which two trials can be compared."""
-    return {
-        f"{result.model_name} with {result.activation}": result
-        for result in study.results
-        if len(result.trials) > 1 and not result.synthetic
-    }
+    return {cell_name(result): result for result in study.results if len(result.trials) > 1 and not result.synthetic}
 
 
 def continuations(
@@ -81,7 +77,7 @@ def continuations(
     if not prompt:
         raise CorpusError("the prompt is empty; give it at least one character")
     first, second = write_samples(store, result, corpus_of(result), prompt, length, trials, seed)
-    return Continuations(f"{result.model_name} with {result.activation}", prompt, trials, first, second)
+    return Continuations(cell_name(result), prompt, trials, first, second)
 
 
 def usual_prompt(store: Store, result: Result) -> str:
@@ -92,16 +88,13 @@ def usual_prompt(store: Store, result: Result) -> str:
 def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
     """An example for where nobody can ask for another: the first cell that can write."""
     cells, problem = cells_that_write(study), ""
+    # Weights may have been deleted to save room: whatever cell still has them will do.
     for result in cells.values():
         try:
             return continuations(store, result, usual_prompt(store, result))
         except (ResultError, CorpusError) as error:
-            problem = problem or str(error).replace(f"{store.folder}/", "")
-    if not study.results:
-        return nothing_yet(TITLE)
-    return Note(
-        f"{TITLE} {f'Nothing now: {problem}' if cells else 'It needs two trials of a cell; run: repro grid --trials 2'}"
-    )
+            problem = problem or f"Nothing now: {reason(error, store)}"
+    return unanswered(TITLE, study, problem or "It needs two trials of a cell; run: repro grid --trials 2")
 
 
 def _marked(text: str, other: str) -> str:
@@ -113,6 +106,7 @@ def _marked(text: str, other: str) -> str:
 
 def _pieces(text: str, other: str) -> Iterator[tuple[bool, str]]:
     """``text`` cut into pieces that ``other`` has too, in the same order, and pieces that it has not."""
+    # autojunk would take a space, which is in every word, for noise.
     for kind, start, end, _, _ in SequenceMatcher(None, text, other, autojunk=False).get_opcodes():
         if end > start:
             yield kind == "equal", text[start:end]
