@@ -248,7 +248,7 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
         help="a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5",
     )
     parser.add_argument("--seed", type=int, default=None, help="of the made-up numbers; default: 42")
-    parser.add_argument("--missing", action="store_true", help="estimate the missing cells of the results folder instead")
+    parser.add_argument("--missing", action="store_true", help="fill the gaps of the results folder instead")
 
 
 def _profiles_help() -> str:
@@ -397,15 +397,16 @@ def _process(options: argparse.Namespace, console: Console) -> int:
 
 
 def _synthesize(options: argparse.Namespace, console: Console) -> int:
+    from repro_lib.chosen_pd import ChosenPD, SyntheticError
     from repro_lib.summary import write_synthetic_summary
-    from repro_lib.synthetic import ChosenPD, SyntheticError, fill_store, make_synthetic
+    from repro_lib.synthetic import fill_missing, make_synthetic
 
     refused: list[str] = []
     if options.missing:
         if options.relative_pd or options.trials is not None or options.seed is not None:
-            raise SyntheticError("--missing estimates from what was measured; leave out --relative-pd, --trials and --seed")
+            raise SyntheticError("--missing fills gaps from what was measured; leave out --relative-pd, --trials and --seed")
         profile = check_profile(options.profile) if options.profile else None
-        made, refused = fill_store(options.results_dir, options.models, options.activations, profile)
+        made, refused = fill_missing(options.results_dir, options.models, options.activations, profile)
     else:
         profile = check_profile(options.profile or "quick")
         chosen = {name: value for name in ("trials", "seed") if (value := getattr(options, name)) is not None}
