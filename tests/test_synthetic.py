@@ -21,6 +21,7 @@ from test_analysis import STARTED, digest, grid, make_result
 
 from repro_lib import findings, plots, tables
 from repro_lib.analysis import METRICS, Study, cells_frame, pairs_frame
+from repro_lib.chosen_pd import ChosenPD, SyntheticError
 from repro_lib.cli import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
 from repro_lib.metrics import METRIC_LIMITS
@@ -30,15 +31,8 @@ from repro_lib.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultErr
 from repro_lib.selection import select_comparable
 from repro_lib.store import Store
 from repro_lib.summary_text import summary_text
-from repro_lib.synthetic import (
-    ChosenPD,
-    SyntheticError,
-    estimate_from_neighbours,
-    fill_missing,
-    make_synthetic,
-    synthetic_result,
-    synthetic_summary,
-)
+from repro_lib.synthetic import fill_missing, make_synthetic, synthetic_result
+from repro_lib.synthetic_summary import synthetic_summary
 
 MODELS, THREE = ("charlm", "convlm", "tinylstm"), ("relu", "gelu", "swish")
 
@@ -363,7 +357,7 @@ def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_u
         assert "synthetic, not measured" in words(plot), plot.name
 
 
-# --- estimated
+# --- gaps filled
 
 
 def small_grid() -> list[Result]:
@@ -373,27 +367,16 @@ def small_grid() -> list[Result]:
     return [make_result(*cell, (pd_,) * 3, losses=(pd_ * 5,) * 3, profile=None) for cell, pd_ in values.items()]
 
 
-def test_estimates_by_hand() -> None:
-    made, refused = fill_missing(small_grid())
+def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tmp_path: Path) -> None:
+    store = saved(tmp_path, *small_grid())
+    made, refused = fill_missing(tmp_path)
     assert refused == []
-    by_cell = {(result.model_name, result.activation): result for result in made}
-    assert list(by_cell) == [("charlm", "swish"), ("hybridlm", "gelu")]
-    # charlm's mean .5; swish / mean is 1 in convlm (.4 / .4) and 1.5 in hybridlm (.6 / .4): .5 x 1.25.
-    swish = by_cell["charlm", "swish"]
-    assert swish.avg_relative_pd == pytest.approx(0.625)
-    assert swish.avg_val_loss == pytest.approx(3.125)
-    # hybridlm's mean .4; gelu / mean is 1.2 in charlm and 1.25 in convlm: .4 x 1.225.
-    assert by_cell["hybridlm", "gelu"].avg_relative_pd == pytest.approx(0.49)
-    assert swish.flags == [
-        "synthetic: nothing was trained, relative PD 0.6250 is estimated as the mean of charlm over relu, gelu (0.5000) "
-        "x the mean ratio of swish to the model's mean in convlm, hybridlm (1.2500)"
-    ]
-
-
-def test_a_stand_in_has_its_models_conditions_and_no_interval() -> None:
-    results = small_grid()
-    made, _ = fill_missing(results)
-    stand_in, neighbour = made[0], results[0]
+    assert {(r.model_name, r.activation): (round(r.avg_relative_pd or 0, 9), round(r.avg_val_loss, 9)) for r in made} == {
+        ("charlm", "swish"): (0.5, 2.5),
+        ("hybridlm", "gelu"): (0.4, 2.0),
+    }
+    stand_in, neighbour = made[0], small_grid()[0]
+    assert stand_in.flags == ["synthetic: nothing was trained, relative PD 0.5000 is the mean of charlm over relu, gelu"]
     assert stand_in.synthetic
     assert Result.from_json(stand_in.to_json()) == stand_in
     assert stand_in.measured_key == neighbour.comparison_key != stand_in.comparison_key
@@ -402,70 +385,23 @@ def test_a_stand_in_has_its_models_conditions_and_no_interval() -> None:
     assert math.isnan(cell["relative_pd_low"])
     assert math.isnan(cell["val_loss_low"])
     assert all(trial.weights_sha256.startswith(SYNTHETIC_MARK) for trial in stand_in.trials)
-    assert not any(trial.train_loss_curve or trial.val_loss_curve for trial in stand_in.trials)
-    named = stand_in.environment["neighbours"]
-    assert named is not None
-    assert "charlm-relu-20260101_000000" in named
-    assert len(named.split(", ")) == 7
+    assert stand_in.environment["neighbours"] == "charlm-relu-20260101_000000, charlm-gelu-20260101_000000"
+    # What is there is not made again, and no stand-in rests on another one.
+    for result in made:
+        store.save(result)
+    assert fill_missing(tmp_path) == ([], [])
 
 
-def test_where_no_other_model_tells_the_estimate_is_the_models_mean() -> None:
-    numbers = {("charlm", "relu"): 0.4, ("charlm", "gelu"): 0.6, ("convlm", "swish"): 0.9}
-    # convlm has swish alone, so it shows no ratio.
-    estimate = estimate_from_neighbours(numbers, "charlm", "swish")
-    assert (estimate.value, estimate.models) == (0.5, ())
-
-
-def test_bit_identical_models_give_no_ratio_and_take_none() -> None:
-    results = [r for r in grid() if (r.model_name, r.activation) not in {("charlm", "swish"), ("tinylstm", "gelu")}]
-    made, _ = fill_missing(Study.of(results, MODELS, THREE))
-    charlm, tinylstm = made
-    # .55 x (.7 / .6) of convlm; tinylstm, with .5 for all, would pull the ratio down.
-    assert charlm.avg_relative_pd == pytest.approx(0.55 * 0.7 / 0.6)
-    assert tinylstm.avg_relative_pd == pytest.approx(0.5)
-    assert "tinylstm-" not in str(charlm.environment["neighbours"])
-    assert "alone" in tinylstm.flags[0]
-
-
-def test_an_estimate_stays_within_the_range_of_its_metric() -> None:
-    results = [make_result("charlm", "relu", (0.69,) * 3), make_result("convlm", "relu", (0.1,) * 3)]
-    results += [make_result("convlm", "gelu", (0.69,) * 3)]
-    made, _ = fill_missing(Study.of(results, ["charlm", "convlm"], ["relu", "gelu"]))
-    numbers = made[0].reproducibility_metrics
-    # .69 x .69 / .395 is 1.205: the relative PD may have it; churn and total variation, of at most 1, may not.
-    assert numbers["relative_pd"] == pytest.approx(0.69 * 0.69 / 0.395)
-    assert numbers["total_variation"] == 1.0
-    assert numbers["churn"] == 1.0
-    assert numbers["js_divergence"] == pytest.approx(math.log(2))
-    assert Result.from_json(made[0].to_json()) == made[0]
-
-
-def test_without_neighbours_an_estimate_is_refused_and_the_others_are_made() -> None:
-    results = small_grid()
+def test_without_neighbours_nothing_is_filled_and_the_others_are(tmp_path: Path) -> None:
+    saved(tmp_path / "some", *small_grid())
     with pytest.raises(SyntheticError, match=r"^nothing of minigpt is measured.*train one first$"):
-        fill_missing(results, ["minigpt"])
-    made, refused = fill_missing(results, ["charlm", "minigpt"])
+        fill_missing(tmp_path / "some", ["minigpt"])
+    made, refused = fill_missing(tmp_path / "some", ["charlm", "minigpt"])
     assert [(result.model_name, result.activation) for result in made] == [("charlm", "swish")]
-    assert made[0].avg_relative_pd == pytest.approx(0.625)
     assert len(refused) == 1
-    one_trial = [make_result("charlm", "relu", ()), make_result("charlm", "gelu", ())]
-    with pytest.raises(SyntheticError, match="nothing of charlm is measured"):
-        fill_missing(Study.of(one_trial, ["charlm"], THREE))
-
-
-def test_estimates_never_rest_on_estimates() -> None:
-    first, _ = fill_missing(small_grid())
-    assert fill_missing([*small_grid(), *first]) == ([], [])
-    again, _ = fill_missing([*small_grid(), extreme(make_result("charlm", "swish"), profile=None)])
-    (gelu,) = again
-    assert gelu.avg_relative_pd == pytest.approx(0.49)
-
-
-def test_flagged_neighbours_are_named() -> None:
-    results = small_grid()
-    results[0] = results[0].model_copy(update={"flags": ["untrained: trial 1"]})
-    made, _ = fill_missing(results)
-    assert made[0].flags[1] == "flagged neighbours: charlm with relu"
+    saved(tmp_path / "single", make_result("charlm", "relu", ()), make_result("charlm", "gelu", ()))
+    with pytest.raises(SyntheticError, match="nothing measured is in"):
+        fill_missing(tmp_path / "single")
 
 
 # --- the command line
@@ -519,7 +455,7 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
     before = {path: path.read_bytes() for path, _ in store.load()[0]}
     assert main(["synthesize", "--missing", "--models", "charlm", *folders]) == 0
     made = [result for _, result in store.load()[0] if result.synthetic]
-    assert [(r.model_name, r.activation, r.avg_relative_pd) for r in made] == [("charlm", "swish", pytest.approx(0.625))]
+    assert [(r.model_name, r.activation, r.avg_relative_pd) for r in made] == [("charlm", "swish", pytest.approx(0.5))]
     assert main(["synthesize", "--missing", *folders]) == 0
     assert "hybridlm-gelu: synthetic" in capsys.readouterr().out
     assert main(["synthesize", "--missing", *folders]) == 0
