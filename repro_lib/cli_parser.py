@@ -286,7 +286,7 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
         help="a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5",
     )
     parser.add_argument("--seed", type=int, default=None, help="of the made-up numbers; default: 42")
-    parser.add_argument("--missing", action="store_true", help="estimate the missing cells of the results folder instead")
+    parser.add_argument("--missing", action="store_true", help="fill the gaps of the results folder instead")
 
 
 def _profiles_help() -> str:

@@ -15,14 +15,11 @@ from repro_lib.data import CorpusError
 from repro_lib.experiment import run_experiment
 from repro_lib.notes import NO_RESULTS, say
 from repro_lib.plot_style import COLOURS
-from repro_lib.progress import Progress, write_progress
+from repro_lib.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_UPDATES, Progress, write_progress
 from repro_lib.schema import ResultError
 from repro_lib.store import Store
 from repro_lib.training import TrainingDiverged
-from repro_lib.widgets import PROGRESS_FILE_VARIABLE
 
-# A browser follows redraws this far apart without falling behind, and training does not wait for them.
-SECONDS_BETWEEN_UPDATES = 0.4
 _WIDTH, _HEIGHT = 640, 220
 # More points than this on one curve are narrower than a pixel.
 _POINTS = 200

@@ -26,13 +26,14 @@ _SMALLEST = 2 * np.finfo(np.float64).smallest_subnormal
 def relative_differences(p: Any, q: Any) -> Float64:
     """2|p - q| / (p + q) element by element, with 0/0 = 0; ``p`` and ``q`` of any one shape, not negative. 0 to 2.
 
-    The one place of this formula: ``relative_pd`` is its mean, and slices of the text are means over parts of it.
+    The one place of this formula: ``relative_pd`` is its mean, and slices of the text are means over parts of it. In the
+    precision of the arrays: float32 is enough for a picture, and several times as fast.
 
     >>> relative_differences([0.5, 0.5, 0.0], [0.25, 0.0, 0.0]).round(3).tolist()
     [0.667, 2.0, 0.0]
     """
-    p, q = _numpy(p).astype(np.float64, copy=False), _numpy(q).astype(np.float64, copy=False)
-    return 2 * _quotients(np.asarray(np.abs(p - q)), np.asarray(p + q))
+    p, q = _floats(p), _floats(q)
+    return 2 * _quotients(np.abs(p - q), p + q)
 
 
 def total_variation_by_token(p: Any, q: Any) -> Float64:
@@ -41,7 +42,7 @@ def total_variation_by_token(p: Any, q: Any) -> Float64:
     >>> total_variation_by_token([[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist()
     [0.25, 0.0]
     """
-    return np.abs(_numpy(p).astype(np.float64, copy=False) - _numpy(q)).sum(axis=-1) / 2
+    return np.abs(_floats(p) - _floats(q)).sum(axis=-1) / 2
 
 
 def relative_pd(p: Any, q: Any) -> float:
@@ -213,8 +214,14 @@ def _sums_of_pair(p: Float64, q: Float64, buffers: Float64) -> tuple[float, floa
 
 def _quotients(difference: Float64, total: Float64) -> Float64:
     """``difference`` / ``total`` with 0/0 = 0. Both are overwritten, and the first is returned."""
-    np.maximum(total, _SMALLEST, out=total)
+    np.maximum(total, 2 * np.finfo(total.dtype).smallest_subnormal, out=total)
     return np.divide(difference, total, out=difference)
+
+
+def _floats(values: Any) -> NDArray[Any]:
+    """An array of one dimension at least, of the floating type that it has; of float64 where it has none."""
+    array = np.atleast_1d(_numpy(values))
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
@@ -299,18 +306,3 @@ def _entropy_terms(p: Float64, middle: Float64) -> Float64:
     """Sum over V of p log(p / middle) per token, with 0 log 0 = 0."""
     safe = np.where(p > 0, p, 1.0)
     return (p * np.log(safe / np.where(p > 0, middle, 1.0))).sum(axis=1)
-
-
-def relative_differences(p: NDArray[Any], q: NDArray[Any]) -> NDArray[Any]:
-    """2|p - q| / (p + q) element by element, for p and q >= 0 of one shape; 0 where both are 0. Each from 0 to 2.
-
-    In the precision of the arrays: float32 is enough for a picture, and several times as fast.
-    """
-    total = p + q
-    # The smallest normal number in place of 0 leaves every other quotient as it is, and makes 0/0 a plain 0.
-    return 2 * np.abs(p - q) / np.maximum(total, np.finfo(total.dtype).tiny)
-
-
-def total_variation_by_token(p: NDArray[Any], q: NDArray[Any]) -> NDArray[Any]:
-    """Sum over the vocabulary of |p - q| / 2 at each place of the text; (..., V) -> (...). Each from 0 to 1."""
-    return np.abs(p - q).sum(axis=-1) / 2

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # The grid's worker names here a file in which it wants to read how far the training in its kernel is.
 PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
+# A browser follows redraws this far apart without falling behind, and training does not wait for them.
 SECONDS_BETWEEN_UPDATES = 0.4
 
 # What a user should know of work that goes on, starts again or is not saved.

@@ -1,4 +1,4 @@
-"""What one can move in a live kernel, and the file in which a training kernel says how far it is."""
+"""What one can move in a live kernel: sliders and choices over a what-if, and the writing desk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from repro_lib.schema import Result
     from repro_lib.store import Store
     from repro_lib.what_ifs.definition import Parameter, WhatIf
-
-# The grid's worker names here a file in which it wants to read how far the training in its kernel is.
-PROGRESS_FILE_VARIABLE = "REPRO_PROGRESS_FILE"
-_SECONDS_BETWEEN_UPDATES = 0.4
 
 
 # --- what-ifs in a live kernel

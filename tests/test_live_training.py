@@ -13,9 +13,8 @@ import pytest
 from repro_lib.live_training import LiveTraining, first_step
 from repro_lib.notes import Note
 from repro_lib.plot_style import COLOURS
-from repro_lib.progress import Progress, progress_share
+from repro_lib.progress import PROGRESS_FILE_VARIABLE, Progress, progress_share
 from repro_lib.store import Store
-from repro_lib.widgets import PROGRESS_FILE_VARIABLE
 
 
 @pytest.fixture(autouse=True)
