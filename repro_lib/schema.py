@@ -228,17 +228,6 @@ class Result(Part):
             raise ResultError(f"{source} is not a valid result: {first_problem(error)}") from None
 
 
-class FailureNote(Part):
-    """Why a cell failed. What else a note says is kept and not looked at."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model_name: Words
-    activation: Words
-    config_sha256: Words | None = None
-    reason: Words
-
-
 def digest_of(content: dict[str, Any]) -> str:
     """The ``content_sha256`` of a file's content."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -14,16 +14,28 @@ from types import EllipsisType
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 
 from repro_lib.activations import canonical_activation
 from repro_lib.config import check_model
 from repro_lib.files import UnusableFile, read_bounded, write_atomically
 from repro_lib.predictions import Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
-from repro_lib.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, FailureNote, Result, ResultError, TensorKind
+from repro_lib.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Part, Result, ResultError, TensorKind, Words
 from repro_lib.tensors import sha256_of_tensors, write_tensors
 
 # A note of a failure is a sentence.
 _LARGEST_NOTE_BYTES = 2**20
+
+
+class FailureNote(Part):
+    """Why a cell failed. What else a note says is kept and not looked at."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model_name: Words
+    activation: Words
+    config_sha256: Words | None = None
+    reason: Words
 
 
 class Store:

@@ -215,7 +215,7 @@ def numbers(**changes: float | None) -> Callable[[Any], None]:
         (lambda content: content["trials"].extend(content["trials"] * 2_000), "trials: number 3 is called trial 1"),
         (
             lambda content: content["trials"].append(content["trials"][1] | {"trial": 3}),
-            "relative_pd has no number for each of",
+            "reproducibility_metrics: relative_pd has no number",
         ),
         (lambda content: content["trials"].pop(), "avg_relative_pd, mean_deviation_pd: they are there where"),
         # A number that was corrected in one place.
