@@ -137,13 +137,13 @@ def disagreement_views(store: Store, study: Study, model: str, activations: Sequ
         try:
             result = _result(study, model, activation)
             corpus, n = corpus_of(result), len(result.trials)
-            found = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
+            disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
         except (ResultError, CorpusError) as problem:
             views.append(Note(f"No passage for {model} with {activation}: {problem}"))
             continue
-        block = found.typical_block() if block is None else block
+        block = disagreement.typical_block() if block is None else block
         title = f"{model} with {activation}, N = {n} trials"
-        views.append(passage(found, corpus, title, n * (n - 1) // 2, block))
+        views.append(passage(disagreement, corpus, title, n * (n - 1) // 2, block))
     return views or [Note(f"No passage for {model}: there is no result yet; run ./run_papermill.sh")]
 
 

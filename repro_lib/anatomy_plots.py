@@ -58,7 +58,7 @@ def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric
     names = max((frame["slice"].tolist() for frame in frames), key=len)
     step = GROUP_WIDTH / len(cells)
     for k, (cell, frame) in enumerate(zip(cells, frames, strict=True)):
-        place = np.array([names.index(name) for name in frame["slice"]]) + (k - (len(cells) - 1) / 2) * step
+        across = np.array([names.index(name) for name in frame["slice"]]) + (k - (len(cells) - 1) / 2) * step
         style: dict[str, Any] = {
             "color": colour_of(cell.activation),
             "markersize": 5,
@@ -66,11 +66,11 @@ def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric
             "linestyle": "",
             "clip_on": False,
         }
-        axes.plot(place, frame[metric], marker=marker_of(cell.activation), **style)
+        axes.plot(across, frame[metric], marker=marker_of(cell.activation), **style)
         bounded = frame[f"{metric}_low"].notna().to_numpy()
         arms = np.abs(frame[[f"{metric}_low", f"{metric}_high"]].to_numpy().T - frame[metric].to_numpy())[:, bounded]
         colour = colour_of(cell.activation)
-        axes.errorbar(place[bounded], frame[metric][bounded], arms, fmt="none", ecolor=colour, elinewidth=1.1)
+        axes.errorbar(across[bounded], frame[metric][bounded], arms, fmt="none", ecolor=colour, elinewidth=1.1)
     for x, name in enumerate(names):
         if not any(frame.loc[frame["slice"] == name, "n"].any() for frame in frames):
             draw_gap(axes, x, GROUP_WIDTH, "no character")
@@ -83,22 +83,22 @@ def _tick(name: str, frames: Sequence[pd.DataFrame]) -> str:
     """The slice's name and its share of the text, which differs between activations only for confidence."""
     shares = [share for frame in frames for share in frame.loc[frame["slice"] == name, "share"]]
     low, high = (f"{100 * end:.0f}" if end == 0 or end >= 0.1 else f"{100 * end:.1f}" for end in (min(shares), max(shares)))
-    words = name.replace(" to ", "\nto ").replace(" and ", "\nand ").replace("under ", "under\n").replace(" case", "\ncase")
-    return f"{words}\n{low} %" if low == high else f"{words}\n{low} to\n{high} %"
+    label = name.replace(" to ", "\nto ").replace(" and ", "\nand ").replace("under ", "under\n").replace(" case", "\ncase")
+    return f"{label}\n{low} %" if low == high else f"{label}\n{low} to\n{high} %"
 
 
 def _note(study: Study, anatomies: Anatomies, model: str) -> str:
     """What marks, lines and percentages are, and what is not drawn and why."""
     drawn = [cell.activation for cell in anatomies.cells if cell.model == model]
     rows = study.cells[(study.cells["model"] == model) & study.cells["activation"].isin(drawn)]
-    words = "Marks: mean over all pairs of trials, for the characters of the slice alone. Below each slice its share of the "
-    words += f"evaluation text. {interval_note(rows, JACKKNIFE)} "
+    note = "Marks: mean over all pairs of trials, for the characters of the slice alone. Below each slice its share of the "
+    note += f"evaluation text. {interval_note(rows, JACKKNIFE)} "
     gaps = [f"{gap.activation} ({gap.words})" for gap in anatomies.gaps if gap.model == model]
-    words += f"Not drawn: {', '.join(gaps)}. " if gaps else ""
+    note += f"Not drawn: {', '.join(gaps)}. " if gaps else ""
     flagged = rows["activation"][rows["flags"] != ""].tolist()
-    words += f"Flagged, not to be relied on: {', '.join(flagged)}. " if flagged else ""
-    words += "The model was cut below its full size." if rows["cut"].any() else ""
-    return words.strip()
+    note += f"Flagged, not to be relied on: {', '.join(flagged)}. " if flagged else ""
+    note += "The model was cut below its full size." if rows["cut"].any() else ""
+    return note.strip()
 
 
 def _handles(cells: Sequence[CellAnatomy]) -> Sequence[Artist]:

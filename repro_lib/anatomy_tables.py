@@ -116,6 +116,7 @@ def influence_sentence(result: Result) -> str:
     frame = _influence(result)
     if not frame["influence"].any():
         return f"{cell}: the relative PD is the same whichever trial is left out."
+    # By size, whichever way it moves the result.
     row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
     estimate = jackknife_pairwise(pair_matrix(result), METRIC_LIMITS["relative_pd"])
     without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")

@@ -96,11 +96,11 @@ def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> 
     texts: dict[tuple[str, float], TrainingText] = {}
     for model in models if models is not None else study.models:
         for activation in study.activations:
-            found = _dissect_cell(store, study.result(model, activation), texts)
-            if isinstance(found, CellAnatomy):
-                cells.append(found)
+            cell_or_reason = _dissect_cell(store, study.result(model, activation), texts)
+            if isinstance(cell_or_reason, CellAnatomy):
+                cells.append(cell_or_reason)
             else:
-                gaps.append(Gap(model, activation, *found))
+                gaps.append(Gap(model, activation, *cell_or_reason))
     return Anatomies(tuple(cells), tuple(gaps))
 
 
@@ -109,6 +109,7 @@ def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tup
     frequency, confidence = slices.by_frequency(paired.labels, text.frequencies), slices.by_confidence(paired.confidence)
     context = slices.by_context(len(paired.labels), block_size)
     slicings = (frequency, context, confidence, slices.by_class(paired.labels, text.vocabulary))
+    # Whole slices put together, so that the two kinds add up from what the tables show.
     merged = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
     kinds = [_kind(paired, slicing, chosen, name) for (slicing, chosen), name in zip(merged, KINDS, strict=True)]
     swaps = swapped_pairs(paired)
@@ -121,6 +122,7 @@ def training_text(result: Result) -> TrainingText:
     """The text a result was trained on; CorpusError if it is not here or has changed."""
     corpus = corpus_of(result)
     dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
+    # The training part alone: what a model could learn, not what it is scored on.
     counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
     return TrainingText(corpus.vocabulary, counts / counts.sum())
 
@@ -131,8 +133,10 @@ def _dissect_cell(
     """The anatomy, or in short and in full why there is none. ``texts`` keeps what was read for the next cell."""
     if result is None:
         return "missing", "there is no result yet; run ./run_papermill.sh"
+    # Said before anything is read, for it needs no file.
     if len(result.trials) < 2:
         return "one trial", "one trial only, so there is nothing to compare; run the cell with --trials 3"
+    # Cells of one study share their text: it is read and counted once.
     key = result.corpus.sha256, result.config["train_split"]
     try:
         if key not in texts:

@@ -43,6 +43,7 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
     distances = np.array(matrix, dtype=np.float64)
     n, value = len(distances), jackknife_pairwise(distances, upper).value
     np.fill_diagonal(distances, 0.0)
+    # Removed and computed anew rather than from sums, so that each value has an interval of its own.
     rows = []
     for k in range(n):
         others = np.delete(np.delete(distances, k, axis=0), k, axis=1)
@@ -62,6 +63,7 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     error_rates = np.asarray(errors, dtype=np.float64)
     mean, means_without = mean_without_each(error_rates)
     value, values_without = without_each(churn)
+    # Churn and error share their trials: leaving one out of both at once keeps what they have in common.
     if len(values_without) != len(error_rates):
         raise ValueError(f"one error rate per trial is needed: {len(values_without)} trials, {len(error_rates)} error rates")
     return ChurnAndError(

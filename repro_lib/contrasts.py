@@ -36,6 +36,7 @@ def contrasts(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
     frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
+    # Holm over what could be tested. The family is all that was asked, so its size sets the trials needed, below.
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
     frame["supported"] = (frame["p_holm"] <= SIGNIFICANCE) & ((frame["difference_low"] > 0) | (frame["difference_high"] < 0))
     return frame
@@ -55,6 +56,7 @@ def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, 
     joint = evidence.matrix(model, [activation, REFERENCE], metric)
     first, second = joint[:n, :n], joint[n:, n:]
     difference, relative = (make(first, second, paired=paired) for make in (contrast, relative_contrast))
+    # The PD between the two cells is needed too: a trial that changes cells meets new partners there.
     test = permutation_test(joint, n, paired=paired)
     return row | {
         **difference.columns("difference"),
@@ -70,6 +72,7 @@ def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, 
 
 def needed_for(difference: Estimate, *, paired: bool, alpha: float = SIGNIFICANCE, distance: float | None = None) -> int | None:
     """Trials per cell that would tell a difference (or a ``distance`` to some bound) from 0, its spread staying as it is."""
+    # Also where the error is NaN.
     if not difference.error > 0:
         return None
     spread = difference.error * math.sqrt(difference.n if paired else difference.n / 2)
@@ -101,6 +104,7 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
     cells = [(model, activation) for activation in there]
     cv = evidence.estimate(cells, coefficient_of_variation, metric, lower=0.0)
     row |= {"n": min(trials), **cv.columns("cv")}
+    # Equal to the last bit: the CV is 0 by digests, and rounding may not say otherwise.
     if row["identical"]:
         return row | {"cv": 0.0, "cv_low": 0.0, "cv_high": 0.0}
     # Where any two cells share their initial weights, trials are dealt within a seed: only there are they exchangeable.
@@ -116,6 +120,7 @@ def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd
     rows = []
     for model in evidence.candidates():
         names = evidence.activations
+        # The best of those that are there would be called the best of all.
         chances = np.full(len(names), math.nan)
         if all(evidence.has(model, name) for name in names):
             matrices = [evidence.matrix(model, [name], metric) for name in names]
@@ -139,6 +144,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
             over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), METRIC_LIMITS[metric])
             compared = evidence.comparisons.get(model)
             values = compared.windows.get(activation, {}).get(metric, []) if compared else []
+            # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.
             over_windows = bootstrap_windows([math.inf if value is None else value for value in values])
             ends = (over_trials.low, over_trials.high, over_windows.low, over_windows.high)
             rows.append((model, activation, over_trials.n, len(values), over_trials.value, *ends))

@@ -50,6 +50,7 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
         return VarianceParts(math.nan, math.nan, math.nan, n, windows)
     observed = float(rates.mean(axis=1).var(ddof=1))
     independent = float(rates.var(axis=0, ddof=1).sum()) / windows**2
+    # Not cut at 0: a mean over many cells of cut estimates would be too large.
     runs = windows / (windows - 1) * (observed - independent)
     return VarianceParts(observed, observed - runs, runs, n, windows)
 

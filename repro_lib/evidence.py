@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis import METRICS, Study, pair_matrix
-from repro_lib.pair_matrices import PairMatrices, load_pair_matrices
+from repro_lib.pair_matrices import PairMatrices
 from repro_lib.schema import Result, ResultError
 from repro_lib.statistics import Estimate, Float64, jackknife
 from repro_lib.store import Store
@@ -43,17 +43,18 @@ class Evidence:
     @classmethod
     def load(cls, store: Store, study: Study) -> Evidence:
         """The evidence of a study: comparisons are read, or computed from the predictions and kept."""
-        found, gaps = {}, []
+        compared, gaps = {}, []
         for model in study.models:
             results = [result for result in study.results if result.model_name == model and not result.synthetic]
             if not results:
                 continue
             try:
-                found[model] = load_pair_matrices(store, results)
+                compared[model] = compare_activations(store, results)
             except ResultError as problem:
                 gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
+        # Numbers that were made up are no evidence, wherever else they may be shown.
         results = [result for result in study.results if not result.synthetic]
-        return cls(pairs_between(results, found), study.models, study.activations, found, tuple(gaps))
+        return cls(pairs_between(results, compared), study.models, study.activations, compared, tuple(gaps))
 
     @classmethod
     def from_results(cls, study: Study) -> Evidence:
@@ -137,6 +138,7 @@ class _Block:
             *zip(rows["activation_1"], rows["trial_1"], strict=True),
             *zip(rows["activation_2"], rows["trial_2"], strict=True),
         ]
+        # Sorted, so that the numbers do not depend on the order in which a frame lists its pairs.
         self.places = {trial: place for place, trial in enumerate(sorted(set(ends)))}
         first, second = ([self.places[trial] for trial in half] for half in (ends[: len(rows)], ends[len(rows) :]))
         self.first, self.second = np.array(first, dtype=np.intp), np.array(second, dtype=np.intp)
@@ -146,6 +148,7 @@ class _Block:
         return sum(name == activation for name, _ in self.places)
 
     def full(self, column: str) -> Float64:
+        # Every contrast of a metric asks for the same matrix, and so does every claim.
         if column not in self._filled:
             matrix = np.zeros((len(self.places), len(self.places)))
             values = self.rows[column].to_numpy(dtype=np.float64)
@@ -161,6 +164,7 @@ class _Block:
 
     def paired(self, first: str, second: str) -> bool:
         numbers = [{number for name, number in self.places if name == activation} for activation in (first, second)]
+        # Trials 1 to 3 of one cell beside 1 to 4 of the other have no partner for the fourth.
         if numbers[0] != numbers[1] or not numbers[0]:
             return False
         same = self.full("same_init")
@@ -193,11 +197,12 @@ def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices
         values = _values(cells, comparisons.get(model))
         trials = [(result.activation, record) for result in cells for record in result.trials]
         for (name, a), (other, b) in combinations(trials, 2):
+            # Digests decide, not seeds: swiglu has weights of other shapes, so that its seeds give other initial weights.
             same_init = a.init_sha256 == b.init_sha256
             identical = (a.weights_sha256, a.predictions_sha256) == (b.weights_sha256, b.predictions_sha256)
-            found = values.get(((name, a.trial), (other, b.trial)))
-            numbers = found or (math.nan,) * len(METRICS)
-            rows.append((model, parameters, name, a.trial, other, b.trial, same_init, identical, *numbers))
+            measured = values.get(((name, a.trial), (other, b.trial)))
+            metrics = measured or (math.nan,) * len(METRICS)
+            rows.append((model, parameters, name, a.trial, other, b.trial, same_init, identical, *metrics))
     return pd.DataFrame(rows, columns=[*_PAIR_COLUMNS, *METRICS])
 
 

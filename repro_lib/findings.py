@@ -73,6 +73,7 @@ def identical(study: Study) -> str:
            if model == NEGATIVE_CONTROL else ". It should have an activation: check how it is wired.")
         for model in study.identical
     ]  # fmt: skip
+    # The control is judged only where it has been trained twice: alone it cannot differ.
     controls = [result for result in study.measured.results if result.model_name == NEGATIVE_CONTROL]
     if len(controls) > 1 and NEGATIVE_CONTROL not in study.identical:
         sentences.append(
@@ -92,20 +93,22 @@ def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
 def order(study: Study, model: str) -> str:
     """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
     study = study.measured
-    row = model_row(study, model)
-    if row["identical"]:
+    overview = model_row(study, model)
+    if overview["identical"]:
         return f"{model}: the same numbers for every activation, so there is no order."
-    if pd.isna(row["best"]):
+    if pd.isna(overview["best"]):
         return f"{model}: fewer than two activations have a relative PD, so there is no order ({_why_no_pd(study, model)})."
     cells = study.cells[study.cells["model"] == model]
-    by_activation = {cell["activation"]: cell for _, cell in cells.iterrows()}
-    low, high = (f"{row[end]}, {with_interval(by_activation[row[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
-    holes = "" if row["cells"] == row["expected"] else f" Only {row['cells']} of {row['expected']} activations are there."
+    rows = {cell["activation"]: cell for _, cell in cells.iterrows()}
+    low, high = (f"{overview[end]}, {with_interval(rows[overview[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
+    there, expected = overview["cells"], overview["expected"]
+    holes = "" if there == expected else f" Only {there} of {expected} activations are there."
     return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
 
 
 def decided(trials: Iterable[float]) -> str:
     """What N trials allow to say about an order of activations (N = 3 shows, N >= 10 claims)."""
+    # The smallest cell decides: a claim about an order rests on every activation in it.
     least = int(min((n for n in trials if n > 0), default=0))
     if least < TRIALS_FOR_INTERVAL:
         return f"The order is not decided: N = {least}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
@@ -119,9 +122,9 @@ def decided(trials: Iterable[float]) -> str:
 
 def ends(study: Study, model: str) -> list[str]:
     """The activations with the lowest and the highest relative PD; where there is no order, any one that is there."""
-    row = model_row(study, model)
-    if not pd.isna(row["best"]):
-        return [row["best"], row["worst"]]
+    overview = model_row(study, model)
+    if not pd.isna(overview["best"]):
+        return [overview["best"], overview["worst"]]
     return [result.activation for result in study.measured.results if result.model_name == model][:1]
 
 

@@ -60,11 +60,12 @@ def _lowest(study: Study) -> list[str]:
         row = model_row(study, name)
         if not row["identical"] and not pd.isna(row["best"]):
             models.setdefault(row["best"], []).append(name)
+    # Stable: models that tie keep the order of the study.
     by_number = sorted(models.items(), key=lambda entry: -len(entry[1]))
-    said = [
+    lowest = [
         f"{activation} in {' and '.join(filter(None, [', '.join(there[:-1]), there[-1]]))}" for activation, there in by_number
     ]
-    return [f"Lowest relative PD, by however little: {'; '.join(said)}."] if said else []
+    return [f"Lowest relative PD, by however little: {'; '.join(lowest)}."] if lowest else []
 
 
 def _contrasts(frame: pd.DataFrame) -> list[str]:
@@ -73,6 +74,7 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
     if known.empty:
         return []
     supported = int(known["supported"].sum())
+    # The largest of all and not of those supported, which would be picked by their luck.
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
     return [f"{supported} of {len(known)} differences from relu are supported. The largest: {largest[0]}"]
 

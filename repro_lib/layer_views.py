@@ -22,6 +22,7 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
     """
     network = build_model(model, config, activation).eval()
     shapes: dict[str, tuple[str, str]] = {}
+    # Leaves, and modules with parameters of their own, such as a table of positions.
     layers = [(name, m) for name, m in network.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
     hooks = [layer.register_forward_hook(_shape_recorder(shapes, name)) for name, layer in layers]
     with torch.inference_mode():
@@ -45,6 +46,7 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
 def layer_view(study: Study, model: str) -> pd.DataFrame:
     """The layer table of a model as it was run, with one activation; without a result, at full size."""
     result = next((result for result in study.results if result.model_name == model), None)
+    # 65 characters, as tinyshakespeare has: the size of the vocabulary is not known before a text is read.
     if result is None:
         return layer_table(model, Config.for_model(model).with_corpus(65), study.activations[0])
     return layer_table(model, config_of(result), result.activation)
@@ -61,12 +63,12 @@ def _shape_recorder(shapes: dict[str, tuple[str, str]], name: str) -> Callable[.
 
 def _call_order(named: Sequence[str], called: Sequence[str]) -> Callable[[tuple[str, nn.Module]], int]:
     """A sort key; a layer that was not called stays behind the one it is listed after."""
-    places: dict[str, int] = {}
-    place = -1
+    positions: dict[str, int] = {}
+    position = -1
     for name in named:
-        place = called.index(name) if name in called else place
-        places[name] = place
-    return lambda layer: places[layer[0]]
+        position = called.index(name) if name in called else position
+        positions[name] = position
+    return lambda layer: positions[layer[0]]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -104,6 +104,7 @@ def noise_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSo
         by_source = {_source(other): other for other in stored if _same_but_vary(reference, other)}
         by_source[_source(reference)] = reference
         known = {name: by_source[name] for name in SOURCES if name in by_source and len(by_source[name].trials) > 1}
+        # One source beside nothing explains nothing; of two activations the one that is known better.
         if len(known) > 1 and (best is None or len(known) > len(best.results)):
             best = NoiseSources(model, activation, known, _states(reference, known))
     return best

@@ -39,6 +39,7 @@ def models_overview(study: Study) -> pd.DataFrame:
     for model in study.models:
         cells = study.cells[study.cells["model"] == model]
         measured = cells.dropna(subset=["relative_pd"]).sort_values("relative_pd", kind="stable")
+        # Of one activation, or of several that are the same to the bit, none is the best.
         ranked = len(measured) > 1 and model not in study.identical
         cv = coefficient_of_variation(cells["relative_pd"])
         rows.append(
@@ -87,7 +88,9 @@ def activations_overview(study: Study) -> pd.DataFrame:
         matrices = [pair_matrix(result) for result in results]
         average = low = high = math.nan
         if len(results) == len(models) > 0:
+            # Each cell counts once, however many trials it has.
             average = float(np.mean([jackknife_pairwise(matrix).value for matrix in matrices]))
+            # The mean matrix leaves trial k out of all models at once, which takes equal numbers of trials.
             if len({len(matrix) for matrix in matrices}) == 1:
                 estimate = jackknife_pairwise(np.mean(matrices, axis=0), METRIC_LIMITS["relative_pd"])
                 low, high = estimate.low, estimate.high

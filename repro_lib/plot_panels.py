@@ -57,10 +57,10 @@ def model_panel(
 def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
     """Slots of all activations, grouped by model."""
     width = 0.84 / len(study.activations)
-    for place, model in enumerate(study.models):
+    for slot, model in enumerate(study.models):
         rows = rows_of(study.cells[study.cells["model"] == model])
         for k, cell in enumerate(rows):
-            x = place + (k - (len(rows) - 1) / 2) * width
+            x = slot + (k - (len(rows) - 1) / 2) * width
             draw_cell(axes, x, width * 0.92, cell, column, _points(study, cell, column), bar)
     axes.set_xticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
     axes.set_xlim(-0.5, len(study.models) - 0.5)
@@ -177,16 +177,16 @@ def cv_bars(axes: Axes, study: Study) -> None:
     for y, row in enumerate(rows):
         if math.isnan(row["cv"]):
             axes.axhspan(y - 0.3, y + 0.3, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0)
-            words = (
+            label = (
                 "missing" if row["cells"] == 0 else f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells"
             )
         else:
             look: dict[str, Any] = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
             axes.barh(y, row["cv"], 0.6, **look)
-            words = f"{row['cv']:.2f} %" + (f", {CONTROL_IN_WORDS}" if row["identical"] else "")
-            words += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
+            label = f"{row['cv']:.2f} %" + (f", {CONTROL_IN_WORDS}" if row["identical"] else "")
+            label += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text((0 if math.isnan(row["cv"]) else row["cv"]) + 0.02 * widest, y, words, va="center", bbox=box)
+        axes.text((0 if math.isnan(row["cv"]) else row["cv"]) + 0.02 * widest, y, label, va="center", bbox=box)
     axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
     axes.set(xlim=(0, 1.5 * widest), ylim=(len(rows) - 0.5, -0.5), title="CV over activations, %")
     axes.grid(False, axis="y")
@@ -202,15 +202,15 @@ def heat_map(axes: Axes, study: Study) -> None:
         corner, value = (x - 0.5, y - 0.5), cell["relative_pd"]
         if math.isnan(value):
             axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0))
-            words, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
+            label, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
         else:
             fill = colours(0.6 * scale(value))  # the darker part would need white text
             look: dict[str, Any] = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, **look))
-            words, box = f"{value:.3f}\n{Estimate.in_row(cell, 'relative_pd').interval('.2f', 'no interval')}", None
+            label, box = f"{value:.3f}\n{Estimate.in_row(cell, 'relative_pd').interval('.2f', 'no interval')}", None
             if cell["synthetic"]:
-                words, box = f"{words}\nsynthetic", {"facecolor": fill, "edgecolor": "none", "pad": 1.5}
-        axes.text(x, y, words, ha="center", va="center", fontsize=9, bbox=box)
+                label, box = f"{label}\nsynthetic", {"facecolor": fill, "edgecolor": "none", "pad": 1.5}
+        axes.text(x, y, label, ha="center", va="center", fontsize=9, bbox=box)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_yticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
     axes.set(
@@ -247,12 +247,12 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
     for cell in rows_of(cells):
         estimate = Estimate.in_row(cell, column)
         if cell["n"] == 0:
-            words = "missing"
+            number = "missing"
         elif math.isnan(estimate.value):
-            words = "one trial, no pair"
+            number = "one trial, no pair"
         else:
-            words = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
-        parts.append(f"{cell['activation']} {words}" + (" SYNTHETIC" if cell["synthetic"] else ""))
+            number = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
+        parts.append(f"{cell['activation']} {number}" + (" SYNTHETIC" if cell["synthetic"] else ""))
     control = (
         f" {CONTROL_IN_WORDS.capitalize()}: bit-identical across activations."
         if cells["model"].isin(study.identical).any()

@@ -129,9 +129,9 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
     size = 13.0 if len(title) <= 86 else 13 * 80 / len(title)  # a longer title gets smaller letters, for it must fit
     top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=size, fontweight="bold")
     for row, handles in enumerate(legends):
-        place = (0.0, 1 - (0.56 + 0.28 * row) / head)
+        corner = (0.0, 1 - (0.56 + 0.28 * row) / head)
         spacing = {"columnspacing": 1.4, "handletextpad": 0.5}
-        top.legend(handles=handles, loc="center left", bbox_to_anchor=place, ncols=max(len(handles), 1), **spacing)
+        top.legend(handles=handles, loc="center left", bbox_to_anchor=corner, ncols=max(len(handles), 1), **spacing)
     bottom.text(0.01, 1.0, "\n".join(lines), va="top", fontsize=9, color="#444444", linespacing=1.3)
     return figure, middle
 
@@ -156,8 +156,8 @@ def draw_cell(
     """
     value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
     if not math.isfinite(value):
-        words = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
-        draw_gap(axes, x, width, words)
+        reason = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
+        draw_gap(axes, x, width, reason)
         return
     colour, wide = colour_of(cell["activation"]), width > 0.3
     if bar:
@@ -176,27 +176,27 @@ def draw_cell(
             axes.axvspan(x - width / 2, x + width / 2, facecolor="none", linewidth=0, alpha=0.5, **SYNTHETIC_LOOK)
         _write_upright(axes, x, 0.97, "synthetic", va="top")
     if math.isfinite(low):
-        place, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
-        axes.errorbar(place, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
+        beside, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
+        axes.errorbar(beside, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
 
 
-def mark_synthetic(axes: Axes, x: float, y: float, marker: str, words: str) -> None:
+def mark_synthetic(axes: Axes, x: float, y: float, marker: str, label: str) -> None:
     """Hatches a point of a scatter plot and writes ``words`` over it."""
     axes.scatter([x], [y], s=90, marker=marker, facecolor="none", zorder=3, **{**SYNTHETIC_LOOK, "hatch": 3 * SYNTHETIC_HATCH})
-    axes.annotate(words, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color="#222222")
+    axes.annotate(label, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color="#222222")
 
 
-def draw_gap(axes: Axes, x: float, width: float, words: str) -> None:
+def draw_gap(axes: Axes, x: float, width: float, reason: str) -> None:
     """A hatched gap as high as the axes with the reason written in it: nothing is drawn as 0."""
     axes.axvspan(x - width / 2, x + width / 2, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0.5)
-    _write_upright(axes, x, 0.5, words)
+    _write_upright(axes, x, 0.5, reason)
 
 
-def _write_upright(axes: Axes, x: float, height: float, words: str, va: str = "center") -> None:
+def _write_upright(axes: Axes, x: float, height: float, text_shown: str, va: str = "center") -> None:
     """Words from bottom to top at ``x`` and a ``height`` of 0 (bottom of the axes) to 1."""
     style = {"rotation": 90, "ha": "center", "va": va, "fontsize": 9, "color": "#222222"}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(x, height, words, transform=axes.get_xaxis_transform(), bbox=box, **style)
+    axes.text(x, height, text_shown, transform=axes.get_xaxis_transform(), bbox=box, **style)
 
 
 def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
@@ -216,10 +216,10 @@ def interval_note(cells: pd.DataFrame, method: str) -> str:
         return f"{SYNTHETIC_NOTE}. {interval_note(there.assign(synthetic=False), method)}"
     counts = sorted(set(there["n"]))
     trials = f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]} to {counts[-1]}"
-    words = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."
+    note = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."
     too_few = there[there["n"] < TRIALS_FOR_INTERVAL]
     if len(too_few) == len(there):
         return f"No intervals: {trials}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
     if len(too_few):
-        words += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
-    return words
+        note += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
+    return note

@@ -221,9 +221,9 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
         left.errorbar(cell["val_accuracy"], cell["relative_pd"], *spread, elinewidth=0.9, **style)
         right.plot(cell["val_accuracy"], cell["churn_per_error"], **style)
         if cell["synthetic"]:
-            words = "synthetic" if study.is_mixed else ""  # where all are, the title says it
+            label = "synthetic" if study.is_mixed else ""  # where all are, the title says it
             for axes, name in ((left, "relative_pd"), (right, "churn_per_error")):
-                mark_synthetic(axes, cell["val_accuracy"], cell[name], model_marker(study, cell["model"]), words)
+                mark_synthetic(axes, cell["val_accuracy"], cell[name], model_marker(study, cell["model"]), label)
     left.set(xlabel=TITLES["val_accuracy"], title="Relative PD")
     right.set(xlabel=TITLES["val_accuracy"], title="Churn / error")
     for axes in (left, right):

@@ -65,6 +65,7 @@ def generate(
     start = tokens.shape[1]
     with deterministic_arithmetic():
         for _ in range(length):
+            # The whole context again for every character: without a cache all models can be treated alike.
             logits = model(tokens[:, -context:])[:, -1]  # (B, T, V) -> (B, V)
             chosen = [_choose(row, generator) for row, generator in zip(logits, generators, strict=True)]
             tokens = torch.cat([tokens, torch.stack(chosen)[:, None]], dim=1)

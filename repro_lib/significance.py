@@ -127,6 +127,7 @@ def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples
     if len(trials) < 2 or min(trials) < 2 or not np.isfinite(distances).all():
         return CVNull(math.nan, math.nan, math.nan, 0)
     owners = np.repeat(np.arange(len(trials)), trials)
+    # All activations at once and not two by two: the CV is about all of them.
     deals = _deals(owners, len(trials), paired, resamples, np.random.default_rng(seed))  # (R, M): the activation of each trial
     means = np.empty((len(deals), len(trials)))
     for activation, n in enumerate(trials):
@@ -205,6 +206,7 @@ def _differences(distances: Float64, arms: NDArray[np.bool_], trials: int) -> Fl
 
 def _arms(first: int, second: int, paired: bool, resamples: int, seed: int) -> tuple[NDArray[np.bool_], bool]:
     """Which trials make up the first arm, (R, N + M), the data in row 0; and whether these are all ways to deal them."""
+    # Ten against ten trials are still dealt in every way; eleven against eleven would be 705,432.
     ways = 2**first if paired else math.comb(first + second, first)
     if ways <= LARGEST_EXACT:
         return _all_arms(first, second, paired), True

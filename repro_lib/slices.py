@@ -231,6 +231,7 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     for one, other in combinations(paired.top1, 2):
         low, high = np.minimum(one, other), np.maximum(one, other)
         counts += np.bincount((low * v + high)[low < high], minlength=v * v)
+    # Stable, so that of equally frequent swaps the same ones are shown on every machine.
     order = np.argsort(-counts, kind="stable")[:top]
     order = order[counts[order] > 0]
     columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}

@@ -36,20 +36,21 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
 
 def _model_block(study: Study, evidence: Evidence, model: str) -> str:
     cells = study.cells[study.cells["model"] == model]
-    row = model_row(study, model)
+    overview = model_row(study, model)
     width = max(len(name) for name in cells["activation"]) + 1
     lines = [f"MODEL: {model.upper()}{_mark(study)}"]
     for _, cell in cells.iterrows():
-        best = "  <- BEST" if cell["activation"] == row["best"] else ""
+        # The lowest number, by however little; what N allows to say of it stands below the statistics.
+        best = "  <- BEST" if cell["activation"] == overview["best"] else ""
         lines.append(f"{cell['activation'].upper() + ':':<{max(width, 10)}} {_pd_in_words(cell)}{best}")
-    lines += [f"STATISTICS:{_mark(study)}", f"  Mean PD: {number(row['mean_pd'], 4)}"]
-    lines.append("  CV: undefined" if math.isnan(row["cv"]) else f"  CV: {row['cv']:.2f}% ({row['cv_words']})")
+    lines += [f"STATISTICS:{_mark(study)}", f"  Mean PD: {number(overview['mean_pd'], 4)}"]
+    lines.append("  CV: undefined" if math.isnan(overview["cv"]) else f"  CV: {overview['cv']:.2f}% ({overview['cv_words']})")
     lines += _beside_cv(evidence, model)
-    if not pd.isna(row["best"]):
-        lines += [f"  {end.capitalize()}: {row[end]} (PD={row[f'{end}_pd']:.4f})" for end in ("best", "worst")]
+    if not pd.isna(overview["best"]):
+        lines += [f"  {end.capitalize()}: {overview[end]} (PD={overview[f'{end}_pd']:.4f})" for end in ("best", "worst")]
         measured = study.measured.cells
         lines.append(f"  {decided(measured['n'][measured['model'] == model])}")
-    elif row["identical"]:
+    elif overview["identical"]:
         lines.append("  Bit-identical for every activation: left out of the statistics across activations.")
     return "\n".join(lines)
 
@@ -87,6 +88,7 @@ def _differences(study: Study, evidence: Evidence) -> str:
 
 
 def _likeliest(chances: pd.DataFrame) -> list[dict[str, Any]]:
+    # Sorted twice: by chance to find each model's likeliest, then back into the order of the study.
     ranked = chances.dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
     return rows_of(ranked.drop_duplicates("model").sort_index())
 

@@ -79,6 +79,7 @@ def trials_table(result: Result) -> pd.DataFrame:
         "seconds": "Time, s",
         "weights_sha256": "Weights SHA-256",
     }
+    # Twelve digits are enough to see by eye whether two trials are the same.
     frame["weights_sha256"] = frame["weights_sha256"].str[:12]
     table = (
         frame[list(columns)]
@@ -107,6 +108,7 @@ def config_table(result: Result) -> pd.DataFrame:
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Relative PD with its interval, one row per model, one column per activation; a dash where a cell is missing."""
     shown = cells.assign(text=[with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()])
+    # A pivot sorts by name; the order of the study is put back below.
     wide = shown.pivot(index="model", columns="activation", values="text")
     ordered = wide.loc[list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["activation"]))]
     return ordered.rename_axis(index=None, columns="Relative PD")

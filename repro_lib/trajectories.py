@@ -102,17 +102,17 @@ def trajectory(store: Store, result: Result) -> Trajectory:
 
 def trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
     """Of every activation of a model that can be followed; and a sentence for each that cannot."""
-    found, gaps = [], []
+    followed, gaps = [], []
     for activation in study.activations:
         result = study.result(model, activation)
         if result is None:
             gaps.append(f"{model} with {activation} is missing.")
             continue
         try:
-            found.append(trajectory(store, result))
+            followed.append(trajectory(store, result))
         except ResultError as problem:
             gaps.append(f"{model} with {activation} cannot be followed: {problem}.")
-    return found, gaps
+    return followed, gaps
 
 
 def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> list[Trajectory]:
@@ -124,13 +124,13 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     for other in stored:
         if differs_in_length(result, other):
             newest[other.config["max_iters"]] = other
-    found = []
+    runs = []
     for _, other in sorted(newest.items()):
         try:
-            found.append(trajectory(store, other))
+            runs.append(trajectory(store, other))
         except ResultError:
             continue
-    return found
+    return runs
 
 
 def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
@@ -155,26 +155,26 @@ def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_
     return pd.DataFrame(rows, columns=columns)
 
 
-def parting_sentence(found: Sequence[Trajectory]) -> str:
+def parting_sentence(followed: Sequence[Trajectory]) -> str:
     """When the trials of each activation part."""
-    if not found:
+    if not followed:
         return "No cell can be followed through training."
     parts = []
-    for cell in found:
+    for cell in followed:
         step = cell.parted_at()
         when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
         parts.append(f"{cell.activation} {when}")
-    steps = ", ".join(map(str, found[0].steps))
+    steps = ", ".join(map(str, followed[0].steps))
     return (
         "Trials have parted for good, that is, predict another character for more than "
         f"{100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)} "
-        f"(kept steps {steps}; N = {min(cell.n for cell in found)} trials)."
+        f"(kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
     )
 
 
 def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:
     """What the activations' PD is at equal loss, with intervals; or why it cannot be said."""
-    words = metric.replace("_", " ")
+    measure = metric.replace("_", " ")
     if frame.empty:
         return (
             "PD at matched loss needs fully decayed runs of at least two lengths for two activations with losses in common; "
@@ -187,7 +187,7 @@ def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") 
         parts.append(f"{row['activation']} {row[metric]:.3f} ({interval}, runs of {row['lengths']} iterations)")
     n, loss = int(frame["n"].min()), frame["loss"].iloc[0]
     where = f"At an equal loss of {loss:.3f} nats, interpolated between fully decayed runs (N = {n})"
-    return f"{where}, {words} is {'; '.join(parts)}."
+    return f"{where}, {measure} is {'; '.join(parts)}."
 
 
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
@@ -219,6 +219,7 @@ def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:
     pds = [without_each(run.matrices[metric][-1]) for run in line]
     losses = [mean_without_each(run.losses[-1]) for run in line]
     value = _interpolated(loss, [x for x, _ in losses], [y for y, _ in pds])
+    # A trial is left out of all lengths at once, which takes equal numbers of trials.
     if len({run.n for run in line}) > 1:
         return Estimate(value, math.nan, math.nan, min(run.n for run in line))
     without = [_interpolated(loss, [xs[k] for _, xs in losses], [ys[k] for _, ys in pds]) for k in range(line[0].n)]

@@ -35,38 +35,38 @@ SOURCE_STYLES: dict[str, dict[str, Any]] = {
 
 def through_training_view(store: Store, stored: Sequence[Result], study: Study, model: str) -> Plot | Note:
     """``through_training``, or a sentence where no cell of the model can be followed."""
-    found, gaps = trajectories(store, study, model)
-    if not found:
+    followed, gaps = trajectories(store, study, model)
+    if not followed:
         return Note(f"No figure of {model} through training: " + (" ".join(gaps) or "there is no result yet."))
-    lengths = {cell.activation: other_lengths(store, stored, cell.result) for cell in found}
-    return through_training(study, model, found, lengths, gaps)
+    lengths = {cell.activation: other_lengths(store, stored, cell.result) for cell in followed}
+    return through_training(study, model, followed, lengths, gaps)
 
 
 @styled
 def through_training(
-    study: Study, model: str, found: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str] = ()
+    study: Study, model: str, followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str] = ()
 ) -> Plot:
     """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars."""
     title = f"{model}: disagreement while it is trained"
     title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
-    colours = activation_handles([cell.activation for cell in found])
+    colours = activation_handles([cell.activation for cell in followed])
     handles = [
         Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run"),
         Line2D([], [], color=GREY, marker="*", markersize=11, linestyle="", label="end of a run, fully decayed"),
     ]
-    figure, body = new_figure(6.6, title, _training_note(found, lengths, gaps), colours, handles)
+    figure, body = new_figure(6.6, title, _training_note(followed, lengths, gaps), colours, handles)
     panels = body.subplots(2, 2, sharey="row", squeeze=False)
     for row, metric in zip(panels, FOLLOWED[1:], strict=True):
-        for cell in found:
+        for cell in followed:
             _follow(row[0], row[1], cell, lengths.get(cell.activation, []), metric)
         row[0].set_ylabel(TITLES[metric])
     for axes in panels[:, 0]:
-        _step_axis(axes, max(run.max_iters for run in [*found, *(run for several in lengths.values() for run in several)]))
+        _step_axis(axes, max(run.max_iters for run in [*followed, *(run for several in lengths.values() for run in several)]))
     panels[1, 0].set_xlabel("Training step")
     panels[1, 1].set_xlabel("Loss on the kept text, nats (falls to the right)")
     for axes in panels[:, 1]:
         axes.invert_xaxis()
-    return Plot(figure, f"{model}_through_training", _training_alt(model, found, lengths))
+    return Plot(figure, f"{model}_through_training", _training_alt(model, followed, lengths))
 
 
 @styled
@@ -131,17 +131,17 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
     axes.bar(x, value, 0.7, color=SOURCE_STYLES[row["source"]]["color"], alpha=0.75)
     if not math.isnan(low):
         axes.errorbar(x, value, [[value - low], [high - value]], fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
-    words = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-    axes.annotate(words, (x, max(value, high if not math.isnan(high) else value)), xytext=(0, 3),
+    label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    axes.annotate(label, (x, max(value, high if not math.isnan(high) else value)), xytext=(0, 3),
                   textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
 
 
-def _source_lines(axes: Axes, found: dict[str, Trajectory]) -> None:
-    if not found:
+def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
+    if not followed:
         axes.text(0.5, 0.5, "no kept predictions", transform=axes.transAxes, ha="center")
         axes.set_axis_off()
         return
-    frames = {source: cell.frame() for source, cell in found.items()}
+    frames = {source: cell.frame() for source, cell in followed.items()}
     positive = [value for frame in frames.values() for value in frame["total_variation"] if value > 0]
     floor = min(positive, default=1e-9) / 10
     for source, frame in frames.items():
@@ -150,7 +150,7 @@ def _source_lines(axes: Axes, found: dict[str, Trajectory]) -> None:
         )
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
-    _step_axis(axes, max(cell.max_iters for cell in found.values()))
+    _step_axis(axes, max(cell.max_iters for cell in followed.values()))
     axes.set(title="Through training", xlabel="Training step")
     axes.legend(loc="best", fontsize=9)
 
@@ -163,8 +163,8 @@ def _lines(least: int) -> str:
     )
 
 
-def _training_note(found: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str]) -> str:
-    least = min(cell.n for cell in found)
+def _training_note(followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str]) -> str:
+    least = min(cell.n for cell in followed)
     tokens = f"every 16th evaluation block, N = {least} trials"
     note = f"Mean over all pairs of trials on {tokens}{_lines(least)}. "
     runs = sorted({run.max_iters for several in lengths.values() for run in several})
@@ -175,9 +175,9 @@ def _training_note(found: Sequence[Trajectory], lengths: dict[str, list[Trajecto
     return (note + " ".join(gaps)).strip()
 
 
-def _training_alt(model: str, found: Sequence[Trajectory], lengths: dict[str, list[Trajectory]]) -> str:
+def _training_alt(model: str, followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]]) -> str:
     parts = []
-    for cell in found:
+    for cell in followed:
         frame = cell.frame()
         step = cell.parted_at()
         first, last = frame.iloc[0], frame.iloc[-1]

@@ -29,14 +29,14 @@ from repro_lib.analysis import (
 from repro_lib.anatomy import disagreement_views, passage, samples_views
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
-from repro_lib.disagreement import token_disagreement
-from repro_lib.layer_views import layer_table, layer_view
+from repro_lib.disagreement import Disagreement, token_disagreement
+from repro_lib.layer_views import layer_view
 from repro_lib.metrics import METRIC_LIMITS
 from repro_lib.models import build_model, count_parameters
 from repro_lib.notes import NO_RESULTS, Note
 from repro_lib.overviews import activations_overview, models_overview
 from repro_lib.predictions import Predictions
-from repro_lib.sampling import generate, load_trained, write_samples
+from repro_lib.sampling import generate, load_trained
 from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
 from repro_lib.store import Store
 from repro_lib.summary_text import summary_text
@@ -123,13 +123,9 @@ def test_cell_by_hand():
     assert cell["churn_per_error"] == pytest.approx(0.5 / 0.5)
     assert (cell["n"], cell["seconds"], cell["parameters"], cell["unigram_loss"]) == (3, 4.5, 430_000, 3.3)
     assert cell["profile"] == "quick"
-
-
-def test_interval_is_cut_to_the_range_of_its_metric():
-    cell = cells_frame([make_result(pairs=(0.1, 0.9, 0.9))], ["charlm"], ["relu"]).iloc[0]
-    assert cell["churn_high"] == 1.0
-    assert cell["js_divergence_high"] == pytest.approx(math.log(2))
-    assert 1.0 < cell["relative_pd_high"] <= 2.0
+    cut = cells_frame([make_result(pairs=(0.1, 0.9, 0.9))], ["charlm"], ["relu"]).iloc[0]
+    assert cut["churn_high"] == 1.0
+    assert 1.0 < cut["relative_pd_high"] <= 2.0
 
 
 def test_missing_cell_is_a_row_of_nan_and_never_zero():
@@ -208,6 +204,8 @@ def test_study_of_a_folder_takes_the_newest_and_names_the_unreadable(tmp_path: P
 
 def test_identical_models_need_two_activations_and_every_trial():
     assert identical_models(grid()) == ("tinylstm",)
+    # A filter by activation does not hide it.
+    assert Study.of(grid(), activations=["relu"]).identical == ("tinylstm",)
     assert identical_models([make_result("tinylstm", "relu", same=True)]) == ()
     almost = make_result("tinylstm", "gelu", same=True)
     last = almost.trials[-1].model_copy(update={"weights_sha256": digest("another")})
@@ -225,13 +223,6 @@ def test_identical_models_are_left_out_by_rule_and_not_by_name():
     assert overview.loc["gelu", "average_pd"] == pytest.approx(0.7)
     assert overview["wins"].tolist() == [1, 0]
     assert "check how it is wired" in findings.identical(study)
-
-
-def test_a_filter_by_activation_does_not_hide_that_a_model_is_identical():
-    assert Study.of(grid(), activations=["relu"]).identical == ("tinylstm",)
-
-
-def test_a_negative_control_that_differs_is_called_out():
     study = Study.of([make_result("tinylstm", a) for a in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
     assert "not trained under equal conditions" in findings.identical(study)
 
@@ -267,9 +258,7 @@ def test_average_over_a_hole_is_missing_and_other_averages_are_not():
     assert math.isnan(overview.loc["relu", "average_pd"])
     assert overview.loc["relu", "models"] == 1
     assert overview.loc["gelu", "average_pd"] == pytest.approx(0.6)
-
-
-def test_a_model_without_any_result_leaves_the_averages_comparable():
+    # A model without any result leaves the averages comparable.
     overview = activations_overview(Study.of(grid(), ["charlm", "convlm", "minigpt"], ["relu"]))
     assert overview["average_pd"].iloc[0] == pytest.approx(0.5)
     assert (overview["models"].iloc[0], overview["expected"].iloc[0]) == (2, 3)
@@ -305,12 +294,11 @@ def test_summary_names_what_is_missing_and_has_both_overviews_and_the_runtime():
         assert heading in text
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_few_trials_are_said_to_be_too_few(n: int):
-    pairs = (0.5,) if n == 2 else ()
-    text = summary_text(Study.of([make_result("charlm", a, pairs) for a in ("relu", "gelu")], ["charlm"], ["relu", "gelu"]))
-    assert ("no interval at N=2" if n == 2 else "one trial has no pair") in text
-    assert n == 1 or "an interval needs 3 trials" in text
+def test_few_trials_are_said_to_be_too_few():
+    for pairs, words in (((0.5,), ("no interval at N=2", "an interval needs 3 trials")), ((), ("one trial has no pair",))):
+        results = [make_result("charlm", activation, pairs) for activation in ("relu", "gelu")]
+        text = summary_text(Study.of(results, ["charlm"], ["relu", "gelu"]))
+        assert all(sentence in text for sentence in words)
 
 
 def test_an_empty_study_says_what_to_do():
@@ -352,23 +340,16 @@ def test_token_disagreement_by_hand():
     # First token: TV .2, .6, .4 and the third trial disagrees with both others; second token: no difference.
     assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
     assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
-
-
-def test_token_disagreement_averages_to_the_metrics():
-    rng = np.random.default_rng(3)
-    trials = [predictions(rng.normal(size=(50, 7)), np.zeros(50, dtype=np.int64)) for _ in range(3)]
-    found = token_disagreement(trials)
-    probabilities = [trial.probabilities for trial in trials]
+    pairs = list(combinations([trial.probabilities for trial in trials], 2))
     for per_token, metric in ((found.top1, metrics.churn), (found.total_variation, metrics.total_variation)):
-        assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in combinations(probabilities, 2)]))
-
-
-def test_token_disagreement_refuses_one_trial_and_other_windows():
-    one = predictions(np.zeros((4, 3)), np.zeros(4, dtype=np.int64))
+        assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
     with pytest.raises(ResultError, match="needs two trials"):
-        token_disagreement([one])
+        token_disagreement(trials[:1])
     with pytest.raises(ResultError, match="different evaluation windows"):
-        token_disagreement([one, predictions(np.zeros((4, 3)), np.zeros(4, dtype=np.int64), "other")])
+        token_disagreement([trials[0], Predictions(trials[1].logits, labels, "other")])
+    # The typical block is the median one.
+    values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
+    assert Disagreement(np.zeros(len(values), dtype=np.int64), values, values).typical_block() == 2
 
 
 def test_passage_marks_disagreement_not_by_colour_alone():
@@ -389,26 +370,20 @@ def test_passage_marks_disagreement_not_by_colour_alone():
     assert "⏎" in page
 
 
-def test_typical_block_is_the_median_one():
-    values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
-    found = token_disagreement([predictions(np.zeros((len(values), 2)), np.zeros(len(values), dtype=np.int64))] * 2)
-    found = type(found)(found.labels, found.top1, values)
-    assert found.typical_block() == 2
-
-
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_layer_table_has_every_parameter_and_the_activation(model: str):
-    config = Config.for_model(model, "smoke").with_corpus(65)
-    table = layer_table(model, config, "swish")
+def test_the_layers_of_a_result_have_every_parameter_and_the_activation(model: str):
+    config = Config.for_model(model).with_corpus(65)
+    study = Study.of([make_result(model, "swish", config=config.model_dump())], [model], ["swish"])
+    table = layer_view(study, model)
     assert (table["parameters"] * table["times"]).sum() == count_parameters(build_model(model, config, "swish"))
     assert ("Swish" in set(table["type"])) == (model != "tinylstm")
     assert table["output"].iloc[0] == f"(B, {config.block_size}, {config.n_embd})"
 
 
-def test_layer_table_counts_repeated_blocks_once():
-    config = Config.for_model("charlm", "smoke", n_layer=3).with_corpus(65)
-    table = layer_table("charlm", config, "relu").set_index("layer")
-    assert table.loc["blocks.*.feed_forward.activation", "times"] == 3
+def test_layers_without_a_result_are_at_full_size_and_repeated_blocks_are_one_row():
+    table = layer_view(Study.of([], ["charlm"]), "charlm").set_index("layer")
+    assert 0.98 * 430_000 < (table["parameters"] * table["times"]).sum() < 1.02 * 430_000
+    assert table.loc["blocks.*.feed_forward.activation", "times"] == 2
     layers = list(table.index)
     assert layers.index("blocks.*.feed_forward.expand") < layers.index("blocks.*.feed_forward.activation")
 
@@ -448,7 +423,9 @@ def _record(text: str) -> CorpusRecord:
 
 def test_stored_models_write_samples(trained: tuple[Store, Study]):
     store, study = trained
+    before = torch.get_rng_state()
     (view,) = samples_views(store, study, "charlm", ["relu"], length=12)
+    assert torch.equal(before, torch.get_rng_state()), "the global generator is left alone"
     assert not isinstance(view, Note)
     assert view.prompt == TEXT[:48]
     assert [len(text) for pair in view.written for text in pair] == [12] * 6
@@ -474,13 +451,6 @@ def test_greedy_and_sampled_rows(trained: tuple[Store, Study]):
         generate(model, tokens, 3, context, [None, None])
 
 
-def test_sampling_leaves_the_global_generator_alone(trained: tuple[Store, Study]):
-    store, study = trained
-    before = torch.get_rng_state()
-    write_samples(store, study.results[0], Corpus("own.txt", TEXT, ""), "to be", 4, [1])
-    assert torch.equal(before, torch.get_rng_state())
-
-
 def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Path):
     store, study = trained
     passage_view, gone = disagreement_views(store, study, "charlm", ["relu", "gelu"])
@@ -498,16 +468,3 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     (tmp_path / "own.txt").write_text(TEXT + "changed")
     (note,) = samples_views(store, study, "charlm", ["relu"], trials=1)
     assert "has changed" in note.text
-
-
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_the_configuration_of_a_result_builds_its_model_again(model: str):
-    config = Config.for_model(model).with_corpus(65)
-    study = Study.of([make_result(model, config=config.model_dump())], [model], ["relu"])
-    table = layer_view(study, model)
-    assert (table["parameters"] * table["times"]).sum() == count_parameters(build_model(model, config, "relu"))
-
-
-def test_layer_view_without_a_result_shows_the_full_size():
-    table = layer_view(Study.of([], ["charlm"]), "charlm")
-    assert 0.98 * 430_000 < (table["parameters"] * table["times"]).sum() < 1.02 * 430_000

@@ -86,12 +86,14 @@ def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(store: Sto
     assert "charlm with swish (one trial only" in lines[0]
     assert "trial2.safetensors is missing" in lines[1]
     assert "charlm with smelu_1 (there is no result yet" in lines[2]
-
-
-def test_reasons_that_are_alike_make_one_line(store: Store):
+    # Reasons that are alike make one line.
     for path in (store.folder / "predictions").iterdir():
         path.unlink()
-    assert "charlm with relu, gelu, swiglu (" in dissect(store, study_of(store)).sentence()
+    nothing = dissect(store, study_of(store))
+    assert "charlm with relu, gelu, swiglu (" in nothing.sentence()
+    assert isinstance(slices_view(study_of(store), nothing, "charlm", "churn"), Note)
+    with pytest.raises(ValueError, match="could be taken apart"):
+        slices_plot(study_of(store), nothing, "charlm")
 
 
 def test_a_changed_text_has_no_frequencies(store: Store, tmp_path: Path):
@@ -162,22 +164,12 @@ def test_swaps_are_readable(store: Store):
     names = " / ".join(map(anatomy_tables.shown_character, (first["first"], first["second"])))
     assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
     assert isinstance(anatomy_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
-
-
-def test_swap_columns_of_different_lengths_are_filled_with_dashes(store: Store):
-    cell = dissect(store, study_of(store)).cells[0]
-    short = dataclasses.replace(cell, activation="gelu", swaps=cell.swaps.head(2))
-    table = anatomy_tables.swaps_table(Anatomies((cell, short), ()), "charlm")
+    # Columns of different lengths are filled with dashes.
+    short = dataclasses.replace(found.cells[1], swaps=found.cells[1].swaps.head(2))
+    table = anatomy_tables.swaps_table(Anatomies((found.cells[0], short), ()), "charlm")
     assert table["gelu"].tolist()[2:] == ["–"] * (len(table) - 2)
-    assert "–" not in table["relu"].tolist()
-
-
-@pytest.mark.parametrize(
-    ("character", "shown"),
-    [(" ", "space"), ("\n", "line end"), ("\t", "tab"), ("e", "e"), ("\xa0", "U+00A0"), ("\0", "U+0000")],
-)
-def test_characters_that_cannot_be_seen_have_names(character: str, shown: str):
-    assert anatomy_tables.shown_character(character) == shown
+    shown = {" ": "space", "\n": "line end", "\t": "tab", "e": "e", "\xa0": "U+00A0", "\0": "U+0000"}
+    assert {character: anatomy_tables.shown_character(character) for character in shown} == shown
 
 
 def test_influence_in_words():
@@ -189,17 +181,8 @@ def test_influence_in_words():
     many = anatomy_tables.influence_sentence(make_result(pairs=(0.4, 0.4, 0.9, 0.4, 0.9, 0.9)))
     assert "trial 4 moves" in many
     assert "0.4000 (0.4000 to 0.4000) instead of" in many.replace("\N{NO-BREAK SPACE}", " ")
-
-
-@pytest.mark.parametrize(("pairs", "said"), [((), "N = 1 trial,"), ((0.5,), "N = 2 trials,")])
-def test_too_few_trials_have_no_influence_and_the_sentence_says_why(pairs: tuple[float, ...], said: str):
-    sentence = anatomy_tables.influence_sentence(make_result(pairs=pairs))
-    assert said in sentence
-    assert "no pair is left" in sentence
-
-
-def test_no_trial_stands_out_where_all_pairs_are_equal():
-    assert "the same whichever trial is left out" in anatomy_tables.influence_sentence(make_result(pairs=(0.0, 0.0, 0.0)))
+    for pairs, part in (((), "N = 1 trial,"), ((0.5,), "N = 2 trials,"), ((0.0,) * 3, "the same whichever trial is left out")):
+        assert part in anatomy_tables.influence_sentence(make_result(pairs=pairs))
 
 
 def test_influence_needs_no_predictions(store: Store):
@@ -227,14 +210,12 @@ def test_churn_against_error_needs_no_predictions(store: Store):
     assert "not decided in 2" in sentence
 
 
-def test_the_error_rate_is_what_the_accuracy_leaves():
+def test_churn_below_and_above_the_error_is_counted():
+    # The error rate is what the accuracy leaves.
     result = make_result(pairs=(0.2, 0.2, 0.2))
     trials = [trial.model_copy(update={"val_accuracy": 20.0}) for trial in result.trials]
-    found = cell_anatomy.churn_against_error(result.model_copy(update={"trials": trials}))
-    assert (found.error.value, found.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
-
-
-def test_churn_below_and_above_the_error_is_counted():
+    numbers = cell_anatomy.churn_against_error(result.model_copy(update={"trials": trials}))
+    assert (numbers.error.value, numbers.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
     results = [make_result(activation="relu", pairs=(0.1, 0.1, 0.1)), make_result(activation="gelu", pairs=(0.9, 0.9, 0.9))]
     sentence = anatomy_tables.churn_error_sentence(Study.of(results, ["charlm"]))
     assert "below the error in 1 " in sentence
@@ -308,15 +289,6 @@ def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(store: Store):
     assert len(plot.png()) > 10_000
 
 
-def test_without_any_cell_there_is_a_sentence_instead_of_a_figure(store: Store):
-    study = study_of(store)
-    nothing = Anatomies((), ())
-    assert isinstance(slices_view(study, nothing, "charlm", "churn"), Note)
-    with pytest.raises(ValueError, match="could be taken apart"):
-        slices_plot(study, nothing, "charlm")
-    assert isinstance(slices_view(study, dissect(store, study), "charlm", "churn"), Plot)
-
-
 def test_flagged_and_bit_identical_cells_are_marked(store: Store, tmp_path: Path):
     path = tmp_path / "own.txt"
     results = [
@@ -363,15 +335,3 @@ def test_the_sections_run_whatever_is_there(trials: int, store: Store, tmp_path:
     assert ("one trial only" in texts) == (trials == 1)
     cross = run_cells("30_cross_model", "Where the disagreement sits", results_dir=str(empty.folder))
     assert ("only churn / error" in repr(cross[0])) == (trials < 2)
-
-
-def test_predictions_that_do_not_belong_together_are_named(store: Store, monkeypatch: pytest.MonkeyPatch):
-    read, calls = Store.predictions, iter("abcdefghij")
-
-    def other_windows(self: Store, result: Result, trial: int) -> Any:
-        return dataclasses.replace(read(self, result, trial), evaluation_sha256=next(calls))
-
-    monkeypatch.setattr(Store, "predictions", other_windows)
-    found = dissect(store, study_of(store), ["charlm"])
-    assert not found.cells
-    assert "different evaluation windows" in found.sentence()

@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 from test_analysis import digest, make_result
 
+from repro_lib import contrasts as frames
 from repro_lib.across_activations import coefficient_of_variation
 from repro_lib.analysis import METRICS, Study
 from repro_lib.config import Config
@@ -27,7 +28,7 @@ from repro_lib.contrasts import (
 from repro_lib.evidence import Evidence
 from repro_lib.experiment import run_experiment
 from repro_lib.schema import Result
-from repro_lib.significance import smallest_p, trials_needed
+from repro_lib.significance import permutation_test, smallest_p, trials_needed
 from repro_lib.statistics import Estimate, jackknife
 from repro_lib.store import Store
 
@@ -127,6 +128,19 @@ def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
     assert found.error == pytest.approx(math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum()))
     assert found.degrees == pytest.approx(2)
     assert math.isnan(evidence.estimate([("charlm", "gelu")], mean, "relative_pd").value)
+
+
+def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(frames, "permutation_test", lambda *args, **how: calls.append(1) or permutation_test(*args, **how))
+    evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
+    first = contrasts(evidence)
+    first["p_holm"] = 0.0
+    again = contrasts(evidence, metric="relative_pd")
+    assert not (again["p_holm"] == 0.0).any()
+    assert len(calls) == 1
+    contrasts(evidence, "churn")
+    assert len(calls) == 2
 
 
 # --- on really trained cells

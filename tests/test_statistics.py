@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from repro_lib import across_activations, evaluation_noise, metrics, significance, statistics
 from repro_lib.across_activations import coefficient_of_variation, cv_in_words, probability_of_being_best
 from repro_lib.evaluation_noise import bootstrap_windows, variance_of_accuracy
-from repro_lib.statistics import contrast, jackknife, jackknife_pairwise, mean_interval, relative_contrast, t_quantile
+from repro_lib.statistics import Estimate, contrast, jackknife, jackknife_pairwise, mean_interval
 
 EARLIER_CHARLM = [0.9051, 1.0739, 1.0938, 0.5935, 1.0952]
 
@@ -34,16 +38,6 @@ def test_three_trials_by_hand():
     assert estimate.has_interval
 
 
-def test_four_trials_by_hand():
-    # One trial is the odd one out: 1 to it, .8 between the others. U = (3 * 1 + 3 * .8) / 6 = .9. Without it .8, without
-    # any other (2 * 1 + .8) / 3 = .9333...; the mean is .9, variance 3/4 (.01 + 3 * .00111...) = .01, t_3 = 3.182446.
-    matrix = matrix_of(4, {(0, 1): 1, (0, 2): 1, (0, 3): 1, (1, 2): 0.8, (1, 3): 0.8, (2, 3): 0.8})
-    estimate = jackknife_pairwise(matrix)
-    assert estimate.value == pytest.approx(0.9)
-    assert estimate.high - estimate.value == pytest.approx(3.182446305284263 * 0.1)
-    assert estimate.value - estimate.low == pytest.approx(3.182446305284263 * 0.1)
-
-
 def test_jackknife_agrees_with_leaving_out_rows_and_columns():
     points = np.random.default_rng(5).normal(size=(7, 3))
     matrix = np.linalg.norm(points[:, None] - points[None], axis=-1)
@@ -62,32 +56,22 @@ def test_diagonal_does_not_count():
     assert jackknife_pairwise(matrix + np.diag([9.0, 9.0, 9.0])) == jackknife_pairwise(matrix)
 
 
-def test_interval_stays_within_the_range_of_the_metric():
-    estimate = jackknife_pairwise(matrix_of(3, {(0, 1): 0.1, (0, 2): 0.9, (1, 2): 0.9}), upper=1.0)
-    assert (estimate.low, estimate.high) == (0.0, 1.0)
-
-
 def test_an_interval_holds_its_value_even_where_rounding_puts_it_outside_the_range():
     just_above = np.nextafter(1.0, 2.0)
     estimate = jackknife_pairwise(np.full((3, 3), just_above), upper=1.0)
     assert estimate.low <= estimate.value <= estimate.high
+    estimate = jackknife_pairwise(matrix_of(3, {(0, 1): 0.1, (0, 2): 0.9, (1, 2): 0.9}), upper=1.0)
+    assert (estimate.low, estimate.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_below_three_trials_there_is_no_interval(n: int):
     # Warnings are errors in this project, so a quiet NaN is part of what is tested.
-    estimate = jackknife_pairwise(np.full((n, n), 0.25))
-    assert not estimate.has_interval
-    assert math.isnan(estimate.high)
-    assert estimate.n == n
-    assert estimate.value == 0.25 if n == 2 else math.isnan(estimate.value)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_below_three_trials_a_mean_has_no_interval(n: int):
-    estimate = mean_interval([4.0] * n)
-    assert not estimate.has_interval
-    assert estimate.value == 4.0 if n else math.isnan(estimate.value)
+    for estimate in (jackknife_pairwise(np.full((n, n), 0.25)), mean_interval([0.25] * n)):
+        assert not estimate.has_interval
+        assert math.isnan(estimate.high)
+        assert estimate.n == n
+    assert jackknife_pairwise(np.full((n, n), 0.25)).value == 0.25 if n == 2 else math.isnan(mean_interval([]).value)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -96,11 +80,6 @@ def test_a_value_that_is_not_finite_gives_no_interval(bad: float):
     assert not math.isfinite(estimate.value)
     assert not estimate.has_interval
     assert not mean_interval([bad, 1.0, 2.0]).has_interval
-
-
-def test_identical_trials_have_an_interval_of_width_zero():
-    estimate = jackknife_pairwise(np.zeros((3, 3)))
-    assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.zeros(3), [[0, 1], [2, 0]]])
@@ -120,53 +99,23 @@ def test_mean_interval_by_hand_and_by_scipy():
     assert (estimate.low, estimate.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_mean_interval_is_cut_to_its_range():
-    estimate = mean_interval([0.0, 0.0, 100.0], lower=0, upper=100)
-    assert (estimate.low, estimate.high) == (0, 100)
-
-
-def test_t_quantile():
-    assert t_quantile(2) == pytest.approx(4.302652729911275)
-    assert t_quantile(9) == pytest.approx(scipy.stats.t.ppf(0.975, 9))
-
-
 def test_cv_of_the_earlier_study():
     assert round(coefficient_of_variation(EARLIER_CHARLM), 2) == 20.26
     assert cv_in_words(coefficient_of_variation(EARLIER_CHARLM)) == "HIGHLY SENSITIVE"
 
 
-def test_cv_by_hand():
-    # 1 and 3: mean 2, population sd 1. The sample sd would give 70.7.
-    assert coefficient_of_variation([1.0, 3.0]) == 50.0
-
-
-def test_cv_leaves_missing_values_out():
-    assert coefficient_of_variation([1.0, math.nan, 3.0]) == 50.0
-
-
-def test_cv_of_equal_values_is_exactly_zero():
+def test_the_cv_of_equal_single_and_missing_values():
+    # Of .3, five times, rounding of the mean would give more than 0.
     assert coefficient_of_variation([0.1 + 0.2] * 5) == 0.0
+    assert coefficient_of_variation([1.0, math.nan, 3.0]) == 50.0
+    for values in ([], [1.0], [math.nan, 1.0], [0.0, 0.0], [math.inf, 1.0]):
+        assert math.isnan(coefficient_of_variation(values))
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [math.nan, 1.0], [0.0, 0.0], [math.inf, 1.0]])
-def test_cv_that_means_nothing_is_nan(values: list[float]):
-    assert math.isnan(coefficient_of_variation(values))
-
-
-@pytest.mark.parametrize(
-    ("cv", "word"),
-    [
-        (0.0, "INVARIANT"),
-        (4.99, "HARDLY SENSITIVE"),
-        (5.0, "SLIGHTLY SENSITIVE"),
-        (10.0, "SENSITIVE"),
-        (19.99, "SENSITIVE"),
-        (20.0, "HIGHLY SENSITIVE"),
-        (math.nan, "UNDEFINED"),
-    ],
-)
-def test_words_for_cv(cv: float, word: str):
-    assert cv_in_words(cv) == word
+def test_words_for_cv():
+    words = {0.0: "INVARIANT", 4.99: "HARDLY SENSITIVE", 5.0: "SLIGHTLY SENSITIVE", 10.0: "SENSITIVE", 20.0: "HIGHLY SENSITIVE"}
+    assert {cv: cv_in_words(cv) for cv in words} == words
+    assert cv_in_words(math.nan) == "UNDEFINED"
 
 
 # --- functions of several cells
@@ -214,11 +163,6 @@ def test_paired_contrast_leaves_the_seed_out_of_both():
     estimate = contrast(first, second, paired=True)
     assert estimate.error == pytest.approx(error)
     assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
-
-
-def test_relative_contrast_in_per_cent():
-    first, second = matrix_of(3, {(0, 1): 0.6, (0, 2): 0.6, (1, 2): 0.6}), matrix_of(3, {(0, 1): 1, (0, 2): 1, (1, 2): 1})
-    assert relative_contrast(first, second, paired=False).value == pytest.approx(-40)
 
 
 def test_any_function_of_cells_by_brute_force():
@@ -336,3 +280,30 @@ def test_bootstrap_over_equal_or_too_few_windows():
     assert (equal.low, equal.high) == (0.5, 0.5)
     assert not bootstrap_windows([0.1, 0.2]).has_interval
     assert not bootstrap_windows([0.1, math.inf, 0.2, 0.3]).has_interval
+
+
+# --- words and examples
+
+
+def test_an_estimate_writes_itself():
+    pd = Estimate(-0.412, -0.434, 0.0, 10)
+    assert f"{pd:.3f}" == "-0.412 (-0.434 to 0.000)"
+    assert f"{pd.scaled(100):+.1f %}" == "-41.2 % (-43.4 to +0.0)"
+    assert f"{Estimate(-1e-9, -1e-9, -1e-9, 3):+.1f}" == "+0.0 (+0.0 to +0.0)", "no minus in front of what is rounded to 0"
+    none = Estimate(0.5, math.nan, math.nan, 2)
+    assert (f"{none:.2f}", none.interval(".2f"), none.interval(".2f", "no interval")) == ("0.50", "–", "no interval")
+    assert f"{Estimate(math.nan, math.nan, math.nan, 1):.1f %}" == "–"
+    assert f"{Estimate(math.inf, math.nan, math.nan, 3):.1f}" == "inf"
+    again = Estimate.in_row(pd.columns("x") | {"n": 10}, "x")
+    assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
+
+
+@pytest.mark.parametrize("module", [across_activations, evaluation_noise, metrics, significance, statistics])
+def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
+    failed, run = doctest.testmod(module)
+    assert not failed
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    public = [function for function in own if inspect.isfunction(function) and not function.__name__.startswith("_")]
+    assert public
+    assert run >= len(public)
+    assert not [function.__name__ for function in public if ">>>" not in (function.__doc__ or "")]
