@@ -49,7 +49,7 @@ class Evidence:
             if not results:
                 continue
             try:
-                compared[model] = compare_activations(store, results)
+                compared[model] = load_pair_matrices(store, results)
             except ResultError as problem:
                 gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
         # Numbers that were made up are no evidence, wherever else they may be shown.
