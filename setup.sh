@@ -47,7 +47,7 @@ why_not() {
     local answer count
     if ! new_enough "$1"; then echo "it has no Python 3.11 or newer"; return; fi
     # From / because in the checkout's folder repro_lib can be imported even where it is not installed.
-    if answer=$(cd / && "$1" -m repro_lib.environment "$here" 2>/dev/null); then return; fi
+    if answer=$(cd / && "$1" -m repro_lib.system.environment "$here" 2>/dev/null); then return; fi
     if [ -z "$answer" ]; then echo "repro_lib is not installed in it"; return; fi
     count=$(printf '%s\n' "$answer" | wc -l)
     if [ "$count" -gt 1 ]; then
@@ -91,7 +91,7 @@ pip_install() {
 install_packages() {
     say "installing torch and the packages of requirements.lock (pip's own words: $log)"
     pip_install --no-deps -r "$torch"
-    if "$python" -I "$here/repro_lib/environment.py" --needs-cuda-parts; then
+    if "$python" -I "$here/repro_lib/system/environment.py" --needs-cuda-parts; then
         pip_install --no-deps --require-hashes -r "$cuda"
     fi
     pip_install --require-hashes -r "$lock"

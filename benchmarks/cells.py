@@ -64,17 +64,17 @@ def _finish(process: subprocess.Popen[str]) -> tuple[float, float]:
 
 def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[float, float]:
     """Seconds of a cell of the profile on one core, scaled from a trial of ``iterations`` steps; share of evaluation."""
-    from repro_lib import training
     from repro_lib.config import Config
     from repro_lib.data import load_dataset
+    from repro_lib.training import trainer
 
     whole = Config.for_model(model, profile, corpus=corpus)
     dataset = load_dataset(whole)
     values = {"corpus": corpus, "vocab_size": dataset.vocab_size}
     short = Config.for_model(model, profile, max_iters=iterations, eval_interval=10 * iterations, **values)
-    training.train_trial(model, "gelu", Config.for_model(model, profile, max_iters=2, **values), dataset)  # warm-up
+    trainer.train_trial(model, "gelu", Config.for_model(model, profile, max_iters=2, **values), dataset)  # warm-up
     spent = 0.0
-    predict = training.predict_logits
+    predict = trainer.predict_logits
 
     def timed(*arguments: object) -> object:
         nonlocal spent
@@ -83,11 +83,11 @@ def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[floa
         spent += time.perf_counter() - started
         return found
 
-    training.predict_logits = timed  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.predict_logits = timed  # pyright: ignore[reportAttributeAccessIssue]
     started = time.perf_counter()
-    training.train_trial(model, "gelu", short, dataset)
+    trainer.train_trial(model, "gelu", short, dataset)
     seconds = time.perf_counter() - started
-    training.predict_logits = predict
+    trainer.predict_logits = predict
     # The predictions at kept steps and at the end come once a trial, whatever its length; curve points once an interval.
     points = whole.max_iters // whole.eval_interval
     point = _curve_point(model, short, dataset)
@@ -98,13 +98,13 @@ def _suite(model: str, profile: str, corpus: str, iterations: int) -> tuple[floa
 
 
 def _curve_point(model: str, config: object, dataset: object) -> float:
-    from repro_lib import training
-    from repro_lib.models import build_model
+    from repro_lib.models.registry import build_model
+    from repro_lib.training import trainer
 
     built = build_model(model, config, "gelu")  # pyright: ignore[reportArgumentType]
-    windows = dataset.windows.every(training.CURVE_BLOCK_STEP)  # pyright: ignore[reportAttributeAccessIssue]
+    windows = dataset.windows.every(trainer.CURVE_BLOCK_STEP)  # pyright: ignore[reportAttributeAccessIssue]
     started = time.perf_counter()
-    training.evaluate_loss(built, windows, config.block_size)  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.evaluate_loss(built, windows, config.block_size)  # pyright: ignore[reportAttributeAccessIssue]
     return time.perf_counter() - started
 
 

@@ -13,12 +13,12 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints
 from repro_lib.config import Config
 from repro_lib.data import load_dataset, prepare_corpus
-from repro_lib.origin import Origin, code_sha256
-from repro_lib.store import Store
-from repro_lib.training import train_trial
+from repro_lib.store.store import Store
+from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints
+from repro_lib.training.origin import Origin, code_sha256
+from repro_lib.training.trainer import train_trial
 
 TARGET_SHARE = 0.02
 # Small, without activation, and large: 5, 2 and 130 MB a checkpoint.

@@ -26,12 +26,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.agenda import Agenda
-from repro_lib.cells import Cell, GridRequest, plan_cells
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.plot_style import COLOURS, GREY
-from repro_lib.snakemake_executor import plan_jobs
-from repro_lib.store import Store
+from repro_lib.grid.cells import Cell, GridRequest, plan_cells
+from repro_lib.grid.snakemake.executor import plan_jobs
+from repro_lib.grid.tasks import Agenda
+from repro_lib.plots.style import COLOURS, GREY
+from repro_lib.store.store import Store
 
 EXECUTORS = {
     "local": [],

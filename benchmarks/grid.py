@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro_lib.reports import made_from
-from repro_lib.store import Store
+from repro_lib.report.site.page import made_from
+from repro_lib.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.analysis import Study, curves_frame, pairs_frame, trials_frame
+from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.study import Study, curves_frame, pairs_frame, trials_frame
+from repro_lib.analysis.synthetic import synthetic_result
 from repro_lib.config import GRID_ACTIVATIONS, GRID_MODELS
-from repro_lib.overviews import activations_overview, models_overview
-from repro_lib.plots import all_plots
-from repro_lib.schema import Result
-from repro_lib.store import Store
-from repro_lib.synthetic import synthetic_result
+from repro_lib.plots.figures import all_plots
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
 
 TARGET_FILES, TARGET_SECONDS = 3000, 20
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,11 +24,11 @@ from benchmarks.grid import GridTiming, time_grid
 from benchmarks.peak import Work, peak_flops, rate, wait_for, work_of
 from repro_lib.config import DEVICES, Config
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
-from repro_lib.determinism import deterministic_arithmetic
-from repro_lib.environment_record import describe_environment
-from repro_lib.models import build_model, count_parameters
-from repro_lib.stacked import TrialStack
-from repro_lib.training import make_optimizer, training_step, untrained
+from repro_lib.models.determinism import deterministic_arithmetic
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.training.environment_record import describe_environment
+from repro_lib.training.stacked import TrialStack
+from repro_lib.training.trainer import make_optimizer, training_step, untrained
 
 # Of the square matrices whose product is the peak of a device: large enough to fill it.
 _PEAK_WIDTH = {"cpu": 1024, "cuda": 8192}

@@ -31,7 +31,7 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
     """Seconds for the matrices of all metrics between many trials, from logits as they are stored."""
     import torch
 
-    from repro_lib.predictions import Predictions, compare_all
+    from repro_lib.store.predictions import Predictions, compare_all
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(vocabulary, (tokens,), generator=generator).numpy()

@@ -111,9 +111,9 @@ class _Cell:
         from benchmarks.peak import work_of
         from repro_lib.config import Config
         from repro_lib.data import load_dataset
-        from repro_lib.determinism import streams_for_trial
-        from repro_lib.models import build_model
-        from repro_lib.training import make_optimizer
+        from repro_lib.models.determinism import streams_for_trial
+        from repro_lib.models.registry import build_model
+        from repro_lib.training.trainer import make_optimizer
 
         config = Config.for_model(model_name, profile, corpus=corpus)
         self.dataset = load_dataset(config)
@@ -134,8 +134,8 @@ class _Cell:
 
     def seconds_per_step(self, steps: int) -> float:
         """Mean seconds of a step as the trainer does it, batch and clipping included."""
-        from repro_lib.determinism import deterministic_arithmetic
-        from repro_lib.training import training_step
+        from repro_lib.models.determinism import deterministic_arithmetic
+        from repro_lib.training.trainer import training_step
 
         with deterministic_arithmetic():
             started = time.perf_counter()

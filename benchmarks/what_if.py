@@ -17,14 +17,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.analysis import Study
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
 from repro_lib.config import project_root
-from repro_lib.notes import Note
-from repro_lib.store import Store
-from repro_lib.what_if_html import alive_html, view_html
-from repro_lib.what_ifs import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
-from repro_lib.what_ifs.definition import WhatIf
-from repro_lib.what_ifs.predictions import StoredPredictions
+from repro_lib.store.store import Store
+from repro_lib.whatif.definition import WhatIf
+from repro_lib.whatif.html import alive_html, view_html
+from repro_lib.whatif.predictions import StoredPredictions
+from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
 
 TARGET_MILLISECONDS = 150
 # As many positions of the controls as are timed, spread evenly over the grid.

@@ -5,27 +5,46 @@ The names below are loaded on first use, so that ``import repro_lib`` and ``repr
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repro_lib.activations import get_activation
+    from repro_lib import metrics
+    from repro_lib.analysis.study import load_study
     from repro_lib.config import Config
-    from repro_lib.experiment import run_experiment
-    from repro_lib.models import build_model
+    from repro_lib.models.activations import get_activation
+    from repro_lib.models.registry import build_model
+    from repro_lib.training.experiment import run_experiment
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Config": "repro_lib.config",
-    "build_model": "repro_lib.models",
-    "get_activation": "repro_lib.activations",
-    "run_experiment": "repro_lib.experiment",
-}
-__all__ = ["Config", "build_model", "get_activation", "run_experiment"]
+
+def lazily(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that hands on ``names``: by module below it, separated by spaces.
+
+    A module is imported when one of its names is first asked for (PEP 562): what a face offers costs nothing before.
+    """
+    homes = {name: module for module, listed in names.items() for name in listed.split()}
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{homes[name]}")
+        return module if homes[name] == name else getattr(module, name)
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'repro_lib' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+__all__ = ["Config", "build_model", "get_activation", "load_study", "metrics", "run_experiment"]
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "config": "Config",
+        "metrics": "metrics",
+        "models": "build_model get_activation",
+        "analysis": "load_study",
+        "training": "run_experiment",
+    },
+)

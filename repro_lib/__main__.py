@@ -2,7 +2,7 @@
 
 import sys
 
-from repro_lib.cli import main
+from repro_lib.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from repro_lib.config import Config, project_root
-from repro_lib.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 
 # 64 blocks as long as the longest context of a model, so that each is scored with the context it was made for.
 EVALUATION_CHARACTERS = 16_384

@@ -16,12 +16,12 @@ from grids import folder, smoke_grid  # noqa: F401  (fixtures of the tests that 
 from hypothesis import settings
 from what_if_store import what_if_folder, what_if_study  # noqa: F401  (fixtures of the tests of what-ifs)
 
-from repro_lib.certificate import CHECK_NAMES, Certificate, Check, Machine
 from repro_lib.config import Config
 from repro_lib.data import Corpus, Dataset, load_corpus, make_dataset
-from repro_lib.metrics import metric_names
-from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, TrialRecord
-from repro_lib.store import Store
+from repro_lib.metrics.prediction_difference import metric_names
+from repro_lib.store.certificate import CHECK_NAMES, Certificate, Check, Machine
+from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.store.store import Store
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
+from repro_lib.training.experiment import run_experiment
 
 # What gives a file its name, its content or its end: between any two of them a kill leaves another state of the folder.
 STEPS = ("replace", "link", "unlink", "fsync")

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from interrupting import listen_to_signals
 
-from repro_lib.schema import Result
-from repro_lib.store import Store
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
 
 Digests = dict[tuple[str, str], list[tuple[str, str]]]
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 from repro_lib import config
-from repro_lib.activations import Activation, activation_names, canonical_activation, get_activation, smelu_beta
+from repro_lib.models.activations import Activation, activation_names, canonical_activation, get_activation, smelu_beta
 
 
 def plain_smelu(x: Tensor, beta: float) -> Tensor:

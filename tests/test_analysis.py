@@ -16,8 +16,12 @@ import pandas as pd
 import pytest
 import torch
 
-from repro_lib import findings, metrics, tables
-from repro_lib.analysis import (
+from repro_lib.analysis.disagreement import Disagreement, token_disagreement
+from repro_lib.analysis.generation import generate, load_trained
+from repro_lib.analysis.layers import layer_view
+from repro_lib.analysis.notes import NO_RESULTS, Note
+from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.study import (
     METRICS,
     Study,
     cells_frame,
@@ -26,21 +30,18 @@ from repro_lib.analysis import (
     pairs_frame,
     trials_frame,
 )
-from repro_lib.anatomy import disagreement_views, passage, samples_views
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
-from repro_lib.disagreement import Disagreement, token_disagreement
-from repro_lib.layer_views import layer_view
-from repro_lib.metrics import METRIC_LIMITS
-from repro_lib.models import build_model, count_parameters
-from repro_lib.notes import NO_RESULTS, Note
-from repro_lib.overviews import activations_overview, models_overview
-from repro_lib.predictions import Predictions
-from repro_lib.sampling import generate, load_trained
-from repro_lib.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
-from repro_lib.store import Store
-from repro_lib.summary_text import summary_text
-from repro_lib.tensors import sha256_of_tensors
+from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.report import sentences, tables
+from repro_lib.report.console_summary import summary_text
+from repro_lib.report.text_views import disagreement_views, passage, samples_views
+from repro_lib.store.predictions import Predictions
+from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
+from repro_lib.store.store import Store
+from repro_lib.store.tensors import sha256_of_tensors
 
 T3 = 4.302652729911275  # Student's t, two-sided 95 %, 2 degrees of freedom
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -196,7 +197,7 @@ def test_study_of_a_folder_takes_the_newest_and_names_the_unreadable(tmp_path: P
     study = Study.load(store, models=["charlm"])
     assert study.cells["relative_pd"].iloc[0] == pytest.approx(0.3)
     assert len(study.refused) == 1
-    assert "charlm-gelu-20260101_000000.json" in findings.missing(study)
+    assert "charlm-gelu-20260101_000000.json" in sentences.missing(study)
 
 
 # --- bit-identical models
@@ -222,9 +223,9 @@ def test_identical_models_are_left_out_by_rule_and_not_by_name():
     assert overview.loc["relu", "average_pd"] == pytest.approx(0.5)
     assert overview.loc["gelu", "average_pd"] == pytest.approx(0.7)
     assert overview["wins"].tolist() == [1, 0]
-    assert "check how it is wired" in findings.identical(study)
+    assert "check how it is wired" in sentences.identical(study)
     study = Study.of([make_result("tinylstm", a) for a in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
-    assert "not trained under equal conditions" in findings.identical(study)
+    assert "not trained under equal conditions" in sentences.identical(study)
 
 
 # --- overviews
@@ -304,16 +305,16 @@ def test_few_trials_are_said_to_be_too_few():
 def test_an_empty_study_says_what_to_do():
     study = Study.of([])
     assert summary_text(study) == "no results yet: run ./run_papermill.sh\n"
-    assert findings.about(study) == findings.missing(study) == NO_RESULTS
+    assert sentences.about(study) == sentences.missing(study) == NO_RESULTS
     assert len(tables.cells_table(study)) == 30
-    assert findings.ends(study, "charlm") == []
+    assert sentences.ends(study, "charlm") == []
     for table in (tables.models_table, tables.activations_table):
         assert len(table(study))
 
 
 @pytest.mark.parametrize(("n", "words"), [(2, "needs 3 trials"), (3, "not decided at N = 3"), (10, "contrast of two")])
 def test_n_decides_what_may_be_said(n: int, words: str):
-    assert words in findings.decided([n, 0, n + 5])
+    assert words in sentences.decided([n, 0, n + 5])
 
 
 def test_cut_models_are_labelled():
@@ -341,7 +342,10 @@ def test_token_disagreement_by_hand():
     assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
     assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
     pairs = list(combinations([trial.probabilities for trial in trials], 2))
-    for per_token, metric in ((found.top1, metrics.churn), (found.total_variation, metrics.total_variation)):
+    for per_token, metric in (
+        (found.top1, prediction_difference.churn),
+        (found.total_variation, prediction_difference.total_variation),
+    ):
         assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
     with pytest.raises(ResultError, match="needs two trials"):
         token_disagreement(trials[:1])

@@ -14,18 +14,19 @@ from matplotlib.colors import to_hex
 from test_analysis import make_result
 from test_plots import axes_of, hatched, intervals, words
 
-from repro_lib import anatomy_tables, cell_anatomy, slices
-from repro_lib.analysis import Study, pair_matrix
-from repro_lib.anatomy_plots import slices_plot, slices_view
-from repro_lib.cell_anatomy import Anatomies, dissect
+from repro_lib.analysis import cell_anatomy, slices
+from repro_lib.analysis.cell_anatomy import Anatomies, dissect
+from repro_lib.analysis.notes import NO_RESULTS, Note
+from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
-from repro_lib.notebooks import notebooks_dir
-from repro_lib.notes import NO_RESULTS, Note
-from repro_lib.plot_style import COLOURS, Plot
-from repro_lib.schema import CorpusRecord, EvaluationRecord, Result
-from repro_lib.statistics import jackknife_pairwise
-from repro_lib.store import Store
+from repro_lib.grid.notebooks import notebooks_dir
+from repro_lib.metrics.uncertainty import jackknife_pairwise
+from repro_lib.plots.slices import slices_plot, slices_view
+from repro_lib.plots.style import COLOURS, Plot
+from repro_lib.report import slice_tables
+from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result
+from repro_lib.store.store import Store
 
 # The end, which is not trained on, has other frequencies.
 TEXT = "to be, or not to be\nThat is\n" * 56 + "That is\n" * 50
@@ -140,72 +141,72 @@ def test_the_frames_of_a_cell_are_those_of_its_predictions(store: Store):
 
 def test_the_slices_for_people_have_intervals_and_no_empty_slice(store: Store):
     found = dissect(store, study_of(store))
-    table = anatomy_tables.slices_table(found.cells[0])
+    table = slice_tables.slices_table(found.cells[0])
     row = table.loc[("Kind of character", "upper case")]
     frame = found.cells[0].slices.set_index(["slicing", "slice"]).loc[("class", "upper case")]
     assert row["Churn"].replace("\N{NO-BREAK SPACE}", " ") == (
         f"{frame['churn']:.3f} ({frame['churn_low']:.3f} to {frame['churn_high']:.3f})"
     )
     assert ("Kind of character", "digit") not in table.index
-    two_trials = anatomy_tables.slices_table(found.cells[1])
+    two_trials = slice_tables.slices_table(found.cells[1])
     assert not two_trials["Churn"].str.contains("to").any()
-    note, _ = anatomy_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
+    note, _ = slice_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
     assert "rare characters (under 1 % of the training text) are" in repr(note)
-    (only,) = anatomy_tables.slices_views(found, "charlm", ["smelu_1"])
+    (only,) = slice_tables.slices_views(found, "charlm", ["smelu_1"])
     assert isinstance(only, Note)
 
 
 def test_swaps_are_readable(store: Store):
     found = dissect(store, study_of(store))
-    table = anatomy_tables.swaps_view(found, "charlm")
+    table = slice_tables.swaps_view(found, "charlm")
     assert not isinstance(table, Note)
     assert list(table.columns) == ["relu", "gelu"]
     first = found.cells[0].swaps.iloc[0]
-    names = " / ".join(map(anatomy_tables.shown_character, (first["first"], first["second"])))
+    names = " / ".join(map(slice_tables.shown_character, (first["first"], first["second"])))
     assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
-    assert isinstance(anatomy_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
+    assert isinstance(slice_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
     # Columns of different lengths are filled with dashes.
     short = dataclasses.replace(found.cells[1], swaps=found.cells[1].swaps.head(2))
-    table = anatomy_tables.swaps_table(Anatomies((found.cells[0], short), ()), "charlm")
+    table = slice_tables.swaps_table(Anatomies((found.cells[0], short), ()), "charlm")
     assert table["gelu"].tolist()[2:] == ["–"] * (len(table) - 2)
     shown = {" ": "space", "\n": "line end", "\t": "tab", "e": "e", "\xa0": "U+00A0", "\0": "U+0000"}
-    assert {character: anatomy_tables.shown_character(character) for character in shown} == shown
+    assert {character: slice_tables.shown_character(character) for character in shown} == shown
 
 
 def test_influence_in_words():
     # Pairs (1, 2), (1, 3), (2, 3); leaving out trial 1 leaves .7, trial 3 leaves .4.
-    sentence = anatomy_tables.influence_sentence(make_result(pairs=(0.4, 0.5, 0.7)))
+    sentence = slice_tables.influence_sentence(make_result(pairs=(0.4, 0.5, 0.7)))
     estimate = jackknife_pairwise(pair_matrix(make_result(pairs=(0.4, 0.5, 0.7))), 2.0)
     assert "trial 1 moves the relative PD most; without it, it is 0.7000, one pair and so no interval, instead of" in sentence
     assert f"0.5333\x20({estimate.low:.4f} to {estimate.high:.4f})" in sentence.replace("\N{NO-BREAK SPACE}", " ")
-    many = anatomy_tables.influence_sentence(make_result(pairs=(0.4, 0.4, 0.9, 0.4, 0.9, 0.9)))
+    many = slice_tables.influence_sentence(make_result(pairs=(0.4, 0.4, 0.9, 0.4, 0.9, 0.9)))
     assert "trial 4 moves" in many
     assert "0.4000 (0.4000 to 0.4000) instead of" in many.replace("\N{NO-BREAK SPACE}", " ")
     for pairs, part in (((), "N = 1 trial,"), ((0.5,), "N = 2 trials,"), ((0.0,) * 3, "the same whichever trial is left out")):
-        assert part in anatomy_tables.influence_sentence(make_result(pairs=pairs))
+        assert part in slice_tables.influence_sentence(make_result(pairs=pairs))
 
 
 def test_influence_needs_no_predictions(store: Store):
     study = study_of(store)
-    table = anatomy_tables.influence_table(study, "charlm")
+    table = slice_tables.influence_table(study, "charlm")
     assert table.loc["swiglu"].tolist() == [3, "0.4500", "0.5000", "0.5500"]
     assert table.loc["gelu"].tolist() == [2, "0.4000", "0.4000", "–"]
     assert table.loc["swish"].tolist() == [1, "–", "–", "–"]
     assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–"]
-    sentences = anatomy_tables.influence_sentences(study, "charlm")
+    sentences = slice_tables.influence_sentences(study, "charlm")
     assert [sentence.split(":")[0] for sentence in sentences] == [f"charlm with {name}" for name in ACTIVATIONS[:4]]
-    assert anatomy_tables.influence_sentences(Study.of([], ["charlm"]), "charlm") == [NO_RESULTS]
+    assert slice_tables.influence_sentences(Study.of([], ["charlm"]), "charlm") == [NO_RESULTS]
 
 
 def test_churn_against_error_needs_no_predictions(store: Store):
     study = study_of(store)
-    table = anatomy_tables.churn_error_table(study, "charlm")
+    table = slice_tables.churn_error_table(study, "charlm")
     # Every trial errs half of the time and the pairs have churn .4, .5, .6.
     assert table.loc["swiglu", "Churn / error"].startswith("1.000 (")
     assert table.loc["gelu", "Churn / error"] == "0.800"
     assert table.loc["swish", "Churn"] == "–"
     assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–", "–"]
-    sentence = anatomy_tables.churn_error_sentence(study)
+    sentence = slice_tables.churn_error_sentence(study)
     assert sentence.startswith("Of 2 cells with an interval, churn is below the error in 0")
     assert "not decided in 2" in sentence
 
@@ -217,17 +218,17 @@ def test_churn_below_and_above_the_error_is_counted():
     numbers = cell_anatomy.churn_against_error(result.model_copy(update={"trials": trials}))
     assert (numbers.error.value, numbers.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
     results = [make_result(activation="relu", pairs=(0.1, 0.1, 0.1)), make_result(activation="gelu", pairs=(0.9, 0.9, 0.9))]
-    sentence = anatomy_tables.churn_error_sentence(Study.of(results, ["charlm"]))
+    sentence = slice_tables.churn_error_sentence(Study.of(results, ["charlm"]))
     assert "below the error in 1 " in sentence
     assert "above it in 1, and not decided in 0" in sentence
     few = Study.of([make_result(pairs=(0.5,))], ["charlm"])
-    assert "3 trials" in anatomy_tables.churn_error_sentence(few)
+    assert "3 trials" in slice_tables.churn_error_sentence(few)
 
 
 def test_the_overview_has_a_row_per_expected_cell_and_dashes(store: Store):
     study = study_of(store)
     found = dissect(store, study)
-    table = anatomy_tables.anatomy_overview(study, found).loc["charlm"]
+    table = slice_tables.anatomy_overview(study, found).loc["charlm"]
     assert list(table.index) == list(ACTIVATIONS)
     assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–", "–"]
     # Without predictions churn / error is still known.
@@ -238,8 +239,8 @@ def test_the_overview_has_a_row_per_expected_cell_and_dashes(store: Store):
     assert table.loc["relu", "Uncertain: of the text, %"] == f"{100 * held['share']:.1f}"
     training = TEXT[: int(len(TEXT) * 0.8)]
     rare = sum(TEXT[:TOKENS].count(c) for c in set(TEXT) if training.count(c) / len(training) < 0.01)
-    assert f"are {100 * rare / TOKENS:.1f} % of the evaluation text" in anatomy_tables.overview_sentence(found)
-    assert "only churn / error" in anatomy_tables.overview_sentence(Anatomies((), ()))
+    assert f"are {100 * rare / TOKENS:.1f} % of the evaluation text" in slice_tables.overview_sentence(found)
+    assert "only churn / error" in slice_tables.overview_sentence(Anatomies((), ()))
 
 
 # --- the figure

@@ -306,7 +306,7 @@ def test_importing_the_package_and_the_config_loads_no_torch() -> None:
 
 def test_the_package_offers_its_names_when_they_are_asked_for() -> None:
     statement = "import repro_lib; [getattr(repro_lib, name) for name in repro_lib.__all__]"
-    assert {"repro_lib.experiment", "repro_lib.models", "torch"} <= modules_loaded_by(statement)
+    assert {"repro_lib.training.experiment", "repro_lib.models", "torch"} <= modules_loaded_by(statement)
     import repro_lib
 
     with pytest.raises(AttributeError, match="has no attribute 'train'"):

@@ -18,8 +18,8 @@ from benchmarks.executors import Overhead, Work, large_plan, longest_chain, wall
 from benchmarks.grid import GridTiming, time_grid
 from benchmarks.peak import work_of as work_of_a_step
 from repro_lib.config import SMALL_MODELS, Config
-from repro_lib.models import build_model, count_parameters
-from repro_lib.store import Store
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.store.store import Store
 
 
 @pytest.mark.parametrize("model", SMALL_MODELS)

@@ -18,7 +18,7 @@ import pytest
 from browsing import HOW_TO_ENABLE, chromium_path, screenshot
 from test_lab import running
 
-from repro_lib.notebooks import declared_parameters, notebooks_dir
+from repro_lib.grid.notebooks import declared_parameters, notebooks_dir
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browsing import ARTEFACTS, PHONE, screenshot, visit
 
-from repro_lib.notebooks import notebooks_dir
-from repro_lib.schema import Result
-from repro_lib.site_pages import build_site
-from repro_lib.store import Store
+from repro_lib.grid.notebooks import notebooks_dir
+from repro_lib.report.site.index import build_site
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

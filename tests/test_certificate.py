@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from repro_lib.certificate import Certificate, certificate_or_reason, certificate_path, write_certificate
-from repro_lib.signed import digest
+from repro_lib.store.certificate import Certificate, certificate_or_reason, certificate_path, write_certificate
+from repro_lib.store.checksummed import digest
 
 MakeCertificate = Callable[..., Certificate]
 

@@ -15,12 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from repro_lib import certify, experiment, models
-from repro_lib.certificate import Certificate, certificate_or_reason
+from repro_lib.cli import determinism_check
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
+from repro_lib.grid.pool import Pool
+from repro_lib.models import registry
 from repro_lib.models.convlm import ConvLM
-from repro_lib.workers import Pool
+from repro_lib.store.certificate import Certificate, certificate_or_reason
+from repro_lib.training import experiment
 
 Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,15 +125,18 @@ def test_a_resumption_that_forgets_a_stream_makes_it_fail(tmp_path: Path, corpus
 
 
 def test_a_process_that_is_not_killed_proves_nothing(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(certify.KILLED_MODEL, max_iters=certify.ITERATIONS)
-    monkeypatch.setattr(certify, "KILLED_AT", (9, 9))
+    config = tiny(determinism_check.KILLED_MODEL, max_iters=determinism_check.ITERATIONS)
+    monkeypatch.setattr(determinism_check, "KILLED_AT", (9, 9))
     with contextlib.closing(Pool(1)) as pool:
-        assert certify._kill_and_resume(pool, config, tmp_path) == "the process that was to be killed ended otherwise: done"
+        assert (
+            determinism_check._kill_and_resume(pool, config, tmp_path)
+            == "the process that was to be killed ended otherwise: done"
+        )
 
 
 def test_a_cell_that_cannot_be_trained_fails_the_checks_with_its_reason(tmp_path: Path, tiny: Tiny) -> None:
     explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
-    digests, found = certify.train_in_many_ways(tmp_path, {"hybridlm": tiny("hybridlm", **explosive)}, workers=2)
+    digests, found = determinism_check.train_in_many_ways(tmp_path, {"hybridlm": tiny("hybridlm", **explosive)}, workers=2)
     assert digests == {}
     assert [check.passed for check in found] == [False, False]
     assert found[0].said.startswith("hybridlm could not be trained: the loss became")
@@ -139,16 +144,16 @@ def test_a_cell_that_cannot_be_trained_fails_the_checks_with_its_reason(tmp_path
 
 def test_digests_that_cannot_differ_prove_nothing() -> None:
     digests = {f"charlm, trial {k}, {kind}": f"{k}" * 64 for k in (1, 2) for kind in ("init", "weights", "steps")}
-    assert certify._no_difference_between_trials(digests) is None
+    assert determinism_check._no_difference_between_trials(digests) is None
     digests["charlm, trial 2, weights"] = "1" * 64
-    problem = certify._no_difference_between_trials(digests)
+    problem = determinism_check._no_difference_between_trials(digests)
     assert problem == "two trials with different seeds have the same digest: charlm, trial 1, weights"
 
 
 def test_every_difference_is_found_also_a_missing_digest() -> None:
-    assert certify._difference({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) is None
+    assert determinism_check._difference({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) is None
     for other in ({"a": "1"}, {"a": "1", "b": "3"}, {"a": "1", "b": "2", "c": "3"}):
-        problem = certify._difference({"a": "1", "b": "2"}, other)
+        problem = determinism_check._difference({"a": "1", "b": "2"}, other)
         assert problem == f"1 of 2 digests of the same training differ, the first: {'c' if 'c' in other else 'b'}"
 
 
@@ -158,16 +163,16 @@ def test_every_difference_is_found_also_a_missing_digest() -> None:
 def test_the_probe_of_constant_predictors_fails_where_they_are_not_flagged(
     tiny: Tiny, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = (tiny(certify.KILLED_MODEL), dataset)
-    assert certify.check_constant_predictors(*probe).passed
+    probe = (tiny(determinism_check.KILLED_MODEL), dataset)
+    assert determinism_check.check_constant_predictors(*probe).passed
     flags = experiment._flags
     # By its loss alone one that happens to fit the evaluation text would pass for a model.
     monkeypatch.setattr(experiment, "_constant", lambda *_: [])
-    found = certify.check_constant_predictors(*probe)
+    found = determinism_check.check_constant_predictors(*probe)
     assert not found.passed
     assert re.fullmatch("two trials that always answer the frequencies of the .* text are not flagged", found.said)
     monkeypatch.setattr(experiment, "_flags", lambda *words: [*flags(*words), "untrained: all"])
-    found = certify.check_constant_predictors(*probe)
+    found = determinism_check.check_constant_predictors(*probe)
     assert (found.passed, found.said) == (False, "two trials that know the text are flagged as if they had learnt nothing")
 
 
@@ -200,14 +205,14 @@ class Blind(nn.Module):
 def test_the_causality_probe_fails_for_a_model_that_sees_the_future_or_nothing(
     kind: type[nn.Module], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models._MODELS, "convlm", kind)
-    found = certify.check_causality("cpu")
+    monkeypatch.setitem(registry._MODELS, "convlm", kind)
+    found = determinism_check.check_causality("cpu")
     assert (found.passed, found.said) == (False, said)
 
 
 def test_the_cost_of_determinism_can_be_measured(dataset: Dataset, tiny: Tiny) -> None:
     """It is measured on CUDA alone; here that the measurement runs."""
-    assert 0 < certify.measure_slowdown(tiny(certify.KILLED_MODEL), dataset, rounds=1, steps=1) < 1000
+    assert 0 < determinism_check.measure_slowdown(tiny(determinism_check.KILLED_MODEL), dataset, rounds=1, steps=1) < 1000
 
 
 # --- what is asked for and cannot be had

@@ -14,20 +14,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro_lib import checkpoints, origin, training
-from repro_lib import tensors as tensor_files
-from repro_lib.checkpoints import CellCheckpoints, TrialCheckpoints, put_aside, sweep
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import Dataset
-from repro_lib.experiment import run_experiment
-from repro_lib.files import UnusableFile, read_bounded, write_atomically
-from repro_lib.origin import Origin
-from repro_lib.processes import ProcessId
-from repro_lib.progress import Progress, listening
-from repro_lib.schema import Result
-from repro_lib.store import Store
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.trial_state import LossCurve, TrialState
+from repro_lib.store import tensors as tensor_files
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.system.processes import ProcessId
+from repro_lib.training import checkpoints, origin, trainer
+from repro_lib.training.checkpoints import CellCheckpoints, TrialCheckpoints, put_aside, sweep
+from repro_lib.training.experiment import run_experiment
+from repro_lib.training.origin import Origin
+from repro_lib.training.progress import Progress, listening
+from repro_lib.training.state import LossCurve, TrialState
 
 Tiny = Callable[..., Config]
 ITERATIONS = 8
@@ -386,7 +386,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def state_for(tiny: Tiny, dataset: Dataset, **changes: Any) -> TrialState:
     """A trial before its first step."""
-    return training._begin("charlm", "gelu", tiny("charlm", **changes), dataset, 1)
+    return trainer._begin("charlm", "gelu", tiny("charlm", **changes), dataset, 1)
 
 
 ORIGIN = Origin(
@@ -411,7 +411,7 @@ def stepped(tiny: Tiny, dataset: Dataset, iterations: int, **changes: Any) -> Tr
     """A trial after so many steps."""
     state, config = state_for(tiny, dataset, **changes), tiny("charlm", **changes)
     for iteration in range(1, iterations + 1):
-        training._iterate(state, iteration, config, dataset)
+        trainer._iterate(state, iteration, config, dataset)
     return state
 
 
@@ -472,7 +472,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_training_goes_on(tiny:
 
 def test_a_diverged_trial_leaves_no_checkpoint_to_go_on_from(tiny: Tiny, store: Store) -> None:
     explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
-    with pytest.raises(training.TrainingDiverged):
+    with pytest.raises(trainer.TrainingDiverged):
         run_experiment("charlm", "gelu", tiny("charlm", **explosive), results_dir=store.folder, checkpoint_seconds=0)
     assert list((store.folder / "checkpoints").iterdir()) == []
 

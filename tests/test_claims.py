@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from repro_lib import claim_rules
-from repro_lib.analysis import METRICS, Study
-from repro_lib.claim_rules import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CV
-from repro_lib.claims import CLAIMS, claim_by_id, judge
-from repro_lib.conclusions import claims_json, conclusions_markdown, ledger, sentence, tally
-from repro_lib.contrasts import contrasts
-from repro_lib.evidence import Evidence
-from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED
-from repro_lib.synthetic import synthetic_result
+from repro_lib.analysis import claim_rules
+from repro_lib.analysis.claim_rules import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CV
+from repro_lib.analysis.claims import CLAIMS, claim_by_id, judge
+from repro_lib.analysis.contrasts import contrasts_frame
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.synthetic import synthetic_result
+from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED
+from repro_lib.report.claims_ledger import claims_json, conclusions_markdown, ledger, sentence, tally
 
 MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 Cells = Mapping[tuple[str, str], float]
@@ -254,7 +254,7 @@ def test_no_claim_rests_on_a_synthetic_result() -> None:
     evidence = Evidence.from_results(made_up)
     assert evidence.pairs.empty
     assert {entry.main.verdict for entry in ledger(evidence)} == {NOT_DECIDED}
-    assert contrasts(evidence)["difference"].isna().all()
+    assert contrasts_frame(evidence)["difference"].isna().all()
 
 
 @pytest.mark.slow

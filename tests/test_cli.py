@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.cli import main
-from repro_lib.store import Store
+from repro_lib.cli.main import main
+from repro_lib.store.store import Store
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_loads_neither_torch_nor_pandas() -> None:
     code = (
-        "import sys; from repro_lib.cli import main\n"
+        "import sys; from repro_lib.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'pandas', 'papermill', 'nbconvert', 'matplotlib'} & sys.modules.keys()"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from repro_lib import config as config_module
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, ConfigError, check_model, check_profile
-from repro_lib.models import model_names
+from repro_lib.models.registry import model_names
 
 CORPUS = "c" * 64
 

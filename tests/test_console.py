@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from repro_lib.console import Display
+from repro_lib.grid.display import Display
 
 
 @pytest.mark.parametrize("terminal", [True, False])

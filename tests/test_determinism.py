@@ -19,9 +19,9 @@ from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, streams_for_trial
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.training import TrainedTrial, train_trial
+from repro_lib.models.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, streams_for_trial
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training.trainer import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Config]
@@ -147,8 +147,8 @@ IN_ANOTHER_PROCESS = """
 import json, sys
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.training import train_trial
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training.trainer import train_trial
 out = {}
 for model in ("charlm", "convlm", "tinylstm"):
     config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from repro_lib import doctor
+from repro_lib.cli import doctor
 
 
 def test_each_check_that_passes_or_fails_is_one_line_and_failures_make_the_exit_code(

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from repro_lib.environment import CUDA, LOCK, TORCH, locked_versions, main, mismatches, needs_cuda_parts, pinned_files
+from repro_lib.system.environment import CUDA, LOCK, TORCH, locked_versions, main, mismatches, needs_cuda_parts, pinned_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP_FILES = [
@@ -281,7 +281,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a checkout"
         (self.root / "repro_lib").mkdir(parents=True)
-        for name in ["setup.sh", "pyproject.toml", "repro_lib/__init__.py", "repro_lib/environment.py"]:
+        for name in ["setup.sh", "pyproject.toml", "repro_lib/__init__.py", "repro_lib/system/environment.py"]:
             shutil.copy(ROOT / name, self.root / name)
         self.lock = make_pins(self.root, PYTEST) / LOCK
         self.venv = self.root / ".venv"

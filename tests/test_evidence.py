@@ -13,24 +13,24 @@ import pytest
 import scipy.stats
 from test_analysis import digest, make_result
 
-from repro_lib import contrasts as frames
-from repro_lib.across_activations import coefficient_of_variation
-from repro_lib.analysis import METRICS, Study
-from repro_lib.config import Config
-from repro_lib.contrasts import (
+from repro_lib.analysis import contrasts as frames
+from repro_lib.analysis.contrasts import (
     accuracy_variance,
     chances_of_being_best,
-    contrasts,
+    contrasts_frame,
     cv_over_activations,
     needed_for,
     two_kinds_of_interval,
 )
-from repro_lib.evidence import Evidence
-from repro_lib.experiment import run_experiment
-from repro_lib.schema import Result
-from repro_lib.significance import permutation_test, smallest_p, trials_needed
-from repro_lib.statistics import Estimate, jackknife
-from repro_lib.store import Store
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import METRICS, Study
+from repro_lib.config import Config
+from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.hypothesis_tests import permutation_test, smallest_p, trials_needed
+from repro_lib.metrics.uncertainty import Estimate, jackknife
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 Tiny = Callable[..., Config]
 
@@ -82,7 +82,7 @@ def test_paired_only_where_every_seed_gave_the_same_initial_weights() -> None:
 def test_contrast_with_the_numbers_of_the_jackknife() -> None:
     relu = with_inits(make_result("charlm", "relu"), 1, 2, 3)
     gelu = with_inits(make_result("charlm", "gelu", (0.5, 0.7, 0.9)), 4, 5, 6)
-    row = contrasts(of(relu, gelu)).iloc[0]
+    row = contrasts_frame(of(relu, gelu)).iloc[0]
     assert (row["activation"], row["n"], row["n_reference"], row["paired"]) == ("gelu", 3, 3, False)
     assert row["difference"] == pytest.approx(0.2)
     assert row["per_cent"] == pytest.approx(40.0)
@@ -108,9 +108,9 @@ def test_infinite_and_missing_numbers_give_no_evidence() -> None:
     lost = make_result("charlm", "gelu")
     numbers = dict(lost.reproducibility_metrics) | {"log_prob_pd_1_2": None, "log_prob_pd": None}
     evidence = of(make_result("charlm", "relu"), lost.model_copy(update={"reproducibility_metrics": numbers}))
-    row = contrasts(evidence, "log_prob_pd").iloc[0]
+    row = contrasts_frame(evidence, "log_prob_pd").iloc[0]
     assert row[["difference_low", "per_cent_low", "p"]].isna().all()
-    assert not contrasts(evidence)["difference"].isna().any()
+    assert not contrasts_frame(evidence)["difference"].isna().any()
 
 
 def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
@@ -134,12 +134,12 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
     calls: list[int] = []
     monkeypatch.setattr(frames, "permutation_test", lambda *args, **how: calls.append(1) or permutation_test(*args, **how))
     evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
-    first = contrasts(evidence)
+    first = contrasts_frame(evidence)
     first["p_holm"] = 0.0
-    again = contrasts(evidence, metric="relative_pd")
+    again = contrasts_frame(evidence, metric="relative_pd")
     assert not (again["p_holm"] == 0.0).any()
     assert len(calls) == 1
-    contrasts(evidence, "churn")
+    contrasts_frame(evidence, "churn")
     assert len(calls) == 2
 
 
@@ -150,7 +150,7 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Store, Study
     _, _, evidence = trained
     assert evidence.identical("tinylstm")
     assert evidence.candidates() == ("charlm",)
-    assert set(contrasts(evidence)["model"]) == {"charlm"}
+    assert set(contrasts_frame(evidence)["model"]) == {"charlm"}
     cv = cv_over_activations(evidence).set_index("model")
     assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_high"]) == (0.0, 0.0)
     assert set(chances_of_being_best(evidence)["model"]) == {"charlm"}
@@ -159,7 +159,7 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Store, Study
 
 def test_permutation_p_by_brute_force(trained: tuple[Store, Study, Evidence]) -> None:
     _, _, evidence = trained
-    frame = contrasts(evidence).set_index("activation")
+    frame = contrasts_frame(evidence).set_index("activation")
     # GELU has the parameters of relu and starts from the same weights; SwiGLU's layers have other shapes.
     assert bool(frame.loc["gelu", "paired"])
     assert not frame.loc["swiglu", "paired"]
@@ -215,4 +215,4 @@ def test_a_frame_alone_gives_the_same_numbers(trained: tuple[Store, Study, Evide
     _, _, evidence = trained
     evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
     again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
-    pd.testing.assert_frame_equal(contrasts(again), contrasts(evidence))
+    pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from repro_lib.analysis import Study
-from repro_lib.contrasts import contrasts, cv_over_activations
-from repro_lib.evidence import Evidence
-from repro_lib.evidence_tables import (
+from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import Study
+from repro_lib.report.contrast_tables import (
     chances_table,
     contrast_sentences,
     contrasts_table,
@@ -17,7 +17,7 @@ from repro_lib.evidence_tables import (
     intervals_table,
     variance_table,
 )
-from repro_lib.tables import WordTable
+from repro_lib.report.tables import WordTable
 from tests.test_analysis import make_result
 
 
@@ -56,27 +56,27 @@ def test_every_sentence_carries_n_and_an_interval(three_trials: Evidence) -> Non
     few = evidence_of(make_result("charlm", "relu", (0.5,)), make_result("charlm", "gelu", (0.6,)))
     missing = evidence_of(make_result("charlm", "relu"))
     for evidence in (three_trials, few, missing):
-        sentences = [*contrast_sentences(contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
+        sentences = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
         assert sentences
         assert all("N = " in sentence and "interval" in sentence for sentence in sentences)
 
 
 def test_two_trials_are_said_to_have_no_interval() -> None:
     few = evidence_of(make_result("charlm", "relu", (0.5,)), make_result("charlm", "gelu", (0.6,)))
-    said = contrast_sentences(contrasts(few))
+    said = contrast_sentences(contrasts_frame(few))
     assert "charlm: gelu against relu: +20.0 % relative PD, not decided at N = 2, and no interval below 3 trials." in said
     assert contrasts_table(few, "charlm").loc["gelu", "Difference, % (95 % interval)"] == "20.0 (none: N < 3)"
 
 
 def test_a_difference_of_nothing_has_no_negative_zero() -> None:
-    frame = contrasts(evidence_of(make_result("charlm", "relu"), make_result("charlm", "gelu")))
+    frame = contrasts_frame(evidence_of(make_result("charlm", "relu"), make_result("charlm", "gelu")))
     frame.loc[frame["model"] == "charlm", ["per_cent", "per_cent_low", "per_cent_high"]] = [-0.0001, -0.02, 0.0]
     said = next(sentence for sentence in contrast_sentences(frame) if sentence.startswith("charlm"))
     assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in said
 
 
 def test_a_small_p_alone_supports_nothing() -> None:
-    frame = contrasts(evidence_of(make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5, 0.6, 0.7))))
+    frame = contrasts_frame(evidence_of(make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5, 0.6, 0.7))))
     row = frame["model"] == "charlm"
     frame.loc[row, ["p", "p_holm"]] = 0.001
     assert not frame.loc[row, "supported"].any()  # the frame was made without a p: none is supported
@@ -86,7 +86,7 @@ def test_a_small_p_alone_supports_nothing() -> None:
 
 
 def test_a_model_without_any_pair_is_one_sentence() -> None:
-    said = contrast_sentences(contrasts(Evidence.from_results(Study.of([make_result("charlm", "relu")]))))
+    said = contrast_sentences(contrasts_frame(Evidence.from_results(Study.of([make_result("charlm", "relu")]))))
     assert "convlm: no contrast with relu at N = 0, and no interval: no cell has a pair of trials." in said
     assert sum(sentence.startswith("convlm") for sentence in said) == 1
     # relu alone is there: each of the others is named.

@@ -13,13 +13,13 @@ import torch
 from repro_lib import Config, run_experiment
 from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, ConfigError
 from repro_lib.data import CorpusError, Dataset
-from repro_lib.environment_record import describe_environment
-from repro_lib.metrics import metric_names
-from repro_lib.models import build_model, count_parameters
-from repro_lib.progress import Progress
-from repro_lib.schema import Result, ResultError, TrialRecord
-from repro_lib.store import Store, read_result
-from repro_lib.training import TrainingDiverged, predict_logits
+from repro_lib.metrics.prediction_difference import metric_names
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.store.schema import Result, ResultError, TrialRecord
+from repro_lib.store.store import Store, read_result
+from repro_lib.training.environment_record import describe_environment
+from repro_lib.training.progress import Progress
+from repro_lib.training.trainer import TrainingDiverged, predict_logits
 
 Tiny = Callable[..., Config]
 

@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from repro_lib import metrics
-from repro_lib.activations import Activation, get_activation
+from repro_lib.analysis.selection import select_comparable
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, Dataset
-from repro_lib.experiment import run_experiment, summarise
-from repro_lib.models import build_model, model_names
-from repro_lib.predictions import Predictions, compare
-from repro_lib.schema import Result, ResultError, TrialRecord
-from repro_lib.selection import select_comparable
-from repro_lib.store import Store
+from repro_lib.metrics import prediction_difference
+from repro_lib.models.activations import Activation, get_activation
+from repro_lib.models.registry import build_model, model_names
+from repro_lib.store.predictions import Predictions, compare
+from repro_lib.store.schema import Result, ResultError, TrialRecord
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment, summarise
 
 V = 17
 CONTEXT = 48
@@ -240,11 +239,11 @@ def test_results_on_different_windows_or_corpora_are_never_selected_together(mak
 
 def test_relative_pd_and_total_variation_are_two_things_with_hand_worked_values() -> None:
     p, q = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.25, 0.75], [1.0, 0.0]])
-    assert metrics.relative_pd(p, q) == pytest.approx((0.5 / 0.75 + 0.5 / 1.25 + 0 + 0) / 4)
-    assert metrics.total_variation(p, q) == pytest.approx((0.25 + 0.25) / 2 / 2)
+    assert prediction_difference.relative_pd(p, q) == pytest.approx((0.5 / 0.75 + 0.5 / 1.25 + 0 + 0) / 4)
+    assert prediction_difference.total_variation(p, q) == pytest.approx((0.25 + 0.25) / 2 / 2)
     sure, otherwise_sure = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    assert metrics.relative_pd(sure, otherwise_sure) == 2.0
-    assert metrics.total_variation(sure, otherwise_sure) == 1.0
+    assert prediction_difference.relative_pd(sure, otherwise_sure) == 2.0
+    assert prediction_difference.total_variation(sure, otherwise_sure) == 1.0
 
 
 @given(st.integers(1, 60))
@@ -252,8 +251,8 @@ def test_a_character_that_neither_model_expects_dilutes_relative_pd_and_leaves_t
     p, q = np.array([[0.5, 0.5]]), np.array([[0.2, 0.8]])
     nothing = np.zeros((1, extra))
     wide = np.hstack([p, nothing]), np.hstack([q, nothing])
-    assert metrics.total_variation(*wide) == pytest.approx(metrics.total_variation(p, q))
-    assert metrics.relative_pd(*wide) == pytest.approx(metrics.relative_pd(p, q) * 2 / (2 + extra))
+    assert prediction_difference.total_variation(*wide) == pytest.approx(prediction_difference.total_variation(p, q))
+    assert prediction_difference.relative_pd(*wide) == pytest.approx(prediction_difference.relative_pd(p, q) * 2 / (2 + extra))
 
 
 def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Store, tiny: Callable[..., Config]) -> None:
@@ -267,12 +266,12 @@ def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Stor
         assert stored[f"pd_{i}_{j}"] == approx(np.mean(2 * np.abs(p - q) / (p + q)))
         assert stored[f"total_variation_{i}_{j}"] == approx(np.abs(p - q).sum(1).mean() / 2)
         assert stored[f"churn_{i}_{j}"] == np.mean(p.argmax(1) != q.argmax(1))
-        assert stored[f"true_label_pd_{i}_{j}"] == approx(metrics.true_label_pd(p, q, labels))
-        assert stored[f"log_prob_pd_{i}_{j}"] == approx(metrics.log_prob_pd(p, q, labels))
-        assert stored[f"js_divergence_{i}_{j}"] == approx(metrics.js_divergence(p, q))
+        assert stored[f"true_label_pd_{i}_{j}"] == approx(prediction_difference.true_label_pd(p, q, labels))
+        assert stored[f"log_prob_pd_{i}_{j}"] == approx(prediction_difference.log_prob_pd(p, q, labels))
+        assert stored[f"js_divergence_{i}_{j}"] == approx(prediction_difference.js_divergence(p, q))
     assert result.avg_relative_pd == pytest.approx(np.mean([stored[f"pd_{i}_{j}"] for i, j in pairs]))
     assert result.avg_relative_pd == stored["relative_pd"]
-    assert result.mean_deviation_pd == metrics.mean_deviation_pd(probabilities)
+    assert result.mean_deviation_pd == prediction_difference.mean_deviation_pd(probabilities)
     assert result.pairs() == {(i, j): stored[f"pd_{i}_{j}"] for i, j in pairs}
 
 
@@ -321,9 +320,9 @@ def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float]
     """The flags of a cell whose trials predict these logits (tokens, V); accuracies can be made up."""
     labels = dataset.windows.targets.flatten().numpy()
     predictions = [Predictions(array.astype(np.float32), labels, dataset.windows.sha256) for array in logits]
-    truth = [100 * (1 - metrics.error_rate(array, labels)) for array in logits]
+    truth = [100 * (1 - prediction_difference.error_rate(array, labels)) for array in logits]
     records = [
-        record(k, metrics.cross_entropy(array, labels), accuracy)
+        record(k, prediction_difference.cross_entropy(array, labels), accuracy)
         for k, (array, accuracy) in enumerate(zip(logits, accuracies or truth, strict=True), start=1)
     ]
     config = Config.for_model("charlm", "smoke").with_corpus(dataset.vocab_size)

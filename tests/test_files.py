@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
-from repro_lib.processes import ProcessId
+from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
+from repro_lib.system.processes import ProcessId
 
 PACKAGE = Path(__file__).resolve().parents[1] / "repro_lib"
 # Who may write otherwise, and why that leaves no half-written file in anybody's folders.
@@ -182,7 +182,7 @@ def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def writer_killed_at(call: str, path: Path) -> None:
-    script = "import os, signal, sys; from pathlib import Path; from repro_lib.files import write_atomically\n"
+    script = "import os, signal, sys; from pathlib import Path; from repro_lib.system.files import write_atomically\n"
     script += f"os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nwrite_atomically(Path(sys.argv[1]), 'half')"
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -220,7 +220,7 @@ def test_the_folder_s_clock_is_now_here(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    script = "import sys, itertools; from pathlib import Path; from repro_lib.files import write_atomically\n"
+    script = "import sys, itertools; from pathlib import Path; from repro_lib.system.files import write_atomically\n"
     script += "for k in itertools.count(): write_atomically(Path(sys.argv[1]), str(k % 10) * 200_000)"
     writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
     seen, until = set(), time.monotonic() + 60

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from repro_lib.config import canonical_json
-from repro_lib.schema import Result, ResultError
-from repro_lib.store import Store, read_result
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store, read_result
 
 OF_BYTES, OF_VALUES = 1000, 1000
 REASONS = (

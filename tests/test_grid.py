@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from grids import Folder, store_digests
 
-from repro_lib.cells import plan_cells, plan_variants
 from repro_lib.config import ConfigError
-from repro_lib.store import Store
+from repro_lib.grid.cells import plan_cells, plan_variants
+from repro_lib.store.store import Store
 
 
 def page_text(folder: Path, name: str) -> str:

@@ -19,9 +19,9 @@ import pytest
 from grids import Digests, Folder, digests, flags
 
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.lease import LeaseLostError
-from repro_lib.store import Store
+from repro_lib.store.store import Store
+from repro_lib.system.leases import LeaseLostError
+from repro_lib.training.experiment import run_experiment
 
 MODELS, ACTIVATIONS = ("charlm", "tinylstm"), ("relu", "gelu")
 VALUES = {"trials": 2, "max_iters": 60}
@@ -193,7 +193,7 @@ import importlib.abc, importlib.machinery, os, sys
 
 class Hook(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "repro_lib.experiment":
+        if name != "repro_lib.training.experiment":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)

@@ -17,11 +17,11 @@ from IPython.display import Markdown
 from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown2html
 
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.notebooks import NotebookError, check_parameters, execute, notebooks_dir
-from repro_lib.reports import render_notebook
-from repro_lib.store import Store
-from repro_lib.what_if_display import Shown
+from repro_lib.grid.notebooks import NotebookError, check_parameters, execute, notebooks_dir
+from repro_lib.report.site.page import render_notebook
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+from repro_lib.whatif.display import Shown
 
 ROOT = Path(__file__).resolve().parents[1]
 TAGS = "<img src=x onerror=alert(1)>"

@@ -16,17 +16,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from repro_lib.analysis import NothingToShow, load_study
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import NothingToShow, load_study
 from repro_lib.config import Config
-from repro_lib.evidence import Evidence
-from repro_lib.experiment import run_experiment
-from repro_lib.notebooks import notebooks_dir
-from repro_lib.schema import Result
-from repro_lib.store import Store
-from repro_lib.summary import summarise_store
-from repro_lib.tables import WordTable
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.what_if_display import Shown
+from repro_lib.grid.notebooks import notebooks_dir
+from repro_lib.report.publish import summarise_store
+from repro_lib.report.tables import WordTable
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training.experiment import run_experiment
+from repro_lib.whatif.display import Shown
 
 Tiny = Callable[..., Config]
 NOTEBOOKS = ("20_deep_dive", "30_cross_model", "40_claims", "50_what_if")

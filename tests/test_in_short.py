@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from test_analysis import make_result
 
-from repro_lib import in_short
-from repro_lib.analysis import Study
+from repro_lib.analysis.study import Study
+from repro_lib.report import headlines
 
 
 def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
 
 def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:
     result = make_result("convlm", "gelu", (0.2, 0.25, 0.3), losses=(3.0, 3.1, 3.2), flags=["untrained: trial 2"])
-    apart, learnt, flag = in_short.cell(result)
+    apart, learnt, flag = headlines.cell(result)
     assert apart.startswith("convlm with gelu: relative PD 0.2500 (")
     assert "between 3 trials, on a scale from 0 to 2" in apart
     assert "different characters in 25.0 % of all places; each is wrong in 50.0 %" in apart
@@ -38,12 +38,12 @@ def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() ->
 
 
 def test_one_trial_has_nothing_to_compare() -> None:
-    first, *_ = in_short.cell(make_result(pairs=()))
+    first, *_ = headlines.cell(make_result(pairs=()))
     assert first == "charlm with relu: one trial, so there is no pair to compare."
 
 
 def test_a_model_worse_than_the_unigrams_is_said_to_be_above() -> None:
-    assert "0.30 ABOVE" in in_short.cell(make_result(losses=(3.5, 3.6, 3.7)))[1]
+    assert "0.30 ABOVE" in headlines.cell(make_result(losses=(3.5, 3.6, 3.7)))[1]
 
 
 def study_of(**about: object) -> Study:
@@ -54,7 +54,7 @@ def study_of(**about: object) -> Study:
 
 def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
-    text = "\n".join(in_short.model(study_of(), "charlm", frame))
+    text = "\n".join(headlines.model(study_of(), "charlm", frame))
     assert "3 of 3 cells" in text
     assert "lowest relative PD with gelu" in text
     assert "1 of 2 differences from relu are supported. The largest: charlm: gelu against relu: -30.0 %" in text
@@ -63,7 +63,7 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
 
 
 def test_the_grid_without_contrasts_says_what_n_allows() -> None:
-    said = in_short.grid(study_of(flags=["untrained: trial 1"]))
+    said = headlines.grid(study_of(flags=["untrained: trial 1"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm."
     assert said[2].startswith("The order is not decided at N = 3 trials")
     assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
@@ -74,23 +74,23 @@ def test_models_with_the_same_lowest_activation_are_named_together() -> None:
     pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
     results = [make_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
     results += [make_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
-    said = in_short.grid(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
+    said = headlines.grid(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
     assert "tinylstm is bit-identical" in said[-1]
 
 
 def test_holes_are_named() -> None:
     study = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
-    assert "Missing, and left blank everywhere: charlm with gelu." in in_short.grid(study)
+    assert "Missing, and left blank everywhere: charlm with gelu." in headlines.grid(study)
 
 
 def test_contrasts_without_a_number_are_not_counted() -> None:
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "0 of 1 differences" in "\n".join(in_short.grid(study_of(), frame))
+    assert "0 of 1 differences" in "\n".join(headlines.grid(study_of(), frame))
     none = contrasts(("charlm", "gelu", np.nan, np.nan))
-    assert "differences" not in "\n".join(in_short.grid(study_of(), none))
+    assert "differences" not in "\n".join(headlines.grid(study_of(), none))
 
 
-@pytest.mark.parametrize("empty", [lambda s: in_short.grid(s), lambda s: in_short.model(s, "charlm", contrasts())])
+@pytest.mark.parametrize("empty", [lambda s: headlines.grid(s), lambda s: headlines.model(s, "charlm", contrasts())])
 def test_an_empty_store_says_what_to_run(empty: Callable[[Study], list[str]]) -> None:
     assert empty(Study.of([])) == ["no results yet: run ./run_papermill.sh"]

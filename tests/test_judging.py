@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.judging import NOT_DECIDED, REFUTED, SUPPORTED, All, AnyOf, Check, judge_node
-from repro_lib.statistics import Estimate
+from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, All, AnyOf, Check, judge_node
+from repro_lib.metrics.uncertainty import Estimate
 
 
 def estimate(value: float, error: float = 0.1, n: int = 10) -> Estimate:

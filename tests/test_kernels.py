@@ -15,10 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from repro_lib.kernels import Kernel, KernelKilledError
-from repro_lib.notebooks import NotebookError, execute
-from repro_lib.reports import render_notebook
-from repro_lib.workers import Pool, Task
+from repro_lib.grid.kernels import Kernel, KernelKilledError
+from repro_lib.grid.notebooks import NotebookError, execute
+from repro_lib.grid.pool import Pool, Task
+from repro_lib.report.site.page import render_notebook
 
 WHERE = "from ipykernel.connect import get_connection_info; print(get_connection_info())"
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from repro_lib import lease as leases
-from repro_lib.cells import plan_cells
-from repro_lib.lease import (
+from repro_lib.cli.status import print_status
+from repro_lib.grid.cells import plan_cells
+from repro_lib.system import leases as leases
+from repro_lib.system.leases import (
     STALE_SECONDS,
     LeaseHeldError,
     LeaseLostError,
@@ -26,19 +27,18 @@ from repro_lib.lease import (
     notebook_lease,
     remove_void,
 )
-from repro_lib.processes import ProcessId
-from repro_lib.status import print_status
+from repro_lib.system.processes import ProcessId
 
 # Holds the lease, says so, and waits to be killed.
 HOLD = """
-import sys; from pathlib import Path; from repro_lib.lease import hold
+import sys; from pathlib import Path; from repro_lib.system.leases import hold
 with hold(Path(sys.argv[1]), "x"): print("held", flush=True); input()
 """
 # Takes the lease again and again; while it has it, nobody else may have made the file beside it.
 RACE = """
 import os, sys, time
 from pathlib import Path
-from repro_lib.lease import LeaseHeldError, hold
+from repro_lib.system.leases import LeaseHeldError, hold
 path, inside, until, taken = Path(sys.argv[1]), sys.argv[2], time.time() + 60, 0
 while taken < int(sys.argv[3]) and time.time() < until:
     try:

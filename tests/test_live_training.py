@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.live_training import LiveTraining, first_step
-from repro_lib.notes import Note
-from repro_lib.plot_style import COLOURS
-from repro_lib.progress import PROGRESS_FILE_VARIABLE, Progress, progress_share
-from repro_lib.store import Store
+from repro_lib.analysis.notes import Note
+from repro_lib.plots.style import COLOURS
+from repro_lib.report.live_training import LiveTraining, first_step
+from repro_lib.store.store import Store
+from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, Progress, progress_share
 
 
 @pytest.fixture(autouse=True)
 def in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody reads a progress file: this test may itself run under a grid."""
     monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
-    monkeypatch.setattr("repro_lib.live_training.SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr("repro_lib.report.live_training.SECONDS_BETWEEN_UPDATES", 0)
 
 
 def at(trial: int, iteration: int, loss: float = 3.0, activation: str = "<b>") -> Progress:
@@ -73,7 +73,7 @@ def test_trials_that_train_at_once_count_together() -> None:
 
 
 def test_it_redraws_a_few_times_a_second_only_but_never_misses_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("repro_lib.live_training.SECONDS_BETWEEN_UPDATES", 60)
+    monkeypatch.setattr("repro_lib.report.live_training.SECONDS_BETWEEN_UPDATES", 60)
     first, last = pictures(at(1, 1), *(at(1, k) for k in range(2, 11)), *(at(2, k) for k in range(1, 11)))
     assert "iteration 1 of 10" in first
     assert "Trained 2 trials" in last

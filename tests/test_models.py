@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from repro_lib.activations import get_activation
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
-from repro_lib.determinism import streams_for_trial
-from repro_lib.models import build_model, count_parameters, model_names
+from repro_lib.models.activations import get_activation
+from repro_lib.models.determinism import streams_for_trial
 from repro_lib.models.layers import CausalConvBlock, CausalSelfAttention, Dropout, FeedForward, dropout_mask, rotate
+from repro_lib.models.registry import build_model, count_parameters, model_names
 
 V = 65
 MODELS = model_names()

@@ -10,10 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from repro_lib import notebook_names as names
 from repro_lib.config import Config
-from repro_lib.derived import noted_digest
-from repro_lib.notebooks import (
+from repro_lib.grid.notebooks import (
     NotebookError,
     check_parameters,
     declared_parameters,
@@ -21,6 +19,8 @@ from repro_lib.notebooks import (
     notebook_digest,
     notebooks_dir,
 )
+from repro_lib.report import notebook_names as names
+from repro_lib.store.derived import noted_digest
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
 TRAIN = notebooks_dir() / f"{names.TRAIN}.ipynb"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.cli import main
+from repro_lib.cli.main import main
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.pair_matrices import load_pair_matrices, pair_matrices_path
-from repro_lib.schema import Result
-from repro_lib.store import Store
+from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 OLD = Path(__file__).parent / "data" / "store_7d1bcdd"
 

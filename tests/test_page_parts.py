@@ -6,7 +6,7 @@ import pandas as pd
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from repro_lib.page_parts import anchor, contents, readable_table, rearrange, shown_parameters
+from repro_lib.report.site.page_parts import anchor, contents, readable_table, rearrange, shown_parameters
 
 
 def rows_of(frame: pd.DataFrame) -> list[list[tuple[str, str, str]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from repro_lib.page_pictures import smallest
+from repro_lib.report.site.page_images import smallest
 
 CHART = Path(__file__).parents[1] / "published" / "figures" / "against_relu.png"
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repro_lib import metrics
 from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.experiment import run_experiment
-from repro_lib.pair_matrices import load_pair_matrices, pair_matrices_path
-from repro_lib.predictions import compare
-from repro_lib.schema import Result, ResultError
-from repro_lib.store import Store
+from repro_lib.metrics import prediction_difference
+from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.store.predictions import compare
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 Tiny = Callable[..., Config]
 
@@ -48,7 +48,7 @@ def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
     predictions = [store.predictions(result, k) for result in results for k in (1, 2, 3)]
     for i, j in combinations(range(6), 2):
         by_hand = compare(predictions[i], predictions[j])
-        for name in metrics.metric_names():
+        for name in prediction_difference.metric_names():
             assert found.matrix(name)[i, j] == found.matrix(name)[j, i] == pytest.approx(by_hand[name], rel=1e-12)
     assert (np.diag(found.matrix("churn")) == 0).all()
 
@@ -57,7 +57,7 @@ def test_windows_average_to_the_whole(store: Store) -> None:
     relu, gelu = results_of(store)
     found = load_pair_matrices(store, [relu, gelu])
     for result in (relu, gelu):
-        for name in metrics.metric_names():
+        for name in prediction_difference.metric_names():
             by_window = found.windows[result.activation][name]
             assert len(by_window) == result.evaluation.tokens // EVALUATION_BLOCK
             assert np.mean(by_window) == pytest.approx(result.reproducibility_metrics[name], rel=1e-9)

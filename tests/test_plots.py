@@ -20,10 +20,10 @@ from matplotlib.text import Text
 from PIL import Image
 from test_analysis import grid, make_result
 
-from repro_lib import plots
-from repro_lib.analysis import Study
+from repro_lib.analysis.study import Study
 from repro_lib.config import ACTIVATIONS
-from repro_lib.plot_style import COLOURS, DPI, MISSING_HATCH, STYLE, Plot
+from repro_lib.plots import figures
+from repro_lib.plots.style import COLOURS, DPI, MISSING_HATCH, STYLE, Plot
 
 THREE = ("relu", "gelu", "swish")
 
@@ -68,7 +68,7 @@ def hatched(axes: Axes) -> int:
 
 
 def test_bars_intervals_and_points_are_the_numbers():
-    (axes,) = axes_of(plots.shamir_comparison(one_model(), "charlm"))
+    (axes,) = axes_of(figures.shamir_comparison(one_model(), "charlm"))
     half = 4.302652729911275 * math.sqrt(0.04 / 3)
     assert [height for height, _ in bars(axes)] == pytest.approx([0.5, 0.5])
     assert intervals(axes) == [pytest.approx((0.5 - half, 0.5 + half))] * 2
@@ -78,7 +78,7 @@ def test_bars_intervals_and_points_are_the_numbers():
 
 
 def test_pictures_are_small_and_the_same_to_the_eye():
-    plot = plots.shamir_comparison(one_model())
+    plot = figures.shamir_comparison(one_model())
     exact = io.BytesIO()
     with mpl.style.context(["default", STYLE]):
         plot.figure.savefig(exact, format="png", dpi=DPI)
@@ -93,7 +93,7 @@ def test_pictures_are_small_and_the_same_to_the_eye():
 
 
 def test_missing_cell_is_hatched_and_named_and_has_no_bar():
-    plot = plots.shamir_comparison(one_model(), "charlm")
+    plot = figures.shamir_comparison(one_model(), "charlm")
     (axes,) = axes_of(plot)
     assert len(bars(axes)) == 2
     assert hatched(axes) == 1
@@ -104,17 +104,17 @@ def test_missing_cell_is_hatched_and_named_and_has_no_bar():
 @pytest.mark.parametrize(("pairs", "said"), [((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")])
 def test_without_an_interval_the_figure_says_why(pairs: tuple[float, ...], said: str):
     study = one_model(pairs=pairs)
-    for draw in (plots.shamir_comparison, plots.accuracy, plots.reproducibility):
+    for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility):
         plot = draw(study, "charlm")
         assert not any(intervals(axes) for axes in axes_of(plot))
         assert said in words(plot)
     if not pairs:
-        assert "one trial" in words(plots.shamir_comparison(study, "charlm"))
+        assert "one trial" in words(figures.shamir_comparison(study, "charlm"))
 
 
 def test_mixed_numbers_of_trials_are_told_apart():
     study = Study.of([make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5,))], ["charlm"], ["relu", "gelu"])
-    plot = plots.shamir_comparison(study, "charlm")
+    plot = figures.shamir_comparison(study, "charlm")
     assert len(intervals(axes_of(plot)[0])) == 1
     assert "No line: fewer than 3 trials." in words(plot)
     assert "gelu 0.500 (no interval at N = 2)" in plot.alt
@@ -123,13 +123,13 @@ def test_mixed_numbers_of_trials_are_told_apart():
 def test_infinite_metric_is_named_and_not_drawn():
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
     study = one_model(reproducibility_metrics=numbers)
-    panel = axes_of(plots.reproducibility(study, "charlm"))[-1]
+    panel = axes_of(figures.reproducibility(study, "charlm"))[-1]
     assert not bars(panel)
     assert [text.get_text() for text in panel.texts].count("infinite") == 2
 
 
 def test_curves_show_every_trial():
-    plot = plots.training_curves(one_model(), "charlm")
+    plot = figures.training_curves(one_model(), "charlm")
     relu, gelu, swish = axes_of(plot)
     # Three trials, training and validation each, and the loss of the unigrams.
     assert len(relu.lines) == len(gelu.lines) == 7
@@ -141,21 +141,21 @@ def test_curves_show_every_trial():
 
 def test_flags_are_visible():
     study = one_model(flags=["untrained: trial 1 has ..."])
-    assert "flagged" in words(plots.shamir_comparison(study, "charlm"))
-    assert "2 of 2 cells are flagged" in words(plots.multi_model_accuracy(study))
+    assert "flagged" in words(figures.shamir_comparison(study, "charlm"))
+    assert "2 of 2 cells are flagged" in words(figures.multi_model_accuracy(study))
 
 
 def test_a_result_alone_is_enough():
-    plot = plots.training_curves([make_result(profile=None)])
+    plot = figures.training_curves([make_result(profile=None)])
     assert plot.name == "charlm_training_curves"
     assert len(axes_of(plot)) == 1
 
 
 def test_the_model_must_be_clear():
     with pytest.raises(ValueError, match="name one of the models: charlm, convlm"):
-        plots.accuracy(Study.of(grid(), ["charlm", "convlm"], THREE))
+        figures.accuracy(Study.of(grid(), ["charlm", "convlm"], THREE))
     with pytest.raises(ValueError, match="no model 'minigpt' in this study"):
-        plots.accuracy(one_model(), "minigpt")
+        figures.accuracy(one_model(), "minigpt")
 
 
 # --- many models
@@ -169,16 +169,16 @@ def study() -> Study:
 
 
 def test_the_set_of_figures_is_closed(study: Study):
-    made = [plot.name for plot in plots.all_plots(study)]
+    made = [plot.name for plot in figures.all_plots(study)]
     # A model without any result has no figures of its own; those across models show it as missing.
-    assert made == list(plots.plot_names([model for model in study.models if model != "minigpt"]))
+    assert made == list(figures.plot_names([model for model in study.models if model != "minigpt"]))
     assert len(set(made)) == len(made) == 4 + 3 * 4
     assert {"shamir_cross_model_analysis", "multi_model_accuracy", "accuracy_vs_reproducibility"} < set(made)
     assert {f"tinylstm_{name}" for name in ("shamir_comparison", "accuracy", "reproducibility", "training_curves")} < set(made)
 
 
 def test_the_four_panels(study: Study):
-    cells, boxes, cv, heat_map = axes_of(plots.shamir_cross_model_analysis(study))
+    cells, boxes, cv, heat_map = axes_of(figures.shamir_cross_model_analysis(study))
     assert [round(height, 3) for height, _ in bars(cells)] == [0.6, 0.7, 0.5, 0.6, 0.7, 0.5, 0.5, 0.5]
     assert hatched(cells) == 4
     assert hatched(heat_map) == 4
@@ -193,14 +193,14 @@ def test_the_four_panels(study: Study):
 
 
 def test_identical_models_are_marked(study: Study):
-    assert "(control)" in words(plots.multi_model_reproducibility(study))
-    assert "negative control" in words(plots.shamir_comparison(study, "tinylstm"))
-    assert "negative control" in plots.multi_model_reproducibility(study).alt
-    assert "negative control" not in words(plots.shamir_comparison(study, "charlm"))
+    assert "(control)" in words(figures.multi_model_reproducibility(study))
+    assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
+    assert "negative control" in figures.multi_model_reproducibility(study).alt
+    assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
 
 
 def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
-    left, right = axes_of(plots.accuracy_vs_reproducibility(study))
+    left, right = axes_of(figures.accuracy_vs_reproducibility(study))
     containers = [container for container in left.containers if isinstance(container, ErrorbarContainer)]
     assert len(containers) == 8
     assert all(container.has_xerr and container.has_yerr for container in containers)
@@ -208,29 +208,29 @@ def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
 
 
 def test_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
-    alone = plots.shamir_comparison(Study.of([make_result("charlm", "gelu")], ["charlm"], ["gelu"]))
+    alone = figures.shamir_comparison(Study.of([make_result("charlm", "gelu")], ["charlm"], ["gelu"]))
     assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
-    grid_bars = bars(axes_of(plots.multi_model_reproducibility(study))[0])
+    grid_bars = bars(axes_of(figures.multi_model_reproducibility(study))[0])
     assert [colour for _, colour in grid_bars][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
     assert set(COLOURS) == set(ACTIVATIONS)
     assert len(set(COLOURS.values())) == len(COLOURS)
 
 
 def test_a_model_trained_smaller_is_labelled():
-    label = words(plots.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
+    label = words(figures.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
     assert "(cut)" in label
     assert "Cut below their full size: all models." in label
 
 
 def test_synthetic_results_are_labelled_and_hatched():
-    plot = plots.shamir_comparison(one_model(synthetic=True), "charlm")
+    plot = figures.shamir_comparison(one_model(synthetic=True), "charlm")
     assert "SYNTHETIC" in words(plot)
     (axes,) = axes_of(plot)
     assert {patch.get_hatch() for container in axes.containers for patch in getattr(container, "patches", [])} == {"xx"}
 
 
 def test_an_empty_study_draws_only_gaps():
-    for plot in plots.all_plots([], ["charlm"]):
+    for plot in figures.all_plots([], ["charlm"]):
         assert not any(bars(axes) for axes in axes_of(plot))
         assert "missing" in plot.alt or "no results yet" in plot.alt
 
@@ -243,13 +243,13 @@ def fullest() -> Iterator[Plot]:
     models = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm")
     study = Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
     for draw in (
-        plots.shamir_cross_model_analysis,
-        plots.multi_model_accuracy,
-        plots.multi_model_reproducibility,
-        plots.accuracy_vs_reproducibility,
+        figures.shamir_cross_model_analysis,
+        figures.multi_model_accuracy,
+        figures.multi_model_reproducibility,
+        figures.accuracy_vs_reproducibility,
     ):
         yield draw(study)
-    for draw in (plots.shamir_comparison, plots.accuracy, plots.reproducibility, plots.training_curves):
+    for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility, figures.training_curves):
         yield draw(study, "nanotransformer")
 
 
@@ -265,23 +265,23 @@ def test_nothing_is_cut_off_and_no_text_is_tiny():
 
 
 def test_figures_carry_numbers_in_their_alternative_text():
-    for plot in plots.all_plots(Study.of(grid(), ["charlm", "tinylstm"], THREE)):
+    for plot in figures.all_plots(Study.of(grid(), ["charlm", "tinylstm"], THREE)):
         assert any(number in plot.alt for number in ("0.5", "50.0", "2.1")), plot.name
         assert len(plot.alt) > 60
 
 
 def test_png_is_the_same_every_time_and_independent_of_the_readers_settings():
-    first = plots.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
+    first = figures.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
     with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20, "lines.linewidth": 9}):
         before = dict(mpl.rcParams)
-        second = plots.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
+        second = figures.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
         assert dict(mpl.rcParams) == before
     assert first[:4] == b"\x89PNG"
     assert first == second
 
 
 def test_a_notebook_gets_a_png_with_its_width_and_alternative_text():
-    plot = plots.shamir_comparison(one_model(), "charlm")
+    plot = figures.shamir_comparison(one_model(), "charlm")
     data, metadata = plot._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]) == plot.png()
     assert metadata["image/png"] == {"width": 900, "alt": plot.alt}
@@ -289,7 +289,7 @@ def test_a_notebook_gets_a_png_with_its_width_and_alternative_text():
 
 
 def test_no_global_figure_is_left_behind():
-    plot = plots.accuracy(one_model(), "charlm")
+    plot = figures.accuracy(one_model(), "charlm")
     assert type(plot.figure) is Figure
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from repro_lib.processes import ProcessId, describe_exit, exit_signal, kill_group, out_of_memory_kills
+from repro_lib.system.processes import ProcessId, describe_exit, exit_signal, kill_group, out_of_memory_kills
 
-SAY_WHO = "from repro_lib.processes import ProcessId; print(ProcessId.here(), flush=True); input()"
+SAY_WHO = "from repro_lib.system.processes import ProcessId; print(ProcessId.here(), flush=True); input()"
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ def test_how_a_process_ended_in_words(code: int | None, number: int | None, word
 def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux has this")
-    grandchild = "import os, time; from repro_lib.processes import die_with; die_with(os.getppid()); print('ready', flush=True)"
+    grandchild = (
+        "import os, time; from repro_lib.system.processes import die_with; die_with(os.getppid()); print('ready', flush=True)"
+    )
     grandchild += "; time.sleep(60)"
     script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdout=subprocess.PIPE)\n"
     script += "p.stdout.readline(); print(p.pid, flush=True); input()"
@@ -106,7 +108,7 @@ def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
 def test_a_process_whose_parent_is_gone_already_dies_at_once() -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux has this")
-    script = "from repro_lib.processes import die_with; die_with(1 << 22); print('alive')"
+    script = "from repro_lib.system.processes import die_with; die_with(1 << 22); print('alive')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-9, "")
 

@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 from test_resume import Stopped, stop_at
 
-from repro_lib.cells import Cell
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.progress import listening, tell
-from repro_lib.steps import MADE_ELSEWHERE, run_cell, run_part
-from repro_lib.store import Store
+from repro_lib.grid.cells import Cell
+from repro_lib.grid.worker import MADE_ELSEWHERE, run_cell, run_part
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+from repro_lib.training.progress import listening, tell
 
 Tiny = Callable[..., Config]
 
 
 def test_where_nobody_has_set_up_logging_what_is_told_is_printed_and_torch_is_not_loaded() -> None:
-    script = "import sys; from repro_lib.progress import tell; tell('goes on at 100 %'); assert 'torch' not in sys.modules"
+    script = (
+        "import sys; from repro_lib.training.progress import tell; tell('goes on at 100 %'); assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("goes on at 100 %\n", "")
 

@@ -19,7 +19,7 @@ from published.rebuild.collect import collect
 from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
-from repro_lib.store import Store
+from repro_lib.store.store import Store
 
 ROOT = HERE.parent
 LARGEST_BYTES = 15_000_000

@@ -18,13 +18,13 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from repro_lib import site_pages
-from repro_lib.certificate import Certificate, write_certificate
 from repro_lib.data import known_corpora
-from repro_lib.reports import Page, ReportError, render_notebook
-from repro_lib.schema import CorpusRecord, Result
-from repro_lib.site_pages import SiteReport, build_site, write_index
-from repro_lib.store import Store
+from repro_lib.report.site import index
+from repro_lib.report.site.index import SiteReport, build_site, write_index
+from repro_lib.report.site.page import Page, ReportError, render_notebook
+from repro_lib.store.certificate import Certificate, write_certificate
+from repro_lib.store.schema import CorpusRecord, Result
+from repro_lib.store.store import Store
 
 MakeResult = Callable[..., Result]
 
@@ -551,7 +551,7 @@ def test_later_success_settles_a_failure(site: Path) -> None:
 
 
 def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site_pages, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(index, "project_root", lambda: tmp_path)
     published = tmp_path / "published" / "reports"
     published.mkdir(parents=True)
     (published / "index.html").write_text("there")

@@ -20,10 +20,10 @@ import safetensors.torch
 import torch
 
 from repro_lib.config import Config, canonical_json
-from repro_lib.files import UnusableFile, write_atomically
-from repro_lib.schema import LARGEST_RESULT_BYTES, Result, ResultError
-from repro_lib.store import Store, read_result
-from repro_lib.tensors import read_tensors, write_tensors
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Result, ResultError
+from repro_lib.store.store import Store, read_result
+from repro_lib.store.tensors import read_tensors, write_tensors
+from repro_lib.system.files import UnusableFile, write_atomically
 
 MakeResult = Callable[..., Result]
 
@@ -520,7 +520,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     write_atomically(path, "old")
     # The system refuses to let this process write files longer than 10,000 bytes, as a full disk would.
     script = (
-        "import resource, sys; from pathlib import Path; from repro_lib.files import write_atomically\n"
+        "import resource, sys; from pathlib import Path; from repro_lib.system.files import write_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "write_atomically(Path(sys.argv[1]), 'x' * 1_000_000)"
     )

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.experiment import run_experiment
-from repro_lib.progress import Progress
-from repro_lib.schema import Result
-from repro_lib.store import Store
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+from repro_lib.training.progress import Progress
 
 Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[1]
@@ -326,7 +326,7 @@ def test_killed_within_the_training_notebook_the_next_run_goes_on(corpus_file: P
     parameters = {"model": "charlm", "activation": "gelu", "profile": "smoke", "results_dir": str(parts.folder)}
     parameters |= changes | {"checkpoint_seconds": 0.0}
     code = (
-        "import json, sys; from pathlib import Path; from repro_lib.notebooks import execute, notebooks_dir\n"
+        "import json, sys; from pathlib import Path; from repro_lib.grid.notebooks import execute, notebooks_dir\n"
         "execute(notebooks_dir() / '10_train.ipynb', Path(sys.argv[1]), json.loads(sys.argv[2]))"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "out.ipynb"), json.dumps(parameters)]

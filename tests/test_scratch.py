@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.processes import ProcessId
-from repro_lib.scratch import LONGEST_SOCKET_PATH, fits_socket, scratch_folder
+from repro_lib.system.processes import ProcessId
+from repro_lib.system.temporary import LONGEST_SOCKET_PATH, fits_socket, scratch_folder
 
 
 def bind(path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_long_or_useless_temporary_folder_is_not_used(tmp_path: Path, monkeypa
 
 def test_where_nothing_fits_the_usual_place_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("repro_lib.scratch._takes_sockets", lambda _folder: False)
+    monkeypatch.setattr("repro_lib.system.temporary._takes_sockets", lambda _folder: False)
     with scratch_folder() as folder:
         assert folder.parent == tmp_path
 
@@ -63,8 +63,8 @@ def test_within_a_worker_s_folder_names_are_short(monkeypatch: pytest.MonkeyPatc
 def test_what_a_killed_process_left_is_removed_when_the_next_one_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("repro_lib.scratch._takes_sockets", lambda _folder: True)
-    monkeypatch.setattr("repro_lib.scratch.LONGEST_SOCKET_PATH", 1000)
+    monkeypatch.setattr("repro_lib.system.temporary._takes_sockets", lambda _folder: True)
+    monkeypatch.setattr("repro_lib.system.temporary.LONGEST_SOCKET_PATH", 1000)
     script = (
         "import os, signal; from repro_lib import scratch\n"
         "scratch.LONGEST_SOCKET_PATH = 1000\n"

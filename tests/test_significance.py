@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib import significance
-from repro_lib.across_activations import coefficient_of_variation
-from repro_lib.significance import (
+from repro_lib.metrics import hypothesis_tests
+from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.hypothesis_tests import (
     cv_null,
     holm,
     permutation_test,
@@ -227,8 +227,8 @@ def simulated_family(rng: np.random.Generator, differences: np.ndarray, n: int =
 
 def make_simulation_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample of 2,000 permutations instead of all 184,756, the same for every test: drawing it is most of the work."""
-    monkeypatch.setattr(significance, "LARGEST_EXACT", 0)
-    monkeypatch.setattr(significance, "_arms", lru_cache(significance._arms))
+    monkeypatch.setattr(hypothesis_tests, "LARGEST_EXACT", 0)
+    monkeypatch.setattr(hypothesis_tests, "_arms", lru_cache(hypothesis_tests._arms))
     # statsmodels collects garbage in every multipletests, which takes 80 ms here.
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
 

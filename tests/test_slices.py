@@ -8,16 +8,16 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from repro_lib import metrics, slices, statistics
-from repro_lib.churn_and_influence import churn_and_error, trial_influence
+from repro_lib.analysis import slices
+from repro_lib.analysis.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
 from repro_lib.data import EvaluationWindows
-from repro_lib.predictions import Predictions
-from repro_lib.schema import ResultError
-from repro_lib.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
-from repro_lib.statistics import jackknife_pairwise
+from repro_lib.metrics import prediction_difference, uncertainty
+from repro_lib.metrics.churn_and_influence import churn_and_error, trial_influence
+from repro_lib.metrics.uncertainty import jackknife_pairwise
+from repro_lib.store.predictions import Predictions
+from repro_lib.store.schema import ResultError
 
 T3 = 4.302652729911275  # Student's t, two-sided 95 %, 2 degrees of freedom
 
@@ -68,10 +68,10 @@ def test_rows_average_to_the_metrics_of_their_pair(n: int):
     paired = pair_trials(trials)
     for row, (one, other) in enumerate(combinations(trials, 2)):
         for name in SLICE_METRICS:
-            expected = getattr(metrics, name)(one.probabilities, other.probabilities)
+            expected = getattr(prediction_difference, name)(one.probabilities, other.probabilities)
             assert paired.differences[name][row].mean() == pytest.approx(expected, rel=1e-12), name
     assert paired.confidence == pytest.approx(np.mean([t.probabilities.max(axis=1) for t in trials], axis=0), rel=1e-12)
-    assert paired.errors.mean(axis=1).tolist() == [metrics.error_rate(t.logits, t.labels) for t in trials]
+    assert paired.errors.mean(axis=1).tolist() == [prediction_difference.error_rate(t.logits, t.labels) for t in trials]
 
 
 def test_a_probability_of_zero_in_both_trials_is_no_difference():
@@ -227,7 +227,7 @@ def test_slices_weighted_by_their_size_add_up_to_the_metric(n: int, block_size: 
         assert frame["n"].sum() == len(paired.labels)
         present = frame[frame["n"] > 0]
         for metric in SLICE_METRICS:
-            whole = np.mean([getattr(metrics, metric)(p, q) for p, q in pairs])
+            whole = np.mean([getattr(prediction_difference, metric)(p, q) for p, q in pairs])
             assert (present["n"] * present[metric]).sum() / len(paired.labels) == pytest.approx(whole, rel=1e-12, abs=1e-15)
         # A churn is a count, and counts add up to the last one.
         counted = (present["n"] * present["churn"] * len(pairs)).round().astype(int).sum()
@@ -337,6 +337,6 @@ def test_the_general_jackknife_is_the_pairwise_one_for_a_pairwise_mean(n: int):
     matrix = rng.random((n, n))
     matrix += matrix.T
     expected = jackknife_pairwise(matrix)
-    found = statistics.jackknife_left_out(*statistics.without_each(matrix), lower=0.0)
+    found = uncertainty.jackknife_left_out(*uncertainty.without_each(matrix), lower=0.0)
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert found.n == n

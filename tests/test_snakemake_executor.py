@@ -18,16 +18,16 @@ import psutil
 import pytest
 from grids import Digests, Folder, flags, store_digests
 
-from repro_lib.agenda import Agenda
-from repro_lib.cells import GridRequest
-from repro_lib.cli import main
-from repro_lib.cli_parser import grid_request
+from repro_lib.cli.main import main
+from repro_lib.cli.parser import grid_request
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
-from repro_lib.experiment import run_experiment
-from repro_lib.run_job import plan_folder, read_plan
-from repro_lib.snakemake_executor import plan_jobs, write_plan
-from repro_lib.store import Store
+from repro_lib.grid.cells import GridRequest
+from repro_lib.grid.snakemake.executor import plan_jobs, write_plan
+from repro_lib.grid.snakemake.run_job import plan_folder, read_plan
+from repro_lib.grid.tasks import Agenda
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 pytestmark = pytest.mark.xdist_group("grid")
 

@@ -14,19 +14,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repro_lib import run_experiment, stacked
-from repro_lib.analysis import check_comparable
+from repro_lib import run_experiment
+from repro_lib.analysis.selection import select_comparable
+from repro_lib.analysis.study import check_comparable
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.models import build_model
-from repro_lib.progress import Progress
-from repro_lib.schema import Result, ResultError
-from repro_lib.selection import select_comparable
-from repro_lib.stacked import StackTooLarge, TrialStack, clip_each, train_stack
-from repro_lib.store import Store, read_result
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.training import TrainedTrial, TrainingDiverged, predict_logits, train_trial
-from repro_lib.trial_state import TrialHistory
+from repro_lib.models.registry import build_model
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store, read_result
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training import stacked
+from repro_lib.training.progress import Progress
+from repro_lib.training.stacked import StackTooLarge, TrialStack, clip_each, train_stack
+from repro_lib.training.state import TrialHistory
+from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, predict_logits, train_trial
 
 ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Config]
@@ -156,8 +157,8 @@ IN_ANOTHER_PROCESS = """
 import sys
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
-from repro_lib.tensors import sha256_of_tensors
-from repro_lib.stacked import train_stack
+from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training.stacked import train_stack
 config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution="stacked")
 dataset = load_dataset(config)
 trained = train_stack("charlm", "gelu", config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
@@ -339,7 +340,7 @@ COMPILED = """
 import sys
 from repro_lib.config import Config
 from repro_lib.data import load_dataset
-from repro_lib.stacked import train_stack
+from repro_lib.training.stacked import train_stack
 for model, activation in [("charlm", "smelu_1"), ("tinylstm_readout", "swiglu")]:
     config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2, execution="stacked+bfloat16+compile")
     dataset = load_dataset(config)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.determinism import Streams, streams_for_trial
-from repro_lib.models import build_model
+from repro_lib.models.determinism import Streams, streams_for_trial
 from repro_lib.models.layers import Dropout, Embedding, dropout_mask, use_dropout_stream
+from repro_lib.models.registry import build_model
 from repro_lib.models.stacking import StackedModel
 
 Tiny = Callable[..., Config]

@@ -11,28 +11,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib.collections import PathCollection
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
 from test_analysis import STARTED, digest, grid, make_result
 
-from repro_lib import findings, plots, tables
-from repro_lib.analysis import METRICS, Study, cells_frame, pairs_frame
-from repro_lib.chosen_pd import ChosenPD, SyntheticError
-from repro_lib.cli import main
+from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
+from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.selection import select_comparable
+from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame
+from repro_lib.analysis.synthetic import fill_missing, make_synthetic, synthetic_result
+from repro_lib.cli.main import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
-from repro_lib.metrics import METRIC_LIMITS
-from repro_lib.overviews import activations_overview, models_overview
-from repro_lib.plot_style import SYNTHETIC_HATCH, Plot
-from repro_lib.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
-from repro_lib.selection import select_comparable
-from repro_lib.store import Store
-from repro_lib.summary_text import summary_text
-from repro_lib.synthetic import fill_missing, make_synthetic, synthetic_result
-from repro_lib.synthetic_summary import synthetic_summary
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.plots import figures
+from repro_lib.plots.style import SYNTHETIC_HATCH, Plot
+from repro_lib.report import sentences, tables
+from repro_lib.report.console_summary import summary_text
+from repro_lib.report.synthetic_summary import synthetic_summary
+from repro_lib.store.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
+from repro_lib.store.store import Store
 
 MODELS, THREE = ("charlm", "convlm", "tinylstm"), ("relu", "gelu", "swish")
 
@@ -255,13 +255,13 @@ def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Stu
     assert_frame_equal(models_overview(mixed), models_overview(real))
     assert_frame_equal(activations_overview(mixed), activations_overview(real))
     assert mixed.identical == real.identical == ("tinylstm",)
-    for say in (findings.about, findings.flagged, findings.identical):
+    for say in (sentences.about, sentences.flagged, sentences.identical):
         assert say(mixed) == say(real)
     for table in (tables.models_table, tables.activations_table):
         assert_frame_equal(table(mixed), table(real))
     for model in MODELS:
-        assert findings.order(mixed, model) == findings.order(real, model)
-        assert findings.ends(mixed, model) == findings.ends(real, model)
+        assert sentences.order(mixed, model) == sentences.order(real, model)
+        assert sentences.ends(mixed, model) == sentences.ends(real, model)
 
 
 def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
@@ -276,8 +276,8 @@ def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
     marked = [line for line in lines if "(SYNTHETIC, not measured)" in line]
     assert [line.split()[0] for line in marked] == ["RELU:", "SWISH:"]
     assert not any("BEST" in line for line in marked)
-    assert "no statistic across cells: charlm with relu, tinylstm with swish." in findings.missing(mixed)
-    assert "No cell is missing" not in findings.missing(mixed)
+    assert "no statistic across cells: charlm with relu, tinylstm with swish." in sentences.missing(mixed)
+    assert "No cell is missing" not in sentences.missing(mixed)
 
 
 def test_tables_of_one_synthetic_result_say_so() -> None:
@@ -289,47 +289,47 @@ def test_tables_of_one_synthetic_result_say_so() -> None:
 
 
 def test_synthetic_cells_are_hatched_and_named_in_every_panel(mixed: Study) -> None:
-    axes = plots.multi_model_reproducibility(mixed).figure.axes
+    axes = figures.multi_model_reproducibility(mixed).figure.axes
     for panel in axes:
         bars = [patch for c in panel.containers if isinstance(c, BarContainer) for patch in c.patches]
         hatches = [patch.get_hatch() for patch in bars]
         assert hatches == [SYNTHETIC_HATCH, *[None] * 7, SYNTHETIC_HATCH]
         assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    for panel in plots.multi_model_accuracy(mixed).figure.axes:
+    for panel in figures.multi_model_accuracy(mixed).figure.axes:
         assert [patch.get_hatch() for patch in panel.patches].count(SYNTHETIC_HATCH) == 2
         assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    bars, boxes, cv, heat_map = plots.shamir_cross_model_analysis(mixed).figure.axes
+    bars, boxes, cv, heat_map = figures.shamir_cross_model_analysis(mixed).figure.axes
     assert [patch.get_hatch() for patch in heat_map.patches].count(SYNTHETIC_HATCH) == 2
     assert sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
     assert not [patch for panel in (boxes, cv) for patch in panel.patches if patch.get_hatch() == SYNTHETIC_HATCH]
-    for panel in plots.accuracy_vs_reproducibility(mixed).figure.axes:
+    for panel in figures.accuracy_vs_reproducibility(mixed).figure.axes:
         assert [c.get_hatch() for c in panel.collections if isinstance(c, PathCollection)] == [3 * SYNTHETIC_HATCH] * 2
-    curves = plots.training_curves(mixed, "charlm").figure.axes
+    curves = figures.training_curves(mixed, "charlm").figure.axes
     assert [panel.patch.get_hatch() for panel in curves] == [SYNTHETIC_HATCH, None, None]
     assert "relu, N = 3, synthetic" in [panel.get_title(loc="left") for panel in curves]
 
 
 def test_boxes_and_cv_of_a_mixed_study_are_those_of_the_measured_cells(real: Study, mixed: Study) -> None:
     for panel in (1, 2):
-        first, second = (plots.shamir_cross_model_analysis(study).figure.axes[panel] for study in (real, mixed))
+        first, second = (figures.shamir_cross_model_analysis(study).figure.axes[panel] for study in (real, mixed))
         assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
         assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
 
 
 def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Study, mixed: Study) -> None:
-    for plot in plots.all_plots(mixed):
+    for plot in figures.all_plots(mixed):
         synthetic = not plot.name.startswith("convlm")
         assert words(plot).startswith("PARTLY SYNTHETIC: ") == synthetic, plot.name
         assert ("synthetic, not measured" in words(plot)) == synthetic, plot.name
         assert ("SYNTHETIC" in plot.alt) == synthetic, plot.name
-    assert "charlm from gelu 0.600 to swish 0.700" in plots.multi_model_reproducibility(mixed).alt
-    ranges = plots.accuracy_vs_reproducibility(real).alt
-    assert plots.accuracy_vs_reproducibility(mixed).alt.startswith(ranges)
+    assert "charlm from gelu 0.600 to swish 0.700" in figures.multi_model_reproducibility(mixed).alt
+    ranges = figures.accuracy_vs_reproducibility(real).alt
+    assert figures.accuracy_vs_reproducibility(mixed).alt.startswith(ranges)
 
 
 def test_nothing_of_a_synthetic_figure_is_cut_off(mixed: Study, made_up: Study) -> None:
     for study in (mixed, made_up):
-        for plot in (plots.shamir_cross_model_analysis(study), plots.training_curves(study, "charlm")):
+        for plot in (figures.shamir_cross_model_analysis(study), figures.training_curves(study, "charlm")):
             plot.png()
             box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
             assert min(box.x0, box.y0) >= -0.01, plot.name
@@ -351,7 +351,7 @@ def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_u
             assert "SYNTHETIC" in line
     for table in (tables.cells_table, tables.models_table, tables.activations_table):
         assert table(made_up).columns.name == "SYNTHETIC"
-    for plot in plots.all_plots(made_up):
+    for plot in figures.all_plots(made_up):
         assert words(plot).startswith("SYNTHETIC: "), plot.name
         assert "SYNTHETIC" in plot.alt, plot.name
         assert "synthetic, not measured" in words(plot), plot.name

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from test_analysis import make_result as full_result
 
-from repro_lib.activation_plots import activation_curves, derivatives, smelu_family
-from repro_lib.analysis import cells_frame
-from repro_lib.formatting import number, with_interval
-from repro_lib.schema import Result
-from repro_lib.tables import config_table, overview_table, summary_table, trials_table
+from repro_lib.analysis.formatting import number, with_interval
+from repro_lib.analysis.study import cells_frame
+from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
+from repro_lib.report.tables import config_table, overview_table, summary_table, trials_table
+from repro_lib.store.schema import Result
 
 
 def test_the_overview_has_a_dash_where_a_cell_is_missing(make_result: Callable[..., Result]) -> None:

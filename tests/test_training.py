@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from repro_lib import metrics
 from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.data import Dataset
-from repro_lib.models import build_model
-from repro_lib.progress import Progress
-from repro_lib.training import (
+from repro_lib.metrics import prediction_difference
+from repro_lib.models.registry import build_model
+from repro_lib.training.progress import Progress
+from repro_lib.training.trainer import (
     TrainingDiverged,
     evaluate_loss,
     kept_steps,
@@ -157,7 +157,7 @@ def test_a_short_context_reads_the_same_characters_in_pieces(dataset: Dataset, t
     built.eval()
     with torch.no_grad():
         assert torch.equal(logits[:, 64:96], built(dataset.windows.inputs[:, 64:96]))
-    expected = metrics.cross_entropy(logits.flatten(0, 1), dataset.windows.targets.flatten())
+    expected = prediction_difference.cross_entropy(logits.flatten(0, 1), dataset.windows.targets.flatten())
     assert evaluate_loss(built, dataset.windows, 32) == pytest.approx(expected, rel=1e-5)
 
 

@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repro_lib import metrics
-from repro_lib.analysis import Study
-from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.noise import SOURCES, NoiseSources, noise_sources
-from repro_lib.notes import Note
-from repro_lib.plot_style import Plot
-from repro_lib.schema import Result, ResultError
-from repro_lib.statistics import jackknife_pairwise
-from repro_lib.store import Store
-from repro_lib.trajectories import (
+from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.analysis.trajectories import (
     Trajectory,
     at_matched_loss,
+    load_trajectories,
     matched_loss_sentence,
     other_lengths,
     parting_sentence,
-    trajectories,
     trajectory,
 )
-from repro_lib.trajectory_plots import noise_plot, noise_view, through_training_view
+from repro_lib.config import Config
+from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.uncertainty import jackknife_pairwise
+from repro_lib.plots.style import Plot
+from repro_lib.plots.trajectories import noise_plot, noise_view, through_training_view
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 Tiny = Callable[..., Config]
 
@@ -89,13 +89,13 @@ def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store,
     predictions = [trained.predictions(result, k) for k in (1, 2, 3)]
     by_hand = np.zeros((3, 3))
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        by_hand[i, j] = by_hand[j, i] = metrics.total_variation(
+        by_hand[i, j] = by_hand[j, i] = prediction_difference.total_variation(
             predictions[i].probabilities[block], predictions[j].probabilities[block]
         )
     last = followed.frame().iloc[-1]
     assert last["total_variation"] == pytest.approx(jackknife_pairwise(by_hand).value)
     assert last["total_variation_high"] == pytest.approx(jackknife_pairwise(by_hand).high)
-    losses = [metrics.cross_entropy(p.logits[block], p.labels[block]) for p in predictions]
+    losses = [prediction_difference.cross_entropy(p.logits[block], p.labels[block]) for p in predictions]
     assert last["loss"] == pytest.approx(np.mean(losses))
     # Trials that begin with the same weights agree at step 0, others do not.
     assert followed.matrices["total_variation"][0].max() > 0
@@ -156,10 +156,10 @@ def test_matched_loss_never_extends_a_line() -> None:
 
 
 def test_what_cannot_be_followed_is_named(trained: Store, study: Study, tmp_path: Path) -> None:
-    found, gaps = trajectories(trained, study, "charlm")
+    found, gaps = load_trajectories(trained, study, "charlm")
     assert [cell.activation for cell in found] == ["relu", "gelu"]
     assert gaps == ["charlm with swish cannot be followed: disagreement needs two trials, charlm with swish has one."]
-    _, gaps = trajectories(trained, study, "nanotransformer")
+    _, gaps = load_trajectories(trained, study, "nanotransformer")
     assert gaps == ["nanotransformer with relu is missing.", "nanotransformer with swish is missing."]
     empty = Store(tmp_path)
     relu = study.result("charlm", "relu")
@@ -173,7 +173,7 @@ def test_what_cannot_be_followed_is_named(trained: Store, study: Study, tmp_path
 
 
 def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: Study) -> None:
-    sources = noise_sources(stored, study, "charlm")
+    sources = compare_sources(stored, study, "charlm")
     assert sources is not None
     assert sources.activation == "gelu"
     frame = sources.frame().set_index("source")
@@ -191,14 +191,14 @@ def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: St
 
 
 def test_a_model_without_dropout_has_no_such_source(stored: list[Result], study: Study) -> None:
-    sources = noise_sources(stored, study, "nanotransformer")
+    sources = compare_sources(stored, study, "nanotransformer")
     assert sources is not None
     assert sources.states["dropout"] == "not applicable: the model has no dropout"
     assert sources.states["none"] == "measured"
 
 
 def test_a_repetition_that_differs_is_a_warning(stored: list[Result], study: Study) -> None:
-    sources = noise_sources(stored, study, "charlm")
+    sources = compare_sources(stored, study, "charlm")
     assert sources is not None
     broken = NoiseSources("charlm", "gelu", sources.results | {"none": sources.results["order"]}, sources.states)
     assert "Warning: the same trial repeated gave other predictions" in broken.sentence()
@@ -207,7 +207,7 @@ def test_a_repetition_that_differs_is_a_warning(stored: list[Result], study: Stu
 def test_without_runs_of_single_sources_there_is_a_sentence(trained: Store, study: Study) -> None:
     results = [result for result in study.results if result.activation == "relu"]
     only = Study.of(results, ["charlm"], ["relu"])
-    assert noise_sources(list(only.results), only, "charlm") is None
+    assert compare_sources(list(only.results), only, "charlm") is None
     view = noise_view(trained, None, "charlm")
     assert isinstance(view, Note)
     assert "repro grid --noise-models charlm" in view.text
@@ -218,7 +218,7 @@ def test_figures_state_their_numbers(trained: Store, stored: list[Result], study
     assert isinstance(figure, Plot)
     assert "fully decayed runs of 1 iterations" in figure.alt
     assert figure.png().startswith(b"\x89PNG")
-    sources = noise_sources(stored, study, "charlm")
+    sources = compare_sources(stored, study, "charlm")
     assert sources is not None
     noise = noise_plot(trained, sources)
     assert noise.alt == sources.sentence()

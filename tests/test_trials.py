@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from test_resume import Stopped, left_over, numbers, stop_at, tensors
 
-from repro_lib import cell_training
-from repro_lib.cli import main
+from repro_lib.cli.main import main
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment, train_trials
-from repro_lib.lease import LeaseHeldError, cell_holders, hold, trial_lease
-from repro_lib.progress import Progress, listening
-from repro_lib.store import Store
-from repro_lib.training import TrainingDiverged
+from repro_lib.store.store import Store
+from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, trial_lease
+from repro_lib.training import cell_training
+from repro_lib.training.experiment import run_experiment, train_trials
+from repro_lib.training.progress import Progress, listening
+from repro_lib.training.trainer import TrainingDiverged
 
 Tiny = Callable[..., Config]
 

@@ -12,14 +12,14 @@ import ipywidgets
 import pytest
 from test_reports import Tags
 
-from repro_lib.analysis import Study
-from repro_lib.notes import Note
-from repro_lib.store import Store
-from repro_lib.what_if_display import Shown, explore, explore_writing, live_front_end
-from repro_lib.what_if_html import view_html
-from repro_lib.what_ifs import metric, writing
-from repro_lib.what_ifs.definition import WhatIf
-from repro_lib.widgets import controls_over, writing_desk
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.store.store import Store
+from repro_lib.whatif.controls import controls_over, writing_desk
+from repro_lib.whatif.definition import WhatIf
+from repro_lib.whatif.display import Shown, explore, explore_writing, live_front_end
+from repro_lib.whatif.html import view_html
+from repro_lib.whatif.questions import metric, writing
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -47,7 +47,7 @@ def asked_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], No
 
     def ask(metadata: dict[str, Any]) -> None:
         kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": metadata} if channel == "shell" else {})
-        monkeypatch.setattr("repro_lib.what_if_display.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+        monkeypatch.setattr("repro_lib.whatif.display.get_ipython", lambda: SimpleNamespace(kernel=kernel))
 
     return ask
 

@@ -12,11 +12,11 @@ import nbformat
 import pytest
 from test_reports import Tags
 
-from repro_lib.notebooks import execute, notebooks_dir
-from repro_lib.plot_style import Plot
-from repro_lib.reports import render_notebook
-from repro_lib.store import Store
-from repro_lib.what_if_display import Shown
+from repro_lib.grid.notebooks import execute, notebooks_dir
+from repro_lib.plots.style import Plot
+from repro_lib.report.site.page import render_notebook
+from repro_lib.store.store import Store
+from repro_lib.whatif.display import Shown
 
 LARGEST_PAGE = 3_000_000
 RunHere = Callable[..., list[Any]]
@@ -114,7 +114,7 @@ def test_the_quickstart_trains_two_trials_live_and_shows_where_they_part(
     corpus_file: Path, tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training two trials oneself: their loss while it falls, then their disagreement while they trained and at the end."""
-    monkeypatch.setattr("repro_lib.live_training.SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr("repro_lib.report.live_training.SECONDS_BETWEEN_UPDATES", 0)
     screen = run_here("00_quickstart", corpus=str(corpus_file), results_dir=str(tmp_path), max_iters=4)
     live = [value.data for value in screen if "training progress" in str(getattr(value, "data", ""))]
     assert [text.count("<polyline") for text in live[:7]] == [1] * 4 + [2] * 3, "a picture after each step of both trials"

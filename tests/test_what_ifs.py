@@ -11,28 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from test_analysis import make_result
 
-from repro_lib import metrics
-from repro_lib.analysis import METRICS, Study, pair_matrix
+from repro_lib.analysis.noise_sources import compare_sources
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.overviews import models_overview
+from repro_lib.analysis.study import METRICS, Study, pair_matrix
+from repro_lib.analysis.trajectories import trajectory
 from repro_lib.config import Config
-from repro_lib.models import build_model
-from repro_lib.noise import noise_sources
-from repro_lib.notes import Note
-from repro_lib.overviews import models_overview
-from repro_lib.schema import Result
-from repro_lib.significance import trials_needed
-from repro_lib.statistics import contrast, jackknife_pairwise
-from repro_lib.store import Store
-from repro_lib.trajectories import trajectory
-from repro_lib.what_ifs import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
-from repro_lib.what_ifs.bars import BarPanel
-from repro_lib.what_ifs.definition import View, WhatIf
-from repro_lib.what_ifs.lines import LinePanel
-from repro_lib.what_ifs.predictions import CellLogits, StoredPredictions, compare_trials, every_block, sampling_step
-from repro_lib.what_ifs.svg import WIDTH
+from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.hypothesis_tests import trials_needed
+from repro_lib.metrics.uncertainty import contrast, jackknife_pairwise
+from repro_lib.models.registry import build_model
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.whatif.charts.bars import BarPanel
+from repro_lib.whatif.charts.lines import LinePanel
+from repro_lib.whatif.charts.svg import WIDTH
+from repro_lib.whatif.definition import View, WhatIf
+from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials, every_block, sampling_step
+from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
 
 Tiny = Callable[..., Config]
 OF_STUDY = (metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if)
@@ -126,7 +125,7 @@ def test_at_its_defaults_a_what_if_shows_the_numbers_of_the_result_files(predict
     for view in (by_threshold, by_rank):
         assert all(share == pytest.approx(100) for panel in (1, 2) for share, _, _ in bars(view, panel).values())
     for of_cell in predictions.of("charlm").cells:
-        p = metrics.probabilities_from_logits(of_cell.logits.numpy())
+        p = prediction_difference.probabilities_from_logits(of_cell.logits.numpy())
         sampled = p[:, range(len(of_cell.labels)), of_cell.labels].mean()
         assert bars(by_temperature, 2)[of_cell.activation][0] == pytest.approx(100 * sampled, rel=CLOSE)
     assert f"on all {study.results[0].evaluation.tokens:,} evaluation characters" in by_temperature.sentence
@@ -192,10 +191,10 @@ def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -
     logits = 6 * torch.randn(3, 700, 20, generator=generator)
     labels = torch.randint(20, (700,), generator=generator)
     compared = compare_trials(CellLogits("relu", logits, labels), scale)
-    probabilities = [metrics.probabilities_from_logits(trial.double() / scale) for trial in logits]
+    probabilities = [prediction_difference.probabilities_from_logits(trial.double() / scale) for trial in logits]
     for i, j in combinations(range(3), 2):
         for name, matrix in (("relative_pd", compared.relative_pd), ("total_variation", compared.total_variation)):
-            expected = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
+            expected = prediction_difference.PAIR_METRICS[name](probabilities[i], probabilities[j])
             assert matrix[i, j] == matrix[j, i] == pytest.approx(expected, rel=1e-5)
     assert compared.true == pytest.approx([p[range(700), labels].mean() for p in probabilities], rel=1e-5)
 
@@ -226,7 +225,7 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long() -> None:
 def test_thinned_text_is_said(
     predictions: StoredPredictions, study: Study, stored: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("repro_lib.what_ifs.predictions.MOST_COMPARED", 500_000)
+    monkeypatch.setattr("repro_lib.whatif.predictions.MOST_COMPARED", 500_000)
     thinned = StoredPredictions(stored, study)
     what_if = made(temperature.temperature_what_if(thinned))
     step = thinned.of("charlm").step
@@ -279,9 +278,9 @@ def test_ranks_by_hand(kept: tuple[int, ...]) -> None:
 
 def test_averages_of_two_of_four_by_the_metric_itself(predictions: StoredPredictions) -> None:
     of_cell = predictions.of("charlm").cells[0]
-    p = metrics.probabilities_from_logits(of_cell.logits.numpy())
+    p = prediction_difference.probabilities_from_logits(of_cell.logits.numpy())
     three = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
-    expected = np.mean([metrics.relative_pd(p[list(a)].mean(axis=0), p[list(b)].mean(axis=0)) for a, b in three])
+    expected = np.mean([prediction_difference.relative_pd(p[list(a)].mean(axis=0), p[list(b)].mean(axis=0)) for a, b in three])
     estimate = ensembles.difference_of_averages(of_cell.probabilities(), 2)
     assert estimate.value == pytest.approx(expected, rel=CLOSE)
     assert not estimate.has_interval, "without any one trial there are no two groups of two"
@@ -402,7 +401,7 @@ def test_three_trials_cannot_be_told_apart_by_an_exact_test() -> None:
 
 def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, study: Study, everything: list[Result]) -> None:
     what_if = made(noise.noise_what_if(stored, everything, study))
-    sources = noise_sources(everything, study, "charlm")
+    sources = compare_sources(everything, study, "charlm")
     assert sources is not None
     assert {"all", "init", "none"} <= set(sources.results)
     for name in ("total_variation", "relative_pd", "churn"):

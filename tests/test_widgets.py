@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.progress import Progress, progress_share, read_progress, write_progress, write_progress_to
+from repro_lib.training.progress import Progress, progress_share, read_progress, write_progress, write_progress_to
 
 
 def at(trial: int, iteration: int) -> Progress:

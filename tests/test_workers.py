@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from repro_lib.kernels import KernelKilledError
-from repro_lib.lease import LeaseHeldError
-from repro_lib.worker_process import take_card
-from repro_lib.workers import Outcome, Pool, Task
+from repro_lib.grid.kernels import KernelKilledError
+from repro_lib.grid.pool import Outcome, Pool, Task
+from repro_lib.grid.worker_process import take_card
+from repro_lib.system.leases import LeaseHeldError
 
 
 def write(path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.analysis import Study
+from repro_lib.analysis.study import Study
 from repro_lib.config import Config
-from repro_lib.experiment import run_experiment
-from repro_lib.store import Store
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 
 @pytest.fixture(scope="session")

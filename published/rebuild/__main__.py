@@ -15,8 +15,8 @@ from published.rebuild.report import readme_sentences, report
 from published.rebuild.stores import HERE, NotRunYet, Published
 from published.rebuild.tables import TABLES, csv
 from published.rebuild.tokens import TOKEN_TABLES, token_tables
-from repro_lib.files import write_atomically
-from repro_lib.summary import write_conclusions
+from repro_lib.report.publish import write_conclusions
+from repro_lib.system.files import write_atomically
 
 
 def main() -> None:

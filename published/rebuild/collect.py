@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from published.rebuild.stores import HERE, STORES
-from repro_lib.files import write_atomically
-from repro_lib.store import Store
+from repro_lib.store.store import Store
+from repro_lib.system.files import write_atomically
 
 
 def collect(source: Path, target: Path = HERE) -> list[str]:

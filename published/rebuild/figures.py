@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro_lib.conclusions import METRIC_WORDS
-from repro_lib.formatting import small
-from repro_lib.plot_style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
-from repro_lib.statistics import Estimate
+from repro_lib.analysis.formatting import small
+from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
+from repro_lib.report.claims_ledger import METRIC_WORDS
 
 Frames = Mapping[str, pd.DataFrame]
 

@@ -11,13 +11,13 @@ import pandas as pd
 
 from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
-from repro_lib.analysis import rows_of
-from repro_lib.conclusions import Entry, ledger, sentence, tally
-from repro_lib.contrasts import REFERENCE
-from repro_lib.formatting import literally, small
-from repro_lib.judging import REFUTED, SUPPORTED
-from repro_lib.plot_style import Plot
-from repro_lib.statistics import Estimate, rounded
+from repro_lib.analysis.contrasts import REFERENCE
+from repro_lib.analysis.formatting import literally, small
+from repro_lib.analysis.study import rows_of
+from repro_lib.analysis.verdicts import REFUTED, SUPPORTED
+from repro_lib.metrics.uncertainty import Estimate, rounded
+from repro_lib.plots.style import Plot
+from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
 
 Frames = Mapping[str, pd.DataFrame]
 NOT_YET = "*Not run yet.*"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from repro_lib.activations import smelu_beta
-from repro_lib.analysis import Study, load_study
-from repro_lib.evidence import Evidence
-from repro_lib.schema import Result
-from repro_lib.store import Store
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import Study, load_study
+from repro_lib.models.activations import smelu_beta
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
 
 HERE = Path(__file__).parents[1]
 # The folder of each store below published/, and what its command was (all of them also had --profile study --trials 10).

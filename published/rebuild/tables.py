@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from published.rebuild.stores import NotRunYet, Published
-from repro_lib.activations import smelu_beta
-from repro_lib.analysis import METRICS, pair_matrix
-from repro_lib.cell_anatomy import churn_against_error
-from repro_lib.contrasts import chances_of_being_best, contrasts, cv_over_activations, two_kinds_of_interval
-from repro_lib.evidence import Evidence
-from repro_lib.metrics import METRIC_LIMITS
-from repro_lib.noise import noise_sources
-from repro_lib.schema import Result
-from repro_lib.significance import holm, permutation_test
-from repro_lib.statistics import Estimate, jackknife_pairwise, mean_interval, relative_contrast
-from repro_lib.trajectories import differs_in_length
+from repro_lib.analysis.cell_anatomy import churn_against_error
+from repro_lib.analysis.contrasts import chances_of_being_best, contrasts_frame, cv_over_activations, two_kinds_of_interval
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.noise_sources import compare_sources
+from repro_lib.analysis.study import METRICS, pair_matrix
+from repro_lib.analysis.trajectories import differs_in_length
+from repro_lib.metrics.hypothesis_tests import holm, permutation_test
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, relative_contrast
+from repro_lib.models.activations import smelu_beta
+from repro_lib.store.schema import Result
 
 FOLLOWED = ("relative_pd", "total_variation", "churn")
 NOISE_MODELS = ("charlm", "convlm")
@@ -35,7 +35,7 @@ def cells(published: Published) -> pd.DataFrame:
 
 def all_contrasts(published: Published) -> pd.DataFrame:
     """Every activation against relu by every metric; Holm within the family of one metric."""
-    return _by_metric(published.evidence, contrasts)
+    return _by_metric(published.evidence, contrasts_frame)
 
 
 def cv(published: Published) -> pd.DataFrame:
@@ -95,7 +95,7 @@ def sources(published: Published) -> pd.DataFrame:
     """One source of randomness at a time."""
     frames = []
     for model in NOISE_MODELS:
-        found = noise_sources(published.stored, published.study, model)
+        found = compare_sources(published.stored, published.study, model)
         if found is not None:
             frames.append(found.frame().assign(model=model, activation=found.activation))
     if not frames:
@@ -146,7 +146,7 @@ def context(published: Published) -> pd.DataFrame:
     """Every activation against relu with context 128 (the grid) and 64, two models."""
     frames = []
     for length, evidence in ((128, published.evidence), (64, published.context.evidence)):
-        frame = contrasts(evidence)
+        frame = contrasts_frame(evidence)
         frames.append(frame[frame["model"].isin(published.context.study.models)].assign(context=length))
     return leading(pd.concat(frames, ignore_index=True), "context")
 
@@ -163,7 +163,7 @@ def minigpt_cells(published: Published) -> pd.DataFrame:
 
 def minigpt_contrasts(published: Published) -> pd.DataFrame:
     """Every activation against relu in minigpt, cut, by every metric; Holm within these alone."""
-    return _by_metric(published.minigpt.evidence, contrasts)
+    return _by_metric(published.minigpt.evidence, contrasts_frame)
 
 
 TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {

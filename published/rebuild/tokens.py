@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from published.rebuild.tables import leading
-from repro_lib.analysis import load_study
-from repro_lib.cell_anatomy import dissect
-from repro_lib.store import Store
+from repro_lib.analysis.cell_anatomy import dissect
+from repro_lib.analysis.study import load_study
+from repro_lib.store.store import Store
 
 TOKEN_TABLES = ("token_slices", "token_swaps")
 

@@ -1,63 +1,28 @@
-"""The models under study, and the one closed registry that names them.
+"""The six models under study, their activations, and what makes them deterministic.
 
-To add one: a file with a class ``Name(config, vocab_size, activation)``, a line in ``_MODELS`` and its defaults in
-``repro_lib.config.MODEL_DEFAULTS``. The registry-wide tests then cover it.
+In: a name, a ``Config``, the name of an activation. Out: a module that takes token ids (B, T) and returns logits (B, T, V).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from repro_lib import lazily
 
-from repro_lib.config import Config, ConfigError, check_model
-from repro_lib.determinism import Streams, streams_for_trial
-from repro_lib.models.charlm import CharLM
-from repro_lib.models.convlm import ConvLM
-from repro_lib.models.hybridlm import HybridLM
-from repro_lib.models.layers import initialise, use_dropout_stream
-from repro_lib.models.minigpt import MiniGPT
-from repro_lib.models.nanotransformer import NanoTransformer
-from repro_lib.models.tinylstm import TinyLSTM, TinyLSTMReadout
+if TYPE_CHECKING:
+    from repro_lib.models.activations import canonical_activation as canonical_activation, get_activation as get_activation
+    from repro_lib.models.determinism import streams_for_trial as streams_for_trial
+    from repro_lib.models.registry import (
+        build_model as build_model,
+        count_parameters as count_parameters,
+        model_names as model_names,
+    )
 
-_MODELS: dict[str, Callable[[Config, int, str], nn.Module]] = {
-    "charlm": CharLM,
-    "minigpt": MiniGPT,
-    "nanotransformer": NanoTransformer,
-    "convlm": ConvLM,
-    "hybridlm": HybridLM,
-    "tinylstm": TinyLSTM,
-    "tinylstm_readout": TinyLSTMReadout,
-}
-
-
-def model_names() -> tuple[str, ...]:
-    """The registered names."""
-    return tuple(_MODELS)
-
-
-def build_model(name: str, config: Config, activation: str, *, streams: Streams | None = None) -> nn.Module:
-    """A freshly initialised model: token ids (B, T) -> logits (B, T, V).
-
-    ``config.vocab_size`` must be set; a bare config is completed with the model's defaults. Weights and dropout draw
-    from ``streams`` (default: those of trial 1 of ``config.seed``). Raises ConfigError for an unknown model,
-    ValueError for an unknown activation, TypeError for an activation that is not given by name.
-    """
-    check_model(name)
-    config = config.resolved_for(name)
-    if config.vocab_size is None:
-        raise ConfigError("config.vocab_size is not set; use config.with_corpus(dataset.vocab_size)")
-    streams = streams or streams_for_trial(config.seed, device=config.device)
-    # Built without storage first: the constructors of torch layers would otherwise draw from the global generator.
-    with torch.device("meta"):
-        model = _MODELS[name](config, config.vocab_size, activation)
-    model = model.to_empty(device="cpu")
-    initialise(model, streams.init)
-    use_dropout_stream(model, streams.dropout)
-    return model.to(config.device)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "registry": "build_model model_names count_parameters",
+        "activations": "get_activation canonical_activation",
+        "determinism": "streams_for_trial",
+    },
+)

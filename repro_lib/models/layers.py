@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repro_lib.activations import get_activation
+from repro_lib.models.activations import get_activation
 
 # Standard deviation of the token embeddings at the start, and amplitude of the positions.
 EMBEDDING_SIZE = 0.05

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from repro_lib.activations import canonical_activation
 from repro_lib.config import Config
+from repro_lib.models.activations import canonical_activation
 from repro_lib.models.layers import Dropout, Embedding, FeedForward
 
 # Hidden width of the readout per width: 184 at width 128, which makes the whole model 176 K parameters.

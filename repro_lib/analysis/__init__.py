@@ -1,0 +1,44 @@
+"""What the results of a study say: frames, contrasts, slices, trajectories, claims. Numbers, computed once.
+
+In: a ``Store``. Out: a ``Study`` with tidy frames, the ``Evidence`` of all pairs of trials, verdicts; no figure, no page.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro_lib import lazily
+
+if TYPE_CHECKING:
+    from repro_lib.analysis.cell_anatomy import dissect as dissect
+    from repro_lib.analysis.claims import judge as judge
+    from repro_lib.analysis.contrasts import contrasts_frame as contrasts_frame, cv_over_activations as cv_over_activations
+    from repro_lib.analysis.evidence import Evidence as Evidence
+    from repro_lib.analysis.layers import layer_view as layer_view
+    from repro_lib.analysis.noise_sources import compare_sources as compare_sources
+    from repro_lib.analysis.notes import say as say
+    from repro_lib.analysis.selection import select_comparable as select_comparable
+    from repro_lib.analysis.study import Study as Study, cells_frame as cells_frame, load_study as load_study
+    from repro_lib.analysis.trajectories import (
+        at_matched_loss as at_matched_loss,
+        load_trajectories as load_trajectories,
+        matched_loss_sentence as matched_loss_sentence,
+        other_lengths as other_lengths,
+        parting_sentence as parting_sentence,
+    )
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "study": "Study load_study cells_frame",
+        "selection": "select_comparable",
+        "evidence": "Evidence",
+        "contrasts": "contrasts_frame cv_over_activations",
+        "cell_anatomy": "dissect",
+        "layers": "layer_view",
+        "trajectories": "load_trajectories other_lengths at_matched_loss parting_sentence matched_loss_sentence",
+        "noise_sources": "compare_sources",
+        "claims": "judge",
+        "notes": "say",
+    },
+)

@@ -1,0 +1,158 @@
+"""The disagreement of a study's cells taken apart: what the slices of the text and the swapped characters of each cell are.
+
+Loaded once, one cell at a time; a cell whose predictions or text are not at hand is a ``Gap`` that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from repro_lib.analysis import slices
+from repro_lib.analysis.generation import corpus_of
+from repro_lib.analysis.slices import PairedTrials, Slicing, slice_frame, swapped_pairs
+from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.data import CorpusError, make_dataset
+from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+HEADS = {
+    "frequency": "Frequency in the training text",
+    "context": "Characters of context",
+    "confidence": "Mean largest probability",
+    "class": "Kind of character",
+}
+KINDS = ("rare", "uncertain")
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """What the slicings must know of the text: its characters (V,) and their shares in the training part (V,)."""
+
+    vocabulary: tuple[str, ...]
+    frequencies: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CellAnatomy:
+    """One cell taken apart.
+
+    ``slices``: ``slices.slice_frame`` of the four slicings of ``HEADS``, one below the other. ``kinds``: the same for the
+    characters of ``KINDS``, which are whole slices put together. ``swaps``: ``slices.swapped_pairs``, with the characters
+    in ``first`` and ``second``. ``n``: trials.
+    """
+
+    model: str
+    activation: str
+    n: int
+    slices: pd.DataFrame
+    kinds: pd.DataFrame
+    swaps: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A cell that could not be taken apart: in ``words`` short enough for a figure, and the ``reason`` in full."""
+
+    model: str
+    activation: str
+    words: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Anatomies:
+    """The cells of a study (of some models) that could be taken apart, and the others, both in the study's order."""
+
+    cells: tuple[CellAnatomy, ...]
+    gaps: tuple[Gap, ...]
+
+    def cell(self, model: str, activation: str) -> CellAnatomy | None:
+        """The anatomy of one cell, or None where there is none."""
+        return next((cell for cell in self.cells if (cell.model, cell.activation) == (model, activation)), None)
+
+    def sentence(self) -> str:
+        """Which cells are left out, and why: one line per reason, with the first of equal reasons in full."""
+        if not self.gaps:
+            return "Every cell could be taken apart."
+        lines = []
+        for words in dict.fromkeys(gap.words for gap in self.gaps):
+            alike = [gap for gap in self.gaps if gap.words == words]
+            by_model = {gap.model: [other.activation for other in alike if other.model == gap.model] for gap in alike}
+            named = "; ".join(f"{model} with {', '.join(activations)}" for model, activations in by_model.items())
+            lines.append(f"Not taken apart: {named} ({alike[0].reason}).")
+        return "\n".join(lines)
+
+
+def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> Anatomies:
+    """Take every expected cell (of ``models``) apart, one at a time: only its float32 logits are in memory at once."""
+    cells: list[CellAnatomy] = []
+    gaps: list[Gap] = []
+    texts: dict[tuple[str, float], TrainingText] = {}
+    for model in models if models is not None else study.models:
+        for activation in study.activations:
+            cell_or_reason = _dissect_cell(store, study.result(model, activation), texts)
+            if isinstance(cell_or_reason, CellAnatomy):
+                cells.append(cell_or_reason)
+            else:
+                gaps.append(Gap(model, activation, *cell_or_reason))
+    return Anatomies(tuple(cells), tuple(gaps))
+
+
+def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The three frames of ``CellAnatomy`` from the compared trials of a cell whose context is ``block_size``."""
+    frequency, confidence = slices.by_frequency(paired.labels, text.frequencies), slices.by_confidence(paired.confidence)
+    context = slices.by_context(len(paired.labels), block_size)
+    slicings = (frequency, context, confidence, slices.by_class(paired.labels, text.vocabulary))
+    # Whole slices put together, so that the two kinds add up from what the tables show.
+    merged = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
+    kinds = [_kind(paired, slicing, chosen, name) for (slicing, chosen), name in zip(merged, KINDS, strict=True)]
+    swaps = swapped_pairs(paired)
+    named = {column: [text.vocabulary[i] for i in swaps[column]] for column in ("first", "second")}
+    frames = [slice_frame(paired, slicing) for slicing in slicings]
+    return pd.concat(frames, ignore_index=True), pd.concat(kinds, ignore_index=True), swaps.assign(**named)
+
+
+def training_text(result: Result) -> TrainingText:
+    """The text a result was trained on; CorpusError if it is not here or has changed."""
+    corpus = corpus_of(result)
+    dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
+    # The training part alone: what a model could learn, not what it is scored on.
+    counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
+    return TrainingText(corpus.vocabulary, counts / counts.sum())
+
+
+def _dissect_cell(
+    store: Store, result: Result | None, texts: dict[tuple[str, float], TrainingText]
+) -> CellAnatomy | tuple[str, str]:
+    """The anatomy, or in short and in full why there is none. ``texts`` keeps what was read for the next cell."""
+    if result is None:
+        return "missing", "there is no result yet; run ./run_papermill.sh"
+    # Said before anything is read, for it needs no file.
+    if len(result.trials) < 2:
+        return "one trial", "one trial only, so there is nothing to compare; run the cell with --trials 3"
+    # Cells of one study share their text: it is read and counted once.
+    key = result.corpus.sha256, result.config["train_split"]
+    try:
+        if key not in texts:
+            texts[key] = training_text(result)
+        paired = slices.pair_trials([store.predictions(result, trial.trial) for trial in result.trials])
+    except (ResultError, CorpusError) as problem:
+        return "no predictions", str(problem)
+    return CellAnatomy(
+        result.model_name, result.activation, paired.n, *take_apart(paired, texts[key], result.config["block_size"])
+    )
+
+
+def _kind(paired: PairedTrials, slicing: Slicing, chosen: Sequence[str], name: str) -> pd.DataFrame:
+    return slice_frame(paired, slices.merged_slices(slicing, chosen, name)).iloc[:1]
+
+
+def churn_against_error(result: Result) -> ChurnAndError:
+    """``churn_and_influence.churn_and_error`` of a result; it needs no predictions."""
+    return churn_and_error(pair_matrix(result, "churn"), [1 - trial.val_accuracy / 100 for trial in result.trials])

@@ -1,0 +1,222 @@
+"""What the results of a study say about differences between activations: contrasts, CV with its null, P(best).
+
+Everything is computed from one tidy frame, a row per pair of trained models of a model (``pairs_between``), so that any
+number can be made again from that frame alone. Models bit-identical across activations are left out by rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from repro_lib.analysis.study import METRICS, Study, pair_matrix
+from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife
+from repro_lib.store.pair_matrices import PairMatrices, load_pair_matrices
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+_PAIR_COLUMNS = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "same_init", "identical"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The frame of all pairs of a study, and the matrices in it.
+
+    ``pairs``: see ``pairs_between``. ``expected``: the activations that every model should have. ``windows``: the
+    comparisons per model, where the predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model
+    whose trials could not be compared across activations, so that its permutation tests are missing.
+    """
+
+    pairs: pd.DataFrame
+    models: tuple[str, ...]
+    activations: tuple[str, ...]
+    comparisons: dict[str, PairMatrices]
+    gaps: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, store: Store, study: Study) -> Evidence:
+        """The evidence of a study: comparisons are read, or computed from the predictions and kept."""
+        compared, gaps = {}, []
+        for model in study.models:
+            results = [result for result in study.results if result.model_name == model and not result.synthetic]
+            if not results:
+                continue
+            try:
+                compared[model] = load_pair_matrices(store, results)
+            except ResultError as problem:
+                gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
+        # Numbers that were made up are no evidence, wherever else they may be shown.
+        results = [result for result in study.results if not result.synthetic]
+        return cls(pairs_between(results, compared), study.models, study.activations, compared, tuple(gaps))
+
+    @classmethod
+    def from_results(cls, study: Study) -> Evidence:
+        """The evidence of a study from its result files alone: no trial is compared across activations."""
+        results = [result for result in study.results if not result.synthetic]
+        return cls(pairs_between(results, {}), study.models, study.activations, {})
+
+    @classmethod
+    def of(cls, pairs: pd.DataFrame) -> Evidence:
+        """The evidence of a frame alone: what it holds is what was expected."""
+        activations = dict.fromkeys([*pairs["activation_1"], *pairs["activation_2"]])
+        return cls(pairs, tuple(dict.fromkeys(pairs["model"])), tuple(activations), {})
+
+    @cached_property
+    def _blocks(self) -> dict[str, _Block]:
+        return {str(model): _Block(rows) for model, rows in self.pairs.groupby("model", sort=False)}
+
+    def trials(self, model: str, activation: str) -> int:
+        """How many trained models of a cell there are."""
+        return self._blocks[model].count(activation) if model in self._blocks else 0
+
+    def parameters(self, model: str) -> float:
+        """Parameters of a model, NaN where it is missing."""
+        return float(self._blocks[model].rows["parameters"].iloc[0]) if model in self._blocks else math.nan
+
+    def has(self, model: str, activation: str) -> bool:
+        """Whether a cell has at least one pair of trials."""
+        return self.trials(model, activation) > 1
+
+    def matrix(self, model: str, activations: Sequence[str], metric: str) -> Float64:
+        """The metric between all trials of these activations, in this order; NaN where two were not compared."""
+        return self._blocks[model].matrix(activations, metric)
+
+    def identical(self, model: str) -> bool:
+        """Whether all activations of a model, two at least, predict the same bits trial by trial."""
+        return model in self._blocks and self._blocks[model].identical
+
+    def paired(self, model: str, first: str, second: str) -> bool:
+        """Whether trial k of both cells started from the same weights, for every k of both."""
+        return self._blocks[model].paired(first, second)
+
+    def candidates(self) -> tuple[str, ...]:
+        """The models that can tell activations apart, in order; those without any trial among them."""
+        return tuple(model for model in self.models if not self.identical(model))
+
+    def groups(self, model: str, activations: Sequence[str]) -> list[int]:
+        """Which cells share their initial weights, trial by trial: equal numbers belong together."""
+        labels: list[int] = []
+        for k, activation in enumerate(activations):
+            same = [labels[j] for j in range(k) if self.paired(model, activations[j], activation)]
+            labels.append(same[0] if same else k)
+        return labels
+
+    def estimate(
+        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: float
+    ) -> Estimate:
+        """A function of the mean PDs of these (model, activation) cells with its jackknife interval.
+
+        Within one model cells that share their initial weights are left out trial by trial together. Over several models
+        trial k is left out of all cells at once where all have the same N: equal seeds may make them dependent, and the
+        N bundles are independent whatever happens within one. With unequal N every cell stands on its own.
+        """
+        if not cells or not all(self.has(*cell) for cell in cells):
+            n = min((self.trials(*cell) for cell in cells), default=0)
+            return Estimate(math.nan, math.nan, math.nan, n)
+        matrices = [self.matrix(model, [activation], metric) for model, activation in cells]
+        models = {model for model, _ in cells}
+        if len(models) == 1:
+            groups = self.groups(cells[0][0], [activation for _, activation in cells])
+        else:
+            groups = [0] * len(cells) if len({len(matrix) for matrix in matrices}) == 1 else list(range(len(cells)))
+        return jackknife(matrices, statistic, groups, **bounds)
+
+
+class _Block:
+    """The pairs of one model as matrices."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows
+        ends = [
+            *zip(rows["activation_1"], rows["trial_1"], strict=True),
+            *zip(rows["activation_2"], rows["trial_2"], strict=True),
+        ]
+        # Sorted, so that the numbers do not depend on the order in which a frame lists its pairs.
+        self.places = {trial: place for place, trial in enumerate(sorted(set(ends)))}
+        first, second = ([self.places[trial] for trial in half] for half in (ends[: len(rows)], ends[len(rows) :]))
+        self.first, self.second = np.array(first, dtype=np.intp), np.array(second, dtype=np.intp)
+        self._filled: dict[str, Float64] = {}
+
+    def count(self, activation: str) -> int:
+        return sum(name == activation for name, _ in self.places)
+
+    def full(self, column: str) -> Float64:
+        # Every contrast of a metric asks for the same matrix, and so does every claim.
+        if column not in self._filled:
+            matrix = np.zeros((len(self.places), len(self.places)))
+            values = self.rows[column].to_numpy(dtype=np.float64)
+            matrix[self.first, self.second] = matrix[self.second, self.first] = values
+            self._filled[column] = matrix
+        return self._filled[column]
+
+    def matrix(self, activations: Sequence[str], column: str) -> Float64:
+        order = {activation: k for k, activation in enumerate(activations)}
+        trials = sorted((t for t in self.places if t[0] in order), key=lambda t: (order[t[0]], t[1]))
+        chosen = [self.places[trial] for trial in trials]
+        return self.full(column)[np.ix_(chosen, chosen)]
+
+    def paired(self, first: str, second: str) -> bool:
+        numbers = [{number for name, number in self.places if name == activation} for activation in (first, second)]
+        # Trials 1 to 3 of one cell beside 1 to 4 of the other have no partner for the fourth.
+        if numbers[0] != numbers[1] or not numbers[0]:
+            return False
+        same = self.full("same_init")
+        return all(same[self.places[first, k], self.places[second, k]] for k in numbers[0])
+
+    @property
+    def identical(self) -> bool:
+        activations = dict.fromkeys(name for name, _ in self.places)
+        same = self.full("identical")
+        both = [
+            same[self.places[a, k], self.places[b, k]]
+            for a, b in combinations(activations, 2)
+            for name, k in self.places
+            if name == a and (b, k) in self.places
+        ]
+        return len(activations) > 1 and bool(both) and all(both)
+
+
+def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices]) -> pd.DataFrame:
+    """One row per pair of trained models of the same model, within and across activations.
+
+    Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; same_init (the same initial weights) and
+    identical (the same final weights and predictions), by digest; each metric (NaN where two activations were not
+    compared).
+    """
+    rows: list[tuple[Any, ...]] = []
+    for model in dict.fromkeys(result.model_name for result in results):
+        cells = [result for result in results if result.model_name == model]
+        parameters = float(np.mean([result.parameters for result in cells]))
+        values = _values(cells, comparisons.get(model))
+        trials = [(result.activation, record) for result in cells for record in result.trials]
+        for (name, a), (other, b) in combinations(trials, 2):
+            # Digests decide, not seeds: swiglu has weights of other shapes, so that its seeds give other initial weights.
+            same_init = a.init_sha256 == b.init_sha256
+            identical = (a.weights_sha256, a.predictions_sha256) == (b.weights_sha256, b.predictions_sha256)
+            measured = values.get(((name, a.trial), (other, b.trial)))
+            metrics = measured or (math.nan,) * len(METRICS)
+            rows.append((model, parameters, name, a.trial, other, b.trial, same_init, identical, *metrics))
+    return pd.DataFrame(rows, columns=[*_PAIR_COLUMNS, *METRICS])
+
+
+def _values(cells: Sequence[Result], compared: PairMatrices | None) -> dict[Any, tuple[float, ...]]:
+    """Every metric by pair: from the result files within a cell, from the comparisons across cells."""
+    values = {}
+    if compared:
+        matrices = [compared.matrix(metric) for metric in METRICS]
+        names = [(trial.activation, trial.trial) for trial in compared.trials]
+        for i, j in combinations(range(len(names)), 2):
+            values[names[i], names[j]] = tuple(float(matrix[i, j]) for matrix in matrices)
+    for result in cells:
+        matrices = [pair_matrix(result, metric) for metric in METRICS]
+        for i, j in combinations(range(len(result.trials)), 2):
+            key = (result.activation, i + 1), (result.activation, j + 1)
+            values[key] = tuple(float(matrix[i, j]) for matrix in matrices)
+    return values

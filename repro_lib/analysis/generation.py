@@ -1,0 +1,96 @@
+"""Text from stored weights: what the trials of a cell write when they are given the same beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.data import Corpus, CorpusError, load_corpus
+from repro_lib.models.determinism import deterministic_arithmetic
+from repro_lib.models.registry import build_model
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+
+def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
+    """The model of a trial (numbered from 1) with its stored weights, on the CPU and in evaluation mode.
+
+    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model.
+    """
+    weights = store.weights(result, trial)
+    model = build_model(result.model_name, config_of(result), result.activation)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise ResultError(
+            f"the stored weights of {result.model_name} with {result.activation} do not fit the model as it is built now; "
+            "run the cell again with --force"
+        ) from None
+    return model.eval()
+
+
+def config_of(result: Result) -> Config:
+    """The configuration a result was made with, for the CPU."""
+    values = result.config | {"device": "cpu"}
+    if "n_head" not in MODEL_DEFAULTS[result.model_name]:
+        # A model without attention keeps the default number of heads, which need not fit its width.
+        del values["n_head"]
+    return Config.for_model(result.model_name, None, **values)
+
+
+def corpus_of(result: Result) -> Corpus:
+    """The text a result was made with; CorpusError if it is not here or has changed."""
+    corpus = load_corpus(result.config["corpus"])
+    if corpus.sha256 != result.corpus.sha256:
+        raise CorpusError(f"the text {result.corpus.name!r} has changed since this result was made")
+    return corpus
+
+
+@torch.inference_mode()
+def generate(
+    model: nn.Module, tokens: Tensor, length: int, context: int, generators: Sequence[torch.Generator | None]
+) -> Tensor:
+    """Continue each row of ``tokens`` (B, T) by ``length`` tokens; the new tokens (B, length).
+
+    Row b is sampled from the model's distribution with ``generators[b]``, or takes the most probable character
+    (greedy) where that is None. The model sees at most the last ``context`` tokens, the length it was trained with.
+    """
+    if tokens.shape[0] != len(generators) or tokens.shape[1] < 1:
+        raise ValueError(
+            f"one non-empty row per generator is needed; tokens {tuple(tokens.shape)}, {len(generators)} generators"
+        )
+    start = tokens.shape[1]
+    with deterministic_arithmetic():
+        for _ in range(length):
+            # The whole context again for every character: without a cache all models can be treated alike.
+            logits = model(tokens[:, -context:])[:, -1]  # (B, T, V) -> (B, V)
+            chosen = [_choose(row, generator) for row, generator in zip(logits, generators, strict=True)]
+            tokens = torch.cat([tokens, torch.stack(chosen)[:, None]], dim=1)
+    return tokens[:, start:]
+
+
+def write_samples(
+    store: Store, result: Result, corpus: Corpus, prompt: str, length: int, trials: Sequence[int], seed: int = 0
+) -> list[tuple[str, str]]:
+    """(greedy, sampled) continuations of ``prompt`` by each of these trials.
+
+    Every trial samples with the same random numbers, so that a difference comes from the model and not from luck.
+    """
+    tokens = corpus.encode(prompt).expand(2, -1)
+    written = []
+    for trial in trials:
+        model = load_trained(store, result, trial)
+        generators = [None, torch.Generator().manual_seed(seed)]
+        greedy, sampled = generate(model, tokens, length, result.config["block_size"], generators)
+        written.append((corpus.decode(greedy), corpus.decode(sampled)))
+    return written
+
+
+def _choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The next token from logits (V,)."""
+    if generator is None:
+        return logits.argmax()
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[0]

@@ -1,0 +1,139 @@
+"""Where the randomness comes from: the same cell with one source of it at a time (Summers & Dinneen 2021, arXiv 2103.04514)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from repro_lib.analysis.formatting import small
+from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
+from repro_lib.analysis.trajectories import Trajectory, trajectory
+from repro_lib.config import canonical_json
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+# In the order of tables and figures: the value of ``vary``, and what differs between the trials then.
+SOURCES = {
+    "all": "initial weights, data order and dropout masks",
+    "init": "initial weights only",
+    "order": "data order only",
+    "dropout": "dropout masks only",
+    "bit": "the last bit of one initial weight",
+    "none": "nothing: the same trial again",
+}
+
+
+@dataclass(frozen=True)
+class NoiseSources:
+    """One cell with each source of randomness alone.
+
+    ``results``: by source, those that were run. ``states``: by source ``measured``, ``not applicable: ...`` or ``not run``.
+    """
+
+    model: str
+    activation: str
+    results: dict[str, Result]
+    states: dict[str, str]
+
+    def frame(self) -> pd.DataFrame:
+        """One row per source: source, varies, state, n, each metric with _low and _high; NaN where it was not run."""
+        rows: list[dict[str, Any]] = []
+        for source, varied in SOURCES.items():
+            row: dict[str, Any] = {"source": source, "varies": varied, "state": self.states[source], "n": 0}
+            result = self.results.get(source)
+            if result:
+                row["n"] = len(result.trials)
+                for name in METRICS:
+                    row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
+            rows.append(row)
+        columns = ["source", "varies", "state", "n", *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high"))]
+        return pd.DataFrame(rows, columns=columns)
+
+    def table(self) -> pd.DataFrame:
+        """The same for people."""
+        rows = []
+        for row in rows_of(self.frame()):
+            measured, numbers = bool(row["n"]), {"Relative PD": row["state"], "Total variation": "", "Churn": ""}
+            if measured:
+                metrics = ("relative_pd", "total_variation", "churn")
+                numbers = {head: Estimate.in_row(row, name).written(small) for head, name in zip(numbers, metrics, strict=True)}
+            rows.append({"Varies between trials": row["varies"], "N": row["n"] if measured else "–"} | numbers)
+        return pd.DataFrame(rows, index=list(SOURCES))
+
+    def sentence(self) -> str:
+        """What the sources say, with N and intervals; a warning where repeating the same trial changes anything."""
+        parts = []
+        for source, result in self.results.items():
+            estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), METRIC_LIMITS["total_variation"])
+            ends = f"95 % interval {small(estimate.low)} to {small(estimate.high)}" if estimate.has_interval else "no interval"
+            parts.append(f"{source} {small(estimate.value)} ({ends}, N = {estimate.n})")
+        sentence = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
+        if "none" not in self.results:
+            return sentence
+        if len({trial.predictions_sha256 for trial in self.results["none"].trials}) > 1:
+            warning = "the same trial repeated gave other predictions: this machine does not compute reproducibly."
+            return f"{sentence} Warning: {warning}"
+        return f"{sentence} Without any source the trials are the same to the last bit: PD exactly 0."
+
+    def trajectories(self, store: Store) -> dict[str, Trajectory]:
+        """By source the cell through training, of those whose kept predictions are at hand."""
+        followed = {}
+        for source, result in self.results.items():
+            try:
+                followed[source] = trajectory(store, result)
+            except ResultError:  # its kept predictions are gone; the others can be shown without it
+                continue
+        return followed
+
+
+def compare_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSources | None:
+    """The sources of randomness of a model, for the activation of which most were run; None where none was.
+
+    ``stored``: the results to look through; they must agree with the study's in all but ``vary`` and the number of trials.
+    """
+    best: NoiseSources | None = None
+    for activation in study.activations:
+        reference = study.result(model, activation)
+        if reference is None:
+            continue
+        by_source = {_source(other): other for other in stored if _same_but_vary(reference, other)}
+        by_source[_source(reference)] = reference
+        known = {name: by_source[name] for name in SOURCES if name in by_source and len(by_source[name].trials) > 1}
+        # One source beside nothing explains nothing; of two activations the one that is known better.
+        if len(known) > 1 and (best is None or len(known) > len(best.results)):
+            best = NoiseSources(model, activation, known, _states(reference, known))
+    return best
+
+
+def how_to_run(model: str) -> str:
+    """What to do where no source of randomness was run on its own."""
+    return (
+        f"The sources of randomness of {model} were not run one by one; make them with: repro grid --noise-models {model} "
+        "(or one at a time: repro train --vary init, order, dropout, bit or none)"
+    )
+
+
+def _states(reference: Result, known: dict[str, Result]) -> dict[str, str]:
+    states = {source: "measured" if source in known else "not run" for source in SOURCES}
+    if reference.config["dropout"] == 0:
+        # Without dropout that source is no source, whatever was run.
+        states["dropout"] = "not applicable: the model has no dropout"
+    return states
+
+
+def _source(result: Result) -> str:
+    return str(result.config["vary"])
+
+
+def _same_but_vary(reference: Result, other: Result) -> bool:
+    def rest(result: Result) -> str:
+        values = {name: value for name, value in result.config.items() if name not in ("vary", "trials", "corpus")}
+        about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]
+        return canonical_json([about, values])
+
+    return other.config["vary"] != reference.config["vary"] and rest(reference) == rest(other)

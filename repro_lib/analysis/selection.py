@@ -1,0 +1,79 @@
+"""Which results may stand in one table or figure.
+
+A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number, so what
+is shown is always chosen: one result per cell, all of them comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from repro_lib.store.schema import Result
+
+
+def select_comparable(
+    results: Sequence[Result],
+    key: str | None = None,
+    profile: str | None = None,
+    configs: Collection[str] = (),
+    *,
+    include_synthetic: bool = False,
+) -> list[Result]:
+    """The newest complete result of each cell among comparable ones: what one table or figure may hold.
+
+    Real results of one ``comparison_key``; within a model one configuration, so that activations never differ in
+    anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with
+    any profile: a cell trained by hand does not push a finished grid aside, nor does one in which a single source of
+    randomness varies. Within a model the configuration with the most activations comes first, then the newest: two cells
+    of another length do not push a finished row aside. ``configs`` (``config_sha256``) are preferred to all others, for the
+    key and within a model: a grid shows its own cells and not those of a later run.
+
+    ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
+    the above with the real ones; where nothing real is chosen, synthetic results alone.
+    """
+    real = [result for result in results if not result.synthetic]
+    chosen = _select(real, key, profile, configs)
+    if not include_synthetic:
+        return chosen
+    synthetic = [result for result in results if result.synthetic]
+    return chosen + _stand_ins(synthetic, chosen) if chosen else _select(synthetic, key, profile, configs)
+
+
+def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:
+    """``select_comparable`` among results that are all real or all synthetic."""
+    by_age = sorted(results, key=lambda result: result.timestamp)
+    if key is None:
+        asked = [result for result in by_age if result.profile == profile] if profile else by_age
+        wanted = [result for result in asked if result.config_sha256 in configs]
+        preferred = wanted or [result for result in asked if result.profile] or asked
+        preferred = [result for result in preferred if result.config["vary"] == "all"] or preferred
+        key = preferred[-1].comparison_key if preferred else ""
+    candidates = [result for result in by_age if result.comparison_key == key]
+    activations: dict[tuple[str, str], set[str]] = {}
+    for result in candidates:
+        activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
+    best: dict[str, tuple[bool, int]] = {}
+    config: dict[str, str] = {}
+    for result in candidates:  # from old to new, so that of equal ones the newest stays
+        rank = (result.config_sha256 in configs, len(activations[result.model_name, result.config_sha256]))
+        if rank >= best.get(result.model_name, rank):
+            best[result.model_name], config[result.model_name] = rank, result.config_sha256
+    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == config[r.model_name]}
+    return list(chosen.values())
+
+
+def _stand_ins(synthetic: Sequence[Result], real: Sequence[Result]) -> list[Result]:
+    """The newest synthetic result of each cell that ``real`` lacks, among those that agree with ``real``.
+
+    Within a model they have the configuration of its real results, or, where it has none, of its newest synthetic one.
+    """
+    keys = {result.measured_key for result in real}
+    fitting = [result for result in sorted(synthetic, key=lambda result: result.timestamp) if result.measured_key in keys]
+    configs = {result.model_name: result.config_sha256 for result in (*fitting, *real)}
+    measured = {(result.model_name, result.activation) for result in real}
+    chosen: dict[tuple[str, str], Result] = {}
+    for result in fitting:
+        cell = (result.model_name, result.activation)
+        if cell not in measured and result.config_sha256 == configs[result.model_name]:
+            chosen[cell] = result
+    return list(chosen.values())

@@ -1,0 +1,265 @@
+"""Where the trials of one cell disagree, slice by slice of the evaluation text: pure functions of arrays.
+
+Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), ..., V characters, S slices. A slice's
+value is the metric over its characters alone, so that the slice values weighted by their number of characters add up to
+the metric of the cell. Intervals are delete-one-trial jackknifes, conditional on the evaluation text and on the slicing.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.metrics.churn_and_influence import ratio, ratios
+from repro_lib.metrics.prediction_difference import (
+    METRIC_LIMITS,
+    probabilities_from_logits,
+    relative_differences,
+    total_variation_by_token,
+)
+from repro_lib.metrics.uncertainty import (
+    Estimate,
+    jackknife_left_out,
+    jackknife_pairwise,
+    mean_interval,
+    without_each,
+)
+from repro_lib.store.predictions import Predictions
+from repro_lib.store.schema import ResultError
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+# The measures that are shown by slice. ``metrics`` has more; these three are a mean over characters of something simple.
+SLICE_METRICS = ("relative_pd", "total_variation", "churn")
+
+# A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
+PART = 512
+
+# Shares of the training text. Characters of the first two bins are called rare.
+FREQUENCY_EDGES = (0.001, 0.01, 0.02, 0.05)
+FREQUENCY_SLICES = ("under 0.1 %", "0.1 to 1 %", "1 to 2 %", "2 to 5 %", "5 % and more")
+RARE = FREQUENCY_SLICES[:2]
+# Mean over the trials of the largest probability. In the first two bins no character has half of it: uncertain.
+CONFIDENCE_EDGES = (0.25, 0.5, 0.75, 0.9)
+CONFIDENCE_SLICES = ("under 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 to 0.9", "0.9 and more")
+UNCERTAIN = CONFIDENCE_SLICES[:2]
+CLASSES = ("lower case", "upper case", "space", "line end", "punctuation", "digit")
+OTHER_CLASS = "other"
+
+
+@dataclass(frozen=True)
+class PairedTrials:
+    """What the pairs of N >= 2 trials do at every evaluation character.
+
+    ``labels`` (tokens,): the true characters' ids, of a vocabulary of ``vocab_size``. ``top1`` (N, tokens): the most
+    probable character of each trial. ``confidence`` (tokens,): the largest probability, mean over the trials.
+    ``differences``: for each of ``SLICE_METRICS`` an array (P, tokens); the mean of a row is the metric of that pair.
+    """
+
+    labels: Int64
+    vocab_size: int
+    top1: Int64
+    confidence: Float64
+    differences: dict[str, Float64]
+
+    @property
+    def n(self) -> int:
+        """Number of trials N."""
+        return len(self.top1)
+
+    @property
+    def errors(self) -> NDArray[np.bool_]:
+        """(N, tokens): whether the most probable character is not the true one."""
+        return self.top1 != self.labels
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """A partition of the evaluation characters: each belongs to exactly one slice.
+
+    ``name``: by what; ``slices``: the names of the S slices in their order; ``members`` (tokens,): which one, from 0.
+    """
+
+    name: str
+    slices: tuple[str, ...]
+    members: Int64
+
+    def means(self, values: Float64) -> Float64:
+        """(rows, tokens) -> (rows, S): the mean of each row over each slice, NaN for a slice without characters."""
+        counts = self.counts.astype(np.float64)
+        sums = np.array([np.bincount(self.members, weights=row, minlength=len(self.slices)) for row in values])
+        return np.divide(sums, counts, out=np.full_like(sums, math.nan), where=counts > 0)
+
+    @property
+    def counts(self) -> Int64:
+        """(S,): how many characters each slice has."""
+        return np.bincount(self.members, minlength=len(self.slices))
+
+
+# --- one pass over every pair
+
+
+def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
+    """Compare every pair of N >= 2 trials at every character, in one pass over the text.
+
+    No more than ``PART`` characters are held in float64 probabilities at a time. ResultError for fewer than two trials,
+    different evaluation windows, shapes that do not fit, or logits that are NaN or infinite.
+    """
+    _check_trials(trials)
+    n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
+    pairs = list(combinations(range(n), 2))
+    top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
+    differences = {name: np.empty((len(pairs), tokens)) for name in SLICE_METRICS}
+    for start in range(0, tokens, PART):
+        part = slice(start, start + PART)
+        probabilities = [probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (PART, V)
+        top1[:, part] = [p.argmax(axis=1) for p in probabilities]
+        confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
+        for row, (i, j) in enumerate(pairs):
+            p, q = probabilities[i], probabilities[j]
+            differences["total_variation"][row, part] = total_variation_by_token(p, q)
+            differences["relative_pd"][row, part] = relative_differences(p, q).mean(axis=1)
+            differences["churn"][row, part] = top1[i, part] != top1[j, part]
+    return PairedTrials(labels, vocab_size, top1, confidence, differences)
+
+
+# --- slicings
+
+
+def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
+    """By how frequent the true character is in the training text. ``frequencies`` (V,): shares that add up to 1."""
+    return Slicing("frequency", FREQUENCY_SLICES, np.digitize(frequencies[labels], FREQUENCY_EDGES))
+
+
+def by_context(tokens: int, block_size: int) -> Slicing:
+    """By how many characters the model was given before the true one, in slices that double: 1, 2, 3 to 4, 5 to 8, ...
+
+    The text is read in blocks of 256 characters, and each in pieces of at most ``block_size`` (see
+    ``data.EvaluationWindows.pieces``): nothing is carried over, so the context starts at 1 again in every piece. A
+    convolutional model may look back less far than that.
+    """
+    longest = min(block_size, EVALUATION_BLOCK)
+    given = np.arange(tokens) % EVALUATION_BLOCK % longest + 1
+    lows = [1] + [2**k + 1 for k in range((longest - 1).bit_length())]  # 1, 2, 3, 5, 9, ...
+    highs = [*(low - 1 for low in lows[1:]), longest]
+    names = tuple(str(low) if low == high else f"{low} to {high}" for low, high in zip(lows, highs, strict=True))
+    return Slicing("context", names, np.digitize(given, lows[1:]))
+
+
+def by_confidence(confidence: Float64) -> Slicing:
+    """By the model's own confidence: its largest probability, mean over the trials (tokens,)."""
+    return Slicing("confidence", CONFIDENCE_SLICES, np.digitize(confidence, CONFIDENCE_EDGES))
+
+
+def by_class(labels: Int64, vocabulary: Sequence[str]) -> Slicing:
+    """By what kind of character the true one is; the slice ``other`` is there only where the text has such a character."""
+    names = (*CLASSES, OTHER_CLASS)
+    members = np.array([names.index(character_class(character)) for character in vocabulary])[labels]
+    return Slicing("class", names if (members == len(CLASSES)).any() else CLASSES, members)
+
+
+def character_class(character: str) -> str:
+    """One of ``CLASSES``, or ``other`` for a letter without case, a control character and the like."""
+    if character == "\n":
+        return "line end"
+    if character.isspace():
+        return "space"
+    if character.isdigit():
+        return "digit"
+    if character.islower():
+        return "lower case"
+    if character.isupper():
+        return "upper case"
+    return "punctuation" if unicodedata.category(character)[0] in "PS" else OTHER_CLASS
+
+
+# --- frames
+
+
+def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
+    """One row per slice of one slicing, in its order; numbers of a slice without characters are NaN.
+
+    Columns: slicing, slice, n (characters), share (of all characters); each of ``SLICE_METRICS`` with ``_low`` and
+    ``_high`` (95 % jackknife); error (rate, mean over the trials) with t interval; held (share of the cell's total
+    variation that lies in the slice) with jackknife interval. No intervals below 3 trials.
+    """
+    counts = slicing.counts
+    errors = slicing.means(paired.errors.astype(np.float64))  # (N, S)
+    matrices = {name: _matrices(slicing.means(values), paired.n) for name, values in paired.differences.items()}
+    whole = _matrices(paired.differences["total_variation"].mean(axis=1, keepdims=True), paired.n)[0]
+    rows = []
+    for k, name in enumerate(slicing.slices):
+        row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
+        estimates = {metric: jackknife_pairwise(values[k], METRIC_LIMITS[metric]) for metric, values in matrices.items()}
+        estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
+        estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
+        for column, estimate in estimates.items():
+            row |= estimate.columns(column)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def merged_slices(slicing: Slicing, chosen: Sequence[str], name: str) -> Slicing:
+    """Two slices: ``name``, which is the ``chosen`` ones together, and ``the others``."""
+    inside = np.isin(slicing.members, [slicing.slices.index(one) for one in chosen])
+    return Slicing(slicing.name, (name, "the others"), np.where(inside, 0, 1))
+
+
+def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
+    """The share of a pairwise metric that a slice holds, 0 to 1, from the (N, N) matrices of the slice and of the cell.
+
+    ``share``: that of the slice in the characters. NaN where trials do not differ at all; 0 for a slice without characters.
+    """
+    if share == 0:
+        return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
+    (top, top_without), (bottom, bottom_without) = without_each(part), without_each(whole)
+    return jackknife_left_out(ratio(share * top, bottom), ratios(share * top_without, bottom_without), 0.0, 1.0)
+
+
+def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
+    """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
+
+    Over all pairs of trials and all characters where their most probable character differs. Columns: first, second (ids,
+    first < second), count (of characters x pairs of trials), share (of all swaps). Empty where trials never differ.
+    """
+    v = paired.vocab_size
+    counts = np.zeros(v * v, dtype=np.int64)
+    for one, other in combinations(paired.top1, 2):
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        counts += np.bincount((low * v + high)[low < high], minlength=v * v)
+    # Stable, so that of equally frequent swaps the same ones are shown on every machine.
+    order = np.argsort(-counts, kind="stable")[:top]
+    order = order[counts[order] > 0]
+    columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}
+    return pd.DataFrame(columns)
+
+
+def _check_trials(trials: Sequence[Predictions]) -> None:
+    if len(trials) < 2:
+        raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
+    if len({trial.evaluation_sha256 for trial in trials}) > 1:
+        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
+    shapes = {(trial.logits.shape, trial.labels.shape) for trial in trials}
+    if len(shapes) > 1:
+        raise ResultError(f"these predictions have different shapes: {', '.join(map(str, sorted(shapes)))}")
+    for number, trial in enumerate(trials, start=1):
+        # A logit of minus infinity is a probability of 0; anything else that is not finite is no probability at all.
+        if np.isnan(trial.logits).any() or np.isposinf(trial.logits).any():
+            raise ResultError(f"the predictions of trial {number} contain NaN or infinity: it did not train properly")
+
+
+def _matrices(per_pair: Float64, n: int) -> Float64:
+    """(P, S) -> (S, N, N), symmetric with a zero diagonal."""
+    matrices = np.zeros((per_pair.shape[1], n, n))
+    rows, columns = np.triu_indices(n, k=1)
+    matrices[:, rows, columns] = matrices[:, columns, rows] = per_pair.T
+    return matrices

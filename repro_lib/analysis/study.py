@@ -1,0 +1,301 @@
+"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
+
+Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
+in it is NaN too. ``Study`` is the bundle that plots and texts take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from repro_lib.analysis.selection import select_comparable
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS, metric_names
+from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
+from repro_lib.models.activations import canonical_activation
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+METRICS = metric_names()
+
+
+class NothingToShow(RuntimeError):
+    """There is no usable result in the folder."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Comparable results of a grid, and which cells were expected of it.
+
+    ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
+    bit-identical across activations (see ``identical_models``). ``refused``: a sentence for each file that could not be
+    read. Frames are made on first use.
+    """
+
+    results: tuple[Result, ...]
+    models: tuple[str, ...]
+    activations: tuple[str, ...]
+    identical: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        store: Store,
+        models: Sequence[str] | None = None,
+        activations: Sequence[str] | None = None,
+        key: str | None = None,
+        profile: str | None = None,
+        configs: Collection[str] = (),
+        include_synthetic: bool = False,
+    ) -> Study:
+        """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
+        stored, refused = store.load()
+        results = [result for _, result in stored if models is None or result.model_name in models]
+        chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
+        return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
+
+    @classmethod
+    def of(
+        cls,
+        results: Sequence[Result],
+        models: Sequence[str] | None = None,
+        activations: Sequence[str] | None = None,
+        refused: Sequence[str] = (),
+        include_synthetic: bool = False,
+    ) -> Study:
+        """A study of these results, which must be comparable (ResultError says what is wrong with them).
+
+        Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold.
+        With ``include_synthetic`` synthetic results may stand beside real ones; no statistic across cells counts them.
+        """
+        check_comparable(results, include_synthetic)
+        expected_models = tuple(check_model(name) for name in models) if models else _expected_models(results)
+        expected = tuple(canonical_activation(name) for name in activations) if activations else _expected_activations(results)
+        # Found before the filter: one activation alone cannot show that a model ignores it.
+        measured = [result for result in results if not result.synthetic] or results
+        identical = tuple(name for name in identical_models(measured) if name in expected_models)
+        chosen = [r for r in results if r.model_name in expected_models and r.activation in expected]
+        chosen.sort(key=lambda r: (r.synthetic, expected_models.index(r.model_name), expected.index(r.activation)))
+        return cls(tuple(chosen), expected_models, expected, identical, tuple(refused))
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """See ``cells_frame``."""
+        return cells_frame(self.results, self.models, self.activations, self.is_mixed)
+
+    @cached_property
+    def measured(self) -> Study:
+        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing.
+
+        A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
+        """
+        real = tuple(result for result in self.results if not result.synthetic)
+        return replace(self, results=real) if 0 < len(real) < len(self.results) else self
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether synthetic stand-ins fill cells beside measured ones."""
+        return self.measured is not self
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether all results are synthetic."""
+        return bool(self.results) and all(result.synthetic for result in self.results)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """See ``trials_frame``."""
+        return trials_frame(self.results)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """See ``pairs_frame``."""
+        return pairs_frame(self.results)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """See ``curves_frame``."""
+        return curves_frame(self.results)
+
+    def result(self, model: str, activation: str) -> Result | None:
+        """The result of a cell, or None where it is missing."""
+        return next((r for r in self.results if (r.model_name, r.activation) == (model, activation)), None)
+
+
+def load_study(
+    results_dir: Path,
+    models: Sequence[str] = (),
+    activations: Sequence[str] = (),
+    profile: str | None = None,
+    configs: Sequence[str] = (),
+    *,
+    include_synthetic: bool = False,
+) -> Study:
+    """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
+    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
+    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
+    if not study.results:
+        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
+        synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
+        left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
+        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
+    return study
+
+
+def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
+    """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
+
+    With ``include_synthetic`` they may differ in being synthetic, and in nothing else.
+    """
+    cells = [(result.model_name, result.activation) for result in results]
+    twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
+    if twice:
+        raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
+    if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
+        raise ResultError(
+            "these results differ in corpus, evaluation text, profile, vary, seed, execution or device (or some are "
+            "synthetic), so they do not belong in one statistic; choose with selection.select_comparable first"
+        )
+
+
+def cells_frame(
+    results: Sequence[Result],
+    models: Sequence[str] | None = None,
+    activations: Sequence[str] | None = None,
+    include_synthetic: bool = False,
+) -> pd.DataFrame:
+    """One row per expected cell; a missing one has n = 0 and NaN.
+
+    Columns: model, activation, n (trials); each metric of ``METRICS`` with ``_low`` and ``_high`` (95 % jackknife);
+    mean_deviation_pd (grows with n); val_loss (nats) and val_accuracy (per cent), each with t interval;
+    churn_per_error (churn / error rate); unigram_loss (nats); parameters; seconds (of training, all trials);
+    cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
+    """
+    check_comparable(results, include_synthetic)
+    by_cell = {(result.model_name, result.activation): result for result in results}
+    models = models if models is not None else _expected_models(results)
+    activations = activations if activations is not None else _expected_activations(results)
+    rows = []
+    for model in models:
+        for activation in activations:
+            result = by_cell.get((model, activation))
+            row = {"model": model, "activation": activation, "n": 0, "flags": "", "cut": False, "synthetic": False}
+            rows.append(row | (_cell_row(result) if result else {}))
+    columns = ["model", "activation", "n", *_NUMBER_COLUMNS, "cut", "flags", "profile", "synthetic"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(_NUMBER_COLUMNS, "float64"))
+
+
+_WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
+_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
+_NUMBER_COLUMNS += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
+
+
+def _cell_row(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    estimates = {name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]) for name in METRICS}
+    estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
+    estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
+    for name, estimate in estimates.items():
+        row |= estimate.columns(name)
+    error = 1 - estimates["val_accuracy"].value / 100
+    return row | {
+        "n": len(result.trials),
+        "mean_deviation_pd": result.mean_deviation_pd,
+        "churn_per_error": row["churn"] / error if error > 0 else math.nan,
+        "unigram_loss": result.evaluation.unigram_cross_entropy,
+        "parameters": result.parameters,
+        "seconds": sum(trial.seconds for trial in result.trials),
+        "cut": is_cut(result),
+        "flags": "; ".join(result.flags),
+        "profile": result.profile,
+        "synthetic": result.synthetic,
+    }
+
+
+def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per trained model: model, activation, trial, seed, val_loss, val_accuracy, seconds and the digests."""
+    digests = ("init_sha256", "weights_sha256", "predictions_sha256")
+    columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
+    rows = [(r.model_name, r.activation, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
+    return pd.DataFrame(rows, columns=["model", "activation", *columns])
+
+
+def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per pair of trials of a cell: model, activation, first, second, and every metric."""
+    rows = []
+    for result in results:
+        by_metric = [result.pairs(name) for name in METRICS]
+        for pair in by_metric[0]:
+            rows.append((result.model_name, result.activation, *pair, *(values[pair] for values in by_metric)))
+    return pd.DataFrame(rows, columns=["model", "activation", "first", "second", *METRICS])
+
+
+def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per point of a loss curve: model, activation, trial, split (train, validation), iteration, loss in nats."""
+    rows = []
+    for result in results:
+        for trial in result.trials:
+            for split, curve in (("train", trial.train_loss_curve), ("validation", trial.val_loss_curve)):
+                rows += [(result.model_name, result.activation, trial.trial, split, step, loss) for step, loss in curve]
+    return pd.DataFrame(rows, columns=["model", "activation", "trial", "split", "iteration", "loss"])
+
+
+def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float64]:
+    """A metric between the N trials of a cell as a symmetric (N, N) matrix with a zero diagonal."""
+    matrix = np.zeros((len(result.trials), len(result.trials)))
+    for (i, j), value in result.pairs(metric).items():
+        matrix[i - 1, j - 1] = matrix[j - 1, i - 1] = value
+    return matrix
+
+
+def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
+    """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
+
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations. Of cells
+    with different numbers of trials those that both have are compared.
+    """
+    first: dict[str, list[tuple[str, str]]] = {}
+    same: dict[str, bool] = {}
+    for result in results:
+        model, digests = result.model_name, [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        if model in first:
+            same[model] = same.get(model, True) and all(a == b for a, b in zip(first[model], digests, strict=False))
+        first.setdefault(model, digests)
+    return tuple(model for model in first if same.get(model, False))
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def is_cut(result: Result) -> bool:
+    """Whether the model was trained smaller than its full size."""
+    full = MODEL_DEFAULTS.get(result.model_name, {})
+    return any(result.config[name] < full.get(name, 0) for name in ("n_layer", "n_embd"))
+
+
+def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:
+    expected = set().union(*(PROFILES[r.profile]["models"] for r in results if r.profile in PROFILES))
+    return _in_order(expected | {r.model_name for r in results}, tuple(MODEL_DEFAULTS)) or GRID_MODELS
+
+
+def _expected_activations(results: Sequence[Result]) -> tuple[str, ...]:
+    expected = set(GRID_ACTIVATIONS) if any(r.profile in PROFILES for r in results) else set()
+    return _in_order(expected | {r.activation for r in results}, ACTIVATIONS) or GRID_ACTIVATIONS
+
+
+def _in_order(names: set[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Known names in their usual order, then the others by name."""
+    return (*(name for name in known if name in names), *sorted(names - set(known)))

@@ -1,0 +1,273 @@
+"""Synthetic results: made up with a chosen PD, for demonstrations, scale tests, and to fill the gaps of a grid.
+
+Nothing here was trained or measured. Every result says so: ``synthetic`` is true, the first flag tells how the numbers came
+about, and every digest of a thing that does not exist begins with ``SYNTHETIC_MARK``. Nobody reads these results unless
+asked to (``selection.select_comparable``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro_lib.analysis.chosen_pd import DEFAULT_PD, ChosenPD, SyntheticError
+from repro_lib.analysis.selection import select_comparable
+from repro_lib.analysis.study import METRICS, Study
+from repro_lib.config import NEGATIVE_CONTROL, Config, canonical_json, check_model
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.models.activations import canonical_activation
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.store.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.store.store import Store
+
+# With more the file would hold more pairs than are read back.
+MOST_TRIALS = 500
+# What made-up results are scored on: sizes of the real evaluation text, and a loss of the unigrams of that order.
+_TOKENS, _VOCABULARY, _UNIGRAM_LOSS = 16_384, 65, 3.3
+
+
+# --- made up
+
+
+def synthetic_result(
+    model: str,
+    activation: str,
+    relative_pd: float = DEFAULT_PD,
+    *,
+    trials: int = 3,
+    profile: str | None = "quick",
+    seed: int = 42,
+    spread: float = 0.1,
+    timestamp: datetime | None = None,
+    **explicit: Any,
+) -> Result:
+    """A made-up result of a cell whose mean pairwise relative PD is ``relative_pd`` (above 0, below 2).
+
+    The PD of trials i and j is mu exp(e_i + e_j), rescaled to the chosen mean, with e_k normal of standard deviation
+    ``spread`` (0 to 1): pairs that share a trial go together, as measured ones do. The other metrics, the losses and the
+    curves fit it (``_metrics_of_pair``). ``seed`` is both the configuration's and that of these draws; ``explicit``
+    are further configuration values. The negative control is the same for every activation. Results of equal
+    ``profile`` and ``seed`` are comparable with each other, and with nothing measured: their corpus does not exist.
+
+    Raises SyntheticError, ConfigError or ValueError for bad input.
+    """
+    activation = canonical_activation(activation)
+    config = Config.for_model(check_model(model), profile, **{"corpus": "synthetic", **explicit}, trials=trials, seed=seed)
+    config = config.with_corpus(_VOCABULARY)
+    _check_choice(relative_pd, trials, spread)
+    config_sha256 = config.sha256(synthetic_digest("corpus"))
+    cell = [model, "" if model == NEGATIVE_CONTROL else activation, float(relative_pd), trials, seed, spread, config_sha256]
+    draws = np.random.default_rng(int(synthetic_digest("draws", *cell)[len(SYNTHETIC_MARK) :], 16))
+    distances = _pair_values(relative_pd, trials, spread, draws)
+    level = 1.9 + 0.1 * float(np.clip(draws.normal(), -3, 3))
+    losses = [level + 0.02 * float(np.clip(draws.normal(), -3, 3)) for _ in range(trials)]
+    # On real texts a nat of loss goes with about 19 points of accuracy: 44 % at 1.9 nats.
+    records = [
+        _record(k, seed, loss, 80 - 19 * loss, cell, train_loss_curve=_curve(config, loss), val_loss_curve=_curve(config, loss))
+        for k, loss in enumerate(losses, 1)
+    ]
+    return Result(
+        model_name=model,
+        activation=activation,
+        parameters=_parameters(model, activation, config),
+        profile=config.profile,
+        config=config.model_dump(),
+        config_sources=dict(config.sources),
+        config_sha256=config_sha256,
+        corpus=CorpusRecord(name="synthetic", sha256=synthetic_digest("corpus")),
+        evaluation=EvaluationRecord(sha256=synthetic_digest("evaluation"), tokens=_TOKENS, unigram_cross_entropy=_UNIGRAM_LOSS),
+        flags=[f"synthetic: made up with a chosen relative PD of {relative_pd:g} (seed {seed}), nothing was trained"],
+        synthetic=True,
+        environment={"origin": "synthetic"},
+        timestamp=timestamp or _now(),
+        **_numbers(records, relative_pd, distances),
+    )
+
+
+def synthetic_digest(*parts: Any) -> str:
+    """64 hexadecimal digits that name nothing measured: ``SYNTHETIC_MARK``, then a SHA-256 of ``parts``, cut to fit."""
+    rest = hashlib.sha256(canonical_json(["synthetic", *parts]).encode()).hexdigest()
+    return (SYNTHETIC_MARK + rest)[:64]
+
+
+def _check_choice(relative_pd: float, trials: int, spread: float) -> None:
+    if not 0 < relative_pd < METRIC_LIMITS["relative_pd"]:
+        raise SyntheticError(f"a relative PD lies between 0 and 2, without the ends, got {relative_pd:g}; choose such a number")
+    if trials < 2:
+        raise SyntheticError(f"a PD is between trials, so a synthetic result needs at least 2 of them, got {trials}")
+    if trials > MOST_TRIALS:
+        raise SyntheticError(f"a synthetic result can have at most {MOST_TRIALS} trials, got {trials}; take fewer")
+    if not 0 <= spread <= 1:
+        raise SyntheticError(f"the spread of the trials must be between 0 and 1, got {spread:g}")
+
+
+def _pair_values(mean: float, trials: int, spread: float, draws: np.random.Generator) -> NDArray[np.float64]:
+    """Relative PDs of the N(N-1)/2 pairs, from an effect per trial: their mean is ``mean``, none exceeds 2."""
+    effects = draws.normal(0.0, spread, trials)
+    values = np.exp([effects[i] + effects[j] for i, j in combinations(range(trials), 2)])
+    values *= mean / values.mean()
+    room, largest = METRIC_LIMITS["relative_pd"] - mean, float(values.max()) - mean
+    if largest > room:
+        # Drawn together around the mean, which keeps it.
+        values = mean + (values - mean) * (room / largest)
+    for _ in range(10):
+        # What rounding took from the mean is given back to the smallest pair: equal choices shall give equal means.
+        values[values.argmin()] += (mean - values.mean()) * len(values)
+    return np.minimum(values, METRIC_LIMITS["relative_pd"])
+
+
+def _metrics_of_pair(relative_pd: float, error_i: float, error_j: float) -> dict[str, float]:
+    """Six metrics of one pair that could belong together, from its relative PD and the two error rates.
+
+    Chosen so that the relations between them hold: TV^2 / 2 <= JS <= TV ln 2; log-probability PD >= 2 atanh(true-label
+    PD / 2), which is Jensen's inequality for 2 tanh(x / 2); and the sanity gate abs(err_i - err_j) <= churn <= err_i + err_j.
+    """
+    least, most = abs(error_i - error_j), min(1.0, error_i + error_j)
+    variation, true_label = 0.35 * relative_pd, 0.6 * relative_pd
+    return {
+        "relative_pd": relative_pd,
+        "total_variation": variation,
+        "churn": least + (most - least) * relative_pd / 2,
+        "js_divergence": 0.7 * variation**2,
+        "true_label_pd": true_label,
+        "log_prob_pd": 2 * math.atanh(true_label / 2),
+    }
+
+
+def _numbers(records: Sequence[TrialRecord], relative_pd: float, distances: NDArray[np.float64]) -> dict[str, Any]:
+    """The measured fields of a result: trials, metrics of all pairs, averages."""
+    trials, errors = len(records), [1 - record.val_accuracy / 100 for record in records]
+    flat: dict[str, float] = {}
+    pairs = list(combinations(range(trials), 2))
+    by_pair = [_metrics_of_pair(float(d), errors[i], errors[j]) for d, (i, j) in zip(distances, pairs, strict=True)]
+    for name in METRICS:
+        flat[name] = float(np.mean([values[name] for values in by_pair]))
+        prefix = "pd" if name == "relative_pd" else name
+        flat |= {f"{prefix}_{i + 1}_{j + 1}": values[name] for (i, j), values in zip(pairs, by_pair, strict=True)}
+    return {
+        "trials": list(records),
+        # The mean of the pairs is the chosen value but for the last bit; the chosen value it shall be.
+        "avg_relative_pd": float(relative_pd),
+        # What normal deviations of this pairwise PD have in the deviation-from-the-mean form; at N = 2 exactly half of it.
+        "mean_deviation_pd": relative_pd / 2 * math.sqrt(2 * (trials - 1) / trials),
+        "avg_val_loss": float(np.mean([record.val_loss for record in records])),
+        "avg_val_accuracy": float(np.mean([record.val_accuracy for record in records])),
+        "reproducibility_metrics": flat | {"relative_pd": float(relative_pd)},
+    }
+
+
+def _record(trial: int, seed: int, loss: float, accuracy: float, cell: Sequence[Any], **curves: Any) -> TrialRecord:
+    """Trial ``trial`` (from 1) with this loss (nats) and accuracy (per cent); its digests name nothing that exists."""
+    digests = {f"{kind}_sha256": synthetic_digest(kind, *cell, trial) for kind in ("init", "weights", "predictions")}
+    curves = {"train_loss_curve": [], "val_loss_curve": []} | curves | digests
+    return TrialRecord(trial=trial, seed=seed + trial - 1, val_loss=loss, val_accuracy=accuracy, seconds=0.0, **curves)
+
+
+def _curve(config: Config, loss: float) -> list[tuple[int, float]]:
+    """(iteration, nats): from that of a uniform guess down to ``loss``, fast at first."""
+    first, whole = math.log(_VOCABULARY), config.max_iters
+    steps = sorted({*range(config.eval_interval, whole, config.eval_interval), whole})
+    return [(step, loss + (first - loss) * (math.exp(-5 * step / whole) - math.exp(-5))) for step in steps]
+
+
+def _parameters(model: str, activation: str, config: Config) -> int:
+    """Trainable parameters of the model."""
+    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def make_synthetic(
+    models: Sequence[str],
+    activations: Sequence[str],
+    chosen: ChosenPD,
+    *,
+    trials: int = 3,
+    profile: str | None = "quick",
+    seed: int = 42,
+    spread: float = 0.1,
+) -> list[Result]:
+    """A made-up result of each of these cells; all are comparable and have the same time."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    canonical = [canonical_activation(name) for name in activations]
+    cells = dict.fromkeys((check_model(model), activation) for model in models for activation in canonical)
+    meant = {name for model, activation in cells for name in (model, activation, f"{model}-{activation}")}
+    if unused := sorted(chosen.by_name.keys() - meant):
+        raise SyntheticError(f"--relative-pd names {', '.join(unused)}, which no cell that was asked for has")
+    made = {"trials": trials, "profile": profile, "seed": seed, "spread": spread, "timestamp": now}
+    return [synthetic_result(*cell, chosen.of(*cell), **made) for cell in cells]
+
+
+# --- gaps filled
+
+
+def fill_missing(
+    results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = (), profile: str | None = None
+) -> tuple[list[Result], list[str]]:
+    """A stand-in for each missing cell of a folder, from the measured ones of its model, and a sentence for each model without.
+
+    Missing is what the study that ``repro process`` would show expects and lacks, or, where they are named, these ``models``
+    and ``activations`` alone; stand-ins that are there already are not made again. Relative PD, loss (nats) and accuracy (per
+    cent) are the means of the model's measured cells, so a stand-in shows nothing new. SyntheticError where none can be made.
+    """
+    # A name nobody knows is the better complaint where the folder is empty as well.
+    models, activations = [check_model(name) for name in models], [canonical_activation(name) for name in activations]
+    stored = [result for _, result in Store(results_dir).load()[0]]
+    study = Study.of(select_comparable(stored, profile=profile, include_synthetic=True), include_synthetic=True)
+    measured = [result for result in study.results if not result.synthetic and result.avg_relative_pd is not None]
+    if not measured:
+        asked = f" with profile {profile}" if profile else ""
+        raise SyntheticError(f"nothing measured{asked} is in {results_dir} to fill gaps from; run repro grid first")
+    by_model: dict[str, list[Result]] = {}
+    for result in measured:
+        by_model.setdefault(result.model_name, []).append(result)
+    gaps = [cell for cell in product(models or study.models, activations or study.activations) if study.result(*cell) is None]
+    refused = [
+        f"nothing of {model} is measured, so nothing can stand in for its cells; train one first"
+        for model in dict.fromkeys(model for model, _ in gaps)
+        if model not in by_model
+    ]
+    made = [_stand_in(by_model[model], activation) for model, activation in dict.fromkeys(gaps) if model in by_model]
+    if refused and not made:
+        raise SyntheticError(refused[0])
+    return made, refused
+
+
+def _stand_in(neighbours: Sequence[Result], activation: str) -> Result:
+    """The stand-in of a cell under its model's own conditions: two equal trials, for made-up numbers have no interval."""
+    like = neighbours[0]
+    means = {
+        name: float(np.mean([getattr(result, name) for result in neighbours]))
+        for name in ("avg_relative_pd", "avg_val_loss", "avg_val_accuracy")
+    }
+    distance, cell = means["avg_relative_pd"], (like.model_name, activation, like.config_sha256)
+    records = [_record(k, like.config["seed"], means["avg_val_loss"], means["avg_val_accuracy"], cell) for k in (1, 2)]
+    own = ", ".join(result.activation for result in neighbours)
+    flag = f"synthetic: nothing was trained, relative PD {distance:.4f} is the mean of {like.model_name} over {own}"
+    # Not model_copy, which would hand on the cached keys of the measured neighbour.
+    return Result(
+        **{
+            **{name: getattr(like, name) for name in Result.model_fields},
+            "activation": activation,
+            "config": {**like.config, "trials": 2},
+            "flags": [flag],
+            "synthetic": True,
+            "environment": {"origin": "synthetic", "neighbours": ", ".join(_file_stem(result) for result in neighbours)},
+            "timestamp": _now(),
+            **_numbers(records, distance, np.array([distance])),
+        }
+    )
+
+
+def _file_stem(result: Result) -> str:
+    return f"{result.model_name}-{result.activation}-{result.timestamp.astimezone(UTC):%Y%m%d_%H%M%S}"

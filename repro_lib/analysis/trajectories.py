@@ -1,0 +1,234 @@
+"""Prediction difference while models are trained, and between runs of different length that each decayed fully.
+
+From the predictions that every trial keeps at log-spaced steps, for every 16th evaluation block. A snapshot of a long run
+and the end of a short one are not the same thing: the learning rate of the short run has gone down to zero. So both stand
+side by side, over steps and over the loss reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from repro_lib.analysis.study import Study
+from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.uncertainty import (
+    Estimate,
+    Float64,
+    jackknife_left_out,
+    jackknife_pairwise,
+    mean_interval,
+    mean_without_each,
+    without_each,
+)
+from repro_lib.store.predictions import Snapshots
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+# The measures followed through training.
+FOLLOWED = ("relative_pd", "total_variation", "churn")
+# Trials count as parted from the step on after which they always predict another character for five in a hundred. Before
+# any training that is so for nearly all characters; learning their frequencies brings the trials together first.
+PARTED = 0.05
+# What may differ between runs of different length: the length itself and what is scaled to it.
+_SCHEDULE = {"max_iters", "warmup_iters", "eval_interval", "trials"}
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One cell through training.
+
+    ``steps``: S iterations after which predictions were kept, the last being the end. ``losses``: (S, N) in nats on the
+    kept text. ``matrices``: per metric of ``FOLLOWED`` (S, N, N).
+    """
+
+    result: Result
+    steps: tuple[int, ...]
+    losses: Float64
+    matrices: dict[str, Float64]
+
+    @property
+    def activation(self) -> str:
+        """The activation of the cell."""
+        return self.result.activation
+
+    @property
+    def n(self) -> int:
+        """Number of trials."""
+        return self.losses.shape[1]
+
+    @property
+    def max_iters(self) -> int:
+        """Length of the run."""
+        return self.steps[-1]
+
+    def frame(self) -> pd.DataFrame:
+        """One row per kept step: step, n, loss and each metric with _low and _high (over trials)."""
+        rows = []
+        for k, step in enumerate(self.steps):
+            estimates = {"loss": mean_interval(self.losses[k])}
+            for name in FOLLOWED:
+                estimates[name] = jackknife_pairwise(self.matrices[name][k], METRIC_LIMITS[name])
+            row: dict[str, float] = {"step": step, "n": self.n}
+            for name, estimate in estimates.items():
+                row |= estimate.columns(name)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def parted_at(self) -> int | None:
+        """The first kept step from which on churn stays above ``PARTED``; None if it ends below."""
+        churn = [without_each(matrix)[0] for matrix in self.matrices["churn"]]
+        together = [k for k, value in enumerate(churn) if value <= PARTED]
+        first = together[-1] + 1 if together else 0
+        return self.steps[first] if first < len(self.steps) else None
+
+
+def trajectory(store: Store, result: Result) -> Trajectory:
+    """Follow the trials of a cell through training. ResultError below 2 trials, or where kept predictions are missing."""
+    if len(result.trials) < 2:
+        raise ResultError(f"disagreement needs two trials, {result.model_name} with {result.activation} has one")
+    kept = [store.snapshots(result, record.trial) for record in result.trials]
+    if len({snapshots.steps for snapshots in kept}) > 1:
+        raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
+    losses, matrices = _followed(kept)
+    return Trajectory(result, kept[0].steps, losses, matrices)
+
+
+def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
+    """Of every activation of a model that can be followed; and a sentence for each that cannot."""
+    followed, gaps = [], []
+    for activation in study.activations:
+        result = study.result(model, activation)
+        if result is None:
+            gaps.append(f"{model} with {activation} is missing.")
+            continue
+        try:
+            followed.append(trajectory(store, result))
+        except ResultError as problem:
+            gaps.append(f"{model} with {activation} cannot be followed: {problem}.")
+    return followed, gaps
+
+
+def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> list[Trajectory]:
+    """Runs of the same cell that differ in length alone, the shortest first, at most one per length (the newest).
+
+    ``stored``: the results to look through. Runs whose kept predictions are gone are left out.
+    """
+    newest: dict[int, Result] = {}
+    for other in stored:
+        if differs_in_length(result, other):
+            newest[other.config["max_iters"]] = other
+    runs = []
+    for _, other in sorted(newest.items()):
+        try:
+            runs.append(trajectory(store, other))
+        except ResultError:
+            continue
+    return runs
+
+
+def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
+    """PD of each activation at one loss that all of them reached, between fully decayed runs of different length.
+
+    ``runs``: per activation its runs, at least two lengths. Straight lines between the ends of the runs, mean PD over mean
+    loss: an interpolation, and called so. The loss is the middle of the range that all activations cover. Columns:
+    activation, n, loss, lengths, and the metric with _low and _high (each trial in turn left out of all lengths at once;
+    needs one N). Empty where there is no common range.
+    """
+    lines = {name: sorted(several, key=lambda run: run.losses[-1].mean()) for name, several in runs.items() if len(several) > 1}
+    ends = [(line[0].losses[-1].mean(), line[-1].losses[-1].mean()) for line in lines.values()]
+    low, high = max((end[0] for end in ends), default=math.nan), min((end[1] for end in ends), default=math.nan)
+    columns = ["activation", "n", "loss", "lengths", metric, f"{metric}_low", f"{metric}_high"]
+    if len(lines) < 2 or not low < high:
+        return pd.DataFrame(columns=columns)
+    loss, rows = (low + high) / 2, []
+    for name, line in lines.items():
+        estimate = _on_line(line, metric, loss)
+        lengths = ", ".join(str(run.max_iters) for run in sorted(line, key=lambda run: run.max_iters))
+        rows.append({"activation": name, "n": estimate.n, "loss": loss, "lengths": lengths} | estimate.columns(metric))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def parting_sentence(followed: Sequence[Trajectory]) -> str:
+    """When the trials of each activation part."""
+    if not followed:
+        return "No cell can be followed through training."
+    parts = []
+    for cell in followed:
+        step = cell.parted_at()
+        when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
+        parts.append(f"{cell.activation} {when}")
+    steps = ", ".join(map(str, followed[0].steps))
+    return (
+        "Trials have parted for good, that is, predict another character for more than "
+        f"{100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)} "
+        f"(kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
+    )
+
+
+def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:
+    """What the activations' PD is at equal loss, with intervals; or why it cannot be said."""
+    measure = metric.replace("_", " ")
+    if frame.empty:
+        return (
+            "PD at matched loss needs fully decayed runs of at least two lengths for two activations with losses in common; "
+            "make them with: repro train --profile quick --models charlm --activations relu gelu --max_iters 30"
+        )
+    parts = []
+    for row in frame.to_dict("records"):
+        estimate = Estimate.in_row(row, metric)
+        interval = f"95 % interval {estimate.interval('.3f')}" if estimate.has_interval else "no interval"
+        parts.append(f"{row['activation']} {row[metric]:.3f} ({interval}, runs of {row['lengths']} iterations)")
+    n, loss = int(frame["n"].min()), frame["loss"].iloc[0]
+    where = f"At an equal loss of {loss:.3f} nats, interpolated between fully decayed runs (N = {n})"
+    return f"{where}, {measure} is {'; '.join(parts)}."
+
+
+def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
+    """Losses (S, N) and, per metric, (S, N, N)."""
+    steps, n = len(kept[0].steps), len(kept)
+    losses = np.zeros((steps, n))
+    matrices = {name: np.zeros((steps, n, n)) for name in FOLLOWED}
+    for step in range(steps):
+        probabilities = [
+            prediction_difference.probabilities_from_logits(trial.logits[step]) for trial in kept
+        ]  # N times (tokens, V)
+        losses[step] = [prediction_difference.cross_entropy(trial.logits[step], trial.labels) for trial in kept]
+        for i, j in combinations(range(n), 2):
+            for name in FOLLOWED:
+                value = prediction_difference.PAIR_METRICS[name](probabilities[i], probabilities[j])
+                matrices[name][step, i, j] = matrices[name][step, j, i] = value
+    return losses, matrices
+
+
+def differs_in_length(result: Result, other: Result) -> bool:
+    """Whether two results are of one cell in all but the length of the run."""
+    same = (result.model_name, result.activation, result.comparison_key) == (
+        other.model_name, other.activation, other.comparison_key,
+    )  # fmt: skip
+    values = [{name: v for name, v in r.config.items() if name not in _SCHEDULE} for r in (result, other)]
+    return same and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
+
+
+def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:
+    """The metric at a loss on the line through the ends of the runs (sorted by loss), with its jackknife interval."""
+    pds = [without_each(run.matrices[metric][-1]) for run in line]
+    losses = [mean_without_each(run.losses[-1]) for run in line]
+    value = _interpolated(loss, [x for x, _ in losses], [y for y, _ in pds])
+    # A trial is left out of all lengths at once, which takes equal numbers of trials.
+    if len({run.n for run in line}) > 1:
+        return Estimate(value, math.nan, math.nan, min(run.n for run in line))
+    without = [_interpolated(loss, [xs[k] for _, xs in losses], [ys[k] for _, ys in pds]) for k in range(line[0].n)]
+    return jackknife_left_out(value, np.array(without), 0.0, METRIC_LIMITS[metric])
+
+
+def _interpolated(loss: float, losses: Sequence[float], values: Sequence[float]) -> float:
+    """On the straight lines between the points; outside of them NaN, nothing is extended."""
+    order = np.argsort(losses)
+    return float(np.interp(loss, np.take(losses, order), np.take(values, order), left=math.nan, right=math.nan))

@@ -1,0 +1,237 @@
+"""The command line: ``repro`` or ``python -m repro_lib``. One function per command, and what all say when they fail.
+
+Heavy modules are imported inside the commands, so that ``repro --help`` loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, check_profile
+from repro_lib.system.files import WriteError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+# 2 is what argparse exits with too: in both cases nothing was begun, and only another command line will help.
+_FAILED, _BAD_INPUT = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    console = Console(highlight=False)
+    try:
+        with _all_interruptions_alike():
+            return _COMMANDS[options.command](options, console)
+    except (ValueError, RuntimeError) as error:
+        # Our own errors are sentences for users; anything else that ends up here is a bug and says where.
+        if not type(error).__module__.startswith("repro_lib") and type(error) not in (ValueError, RuntimeError):
+            raise
+        print(f"repro: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    # Before OSError, of which it is one: it is a whole sentence as it stands.
+    except WriteError as error:
+        print(f"repro: {error}", file=sys.stderr)
+        return _FAILED
+    except OSError as error:
+        print(f"repro: {error.strerror}: {error.filename}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt as interruption:
+        print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        # Python's own, for Ctrl-C, has no number. The exit code is what a shell reports for a program ended by that signal.
+        (number,) = interruption.args or (signal.SIGINT,)
+        return 128 + number
+
+
+@contextlib.contextmanager
+def _all_interruptions_alike() -> Iterator[None]:
+    """``kill`` and a closed terminal stop a command in as orderly a way as Ctrl-C does; unless they are ignored (nohup)."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    changed = []
+    # Handlers can be set in the main thread alone, and a program that calls us from another has its own.
+    if threading.current_thread() is threading.main_thread():
+        changed = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _prepare_data(options: Namespace, console: Console) -> int:
+    from repro_lib.data import make_dataset, prepare_corpus
+
+    with console.status(f"preparing {options.corpus}"):
+        corpus = prepare_corpus(options.corpus)
+        dataset = make_dataset(corpus, Config().train_split, Config().block_size)
+    console.print(
+        f"{corpus.name}: {len(corpus.text):,} characters, {dataset.vocab_size} different ones, SHA-256 {corpus.sha256}"
+    )
+    console.print(
+        f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {dataset.unigram_cross_entropy:.3f} nats"
+    )
+    return 0
+
+
+def _train(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.status import print_cells
+    from repro_lib.grid.cells import plan_cells
+    from repro_lib.grid.display import Display
+    from repro_lib.grid.local import train_cells
+
+    request = request_of(options, options.models)
+    report = train_cells(request, Display(console))
+    print_cells(
+        console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
+    )
+    return _conclude(console, options.results_dir, report.failures)
+
+
+def _grid(options: Namespace, console: Console) -> int:
+    from repro_lib.config import ConfigError
+    from repro_lib.grid.display import Display
+    from repro_lib.grid.local import run_grid
+
+    request = request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    if options.executor == "snakemake":
+        from repro_lib.grid.snakemake.executor import run_grid_by_snakemake
+
+        how = (options.profile_dir or "local", options.engine_options, options.workers)
+        report = run_grid_by_snakemake(request, snakemake_config(options), Display(console), *how)
+    elif options.profile_dir or options.engine_options:
+        raise ConfigError("--profile-dir and options behind -- are for Snakemake: add --executor snakemake")
+    else:
+        report = run_grid(request, Display(console))
+    if not report.failures:
+        console.print(
+            f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
+        )
+    return _conclude(console, options.results_dir, report.failures)
+
+
+def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> int:
+    from repro_lib.cli.status import print_damaged
+
+    print_damaged(console, results_dir)
+    for label, reason in failures.items():
+        console.print(f"FAILED {label}: {reason}", style="red", markup=False, soft_wrap=True)
+    if failures:
+        console.print(f"{len(failures)} failed; the same command tries them again", soft_wrap=True)
+    return _FAILED if failures else 0
+
+
+def _process(options: Namespace, console: Console) -> int:
+    from repro_lib.analysis.study import load_study
+    from repro_lib.report.publish import summarise_store, write_synthetic_summary
+
+    asked = (options.results_dir, options.models, options.activations, options.profile)
+    study = load_study(*asked, include_synthetic=options.include_synthetic)
+    # A folder of their own: the report site shows what lies in plots/, and it shows nothing synthetic.
+    folder = options.reports_dir / "with_synthetic" if options.include_synthetic else options.reports_dir
+    # A ledger of claims over part of the grid would take the place of the whole one.
+    whole = not options.models and not options.activations
+    with console.status("comparing trials and drawing plots"):
+        text = summarise_store(study, options.results_dir, folder, plots=not options.no_plots, claims=whole)
+    console.print(text, markup=False, soft_wrap=True)
+    if options.include_synthetic:
+        write_synthetic_summary(options.results_dir, options.reports_dir)
+        console.print(f"summary and plots are in {folder}", soft_wrap=True)
+    return 0
+
+
+def _synthesize(options: Namespace, console: Console) -> int:
+    from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
+    from repro_lib.analysis.synthetic import fill_missing, make_synthetic
+    from repro_lib.report.publish import write_synthetic_summary
+
+    refused: list[str] = []
+    if options.missing:
+        if options.relative_pd or options.trials is not None or options.seed is not None:
+            raise SyntheticError("--missing fills gaps from what was measured; leave out --relative-pd, --trials and --seed")
+        profile = check_profile(options.profile) if options.profile else None
+        made, refused = fill_missing(options.results_dir, options.models, options.activations, profile)
+    else:
+        profile = check_profile(options.profile or "quick")
+        chosen = {name: value for name in ("trials", "seed") if (value := getattr(options, name)) is not None}
+        cells = (options.models or PROFILES[profile]["models"], options.activations or GRID_ACTIVATIONS)
+        made = make_synthetic(*cells, ChosenPD.parse(options.relative_pd), profile=profile, **chosen)
+    summary = write_synthetic_summary(options.results_dir, options.reports_dir, made)
+    for sentence in refused:
+        console.print(f"not filled: {sentence}", markup=False, soft_wrap=True)
+    for result in made:
+        console.print(f"{result.model_name}-{result.activation}: {result.flags[0]}", markup=False, soft_wrap=True)
+    console.print(f"{len(made)} synthetic results were written; {summary} describes all that are there", soft_wrap=True)
+    return 0
+
+
+def _report(options: Namespace, console: Console) -> int:
+    from repro_lib.analysis.study import load_study
+    from repro_lib.report.publish import build_reports
+
+    with console.status("rendering the executed notebooks"):
+        study = load_study(options.results_dir, options.models, options.activations, options.profile)
+        site = build_reports(study, options.results_dir, options.reports_dir, options.profile)
+    for problem in site.problems:
+        console.print(problem, style="red", markup=False, soft_wrap=True)
+    console.print(f"the reports are in {site.index}", soft_wrap=True)
+    return _FAILED if site.problems else 0
+
+
+def _status(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.status import print_status
+    from repro_lib.grid.cells import plan_cells, plan_variants
+
+    cells = plan_cells(options.models, options.activations, options.profile, overrides(options))
+    cells += plan_variants(cells, options.profile, overrides(options), noise_models(options))
+    return print_status(console, options.results_dir, cells)
+
+
+def _run_job(options: Namespace, console: Console) -> int:
+    from repro_lib.grid.snakemake.run_job import run_job
+
+    outcome = run_job(options.plan.resolve(), options.key)
+    said = f": {outcome.said}" if outcome.said else ""
+    place = f"on {platform.node()}" + (f", card {card}" if (card := os.environ.get("CUDA_VISIBLE_DEVICES")) else "")
+    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s {place}{said}", markup=False, soft_wrap=True)
+    return 0 if outcome.end == "done" else _FAILED
+
+
+def _doctor(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.doctor import certify_machine, examine
+    from repro_lib.system.processes import usable_cores
+
+    if options.determinism:
+        # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
+        at_once = max(2, usable_cores())
+        return certify_machine(console, one_path(options.corpus), options.device, at_once, options.results_dir)
+    return examine(console, options.corpus, options.results_dir)
+
+
+_COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {
+    "prepare-data": _prepare_data,
+    "train": _train,
+    "grid": _grid,
+    "process": _process,
+    "synthesize": _synthesize,
+    "report": _report,
+    "status": _status,
+    "run-job": _run_job,
+    "doctor": _doctor,
+}

@@ -1,0 +1,141 @@
+"""What a grid is asked for, and its cells: which model with which activation under which configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro_lib.config import (
+    LENGTH_ACTIVATIONS,
+    LENGTH_SHARES,
+    MODEL_DEFAULTS,
+    NOISE_ACTIVATION,
+    NOISE_SOURCES,
+    PROFILES,
+    Config,
+    check_model,
+    check_profile,
+)
+from repro_lib.data import corpus_sha256
+from repro_lib.models.activations import canonical_activation
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
+
+# Estimates only order the work and say how much is left, so that a factor of two does no harm. A transformer's layer has
+# 12: 4 of its attention (queries, keys, values, output), 8 of an MLP four times as wide.
+# Parameters of a layer, and of what stands beside the layers, in units of the width squared.
+_MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}
+_MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
+# Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).
+_PARAMETER_CHARACTERS_PER_SECOND = 8e9
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model with one activation under a resolved configuration."""
+
+    model: str
+    activation: str
+    config: Config
+    config_sha256: str
+    # What sets it apart from the grid's own cell; such a cell has no notebook, the model's deep dive shows it.
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """``charlm-gelu``, ``charlm-gelu-vary-init``: how files and messages name the cell."""
+        return f"{self.model}-{self.activation}{self.variant}"
+
+    def result(self, store: Store) -> Result | None:
+        """The newest stored result with enough trials, made with this cell's profile; None if it is still to do."""
+        return store.find(self.model, self.activation, self.config_sha256, self.config.trials, self.config.profile)
+
+    def training_seconds(self) -> float:
+        """A rough estimate on one core, to start long cells first and to say how much is left."""
+        config, parameters = self.config, self._parameters()
+        characters = config.batch_size * config.block_size * config.max_iters * config.trials
+        return parameters * characters / _PARAMETER_CHARACTERS_PER_SECOND
+
+    def training_bytes(self) -> float:
+        """A rough estimate, on the large side, of the memory that training takes: parameters, optimizer, kept activations."""
+        config = self.config
+        tokens, attention = config.batch_size * config.block_size, config.batch_size * config.n_head * config.block_size**2
+        # Of a transformer's layer in float32: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, twice its 16 bits.
+        per_layer = 68 * tokens * config.n_embd + 10 * attention
+        return 16 * self._parameters() + per_layer * (config.n_layer + 1)
+
+    def _parameters(self) -> float:
+        config = self.config
+        return (_MATRICES_PER_LAYER[self.model] * config.n_layer + _MATRICES_BESIDE.get(self.model, 0)) * config.n_embd**2
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What a user asked the grid for. Empty ``models`` means those of the profile.
+
+    ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
+    ``cell_timeout``: seconds after which a job is stopped; None: a generous multiple of its estimate.
+    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a job of
+    their own, which can run beside the others; None: all of a cell in one.
+    """
+
+    models: Sequence[str]
+    activations: Sequence[str]
+    profile: str | None
+    overrides: dict[str, Any]
+    workers: int
+    results_dir: Path
+    reports_dir: Path
+    force: bool = False
+    noise_models: Sequence[str] | None = None
+    cell_timeout: float | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    trials_per_job: int | None = None
+
+
+def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:
+    """The cells of a grid, in reading order. Raises ConfigError, CorpusError or ValueError for bad names and values."""
+    if profile is not None:
+        models = models or PROFILES[check_profile(profile)]["models"]
+    # Without repetitions, of which smelu_0.5 and smelu_05 are one: a cell that is asked for twice is trained once.
+    names = dict.fromkeys(canonical_activation(activation) for activation in activations)
+    cells, digests = [], {}
+    for model in dict.fromkeys(models):
+        config = Config.for_model(check_model(model), profile, **overrides)
+        if config.corpus not in digests:  # read and hashed once, not for every model
+            digests[config.corpus] = corpus_sha256(config.corpus)
+        cells += [Cell(model, name, config, config.sha256(digests[config.corpus])) for name in names]
+    return cells
+
+
+def plan_variants(
+    cells: Sequence[Cell], profile: str | None, overrides: dict[str, Any], noise_models: Sequence[str] | None = None
+) -> list[Cell]:
+    """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths.
+
+    Of the grid's own cells that they are compared with; none where ``vary`` was asked for. A model without dropout has
+    no such source.
+    """
+    if overrides.get("vary", "all") != "all":
+        return []
+    chosen = PROFILES[profile]["noise_models"] if noise_models is None and profile else noise_models or ()
+    variants = []
+    for cell in cells:
+        if cell.model not in {check_model(model) for model in chosen}:
+            continue
+        if cell.activation == NOISE_ACTIVATION:
+            sources = [source for source in NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
+            variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
+        if cell.activation in LENGTH_ACTIVATIONS:
+            # A share of a very short run can round to nothing or to all of it.
+            lengths = {round(share * cell.config.max_iters) for share in LENGTH_SHARES} - {0, cell.config.max_iters}
+            variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
+    return variants
+
+
+def _variant(cell: Cell, profile: str | None, overrides: dict[str, Any], name: str, **changes: Any) -> Cell:
+    config = Config.for_model(cell.model, profile, **(overrides | changes))
+    return Cell(cell.model, cell.activation, config, config.sha256(corpus_sha256(config.corpus)), name)

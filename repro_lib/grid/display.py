@@ -1,0 +1,82 @@
+"""What a terminal shows while the grid runs: bars that move in place, or plain lines alone where nobody watches live."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from repro_lib.training.progress import progress_share, read_progress
+
+
+class Display:
+    """Tells what happens, a line per event; in a terminal also how far everything is, with a bar for each job in work.
+
+    In logs and pipes rich's progress is switched off and the lines are all there is.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.since = console, time.monotonic()
+        # Part of all work that is done, 0 to 1.
+        self.share = 0.0
+        self.cells = self.ended = 0
+        # Labels and sentences hold names of files and errors of others: brackets in them are no markup.
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(30),
+            TextColumn("{task.fields[said]}", markup=False),
+        )
+        self.bars = Progress(*columns, console=console, refresh_per_second=4, transient=True, disable=not console.is_terminal)
+
+    def started(self, cells: int, done: int) -> None:
+        """So many cells are to do, so many are done already."""
+        self.cells = cells
+        if done:
+            self.note(f"{done} cells are done already, {cells} to do")
+        self.whole = self.bars.add_task("", total=1.0, said="")
+        self.bars.start()
+
+    def update(self, running: dict[str, Path], share: float) -> None:
+        """What is in work now, with the file in which each says how far it is; and the share of all work that is done."""
+        self.share = share
+        self.bars.update(self.whole, description=f"{self.ended} of {self.cells} cells", completed=share, said=self._left())
+        # A label names one job, so that it can stand for its bar.
+        shown = {bar.description: bar.id for bar in self.bars.tasks if bar.id != self.whole}
+        for label in shown.keys() - running.keys():
+            self.bars.remove_task(shown[label])
+        for label, file in running.items():
+            if label not in shown:
+                shown[label] = self.bars.add_task(label, total=1.0, said="")
+            told = read_progress(file)
+            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(told))
+
+    def finished(self, label: str, message: str, *, is_cell: bool) -> None:
+        """A cell or another job ended."""
+        self.ended += is_cell
+        count = f"[{self.ended}/{self.cells}] " if is_cell else ""
+        self.note(f"{count}{label}: {message}; {self._left()}")
+
+    def note(self, message: str) -> None:
+        """Something happened that ends nothing, for example that a job is tried again."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self.bars.stop()
+
+    def _left(self) -> str:
+        """Time left by the share of all work, which weighs cells by their cost; rich would extrapolate a bar's last minute."""
+        if self.share < 0.01:
+            return "time left not known yet"
+        seconds = (time.monotonic() - self.since) * (1 - self.share) / self.share
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+def _in_words(told: dict[str, Any]) -> str:
+    if not told:
+        return "starting"
+    at_once = f" ({told['together']} at once)" if told["together"] > 1 else ""
+    return "trial {trial}/{trials}{at_once}, iteration {iteration}/{max_iters}, loss {loss:.3f}".format(**told, at_once=at_once)

@@ -1,0 +1,211 @@
+"""Notebooks run without a browser: their parameters are checked first, their kernels are private, their files whole.
+
+The only module that knows papermill. What papermill 2.7 does badly is kept out here: unknown parameters are errors
+instead of warnings, kernels are private (see ``kernels``), files are written whole, and the output has another name until
+it is finished, because papermill marks the cells of dead and interrupted runs as completed.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from repro_lib.config import project_root
+from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
+from repro_lib.store.derived import digest_note, inputs_digest
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
+from repro_lib.system.leases import LeaseHeldError
+
+# How papermill finds out that a path is for _WholeFiles.
+_SCHEME = "whole:"
+
+
+class NotebookError(RuntimeError):
+    """A notebook that cannot be run as asked, or that failed; the message says where to look."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell: ``name: annotation = default  # help``."""
+
+    name: str
+    annotation: str
+    default: Any
+
+
+def notebooks_dir() -> Path:
+    """The folder of the suite's notebooks."""
+    return project_root() / "notebooks"
+
+
+@cache
+def declared_parameters(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook by name, read from the cell tagged ``parameters`` without running it."""
+    cells = [cell for cell in _read_json(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    if len(cells) > 1:
+        raise NotebookError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'; papermill would use only the first")
+    if not cells:
+        return {}
+    source = "".join(cells[0]["source"])
+    found = {}
+    for statement in ast.parse(source).body:
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
+            raise NotebookError(
+                f"{notebook.name}: the parameters cell may hold lines 'name: type = literal' only, line {statement.lineno}"
+            )
+        name = statement.target.id
+        found[name] = Parameter(name, ast.unparse(statement.annotation), ast.literal_eval(statement.value))
+    return found
+
+
+def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a parameter that the notebook does not declare, or a value that is not of its declared type."""
+    declared = declared_parameters(notebook)
+    unknown = sorted(set(values) - set(declared))
+    if unknown:
+        known = ", ".join(declared) or "none"
+        raise NotebookError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has: {known}")
+    # A parameter is a literal of these types, or of one of them or None: nothing that a command line cannot say.
+    types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
+    for name, value in values.items():
+        parameter = declared[name]
+        union = [types[part.strip()] for part in parameter.annotation.split("|")]
+        annotation = union[0] if len(union) == 1 else union[0] | union[1]
+        # strict: pydantic would take "500" for 500 and 1 for True, and papermill would write what was given.
+        model = create_model("Parameters", __config__=ConfigDict(strict=True), **{name: (annotation, ...)})  # pyright: ignore[reportCallIssue, reportArgumentType]
+        try:
+            model(**{name: value})
+        except ValidationError:
+            raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {parameter.annotation}") from None
+
+
+def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
+    """What an executed notebook depends on: its source, its parameters and whatever ``inputs`` (JSON) says."""
+    return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
+    """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``.
+
+    ``digest`` is noted in the copy (see ``derived``). While it runs the copy is ``*.partial.ipynb``; a failed one
+    is kept as ``*.failed.ipynb``. Returns remarks, for example on a cell that printed too much to keep.
+
+    Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
+    LeaseHeldError if the notebook found somebody else at work, WriteError if the finished copy cannot be written.
+    """
+    check_parameters(notebook, parameters)
+    papermill = _papermill()
+    partial = partial_path(output)
+    try:
+        with private_kernel() as kernel:
+            try:
+                executed = papermill.execute_notebook(
+                    _literal_path(notebook),
+                    _SCHEME + _literal_path(partial),
+                    parameters=dict(parameters),
+                    # Not what the notebook or this machine calls a kernel: ours is made by the class below.
+                    kernel_name="python3",
+                    language="python",
+                    cwd=str(notebook.parent),
+                    progress_bar=False,
+                    start_timeout=START_SECONDS,
+                    kernel_manager_class=kernel.manager_class(),
+                )
+            except Exception as error:
+                raise kernel.explain(error) from error
+    except papermill.exceptions.PapermillExecutionError as error:
+        # Raised in the kernel, of which only the name and the words of an error arrive here.
+        if error.ename == LeaseHeldError.__name__:
+            partial.unlink(missing_ok=True)
+            raise LeaseHeldError(error.evalue) from None
+        reason = error.evalue or {"MemoryError": "out of memory"}.get(error.ename, "no reason given")
+        raise NotebookError(f"{error.ename}: {reason}{keep_as_failed(output)}") from None
+    except KernelKilledError as error:
+        raise KernelKilledError(f"{error}{keep_as_failed(output)}") from None
+    except Exception as error:
+        kind = "" if type(error).__module__.startswith("repro_lib") else f"{type(error).__name__}: "
+        raise NotebookError(f"{kind}{error}{keep_as_failed(output)}") from error
+    except BaseException:
+        # Interrupted: nothing failed, and the next run starts this notebook anew.
+        partial.unlink(missing_ok=True)
+        raise
+    executed.metadata["repro"] = digest_note(digest)
+    # papermill noted the name that the copy had while it was at work.
+    executed.metadata["papermill"]["output_path"] = str(output)
+    write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
+    for leftover in (partial, failed_path(output)):
+        leftover.unlink(missing_ok=True)
+    return _remarks(executed)
+
+
+def partial_path(output: Path) -> Path:
+    """The name of an executed notebook while it is at work."""
+    return output.with_suffix(".partial.ipynb")
+
+
+def failed_path(output: Path) -> Path:
+    """The name of an executed notebook that failed."""
+    return output.with_suffix(".failed.ipynb")
+
+
+def keep_as_failed(output: Path) -> str:
+    """Give what there is of an unfinished notebook the name of a failed one; returns where to look, for a message."""
+    try:
+        os.replace(partial_path(output), failed_path(output))
+    except OSError:
+        return ""
+    return f" (see {failed_path(output)})"
+
+
+class _WholeFiles:
+    """How papermill saves a notebook at work: the whole file or none of it.
+
+    Where that is not possible the notebook goes on: the copy at work is a courtesy, and whether the finished one can be
+    written is another question.
+    """
+
+    @staticmethod
+    def write(text: str, path: str) -> None:
+        with contextlib.suppress(WriteError):
+            write_atomically(Path(path.removeprefix(_SCHEME)), text)
+
+    @staticmethod
+    def pretty_path(path: str) -> str:
+        return path.removeprefix(_SCHEME)
+
+
+@cache
+def _papermill() -> Any:
+    # jsonschema imports this optional module to check one format we never use; compiling its grammars takes 2 s.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    import papermill
+    import papermill.iorw
+
+    papermill.iorw.papermill_io.register(_SCHEME, _WholeFiles)
+    return papermill
+
+
+def _remarks(executed: Mapping[str, Any]) -> list[str]:
+    """A sentence for every output that a kernel cut (see ``kernels``)."""
+    outputs = [(k, output) for k, cell in enumerate(executed["cells"], 1) for output in cell.get("outputs", [])]
+    cut = [(k, output["data"]) for k, output in outputs if CUT_OUTPUT in output.get("data", {})]
+    return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in cut]
+
+
+def _literal_path(path: Path) -> str:
+    """papermill takes paths for templates; a brace in a folder's name must not become one."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(read_bounded(path, LARGEST_NOTEBOOK_BYTES))

@@ -1,0 +1,124 @@
+"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease.
+
+Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repro_lib.grid.cells import Cell
+from repro_lib.grid.notebooks import execute, notebooks_dir, partial_path
+from repro_lib.grid.worker_process import take_card
+from repro_lib.report.notebook_names import train_stem
+from repro_lib.report.publish import summary_is_current, write_summary
+from repro_lib.store.derived import noted_digest
+from repro_lib.store.store import Store
+from repro_lib.system.files import remove_leftovers
+from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
+from repro_lib.training.experiment import run_experiment, train_trials
+from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
+
+MADE_ELSEWHERE = "made by another process meanwhile"
+
+
+def executed_path(results_dir: Path, stem: str) -> Path:
+    """Where an executed notebook lies."""
+    return results_dir / "notebooks" / f"{stem}.ipynb"
+
+
+def cell_digest(cell: Cell) -> str:
+    """Under which digest a cell's executed notebook counts as current: its configuration, not the notebook's wording."""
+    return f"{cell.config_sha256}-{cell.config.profile}-{cell.config.trials}"
+
+
+def is_done(cell: Cell, results_dir: Path, *, with_notebook: bool) -> bool:
+    """Whether a cell needs nothing: its result decides, and beside that its executed notebook must be there to be read."""
+    if cell.result(Store(results_dir)) is None:
+        return False
+    if not with_notebook or cell.variant:  # a variant has none
+        return True
+    # Where the notebook alone is missing it is run again, and trains nothing.
+    return noted_digest(executed_path(results_dir, train_stem(cell.label))) == cell_digest(cell)
+
+
+def run_notebook(
+    notebook: str,
+    output: Path,
+    parameters: dict[str, Any],
+    digest: str,
+    progress: Path,
+    results_dir: Path,
+    force: bool,
+    cell: Cell | None = None,
+) -> str | None:
+    """Execute one notebook, that of a ``cell`` or an analysis. Returns remarks on it, if there are any."""
+    # The kernel inherits both. One thread each, for there is a worker per core: more threads would wait for one another.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
+    with hold(notebook_lease(output), output.stem):
+        # Looked at once more under the lease: whoever held it may have done just this.
+        done = is_done(cell, results_dir, with_notebook=True) if cell else noted_digest(output) == digest
+        if done and not force:
+            return MADE_ELSEWHERE
+        if cell:
+            _prepare_device(cell)
+            # The notebook would ask too, but only after its kernel has started, which takes seconds.
+            if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+                raise LeaseHeldError(str(at_work[0]))
+        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
+
+
+def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
+    """Train one cell without a notebook. Returns what is told of unfinished work: nobody reads the log of a worker."""
+    if not force and is_done(cell, results_dir, with_notebook=False):
+        return MADE_ELSEWHERE
+    _prepare_device(cell)
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    with listening() as heard:
+        run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
+    return "; ".join(heard) or None
+
+
+def run_part(
+    cell: Cell, trials: Sequence[int], results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float
+) -> str | None:
+    """Train some trials of a cell (numbered from 1), for whoever makes its result."""
+    _prepare_device(cell)
+    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    with listening() as heard:
+        watch = write_progress_to(progress)
+        trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=watch, **settings)
+    return "; ".join(heard) or (None if trained else MADE_ELSEWHERE)
+
+
+def run_summary(
+    results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str, force: bool
+) -> str | None:
+    """Write the summary and draw the plots. ``digest`` is that of the results they show."""
+    with hold(reports_dir / ".summary.lease", "plots and summary"):
+        if summary_is_current(reports_dir, digest) and not force:
+            return MADE_ELSEWHERE
+        write_summary(results_dir, reports_dir, profile, configs, digest)
+    return None
+
+
+def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
+    """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
+    # Leases first: a leftover belongs to nobody once the lease of its writer is void.
+    for folder in (results_dir, reports_dir):
+        remove_void(folder)
+        remove_leftovers(folder)
+    pattern = partial_path(executed_path(results_dir, "*")).name
+    for partial in (results_dir / "notebooks").glob(pattern):
+        output = partial.with_name(partial.name.replace(".partial", ""))
+        if holder(notebook_lease(output)) is None:
+            partial.unlink(missing_ok=True)
+
+
+def _prepare_device(cell: Cell) -> None:
+    if cell.config.device == "cuda":
+        take_card()

@@ -1,0 +1,118 @@
+"""What happens in a worker process of the grid: its life, the graphics card it sees, its end and that of what it started."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from repro_lib.system.leases import LeaseHeldError
+from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
+
+_LOG = "worker.log"
+_GRACE_SECONDS = 5.0
+_VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
+
+# How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
+# it was still at work at its limit; "held": somebody else is at work on it. The others are final.
+End = Literal["done", "failed", "killed", "late", "held"]
+
+
+def serve(connection: Connection, folder: Path, place: int) -> None:
+    """A worker's life: receive a task, do it, answer how it ended; end when the pipe closes."""
+    # A session of its own: Ctrl-C reaches the grid alone, which then ends its workers in order.
+    os.setsid()
+    # SIGTERM as an exception, so that a running notebook shuts its kernel down and gives up its lease on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    threading.Thread(target=_die_with_parent, args=(folder,), daemon=True).start()
+    be_first_out_of_memory()
+    # Counted from the pool's process number: pools beside each other (jobs, a second grid) shall not all take card 0.
+    os.environ[_PLACE] = str(os.getppid() + place)
+    # Temporary files of this process and of its kernels lie where the grid finds them, however these end.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    with open(folder / _LOG, "w", buffering=1, encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+        with contextlib.suppress(EOFError):
+            while True:
+                function, arguments = connection.recv()
+                # The log is for the last words of one that dies, and those of an earlier task would mislead.
+                file.seek(0)
+                file.truncate()
+                connection.send(_attempt(function, arguments))
+
+
+def _attempt(function: Callable[..., str | None], arguments: dict[str, Any]) -> tuple[End, str | None]:
+    try:
+        return "done", function(**arguments)
+    except LeaseHeldError as error:
+        return "held", str(error)
+    except ProcessKilledError as error:
+        return "killed", str(error)
+    except Exception as error:
+        # The sentence goes to the user, the traceback to the worker's log.
+        traceback.print_exc()
+        expected = isinstance(error, (ValueError, TypeError, RuntimeError)) or type(error).__module__.startswith("repro_lib")
+        return "failed", str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
+
+
+def _die_with_parent(folder: Path) -> None:
+    """Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child of its pool"
+    parent.join()
+    kill_family(psutil.Process().children(recursive=True))
+    shutil.rmtree(folder, ignore_errors=True)
+    # What the grid itself left in the folder around; the last of the workers finds it empty of the others.
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    os._exit(1)
+
+
+def kill_family(family: Sequence[psutil.Process]) -> None:
+    """End these processes and their process groups, and wait until they are gone."""
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            group = os.getpgid(member.pid)
+            if group == os.getpgid(0):  # too young to have a group of its own
+                member.kill()
+            elif member.is_running():
+                kill_group(group)
+    psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+
+
+def last_words(folder: Path) -> str:
+    """The last line that a worker with this folder printed, in parentheses; empty if there is none."""
+    log = folder / _LOG
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f" (last words: {lines[-1]})" if lines else ""
+
+
+def take_card() -> None:
+    """Let this worker and the kernels it starts from now on see one of the graphics cards alone, that of its place.
+
+    It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
+    """
+    if len(cards := visible_cards()) > 1:
+        os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(_PLACE, 0)) % len(cards)]
+
+
+def visible_cards() -> list[str]:
+    """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get(_VISIBLE_CARDS)
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    import torch
+
+    return [str(k) for k in range(torch.cuda.device_count())]

@@ -1,0 +1,82 @@
+"""Numbers about all activations of a model at once: the CV over them, and the chance of each to be the best one.
+
+Pure functions of arrays, as in ``statistics``: a pairwise metric of N trials is a symmetric (N, N) matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Float64, pair_matrix_checked, without_each
+
+# The earlier study's way of naming a CV. They are only words: a CV is above 0 even where the activations do not
+# differ at all, so none of them says that a difference is real. (from this CV in per cent on, word)
+CV_WORDS = ((20.0, "HIGHLY SENSITIVE"), (10.0, "SENSITIVE"), (5.0, "SLIGHTLY SENSITIVE"))
+
+
+def coefficient_of_variation(values: ArrayLike) -> float:
+    """Population standard deviation / mean, in per cent, of the values that are not missing (NaN).
+
+    NaN for fewer than two values or a mean of 0. Above 0 even where nothing differs but chance: read it beside its
+    permutation null. Exactly 0 for equal values, which rounding of the mean would otherwise spoil.
+
+    >>> coefficient_of_variation([1.0, 3.0])
+    50.0
+    """
+    present = np.asarray(values, dtype=np.float64)
+    present = present[~np.isnan(present)]
+    if len(present) < 2 or not np.isfinite(present).all() or present.mean() == 0:
+        return math.nan
+    if (present == present[0]).all():
+        return 0.0
+    return float(100 * present.std() / present.mean())
+
+
+def cv_in_words(cv: float) -> str:
+    """The word for a CV in per cent (see ``CV_WORDS``): 20 and more is HIGHLY SENSITIVE, exactly 0 is INVARIANT.
+
+    >>> cv_in_words(12.5)
+    'SENSITIVE'
+    """
+    if math.isnan(cv):
+        return "UNDEFINED"
+    if cv == 0:
+        return "INVARIANT"
+    return next((word for threshold, word in CV_WORDS if cv >= threshold), "HARDLY SENSITIVE")
+
+
+def probability_of_being_best(
+    matrices: Sequence[ArrayLike], groups: Sequence[int] | None = None, draws: int = 20_000, seed: int = 0
+) -> Float64:
+    """For each of C cells of one model, the probability that its true mean PD is the lowest of them.
+
+    Draws the C means from Student's t around the measured ones, with the jackknife's covariance within a group (see
+    ``jackknife``) and independence between groups, and counts how often each is the lowest; equal ones share. Shape
+    (C,), sums to 1. NaN everywhere if a cell has fewer than 3 trials or a value is not finite: nothing to draw from.
+
+    >>> probability_of_being_best([np.ones((3, 3)), 2 * np.ones((3, 3))]).tolist()
+    [1.0, 0.0]
+    """
+    pairs = [pair_matrix_checked(matrix) for matrix in matrices]
+    labels = list(range(len(pairs))) if groups is None else list(groups)
+    if not pairs or min(map(len, pairs)) < TRIALS_FOR_INTERVAL or not all(np.isfinite(matrix).all() for matrix in pairs):
+        return np.full(len(pairs), math.nan)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((draws, len(pairs)))
+    for label in dict.fromkeys(labels):
+        cells = [c for c, other in enumerate(labels) if other == label]
+        left_out = np.array([without_each(pairs[c])[1] for c in cells])  # (cells of the group, N)
+        n = left_out.shape[1]
+        deviations = left_out - left_out.mean(axis=1, keepdims=True)
+        covariance = (n - 1) / n * deviations @ deviations.T
+        means = np.array([without_each(pairs[c])[0] for c in cells])
+        t = scipy.stats.multivariate_t(means, covariance, df=n - 1, allow_singular=True, seed=rng)
+        drawn[:, cells] = np.reshape(t.rvs(draws), (draws, len(cells)))
+    # Cells without any variance are equal only up to the rounding of a mean.
+    lowest = np.isclose(drawn, drawn.min(axis=1, keepdims=True), rtol=1e-12, atol=0)
+    return (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)

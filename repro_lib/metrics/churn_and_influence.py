@@ -1,0 +1,84 @@
+"""What can be said of a cell without its predictions: which trial moves the result, and churn beside the error rate.
+
+Pure functions of arrays; N trials of one cell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from repro_lib.metrics.uncertainty import (
+    Estimate,
+    Float64,
+    jackknife_left_out,
+    jackknife_pairwise,
+    mean_interval,
+    mean_without_each,
+    without_each,
+)
+
+
+@dataclass(frozen=True)
+class ChurnAndError:
+    """Churn, mean error rate, their ratio and their difference (churn - error), each with its interval over trials."""
+
+    churn: Estimate
+    error: Estimate
+    ratio: Estimate
+    residual: Estimate
+
+
+def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
+    """How far each trial is from the others, and what the result would be without it. ``matrix``: (N, N) of a metric.
+
+    Columns: trial (from 1); score (mean of the metric to the N - 1 others); without, without_low, without_high (the
+    cell's value from the other trials, with jackknife interval where 3 are left); influence (without - value of all).
+    NaN where nothing is left to compare. ``upper``: the largest value the metric can take.
+    """
+    distances = np.array(matrix, dtype=np.float64)
+    n, value = len(distances), jackknife_pairwise(distances, upper).value
+    np.fill_diagonal(distances, 0.0)
+    # Removed and computed anew rather than from sums, so that each value has an interval of its own.
+    rows = []
+    for k in range(n):
+        others = np.delete(np.delete(distances, k, axis=0), k, axis=1)
+        without = jackknife_pairwise(others, upper)
+        score = float(distances[k].sum() / (n - 1)) if n > 1 else math.nan
+        rows.append((k + 1, score, without.value, without.low, without.high, without.value - value))
+    return pd.DataFrame(rows, columns=["trial", "score", "without", "without_low", "without_high", "influence"])
+
+
+def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
+    """Churn against error of one cell. ``churn``: (N, N), 0 to 1; ``errors``: (N,) error rates, 0 to 1.
+
+    A model that errs less has less room to disagree: hence the ratio. The residual churn - error is 0 in expectation where
+    the votes of the trials are calibrated class by class (Jiang et al. 2021, arXiv 2106.13799, which calls it the
+    generalization disagreement equality). Jackknife of ratio and difference: trial k leaves both at once.
+    """
+    error_rates = np.asarray(errors, dtype=np.float64)
+    mean, means_without = mean_without_each(error_rates)
+    value, values_without = without_each(churn)
+    # Churn and error share their trials: leaving one out of both at once keeps what they have in common.
+    if len(values_without) != len(error_rates):
+        raise ValueError(f"one error rate per trial is needed: {len(values_without)} trials, {len(error_rates)} error rates")
+    return ChurnAndError(
+        churn=jackknife_pairwise(churn, 1.0),
+        error=mean_interval(error_rates, 0.0, 1.0),
+        ratio=jackknife_left_out(ratio(value, mean), ratios(values_without, means_without), 0.0),
+        residual=jackknife_left_out(value - mean, values_without - means_without, -1.0, 1.0),
+    )
+
+
+def ratio(top: float, bottom: float) -> float:
+    """``top`` / ``bottom``, NaN where there is nothing to divide by."""
+    return top / bottom if bottom else math.nan
+
+
+def ratios(top: Float64, bottom: Float64) -> Float64:
+    """``ratio`` of arrays of one shape, element by element."""
+    return np.divide(top, bottom, out=np.full_like(top, math.nan), where=bottom != 0)

@@ -1,0 +1,40 @@
+"""Figures: finished numbers come in, a figure with its alternative text goes out.
+
+In: a ``Study`` and the frames of ``analysis``. Out: ``Plot`` objects that a notebook shows and ``png()`` writes. The only
+home of matplotlib.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro_lib import lazily
+
+if TYPE_CHECKING:
+    from repro_lib.plots.activations import activation_curves as activation_curves, smelu_family as smelu_family
+    from repro_lib.plots.figures import (
+        accuracy as accuracy,
+        accuracy_vs_reproducibility as accuracy_vs_reproducibility,
+        all_plots as all_plots,
+        multi_model_accuracy as multi_model_accuracy,
+        multi_model_reproducibility as multi_model_reproducibility,
+        reproducibility as reproducibility,
+        shamir_comparison as shamir_comparison,
+        shamir_cross_model_analysis as shamir_cross_model_analysis,
+        training_curves as training_curves,
+    )
+    from repro_lib.plots.slices import slices_view as slices_view
+    from repro_lib.plots.style import Plot as Plot
+    from repro_lib.plots.trajectories import noise_view as noise_view, through_training_view as through_training_view
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "figures": "all_plots training_curves shamir_comparison shamir_cross_model_analysis accuracy "
+        "reproducibility accuracy_vs_reproducibility multi_model_accuracy multi_model_reproducibility",
+        "slices": "slices_view",
+        "trajectories": "through_training_view noise_view",
+        "activations": "activation_curves smelu_family",
+        "style": "Plot",
+    },
+)

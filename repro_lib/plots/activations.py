@@ -1,0 +1,84 @@
+"""The activation functions themselves as figures: value, slope and curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from repro_lib.models.activations import canonical_activation, get_activation
+from repro_lib.plots.style import WIDTH_INCHES, Plot, colour_of, styled
+
+_POINTS = 1201
+# The curvature of ReLU is a spike of no finite height; the axis ends here and the caption says so.
+_HIGHEST_CURVATURE = 1.6
+_LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
+
+Curves = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def derivatives(activation: str, width: float) -> Curves:
+    """x, value, slope (by automatic differentiation) and curvature (difference of slopes), each of shape (points,).
+
+    For ungated activations; ``x`` runs from -width to width.
+    """
+    function = get_activation(activation)
+    if function.gated:
+        raise ValueError(f"{activation} takes two numbers per output and has no curve; draw an ungated activation")
+    x = torch.linspace(-width, width, _POINTS, dtype=torch.float64, requires_grad=True)
+    value = function(x)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    points, slopes = x.detach().numpy(), slope.numpy()
+    return points, value.detach().numpy(), slopes, np.gradient(slopes, points)
+
+
+@styled
+def activation_curves(activations: Sequence[str], width: float = 3.0) -> Plot:
+    """Value, slope and curvature of several ungated activations, side by side."""
+    names = [canonical_activation(name) for name in activations]
+    figure, axes = _three_panels()
+    lowest = {}
+    for name, line_style in zip(names, cycle(_LINE_STYLES), strict=False):
+        curves = derivatives(name, width)
+        lowest[name] = curves[1].min()
+        _draw(axes, curves, colour_of(name), line_style, name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+    minima = ", ".join(f"{name} {value:.2f}" for name, value in lowest.items())
+    alt = f"Value, slope and curvature of {', '.join(names)} from {-width:g} to {width:g}. Lowest values: {minima}."
+    return Plot(figure, "activation_curves", alt)
+
+
+@styled
+def smelu_family(betas: Sequence[float], width: float = 3.0) -> Plot:
+    """Value, slope and curvature of SmeLU for several half-widths, dark to light with growing beta."""
+    figure, axes = _three_panels()
+    for k, beta in enumerate(betas):
+        shade = str(0.75 * k / max(len(betas) - 1, 1))
+        _draw(axes, derivatives(f"smelu_{beta:g}", width), shade, "-", f"beta {beta:g}")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(betas))
+    alt = (
+        f"SmeLU for beta {', '.join(f'{beta:g}' for beta in betas)}: the slope rises from 0 to 1 between -beta and beta, "
+        "so the curvature is 1 / (2 beta) there and 0 elsewhere."
+    )
+    return Plot(figure, "smelu_family", alt)
+
+
+def _three_panels() -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
+    axes = [figure.add_subplot(1, 3, k) for k in (1, 2, 3)]
+    for axis, title in zip(axes, ("value", "slope", "curvature"), strict=True):
+        axis.set_title(title)
+        axis.set_xlabel("x")
+    axes[2].set_ylim(-0.4, _HIGHEST_CURVATURE)
+    return figure, axes
+
+
+def _draw(axes: Sequence[Axes], curves: Curves, colour: str, style: object, label: str) -> None:
+    points, *lines = curves
+    for axis, line in zip(axes, lines, strict=True):
+        axis.plot(points, line, color=colour, linestyle=style, linewidth=1.8, label=label)  # pyright: ignore[reportArgumentType]

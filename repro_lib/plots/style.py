@@ -1,0 +1,225 @@
+"""How the figures look, and the marks they share: a bar or dot with interval and points, a hatched gap, a note.
+
+Figures are plain ``matplotlib.figure.Figure`` objects: nothing here touches pyplot or a global figure.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
+
+P = ParamSpec("P")
+
+# Okabe & Ito's colours (jfly.uni-koeln.de/color, 2008): told apart by readers with any common colour blindness. One per
+# activation, everywhere; the marker repeats it for a reader who sees none.
+COLOURS = {
+    "relu": "#D55E00",
+    "gelu": "#0072B2",
+    "swish": "#009E73",
+    "swiglu": "#CC79A7",
+    "smelu_1": "#E69F00",
+    "smelu_05": "#56B4E9",
+}
+OTHER_COLOUR = "#000000"
+MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
+OTHER_MARKER = "X"
+MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
+GREY = "#666666"
+SYNTHETIC_LOOK: dict[str, Any] = {"hatch": SYNTHETIC_HATCH, "edgecolor": "#222222"}
+SYNTHETIC_NOTE = "Cross-hatched: synthetic, not measured"
+
+# Figures are as wide as a report's text; the PNG has 1.44 pixels per CSS pixel, so that it stays sharp.
+WIDTH_INCHES, REPORT_PIXELS = 9.0, 900
+DPI = 144
+STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "hatch.color": "#999999",
+    "text.usetex": False,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure with its file name (without ending) and its alternative text, which states the main numbers.
+
+    As the last value of a notebook cell it shows itself as PNG, with the alternative text in the metadata.
+    """
+
+    figure: Figure
+    name: str
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as PNG: the same bytes for the same figure."""
+        buffer = io.BytesIO()
+        # matplotlib makes some parts, ticks for one, only now, and with the settings of now.
+        with matplotlib.style.context(["default", STYLE]):
+            self.figure.savefig(buffer, format="png", dpi=DPI)
+        return _in_few_colours(buffer)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        picture = base64.b64encode(self.png()).decode("ascii")
+        width = round(self.figure.get_figwidth() * REPORT_PIXELS / WIDTH_INCHES)
+        return {"image/png": picture, "text/plain": self.alt}, {"image/png": {"width": width, "alt": self.alt}}
+
+
+def _in_few_colours(picture: io.BytesIO) -> bytes:
+    """The PNG with a palette of 256 colours: a third of the size, and nothing that an eye would see."""
+    # Charts have few colours; of these methods it is the one that keeps those of thin lines and of small markers.
+    few = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
+    """Draw with the suite's style whatever the reader's own matplotlib settings are, and leave those alone."""
+
+    @functools.wraps(draw)
+    def with_style(*args: P.args, **kwargs: P.kwargs) -> Plot:
+        with matplotlib.style.context(["default", STYLE]):
+            return draw(*args, **kwargs)
+
+    return with_style
+
+
+def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -> tuple[Figure, SubFigure]:
+    """A figure of the report's width and, inside it, the empty part for the panels, ``body`` inches high.
+
+    Above that part stand the title and one row per legend, below it the note that says what the marks mean; they have
+    their own height, so that nothing overlaps whatever they hold.
+    """
+    lines = textwrap.wrap(note, 142)
+    head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
+    figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
+    parts = figure.add_gridspec(3, 1, height_ratios=[head, body, foot])
+    top, middle, bottom = (figure.add_subfigure(parts[k]) for k in range(3))
+    size = 13.0 if len(title) <= 86 else 13 * 80 / len(title)  # a longer title gets smaller letters, for it must fit
+    top.text(0.01, 1 - 0.22 / head, title, va="center", fontsize=size, fontweight="bold")
+    for row, handles in enumerate(legends):
+        corner = (0.0, 1 - (0.56 + 0.28 * row) / head)
+        spacing = {"columnspacing": 1.4, "handletextpad": 0.5}
+        top.legend(handles=handles, loc="center left", bbox_to_anchor=corner, ncols=max(len(handles), 1), **spacing)
+    bottom.text(0.01, 1.0, "\n".join(lines), va="top", fontsize=9, color="#444444", linespacing=1.3)
+    return figure, middle
+
+
+def colour_of(activation: str) -> str:
+    """The colour of an activation, the same in every figure; black for one outside the registry."""
+    return COLOURS.get(activation, OTHER_COLOUR)
+
+
+def marker_of(activation: str) -> str:
+    """The marker of an activation, the same in every figure."""
+    return MARKERS.get(activation, OTHER_MARKER)
+
+
+def draw_cell(
+    axes: Axes, x: float, width: float, cell: Mapping[str, Any], column: str, points: Sequence[float], bar: bool = True
+) -> None:
+    """One cell at ``x``: its mean as bar (or dot), its interval as line, its pairs or trials as points.
+
+    ``cell`` is a row of ``cells_frame`` and ``column`` names the number. A missing cell is a hatched gap; a synthetic one
+    is hatched another way and says so.
+    """
+    value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
+    if not math.isfinite(value):
+        reason = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
+        draw_gap(axes, x, width, reason)
+        return
+    colour, wide = colour_of(cell["activation"]), width > 0.3
+    if bar:
+        # Paler where it is synthetic, so that the hatch shows on every colour.
+        look = {**SYNTHETIC_LOOK, "alpha": 0.4} if cell["synthetic"] else {"edgecolor": colour, "alpha": 0.75}
+        axes.bar(x, value, width, color=colour, **look)
+    else:
+        axes.plot([x], [value], marker_of(cell["activation"]), color=colour, markersize=9 if wide else 6.5, alpha=0.75)
+    # Points in the left part of the slot, in the order of the pairs; the interval in the right part, clear of them.
+    start, end = (-0.38, 0.02) if bar else (-0.48, -0.28)
+    offsets = np.linspace(start, end, len(points)) * width if len(points) > 1 else [start * width]
+    dots = {"color": "white", "markeredgecolor": "#222222", "markeredgewidth": 0.9, "markersize": 4.5 if wide else 2.8}
+    axes.plot(x + np.asarray(offsets), points, "o", **dots)
+    if cell["synthetic"]:
+        if not bar:
+            axes.axvspan(x - width / 2, x + width / 2, facecolor="none", linewidth=0, alpha=0.5, **SYNTHETIC_LOOK)
+        _write_upright(axes, x, 0.97, "synthetic", va="top")
+    if math.isfinite(low):
+        beside, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
+        axes.errorbar(beside, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
+
+
+def mark_synthetic(axes: Axes, x: float, y: float, marker: str, label: str) -> None:
+    """Hatches a point of a scatter plot and writes ``words`` over it."""
+    axes.scatter([x], [y], s=90, marker=marker, facecolor="none", zorder=3, **{**SYNTHETIC_LOOK, "hatch": 3 * SYNTHETIC_HATCH})
+    axes.annotate(label, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color="#222222")
+
+
+def draw_gap(axes: Axes, x: float, width: float, reason: str) -> None:
+    """A hatched gap as high as the axes with the reason written in it: nothing is drawn as 0."""
+    axes.axvspan(x - width / 2, x + width / 2, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0.5)
+    _write_upright(axes, x, 0.5, reason)
+
+
+def _write_upright(axes: Axes, x: float, height: float, text_shown: str, va: str = "center") -> None:
+    """Words from bottom to top at ``x`` and a ``height`` of 0 (bottom of the axes) to 1."""
+    style = {"rotation": 90, "ha": "center", "va": va, "fontsize": 9, "color": "#222222"}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(x, height, text_shown, transform=axes.get_xaxis_transform(), bbox=box, **style)
+
+
+def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
+    """The colours of the activations, for the legend of a figure."""
+    return [Patch(facecolor=colour_of(name), alpha=0.75, label=name) for name in activations]
+
+
+def interval_note(cells: pd.DataFrame, method: str) -> str:
+    """What the interval lines are and, where there are none, why; for measured cells, if there are any."""
+    there = cells[cells["n"] > 0]
+    if there.empty:
+        return "No results yet."
+    if there["synthetic"].any():
+        measured = cells[~cells["synthetic"].astype(bool)]
+        if (measured["n"] > 0).any():
+            return f"{interval_note(measured, method)} {SYNTHETIC_NOTE}, in no statistic across cells."
+        return f"{SYNTHETIC_NOTE}. {interval_note(there.assign(synthetic=False), method)}"
+    counts = sorted(set(there["n"]))
+    trials = f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]} to {counts[-1]}"
+    note = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."
+    too_few = there[there["n"] < TRIALS_FOR_INTERVAL]
+    if len(too_few) == len(there):
+        return f"No intervals: {trials}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
+    if len(too_few):
+        note += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
+    return note

@@ -1,0 +1,120 @@
+"""From a results folder to what people look at: ``summary.txt``, plots, the ledger of claims, the site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro_lib.analysis.study import load_study
+from repro_lib.store.derived import digest_note, noted_digest
+from repro_lib.store.store import Store
+from repro_lib.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from repro_lib.analysis.evidence import Evidence
+    from repro_lib.analysis.study import Study
+    from repro_lib.report.site.index import SiteReport
+    from repro_lib.store.schema import Result
+
+
+def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:
+    """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it.
+
+    ``claims``: also the ledger of claims, ``FINAL_CONCLUSIONS.md`` and ``claims.json``; never of a study that holds synthetic
+    results.
+    """
+    from repro_lib.analysis.evidence import Evidence
+    from repro_lib.report.console_summary import summary_text
+
+    # What is written now is of this study; until the grid says otherwise it is not the grid's own.
+    _note(reports_dir).unlink(missing_ok=True)
+    evidence = Evidence.load(Store(results_dir), study)
+    text = summary_text(study, evidence)
+    write_atomically(reports_dir / "summary.txt", text)
+    if claims and not any(result.synthetic for result in study.results):
+        write_conclusions(study, evidence, reports_dir)
+    if plots:
+        save_plots(study, reports_dir / "plots")
+    return text
+
+
+def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> None:
+    """``FINAL_CONCLUSIONS.md`` for people and ``claims.json`` for programs."""
+    from repro_lib.report.claims_ledger import claims_json, conclusions_markdown, ledger
+
+    entries = ledger(evidence)
+    write_atomically(reports_dir / "FINAL_CONCLUSIONS.md", conclusions_markdown(study, evidence, entries))
+    write_atomically(reports_dir / "claims.json", claims_json(study, evidence, entries))
+
+
+def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence[Result] = ()) -> Path:
+    """Store these synthetic results, then write ``SYNTHETIC_DATA_SUMMARY.md`` about all that the folder holds."""
+    from repro_lib.report.synthetic_summary import synthetic_summary
+
+    store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
+    for result in made:
+        store.save(result)
+    write_atomically(path, synthetic_summary(store.load()[0]))
+    return path
+
+
+def save_plots(study: Study, folder: Path) -> None:
+    """Every plot of the study as PNG, with its alternative text in a file beside it."""
+    from repro_lib.plots.figures import all_plots
+
+    for plot in all_plots(study):
+        write_atomically(folder / f"{plot.name}.png", plot.png())
+        write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
+
+
+def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str) -> None:
+    """The grid's last job: summary and plots, with a note of the results they were made from."""
+    summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
+    write_atomically(_note(reports_dir), json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
+
+
+def summary_is_current(reports_dir: Path, digest: str) -> bool:
+    """Whether summary and plots were made from just the results of this digest."""
+    written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
+    return noted_digest(_note(reports_dir)) == digest and all(path.is_file() for path in written)
+
+
+def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
+    """Render whatever notebook is executed, with an index over the expected cells."""
+    _note(reports_dir).unlink(missing_ok=True)
+    save_plots(study, reports_dir / "plots")
+    cells = [(model, activation) for model in study.models for activation in study.activations]
+    return publish(results_dir, reports_dir, cells, profile, running=False)
+
+
+def publish(
+    results_dir: Path,
+    reports_dir: Path,
+    cells: Sequence[tuple[str, str]],
+    profile: str | None,
+    configs: Sequence[str] = (),
+    *,
+    running: bool,
+) -> SiteReport:
+    """Bring the site up to date with the executed notebooks and results that are there."""
+    from repro_lib.analysis.study import Study
+    from repro_lib.report import headlines
+    from repro_lib.report.site.index import build_site
+
+    study = Study.load(Store(results_dir), profile=profile, configs=configs)
+    measured = study.cells.dropna(subset=["relative_pd_low"])
+    bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
+    intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
+    # Of the cells that the index shows: a run of two models misses no third one.
+    there = [*cells, *((result.model_name, result.activation) for result in study.results)]
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
+    said = headlines.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
+    return build_site(results_dir, reports_dir, cells, running=running, **shown)
+
+
+def _note(reports_dir: Path) -> Path:
+    """Which results the plots and the summary were made from."""
+    return reports_dir / "plots" / "inputs.json"

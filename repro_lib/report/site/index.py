@@ -1,0 +1,308 @@
+"""The pages of a site and the index over them: executed notebooks and result files become a folder to open in a browser.
+
+The index (templates/site) takes all it reads for untrusted text.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+from repro_lib.analysis.selection import select_comparable
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES, project_root
+from repro_lib.data import known_corpora
+from repro_lib.report.site.page import (
+    NOTEBOOK_NAME,
+    TEMPLATES,
+    Page,
+    ReportError,
+    is_current,
+    made_from,
+    page_frame,
+    render_notebook,
+    title_of,
+)
+from repro_lib.store.certificate import certificate_or_reason
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.system.files import write_atomically
+
+QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
+# The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
+ANALYSES = ("30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations")
+# What lies beside the pages, with a word on it.
+DOCUMENTS = {
+    "FINAL_CONCLUSIONS.md": "the conclusions in full",
+    "claims.json": "the claims ledger",
+    "summary.txt": "the console tables",
+}
+
+Cell = tuple[str, str]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What ``build_site`` did: stems of pages made and of pages up to date, and a sentence for all that is wrong."""
+
+    index: Path
+    rendered: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell in the index: its result, or its state (running, waiting, failed, missing) and what is known of it."""
+
+    model: str
+    activation: str
+    result: Result | None
+    state: str
+    reason: str
+    report: str | None
+    interval: Interval | None
+
+    @property
+    def flag_kinds(self) -> dict[str, int]:
+        """How often each kind of flag (the word before the colon) was raised."""
+        return dict(Counter(flag.split(":")[0] for flag in self.result.flags)) if self.result else {}
+
+
+def build_site(
+    results_dir: Path,
+    reports_dir: Path,
+    expected_cells: Sequence[Cell] = (),
+    *,
+    running: bool = False,
+    analyses: Sequence[str] = ANALYSES,
+    intervals: Mapping[Cell, Interval] | None = None,
+    in_short: Sequence[str] = (),
+    profile: str | None = None,
+    configs: Sequence[str] = (),
+) -> SiteReport:
+    """Render each executed notebook whose page is missing or was made from something else, then the index.
+
+    The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
+    that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
+    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``,
+    ``configs``: whose results the index shows (see ``selection.select_comparable``).
+    """
+    notebooks = sorted(_notebooks(results_dir))
+    cells = _in_order([*expected_cells, *_cells_of(notebooks)])
+    rendered, unchanged, problems = [], [], []
+    for stem in notebooks:
+        notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
+        pages = _navigation(stem, cells, analyses)
+        try:
+            if is_current(notebook, output, pages):
+                unchanged.append(stem)
+                continue
+            render_notebook(notebook, output, pages)
+            rendered.append(stem)
+        except ReportError as error:
+            output.unlink(missing_ok=True)
+            problems.append(str(error))
+    _write_stand_ins(reports_dir, cells, analyses)
+    left_out = write_index(
+        results_dir,
+        reports_dir,
+        expected_cells,
+        running=running,
+        analyses=analyses,
+        intervals=intervals,
+        in_short=in_short,
+        problems=problems,
+        profile=profile,
+        configs=configs,
+    )
+    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), (*problems, *left_out))
+
+
+def write_index(
+    results_dir: Path,
+    reports_dir: Path,
+    expected_cells: Sequence[Cell] = (),
+    *,
+    running: bool = False,
+    analyses: Sequence[str] = ANALYSES,
+    intervals: Mapping[Cell, Interval] | None = None,
+    in_short: Sequence[str] = (),
+    problems: Sequence[str] = (),
+    profile: str | None = None,
+    configs: Sequence[str] = (),
+) -> list[str]:
+    """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
+
+    ``intervals``: low and high of a cell's relative PD. ``in_short``: what came out, in sentences. ``problems`` are
+    sentences to show. Figures are ``plots/NAME.png`` with their alternative text in ``plots/NAME.txt``. Returns a sentence
+    for each file it had to leave out.
+    """
+    loaded, refused = Store(results_dir).load()
+    stored = [result for _, result in loaded]
+    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
+    cells = _in_order([*expected_cells, *results])
+    stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
+    pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
+    failures = _failures(results_dir, results)
+    in_flight = _notebooks(results_dir, ".partial") if running else None
+    figures, unexplained = _figures(reports_dir / "plots", list(dict.fromkeys(model for model, _ in cells)))
+    digests = {result.corpus.sha256 for result in results.values()}
+    html = _environment().get_template("index.html.j2").render(
+        site=page_frame(_navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
+        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
+        rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
+        cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
+        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"), certified=certificate_or_reason(results_dir),
+        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
+        published=_published_beside(reports_dir),
+        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
+        notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
+    )  # fmt: skip
+    write_atomically(reports_dir / "index.html", html)
+    return [*refused, *unexplained]
+
+
+# The pages of a site
+
+
+def _train_stem(model: str, activation: str) -> str:
+    return f"10_train-{model}-{activation}"
+
+
+def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
+    """All that a run over these cells executes, in the order of the index."""
+    return [*analyses, *(f"20_deep_dive-{model}" for model in dict(cells)), *(_train_stem(*cell) for cell in cells)]
+
+
+def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
+    """Stems of the executed notebooks: finished ones, or those ending in ``.failed`` or ``.partial``."""
+    names = {path.name.removesuffix(f"{ending}.ipynb") for path in (results_dir / "notebooks").glob(f"*{ending}.ipynb")}
+    return {name for name in names if NOTEBOOK_NAME.fullmatch(name) and not name.endswith((".failed", ".partial"))}
+
+
+def _cells_of(stems: Iterable[str]) -> list[Cell]:
+    matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in sorted(stems)]
+    return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
+
+
+def _in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
+    models, activations = list(MODEL_DEFAULTS), list(ACTIVATIONS)
+
+    def place(names: Sequence[str], name: str) -> tuple[int, str]:
+        return (names.index(name) if name in names else len(names), name)
+
+    return sorted(set(cells), key=lambda cell: (place(models, cell[0]), place(activations, cell[1])))
+
+
+def _navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tuple[Page, ...]:
+    """Index and analyses, the deep dives, and on the pages of a model its cells."""
+    match = NOTEBOOK_NAME.fullmatch(stem)
+    own = [cell for cell in cells if match and cell[0] == match["model"]]
+    return (
+        Page("Index", "index.html"),
+        *(Page(title_of(name), f"{name}.html") for name in analyses),
+        *(Page(model, f"20_deep_dive-{model}.html", "Deep dives") for model in dict.fromkeys(model for model, _ in cells)),
+        *(Page(activation, f"{_train_stem(model, activation)}.html", f"{model} with") for model, activation in own),
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["title_of"] = title_of
+    # Messages name whole paths; a report that travels says nothing about the machine.
+    environment.filters["without"] = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")
+    return environment
+
+
+def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
+    """A page for every link of the navigation that leads nowhere yet."""
+    for stem in _expected_stems(cells, analyses):
+        path = reports_dir / f"{stem}.html"
+        if made_from(path) is None:
+            site = page_frame(_navigation(stem, cells, analyses), path.name, "none")
+            html = _environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
+            if not path.exists() or path.read_text() != html:
+                write_atomically(path, html)
+
+
+# The index
+
+
+def _published_beside(reports_dir: Path) -> str | None:
+    """The address of the published study, as seen from the reports of this checkout; None from anywhere else."""
+    root = project_root()
+    there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
+    return "../published/reports/index.html" if there else None
+
+
+def _row(
+    cell: Cell,
+    result: Result | None,
+    pages: set[str],
+    failures: Mapping[str, str],
+    in_flight: set[str] | None,
+    interval: Interval | None,
+) -> Row:
+    """One cell; ``in_flight`` holds the stems of the notebooks at work, None when nothing runs."""
+    stem = _train_stem(*cell)
+    absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
+    state = "done" if result else "running" if in_flight and stem in in_flight else absent
+    report = f"{stem}.html" if result and stem in pages else None
+    return Row(*cell, result, state, failures[stem] if state == "failed" else "", report, interval)
+
+
+def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
+    """Why a notebook failed, by its stem, unless a result stored since then has settled it."""
+    done = {_train_stem(*cell): result.timestamp.isoformat() for cell, result in results.items()}
+    reasons = {}
+    for note in Store(results_dir).failures():
+        stem = _train_stem(note["model_name"], note["activation"])
+        if stem not in done or str(note.get("timestamp", "")) > done[stem]:
+            reasons[stem] = str(note["reason"])
+    for stem in _notebooks(results_dir, ".failed") - done.keys():
+        reasons.setdefault(stem, "its notebook stopped with an error")
+    return dict(sorted(reasons.items()))
+
+
+def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
+    """A sentence about stored results that do not belong to the run shown, if there are any."""
+    keys = {result.comparison_key for result in results.values()}
+    others = [result for result in stored if result.comparison_key not in keys]
+    if not others:
+        return []
+    kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
+    return [f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."]
+
+
+def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without.
+
+    Figures of models that are not shown, left by an earlier run, are passed over.
+    """
+    figures: dict[str, dict[str, str]] = {owner: {} for owner in ("", *models)}
+    unexplained = []
+    # From Z to A the four-panel figure comes first, accuracy after prediction difference.
+    for path in sorted(plots.glob("*.png"), reverse=True):
+        text = path.with_suffix(".txt")
+        owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
+        if owner not in figures:
+            continue
+        alternative = text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
+        if re.fullmatch(r"[\w.-]+", path.name) and alternative:
+            figures[owner][path.stem] = alternative
+        else:
+            unexplained.append(
+                f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
+            )
+    return {owner: found for owner, found in figures.items() if found}, unexplained

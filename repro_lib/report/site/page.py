@@ -1,0 +1,301 @@
+"""Executed notebooks become HTML pages. The only module that imports nbconvert.
+
+A page holds all it shows and loads nothing: style and script are inline, figures are data, formulas MathML, and a
+content security policy makes the browser refuse the rest. What a page was made from is written into it, so that only
+pages whose notebook, template or navigation changed are made again. Notebooks may hold scripts: render only those that
+this program executed.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from repro_lib.report.site import page_images
+from repro_lib.report.site.page_checks import complaints
+from repro_lib.report.site.page_parts import REPORT_HALF, anchor, contents, one_copy_per_page, rearrange, shown_parameters
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
+
+if TYPE_CHECKING:
+    # nbconvert and what belongs to it take seconds to import; a run that renders nothing does not wait for them.
+    from bs4 import Tag
+    from nbconvert import HTMLExporter
+    from nbformat import NotebookNode
+
+PROJECT = "Activations and reproducibility"
+TEMPLATES = Path(__file__).parent / "templates"
+# Executed notebooks as the grid names them. Nothing else is rendered, so that no name leads out of the reports folder.
+NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<activation>[a-z0-9_.]+))?)?")
+# nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
+SOURCE_META = re.compile(rb'<meta [^>]*content="([0-9a-f]{64})"')
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class ReportError(ValueError):
+    """A notebook that cannot become an honest page; the message names notebook and cell, and says what to do."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A link of the navigation. Neighbours of one ``group`` share a row under that name."""
+
+    title: str
+    href: str
+    group: str = ""
+
+
+def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> None:
+    """Write one executed notebook as one self-contained page, whole or not at all.
+
+    ``pages`` is the navigation; the entry whose ``href`` is the output's name is marked as the current one. Raises
+    ReportError for an unreadable notebook, a dead control, an image without alternative text or that HTML cannot
+    show, anything loaded from elsewhere, a link that leads nowhere, a formula that is not understood, or other than one
+    ``# title``.
+    """
+    content = _read(notebook)
+    nb = _parse(notebook, content)
+    _refuse_dead_outputs(notebook, nb)
+    _share_what_if_assets(nb)
+    site = page_frame(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
+    page = copy.deepcopy(nb)
+    rearrange(page)
+    site |= {"contents": contents(nb), "opening": len(page.cells) - len(nb.cells)}
+    site["parameters"] = shown_parameters(nb.metadata.get("papermill", {}).get("parameters", {}))
+    resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
+    html, _ = _exporter().from_notebook_node(page, resources=resources)
+    _check_page(notebook, nb, html, pages)
+    write_atomically(output, html)
+
+
+def is_current(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> bool:
+    """Whether ``output`` is what ``render_notebook`` would write; raises ReportError for an unreadable notebook."""
+    return made_from(output) == _source_sha256(_read(notebook), pages)
+
+
+def made_from(page: Path) -> str | None:
+    """The digest a page carries of what it was made from; None for no page and for a stand-in."""
+    try:
+        with open(page, "rb") as file:
+            match = SOURCE_META.search(file.read(1000))
+    except FileNotFoundError:
+        return None
+    return match[1].decode() if match else None
+
+
+def title_of(stem: str) -> str:
+    """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
+    match = NOTEBOOK_NAME.fullmatch(stem)
+    if match and match["activation"]:
+        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
+    name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
+    return f"{name}: {match['model']}" if match and match["model"] else name
+
+
+def page_frame(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
+    """What the head and top of a page (header.html.j2) need."""
+    match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
+    is_index = here == "index.html"
+    before, after = _neighbours(pages, here)
+    return {
+        "project": PROJECT,
+        "here": here,
+        "parent": f"20_deep_dive-{match['model']}.html" if match and match["activation"] else None,
+        "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
+        "source_sha256": source_sha256,
+        "image_source": "'self' file:" if is_index else "",
+        "before": before,
+        "after": after,
+        "head_script": _asset("head.js"),
+        "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
+        "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
+    }
+
+
+def _neighbours(pages: Sequence[Page], here: str) -> list[Page | None]:
+    """The pages before and after this one in its row of the navigation, under their full titles."""
+    group = next((page.group for page in pages if page.href == here), None)
+    row = [None, *(page.href for page in pages if page.group == group), None]
+    around = [row[row.index(here) + step] for step in (-1, 1)] if here in row else [None, None]
+    return [Page(title_of(href.removesuffix(".html")), href) if href else None for href in around]
+
+
+@functools.cache
+def _exporter() -> HTMLExporter:
+    """nbconvert's exporter with our template and formulas as MathML; one for all pages of a process."""
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
+    from traitlets.config import Config as Settings
+
+    class Renderer(IPythonRenderer):
+        """nbconvert's markdown, with MathML where it would leave TeX for MathJax to fetch and draw, and links between pages."""
+
+        pages: frozenset[str] = frozenset()
+
+        def heading(self, text: str, level: int, **attrs: Any) -> str:
+            if level == 2:
+                attrs["id"] = anchor(text)
+            return super().heading(text, level, **attrs)
+
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            # In JupyterLab a link opens the notebook; here its page, where it has one.
+            if url.endswith(".ipynb"):
+                url = url.removesuffix(".ipynb") + ".html"
+                if url not in self.pages:
+                    return text
+            return super().link(text, url, title)
+
+        def inline_math(self, body: str) -> str:
+            return _mathml(body, "inline")
+
+        def block_math(self, body: str) -> str:
+            return _mathml(body, "block")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return _mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    @jinja2.pass_context
+    def markdown2html(context: jinja2.runtime.Context, source: str) -> str:
+        place = context["resources"]["metadata"]
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = Renderer(False, attachments=attachments, embed_images=True, path=place["path"], exclude_anchor_links=True)
+        renderer.pages = frozenset(page.href for _, row in context["resources"]["report"]["navigation"] for page in row)
+        try:
+            return MarkdownWithMath(renderer=renderer).render(source)
+        except (ReportError, InvalidNotebook) as error:
+            raise ReportError(f"{place['name']}: {error}") from error
+
+    settings = Settings()
+    settings.TagRemovePreprocessor.enabled = True
+    settings.TagRemovePreprocessor.remove_cell_tags = {"parameters", "injected-parameters", "remove_cell"}
+    settings.TagRemovePreprocessor.remove_input_tags = {"remove_input"}
+    settings.CoalesceStreamsPreprocessor.enabled = True
+    settings.TemplateExporter.exclude_input_prompt = settings.TemplateExporter.exclude_output_prompt = True
+    exporter = HTMLExporter(config=settings, template_name="repro_report", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_filter("markdown2html", markdown2html)
+    exporter.register_filter("smallest", page_images.smallest)
+    return exporter
+
+
+def _mathml(tex: str, display: str) -> str:
+    from latex2mathml.converter import convert
+
+    try:
+        mathml = convert(tex, display=display)
+    except Exception as error:  # a dozen classes without a common base; each becomes an error of ours
+        raise ReportError(f"the formula {tex.strip()!r} is not understood ({type(error).__name__}); correct it") from error
+    if unknown := re.search(r">(\\[A-Za-z]+)<", mathml):
+        raise ReportError(f"the formula {tex.strip()!r} is not understood ({unknown[1]} is unknown); write it in simpler TeX")
+    return mathml
+
+
+def _read(notebook: Path) -> bytes:
+    try:
+        return read_bounded(notebook, LARGEST_NOTEBOOK_BYTES)
+    except UnusableFile as error:
+        raise ReportError(f"{notebook.name} {error}; delete it and run its cell again") from None
+    except OSError as error:
+        raise ReportError(f"{notebook.name} cannot be read ({error.strerror})") from None
+
+
+def _parse(notebook: Path, content: bytes) -> NotebookNode:
+    # jsonschema imports this optional module to check one format we never use; compiling its grammars takes seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    import nbformat
+
+    try:
+        nb = nbformat.reads(content.decode(), as_version=4)
+        nbformat.validate(nb)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, nbformat.ValidationError) as error:
+        raise ReportError(
+            f"{notebook.name} is not a whole notebook ({str(error)[:100]!r}); delete it and run its cell again"
+        ) from None
+    return nb
+
+
+def _place(notebook: Path, nb: NotebookNode, index: int | None) -> str:
+    """``10_train.ipynb, cell 5 ('draw(frame)')``, counted from 1 as a reader would."""
+    if index is None:
+        return notebook.name
+    return f"{notebook.name}, cell {index + 1} ({nb.cells[index].source.strip().partition(chr(10))[0][:60]!r})"
+
+
+def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
+    """Refuse controls that would move without a kernel to answer, and outputs that HTML would silently drop."""
+    shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
+    for index, cell in enumerate(nb.cells):
+        for output in cell.get("outputs", []):
+            kinds = set(output.get("data", {}))
+            if WIDGET_VIEW in kinds:
+                if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
+                    raise ReportError(
+                        f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
+                        "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
+                    )
+                # The other half of the same output is for the report.
+                del output.data[WIDGET_VIEW]
+            if kinds and not kinds & shown:
+                raise ReportError(
+                    f"{_place(notebook, nb, index)} shows {', '.join(sorted(kinds))}, which HTML cannot; show a figure"
+                )
+    if "widget-interact" in json.dumps(nb.metadata.get("widgets", {})):
+        raise ReportError(
+            f"{notebook.name} uses ipywidgets' interact, whose controls are dead in a report; show a figure instead"
+        )
+
+
+def _share_what_if_assets(nb: NotebookNode) -> None:
+    """Leave one copy of the what-ifs' style and script, which every output brings along, in the whole page."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    for output, text in zip(outputs, one_copy_per_page([str(output.data["text/html"]) for output in outputs]), strict=True):
+        output.data["text/html"] = text
+
+
+def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
+    """What can only be seen in the finished page."""
+    from bs4 import BeautifulSoup
+
+    numbers = {f"cell-id={cell.get('id')}": number for number, cell in enumerate(nb.cells)}
+
+    def place(tag: Tag) -> str:
+        anchor = tag.find_parent(id=list(numbers))
+        return _place(notebook, nb, numbers[str(anchor["id"])] if anchor else None)
+
+    known = {"index.html", *(page.href for page in pages)}
+    for complaint in complaints(BeautifulSoup(html, "html.parser"), known, place):
+        raise ReportError(complaint)
+
+
+def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
+    """The page's label (which notebook it is) and the title of its browser tab."""
+    label, first = title_of(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
+    heading = re.search(r"^#\s+(.+)$", first, re.MULTILINE)
+    return {"label": label, "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label}
+
+
+@functools.cache
+def _asset(name: str) -> Markup:
+    return Markup((TEMPLATES / "static" / name).read_text())
+
+
+@functools.cache
+def _renderer_sha256() -> str:
+    """Digest of all that turns a notebook into a page: this module and the one for pictures, the templates, nbconvert."""
+    files = [Path(__file__), Path(page_images.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
+    return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
+
+
+def _source_sha256(notebook: bytes, pages: Sequence[Page]) -> str:
+    return hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + notebook).hexdigest()

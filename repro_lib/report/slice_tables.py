@@ -1,0 +1,211 @@
+"""The disagreement of a study's cells taken apart for the notebooks: loaded once, then told in tables and sentences.
+
+What can be said from result files alone (single trials, churn against error) is said also where predictions are missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
+from repro_lib.analysis.formatting import number, unbroken
+from repro_lib.analysis.notes import NO_RESULTS, Note
+from repro_lib.analysis.study import Study, pair_matrix, rows_of
+from repro_lib.metrics.churn_and_influence import trial_influence
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
+from repro_lib.store.schema import Result
+
+RARE_IN_WORDS = "under 1 % of the training text"
+UNCERTAIN_IN_WORDS = "largest probability under 0.5"
+CHARACTER_NAMES = {" ": "space", "\n": "line end", "\t": "tab"}
+
+
+# --- slices and swaps
+
+
+def slices_table(cell: CellAnatomy) -> pd.DataFrame:
+    """Every slice of one cell that has characters, for people: as many columns as a page is wide, in brackets the interval."""
+    rows = [
+        {
+            "By": HEADS[row["slicing"]],
+            "Slice": row["slice"],
+            "Of the text, %": number(100 * row["share"], 1),
+            "Of the variation, %": _shown(row, "held", ".1f", 100),
+            "Total variation": _shown(row, "total_variation", ".3f"),
+            "Churn": _shown(row, "churn", ".3f"),
+            "Error rate": number(row["error"], 3),
+        }
+        for row in rows_of(cell.slices)
+        if row["n"]
+    ]
+    return pd.DataFrame(rows).set_index(["By", "Slice"])
+
+
+def slices_sentence(cell: CellAnatomy) -> str:
+    """What share of the total variation the rare and the uncertain characters of a cell hold."""
+    rare, uncertain = (_held(row) for row in rows_of(cell.kinds))
+    return (
+        f"{cell.model} with {cell.activation}, N = {cell.n}: rare characters ({RARE_IN_WORDS}) {rare}; "
+        f"uncertain ones ({UNCERTAIN_IN_WORDS}) {uncertain}."
+    )
+
+
+def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -> list[pd.DataFrame | Note]:
+    """For each of these activations that could be taken apart a sentence, and the table below it."""
+    views: list[pd.DataFrame | Note] = []
+    for activation in activations:
+        cell = anatomies.cell(model, activation)
+        if cell is not None:
+            views += [Note(slices_sentence(cell)), slices_table(cell)]
+    return views or [Note(f"No slices of {model}: none of its cells could be taken apart.")]
+
+
+def swaps_view(anatomies: Anatomies, model: str) -> pd.DataFrame | Note:
+    """``swaps_table``, or a sentence where no two trials that can be compared ever differ in their top-1."""
+    table = swaps_table(anatomies, model)
+    return Note(f"No swaps of {model}: there are no two trials whose top-1 is known to differ.") if table.empty else table
+
+
+def swaps_table(anatomies: Anatomies, model: str) -> pd.DataFrame:
+    """The most frequent swaps of each activation of a model by rank: characters, share of all swaps, count."""
+    columns = {}
+    for cell in anatomies.cells:
+        if cell.model == model:
+            columns[cell.activation] = [
+                f"{shown_character(row['first'])} / {shown_character(row['second'])}: "
+                f"{100 * row['share']:.1f}\N{NO-BREAK SPACE}% ({row['count']:,})"
+                for row in rows_of(cell.swaps)
+            ]
+    longest = max(map(len, columns.values()), default=0)
+    padded = {name: entries + ["–"] * (longest - len(entries)) for name, entries in columns.items()}
+    return pd.DataFrame(padded, index=pd.RangeIndex(1, longest + 1))
+
+
+def shown_character(character: str) -> str:
+    """A character as a reader can see it: ``space``, ``line end``, ``U+00A0``, or itself."""
+    if character in CHARACTER_NAMES:
+        return CHARACTER_NAMES[character]
+    return character if character.isprintable() and not character.isspace() else f"U+{ord(character):04X}"
+
+
+# --- single trials
+
+
+def influence_table(study: Study, model: str) -> pd.DataFrame:
+    """The mean relative PD of each trial to the others, one row per activation of a model; from the results alone."""
+    rows = []
+    for activation in study.activations:
+        result = study.result(model, activation)
+        scores = _influence(result)["score"] if result else []
+        row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
+        rows.append(row | {f"Trial {k}": number(score, 4) for k, score in enumerate(scores, start=1)})
+    return pd.DataFrame(rows).set_index("Activation").rename_axis(None).fillna("–")
+
+
+def influence_sentence(result: Result) -> str:
+    """The relative PD of a cell with and without the trial that moves it most, or why that cannot be said."""
+    cell, n = f"{result.model_name} with {result.activation}", len(result.trials)
+    if n < TRIALS_FOR_INTERVAL:
+        return f"{cell}: N = {n} trial{'s' if n > 1 else ''}, and without one of them no pair is left to compare."
+    frame = _influence(result)
+    if not frame["influence"].any():
+        return f"{cell}: the relative PD is the same whichever trial is left out."
+    # By size, whichever way it moves the result.
+    row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
+    estimate = jackknife_pairwise(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+    without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
+    moved = f"trial {row['trial']} moves the relative PD most"
+    return f"{cell}: {moved}; without it, it is {without} instead of {unbroken(format(estimate, '.4f'))}."
+
+
+def influence_sentences(study: Study, model: str) -> list[str]:
+    """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
+    results = (study.result(model, activation) for activation in study.activations)
+    return [influence_sentence(result) for result in results if result] or [NO_RESULTS]
+
+
+def _influence(result: Result) -> pd.DataFrame:
+    return trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+
+
+# --- churn against error
+
+
+def churn_error_table(study: Study, model: str) -> pd.DataFrame:
+    """Churn, error rate, their ratio and difference for every activation of a model, with 95 % intervals over trials."""
+    rows = []
+    for activation in study.activations:
+        result = study.result(model, activation)
+        row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
+        numbers = churn_against_error(result) if result else None
+        names = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
+        cells = {head: unbroken(f"{getattr(numbers, name):.3f}") if numbers else "–" for head, name in names.items()}
+        rows.append(row | cells)
+    return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
+
+
+def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> str:
+    """In how many cells churn and error are apart by more than the interval of their difference."""
+    chosen = [result for result in study.results if models is None or result.model_name in models]
+    residuals = [residual for result in chosen if (residual := churn_against_error(result).residual).has_interval]
+    if not residuals:
+        return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
+    below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
+    return (
+        f"Of {len(residuals)} cells with an interval, churn is below the error in {below} (the interval of the difference "
+        f"lies below 0), above it in {above}, and not decided in {len(residuals) - below - above}."
+    )
+
+
+# --- all cells
+
+
+def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
+    """One row per expected cell: where its total variation lies, and churn / error; a dash for what is not known."""
+    rows = []
+    for model in study.models:
+        for activation in study.activations:
+            result, cell = study.result(model, activation), anatomies.cell(model, activation)
+            rare, uncertain = rows_of(cell.kinds) if cell else (_NOTHING, _NOTHING)
+            rows.append(
+                {
+                    "Model": model,
+                    "Activation": activation,
+                    "N": len(result.trials) if result else "missing",
+                    "Rare: hold, %": _shown(rare, "held", ".1f", 100),
+                    "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
+                    "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+                    "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
+                }
+            )
+    return pd.DataFrame(rows).set_index(["Model", "Activation"])
+
+
+def overview_sentence(anatomies: Anatomies) -> str:
+    """What rare and uncertain characters are; the rare ones are as much of the text in every cell of a study."""
+    if not anatomies.cells:
+        return "No cell could be taken apart, so that only churn / error is known."
+    share = rows_of(anatomies.cells[0].kinds)[0]["share"]
+    return (
+        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain are those where "
+        "the mean over the trials of the largest probability is under 0.5. What they hold is a share of the total variation."
+    )
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_high"), math.nan)
+
+
+def _held(row: dict[str, Any]) -> str:
+    if math.isnan(row["held"]):
+        return f"are {100 * row['share']:.1f} % of the text, and the trials do not differ at all"
+    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
+
+
+def _shown(row: dict[str, Any], name: str, spec: str, scale: float = 1) -> str:
+    return unbroken(format(Estimate.in_row(row, name).scaled(scale), spec))

@@ -1,0 +1,173 @@
+"""One cell looked at closely: what the model is made of, where in the text its trials disagree, what they write.
+
+The views at the end return something a notebook shows as HTML, in light and dark; where predictions, weights or the
+text are not at hand they return a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from repro_lib.analysis.disagreement import Disagreement, token_disagreement
+from repro_lib.analysis.generation import corpus_of, write_samples
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+Float64 = NDArray[np.float64]
+
+# From this total variation on: (words, inline style). Never colour alone: the underline says the same. The text keeps
+# the page's colour and the backgrounds are half transparent, so that both light and dark pages stay readable.
+LEVELS = (
+    (0.50, "0.50 and more", "background:rgba(230,120,0,.60);text-decoration:underline double"),
+    (0.25, "0.25 to 0.50", "background:rgba(230,120,0,.38);text-decoration:underline"),
+    (0.10, "0.10 to 0.25", "background:rgba(230,120,0,.18);text-decoration:underline dotted"),
+)
+# Bold, in a fixed-width font, so that nothing moves.
+DIFFERENT_TOP1 = "font-weight:bold"
+TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:0.5em 0"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of the evaluation text and, per character, how much the trials disagree about it; shown as HTML."""
+
+    title: str
+    text: str
+    top1: Float64
+    total_variation: Float64
+    pairs: int
+    about: str
+
+    def __repr__(self) -> str:
+        return f"{self.title}. {self.about}"
+
+    def _repr_html_(self) -> str:
+        characters = "".join(map(self._character, self.text, self.total_variation, self.top1))
+        samples = [f'<span style="{style}">{words}</span>' for _, words, style in reversed(LEVELS)]
+        legend = (
+            "Total variation of a character's probabilities, mean over the pairs of trials: below 0.10 unmarked, "
+            f'{", ".join(samples)}. <span style="{DIFFERENT_TOP1}">Bold</span>: the most probable character differs '
+            "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
+        )
+        return (
+            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong>'
+            f"<br>{html.escape(self.about)}<br>{legend}</figcaption>"
+            f'<div style="{TEXT_STYLE}">{characters}</div></figure>'
+        )
+
+    def _character(self, character: str, total_variation: float, top1: float) -> str:
+        style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
+        if top1 > 0:
+            style = f"{style};{DIFFERENT_TOP1}".lstrip(";")
+        differing = round(top1 * self.pairs)
+        title = f"total variation {total_variation:.2f}; most probable character differs in {differing} of {self.pairs} pairs"
+        shown = "⏎\n" if character == "\n" else html.escape(character)
+        return f'<span title="{title}"' + (f' style="{style}"' if style else "") + f">{shown}</span>"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What some trials of a cell wrote after the same prompt: (greedy, sampled) per trial; shown side by side."""
+
+    title: str
+    prompt: str
+    written: Sequence[tuple[str, str]]
+
+    @property
+    def common(self) -> int:
+        """How many characters all greedy texts share at their beginning."""
+        columns = zip(*(greedy for greedy, _ in self.written), strict=True)
+        return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+    def sentence(self) -> str:
+        """Where the greedy texts part."""
+        if len(self.written) < 2:
+            return "One trial only: nothing to compare."
+        texts = f"The greedy texts of {len(self.written)} trials"
+        if self.common == len(self.written[0][0]):
+            return f"{texts} are equal over all {self.common} characters."
+        if self.common == 0:
+            return f"{texts} part at the first character."
+        return f"{texts} agree on the first {self.common} characters and part after them (underlined)."
+
+    def __repr__(self) -> str:
+        return f"{self.title}. {self.sentence()}"
+
+    def _repr_html_(self) -> str:
+        columns = []
+        for trial, (greedy, sampled) in enumerate(self.written, start=1):
+            same, rest = html.escape(greedy[: self.common]), html.escape(greedy[self.common :])
+            marked = f'{same}<span style="{LEVELS[2][2]}">{rest}</span>' if rest else same
+            columns.append(
+                f'<div style="flex:1 1 16em;min-width:14em"><strong>Trial {trial}</strong>'
+                f'<div style="{TEXT_STYLE}">{marked}</div><em>sampled</em>'
+                f'<div style="{TEXT_STYLE}">{html.escape(sampled)}</div></div>'
+            )
+        return (
+            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong><br>{self.sentence()} '
+            "Sampled texts use the same random numbers in every trial."
+            f'<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div></figcaption>'
+            f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div></figure>'
+        )
+
+
+def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:
+    """One evaluation block (from 0) of 256 characters with its disagreement; ``pairs`` of trials were compared."""
+    part = slice(block * EVALUATION_BLOCK, (block + 1) * EVALUATION_BLOCK)
+    text = corpus.decode(torch.from_numpy(disagreement.labels[part]))
+    numbers = disagreement.top1[part], disagreement.total_variation[part]
+    return Passage(f"{title}, evaluation block {block + 1}", text, *numbers, pairs, disagreement.sentence())
+
+
+def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
+    """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
+    views: list[Passage | Note] = []
+    block = None
+    for activation in activations:
+        try:
+            result = _result(study, model, activation)
+            corpus, n = corpus_of(result), len(result.trials)
+            disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
+        except (ResultError, CorpusError) as problem:
+            views.append(Note(f"No passage for {model} with {activation}: {problem}"))
+            continue
+        block = disagreement.typical_block() if block is None else block
+        title = f"{model} with {activation}, N = {n} trials"
+        views.append(passage(disagreement, corpus, title, n * (n - 1) // 2, block))
+    return views or [Note(f"No passage for {model}: there is no result yet; run ./run_papermill.sh")]
+
+
+def samples_views(
+    store: Store, study: Study, model: str, activations: Sequence[str], length: int = 120, trials: int = 3
+) -> list[Samples | Note]:
+    """What the first ``trials`` trials write after the first 48 evaluation characters, for each of these activations."""
+    views: list[Samples | Note] = []
+    for activation in activations:
+        try:
+            result = _result(study, model, activation)
+            corpus = corpus_of(result)
+            prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
+            numbers = range(1, min(trials, len(result.trials)) + 1)
+            written = write_samples(store, result, corpus, prompt, length, numbers)
+        except (ResultError, CorpusError) as problem:
+            views.append(Note(f"No samples of {model} with {activation}: {problem}"))
+            continue
+        views.append(Samples(f"{model} with {activation}", prompt, written))
+    return views or [Note(f"No samples of {model}: there is no result yet; run ./run_papermill.sh")]
+
+
+def _result(study: Study, model: str, activation: str) -> Result:
+    result = study.result(model, activation)
+    if result is None:
+        raise ResultError("there is no result of it yet; run ./run_papermill.sh")
+    return result

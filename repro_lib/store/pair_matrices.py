@@ -1,0 +1,177 @@
+"""Every trial of a model against every other one, whatever its activation: what statistics across activations need.
+
+One file per model and configuration in ``results/pd/``: the trials x trials matrix of each metric over all activations,
+and what the evaluation windows say one by one. It is computed from the stored predictions, anew when trials are
+added, and can be read where the predictions no longer are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.metrics import prediction_difference
+from repro_lib.store.predictions import Predictions, compare_all
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, Sha256, digest_of
+from repro_lib.store.store import Store
+from repro_lib.system.files import read_bounded, write_atomically
+
+SCHEMA_VERSION = 1
+Float64 = NDArray[np.float64]
+
+
+class ComparedTrial(Part):
+    """A trained model, named by what it predicts."""
+
+    activation: str
+    trial: int = Field(ge=1)
+    predictions_sha256: str = Sha256
+
+
+class PairMatrices(Part):
+    """All M trained models of one model and configuration against each other.
+
+    ``pairs``: per metric the upper triangle of the M x M matrix, row by row in the order of ``trials`` (None: infinite).
+    ``windows``: per activation and metric its mean over the pairs of trials in each evaluation window. ``window_errors``:
+    per activation, trials x windows, the error rate.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model_name: str
+    config_sha256: str = Sha256
+    evaluation_sha256: str = Sha256
+    trials: list[ComparedTrial]
+    pairs: dict[str, list[float | None]]
+    windows: dict[str, dict[str, list[float | None]]]
+    window_errors: dict[str, list[list[float]]]
+
+    def matrix(self, metric: str) -> Float64:
+        """The metric between all trials, (M, M), symmetric with a zero diagonal."""
+        size = len(self.trials)
+        matrix = np.zeros((size, size))
+        rows, columns = np.triu_indices(size, k=1)
+        values = [math.inf if value is None else value for value in self.pairs[metric]]
+        matrix[rows, columns] = matrix[columns, rows] = values
+        return matrix
+
+    def to_json(self) -> str:
+        """The text of the file, ``content_sha256`` first."""
+        content = self.model_dump(mode="json")
+        return json.dumps({"content_sha256": digest_of(content), **content}, allow_nan=False) + "\n"
+
+
+def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
+    """The pair matrices of one model's results (one configuration, at most one result per activation).
+
+    Read from ``results/pd/`` where all of them are there, otherwise computed from the stored predictions and written.
+    Raises ResultError where predictions that are needed are missing or damaged, ValueError for results that do not belong
+    together.
+    """
+    if len({(r.model_name, r.config_sha256, r.evaluation.sha256) for r in results}) != 1:
+        raise ValueError("pair matrices are of one model, one configuration and one evaluation text")
+    path = pair_matrices_path(store, results[0])
+    stored = _read(path)
+    wanted = _trials_of(results)
+    if stored and stored.trials == wanted:
+        return stored
+    if stored and set(wanted) <= set(stored.trials) and all(_has_windows(stored, result) for result in results):
+        return _restricted(stored, wanted)
+    matrices = _computed(store, results)
+    # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew.
+    with contextlib.suppress(OSError):
+        write_atomically(path, matrices.to_json())
+    return matrices
+
+
+def pair_matrices_path(store: Store, result: Result) -> Path:
+    """Where the pair matrices of a result's model and configuration lie."""
+    return store.folder / "pd" / f"{result.model_name}-{result.config_sha256[:12]}.json"
+
+
+def _trials_of(results: Sequence[Result]) -> list[ComparedTrial]:
+    return [
+        ComparedTrial(activation=result.activation, trial=record.trial, predictions_sha256=record.predictions_sha256)
+        for result in results
+        for record in result.trials
+    ]
+
+
+def _computed(store: Store, results: Sequence[Result]) -> PairMatrices:
+    """All trials of the results compared, from their stored predictions."""
+    predictions = [store.predictions(result, record.trial) for result in results for record in result.trials]
+    trials = _trials_of(results)
+    by_window = compare_all(predictions)  # (pairs, windows) by metric
+    pairs = [(a.activation, b.activation) for a, b in combinations(trials, 2)]
+    windows, window_errors = {}, {}
+    for result in results:
+        own = [index for index, pair in enumerate(pairs) if pair == (result.activation, result.activation)]
+        windows[result.activation] = {n: _finite_ones(of[own].mean(axis=0)) for n, of in by_window.items()} if own else {}
+        of_cell = [p for trial, p in zip(trials, predictions, strict=True) if trial.activation == result.activation]
+        window_errors[result.activation] = [_errors_by_window(p) for p in of_cell]
+    return PairMatrices(
+        model_name=results[0].model_name,
+        config_sha256=results[0].config_sha256,
+        evaluation_sha256=results[0].evaluation.sha256,
+        trials=trials,
+        pairs={
+            name: _finite_ones(by_window[name].mean(axis=1)) if pairs else [] for name in prediction_difference.metric_names()
+        },
+        windows=windows,
+        window_errors=window_errors,
+    )
+
+
+def _errors_by_window(predictions: Predictions) -> list[float]:
+    """(windows,): the share of characters whose most probable answer is wrong."""
+    wrong = predictions.logits.argmax(axis=1) != predictions.labels
+    return wrong.reshape(-1, EVALUATION_BLOCK).mean(axis=1).tolist()
+
+
+def _has_windows(stored: PairMatrices, result: Result) -> bool:
+    """Whether the averages over windows are of just this result's trials."""
+    return len(stored.window_errors.get(result.activation, ())) == len(result.trials)
+
+
+def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMatrices:
+    """Some of the stored trials, in another order where activations are asked for in another."""
+    order = [stored.trials.index(trial) for trial in wanted]
+    rows, columns = np.triu_indices(len(order), k=1)
+    activations = {trial.activation for trial in wanted}
+    return stored.model_copy(
+        update={
+            "trials": list(wanted),
+            "pairs": {name: _finite_ones(stored.matrix(name)[np.ix_(order, order)][rows, columns]) for name in stored.pairs},
+            "windows": {name: of for name, of in stored.windows.items() if name in activations},
+            "window_errors": {name: of for name, of in stored.window_errors.items() if name in activations},
+        }
+    )
+
+
+def _read(path: Path) -> PairMatrices | None:
+    """What is stored, or None where there is nothing that can be trusted: it is made again then."""
+    try:
+        content = json.loads(read_bounded(path, LARGEST_RESULT_BYTES))
+        if content.pop("content_sha256") != digest_of(content):
+            return None
+        stored = PairMatrices.model_validate(content)
+    except (OSError, ValueError, ValidationError, KeyError, AttributeError, RecursionError):
+        return None
+    # A metric that was registered since is not in it.
+    complete = set(stored.pairs) == set(prediction_difference.metric_names())
+    pairs = math.comb(len(stored.trials), 2)
+    return stored if complete and all(len(values) == pairs for values in stored.pairs.values()) else None
+
+
+def _finite_ones(values: Float64) -> list[float | None]:
+    # JSON has no infinity.
+    return [float(value) if math.isfinite(value) else None for value in values]

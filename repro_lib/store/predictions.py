@@ -1,0 +1,126 @@
+"""Stored predictions, checked against the digests that results name, and compared trial with trial.
+
+Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from repro_lib.data import EVALUATION_BLOCK, LARGEST_VOCABULARY
+from repro_lib.metrics import prediction_difference
+from repro_lib.store.schema import ResultError, TensorKind, TrialRecord
+from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors
+from repro_lib.system.files import UnusableFile
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of one trial on the evaluation windows: (tokens, V) float32, with the labels (tokens,) they answer."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    evaluation_sha256: str
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(tokens, V) in float64."""
+        return prediction_difference.probabilities_from_logits(self.logits)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshots:
+    """Predictions of one trial during training: after ``steps`` iterations (the last: at the end) logits (S, tokens, V).
+
+    The tokens, with their ``labels``, are every 16th evaluation block.
+    """
+
+    steps: tuple[int, ...]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def compare(first: Predictions, second: Predictions) -> dict[str, float]:
+    """Every pairwise metric of two trials by name. ResultError for predictions made on different evaluation windows."""
+    check_same_windows(first, second)
+    return prediction_difference.pair_metrics(first.probabilities, second.probabilities, first.labels)
+
+
+def check_same_windows(first: Predictions, second: Predictions) -> None:
+    """ResultError unless both were made on the same evaluation windows."""
+    if first.evaluation_sha256 != second.evaluation_sha256:
+        raise ResultError(
+            "these predictions were made on different evaluation windows "
+            f"({first.evaluation_sha256[:12]} and {second.evaluation_sha256[:12]}), so their difference means nothing"
+        )
+
+
+def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> dict[str, NDArray[np.float64]]:
+    """Every pairwise metric of N trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
+
+    Pairs in the order of ``itertools.combinations``; the mean over windows is the metric of ``compare``. ResultError for
+    predictions made on different evaluation windows.
+    """
+    if not predictions:
+        return {}
+    for other in predictions[1:]:
+        check_same_windows(predictions[0], other)
+    probabilities = [trial.probabilities for trial in predictions]
+    return prediction_difference.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK, threads)
+
+
+def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:
+    """The tensors of one kind of a trial, checked against the digest in its record; ResultError says what is wrong.
+
+    ``tokens`` and ``parameters``: of the evaluation text and the model, which say how large such a file can be.
+    """
+    # A file is read whole, so its size is bounded first: a label takes 8 bytes, as two numbers of the logits do.
+    numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
+    try:
+        tensors, _ = read_tensors(path, 4 * numbers + HEADER_BYTES)
+    except FileNotFoundError:
+        raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
+    except (OSError, UnusableFile) as error:
+        raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None
+    if sha256_of_tensors(tensors) != record[f"{kind}_sha256"]:
+        raise ResultError(f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force")
+    return tensors
+
+
+def predictions_from(tensors: dict[str, torch.Tensor], evaluation_sha256: str, tokens: int, name: str) -> Predictions:
+    """The predictions of the trial called ``name``, if they are what a model can have answered to ``tokens`` characters."""
+    logits, labels = tensors.get("logits", torch.empty(0)), tensors.get("labels", torch.empty(0))
+    if not _answers(logits, labels) or len(labels) != tokens:
+        raise ResultError(
+            f"the predictions of {name}, are not logits of {tokens} characters with their labels; "
+            "run the cell again with --force"
+        )
+    # The digest does not help here: a model that diverged was stored as faithfully as any other.
+    if not torch.isfinite(logits).all():
+        raise ResultError(
+            f"the predictions of {name}, contain NaN or infinity: "
+            "the model did not train properly; run the cell again with --force"
+        )
+    return Predictions(logits.numpy(), labels.numpy(), evaluation_sha256)
+
+
+def snapshots_from(tensors: dict[str, torch.Tensor], name: str) -> Snapshots:
+    """The snapshots of the trial called ``name``: iterations (S,), logits (S, tokens, V) and labels (tokens,)."""
+    logits, labels, steps = (tensors.get(key, torch.empty(0)) for key in ("logits", "labels", "steps"))
+    if logits.ndim != 3 or steps.ndim != 1 or logits.shape[0] != len(steps) or not _answers(logits[-1:].squeeze(0), labels):
+        raise ResultError(f"the snapshots of {name}, do not fit together; run the cell again with --force")
+    return Snapshots(tuple(steps.tolist()), logits.numpy(), labels.numpy())
+
+
+def _answers(logits: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether these can be logits (tokens, V), float32, and labels (tokens,), int64 below V, of one text."""
+    if logits.dtype != torch.float32 or labels.dtype != torch.int64 or logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        return False
+    return labels.numel() > 0 and int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]

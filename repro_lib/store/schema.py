@@ -1,0 +1,253 @@
+"""What a result file says: its records, how it is written, and how its text is read.
+
+A text is either read as it was written (``content_sha256`` decides) or refused with one sentence. The digest finds what was
+changed by accident; it is no signature, and nobody is kept from inventing numbers in a folder of their own. What is
+checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from itertools import combinations
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from repro_lib.config import Layer, canonical_json, check_model
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS, metric_names
+from repro_lib.models.activations import canonical_activation
+
+SCHEMA_VERSION = 1
+# A result is some 10 KB per trial; anything beyond this is not one of ours.
+LARGEST_RESULT_BYTES = 64 * 2**20
+# Messages repeat what a file says; no more of it than can be read.
+_LONGEST_REASON = 300
+# Begins every digest of a thing that was never measured, and can be read where digests are cut to 12 characters.
+# A SHA-256 begins so once in 2^48.
+SYNTHETIC_MARK = "facadefacade"
+
+Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")]
+# Words from elsewhere, such as the name of a file, of a length that a page can show.
+LONGEST_WORDS = 10_000
+Words = Annotated[str, Field(max_length=LONGEST_WORDS)]
+# Kinds of tensor files. Each names a folder and a digest in the trial's record, so the snapshots taken during training
+# keep the name that they had in the first stores.
+TensorKind = Literal["predictions", "weights", "steps"]
+TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
+Curve = list[tuple[int, Annotated[float, Field(ge=0)]]]
+
+
+class ResultError(ValueError):
+    """A result or prediction file that cannot be used; the message names the file and the reason."""
+
+
+class Part(BaseModel):
+    """A record that cannot be changed, takes no unknown field and converts nothing; its fields are attributes or items."""
+
+    # Strict, because a "0.5" that becomes 0.5 would not be written back as it was read.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in type(self).model_fields:
+            raise KeyError(f"{name!r}; known: {', '.join(type(self).model_fields)}")
+        return getattr(self, name)
+
+
+class CorpusRecord(Part):
+    """Which text was used."""
+
+    name: Words
+    sha256: str = Sha256
+
+
+class EvaluationRecord(Part):
+    """Which characters were scored, and how many."""
+
+    sha256: str = Sha256
+    tokens: int = Field(ge=1, le=2**20)
+    unigram_cross_entropy: float = Field(ge=0)
+
+
+class TrialRecord(Part):
+    """One trained model. Losses in nats per character, accuracy in per cent, curves of (iteration, loss)."""
+
+    trial: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    train_loss_curve: Curve
+    val_loss_curve: Curve
+    val_loss: float = Field(ge=0)
+    val_accuracy: float = Field(ge=0, le=100)
+    seconds: float = Field(ge=0)
+    init_sha256: str = Sha256
+    weights_sha256: str = Sha256
+    predictions_sha256: str = Sha256
+    # None: made by a version that kept no predictions during training.
+    steps_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    # The trials that were trained as one with this one, itself among them; None: it was trained by itself.
+    stack: list[int] | None = None
+
+
+def _canonical(activation: str) -> str:
+    # Under two spellings one cell would count as two.
+    if canonical_activation(activation) != activation:
+        raise ValueError(f"{activation!r} is stored as {canonical_activation(activation)!r}")
+    return activation
+
+
+class Result(Part):
+    """All that one run of a cell found out. Fields are read as attributes or as items.
+
+    ``avg_relative_pd`` and ``mean_deviation_pd`` are None where there is no pair (one trial). In
+    ``reproducibility_metrics``, ``pd_1_2`` is the relative PD of trials 1 and 2, ``churn`` the average of a metric over
+    all pairs and ``churn_1_2`` its value for one; None stands for infinity, which JSON does not have.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model_name: Annotated[Name, AfterValidator(check_model)]
+    activation: Annotated[Name, AfterValidator(_canonical)]
+    parameters: int = Field(ge=1)
+    profile: Name | None
+    config: dict[str, Any]
+    config_sources: dict[str, Layer]
+    config_sha256: str = Sha256
+    corpus: CorpusRecord
+    evaluation: EvaluationRecord
+    avg_relative_pd: float | None = Field(ge=0, le=2)
+    mean_deviation_pd: float | None = Field(ge=0)
+    avg_val_loss: float = Field(ge=0)
+    avg_val_accuracy: float = Field(ge=0, le=100)
+    reproducibility_metrics: dict[str, float | None]
+    trials: list[TrialRecord] = Field(min_length=1, max_length=10_000)
+    flags: list[Words]
+    synthetic: bool
+    environment: dict[Words, Words | None]
+    timestamp: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        """What every reader takes for granted: the values that decide what may be compared, and trials 1 to N."""
+        if missing := {"vary", "execution", "device", "seed", "trials", "max_iters"} - self.config.keys():
+            raise ValueError(f"config: {', '.join(sorted(missing))} is missing")
+        for number, record in enumerate(self.trials, start=1):
+            if record.trial != number:
+                raise ValueError(f"trials: number {number} is called trial {record.trial}")
+        return self
+
+    @model_validator(mode="after")
+    def _invented_digests_are_declared(self) -> Self:
+        """Whoever copies a synthetic result and drops the mark from it shall not have a measured one."""
+        digests = [self.corpus.sha256, *(record.weights_sha256 for record in self.trials)]
+        if not self.synthetic and any(digest.startswith(SYNTHETIC_MARK) for digest in digests):
+            raise ValueError("synthetic: its digests are those of a synthetic result, but it says that it is none")
+        return self
+
+    @model_validator(mode="after")
+    def _averages_are_of_their_parts(self) -> Self:
+        for name in ("val_loss", "val_accuracy"):
+            _check_mean(f"avg_{name}", self[f"avg_{name}"], [record[name] for record in self.trials])
+        alone = len(self.trials) == 1
+        if alone != (self.avg_relative_pd is None) or alone != (self.mean_deviation_pd is None):
+            raise ValueError("avg_relative_pd, mean_deviation_pd: they are there where there are two trials or more")
+        for name in () if alone else metric_names():
+            values = list(self.pairs(name).values())
+            if not all(0 <= value <= METRIC_LIMITS[name] * (1 + 1e-9) for value in values):
+                raise ValueError(f"reproducibility_metrics: {name} lies between 0 and {METRIC_LIMITS[name]:.4g}")
+            if name not in self.reproducibility_metrics:
+                raise ValueError(f"reproducibility_metrics: {name} has no average")
+            _check_mean(f"reproducibility_metrics: {name}", _infinite_if_none(self.reproducibility_metrics[name]), values)
+            if name == "relative_pd":
+                _check_mean("avg_relative_pd", self.avg_relative_pd, values)
+        return self
+
+    def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
+        """The metric for each pair of trials (numbered from 1); ValueError for one that has not all its pairs."""
+        n, numbers = len(self.trials), self.reproducibility_metrics
+        prefix = "pd" if metric == "relative_pd" else metric
+        # Counted before anything is listed: 10,000 trials have fifty million pairs, and a small file can claim them.
+        if math.comb(n, 2) <= len(numbers):
+            keys = {(i, j): f"{prefix}_{i}_{j}" for i, j in combinations(range(1, n + 1), 2)}
+            if numbers.keys() >= set(keys.values()):
+                return {pair: _infinite_if_none(numbers[key]) for pair, key in keys.items()}
+        raise ValueError(f"reproducibility_metrics: {metric} has no number for each of the {math.comb(n, 2)} pairs of trials")
+
+    @cached_property
+    def comparison_key(self) -> str:
+        """Results with the same key may stand in one statistic: all but model, activation, size and schedule agree."""
+        return self._key(self.synthetic)
+
+    @cached_property
+    def measured_key(self) -> str:
+        """The comparison key of measured results that agree with this one in all but, perhaps, being synthetic."""
+        return self._key(False)
+
+    def _key(self, synthetic: bool) -> str:
+        config = self.config
+        same = [self.corpus.sha256, self.evaluation.sha256, self.profile, config["vary"], config["execution"], config["device"]]
+        return hashlib.sha256(canonical_json([*same, config["seed"], synthetic]).encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """The text of the result file, ``content_sha256`` first."""
+        content = self.model_dump(mode="json")
+        return json.dumps({"content_sha256": digest_of(content), **content}, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "this text") -> Self:
+        """Read a result file's text; ResultError says what is wrong with it."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ResultError(
+                f"{source} is not a whole JSON file ({error}); it may be cut off: delete it and run the cell again"
+            ) from None
+        if not isinstance(content, dict):
+            raise ResultError(f"{source} is not a result file: a JSON object was expected")
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise ResultError(
+                f"{source} has schema version {repr(version)[:_LONGEST_REASON]}, this program reads {SCHEMA_VERSION}; "
+                "run the cell again"
+            )
+        claimed = content.pop("content_sha256", None)
+        try:
+            actual = digest_of(content)
+        except (ValueError, RecursionError):  # NaN, half a surrogate pair, or nested beyond what can be walked
+            actual = None
+        if claimed is None:
+            raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
+        if actual != claimed:
+            raise ResultError(
+                f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
+            )
+        try:
+            return cls.model_validate_json(canonical_json(content))
+        except ValidationError as error:
+            raise ResultError(f"{source} is not a valid result: {first_problem(error)}") from None
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """The ``content_sha256`` of a file's content."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def first_problem(error: ValidationError) -> str:
+    """Pydantic's first complaint, with its place, in a line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    # What validators of ours say names its place itself.
+    place = "".join(f"{str(part)[:_LONGEST_REASON]}." for part in first["loc"]).rstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    return (f"{place}: {message}" if place else message)[:_LONGEST_REASON]
+
+
+def _infinite_if_none(number: float | None) -> float:
+    return math.inf if number is None else number
+
+
+def _check_mean(name: str, average: float | None, values: list[float]) -> None:
+    """ValueError unless the average is that of the values, but for the last digits that another order of adding changes."""
+    mean = math.fsum(values) / len(values)
+    if average is None or not (average == mean or math.isclose(average, mean, rel_tol=1e-9, abs_tol=1e-12)):
+        raise ValueError(f"{name}: {average} is not the mean, {mean:.6g}, of what it is the average of")

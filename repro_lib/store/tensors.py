@@ -1,0 +1,76 @@
+"""Tensors in files and their digests. Safetensors: bytes and a JSON header, nothing that could run. Read whole or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
+
+# The header takes some 100 bytes for each tensor.
+HEADER_BYTES = 2**20
+# What this program stores. A file of another kind is not one of ours, and some kinds have no digest.
+DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
+# The library writes several words in an order that changes from one process to the next; one has no order. So all
+# words go into one, as JSON, and equal tensors and words give equal bytes.
+_WORDS = "words"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and words about them as one safetensors file that appears whole or not at all.
+
+    Equal tensors and words give equal bytes.
+    """
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    words = {_WORDS: json.dumps(metadata, sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(contiguous, metadata=words))
+
+
+def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file of at most ``largest`` bytes, and the words about them.
+
+    A copy in memory: what happens to the file later does not reach it. Raises OSError if the file cannot be read,
+    UnusableFile if it is too large, cut off, or not what this program writes.
+    """
+    content = read_bounded(path, largest)
+    try:
+        tensors = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type of number that torch lacks
+        raise UnusableFile(f"is no whole safetensors file ({str(error).removeprefix('Error while deserializing: ')})") from None
+    foreign = {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in DTYPES}
+    if foreign:
+        raise UnusableFile(f"holds numbers of type {', '.join(sorted(foreign))}, which this program does not write")
+    return tensors, _words_of(content)
+
+
+def _words_of(content: bytes) -> dict[str, str]:
+    """The words about the tensors in a safetensors file that the library has read."""
+    # The library gives them only for files that it opens itself. The header begins after its length in 8 bytes.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    stored: dict[str, str] = header.get("__metadata__", {})
+    if stored.keys() != {_WORDS}:  # written before there was one key, or by somebody else
+        return stored
+    try:
+        words = json.loads(stored[_WORDS])
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise UnusableFile("has words about its tensors that this program did not write")
+    return words
+
+
+def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,34 @@
+"""Files, leases, processes, temporary folders and the environment: what the operating system has to do with.
+
+In: paths and process numbers; the standard library, psutil and filelock alone. Out: files that are whole or not there, one
+writer at a time, processes that surely end, folders that are gone afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro_lib import lazily
+
+if TYPE_CHECKING:
+    from repro_lib.system.environment import mismatches as mismatches
+    from repro_lib.system.files import (
+        UnusableFile as UnusableFile,
+        WriteError as WriteError,
+        read_bounded as read_bounded,
+        write_atomically as write_atomically,
+    )
+    from repro_lib.system.leases import LeaseHeldError as LeaseHeldError, LeaseLostError as LeaseLostError, hold as hold
+    from repro_lib.system.processes import ProcessId as ProcessId, usable_cores as usable_cores
+    from repro_lib.system.temporary import scratch_folder as scratch_folder
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "files": "WriteError UnusableFile write_atomically read_bounded",
+        "leases": "hold LeaseHeldError LeaseLostError",
+        "processes": "ProcessId usable_cores",
+        "temporary": "scratch_folder",
+        "environment": "mismatches",
+    },
+)

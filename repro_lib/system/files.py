@@ -1,0 +1,164 @@
+"""Files that appear whole or not at all, and what to say where one cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from repro_lib.system.processes import ProcessId
+
+# Executed notebooks: figures of some 100 KB, and what cells printed, which is cut (see kernels).
+LARGEST_NOTEBOOK_BYTES = 256 * 2**20
+# Temporary files of machines that cannot be asked go after a day.
+_OLD_SECONDS = 24 * 3600.0
+
+
+class WriteError(OSError):
+    """A file that could not be written; as text it is one sentence: which, why, and what to do."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror, str(path))
+        self.sentence = _sentence(path, error)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class UnusableFile(ValueError):
+    """A file that no reader should touch; the message says what it is, without its name."""
+
+
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
+    """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step.
+
+    Missing folders are made. With ``replace=False`` an existing file is kept and FileExistsError raised, also if it
+    appears in the meantime. Raises WriteError where the disk is full, the folder read-only and the like; there is no
+    temporary file then, and what had the name before is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        _make_folder(path.parent)
+        prefix = f".{path.name[:40]}.{ProcessId.here()}."
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                # Before the name is given: else some file systems have, after a power cut, the name and not the content.
+                os.fsync(file.fileno())
+            # mkstemp makes files private; results are as readable as any other new file.
+            os.chmod(temporary, 0o666 & ~_umask())
+            if replace:
+                os.replace(temporary, path)
+            else:
+                _name_without_replacing(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    except FileExistsError:
+        raise  # an answer to the caller, who asked for it with replace=False
+    except OSError as error:
+        raise WriteError(path, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """WriteError if no file can be made in this folder; the folder itself is made where it is missing."""
+    probe = folder / ".probe"
+    write_atomically(probe, b"?")
+    probe.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove, below a folder, the temporary files of writers that were killed. Those still at work keep theirs."""
+    now = None
+    for path in sorted(folder.rglob(".*.tmp")):
+        owner = ProcessId.find(path.name)
+        with contextlib.suppress(OSError):
+            gone = owner.is_gone() if owner else None
+            if gone is None:
+                now = folder_time(folder) if now is None else now
+                gone = now - path.stat().st_mtime > _OLD_SECONDS
+            if gone:
+                path.unlink()
+
+
+def folder_time(folder: Path) -> float:
+    """What time it is by the clock that stamps the files of this folder, which on a shared folder is the server's."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{ProcessId.here()}.", suffix=".tmp") as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def read_bounded(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file of at most ``largest`` bytes.
+
+    Raises OSError if it cannot be read, UnusableFile if it is larger or no regular file: a pipe or a device, under
+    whatever name, could be read for ever.
+    """
+    # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise UnusableFile("is no regular file")
+        # One byte more: a file can grow while it is read.
+        content = file.read(largest + 1) if about.st_size <= largest else None
+    if content is None or len(content) > largest:
+        raise UnusableFile(f"is larger than {largest / 2**20:.3g} MiB, the most that is read of such a file")
+    return content
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        # A file stands where a folder should. FileExistsError would tell our caller that the wanted file is there.
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path} could not be written because the disk is full; free some space and run the same command again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{path} could not be written because {path.parent} is read-only; choose another folder, or make it writable"
+    if error.errno in (errno.ENOENT, errno.ESTALE):
+        return f"{path} could not be written because {path.parent} is gone; run the same command again"
+    return f"{path} could not be written ({error.strerror}); look into that and run the same command again"
+
+
+def _name_without_replacing(temporary: str, path: Path) -> None:
+    """Give a file its name, or raise FileExistsError. Folders without hard links get the name reserved first."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        without_links = isinstance(error, PermissionError) or error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+        if not without_links:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on the disk as well, where folders can be flushed."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems flush no folders and say EINVAL or the like. A disk that fails is another matter.
+        if error.errno == errno.EIO:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    # It can be read only by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,211 @@
+"""One writer at a time, many readers: who is at work on a cell or a notebook says so in a file, its lease.
+
+A lease appears whole or not at all, and only one process can make it (a hard link that must not exist yet). Its holder
+stamps it every half minute. It is void when its holder is gone: the holder's own machine sees that at once, others when
+it was not stamped for five minutes. A process that was stopped for longer than that, say by a closed lid, finds its
+lease gone: ``confirm`` tells it before it stores anything.
+
+Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
+of a stamp is read off another file of the same folder, made at that moment. What is assumed is that one clock stamps the
+files of a folder (a local disk; the server of NFS or SMB). Where each machine stamps by its own, their clocks must agree
+to within some minutes.
+"""
+
+# Why not filelock.SoftFileLease, which is made for this: it takes a lease over by exchanging two names in one step
+# (RENAME_EXCHANGE), which NFS and SMB refuse, and then it leaves the lease to its dead holder for ever. It also takes a
+# killed process for alive until its parent has asked how it ended, which in a container without an init is never.
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import platform
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from repro_lib.system.files import folder_time, read_bounded, write_atomically
+from repro_lib.system.processes import ProcessId
+
+STALE_SECONDS = 300.0
+# A holder may miss nine stamps (a server that does not answer, a busy machine) before others take its lease.
+HEARTBEAT_SECONDS = 30.0
+# A lease can vanish or change hands between two looks; nothing changes hands this often.
+_ATTEMPTS = 100
+_LARGEST_BYTES = 10_000
+
+
+class LeaseHeldError(RuntimeError):
+    """Somebody else is at work on this; the message says who."""
+
+
+class LeaseLostError(RuntimeError):
+    """The lease was held and is no more: its folder was deleted, or another process has taken over."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a lease says: on which work its holder is, who and where that is, since when. ``token``: no two are alike."""
+
+    token: str
+    work: str
+    process: ProcessId
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.process.pid} on {self.host} is at work on {self.work} since {self.since}"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that is held; made by ``hold``."""
+
+    path: Path
+    holder: Holder
+
+    def confirm(self) -> None:
+        """LeaseLostError unless it is still held. To be asked before anything is stored."""
+        current = _read(self.path)
+        if current is None:
+            raise LeaseLostError(
+                f"the lease of {self.holder.work} is gone: {self.path.parent.parent} was deleted or emptied meanwhile, so "
+                "nothing was stored; run the same command again"
+            )
+        if current.token != self.holder.token:
+            raise LeaseLostError(
+                f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes, and {current}, so nothing was stored"
+            )
+
+
+@contextlib.contextmanager
+def hold(path: Path, work: str) -> Iterator[Lease]:
+    """Hold the lease in file ``path`` within the block. LeaseHeldError, at once, if somebody else does.
+
+    ``work`` names it in messages. WriteError if the folder cannot be written.
+    """
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lease = Lease(path, Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since))
+    _acquire(lease)
+    released = threading.Event()
+    heart = threading.Thread(target=_beat, args=(lease, released), daemon=True)
+    heart.start()
+    try:
+        yield lease
+    finally:
+        released.set()
+        heart.join()
+        if _is_of(path, lease.holder):
+            path.unlink(missing_ok=True)
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lease in file ``path`` right now; None if it is free to take."""
+    current = _read(path)
+    return current if current and not _is_void(path, current) else None
+
+
+def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
+    """The lease of training one cell."""
+    return results_dir / "leases" / f"{model}-{activation}-{config_sha256[:12]}.lease"
+
+
+def trial_lease(results_dir: Path, model: str, activation: str, config_sha256: str, trial: int) -> Path:
+    """The lease of training one trial (numbered from 1) of a cell: parts of a cell can be in work at several places."""
+    cell = cell_lease(results_dir, model, activation, config_sha256)
+    return cell.with_name(f"{cell.stem}-trial{trial}.lease")
+
+
+def cell_holders(results_dir: Path, model: str, activation: str, config_sha256: str) -> list[Holder]:
+    """Who is at work on a cell right now, as a whole or on some of its trials."""
+    cell = cell_lease(results_dir, model, activation, config_sha256)
+    paths = [cell, *sorted(cell.parent.glob(f"{glob.escape(cell.stem)}-trial*.lease"))]
+    return [found for path in paths if (found := holder(path))]
+
+
+def notebook_lease(output: Path) -> Path:
+    """The lease of executing a notebook into ``output``."""
+    return output.with_name(f".{output.stem}.lease")
+
+
+def remove_void(folder: Path) -> None:
+    """Remove the leases below a folder that killed processes left. What is no lease, whatever its name, stays."""
+    for path in folder.rglob("*.lease"):
+        current = _read(path)
+        if current and current.token and _is_void(path, current):
+            _remove_void(path, current)
+
+
+def _acquire(lease: Lease) -> None:
+    text = json.dumps({**vars(lease.holder), "process": str(lease.holder.process)}) + "\n"
+    for _ in range(_ATTEMPTS):
+        try:
+            return write_atomically(lease.path, text, replace=False)
+        except FileExistsError:
+            if current := _read(lease.path):
+                if not _is_void(lease.path, current):
+                    raise LeaseHeldError(str(current)) from None
+                _remove_void(lease.path, current)
+    raise LeaseHeldError(f"many processes want to work on {lease.holder.work} at once")
+
+
+def _beat(lease: Lease, released: threading.Event) -> None:
+    while not released.wait(HEARTBEAT_SECONDS):
+        # Folders that do not answer for a moment are tried again; how it stands for good, ``confirm`` says.
+        with contextlib.suppress(OSError):
+            if not _is_of(lease.path, lease.holder):
+                return
+            os.utime(lease.path)  # no time is given: the clock of the file system stamps it
+
+
+def _remove_void(path: Path, void: Holder) -> None:
+    """Remove the lease of this holder, and no other's.
+
+    Another process may have done so since it was found void, and made its own. So the file is first given a name of its
+    own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
+    one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
+    """
+    if not _is_of(path, void):
+        return
+    aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.{uuid.uuid4().hex}.tmp")
+    # Gone, or in a folder that cannot be written: whoever wants to make a lease there is told so by the writing.
+    with contextlib.suppress(OSError):
+        os.rename(path, aside)
+        if _is_of(aside, void):
+            aside.unlink()
+        else:
+            os.replace(aside, path)
+
+
+def _read(path: Path) -> Holder | None:
+    """What a lease says; None if there is none. One that cannot be understood has an unknown holder without a token."""
+    try:
+        fields = json.loads(read_bounded(path, _LARGEST_BYTES))
+        if process := ProcessId.find(fields["process"]):
+            return Holder(**fields | {"process": process})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no lease, or no file that can be read to its end
+        pass
+    return Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
+
+
+def _is_of(path: Path, whose: Holder) -> bool:
+    current = _read(path)
+    return current is not None and current.token == whose.token
+
+
+def _is_void(path: Path, current: Holder) -> bool:
+    gone = current.process.is_gone()
+    if gone is not None:
+        # On one machine the process itself is asked: after a suspension all stamps are old, and all holders still there.
+        return gone
+    try:
+        return folder_time(path.parent) - path.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False  # released this moment, or a folder that can only be read: it is not ours to judge

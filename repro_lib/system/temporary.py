@@ -1,0 +1,76 @@
+"""Short-lived private folders, for sockets above all: short names, and none outlives its owner for long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_lib.system.processes import ProcessId
+
+# Systems limit the path of a Unix socket to 104 or 108 bytes, the closing zero included.
+LONGEST_SOCKET_PATH = 100
+# What a grid puts below its folder: worker, kernel, socket.
+_ROOM_BELOW = len("/w12345/12345678/k-ipc-5")
+_PREFIX = "repro-"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A private folder with a short path, removed at the end with all it holds.
+
+    In the usual place for temporary files, or, where that has too long a path for sockets or knows none, in a shorter
+    one. The folder's name says whose it is: what killed processes left is removed when the next one asks. Within such a
+    folder (a worker's usual place) the name is short.
+    """
+    usual = Path(tempfile.gettempdir())
+    if any(part.startswith(_PREFIX) and ProcessId.find(part) for part in usual.parts):
+        folder = Path(tempfile.mkdtemp(prefix="", dir=usual))
+    else:
+        base = _base(usual)
+        _sweep(base)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{ProcessId.here()}-", dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fits_socket(path: Path) -> bool:
+    """Whether a Unix socket may have this path."""
+    return len(os.fsencode(path)) <= LONGEST_SOCKET_PATH
+
+
+def _base(usual: Path) -> Path:
+    example = f"{_PREFIX}{ProcessId.here()}-12345678"
+    # macOS has temporary folders of 50 characters and more; clusters like to have them on disks that take no sockets.
+    for candidate in (usual, Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp"), Path("/tmp"), Path("/var/tmp")):
+        if len(os.fsencode(candidate / example)) + _ROOM_BELOW <= LONGEST_SOCKET_PATH and _takes_sockets(candidate):
+            return candidate
+    # Nothing fits: the kernel's sockets will be of TCP then (see kernels), and everything else works as it is.
+    return usual
+
+
+def _takes_sockets(folder: Path) -> bool:
+    """Shared folders and some mounts of containers do not."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as place, socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(Path(place) / "s"))
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of processes that are gone."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        owner = ProcessId.find(folder.name)
+        # Another process may be sweeping too, and in a folder that all users share (/tmp) others' are not to be touched.
+        with contextlib.suppress(OSError):
+            ours = folder.lstat().st_uid == os.geteuid()
+            if ours and owner and owner.is_gone() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)

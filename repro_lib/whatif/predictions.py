@@ -1,0 +1,193 @@
+"""Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
+
+The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
+six digits (tested).
+
+Shapes: N trials, V characters, tokens of the evaluation text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences, total_variation_by_token
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
+
+Floats = NDArray[np.floating]
+# Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
+PART = 512
+# Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
+MOST_COMPARED = 20_000_000
+
+# Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
+WIDEST = 80.0
+
+
+@dataclass(frozen=True, eq=False)
+class CellLogits:
+    """A cell's ``logits`` (N, tokens, V) float32 and the true characters' ``labels`` (tokens,)."""
+
+    activation: str
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of trials."""
+        return len(self.logits)
+
+    @cached_property
+    def spread(self) -> float:
+        """The largest logit minus the smallest."""
+        return float(self.logits.max() - self.logits.min())
+
+    def probabilities(self, part: slice = slice(None), temperature: float = 1.0) -> Floats:
+        """softmax(logits / temperature) of a part of the text, (N, part, V)."""
+        logits = self.logits[:, part]
+        # Beyond this spread float32 rounds the smallest probabilities to 0, and they make most of relative PD.
+        if self.spread / temperature > WIDEST:
+            logits = logits.double()
+        return (logits / temperature).softmax(dim=-1).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class ModelLogits:
+    """The cells of a model on every ``step``-th evaluation block; ``left_out``: a sentence per cell that cannot be shown."""
+
+    cells: tuple[CellLogits, ...]
+    step: int
+    left_out: tuple[str, ...]
+
+    def where(self) -> str:
+        """On which text the numbers are, for a sentence."""
+        tokens = len(self.cells[0].labels)
+        if self.step == 1:
+            return f"on all {tokens:,} evaluation characters"
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(self.step if self.step < 20 else self.step % 10, "th")
+        return f"on {tokens:,} evaluation characters (every {self.step}{ending} block, so that it follows at once)"
+
+    def told(self, sentence: str, counts: Iterable[int] | None = None) -> str:
+        """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of trials."""
+        return " ".join([sentence, reach((cell.n for cell in self.cells) if counts is None else counts), *self.left_out])
+
+
+class StoredPredictions:
+    """The stored predictions of a study's cells with at least two trials, read model by model when needed, and kept."""
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self.store, self.study = store, study
+        self._models: dict[str, ModelLogits] = {}
+
+    def models(self, least: int = 2) -> list[str]:
+        """The models of which a cell with at least so many trials can be read."""
+        return [model for model in self.study.models if any(cell.n >= least for cell in self.of(model).cells)]
+
+    def of(self, model: str) -> ModelLogits:
+        """The cells of one model; none where nothing is there."""
+        if model not in self._models:
+            results = [self.study.result(model, activation) for activation in self.study.activations]
+            self._models[model] = self._read([r for r in results if r and not r.synthetic and len(r.trials) > 1])
+        return self._models[model]
+
+    def missing(self, title: str, least: int = 2) -> Note:
+        """What to say where no model can be shown."""
+        most = max((len(result.trials) for result in self.study.results), default=0)
+        if most < least:
+            needs = f"It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}"
+        else:
+            gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
+            needs = " ".join(["It needs the stored predictions of the trials.", *gaps[:1]])
+        return unanswered(title, self.study, needs)
+
+    def _read(self, results: Sequence[Result]) -> ModelLogits:
+        if not results:
+            return ModelLogits((), 1, ())
+        step = sampling_step([len(r.trials) for r in results], results[0].evaluation.tokens, results[0].config["vocab_size"])
+        cells, left_out = [], []
+        for result in results:
+            # One lost file costs one cell, not the question.
+            try:
+                trials = [self.store.predictions(result, record.trial) for record in result.trials]
+            except ResultError as problem:
+                left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
+                continue
+            kept = [every_block(torch.from_numpy(trial.logits), step) for trial in trials]
+            labels = every_block(torch.from_numpy(trials[0].labels), step)
+            cells.append(CellLogits(result.activation, torch.stack(kept), labels))
+        return ModelLogits(tuple(cells), step, tuple(left_out))
+
+
+def sampling_step(trials: Sequence[int], tokens: int, vocab_size: int) -> int:
+    """Every how many-th block can be compared in one redraw, given the numbers of trials of the cells."""
+    pairs = sum(math.comb(n, 2) for n in trials)
+    step = math.ceil(pairs * tokens * vocab_size / MOST_COMPARED)
+    return max(1, min(step, tokens // EVALUATION_BLOCK))
+
+
+def every_block(values: Tensor, step: int) -> Tensor:
+    """Every ``step``-th block of 256 along the first dimension (tokens, ...)."""
+    if step == 1:
+        return values
+    blocks = values[: len(values) // EVALUATION_BLOCK * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
+    # A copy: a view would keep all of the text in memory.
+    return blocks[::step].flatten(0, 1).clone()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def parts(tokens: int) -> Iterator[slice]:
+    """Slices of ``PART`` tokens."""
+    return (slice(start, start + PART) for start in range(0, tokens, PART))
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
+
+    relative_pd: NDArray[np.float64]
+    total_variation: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+
+@one_thread()
+def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
+    """Compare the trials of a cell with their logits divided by a temperature."""
+    n, tokens, _ = cell.logits.shape
+    relative, variation, true = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
+    for part in parts(tokens):
+        p, labels = cell.probabilities(part, temperature), cell.labels[part].numpy()
+        true += p[:, np.arange(len(labels)), labels].sum(axis=-1, dtype=np.float64) / tokens
+        for i, j in combinations(range(n), 2):
+            relative[i, j] += relative_differences(p[i], p[j]).mean(axis=-1).sum(dtype=np.float64) / tokens
+            variation[i, j] += total_variation_by_token(p[i], p[j]).sum(dtype=np.float64) / tokens
+    return Compared(relative + relative.T, variation + variation.T, true)
+
+
+def estimate(matrix: NDArray[np.float64], metric: str = "relative_pd") -> Estimate:
+    """Mean over the pairs with the interval that the library gives it everywhere."""
+    return jackknife_pairwise(matrix, METRIC_LIMITS[metric])

@@ -1,0 +1,1 @@
+"""One file per question: numbers, a sentence, charts."""

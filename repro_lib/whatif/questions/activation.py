@@ -1,0 +1,154 @@
+"""What if the bend were wider? SmeLU beside the other activations, and where a trained model's own inputs to them lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from repro_lib.analysis.generation import load_trained
+from repro_lib.analysis.study import Study
+from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.models.activations import Activation, canonical_activation
+from repro_lib.plots.activations import Curves, derivatives
+from repro_lib.store.schema import ResultError
+from repro_lib.store.store import Store
+from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.wording import cell_name, colour_on_page, dash_of
+
+BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
+BESIDE = ("relu", "gelu", "swish")
+# The curves run from -WIDTH to WIDTH, as in the notebook of the activations.
+WIDTH = 3.0
+# The curvature of a narrow SmeLU is a spike: the axis ends here.
+HIGHEST_CURVATURE = 2.0
+# Evaluation blocks that a trained model reads for its pre-activations, and how finely they are counted.
+BLOCKS = 4
+BINS_PER_UNIT = 20
+TITLE = "What if the bend of the activation were wider?"
+NO_MODEL = "none"
+
+
+@dataclass(frozen=True)
+class PreActivations:
+    """What the activations of a trained model are given on some evaluation text.
+
+    ``density`` (bins,) over ``edges`` (bins + 1,), whose last bins end at -WIDTH and WIDTH: shares per unit of x of all values,
+    those outside included. ``sizes``: the absolute values, sorted.
+    """
+
+    name: str
+    edges: NDArray[np.float64]
+    density: NDArray[np.float64]
+    sizes: NDArray[np.float32]
+
+    def within(self, beta: float) -> float:
+        """The share of values between -beta and beta."""
+        return float(np.searchsorted(self.sizes, beta, side="right")) / len(self.sizes)
+
+
+def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
+    """Value, slope and curvature of SmeLU for every beta from 0.05 to 3 beside relu, gelu and swish.
+
+    ``masses``: of which trained models the inputs can be laid under the curves.
+    """
+    by_name = {mass.name: mass for mass in masses}
+    # Every fourth point of the smooth ones is enough.
+    others = {name: _thinned(derivatives(name, WIDTH)) for name in BESIDE}
+    curves = cache(lambda beta: derivatives(canonical_activation(f"smelu_{beta:.2f}"), WIDTH))
+
+    def see(beta: float, model: str) -> View:
+        smelu, mass = curves(beta), by_name.get(model)
+        panels = tuple(_panel(k, beta, {**others, "smelu": smelu}, mass) for k in (1, 2, 3))
+        return View(panels, _sentence(beta, mass))
+
+    parameters = (
+        slider("beta", "SmeLU's beta", BETAS, 1.0, "{:.2f}".format),
+        choice("model", "Inputs of a trained model", [*by_name, NO_MODEL]),
+    )
+    return WhatIf("activation", TITLE, parameters, see)
+
+
+def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
+    """The pre-activations of the first trial of each model, with the first of its activations whose weights are there."""
+    masses = []
+    for model in study.models:
+        for result in (r for r in study.results if r.model_name == model and not r.synthetic):
+            try:
+                network = load_trained(store, result, 1)
+                labels = torch.from_numpy(store.predictions(result, 1).labels)
+            except ResultError:
+                continue
+            values = pre_activations(network, labels, result.config["block_size"])
+            if values is not None:
+                masses.append(distribution(cell_name(result), values))
+            break
+    return masses
+
+
+def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: int) -> NDArray[np.float32] | None:
+    """All that the activations of a model are given while it reads ``BLOCKS`` evaluation blocks; None if it has none.
+
+    ``labels`` (tokens,): the evaluation text. Of a gated activation the gate, the half that is bent.
+    """
+    seen: list[torch.Tensor] = []
+
+    def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        x = inputs[0].chunk(2, dim=-1)[0] if isinstance(module, Activation) and module.gated else inputs[0]
+        seen.append(x.flatten())
+
+    # Hooks see what really arrives, also where a model calls its activation from inside another layer.
+    hooks = [m.register_forward_pre_hook(record) for m in network.modules() if isinstance(m, Activation)]
+    blocks = labels[: BLOCKS * EVALUATION_BLOCK].unflatten(0, (-1, EVALUATION_BLOCK))
+    with torch.inference_mode():
+        network.eval()(blocks[:, :block_size])
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(seen).numpy() if seen else None
+
+
+def distribution(name: str, values: NDArray[np.float32]) -> PreActivations:
+    """How the values are spread from -WIDTH to WIDTH."""
+    edges = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
+    counts, _ = np.histogram(values, edges)
+    return PreActivations(name, edges, counts / len(values) * BINS_PER_UNIT, np.sort(np.abs(values)))
+
+
+def _thinned(curves: Curves) -> Curves:
+    x, value, slope, curvature = (values[::4] for values in curves)
+    return x, value, slope, curvature
+
+
+def _panel(which: int, beta: float, curves: Mapping[str, Curves], mass: PreActivations | None) -> LinePanel:
+    """Value (1), slope (2) or curvature (3) of all curves; the inputs lie under the values, their height is relative."""
+    titles = {1: "Value", 2: "Slope", 3: "Curvature (the axis ends at 2)"}
+    limits = {1: (-0.5, WIDTH), 2: (-0.25, 1.25), 3: (-0.5, HIGHEST_CURVATURE)}
+    low, high = limits[which]
+    area = None
+    if mass is not None:
+        centres = (mass.edges[1:] + mass.edges[:-1]) / 2
+        area = (centres, low + 0.6 * (high - low) * mass.density / mass.density.max())
+    lines = [Line(name, curve[0], curve[which], colour_on_page(name), dash_of(name)) for name, curve in curves.items()]
+    # SmeLU, in front of the others, has the colour of its family.
+    smelu = curves["smelu"]
+    lines[-1] = Line(f"smelu, beta {beta:g}", smelu[0], smelu[which], colour_on_page("smelu_1"))
+    about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
+    return LinePanel(titles[which], Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, tuple(lines), area=area)
+
+
+def _sentence(beta: float, mass: PreActivations | None) -> str:
+    bend = (
+        f"With beta {beta:g} SmeLU bends from slope 0 to slope 1 between {-beta:g} and {beta:g} with a curvature of "
+        f"{1 / (2 * beta):.3g}, where relu jumps; gelu's and swish's largest curvatures, at 0, are 0.80 and 0.50"
+    )
+    if mass is None:
+        return f"{bend}."
+    return (
+        f"{bend}. {100 * mass.within(beta):.0f} % of what the activations of {mass.name} (trial 1) are given on "
+        f"{BLOCKS * EVALUATION_BLOCK:,} evaluation characters lies in that bend."
+    )

@@ -1,0 +1,145 @@
+"""What if one predicted with the average of several trials? Prediction difference between averages, from stored predictions.
+
+An average of k trained models is compared with the average of k others; nothing is trained for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from repro_lib.analysis.notes import Note
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences
+from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
+from repro_lib.whatif.charts.bars import BarPanel
+from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
+from repro_lib.whatif.wording import axis_end, bar, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
+
+# Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
+LEAST_TRIALS = 4
+# More ways to choose two groups than this are sampled.
+MOST_SPLITS = 45
+TITLE = "What if one predicted with the average of several trials?"
+
+Split = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
+    """Relative PD between averages of k trials, k = 1 ... N / 2. Needs N >= ``LEAST_TRIALS``."""
+    models = predictions.models(LEAST_TRIALS)
+    if not models:
+        return predictions.missing(TITLE, LEAST_TRIALS)
+    largest = max(cell.n for model in models for cell in predictions.of(model).cells) // 2
+
+    # Compared once, here: after that every position of the control is there already.
+    measured = {model: by_group_size(predictions.of(model), largest) for model in models}
+
+    def see(model: str, k: int) -> View:
+        by_size = measured[model]
+        activations = tuple(cell.activation for cell in predictions.of(model).cells)
+        limit = axis_end(estimate for estimates in by_size.values() for estimate in estimates.values())
+        missing = Estimate(math.nan, math.nan, math.nan, 0)
+        bars = tuple(bar(a, by_size[k].get(a, missing), words=f"needs {2 * k} trials") for a in activations)
+        lines = tuple(_line(a, by_size) for a in activations)
+        ticks = tuple((float(size), str(size)) for size in by_size)
+        panels = (
+            BarPanel(f"Relative PD between averages of {k}", bars, limit),
+            LinePanel(
+                "Relative PD by number of trials averaged",
+                Axis("trials averaged", 1, max(largest, 2), ticks),
+                Axis("relative PD", 0, limit),
+                "; ".join(_fall(a, by_size) for a in activations),
+                lines,
+                marker=float(k),
+            ),
+        )
+        return View(panels, _sentence(predictions, model, k, by_size))
+
+    parameters = (
+        choice("model", "Model", models),
+        slider("k", "Trials averaged", tuple(range(1, largest + 1)), 1),
+    )
+    return WhatIf("ensembles", TITLE, parameters, see)
+
+
+@one_thread()
+def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estimate]]:
+    """``difference_of_averages`` by k from 1 to ``largest`` and activation, where there are trials enough."""
+    probabilities = {cell.activation: cell.probabilities() for cell in read.cells}
+    return {
+        k: {name: difference_of_averages(p, k) for name, p in probabilities.items() if len(p) >= 2 * k}
+        for k in range(1, largest + 1)
+    }
+
+
+def splits(trials: int, k: int) -> tuple[Split, ...]:
+    """All ways to choose two groups of k of the trials, without regard to which is first; a sample if there are too many."""
+    ways = math.comb(trials, k) * math.comb(trials - k, k) // 2
+    if ways <= MOST_SPLITS:
+        return tuple(_all_splits(trials, k))
+    # A dictionary: each split once, in the order in which they were drawn.
+    rng, drawn = np.random.default_rng(0), dict[Split, None]()
+    while len(drawn) < MOST_SPLITS:
+        order = rng.permutation(trials)[: 2 * k].tolist()
+        first, second = sorted((tuple(sorted(order[:k])), tuple(sorted(order[k:]))))
+        drawn[first, second] = None
+    return tuple(drawn)
+
+
+def _all_splits(trials: int, k: int) -> Iterator[Split]:
+    for first in combinations(range(trials), k):
+        rest = [trial for trial in range(trials) if trial not in first]
+        yield from ((first, second) for second in combinations(rest, k) if first < second)
+
+
+def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
+    """Relative PD between averages of k of N trials, probabilities (N, tokens, V), mean over the ways to choose two groups.
+
+    k = 1 is the PD of the cell. Each trial in turn is left out for the interval (the ways without it); there is none
+    where every way needs all trials, or where the ways were sampled.
+    """
+    n, chosen = len(probabilities), splits(len(probabilities), k)
+    values = np.array([_relative_pd(probabilities, *split) for split in chosen])
+    # Leaving a trial out of a sample of the ways would leave too few to tell its share from chance.
+    every = len(chosen) == math.comb(n, k) * math.comb(n - k, k) // 2
+    if not every or n - 1 < 2 * k:
+        return Estimate(float(values.mean()), math.nan, math.nan, n)
+    without = [values[[trial not in (*first, *second) for first, second in chosen]].mean() for trial in range(n)]
+    return jackknife_left_out(float(values.mean()), np.array(without), 0.0, METRIC_LIMITS["relative_pd"])
+
+
+def _relative_pd(probabilities: Floats, first: Sequence[int], second: Sequence[int]) -> float:
+    tokens, total = probabilities.shape[1], 0.0
+    for part in parts(tokens):
+        p, q = (probabilities[list(group), part].mean(axis=0) for group in (first, second))
+        total += float(relative_differences(p, q).mean(axis=-1).sum(dtype=np.float64))
+    return total / tokens
+
+
+def _line(activation: str, by_size: dict[int, dict[str, Estimate]]) -> Line:
+    values = {float(k): estimates[activation].value for k, estimates in by_size.items() if activation in estimates}
+    return Line(activation, list(values), list(values.values()), colour_on_page(activation), dash_of(activation), dots=True)
+
+
+def _fall(activation: str, by_size: dict[int, dict[str, Estimate]]) -> str:
+    values = [f"{estimates[activation].value:.3f}" for estimates in by_size.values() if activation in estimates]
+    return f"{activation} {', '.join(values)}"
+
+
+def _sentence(predictions: StoredPredictions, model: str, k: int, by_size: dict[int, dict[str, Estimate]]) -> str:
+    read, estimates = predictions.of(model), by_size[k]
+    if not estimates:
+        counts = trial_counts(cell.n for cell in read.cells)
+        return f"{model} has fewer than the {2 * k} trials per cell that averages of {k} need ({counts})."
+    what = "single trials" if k == 1 else f"averages of {k} trials"
+    words = f"The relative PD between {what} of {model} {read.where()} is {lowest_and_highest(estimates)}"
+    if k > 1:
+        best = ranking(estimates)[0]
+        saved = 100 * (1 - estimates[best].value / by_size[1][best].value) if by_size[1][best].value else 0.0
+        words += f"; for {best} that is {saved:.0f} % less than between single trials"
+    return read.told(f"{words}.", (estimate.n for estimate in estimates.values()))

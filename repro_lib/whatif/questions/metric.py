@@ -1,0 +1,64 @@
+"""What if disagreement were measured another way? The ranking of a model's activations by each metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import METRICS, Study
+from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.figures import TITLES
+from repro_lib.whatif.charts.bars import BarPanel
+from repro_lib.whatif.definition import View, WhatIf, choice
+from repro_lib.whatif.wording import axis_end, bar, lowest_and_highest, metric_words, ranking, reach, unanswered
+
+TITLE = "What if disagreement were measured another way?"
+
+
+def metric_what_if(study: Study) -> WhatIf | Note:
+    """The activations of a model in the order of a metric, the lowest first."""
+    study = study.measured
+    models = [model for model in study.models if (study.cells[study.cells["model"] == model]["n"] > 1).any()]
+    if not models:
+        return unanswered(TITLE, study, "It needs two trials per cell; run: repro grid --trials 2")
+
+    def see(metric: str, model: str) -> View:
+        estimates = cell_estimates(study, model, metric)
+        # What has no number stands last, so that it is seen to be missing.
+        order = [*ranking(estimates), *(name for name in estimates if not math.isfinite(estimates[name].value))]
+        bars = tuple(bar(name, estimates[name], words=_why_none(estimates[name])) for name in order)
+        # High intervals of small N would leave the bars no room: no axis goes beyond what the metric can be.
+        limit = axis_end(estimates.values(), METRIC_LIMITS[metric])
+        return View((BarPanel(TITLES[metric], bars, limit),), _sentence(study, model, metric, estimates))
+
+    parameters = (
+        choice("metric", "Measure", METRICS, text=lambda name: TITLES[name].partition(" (")[0].partition(":")[0]),
+        choice("model", "Model", models),
+    )
+    return WhatIf("metric", TITLE, parameters, see)
+
+
+def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]:
+    """A number of ``Study.cells`` with its interval, by activation; NaN for a missing cell."""
+    rows = study.cells[study.cells["model"] == model].to_dict("records")
+    return {
+        row["activation"]: Estimate(row[column], row[f"{column}_low"], row[f"{column}_high"], int(row["n"])) for row in rows
+    }
+
+
+def _why_none(estimate: Estimate) -> str:
+    return "missing" if estimate.n == 0 else "one trial" if estimate.n == 1 else "infinite"
+
+
+def _sentence(study: Study, model: str, metric: str, estimates: Mapping[str, Estimate]) -> str:
+    order, usual = ranking(estimates), ranking(cell_estimates(study, model, METRICS[0]))
+    sentence = f"By {metric_words(metric)}, {model} is {lowest_and_highest(estimates)}"
+    if model in study.identical:
+        sentence += ": this model cannot tell activations apart, so there is no winner"
+    elif len(order) > 1 and metric != METRICS[0] and usual:
+        same = "does not change" if order[0] == usual[0] else f"changes: by relative PD it is {usual[0]}"
+        moved = sum(a != b for a, b in zip(order, usual, strict=False))
+        sentence += f"; the winner {same}, and {moved} of {len(order)} places are taken by another activation"
+    return f"{sentence}. {reach(e.n for e in estimates.values())}"

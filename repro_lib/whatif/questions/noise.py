@@ -1,0 +1,166 @@
+"""What if only one source of randomness were left? PD at a step of training with each source alone, and other lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from repro_lib.analysis.noise_sources import SOURCES, compare_sources, how_to_run
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
+from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.style import GREY
+from repro_lib.store.schema import Result
+from repro_lib.store.store import Store
+from repro_lib.whatif.charts.bars import Bar, BarPanel
+from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
+from repro_lib.whatif.charts.svg import in_words, nice_limit
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.wording import OTHER_COLOUR, metric_words, number_words, trial_counts, unanswered
+
+TITLE = "What if only one source of randomness were left, and training stopped early?"
+# As in the figure of the sources (trajectory_plots), with the page's own colour for black.
+STYLES = {
+    "all": (OTHER_COLOUR, ""),
+    "init": ("#0072B2", "7 3"),
+    "order": ("#D55E00", "9 3 2 3"),
+    "dropout": ("#009E73", "2 3"),
+    "bit": ("#CC79A7", "4 2"),
+    "none": (GREY, "1 4"),
+}
+
+
+@dataclass(frozen=True)
+class NoisyCell:
+    """One cell with each source of randomness alone.
+
+    ``frames``: by source ``Trajectory.frame``, all with the same steps. ``ends``: the last row of runs of other lengths
+    with all sources, by their length. ``states``: by source why it is not there.
+    """
+
+    activation: str
+    frames: Mapping[str, pd.DataFrame]
+    ends: Mapping[int, pd.Series]
+    states: Mapping[str, str]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps after which predictions were kept."""
+        return tuple(int(step) for step in next(iter(self.frames.values()))["step"])
+
+
+def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
+    """PD at a kept step, per source of randomness, for the models whose sources were run one by one."""
+    if not study.results:
+        return unanswered(TITLE, study)
+    cells = {model: cell for model in study.models if (cell := noisy_cell(store, stored, study, model))}
+    if not cells:
+        return unanswered(TITLE, study, how_to_run(study.results[0].model_name))
+    steps = sorted({step for cell in cells.values() for step in cell.steps})
+
+    def see(model: str, metric: str, step: int) -> View:
+        cell = cells[model]
+        # Models of another length kept other steps: the last one that was kept by then.
+        kept = max(known for known in cell.steps if known <= step)
+        return View(_panels(cell, metric, kept), _sentence(model, cell, metric, kept))
+
+    parameters = (
+        choice("model", "Model", list(cells)),
+        choice("metric", "Measure", FOLLOWED, "total_variation", _capital),
+        slider("step", "Training step", steps, steps[-1]),
+    )
+    return WhatIf("noise", TITLE, parameters, see)
+
+
+def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str) -> NoisyCell | None:
+    """The sources of a model followed through training, or None where fewer than two of them can be."""
+    sources = compare_sources(stored, study, model)
+    if sources is None:
+        return None
+    frames = {source: run.frame() for source, run in sources.trajectories(store).items()}
+    steps = {tuple(frame["step"]) for frame in frames.values()}
+    # One source has nothing beside it, and runs that kept other steps have no common slider.
+    if len(frames) < 2 or len(steps) > 1:
+        return None
+    reference = sources.results.get("all")
+    others = other_lengths(store, stored, reference) if reference else []
+    ends = {run.max_iters: run.frame().iloc[-1] for run in others}
+    states = {s: state for s, state in sources.states.items() if s not in frames}
+    return NoisyCell(sources.activation, frames, ends, states)
+
+
+def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePanel, ...]:
+    at_step = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+    # Over all steps, so that the axis stays while the control moves.
+    tops = [e for frame in cell.frames.values() for name in (metric, f"{metric}_high") for e in frame[name] if math.isfinite(e)]
+    limit = nice_limit(max(tops))
+    bars = tuple(
+        Bar(source, estimate.value, STYLES[source][0], estimate.low, estimate.high)
+        if (estimate := at_step.get(source))
+        else Bar(source, math.nan, GREY, words=cell.states.get(source, "not run").partition(":")[0])
+        for source in SOURCES
+    )
+    # Steps were kept at log-spaced places, so on an even axis each is as far from the next.
+    places = {s: float(k) for k, s in enumerate(cell.steps)}
+    lines = tuple(
+        Line(source, list(places.values()), frame[metric].tolist(), *STYLES[source], dots=True)
+        for source, frame in cell.frames.items()
+    )
+    ends = tuple(
+        Dot("", _between(places, int(length)), end[metric], OTHER_COLOUR, strong=True) for length, end in cell.ends.items()
+    )
+    ringed = " (ringed: shorter runs)" if ends else ""
+    words = "; ".join(f"{source} {in_words(e.value, e.low, e.high, 4)}" for source, e in at_step.items())
+    return (
+        BarPanel(f"{_capital(metric)} at step {step}", bars, limit, 4),
+        LinePanel(
+            f"Through training{ringed}",
+            Axis("training step", 0, max(len(places) - 1, 1), tuple((place, str(s)) for s, place in places.items())),
+            Axis(_capital(metric), 0, limit),
+            f"at step {step}: {words}",
+            lines,
+            ends,
+            marker=places[step],
+        ),
+    )
+
+
+def _at(frame: pd.DataFrame, metric: str, step: int) -> Estimate:
+    kept = frame[frame["step"] == step].iloc[0]
+    return Estimate(float(kept[metric]), float(kept[f"{metric}_low"]), float(kept[f"{metric}_high"]), int(kept["n"]))
+
+
+def _between(places: Mapping[int, float], length: int) -> float:
+    """Where a run of another length ends on an axis of unevenly spread steps."""
+    steps = list(places)
+    after = next((k for k, step in enumerate(steps) if step >= length), len(steps) - 1)
+    before = max(after - 1, 0)
+    # Linear between the two kept steps around it; a run of one kept step has no way to go.
+    run = steps[after] - steps[before]
+    return before + (length - steps[before]) / run if run else float(after)
+
+
+def _capital(metric: str) -> str:
+    words = metric_words(metric)
+    return words[0].upper() + words[1:]
+
+
+def _sentence(model: str, cell: NoisyCell, metric: str, step: int) -> str:
+    estimates = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+    parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
+    sentence = (
+        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.activation} the {metric_words(metric)} between "
+        f"trials is, by what alone differs between them, {'; '.join(parts)}"
+    )
+    if "none" in estimates:
+        # Equal seeds give equal bits: anything but 0 here would be a fault of the suite, so it is not rounded away.
+        rest = estimates["none"].value
+        sentence += f"; with nothing different it is {'exactly 0' if rest == 0 else f'{rest:.1e}'}"
+    if cell.ends and step == cell.steps[-1]:
+        lengths = ", ".join(f"{length} steps {end[metric]:.4f}" for length, end in cell.ends.items())
+        sentence += f"; runs of other lengths, each with its learning rate down to 0, end at {lengths}"
+    return f"{sentence} ({trial_counts(e.n for e in estimates.values())}, on every 16th evaluation block)."

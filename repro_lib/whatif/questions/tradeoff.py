@@ -1,0 +1,111 @@
+"""What if reproducibility weighed as much as accuracy? The activation that a weight picks, and the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.whatif.charts.bars import Bar, BarPanel
+from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.questions.metric import cell_estimates
+from repro_lib.whatif.wording import colour_on_page, reach, unanswered
+
+WEIGHTS = tuple(round(0.05 * k, 2) for k in range(21))
+TITLE = "What if reproducibility weighed more, or less, than accuracy?"
+
+
+def tradeoff_what_if(study: Study) -> WhatIf | Note:
+    """Accuracy and relative PD of a model's activations, weighed against each other."""
+    study = study.measured
+    models = [model for model in study.models if len(choices(study, model)) > 1 and model not in study.identical]
+    if not models:
+        needs = "It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
+        return unanswered(TITLE, study, needs)
+
+    def see(model: str, weight: float) -> View:
+        offers = choices(study, model)
+        points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
+        scores = weighed(points, weight)
+        picked, front = min(scores, key=lambda name: scores[name]), pareto_front(points)
+        bars = tuple(Bar(name, scores[name], colour_on_page(name), strong=name == picked) for name in offers)
+        panels = (_front_panel(offers, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
+        return View(panels, _sentence(offers, model, weight, picked, front))
+
+    parameters = (
+        choice("model", "Model", models),
+        slider("weight", "Weight of reproducibility", WEIGHTS, 0.5, lambda w: f"{100 * float(w):.0f} %"),
+    )
+    return WhatIf("tradeoff", TITLE, parameters, see)
+
+
+def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
+    """Validation accuracy (per cent) and relative PD of each activation of a model that has both."""
+    accuracy, pd = (cell_estimates(study, model, column) for column in ("val_accuracy", "relative_pd"))
+    # Accuracy needs one trial, PD two.
+    return {name: (accuracy[name], pd[name]) for name in pd if math.isfinite(pd[name].value)}
+
+
+def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[str, float]:
+    """By name ``weight`` times the PD plus 1 - ``weight`` times the accuracy given away.
+
+    ``points``: (accuracy, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal.
+    """
+    accuracies, pds = ([point[k] for point in points.values()] for k in (0, 1))
+
+    # Both as shares of the range that the activations span: percent and PD have no common unit.
+    def share(distance: float, values: list[float]) -> float:
+        spread = max(values) - min(values)
+        return distance / spread if spread > 0 else 0.0
+
+    return {
+        name: weight * share(pd - min(pds), pds) + (1 - weight) * share(max(accuracies) - accuracy, accuracies)
+        for name, (accuracy, pd) in points.items()
+    }
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names whose (accuracy, PD) nobody else beats in one without losing in the other, by falling accuracy."""
+
+    def beaten(name: str) -> bool:
+        accuracy, pd = points[name]
+        return any(a >= accuracy and d <= pd and (a, d) != (accuracy, pd) for a, d in points.values())
+
+    return sorted((name for name in points if not beaten(name)), key=lambda name: (-points[name][0], points[name][1]))
+
+
+def _front_panel(offers: Mapping[str, tuple[Estimate, Estimate]], front: list[str], picked: str) -> LinePanel:
+    ends = [
+        [e for pair in offers.values() for e in (pair[k].value, pair[k].low, pair[k].high) if math.isfinite(e)] for k in (0, 1)
+    ]
+    (left, right), (low, high) = ((min(values), max(values)) for values in ends)
+    # Room for the dots at the edges; where all are equal, some axis all the same.
+    margins = 0.08 * (right - left) or 1.0, 0.08 * (high - low) or 0.1
+    dots = tuple(
+        Dot(name, a.value, pd.value, colour_on_page(name), a.low, a.high, pd.low, pd.high, name == picked)
+        for name, (a, pd) in offers.items()
+    )
+    corners = [offers[name] for name in reversed(front)]
+    line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], "currentColor", "2 3")
+    return LinePanel(
+        "Both at once; dotted: the Pareto front",
+        Axis("validation accuracy, %", left - margins[0], right + margins[0]),
+        Axis("relative PD", max(0.0, low - margins[1]), high + margins[1]),
+        f"Pareto front {', '.join(front)}; picked {picked}; "
+        + "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in offers.items()),
+        (line,) if len(front) > 1 else (),
+        dots,
+    )
+
+
+def _sentence(offers: Mapping[str, tuple[Estimate, Estimate]], model: str, weight: float, picked: str, front: list[str]) -> str:
+    accuracy, pd = offers[picked]
+    on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
+    return (
+        f"With a weight of {100 * weight:.0f} % on reproducibility and {100 - 100 * weight:.0f} % on accuracy {model} is given "
+        f"{picked}: accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
+        f"{reach(pd.n for _, pd in offers.values())}"
+    )

@@ -1,0 +1,133 @@
+"""What if there were more trials? How wide intervals get with N, and the chance to tell two activations apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from repro_lib.analysis.contrasts import REFERENCE, needed_for
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.study import Study
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, smallest_p
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quantile
+from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.charts.svg import nice_limit
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.wording import OTHER_COLOUR, colour_on_page, unanswered
+
+# From the least that has an interval to three times what a claim needs.
+COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
+TITLE = "What if there were more trials?"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The measured difference in relative PD between an activation and relu, from which other N are foreseen."""
+
+    estimate: Estimate
+    paired: bool
+
+    def half_width(self, trials: int) -> float:
+        """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is.
+
+        At the measured N this is the interval's own half-width.
+        """
+        measured = self.estimate
+        # An unpaired difference has Welch's degrees of freedom, which grow with N - 1 as the paired ones do.
+        degrees = measured.degrees * (trials - 1) / (measured.n - 1)
+        return t_quantile(degrees) * measured.error * math.sqrt(measured.n / trials)
+
+    def chance(self, trials: int) -> float:
+        """The chance to find the difference, were it as large as it looks; 0 where no exact test of so few could."""
+        measured = self.estimate
+        if smallest_p(trials, trials, paired=self.paired) > SIGNIFICANCE or not measured.error > 0:
+            return 0.0
+        # The spread of one trial: an unpaired difference has the noise of two cells.
+        spread = measured.error * math.sqrt(measured.n if self.paired else measured.n / 2)
+        return power(trials, measured.value / spread, paired=self.paired)
+
+
+def trials_what_if(study: Study) -> WhatIf | Note:
+    """Interval width and power over N, for each activation against relu in each model."""
+    study = study.measured
+    by_cell = differences(study)
+    if not by_cell:
+        needs = f"It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
+        return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
+    models = list(dict.fromkeys(model for model, _ in by_cell))
+    activations = list(dict.fromkeys(activation for _, activation in by_cell))
+    measured = min(difference.estimate.n for difference in by_cell.values())
+    counts = tuple(sorted({*COUNTS, *(difference.estimate.n for difference in by_cell.values())}))
+
+    def see(model: str, activation: str, trials: int) -> View:
+        difference = by_cell.get((model, activation))
+        if difference is None:
+            return View((), f"{model} with {activation} and with {REFERENCE} do not have {TRIALS_FOR_INTERVAL} trials each.")
+        return View(_panels(difference, counts, trials, activation), _sentence(model, activation, difference, trials))
+
+    parameters = (
+        choice("model", "Model", models),
+        choice("activation", f"Against {REFERENCE}", activations),
+        slider("trials", "Trials per cell", counts, measured),
+    )
+    return WhatIf("trials", TITLE, parameters, see)
+
+
+def differences(study: Study) -> dict[tuple[str, str], Difference]:
+    """By model and activation the difference from relu, where both have trials enough for an interval."""
+    evidence, by_cell = Evidence.from_results(study), {}
+    for model in evidence.candidates():
+        for activation in evidence.activations:
+            n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
+            if activation == REFERENCE or min(n, reference) < TRIALS_FOR_INTERVAL:
+                continue
+            paired = evidence.paired(model, activation, REFERENCE)
+            first, second = (evidence.matrix(model, [name], "relative_pd") for name in (activation, REFERENCE))
+            estimate = contrast(first, second, paired=paired)
+            if estimate.has_interval:
+                by_cell[model, activation] = Difference(estimate, paired)
+    return by_cell
+
+
+def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, ...]:
+    x = Axis("trials per cell", counts[0], counts[-1])
+    widths, chances = ([f(n) for n in counts] for f in (difference.half_width, difference.chance))
+    # Where the half-width falls below the difference itself, the interval no longer holds 0.
+    size, colour = abs(difference.estimate.value), colour_on_page(activation)
+    top = nice_limit(max(*widths, size))
+    level = Line("the difference itself", [counts[0], counts[-1]], [size, size], OTHER_COLOUR, "3 3")
+    return (
+        LinePanel(
+            "95 % interval of the difference in relative PD",
+            x,
+            Axis("plus or minus", 0, top),
+            ", ".join(f"N = {n}: {width:.3f}" for n, width in zip(counts, widths, strict=True)),
+            (Line("half-width", counts, widths, colour), level),
+            marker=trials,
+        ),
+        LinePanel(
+            "Chance to tell the two apart",
+            x,
+            Axis("chance, %", 0, 100),
+            ", ".join(f"N = {n}: {100 * chance:.0f} %" for n, chance in zip(counts, chances, strict=True)),
+            (Line("", counts, [100 * chance for chance in chances], colour),),
+            marker=trials,
+        ),
+    )
+
+
+def _sentence(model: str, activation: str, difference: Difference, trials: int) -> str:
+    measured, paired = difference.estimate, "paired" if difference.paired else "unpaired"
+    least = smallest_p(trials, trials, paired=difference.paired)
+    now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
+    needed = needed_for(measured, paired=difference.paired)
+    tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
+    chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
+    if least > SIGNIFICANCE:
+        chance = f"no exact test can tell them apart, for its p cannot be below {least:.2g}"
+    return (
+        f"With N = {trials} {paired} trials per cell the difference in relative PD of {model} between {activation} and "
+        f"{REFERENCE}, {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
+        f"{chance}; {tell}. {now}, and so rough a spread says only about how many are needed."
+    )
