@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from repro_lib import metrics
     from repro_lib.analysis.study import load_study
     from repro_lib.config import Config
+    from repro_lib.data import prepare_corpus
     from repro_lib.models.activations import get_activation
     from repro_lib.models.registry import build_model
     from repro_lib.training.experiment import run_experiment
@@ -37,11 +38,12 @@ def lazily(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any]
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-__all__ = ["Config", "build_model", "get_activation", "load_study", "metrics", "run_experiment"]
+__all__ = ["Config", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus", "run_experiment"]
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "config": "Config",
+        "data": "prepare_corpus",
         "metrics": "metrics",
         "models": "build_model get_activation",
         "analysis": "load_study",

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from repro_lib.analysis.notes import say as say
     from repro_lib.analysis.selection import select_comparable as select_comparable
     from repro_lib.analysis.study import Study as Study, cells_frame as cells_frame, load_study as load_study
-    from repro_lib.analysis.trajectories import (
-        at_matched_loss as at_matched_loss,
-        load_trajectories as load_trajectories,
-        matched_loss_sentence as matched_loss_sentence,
-        other_lengths as other_lengths,
-        parting_sentence as parting_sentence,
-    )
+    from repro_lib.analysis.trajectories import trajectory as trajectory
 
 __getattr__, __dir__ = lazily(
     __name__,
@@ -36,7 +30,7 @@ __getattr__, __dir__ = lazily(
         "contrasts": "contrasts_frame cv_over_activations",
         "cell_anatomy": "dissect",
         "layers": "layer_view",
-        "trajectories": "load_trajectories other_lengths at_matched_loss parting_sentence matched_loss_sentence",
+        "trajectories": "trajectory",
         "noise_sources": "compare_sources",
         "claims": "judge",
         "notes": "say",

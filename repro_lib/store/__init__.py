@@ -12,7 +12,7 @@ from repro_lib import lazily
 
 if TYPE_CHECKING:
     from repro_lib.store.pair_matrices import PairMatrices as PairMatrices, load_pair_matrices as load_pair_matrices
-    from repro_lib.store.predictions import Predictions as Predictions, Snapshots as Snapshots, compare as compare
+    from repro_lib.store.predictions import Predictions as Predictions, compare as compare
     from repro_lib.store.schema import Result as Result, ResultError as ResultError, TrialRecord as TrialRecord
     from repro_lib.store.store import Store as Store, results_store as results_store
 
@@ -21,7 +21,7 @@ __getattr__, __dir__ = lazily(
     {
         "store": "Store results_store",
         "schema": "Result ResultError TrialRecord",
-        "predictions": "Predictions Snapshots compare",
+        "predictions": "Predictions compare",
         "pair_matrices": "PairMatrices load_pair_matrices",
     },
 )

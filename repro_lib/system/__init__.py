@@ -12,12 +12,7 @@ from repro_lib import lazily
 
 if TYPE_CHECKING:
     from repro_lib.system.environment import mismatches as mismatches
-    from repro_lib.system.files import (
-        UnusableFile as UnusableFile,
-        WriteError as WriteError,
-        read_bounded as read_bounded,
-        write_atomically as write_atomically,
-    )
+    from repro_lib.system.files import WriteError as WriteError, write_atomically as write_atomically
     from repro_lib.system.leases import LeaseHeldError as LeaseHeldError, LeaseLostError as LeaseLostError, hold as hold
     from repro_lib.system.processes import ProcessId as ProcessId, usable_cores as usable_cores
     from repro_lib.system.temporary import scratch_folder as scratch_folder
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "files": "WriteError UnusableFile write_atomically read_bounded",
+        "files": "WriteError write_atomically",
         "leases": "hold LeaseHeldError LeaseLostError",
         "processes": "ProcessId usable_cores",
         "temporary": "scratch_folder",

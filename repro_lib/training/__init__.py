@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from repro_lib.training.environment_record import describe_environment as describe_environment
     from repro_lib.training.experiment import run_experiment as run_experiment, train_trials as train_trials
     from repro_lib.training.progress import Progress as Progress
-    from repro_lib.training.stacked import train_stack as train_stack
     from repro_lib.training.trainer import TrainingDiverged as TrainingDiverged, train_trial as train_trial
 
 __getattr__, __dir__ = lazily(
@@ -21,7 +20,6 @@ __getattr__, __dir__ = lazily(
     {
         "experiment": "run_experiment train_trials",
         "trainer": "train_trial TrainingDiverged",
-        "stacked": "train_stack",
         "progress": "Progress",
         "environment_record": "describe_environment",
     },

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from repro_lib.whatif.definition import WhatIf as WhatIf
     from repro_lib.whatif.display import explore as explore, explore_writing as explore_writing
     from repro_lib.whatif.predictions import StoredPredictions as StoredPredictions
+    from repro_lib.whatif.questions.activation import activation_what_if as activation_what_if
+    from repro_lib.whatif.questions.metric import metric_what_if as metric_what_if
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "display": "explore explore_writing",
+        "questions.activation": "activation_what_if",
+        "questions.metric": "metric_what_if",
         "definition": "WhatIf",
         "predictions": "StoredPredictions",
     },

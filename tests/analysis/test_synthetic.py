@@ -16,7 +16,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
-from test_analysis import STARTED, digest, grid, make_result
+from test_study import STARTED, digest, grid, make_result
 
 from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
 from repro_lib.analysis.overviews import activations_overview, models_overview
@@ -515,7 +515,7 @@ def test_an_empty_summary_says_so_and_foreign_text_keeps_the_table_whole() -> No
 @pytest.mark.slow
 def test_the_benchmark_runs() -> None:
     words = [sys.executable, "-m", "benchmarks.results_scale", "--files", "30"]
-    done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "draw every figure" in done.stdout
 

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from repro_lib.system.environment import CUDA, LOCK, TORCH, locked_versions, main, mismatches, needs_cuda_parts, pinned_files
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SETUP_FILES = [
     "pyproject.toml",
     LOCK,

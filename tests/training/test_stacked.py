@@ -29,7 +29,7 @@ from repro_lib.training.stacked import StackTooLarge, TrialStack, clip_each, tra
 from repro_lib.training.state import TrialHistory
 from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, predict_logits, train_trial
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Config]
 
 # Ten steps with warm-up, decay, clipping that is felt (norms at the start are about 1) and dropout.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from test_analysis import make_result as full_result
+from test_study import make_result as full_result
 
 from repro_lib.analysis.formatting import number, with_interval
 from repro_lib.analysis.study import cells_frame

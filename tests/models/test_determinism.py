@@ -23,7 +23,7 @@ from repro_lib.models.determinism import STREAM_NAMES, deterministic_arithmetic,
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.training.trainer import TrainedTrial, train_trial
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Config]
 
 

@@ -198,7 +198,7 @@ def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path)
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from test_kernels import run_cells\n"
         f"run_cells(Path(sys.argv[1]), \"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)\")"
     )
-    runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])
+    runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[1])])
     until = time.monotonic() + 60
     while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
         time.sleep(0.05)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from test_analysis import digest, make_result
+from test_study import digest, make_result
 
 from repro_lib.analysis import contrasts as frames
 from repro_lib.analysis.contrasts import (

@@ -35,7 +35,7 @@ MODELS = ("charlm", "tinylstm")
 VALUES = {"trials": 2, "max_iters": 200}
 CELLS = ["--models", *MODELS, "--activations", "relu", *flags(VALUES), "--checkpoint-seconds", "0"]
 SNAKEMAKE = ["--executor", "snakemake"]
-WORKFLOW = Path(__file__).parents[1] / "workflow"
+WORKFLOW = Path(__file__).parents[2] / "workflow"
 
 
 @pytest.fixture(scope="module")

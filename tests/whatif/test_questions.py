@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from test_analysis import make_result
+from test_study import make_result
 
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.notes import Note

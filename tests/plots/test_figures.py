@@ -18,7 +18,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from test_analysis import grid, make_result
+from test_study import grid, make_result
 
 from repro_lib.analysis.study import Study
 from repro_lib.config import ACTIVATIONS

@@ -18,7 +18,7 @@ import pytest
 from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
 from repro_lib.system.processes import ProcessId
 
-PACKAGE = Path(__file__).resolve().parents[1] / "repro_lib"
+PACKAGE = Path(__file__).resolve().parents[2] / "repro_lib"
 # Who may write otherwise, and why that leaves no half-written file in anybody's folders.
 OTHER_WRITERS = {
     ("files", "write_atomically"): "this is how the others write",

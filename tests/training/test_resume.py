@@ -25,7 +25,7 @@ from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import Progress
 
 Tiny = Callable[..., Config]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stopped(Exception):

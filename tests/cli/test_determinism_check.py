@@ -25,7 +25,7 @@ from repro_lib.store.certificate import Certificate, certificate_or_reason
 from repro_lib.training import experiment
 
 Tiny = Callable[..., Config]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DIGESTS_OF_A_CELL = 9  # four of each of two trials, and one of all numbers
 
 

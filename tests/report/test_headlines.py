@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from test_analysis import make_result
+from test_study import make_result
 
 from repro_lib.analysis.study import Study
 from repro_lib.report import headlines

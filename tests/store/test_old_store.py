@@ -23,7 +23,7 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
-OLD = Path(__file__).parent / "data" / "store_7d1bcdd"
+OLD = Path(__file__).parents[1] / "data" / "store_7d1bcdd"
 
 
 @pytest.fixture

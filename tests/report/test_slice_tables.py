@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from test_analysis import make_result
-from test_plots import axes_of, hatched, intervals, words
+from test_figures import axes_of, hatched, intervals, words
+from test_study import make_result
 
 from repro_lib.analysis import cell_anatomy, slices
 from repro_lib.analysis.cell_anatomy import Anatomies, dissect

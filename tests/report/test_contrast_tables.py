@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from test_study import make_result
 
 from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
 from repro_lib.analysis.evidence import Evidence
@@ -18,7 +19,6 @@ from repro_lib.report.contrast_tables import (
     variance_table,
 )
 from repro_lib.report.tables import WordTable
-from tests.test_analysis import make_result
 
 
 def evidence_of(*results: object) -> Evidence:

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from repro_lib.report.site.page_images import smallest
 
-CHART = Path(__file__).parents[1] / "published" / "figures" / "against_relu.png"
+CHART = Path(__file__).parents[2] / "published" / "figures" / "against_relu.png"
 
 
 def png_of(picture: Image.Image, **options: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from test_reports import Tags
+from test_pages import Tags
 
 from repro_lib.grid.notebooks import execute, notebooks_dir
 from repro_lib.plots.style import Plot

@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets
 import pytest
-from test_reports import Tags
+from test_pages import Tags
 
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
