@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from repro_lib.config import Config
     from repro_lib.data import prepare_corpus
     from repro_lib.models.activations import get_activation
+
+    # What a user needs first, and where it lives.
     from repro_lib.models.registry import build_model
     from repro_lib.training.experiment import run_experiment
 

@@ -15,14 +15,13 @@ from repro_lib.analysis.contrasts import chances_of_being_best, contrasts_frame,
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.study import METRICS, pair_matrix
-from repro_lib.analysis.trajectories import differs_in_length
+from repro_lib.analysis.trajectories import FOLLOWED, differs_in_length
 from repro_lib.metrics.hypothesis_tests import holm, permutation_test
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, relative_contrast
 from repro_lib.models.activations import smelu_beta
 from repro_lib.store.schema import Result
 
-FOLLOWED = ("relative_pd", "total_variation", "churn")
 NOISE_MODELS = ("charlm", "convlm")
 # The A/A control: the trials of one cell, split into two halves by their seeds.
 HALF = 5

@@ -94,6 +94,7 @@ def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> 
     cells: list[CellAnatomy] = []
     gaps: list[Gap] = []
     texts: dict[tuple[str, float], TrainingText] = {}
+    # One after the other, so that only one cell's logits are in memory.
     for model in models if models is not None else study.models:
         for activation in study.activations:
             cell_or_reason = _dissect_cell(store, study.result(model, activation), texts)

@@ -75,6 +75,7 @@ class NoiseSources:
         sentence = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
         if "none" not in self.results:
             return sentence
+        # By digest: a PD that rounds to 0 would not show that the bits differ.
         if len({trial.predictions_sha256 for trial in self.results["none"].trials}) > 1:
             warning = "the same trial repeated gave other predictions: this machine does not compute reproducibly."
             return f"{sentence} Warning: {warning}"

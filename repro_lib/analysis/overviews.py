@@ -79,6 +79,7 @@ def activations_overview(study: Study) -> pd.DataFrame:
     stand-ins beside measured results count as missing.
     """
     study = study.measured
+    # A model that is the same for every activation would pull their averages together.
     candidates = [model for model in study.models if model not in study.identical]
     models = [model for model in candidates if any(result.model_name == model for result in study.results)]
     best = models_overview(study)["best"]

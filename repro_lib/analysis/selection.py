@@ -21,12 +21,10 @@ def select_comparable(
 ) -> list[Result]:
     """The newest complete result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``; within a model one configuration, so that activations never differ in
-    anything else. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with
-    any profile: a cell trained by hand does not push a finished grid aside, nor does one in which a single source of
-    randomness varies. Within a model the configuration with the most activations comes first, then the newest: two cells
-    of another length do not push a finished row aside. ``configs`` (``config_sha256``) are preferred to all others, for the
-    key and within a model: a grid shows its own cells and not those of a later run.
+    Real results of one ``comparison_key``, within a model of one configuration: where there are several, that with the
+    most activations, then the newest. Without a ``key`` it is that of the newest result of ``profile``, or of the newest
+    that was made with any profile and in which all randomness varies. ``configs`` (``config_sha256``) are preferred to all
+    others, for the key and within a model: a grid shows its own cells and not those of a later run.
 
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
     the above with the real ones; where nothing real is chosen, synthetic results alone.
@@ -43,23 +41,33 @@ def _select(results: Sequence[Result], key: str | None, profile: str | None, con
     """``select_comparable`` among results that are all real or all synthetic."""
     by_age = sorted(results, key=lambda result: result.timestamp)
     if key is None:
-        asked = [result for result in by_age if result.profile == profile] if profile else by_age
-        wanted = [result for result in asked if result.config_sha256 in configs]
-        preferred = wanted or [result for result in asked if result.profile] or asked
-        preferred = [result for result in preferred if result.config["vary"] == "all"] or preferred
-        key = preferred[-1].comparison_key if preferred else ""
+        key = _key_to_show(by_age, profile, configs)
     candidates = [result for result in by_age if result.comparison_key == key]
     activations: dict[tuple[str, str], set[str]] = {}
     for result in candidates:
         activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
     best: dict[str, tuple[bool, int]] = {}
     config: dict[str, str] = {}
-    for result in candidates:  # from old to new, so that of equal ones the newest stays
+    # The row with the most activations: two cells of another length, though newer, do not push a finished row aside. From
+    # old to new, so that of equal ones the newest stays.
+    for result in candidates:
         rank = (result.config_sha256 in configs, len(activations[result.model_name, result.config_sha256]))
         if rank >= best.get(result.model_name, rank):
             best[result.model_name], config[result.model_name] = rank, result.config_sha256
+    # Later ones replace earlier ones of the same cell.
     chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == config[r.model_name]}
     return list(chosen.values())
+
+
+def _key_to_show(by_age: Sequence[Result], profile: str | None, configs: Collection[str]) -> str:
+    """The comparison key of what is shown where none is asked for; empty where there is nothing to show."""
+    asked = [result for result in by_age if result.profile == profile] if profile else by_age
+    wanted = [result for result in asked if result.config_sha256 in configs]
+    # A cell trained by hand, without a profile, does not push a finished grid aside ...
+    preferred = wanted or [result for result in asked if result.profile] or asked
+    # ... nor does one in which a single source of randomness varies: it answers another question.
+    preferred = [result for result in preferred if result.config["vary"] == "all"] or preferred
+    return preferred[-1].comparison_key if preferred else ""
 
 
 def _stand_ins(synthetic: Sequence[Result], real: Sequence[Result]) -> list[Result]:

@@ -116,6 +116,7 @@ def _grid(options: Namespace, console: Console) -> int:
         how = (options.profile_dir or "local", options.engine_options, options.workers)
         report = run_grid_by_snakemake(request, snakemake_config(options), Display(console), *how)
     elif options.profile_dir or options.engine_options:
+        # Refused and not ignored: somebody who names a cluster should not find the grid on this machine.
         raise ConfigError("--profile-dir and options behind -- are for Snakemake: add --executor snakemake")
     else:
         report = run_grid(request, Display(console))

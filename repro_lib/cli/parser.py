@@ -63,6 +63,7 @@ def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridReques
     from repro_lib.training.checkpoints import check_interval
 
     workers = options.workers if options.workers is not None else _usual_workers(options)
+    # repro train has no such flag: it trains a cell in one piece.
     per_job = getattr(options, "trials_per_job", None)
     for flag, count in (("--workers", workers), ("--trials-per-job", per_job)):
         if count is not None and count < 1:
@@ -123,6 +124,7 @@ def _usual_workers(options: argparse.Namespace) -> int:
 
 def _hyphenated(word: str) -> str:
     """``--max_iters=5`` as ``--max-iters=5``: the earlier study's spelling is as good as ours."""
+    # Of the flag alone: a value, a name of a file for example, stays as it is.
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")

@@ -40,6 +40,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
     }
     done = 0
+    # The result decides. A cell that failed and is in work again is in work: the note of its failure goes when it is done.
     for cell in cells:
         result = cell.result(store)
         if result:

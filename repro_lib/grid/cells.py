@@ -24,9 +24,9 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
 
-# Estimates only order the work and say how much is left, so that a factor of two does no harm. A transformer's layer has
-# 12: 4 of its attention (queries, keys, values, output), 8 of an MLP four times as wide.
-# Parameters of a layer, and of what stands beside the layers, in units of the width squared.
+# Parameters of a layer, and of what stands beside the layers, in units of the width squared. A transformer's layer has 12:
+# 4 of its attention (queries, keys, values, output) and 8 of an MLP four times as wide; an LSTM's has 8, for each of its 4
+# gates reads input and state. These only order the work and say how much is left, so that a factor of two does no harm.
 _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tinylstm": 8.0, "tinylstm_readout": 8.0}
 _MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
 # Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).

@@ -69,6 +69,7 @@ class Display:
 
     def _left(self) -> str:
         """Time left by the share of all work, which weighs cells by their cost; rich would extrapolate a bar's last minute."""
+        # Before that one would extrapolate from how long the first processes took to start.
         if self.share < 0.01:
             return "time left not known yet"
         seconds = (time.monotonic() - self.since) * (1 - self.share) / self.share

@@ -102,6 +102,7 @@ class Run:
             return f"; nor could this be noted: {problem}"
         return ""
 
+    # At the end, and once more for all: a folder can be emptied after a cell was settled.
     def look_for_lost_results(self) -> None:
         """Every cell that did not fail has its result, or the report says that it has not."""
         for cell in (*self.cells, *self.variants):

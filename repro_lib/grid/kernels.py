@@ -77,6 +77,7 @@ class Kernel:
         """Whether its sockets can be files: the platform has them, and the folder's path is short enough."""
         import zmq
 
+        # A socket's path has room for about 100 bytes, and a longer one is an error when the kernel binds it.
         # jupyter_client appends -ipc-1 to -ipc-5 to the name of the connection file.
         return bool(zmq.has("ipc")) and fits_socket(self.folder / "k-ipc-5")
 

@@ -119,6 +119,7 @@ class _PoolRun(Run):
         del self.jobs[job.key]
         self.spent += job.cost
         message = self.settle(job, outcome)
+        # Before the line about it, which tells the time that is left without this job.
         self.display.share = self._share({})
         self.display.finished(job.key, message, is_cell=job.cell is not None)
         # The last part through, whatever became of it: now the cell can be put together.

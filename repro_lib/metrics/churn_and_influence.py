@@ -81,4 +81,5 @@ def ratio(top: float, bottom: float) -> float:
 
 def ratios(top: Float64, bottom: Float64) -> Float64:
     """``ratio`` of arrays of one shape, element by element."""
+    # Where instead of a check afterwards: a division by 0 would warn first.
     return np.divide(top, bottom, out=np.full_like(top, math.nan), where=bottom != 0)

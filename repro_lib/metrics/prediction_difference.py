@@ -126,8 +126,9 @@ def mean_deviation_pd(probabilities: Any) -> float:
     return float(np.mean([np.mean(_quotients(np.abs(p - mean), mean.copy())) for p in stack]))
 
 
-_OF_PAIR = (relative_pd, total_variation, churn, js_divergence)
-PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {metric.__name__: metric for metric in _OF_PAIR}
+PAIR_METRICS: dict[str, Callable[[Any, Any], float]] = {
+    metric.__name__: metric for metric in (relative_pd, total_variation, churn, js_divergence)
+}
 LABEL_METRICS: dict[str, Callable[[Any, Any, Any], float]] = {"true_label_pd": true_label_pd, "log_prob_pd": log_prob_pd}
 # The largest value each metric can take: intervals are cut there, and a stored value beyond it is refused.
 METRIC_LIMITS = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
@@ -252,8 +253,7 @@ def cross_entropy(logits: Any, labels: Any) -> float:
     """
     logits = _numpy(logits).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    log_normaliser = np.log(np.exp(logits).sum(axis=-1))
-    return float(np.mean(log_normaliser - _at_labels(logits, labels)))
+    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _at_labels(logits, labels)))
 
 
 def error_rate(scores: Any, labels: Any) -> float:

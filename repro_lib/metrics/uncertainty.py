@@ -7,7 +7,7 @@ Below three trials there is no interval: with two there is a single pair and not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,7 +65,7 @@ class Estimate:
         return f"{rounded(self.low, spec)} to {rounded(self.high, spec)}" if self.has_interval else none
 
     def scaled(self, factor: float) -> Estimate:
-        """The same number in another unit: a share times 100 is in per cent."""
+        """The same number in another unit, by a ``factor`` above 0: a share times 100 is in per cent."""
         return replace(self, **{name: factor * getattr(self, name) for name in ("value", "low", "high", "error")})
 
     def columns(self, name: str) -> dict[str, float]:
@@ -73,21 +73,18 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     @classmethod
-    def in_row(cls, row: Mapping[Any, Any], name: str) -> Estimate:
-        """The number that ``columns`` put into a row; ``n`` as the row has it, else 0."""
+    def in_row(cls, row: Any, name: str) -> Estimate:
+        """The number that ``columns`` put into a row (a mapping or a row of pandas); ``n`` as the row has it, else 0."""
         return cls(*(float(row[f"{name}{end}"]) for end in ("", "_low", "_high")), n=row.get("n", 0))
 
 
 def rounded(value: float, spec: str) -> str:
-    """A number as ``spec`` formats it: a dash for NaN, and no minus in front of what is rounded to 0.
+    """A number as ``spec`` formats it, a dash for NaN. A ``z`` after the sign takes the minus from what is rounded to 0.
 
-    >>> rounded(0.1234, ".2f"), rounded(-0.001, "+.1f"), rounded(math.nan, ".2f")
-    ('0.12', '+0.0', '–')
+    >>> rounded(0.1234, ".2f"), rounded(-0.001, ".1f"), rounded(-0.001, "+z.1f"), rounded(math.nan, ".2f")
+    ('0.12', '-0.0', '+0.0', '–')
     """
-    if math.isnan(value):
-        return "–"
-    text = format(value, spec)
-    return format(0.0, spec) if value < 0 and float(text) == 0 else text
+    return "–" if math.isnan(value) else format(value, spec)
 
 
 def pair_matrix_checked(matrix: ArrayLike) -> Float64:

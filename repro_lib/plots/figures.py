@@ -73,6 +73,7 @@ def all_plots(source: Source, models: Sequence[str] | None = None, activations: 
     study = source if isinstance(source, Study) else Study.of(source, models, activations)
     for name in CROSS_MODEL_PLOTS:
         yield _BY_NAME[name](study)
+    # An empty study still draws every figure, all of gaps.
     there = {result.model_name for result in study.results} or set(study.models)
     for model in filter(there.__contains__, study.models):
         for name in MODEL_PLOTS:
@@ -122,6 +123,7 @@ def reproducibility(source: Source, model: str | None = None) -> Plot:
     rows = math.ceil(len(METRICS) / 3)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
     figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))
+    # Three to a row: narrower ones have no room for the numbers on their axes.
     panels = list(body.subplots(rows, 3).flat)
     for unused in panels[len(METRICS) :]:
         unused.set_axis_off()
@@ -147,6 +149,7 @@ def training_curves(source: Source, model: str | None = None) -> Plot:
     panels = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, cell in zip(panels.flat, rows_of(cells), strict=False):
         curve_panel(axes, cell, curves)
+    # The last row may be short; the panels above the holes get back the ticks that a shared axis hides.
     for k in range(len(cells), rows * columns):
         panels.flat[k].set_visible(False)
         panels.flat[k - columns].tick_params(labelbottom=True)
@@ -226,6 +229,7 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
                 mark_synthetic(axes, cell["val_accuracy"], cell[name], model_marker(study, cell["model"]), label)
     left.set(xlabel=TITLES["val_accuracy"], title="Relative PD")
     right.set(xlabel=TITLES["val_accuracy"], title="Churn / error")
+    # From 0, so that a small difference does not look like a large one.
     for axes in (left, right):
         axes.set_ylim(bottom=0)
     return Plot(figure, "accuracy_vs_reproducibility", trade_off_alt(study))

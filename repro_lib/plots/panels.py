@@ -173,6 +173,7 @@ def cv_bars(axes: Axes, study: Study) -> None:
     """The models by their CV over the activations, the largest first."""
     overview = models_overview(study).sort_values("cv", ascending=False, na_position="last", kind="stable")
     rows = rows_of(overview)
+    # A model that is identical throughout has CV 0, and an axis needs some width.
     widest = max((row["cv"] for row in rows if math.isfinite(row["cv"])), default=1.0) or 1.0
     for y, row in enumerate(rows):
         if math.isnan(row["cv"]):
@@ -196,6 +197,7 @@ def heat_map(axes: Axes, study: Study) -> None:
     """Models x activations, each with its number and interval."""
     colours = colormaps["Blues"]
     finite = study.cells["relative_pd"].dropna()
+    # From 0: a scale from the lowest cell on would make any study look full of contrast.
     scale = Normalize(0, finite.max() if len(finite) and finite.max() > 0 else 1)
     for cell in rows_of(study.cells):
         x, y = study.activations.index(cell["activation"]), study.models.index(cell["model"])

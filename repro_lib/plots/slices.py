@@ -120,6 +120,7 @@ def _alt(cells: Sequence[CellAnatomy], anatomies: Anatomies, model: str, metric:
         panels.append(f"{head}: {'; '.join(parts)}.")
     gaps = [f"{gap.activation} ({gap.words})" for gap in anatomies.gaps if gap.model == model]
     missing = f" Not drawn: {', '.join(gaps)}." if gaps else ""
+    # One cell with enough trials is enough: the figure then has lines.
     bounded = any(cell.n >= TRIALS_FOR_INTERVAL for cell in cells)
     lines = "with 95 % intervals over trials as lines" if bounded else "without intervals: too few trials"
     return f"{TITLES[metric]} of {model} by slice of the text, {lines}. {' '.join(panels)}{missing}"

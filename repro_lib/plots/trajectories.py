@@ -100,6 +100,7 @@ def _follow(by_step: Axes, by_loss: Axes, cell: Trajectory, others: Sequence[Tra
     style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3, "alpha": 0.85}
     _with_interval(by_step, frame["step"], frame, metric, style)
     _with_interval(by_loss, frame["loss"], frame, metric, style)
+    # The end of each run, this one's too: there alone the learning rate has decayed to 0.
     ends = pd.DataFrame([run.frame().iloc[-1] for run in [*others, cell]])
     stars = {**style, "marker": "*", "markersize": 11, "linestyle": "", "markeredgecolor": "black"}
     _with_interval(by_step, ends["step"], ends, metric, stars)
@@ -116,6 +117,7 @@ def _with_interval(axes: Axes, x: pd.Series, frame: pd.DataFrame, metric: str, s
 
 def _step_axis(axes: Axes, longest: int) -> None:
     """Logarithmic from step 1 on, with room for step 0."""
+    # Steps are log-spaced, and step 0, before any training, belongs on the axis.
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.15, longest * 1.25)
     ticks = [0, *(10**k for k in range(int(math.log10(longest)) + 1))]
@@ -142,6 +144,7 @@ def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
         axes.set_axis_off()
         return
     frames = {source: cell.frame() for source, cell in followed.items()}
+    # A logarithm has no 0; it is drawn a decade below what is smallest, and the note says so.
     positive = [value for frame in frames.values() for value in frame["total_variation"] if value > 0]
     floor = min(positive, default=1e-9) / 10
     for source, frame in frames.items():

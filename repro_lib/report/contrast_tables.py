@@ -132,11 +132,8 @@ def _contrast_sentence(row: dict[Any, Any]) -> str:
         return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
     # Where relu's trials are all alike there is no per cent of their PD.
     known = not pd.isna(row["per_cent"])
-    estimate, spec, unit = (
-        Estimate.in_row(row, "per_cent" if known else "difference"),
-        "+.1f" if known else "+.4f",
-        " %" * known,
-    )
+    estimate = Estimate.in_row(row, "per_cent" if known else "difference")
+    spec, unit = ("+z.1f", " %") if known else ("+.4f", "")
     size, interval = f"{rounded(estimate.value, spec)}{unit}", f"95 % interval {estimate.interval(spec)}{unit}"
     if pd.isna(row["difference_low"]):
         return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."

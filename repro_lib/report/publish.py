@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro_lib.analysis.study import load_study
 from repro_lib.store.derived import digest_note, noted_digest
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
@@ -64,6 +63,7 @@ def save_plots(study: Study, folder: Path) -> None:
     """Every plot of the study as PNG, with its alternative text in a file beside it."""
     from repro_lib.plots.figures import all_plots
 
+    # The text is for who cannot see the picture; the site takes both from here.
     for plot in all_plots(study):
         write_atomically(folder / f"{plot.name}.png", plot.png())
         write_atomically(folder / f"{plot.name}.txt", plot.alt + "\n")
@@ -71,6 +71,8 @@ def save_plots(study: Study, folder: Path) -> None:
 
 def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, configs: Sequence[str], digest: str) -> None:
     """The grid's last job: summary and plots, with a note of the results they were made from."""
+    from repro_lib.analysis.study import load_study
+
     summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
     write_atomically(_note(reports_dir), json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
 
@@ -78,6 +80,8 @@ def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, con
 def summary_is_current(reports_dir: Path, digest: str) -> bool:
     """Whether summary and plots were made from just the results of this digest."""
     written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
+    # Only here: whoever plans or runs the grid imports this module, and need not load pandas for it.
+
     return noted_digest(_note(reports_dir)) == digest and all(path.is_file() for path in written)
 
 
@@ -104,6 +108,7 @@ def publish(
     from repro_lib.report.site.index import build_site
 
     study = Study.load(Store(results_dir), profile=profile, configs=configs)
+    # A cell of too few trials has no interval, and the index says so.
     measured = study.cells.dropna(subset=["relative_pd_low"])
     bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
     intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))

@@ -32,11 +32,13 @@ def about(study: Study) -> str:
 def missing(study: Study) -> str:
     """Which expected cells are missing, and which files were refused."""
     cells = study.cells[study.cells["n"] == 0]
+    # First, for a file that could not be read may be why a cell is missing.
     sentences = list(study.refused)
     if not study.results:
         sentences.append(NO_RESULTS)
     elif len(cells):
         by_model = {model: list(group["activation"]) for model, group in cells.groupby("model", sort=False)}
+        # With one activation in all its name says more than "every activation".
         all_of_them = len(study.activations) if len(study.activations) > 1 else 0
         named = "; ".join(
             f"{model} with {'every activation' if len(gone) == all_of_them else ', '.join(gone)}"

@@ -86,6 +86,7 @@ class Samples:
     @property
     def common(self) -> int:
         """How many characters all greedy texts share at their beginning."""
+        # Greedy texts alone: a sampled one may turn on the least change of a probability.
         columns = zip(*(greedy for greedy, _ in self.written), strict=True)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
@@ -141,6 +142,7 @@ def disagreement_views(store: Store, study: Study, model: str, activations: Sequ
         except (ResultError, CorpusError) as problem:
             views.append(Note(f"No passage for {model} with {activation}: {problem}"))
             continue
+        # The same passage for all activations, so that they can be compared by eye.
         block = disagreement.typical_block() if block is None else block
         title = f"{model} with {activation}, N = {n} trials"
         views.append(passage(disagreement, corpus, title, n * (n - 1) // 2, block))

@@ -20,6 +20,7 @@ def inputs_digest(*inputs: Any) -> str:
     return hashlib.sha256(canonical_json(list(inputs)).encode()).hexdigest()
 
 
+# One form for all of them, so that there is one reader. That of notebooks, which allow any key in their metadata.
 def digest_note(digest: str) -> dict[str, str]:
     """What the metadata of a derived JSON file hold under ``repro``."""
     return {"inputs_sha256": digest}
@@ -31,6 +32,7 @@ def noted_digest(file: Path) -> str | None:
     Never an error: what cannot be read, a half or a foreign file, is not finished, and is made anew.
     """
     try:
+        # RecursionError, below: JSON can be nested more deeply than Python's parser goes.
         return json.loads(read_bounded(file, LARGEST_NOTEBOOK_BYTES))["metadata"]["repro"]["inputs_sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -84,6 +84,7 @@ def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
     wanted = _trials_of(results)
     if stored and stored.trials == wanted:
         return stored
+    # Of a part of the trials, such as one activation less, all is there; one more trial has pairs with every other.
     if stored and set(wanted) <= set(stored.trials) and all(_has_windows(stored, result) for result in results):
         return _restricted(stored, wanted)
     matrices = _computed(store, results)

@@ -48,7 +48,7 @@ class Snapshots:
 
 
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
-    """Every pairwise metric of two trials by name. ResultError for predictions made on different evaluation windows."""
+    """Every pairwise metric of two trials by name, over all tokens. ResultError if their evaluation windows differ."""
     check_same_windows(first, second)
     return prediction_difference.pair_metrics(first.probabilities, second.probabilities, first.labels)
 

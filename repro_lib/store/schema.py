@@ -7,6 +7,7 @@ checked beside it are honest mistakes: files joined by hand, or written by a pro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -169,9 +170,8 @@ class Result(Part):
         prefix = "pd" if metric == "relative_pd" else metric
         # Counted before anything is listed: 10,000 trials have fifty million pairs, and a small file can claim them.
         if math.comb(n, 2) <= len(numbers):
-            keys = {(i, j): f"{prefix}_{i}_{j}" for i, j in combinations(range(1, n + 1), 2)}
-            if numbers.keys() >= set(keys.values()):
-                return {pair: _infinite_if_none(numbers[key]) for pair, key in keys.items()}
+            with contextlib.suppress(KeyError):
+                return {(i, j): _infinite_if_none(numbers[f"{prefix}_{i}_{j}"]) for i, j in combinations(range(1, n + 1), 2)}
         raise ValueError(f"reproducibility_metrics: {metric} has no number for each of the {math.comb(n, 2)} pairs of trials")
 
     @cached_property
@@ -213,9 +213,10 @@ class Result(Part):
             )
         claimed = content.pop("content_sha256", None)
         try:
-            actual = digest_of(content)
-        except (ValueError, RecursionError):  # NaN, half a surrogate pair, or nested beyond what can be walked
-            actual = None
+            canonical = canonical_json(content)
+            actual = hashlib.sha256(canonical.encode()).hexdigest()
+        except (ValueError, RecursionError):  # NaN, or nested beyond what can be walked
+            canonical, actual = "", None
         if claimed is None:
             raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
         if actual != claimed:
@@ -223,7 +224,7 @@ class Result(Part):
                 f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
             )
         try:
-            return cls.model_validate_json(canonical_json(content))
+            return cls.model_validate_json(canonical)
         except ValidationError as error:
             raise ResultError(f"{source} is not a valid result: {first_problem(error)}") from None
 

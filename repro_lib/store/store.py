@@ -45,11 +45,12 @@ class Store:
         self.folder = Path(folder)
 
     def save(self, result: Result) -> Path:
-        """Write a new result file; an existing one is never overwritten, whatever else writes at the same moment."""
+        """Write a new result file; an existing one is never overwritten."""
         stamp = result.timestamp.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
         stem, text = f"{result.model_name}-{result.activation}-{stamp}", result.to_json()
         for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
             path = self.folder / f"{stem}{suffix}.json"
+            # The name is taken by writing, not looked up before: between the two another process could take it.
             try:
                 write_atomically(path, text, replace=False)
             except FileExistsError:
@@ -101,6 +102,7 @@ class Store:
 
     def trial_path(self, kind: TensorKind, model: str, activation: str, config_sha256: str, trial: int) -> Path:
         """Where the predictions, weights or snapshots (``steps``) of a trial (numbered from 1) lie."""
+        # Names come from the command line too, and become parts of a path here.
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
 

@@ -188,29 +188,18 @@ def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: St
     assert "Without any source the trials are the same to the last bit: PD exactly 0." in said
     assert said.count("N = 3") == 5
     assert sources.table().loc["dropout", "Relative PD"] == "not run"
-
-
-def test_a_model_without_dropout_has_no_such_source(stored: list[Result], study: Study) -> None:
-    sources = compare_sources(stored, study, "nanotransformer")
-    assert sources is not None
-    assert sources.states["dropout"] == "not applicable: the model has no dropout"
-    assert sources.states["none"] == "measured"
-
-
-def test_a_repetition_that_differs_is_a_warning(stored: list[Result], study: Study) -> None:
-    sources = compare_sources(stored, study, "charlm")
-    assert sources is not None
     broken = NoiseSources("charlm", "gelu", sources.results | {"none": sources.results["order"]}, sources.states)
     assert "Warning: the same trial repeated gave other predictions" in broken.sentence()
 
 
-def test_without_runs_of_single_sources_there_is_a_sentence(trained: Store, study: Study) -> None:
-    results = [result for result in study.results if result.activation == "relu"]
-    only = Study.of(results, ["charlm"], ["relu"])
+def test_sources_that_there_are_not(trained: Store, stored: list[Result], study: Study) -> None:
+    without_dropout = compare_sources(stored, study, "nanotransformer")
+    assert without_dropout is not None
+    assert without_dropout.states["dropout"] == "not applicable: the model has no dropout"
+    assert without_dropout.states["none"] == "measured"
+    only = Study.of([result for result in study.results if result.activation == "relu"], ["charlm"], ["relu"])
     assert compare_sources(list(only.results), only, "charlm") is None
-    view = noise_view(trained, None, "charlm")
-    assert isinstance(view, Note)
-    assert "repro grid --noise-models charlm" in view.text
+    assert "repro grid --noise-models charlm" in repr(noise_view(trained, None, "charlm"))
 
 
 def test_figures_state_their_numbers(trained: Store, stored: list[Result], study: Study) -> None:

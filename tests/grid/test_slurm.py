@@ -39,7 +39,7 @@ def test_a_cancelled_job_and_a_killed_command_change_nothing_in_the_store(
     folder: Folder,
     undisturbed: Digests,  # noqa: F811
 ) -> None:
-    words = [*CELLS, *EXECUTOR, "--", *QUICK, "--set-resources", "cell:gpu=1"]
+    words = [*CELLS, *EXECUTOR, "--", *QUICK, "--set-resources", "cell:gpu=1", "--until", "cell"]
     grid = folder.start("grid", *words)
     wait_for(lambda: training(folder), 300)
     slurm.cancel(slurm.jobs()[0])

@@ -112,7 +112,7 @@ def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(fol
 
 @pytest.mark.slow
 def test_a_killed_job_and_a_killed_command_change_nothing_in_the_store(folder: Folder, undisturbed: Digests) -> None:
-    words = [*CELLS, "--trials-per-job", "1", *SNAKEMAKE]
+    words = [*CELLS, "--trials-per-job", "1", *SNAKEMAKE, "--", "--until", "cell"]
     grid = folder.start("grid", *words)
     wait_for(lambda: training(folder))
     jobs_of(folder)[0].kill()
@@ -217,10 +217,10 @@ def test_a_plan_says_what_comes_before_what_and_what_it_asks_for(request_for: Ca
 
 
 def test_marks_follow_the_results(request_for: Callable[..., GridRequest], make_result: Any, tmp_path: Path) -> None:
-    request = request_for(noise_models=["charlm"])
+    request = request_for(activations=["gelu"], noise_models=["charlm"])
     variant = Agenda.of(request, tmp_path).variants[0]  # it has no notebook: its result alone decides
     made = {"config": variant.config, "corpus": corpus_sha256(variant.config.corpus), "trials": variant.config.trials}
-    result = Store(request.results_dir).save(make_result("charlm", "relu", **made))
+    result = Store(request.results_dir).save(make_result("charlm", "gelu", **made))
 
     def marks() -> list[str]:
         write_plan(request, tmp_path / "plan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import sys
 from collections.abc import Iterator
 
@@ -112,14 +113,6 @@ def test_without_an_interval_the_figure_says_why(pairs: tuple[float, ...], said:
         assert "one trial" in words(figures.shamir_comparison(study, "charlm"))
 
 
-def test_mixed_numbers_of_trials_are_told_apart():
-    study = Study.of([make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5,))], ["charlm"], ["relu", "gelu"])
-    plot = figures.shamir_comparison(study, "charlm")
-    assert len(intervals(axes_of(plot)[0])) == 1
-    assert "No line: fewer than 3 trials." in words(plot)
-    assert "gelu 0.500 (no interval at N = 2)" in plot.alt
-
-
 def test_infinite_metric_is_named_and_not_drawn():
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
     study = one_model(reproducibility_metrics=numbers)
@@ -139,19 +132,29 @@ def test_curves_show_every_trial():
     assert [line.get_ydata()[0] for line in relu.lines if line.get_linestyle() == "--"] == [3.3]
 
 
-def test_flags_are_visible():
-    study = one_model(flags=["untrained: trial 1 has ..."])
-    assert "flagged" in words(figures.shamir_comparison(study, "charlm"))
-    assert "2 of 2 cells are flagged" in words(figures.multi_model_accuracy(study))
+def test_what_a_reader_must_know_about_cells_is_on_the_figure():
+    flagged = one_model(flags=["untrained: trial 1 has ..."])
+    assert "flagged" in words(figures.shamir_comparison(flagged, "charlm"))
+    assert "2 of 2 cells are flagged" in words(figures.multi_model_accuracy(flagged))
+    cut = words(figures.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
+    assert "(cut)" in cut
+    assert "Cut below their full size: all models." in cut
+    made_up = figures.shamir_comparison(one_model(synthetic=True), "charlm")
+    assert "SYNTHETIC" in words(made_up)
+    (axes,) = axes_of(made_up)
+    assert {patch.get_hatch() for container in axes.containers for patch in getattr(container, "patches", [])} == {"xx"}
+    mixed = Study.of([make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5,))], ["charlm"], ["relu", "gelu"])
+    plot = figures.shamir_comparison(mixed, "charlm")
+    assert len(intervals(axes_of(plot)[0])) == 1
+    assert "No line: fewer than 3 trials." in words(plot)
+    assert "gelu 0.500 (no interval at N = 2)" in plot.alt
 
 
-def test_a_result_alone_is_enough():
+def test_a_result_alone_is_enough_and_of_several_models_one_must_be_named():
     plot = figures.training_curves([make_result(profile=None)])
-    assert plot.name == "charlm_training_curves"
-    assert len(axes_of(plot)) == 1
-
-
-def test_the_model_must_be_clear():
+    assert (plot.name, len(axes_of(plot)), type(plot.figure)) == ("charlm_training_curves", 1, Figure)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums(), "no global figure is left behind"
     with pytest.raises(ValueError, match="name one of the models: charlm, convlm"):
         figures.accuracy(Study.of(grid(), ["charlm", "convlm"], THREE))
     with pytest.raises(ValueError, match="no model 'minigpt' in this study"):
@@ -169,7 +172,9 @@ def study() -> Study:
 
 
 def test_the_set_of_figures_is_closed(study: Study):
-    made = [plot.name for plot in figures.all_plots(study)]
+    drawn = list(figures.all_plots(study))
+    assert all(len(plot.alt) > 60 and re.search(r"\d\.\d", plot.alt) for plot in drawn), "the numbers are in the text too"
+    made = [plot.name for plot in drawn]
     # A model without any result has no figures of its own; those across models show it as missing.
     assert made == list(figures.plot_names([model for model in study.models if model != "minigpt"]))
     assert len(set(made)) == len(made) == 4 + 3 * 4
@@ -216,19 +221,6 @@ def test_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
     assert len(set(COLOURS.values())) == len(COLOURS)
 
 
-def test_a_model_trained_smaller_is_labelled():
-    label = words(figures.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
-    assert "(cut)" in label
-    assert "Cut below their full size: all models." in label
-
-
-def test_synthetic_results_are_labelled_and_hatched():
-    plot = figures.shamir_comparison(one_model(synthetic=True), "charlm")
-    assert "SYNTHETIC" in words(plot)
-    (axes,) = axes_of(plot)
-    assert {patch.get_hatch() for container in axes.containers for patch in getattr(container, "patches", [])} == {"xx"}
-
-
 def test_an_empty_study_draws_only_gaps():
     for plot in figures.all_plots([], ["charlm"]):
         assert not any(bars(axes) for axes in axes_of(plot))
@@ -264,12 +256,6 @@ def test_nothing_is_cut_off_and_no_text_is_tiny():
         assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9, plot.name
 
 
-def test_figures_carry_numbers_in_their_alternative_text():
-    for plot in figures.all_plots(Study.of(grid(), ["charlm", "tinylstm"], THREE)):
-        assert any(number in plot.alt for number in ("0.5", "50.0", "2.1")), plot.name
-        assert len(plot.alt) > 60
-
-
 def test_png_is_the_same_every_time_and_independent_of_the_readers_settings():
     first = figures.shamir_cross_model_analysis(Study.of(grid(), ["charlm", "tinylstm"], THREE)).png()
     with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20, "lines.linewidth": 9}):
@@ -286,10 +272,3 @@ def test_a_notebook_gets_a_png_with_its_width_and_alternative_text():
     assert base64.b64decode(data["image/png"]) == plot.png()
     assert metadata["image/png"] == {"width": 900, "alt": plot.alt}
     assert data["text/plain"] == plot.alt
-
-
-def test_no_global_figure_is_left_behind():
-    plot = figures.accuracy(one_model(), "charlm")
-    assert type(plot.figure) is Figure
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()

@@ -35,15 +35,8 @@ def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() ->
     # The unigrams have 3.3.
     assert "3.100 (2.852 to 3.348) nats, 0.20 below that of a model that knows only how frequent each character is" in learnt
     assert flag == "Flagged: untrained: trial 2."
-
-
-def test_one_trial_has_nothing_to_compare() -> None:
-    first, *_ = headlines.cell(make_result(pairs=()))
-    assert first == "charlm with relu: one trial, so there is no pair to compare."
-
-
-def test_a_model_worse_than_the_unigrams_is_said_to_be_above() -> None:
     assert "0.30 ABOVE" in headlines.cell(make_result(losses=(3.5, 3.6, 3.7)))[1]
+    assert headlines.cell(make_result(pairs=()))[0] == "charlm with relu: one trial, so there is no pair to compare."
 
 
 def study_of(**about: object) -> Study:
@@ -67,6 +60,8 @@ def test_the_grid_without_contrasts_says_what_n_allows() -> None:
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm."
     assert said[2].startswith("The order is not decided at N = 3 trials")
     assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
+    hole = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
+    assert "Missing, and left blank everywhere: charlm with gelu." in headlines.grid(hole)
 
 
 def test_models_with_the_same_lowest_activation_are_named_together() -> None:
@@ -77,11 +72,6 @@ def test_models_with_the_same_lowest_activation_are_named_together() -> None:
     said = headlines.grid(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
     assert "tinylstm is bit-identical" in said[-1]
-
-
-def test_holes_are_named() -> None:
-    study = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
-    assert "Missing, and left blank everywhere: charlm with gelu." in headlines.grid(study)
 
 
 def test_contrasts_without_a_number_are_not_counted() -> None:

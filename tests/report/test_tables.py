@@ -15,18 +15,14 @@ from repro_lib.report.tables import config_table, overview_table, summary_table,
 from repro_lib.store.schema import Result
 
 
-def test_the_overview_has_a_dash_where_a_cell_is_missing(make_result: Callable[..., Result]) -> None:
-    cells = cells_frame([make_result("charlm", "relu", trials=1)], ["charlm", "convlm"], ["relu", "gelu"])
-    table = overview_table(cells)
-    assert list(table.index) == ["charlm", "convlm"]
-    assert list(table.columns) == ["relu", "gelu"]
-    assert set(table.to_numpy().ravel()) == {"–"}
-
-
 def test_numbers_carry_their_interval_where_there_is_one() -> None:
     assert with_interval({"x": 0.41234, "x_low": 0.4, "x_high": 0.42}, "x", 3) == "0.412 (0.400 to 0.420)"  # pyright: ignore[reportArgumentType]
     assert with_interval({"x": 0.41234, "x_low": float("nan"), "x_high": float("nan")}, "x", 3) == "0.412"  # pyright: ignore[reportArgumentType]
-    assert number(float("nan"), 2) == "–"
+    assert number(float("nan"), 2) == number(None, 2) == "–"
+    table = overview_table(cells_frame([full_result("charlm", "relu")], ["charlm", "convlm"], ["relu", "gelu"]))
+    assert (list(table.index), list(table.columns)) == (["charlm", "convlm"], ["relu", "gelu"])
+    assert table.loc["charlm", "relu"].startswith("0.500 (")
+    assert set(table.loc["convlm"]) == {"–"}
 
 
 def test_trials_and_configuration_are_shown_whole(make_result: Callable[..., Result]) -> None:
@@ -52,9 +48,6 @@ def test_derivatives_agree_with_hand_worked_values() -> None:
     assert (value[middle], slope[middle]) == pytest.approx((0.25, 0.5))
     assert curvature[middle] == pytest.approx(0.5)
     assert (value[two], slope[two], curvature[two]) == pytest.approx((2.0, 1.0, 0.0))
-
-
-def test_a_gated_activation_has_no_curve() -> None:
     with pytest.raises(ValueError, match="draw an ungated activation"):
         derivatives("swiglu", 3.0)
 

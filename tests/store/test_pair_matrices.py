@@ -37,31 +37,33 @@ def store(trained: Path, tmp_path: Path) -> Store:
 
 
 def results_of(store: Store) -> list[Result]:
-    found = {result.activation: result for _, result in store.load()[0]}
-    return [found["relu"], found["gelu"]]
+    by_activation = {result.activation: result for _, result in store.load()[0]}
+    return [by_activation["relu"], by_activation["gelu"]]
 
 
 def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
     results = results_of(store)
-    found = load_pair_matrices(store, results)
-    assert [(trial.activation, trial.trial) for trial in found.trials] == [(a, k) for a in ("relu", "gelu") for k in (1, 2, 3)]
+    matrices = load_pair_matrices(store, results)
+    assert [(trial.activation, trial.trial) for trial in matrices.trials] == [
+        (a, k) for a in ("relu", "gelu") for k in (1, 2, 3)
+    ]
     predictions = [store.predictions(result, k) for result in results for k in (1, 2, 3)]
     for i, j in combinations(range(6), 2):
         by_hand = compare(predictions[i], predictions[j])
         for name in prediction_difference.metric_names():
-            assert found.matrix(name)[i, j] == found.matrix(name)[j, i] == pytest.approx(by_hand[name], rel=1e-12)
-    assert (np.diag(found.matrix("churn")) == 0).all()
+            assert matrices.matrix(name)[i, j] == matrices.matrix(name)[j, i] == pytest.approx(by_hand[name], rel=1e-12)
+    assert (np.diag(matrices.matrix("churn")) == 0).all()
 
 
 def test_windows_average_to_the_whole(store: Store) -> None:
     relu, gelu = results_of(store)
-    found = load_pair_matrices(store, [relu, gelu])
+    matrices = load_pair_matrices(store, [relu, gelu])
     for result in (relu, gelu):
         for name in prediction_difference.metric_names():
-            by_window = found.windows[result.activation][name]
+            by_window = matrices.windows[result.activation][name]
             assert len(by_window) == result.evaluation.tokens // EVALUATION_BLOCK
             assert np.mean(by_window) == pytest.approx(result.reproducibility_metrics[name], rel=1e-9)
-        errors = np.array(found.window_errors[result.activation])
+        errors = np.array(matrices.window_errors[result.activation])
         assert errors.shape == (3, result.evaluation.tokens // EVALUATION_BLOCK)
         assert 100 * (1 - errors.mean(axis=1)) == pytest.approx([trial.val_accuracy for trial in result.trials])
 
@@ -123,5 +125,5 @@ def test_predictions_that_are_gone_or_of_another_configuration_are_refused(store
 def test_a_folder_that_cannot_be_written_costs_time_only(store: Store) -> None:
     # A file where the folder should be: also root cannot write below it.
     (store.folder / "pd").write_text("in the way")
-    found = load_pair_matrices(store, results_of(store))
-    assert len(found.trials) == 6
+    matrices = load_pair_matrices(store, results_of(store))
+    assert len(matrices.trials) == 6

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -235,3 +236,46 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         writer.kill()
         writer.wait()
     assert len(seen) == 5
+
+
+def test_a_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "file.txt"
+    write_atomically(path, "one")
+    write_atomically(path, b"two")
+    assert path.read_text() == "two"
+    with pytest.raises(FileExistsError):
+        write_atomically(path, "three", replace=False)
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+    # The system refuses to let this process write files longer than 10,000 bytes, as a full disk would.
+    script = (
+        "import resource, sys; from pathlib import Path; from repro_lib.system.files import write_atomically\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "write_atomically(Path(sys.argv[1]), 'x' * 1_000_000)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script, str(path)], cwd=root, capture_output=True, text=True, check=False)
+    assert "OSError" in done.stderr
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_as_readable_as_any_other_new_file(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "ours", "x")
+    (tmp_path / "plain").write_text("x")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "plain")]
+    assert modes[0] == modes[1]
+
+
+def test_writing_onto_a_folder_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_atomically(tmp_path / "taken", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

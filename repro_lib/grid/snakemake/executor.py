@@ -51,7 +51,7 @@ def write_plan(request: GridRequest, folder: Path) -> None:
     jobs, to_do = plan_jobs(agenda), {step.name for step in agenda.to_do()}
     marks = {key: folder / "done" / job["kind"] / key for key, job in jobs.items()}
     # The corpus and the site have no result that could be looked at.
-    to_do |= {"corpus"} if any(jobs[key]["kind"] == "cell" for key in to_do) else set()
+    to_do |= {"corpus"} if any(jobs[k]["kind"] == "cell" for k in to_do) and not marks["corpus"].exists() else set()
     to_do |= set() if marks["site"].exists() and (request.reports_dir / "index.html").exists() else {"site"}
     for key, mark in marks.items():
         mark.parent.mkdir(parents=True, exist_ok=True)
