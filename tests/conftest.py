@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,6 @@ from what_if_store import what_if_folder, what_if_study  # noqa: F401  (fixtures
 from repro_lib.config import Config
 from repro_lib.data import Corpus, Dataset, load_corpus, make_dataset
 from repro_lib.metrics.prediction_difference import metric_names
-from repro_lib.store.certificate import CHECK_NAMES, Certificate, Check, Machine
 from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, TrialRecord
 from repro_lib.store.store import Store
 
@@ -169,26 +168,5 @@ def make_result() -> MakeResult:
             "timestamp": datetime(2025, 1, 1, 12, 0, tzinfo=UTC) + timedelta(minutes=minute),
         }
         return Result(**fields | changes)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_certificate() -> Callable[..., Certificate]:
-    """``make_certificate(failed=..., **changes)``: a valid certificate, of which the checks named in ``failed`` have failed."""
-
-    def make(*, failed: Sequence[str] = (), machine: dict[str, Any] | None = None, **changes: Any) -> Certificate:
-        about = {"python": "3.11.7", "torch": "2.13.0", "device": "cpu", "cpu": "Some CPU", "git_commit": "0" * 40}
-        fields: dict[str, Any] = {
-            "checks": [Check(name=name, passed=name not in failed, said=f"what {name} found") for name in CHECK_NAMES],
-            "digests": {"charlm with swiglu, trial 1, weights": "a" * 64},
-            "workers": 2,
-            "corpus": CorpusRecord(name="words.txt", sha256="c" * 64),
-            "slowdown": None,
-            "seconds": 20.5,
-            "machine": Machine.model_validate(about | (machine or {})),
-            "timestamp": datetime(2025, 1, 1, 12, 0, tzinfo=UTC),
-        }
-        return Certificate(**fields | changes)
 
     return make

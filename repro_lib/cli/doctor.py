@@ -10,17 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 from rich.console import Console
 
 from repro_lib.config import GRID_MODELS, Config, project_root
-from repro_lib.system.files import check_writable
-from repro_lib.system.processes import usable_cores
-
-if TYPE_CHECKING:
-    from repro_lib.store.certificate import Certificate
 
 # The default grid was seen to leave 0.6 GB in results/, and its kernels to take about 0.5 GB of memory each.
 _DISK_GB, _MEMORY_GB = 2.0, 2.0
@@ -47,39 +41,6 @@ def examine(console: Console, corpus: str, results_dir: Path) -> int:
     return 1 if failed else 0
 
 
-def certify_machine(console: Console, corpus: str, device: str, workers: int, results_dir: Path) -> int:
-    """Make the determinism certificate, store it in the results folder, print it, and return 0 if all is as it must be."""
-    from repro_lib.cli.determinism_check import certify
-    from repro_lib.store.certificate import write_certificate
-
-    check_writable(results_dir)
-    with console.status("training small cells, killing one, comparing digests"):
-        certificate = certify(corpus, device, workers)
-    path = write_certificate(results_dir, certificate)
-    print_certificate(console, certificate)
-    console.print(f"stored in {path}; the next repro report or grid shows it in the index", markup=False, soft_wrap=True)
-    return 0 if certificate.passed else 1
-
-
-def print_certificate(console: Console, certificate: Certificate) -> None:
-    """The certificate as text: the digests of each trial, cut to 12 digits, with what, what was compared, and the outcome."""
-    machine, trials = certificate.machine, dict[str, list[str]]()
-    for name, value in certificate.digests.items():
-        owner, _, kind = name.rpartition(", ")
-        trials.setdefault(owner, []).append(f"{kind} {value[:12]}")
-    lines = [f"{owner}: {', '.join(digests)}" for owner, digests in trials.items()]
-    lines += [f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.said}" for check in certificate.checks]
-    if certificate.slowdown is not None:
-        lines.append(f"cost  deterministic algorithms take {certificate.slowdown:.2f} times as long as others on this device")
-    lines += [
-        f"corpus {certificate.corpus.name}, SHA-256 {certificate.corpus.sha256[:12]}; Python {machine.python}, "
-        f"torch {machine.torch}, {machine.device}, {machine.cpu}, commit {(machine.git_commit or 'unknown')[:12]}",
-        f"determinism certificate of {certificate.timestamp:%Y-%m-%d %H:%M} UTC: {certificate.outcome}",
-    ]
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-
-
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """A check that breaks is a finding too: the examination is for machines where things are broken."""
     try:
@@ -89,6 +50,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _python() -> Iterator[Finding]:
+    # Those for which requirements.lock was made.
     tested = platform.python_version_tuple()[:2] in {("3", "11"), ("3", "12"), ("3", "13")}
     yield Finding(
         "python", True if tested else None, platform.python_version() + ("" if tested else ", the lock is for 3.11 to 3.13")
@@ -99,13 +61,14 @@ def _packages() -> Iterator[Finding]:
     from repro_lib.system.environment import mismatches
 
     wrong = mismatches(project_root())
+    # A note, no failure: other versions usually work, only the bits of the published study are not promised with them.
     yield Finding("packages", None if wrong else True, "; ".join(wrong) or "as in requirements.lock")
     if wrong:
         yield Finding("packages", None, "results may differ from those of the lock; ./setup.sh makes an environment that fits")
 
 
 def _cores() -> Iterator[Finding]:
-    usable = usable_cores()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("cores", True, f"{usable} usable, so {usable} cells train at a time")
 
 
@@ -116,6 +79,7 @@ def _memory() -> Iterator[Finding]:
 
 def _disk(folder: Path) -> Callable[[], Iterator[Finding]]:
     def disk() -> Iterator[Finding]:
+        # The folder itself need not be there before the first run.
         existing = next(parent for parent in [folder.resolve(), *folder.resolve().parents] if parent.exists())
         free = shutil.disk_usage(existing).free / 2**30
         writable = os.access(existing, os.W_OK)
@@ -162,6 +126,7 @@ def _training() -> Iterator[Finding]:
         model, tokens = build_model(model_name, config, "gelu"), torch.arange(2 * 33).remainder(65).view(2, 33)
         started = time.perf_counter()
         loss = training_step(model, make_optimizer(model, config), tokens[:, :-1], tokens[:, 1:], 1, config)
+        # The loss of an untrained model of 65 characters is near ln 65 = 4.2 nats; NaN fails both comparisons.
         good = 0 < loss < 20
         yield Finding("training", good, f"{model_name}: one step, loss {loss:.2f} nats, {time.perf_counter() - started:.2f} s")
 

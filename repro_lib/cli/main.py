@@ -20,6 +20,7 @@ from rich.console import Console
 from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, check_profile
 from repro_lib.system.files import WriteError
+from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -215,13 +216,13 @@ def _run_job(options: Namespace, console: Console) -> int:
 
 
 def _doctor(options: Namespace, console: Console) -> int:
-    from repro_lib.cli.doctor import certify_machine, examine
-    from repro_lib.system.processes import usable_cores
-
     if options.determinism:
+        from repro_lib.cli.determinism_check import check_determinism
+
         # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
-        at_once = max(2, usable_cores())
-        return certify_machine(console, one_path(options.corpus), options.device, at_once, options.results_dir)
+        return check_determinism(console, one_path(options.corpus), options.device, max(2, usable_cores()))
+    from repro_lib.cli.doctor import examine
+
     return examine(console, options.corpus, options.results_dir)
 
 

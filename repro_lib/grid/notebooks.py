@@ -11,7 +11,6 @@ import ast
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.store.derived import digest_note, inputs_digest
+from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
 from repro_lib.system.leases import LeaseHeldError
 
@@ -186,8 +186,7 @@ class _WholeFiles:
 
 @cache
 def _papermill() -> Any:
-    # jsonschema imports this optional module to check one format we never use; compiling its grammars takes 2 s.
-    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    skip_url_grammars()
     import papermill
     import papermill.iorw
 

@@ -49,6 +49,14 @@ def pinned_files(checkout: Path) -> list[Path]:
     return [checkout / name for name in (TORCH, LOCK, *([CUDA] if needs_cuda_parts() else []))]
 
 
+def skip_url_grammars() -> None:
+    """Before the first import of nbformat or papermill in a process: save the 2 s in which jsonschema compiles grammars.
+
+    It imports this optional module to check one format, that of URLs, which no notebook has; None makes it do without.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+
+
 def needs_cuda_parts() -> bool:
     """Whether the torch in this environment is a build that names CUDA libraries among its dependencies."""
     try:

@@ -1,4 +1,4 @@
-"""Making the determinism certificate, for real; and every check of it fails where something is wrong with what it checks."""
+"""``repro doctor --determinism``, for real; and every check of it fails where something is wrong with what it checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from repro_lib.data import Dataset
 from repro_lib.grid.pool import Pool
 from repro_lib.models import registry
 from repro_lib.models.convlm import ConvLM
-from repro_lib.store.certificate import Certificate, certificate_or_reason
 from repro_lib.training import experiment
 
 Tiny = Callable[..., Config]
@@ -29,42 +28,28 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGESTS_OF_A_CELL = 9  # four of each of two trials, and one of all numbers
 
 
-def doctor(results: Path, corpus: Path | str, *words: str, **environment: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "repro_lib", "doctor", "--determinism", "--results-dir", str(results)]
-    command += ["--corpus", str(corpus), *words]
-    variables = os.environ | environment
+def python(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of an interpreter."""
+    command, variables = [sys.executable, *words], os.environ | environment
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
-def stored(results: Path) -> Certificate:
-    certificate, said = certificate_or_reason(results)
-    assert certificate, said
-    return certificate
+def doctor(corpus: Path | str, *words: str, **environment: str) -> tuple[int, str, str]:
+    return python("-m", "repro_lib", "doctor", "--determinism", "--corpus", str(corpus), *words, **environment)
 
 
-def checks(certificate: Certificate) -> dict[str, tuple[bool, str]]:
-    return {check.name: (check.passed, check.said) for check in certificate.checks}
-
-
-def test_this_machine_is_certified(tmp_path: Path, corpus_file: Path) -> None:
-    code, output, error = doctor(tmp_path / "results", corpus_file, TMPDIR=str(tmp_path))
+def test_this_machine_gives_the_same_bits_every_time(tmp_path: Path, corpus_file: Path) -> None:
+    code, output, error = doctor(corpus_file, "--results-dir", str(tmp_path / "results"), TMPDIR=str(tmp_path))
     assert (code, error) == (0, ""), output
-    certificate = stored(tmp_path / "results")
-    assert certificate.passed
-    assert len(certificate.digests) == DIGESTS_OF_A_CELL * len(MODEL_DEFAULTS)
+    digests = dict(re.findall(r"^ +([0-9a-f]{12})  (.*)$", output, re.MULTILINE))
+    assert output.count("numbers\n") == len(MODEL_DEFAULTS)
     # Trials of a model differ, and so do models; only models of the same layers start alike.
-    assert len({value for name, value in certificate.digests.items() if "weights" in name}) == 2 * len(MODEL_DEFAULTS)
-    assert certificate.machine.torch == torch.__version__
-    assert f"torch {torch.__version__}" in output
-    for name, value in certificate.digests.items():
-        owner, _, kind = name.rpartition(", ")
-        assert re.search(rf"^{owner}: .*\b{kind} {value[:12]}", output, re.MULTILINE)
-    for check in certificate.checks:
-        assert f"ok    {check.name}: {check.said}\n" in output
-    assert re.search(r"^determinism certificate of \d{4}-\d\d-\d\d \d\d:\d\d UTC: passed$", output, re.MULTILINE)
-    assert list(tmp_path.glob("repro-*")) == [], "no folder of workers is left"
-    assert [path.name for path in (tmp_path / "results").rglob("*")] == ["certificate", "determinism.json"]
+    assert len([name for name in digests.values() if name.endswith("weights")]) == 2 * len(MODEL_DEFAULTS)
+    assert re.findall(r"^(ok  |FAIL)  ", output, re.MULTILINE) == ["ok  "] * 4
+    assert f"ok    {DIGESTS_OF_A_CELL * len(MODEL_DEFAULTS)} digests of {len(MODEL_DEFAULTS)} cells are the same" in output
+    assert output.endswith(f"torch {torch.__version__} on cpu: the same bits every time\n")
+    assert list(tmp_path.iterdir()) == [], "nothing is stored, and no folder of workers is left"
 
 
 # --- what is wrong is found
@@ -78,83 +63,81 @@ if "resource_tracker" not in " ".join(sys.orig_argv):
     honest = {where}.{what}
     {where}.{what} = {instead}
 """
-
-
-def planted(folder: Path, where: str, what: str, instead: str) -> str:
-    """A PYTHONPATH with which ``what`` in ``where`` is another function, made from the ``honest`` one."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(PLANT.format(where=where, what=what, instead=instead))
-    return os.pathsep.join([str(folder), str(ROOT)])
-
-
-@pytest.mark.slow
-def test_a_seed_that_depends_on_the_process_makes_it_fail(tmp_path: Path, corpus_file: Path) -> None:
-    instead = "lambda seed, name: honest(seed, name) ^ os.getpid()"
-    path = planted(tmp_path / "plant", "determinism", "_derive", instead)
-    code, output, error = doctor(tmp_path / "results", corpus_file, PYTHONPATH=path)
-    assert (code, error) == (1, ""), output
-    certificate = stored(tmp_path / "results")
-    found = checks(certificate)
-    assert {name: passed for name, (passed, _) in found.items()} == {
-        "processes": False,
-        "resumed": False,
-        "constant predictor": True,
-        "causality": True,
-    }
-    assert re.fullmatch(r"\d+ of 63 digests of the same training differ, the first: charlm .*, init", found["processes"][1])
-    assert "was not resumed from its checkpoint" in found["resumed"][1]
-    assert "comes from other initial weights" in found["resumed"][1]
-    assert f"FAIL  processes: {found['processes'][1]}\n" in output
-    assert output.splitlines()[-2].endswith(" UTC: FAILED")
-    assert certificate.outcome == "FAILED"
+# The whole check, but of one model: enough to find what is planted.
+OF_ONE_MODEL = """
+import sys
+from rich.console import Console
+from repro_lib.cli import determinism_check
+determinism_check.model_names = lambda: [determinism_check.KILLED_MODEL]
+sys.exit(determinism_check.check_determinism(Console(), sys.argv[1], "cpu", 2))
+"""
+# The dropout masks of a resumed trial begin again: nothing but digests could show it.
+FORGETFUL = (
+    "lambda self, *words: (s := self.streams.dropout.get_state(), honest(self, *words), self.streams.dropout.set_state(s))"
+)
 
 
 @pytest.mark.slow
-def test_a_resumption_that_forgets_a_stream_makes_it_fail(tmp_path: Path, corpus_file: Path) -> None:
-    """The dropout masks of a resumed trial begin again: nothing but digests could show it."""
-    restore = (
-        "lambda self, *words: (s := self.streams.dropout.get_state(), honest(self, *words), self.streams.dropout.set_state(s))"
-    )
-    path = planted(tmp_path / "plant", "trial_state.TrialHistory", "restore", restore)
-    code, output, error = doctor(tmp_path / "results", corpus_file, PYTHONPATH=path)
+@pytest.mark.parametrize(
+    ("where", "what", "instead", "found"),
+    [
+        (
+            "determinism",
+            "_derive",
+            "lambda seed, name: honest(seed, name) ^ os.getpid()",
+            [
+                r"\d+ of 9 digests of the same training differ, the first: hybridlm .*, init",
+                # Whether the checkpoint of other weights is refused or used: the trial is another one.
+                r"hybridlm should be done, was failed: .* did not go on from trial 2, iteration 7; .*|\d of 9 digests .*",
+            ],
+        ),
+        (
+            "trial_state.Course",
+            "restore",
+            FORGETFUL,
+            [r"4 of 9 digests of the same training differ, the first: hybridlm with swiglu, trial 2, predictions"],
+        ),
+    ],
+    ids=["a seed that depends on the process", "a resumption that forgets a stream"],
+)
+def test_a_planted_fault_is_found(
+    tmp_path: Path, corpus_file: Path, where: str, what: str, instead: str, found: list[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(PLANT.format(where=where, what=what, instead=instead))
+    code, output, error = python("-c", OF_ONE_MODEL, str(corpus_file), PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert (code, error) == (1, ""), output
-    found = checks(stored(tmp_path / "results"))
-    assert [name for name, (passed, _) in found.items() if not passed] == ["resumed"]
-    said = "4 of 9 digests of the same training differ, the first: hybridlm with swiglu, trial 2, predictions"
-    assert found["resumed"][1] == said
+    failures = re.findall(r"^FAIL  (.*)$", output, re.MULTILINE)
+    assert len(failures) == len(found)
+    for failure, pattern in zip(failures, found, strict=True):
+        assert re.fullmatch(pattern, failure)
+    assert output.endswith(" on cpu: NOT the same bits every time\n")
 
 
-def test_a_process_that_is_not_killed_proves_nothing(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(determinism_check.KILLED_MODEL, max_iters=determinism_check.ITERATIONS)
-    monkeypatch.setattr(determinism_check, "KILLED_AT", (9, 9))
+def test_a_training_that_is_not_killed_or_begins_elsewhere_proves_nothing(tmp_path: Path, tiny: Tiny) -> None:
+    one = {"hybridlm": tiny("hybridlm", max_iters=determinism_check.ITERATIONS)}
     with contextlib.closing(Pool(1)) as pool:
-        assert (
-            determinism_check._kill_and_resume(pool, config, tmp_path)
-            == "the process that was to be killed ended otherwise: done"
-        )
+        problem = determinism_check._train(pool, tmp_path / "a", one, "killed", killed_at=(9, 9))
+        assert problem == "hybridlm should be killed, was done: None"
+        problem = determinism_check._train(pool, tmp_path / "b", one, "done", begins_at=(2, 7))
+        assert problem is not None
+        assert "it did not go on from trial 2, iteration 7" in problem
 
 
 def test_a_cell_that_cannot_be_trained_fails_the_checks_with_its_reason(tmp_path: Path, tiny: Tiny) -> None:
     explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
-    digests, found = determinism_check.train_in_many_ways(tmp_path, {"hybridlm": tiny("hybridlm", **explosive)}, workers=2)
-    assert digests == {}
-    assert [check.passed for check in found] == [False, False]
-    assert found[0].said.startswith("hybridlm could not be trained: the loss became")
-
-
-def test_digests_that_cannot_differ_prove_nothing() -> None:
-    digests = {f"charlm, trial {k}, {kind}": f"{k}" * 64 for k in (1, 2) for kind in ("init", "weights", "steps")}
-    assert determinism_check._no_difference_between_trials(digests) is None
-    digests["charlm, trial 2, weights"] = "1" * 64
-    problem = determinism_check._no_difference_between_trials(digests)
-    assert problem == "two trials with different seeds have the same digest: charlm, trial 1, weights"
+    findings = determinism_check.train_in_many_ways(tmp_path, {"hybridlm": tiny("hybridlm", **explosive)}, workers=2)
+    first, second = findings.values()
+    assert first is not None
+    assert second is not None
+    assert first.startswith("hybridlm should be done, was failed: the loss became")
 
 
 def test_every_difference_is_found_also_a_missing_digest() -> None:
-    assert determinism_check._difference({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) is None
-    for other in ({"a": "1"}, {"a": "1", "b": "3"}, {"a": "1", "b": "2", "c": "3"}):
-        problem = determinism_check._difference({"a": "1", "b": "2"}, other)
-        assert problem == f"1 of 2 digests of the same training differ, the first: {'c' if 'c' in other else 'b'}"
+    expected = {"a": "1", "b": "2"}
+    assert determinism_check.difference(expected, {"b": "2", "a": "1"}) is None
+    for other, name in (({"a": "1"}, "b"), ({"a": "1", "b": "3"}, "b"), ({"a": "1", "b": "2", "c": "3"}, "c")):
+        problem = determinism_check.difference(expected, other)
+        assert problem == f"1 of 2 digests of the same training differ, the first: {name}"
 
 
 # --- probes
@@ -163,17 +146,17 @@ def test_every_difference_is_found_also_a_missing_digest() -> None:
 def test_the_probe_of_constant_predictors_fails_where_they_are_not_flagged(
     tiny: Tiny, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = (tiny(determinism_check.KILLED_MODEL), dataset)
-    assert determinism_check.check_constant_predictors(*probe).passed
+    def problem() -> str | None:
+        (found,) = determinism_check.probe_constant_predictors(tiny(determinism_check.KILLED_MODEL), dataset).values()
+        return found
+
+    assert problem() is None
     flags = experiment._flags
     # By its loss alone one that happens to fit the evaluation text would pass for a model.
     monkeypatch.setattr(experiment, "_constant", lambda *_: [])
-    found = determinism_check.check_constant_predictors(*probe)
-    assert not found.passed
-    assert re.fullmatch("two trials that always answer the frequencies of the .* text are not flagged", found.said)
+    assert problem() == "two trials that answer every place alike are not flagged"
     monkeypatch.setattr(experiment, "_flags", lambda *words: [*flags(*words), "untrained: all"])
-    found = determinism_check.check_constant_predictors(*probe)
-    assert (found.passed, found.said) == (False, "two trials that know the text are flagged as if they had learnt nothing")
+    assert problem() == "two trials that know the text are flagged as if they had learnt nothing"
 
 
 class Leaky(nn.Module):
@@ -188,12 +171,8 @@ class Leaky(nn.Module):
         return logits + 1e-3 * logits.mean(dim=1, keepdim=True)
 
 
-class Blind(nn.Module):
+class Blind(Leaky):
     """A model that does not look."""
-
-    def __init__(self, *words: Any) -> None:
-        super().__init__()
-        self.model = ConvLM(*words)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.model(torch.zeros_like(tokens))
@@ -205,14 +184,9 @@ class Blind(nn.Module):
 def test_the_causality_probe_fails_for_a_model_that_sees_the_future_or_nothing(
     kind: type[nn.Module], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(determinism_check, "model_names", lambda: ["convlm"])
     monkeypatch.setitem(registry._MODELS, "convlm", kind)
-    found = determinism_check.check_causality("cpu")
-    assert (found.passed, found.said) == (False, said)
-
-
-def test_the_cost_of_determinism_can_be_measured(dataset: Dataset, tiny: Tiny) -> None:
-    """It is measured on CUDA alone; here that the measurement runs."""
-    assert 0 < determinism_check.measure_slowdown(tiny(determinism_check.KILLED_MODEL), dataset, rounds=1, steps=1) < 1000
+    assert list(determinism_check.probe_causality("cpu").values()) == [said]
 
 
 # --- what is asked for and cannot be had
@@ -225,18 +199,11 @@ def test_the_cost_of_determinism_can_be_measured(dataset: Dataset, tiny: Tiny) -
         (("--device", "cuda"), "shakespeare", "torch finds no CUDA device here"),
     ],
 )
-def test_what_is_not_there_is_said_in_a_sentence(words: tuple[str, ...], corpus: str, said: str, tmp_path: Path) -> None:
+def test_what_is_not_there_is_said_in_a_sentence(words: tuple[str, ...], corpus: str, said: str) -> None:
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    code, output, error = doctor(tmp_path / "results", corpus, *words)
+    code, output, error = doctor(corpus, *words)
     assert (code, output) == (2, "")
     assert error.startswith("repro: ")
     assert said in error
     assert error.count("\n") == 1
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("in the way")
-    code, output, error = doctor(tmp_path / "results", "shakespeare")
-    assert (code, output) == (1, "")
-    assert "could not be written" in error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browsing import ARTEFACTS, PHONE, screenshot, visit
 
-from repro_lib.grid.notebooks import notebooks_dir
+from repro_lib.report.notebook_names import ANALYSES, TRAIN
 from repro_lib.report.site.index import build_site
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -22,10 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 MEGABYTES = 1_000_000
 # One page of each kind.
-ANALYSES = ("00_quickstart", "01_activations", "30_cross_model", "40_claims")
-KINDS = ("index", "10_train-charlm-gelu", "20_deep_dive-charlm", *ANALYSES)
-# The page of what-ifs is one more kind, once its notebook is there.
-WHAT_IFS = [path.stem for path in notebooks_dir().glob("50_what_if.ipynb")]
+KINDS = ("index", f"{TRAIN}-charlm-gelu", "20_deep_dive-charlm", *ANALYSES)
 SCROLLS_SIDEWAYS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 # What pages draw, as text to compare: the pixels of images and the parts of inline drawings.
 DRAWING = "section => [...section.querySelectorAll('.what-if-drawing')].map(d => d.innerHTML).join()"
@@ -54,54 +51,57 @@ def window(chromium: Browser) -> Iterator[Callable[..., Any]]:
         found.page.context.close()
 
 
-def test_there_is_a_page_of_every_kind(reports: Path) -> None:
-    assert {path.stem for path in pages(reports)} >= set(KINDS)
+Seen = dict[str, dict[str, list[str]]]
 
 
-def test_no_page_asks_for_anything_or_complains(reports: Path, window: Callable[..., Any]) -> None:
-    """Each page opens from the disk, shows all its figures, and the console stays empty."""
-    wrong = []
+@pytest.fixture(scope="module")
+def seen(reports: Path, chromium: Browser) -> Seen:
+    """What a browser finds in every page, opened once from the disk in one window, folded parts too; by the page's name."""
+    found = visit(chromium)
+    look = """() => ({
+        wrong: [...document.images].filter(i => i.loading !== 'lazy' && !i.naturalWidth).map(i => `blank figure: ${i.alt}`),
+        links: [...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href')),
+        places: [...document.querySelectorAll('[id]')].map(e => e.id)})"""
+    site = {}
     for path in pages(reports):
-        found = window()
         page = found.open(path)
         page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
         page.wait_for_function("() => [...document.images].every(image => image.loading === 'lazy' || image.complete)")
-        blank = page.evaluate("() => [...document.images].filter(i => i.loading !== 'lazy' && !i.naturalWidth).length")
-        wrong += [f"{path.name}: {said}" for said in (*found.requests, *found.complaints)]
-        wrong += [f"{path.name}: {blank} figures are blank"] if blank else []
-        page.context.close()
-    assert wrong == []
+        site[path.name] = page.evaluate(look)
+        site[path.name]["wrong"] += found.requests + found.complaints
+        found.requests.clear()
+        found.complaints.clear()
+    found.page.context.close()
+    return site
 
 
-def test_pages_are_small(reports: Path) -> None:
-    sizes = {path.name: path.stat().st_size for path in pages(reports)}
+def test_there_is_a_page_of_every_kind_and_none_is_large(reports: Path) -> None:
+    sizes = {path.stem: path.stat().st_size for path in pages(reports)}
+    assert sizes.keys() >= set(KINDS)
     assert {name: size for name, size in sizes.items() if size > 3 * MEGABYTES} == {}
-    assert sizes["index.html"] < 0.3 * MEGABYTES
+    assert sizes["index"] < 0.3 * MEGABYTES
 
 
-def test_every_link_of_every_page_leads_to_a_file_and_a_place(reports: Path, window: Callable[..., Any]) -> None:
-    links, places = {}, {}
-    page = window(java_script_enabled=True).page
-    for path in pages(reports):
-        page.goto(path.as_uri())
-        links[path.name] = page.evaluate("() => [...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))")
-        places[path.name] = set(page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)"))
-    assert sum(map(len, links.values())) > 100
-    dead = []
-    for name, found in links.items():
-        for href in found:
-            target, _, fragment = href.partition("#")
-            there = (reports / target).is_file() if target else True
-            if not there or (fragment and fragment not in places.get(target or name, ())):
-                dead.append(f"{name} -> {href}")
+def test_no_page_asks_for_anything_or_complains(seen: Seen) -> None:
+    """Each page shows all its figures without a request, and the console stays empty."""
+    assert {name: page["wrong"] for name, page in seen.items() if page["wrong"]} == {}
+
+
+def test_every_link_of_every_page_leads_to_a_file_and_a_place(reports: Path, seen: Seen) -> None:
+    links = [(name, *href.partition("#")[::2]) for name, page in seen.items() for href in page["links"]]
+    assert len(links) > 100
+    dead = [link for link in links if link[1] and not (reports / link[1]).is_file()]
+    # A file that is no page, such as a figure, has no places.
+    places = {name: page["places"] for name, page in seen.items()}
+    dead += [link for link in links if link[2] and link[2] not in places.get(link[1] or link[0], [])]
     assert dead == []
 
 
 def test_every_control_of_every_what_if_moves_its_drawing(reports: Path, window: Callable[..., Any]) -> None:
     """By mouse and by keys; a control that does nothing would be worse than none."""
-    tried = 0
+    tried, found = 0, window()
     for path in pages(reports):
-        page = window().open(path)
+        page = found.open(path)
         for number in range(page.locator("section.what-if").count()):
             section = page.locator("section.what-if").nth(number)
             controls = section.locator(".what-if-controls :is(input, select)")
@@ -112,9 +112,6 @@ def test_every_control_of_every_what_if_moves_its_drawing(reports: Path, window:
                     move_and_see(path, section, control, move)
                     tried += 1
             screenshot_of(section, f"what-if-{section.get_attribute('data-what-if')}")
-        page.context.close()
-    if not tried and not WHAT_IFS:
-        pytest.skip("no notebook with what-ifs is there yet")
     assert tried > 0
 
 
@@ -296,15 +293,13 @@ def test_light_and_dark_follow_the_system_and_the_button(reports: Path, window: 
 
 def test_without_scripts_a_page_is_whole_and_has_no_dead_button(reports: Path, window: Callable[..., Any]) -> None:
     page = window(java_script_enabled=False).page
-    for name in KINDS:
-        page.goto((reports / f"{name}.html").as_uri())
+    for path in pages(reports):
+        page.goto(path.as_uri())
         assert page.locator("h1").is_visible()
         assert page.get_by_role("button").count() == 0
         assert page.get_by_role("searchbox").count() == 0
-        if name.startswith("10_train"):
+        if path.stem.startswith(TRAIN):
             assert page.locator(".jp-CodeCell .highlight").first.is_visible(), "no button could unfold the code"
-    for path in pages(reports):
-        page.goto(path.as_uri())
         for number in range(page.locator("section.what-if").count()):
             section = page.locator("section.what-if").nth(number)
             assert section.locator(".what-if-drawing :is(svg, img)").first.is_visible()
@@ -342,7 +337,7 @@ def test_axe_finds_nothing_serious(reports: Path, window: Callable[..., Any], sc
     found = window(color_scheme=scheme)
     rules = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if scheme == "dark" else {})
     serious = []
-    for name in [*KINDS, *WHAT_IFS]:
+    for name in KINDS:
         page = found.open(reports / f"{name}.html")
         page.evaluate("() => document.querySelectorAll('main details').forEach(part => part.open = true)")
         for violation in Axe().run(page, options=rules).response["violations"]:

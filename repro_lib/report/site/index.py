@@ -16,27 +16,38 @@ from pathlib import Path
 import jinja2
 
 from repro_lib.analysis.selection import select_comparable
-from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES, project_root
+from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
-from repro_lib.report.site.page import (
+from repro_lib.report import notebook_names
+from repro_lib.report.notebook_names import ANALYSES, TRAIN, deep_dive_stem, train_stem
+from repro_lib.report.site.page import ReportError, is_current, render_notebook
+from repro_lib.report.site.page_frame import (
     NOTEBOOK_NAME,
     TEMPLATES,
-    Page,
-    ReportError,
-    is_current,
+    Cell,
+    expected_stems,
+    frame_of,
+    in_order,
     made_from,
-    page_frame,
-    render_notebook,
+    navigation,
     title_of,
 )
-from repro_lib.store.certificate import certificate_or_reason
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
 
 QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
-# The analysis notebooks that a run executes beside training and deep dives; the navigation of every page names them.
-ANALYSES = ("30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations")
+# What the cards of the index say of each kind of report.
+ABOUT = {
+    notebook_names.QUICKSTART: "A tour: from text to prediction difference.",
+    notebook_names.ACTIVATIONS: "The activation functions: value, slope and curvature.",
+    notebook_names.DEEP_DIVE: "What the model is, its training curves, and where in the text its trials disagree.",
+    notebook_names.CROSS_MODEL: "All models and activations side by side, with tests of their differences, "
+    "and the trade-off against accuracy.",
+    notebook_names.CLAIMS: "What an earlier study published, beside what was measured here: supported, refuted or not decided.",
+    notebook_names.WHAT_IF: "Another measure, a sharper softmax, more trials, other weights: "
+    "move a control and see what changes.",
+}
 # What lies beside the pages, with a word on it.
 DOCUMENTS = {
     "FINAL_CONCLUSIONS.md": "the conclusions in full",
@@ -44,7 +55,6 @@ DOCUMENTS = {
     "summary.txt": "the console tables",
 }
 
-Cell = tuple[str, str]
 Interval = tuple[float, float]
 
 
@@ -93,14 +103,14 @@ def build_site(
     The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
     that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
     an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``,
-    ``configs``: whose results the index shows (see ``selection.select_comparable``).
+    ``configs``: whose results the index shows (see ``results.select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
-    cells = _in_order([*expected_cells, *_cells_of(notebooks)])
+    cells = in_order([*expected_cells, *_cells_of(notebooks)])
     rendered, unchanged, problems = [], [], []
     for stem in notebooks:
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
-        pages = _navigation(stem, cells, analyses)
+        pages = navigation(stem, cells, analyses)
         try:
             if is_current(notebook, output, pages):
                 unchanged.append(stem)
@@ -108,6 +118,7 @@ def build_site(
             render_notebook(notebook, output, pages)
             rendered.append(stem)
         except ReportError as error:
+            # It would pass for the notebook that is there now.
             output.unlink(missing_ok=True)
             problems.append(str(error))
     _write_stand_ins(reports_dir, cells, analyses)
@@ -148,19 +159,20 @@ def write_index(
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
-    cells = _in_order([*expected_cells, *results])
-    stems = dict.fromkeys([*_expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
+    cells = in_order([*expected_cells, *results])
+    stems = dict.fromkeys([*expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
+    # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
     in_flight = _notebooks(results_dir, ".partial") if running else None
     figures, unexplained = _figures(reports_dir / "plots", list(dict.fromkeys(model for model, _ in cells)))
     digests = {result.corpus.sha256 for result in results.values()}
     html = _environment().get_template("index.html.j2").render(
-        site=page_frame(_navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
+        site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
         written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
         rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
-        cards=[stem for stem in stems if not stem.startswith("10_train-")], pages=pages, figures=figures,
-        failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"), certified=certificate_or_reason(results_dir),
+        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
+        pages=pages, figures=figures, failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
         published=_published_beside(reports_dir),
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
@@ -171,15 +183,6 @@ def write_index(
 
 
 # The pages of a site
-
-
-def _train_stem(model: str, activation: str) -> str:
-    return f"10_train-{model}-{activation}"
-
-
-def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
-    """All that a run over these cells executes, in the order of the index."""
-    return [*analyses, *(f"20_deep_dive-{model}" for model in dict(cells)), *(_train_stem(*cell) for cell in cells)]
 
 
 def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
@@ -193,31 +196,10 @@ def _cells_of(stems: Iterable[str]) -> list[Cell]:
     return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
 
 
-def _in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
-    models, activations = list(MODEL_DEFAULTS), list(ACTIVATIONS)
-
-    def place(names: Sequence[str], name: str) -> tuple[int, str]:
-        return (names.index(name) if name in names else len(names), name)
-
-    return sorted(set(cells), key=lambda cell: (place(models, cell[0]), place(activations, cell[1])))
-
-
-def _navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tuple[Page, ...]:
-    """Index and analyses, the deep dives, and on the pages of a model its cells."""
-    match = NOTEBOOK_NAME.fullmatch(stem)
-    own = [cell for cell in cells if match and cell[0] == match["model"]]
-    return (
-        Page("Index", "index.html"),
-        *(Page(title_of(name), f"{name}.html") for name in analyses),
-        *(Page(model, f"20_deep_dive-{model}.html", "Deep dives") for model in dict.fromkeys(model for model, _ in cells)),
-        *(Page(activation, f"{_train_stem(model, activation)}.html", f"{model} with") for model, activation in own),
-    )
-
-
 @functools.cache
 def _environment() -> jinja2.Environment:
     folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
+    # What is shown is escaped, and a name that a template misspells is an error rather than an empty place.
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["title_of"] = title_of
     # Messages name whole paths; a report that travels says nothing about the machine.
@@ -227,11 +209,12 @@ def _environment() -> jinja2.Environment:
 
 def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
     """A page for every link of the navigation that leads nowhere yet."""
-    for stem in _expected_stems(cells, analyses):
+    for stem in expected_stems(cells, analyses):
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
-            site = page_frame(_navigation(stem, cells, analyses), path.name, "none")
+            site = frame_of(navigation(stem, cells, analyses), path.name, "none")
             html = _environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
+            # An open browser, and tools that copy the site, see only what has changed.
             if not path.exists() or path.read_text() != html:
                 write_atomically(path, html)
 
@@ -242,6 +225,7 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequenc
 def _published_beside(reports_dir: Path) -> str | None:
     """The address of the published study, as seen from the reports of this checkout; None from anywhere else."""
     root = project_root()
+    # A reports folder elsewhere, or one that will be copied, must not lead out of itself.
     there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
     return "../published/reports/index.html" if there else None
 
@@ -255,7 +239,7 @@ def _row(
     interval: Interval | None,
 ) -> Row:
     """One cell; ``in_flight`` holds the stems of the notebooks at work, None when nothing runs."""
-    stem = _train_stem(*cell)
+    stem = train_stem("-".join(cell))
     absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
     state = "done" if result else "running" if in_flight and stem in in_flight else absent
     report = f"{stem}.html" if result and stem in pages else None
@@ -264,10 +248,11 @@ def _row(
 
 def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
     """Why a notebook failed, by its stem, unless a result stored since then has settled it."""
-    done = {_train_stem(*cell): result.timestamp.isoformat() for cell, result in results.items()}
+    # Moments in UTC, as ISO text, are in order as text is.
+    done = {train_stem("-".join(cell)): result.timestamp.isoformat() for cell, result in results.items()}
     reasons = {}
     for note in Store(results_dir).failures():
-        stem = _train_stem(note["model_name"], note["activation"])
+        stem = train_stem(f"{note['model_name']}-{note['activation']}")
         if stem not in done or str(note.get("timestamp", "")) > done[stem]:
             reasons[stem] = str(note["reason"])
     for stem in _notebooks(results_dir, ".failed") - done.keys():
@@ -295,6 +280,7 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
     # From Z to A the four-panel figure comes first, accuracy after prediction difference.
     for path in sorted(plots.glob("*.png"), reverse=True):
         text = path.with_suffix(".txt")
+        # The longest name, for those of tinylstm_readout begin with tinylstm_ too.
         owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
         if owner not in figures:
             continue

@@ -43,6 +43,7 @@ def complaints(page: BeautifulSoup, known: Collection[str], place: Callable[[Tag
 def _loaded(page: BeautifulSoup) -> Iterator[tuple[Tag, str]]:
     """Every tag that would make a browser fetch something, with the address."""
     for tag in page.find_all(True):
+        # The href of a link in the text is followed by a reader; that of these tags is fetched by the browser.
         names = (*LOADING, "href") if tag.name in ("link", "image", "use") else LOADING
         style = f"{tag.get('style', '')} {tag.get_text() if tag.name == 'style' else ''}"
         addresses = [str(tag[name]) for name in names if name in tag.attrs]

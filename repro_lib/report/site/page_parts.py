@@ -68,6 +68,7 @@ def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         if value is None or not text:
             continue
+        # A report that travels says nothing about the machine.
         if text.startswith("/"):
             text = f".../{text.rstrip('/').rpartition('/')[2]}"
         text = _DIGEST.sub(r"\1", text)
@@ -82,6 +83,7 @@ def readable_table(html: str) -> str:
     from bs4 import BeautifulSoup
 
     page = BeautifulSoup(html, "html.parser")
+    # pandas brings its own, with widths and alignment that ours must not fight.
     for style in page.find_all("style"):
         style.decompose()
     for table in page.select("table.dataframe"):
