@@ -61,9 +61,8 @@ def write_plan(request: GridRequest, folder: Path) -> None:
             # One time for all: none is older than one that it builds on, and Snakemake has no reason to make it again.
             mark.touch()
             os.utime(mark, (now, now))
-    asked = TypeAdapter(GridRequest).dump_python(request, mode="json")
-    plan = {"code_sha256": code_sha256(), "request": asked, "jobs": jobs}
-    write_atomically(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
+    asked = {"request": TypeAdapter(GridRequest).dump_python(request, mode="json"), "jobs": jobs}
+    write_atomically(folder / "plan.json", json.dumps({"code_sha256": code_sha256()} | asked, indent=1) + "\n")
 
 
 def plan_jobs(agenda: Agenda) -> dict[str, dict[str, Any]]:

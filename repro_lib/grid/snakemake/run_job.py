@@ -19,7 +19,7 @@ from typing import Any
 from repro_lib.config import canonical_json, project_root
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool, Task
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
-from repro_lib.system.leases import LeaseHeldError
+from repro_lib.system.leases import LeaseHeldError, remove_void
 
 _LARGEST_PLAN_BYTES = 100_000_000
 # Settings that say how a grid is run and not what it makes: with and without them it has the same folder.
@@ -50,18 +50,21 @@ def run_job(plan_file: Path, key: str) -> Outcome:
 
     While it is at work, and if it fails, ``failed/JOB`` beside the plan says why it is not done.
     """
-    job, why_not = read_plan(plan_file)["jobs"][key], plan_file.parent / "failed" / key
+    plan, why_not = read_plan(plan_file), plan_file.parent / "failed" / key
     write_atomically(why_not, f"its job was ended from outside, by hand or at a limit of time or memory (on {platform.node()})")
-    task = Task(key, _work, {"plan_file": plan_file, "key": key}, job["limit"])
-    with contextlib.closing(Pool(1)) as pool:
-        # After Snakemake was killed on a cluster its jobs go on. Their successors wait, and take what those make.
-        while (outcome := _attempt(pool, task)).end == "held":
-            print(f"{key}: {outcome.said}; waiting for it", flush=True)
-            time.sleep(5 * LOOK_AGAIN_SECONDS)
+    task = Task(key, _work, {"plan_file": plan_file, "key": key}, plan["jobs"][key]["limit"])
+    try:
+        with contextlib.closing(Pool(1)) as pool:
+            while (outcome := _attempt(pool, task)).end == "held":
+                # After Snakemake was killed on a cluster its jobs go on. Their successors wait, and take what those make.
+                print(f"{key}: {outcome.said}; waiting for it", flush=True)
+                time.sleep(5 * LOOK_AGAIN_SECONDS)
+    finally:
+        for name in ("leases", "notebooks"):  # void ones, which other machines see late
+            remove_void(Path(plan["request"]["results_dir"]) / name)
+    write_atomically(why_not, outcome.said or "no reason given")
     if outcome.end == "done":
-        why_not.unlink(missing_ok=True)
-    else:
-        write_atomically(why_not, outcome.said or "no reason given")
+        why_not.unlink()
     return outcome
 
 
@@ -99,8 +102,7 @@ def _work(plan_file: Path, key: str) -> str | None:
         cells = [(cell.model, cell.activation) for cell in agenda.cells]
         folders = (request.results_dir, request.reports_dir)
         return "; ".join(publish(*folders, cells, request.profile, agenda.configs(), running=False).problems) or None
-    step = next((step for step in agenda.to_do() if step.name == key), None)
-    if step is None:
+    if (step := next((step for step in agenda.to_do() if step.name == key), None)) is None:
         return MADE_ELSEWHERE
     cell = (step.cell.model, step.cell.activation, step.cell.config_sha256) if step.cell else None
     try:
