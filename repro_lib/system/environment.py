@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given == ["--needs-cuda-parts"]:
         return 0 if needs_cuda_parts() else 1
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     checkout = Path(given[0]).resolve() if given else here
     problems = []
     if here != checkout:
