@@ -1,4 +1,4 @@
-"""The faults of the earlier study (DESIGN, section 1): each row is a test that fails if the fault comes back.
+"""The faults of the earlier study (docs/design.md): each row is a test that fails if the fault comes back.
 
 Row 6 (t-tests on pairs that share models) is held by the tests of the statistics.
 """
