@@ -19,9 +19,8 @@ from benchmarks.house import FLOOR_OF, LIBRARY, LIMITS, ROOT, circle, figures, i
 
 FILES = sources()
 KNOWN = {source.name for source in FILES}
-# What a cluster worker has: all up to training needs nothing else. scipy holds the statistics, filelock the leases.
-WORKER_PACKAGES = {"torch", "numpy", "scipy", "statsmodels", "pydantic", "safetensors", "filelock", "psutil"}
-WORKER_FLOORS = {"config", "system", "metrics", "data", "models", "store", "training"}
+# What a cluster worker has: training needs nothing else.
+WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
 # Whoever looks for what a large package is used for looks here.
 HOMES = {
     "argparse": {"cli"},
@@ -110,9 +109,15 @@ def test_a_package_says_what_comes_in_and_what_goes_out() -> None:
 def test_large_packages_have_one_home() -> None:
     for package, homes in HOMES.items():
         assert {source.package for source in FILES if package in packages_of_others(source.tree)} <= homes, package
-    for source in FILES:
-        if source.package in WORKER_FLOORS:
-            assert packages_of_others(source.tree) - set(sys.stdlib_module_names) <= WORKER_PACKAGES, source.name
+    by_name, reached, waiting = {source.name: source for source in FILES}, set(), ["training.experiment"]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in reached:
+            reached.add(name)
+            waiting += imports(by_name[name], KNOWN)
+    assert {"store.schema", "training.trainer", "metrics.prediction_difference"} <= reached, "this test follows imports"
+    for name in reached:
+        assert packages_of_others(by_name[name].tree) - set(sys.stdlib_module_names) <= WORKER_PACKAGES, name
 
 
 def test_a_notebook_imports_from_few_places() -> None:
