@@ -21,6 +21,8 @@ from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
 from repro_lib.store.store import Store
 
+# Rebuilding takes a quarter of a minute, and is done once.
+pytestmark = pytest.mark.xdist_group("published")
 ROOT = HERE.parent
 LARGEST_BYTES = 15_000_000
 
