@@ -3,7 +3,7 @@
 Shapes: p and q are probabilities (tokens, V), labels are token ids (tokens,). NumPy arrays and torch tensors
 are both accepted; everything is computed in float64 and returned as a Python float. Arrays of other shapes, of
 different shapes, or with values that are not finite raise ValueError. The two arrays must come from the same inputs:
-callers that hold digests of the inputs compare them first (``repro_lib.results``).
+callers that hold digests of the inputs compare them first (``repro_lib.store.predictions``).
 """
 
 from __future__ import annotations

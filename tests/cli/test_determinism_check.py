@@ -59,7 +59,8 @@ PLANT = """
 import sys
 if "resource_tracker" not in " ".join(sys.orig_argv):
     import os
-    from repro_lib import determinism, trial_state
+    from repro_lib.models import determinism
+    from repro_lib.training import state
     honest = {where}.{what}
     {where}.{what} = {instead}
 """
@@ -92,7 +93,7 @@ FORGETFUL = (
             ],
         ),
         (
-            "trial_state.Course",
+            "state.TrialHistory",
             "restore",
             FORGETFUL,
             [r"4 of 9 digests of the same training differ, the first: hybridlm with swiglu, trial 2, predictions"],

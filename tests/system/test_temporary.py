@@ -66,7 +66,7 @@ def test_what_a_killed_process_left_is_removed_when_the_next_one_asks(tmp_path: 
     monkeypatch.setattr("repro_lib.system.temporary._takes_sockets", lambda _folder: True)
     monkeypatch.setattr("repro_lib.system.temporary.LONGEST_SOCKET_PATH", 1000)
     script = (
-        "import os, signal; from repro_lib import scratch\n"
+        "import os, signal; from repro_lib.system import temporary as scratch\n"
         "scratch.LONGEST_SOCKET_PATH = 1000\n"
         "with scratch.scratch_folder() as f:\n"
         " (f / 'key').touch(); print(f, flush=True); os.kill(os.getpid(), signal.SIGKILL)"

@@ -210,7 +210,7 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
                 if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
                     raise ReportError(
                         f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
-                        "through repro_lib.what_if_display, show a figure, or close the widget when it has done its work"
+                        "through repro_lib.whatif.explore, show a figure, or close the widget when it has done its work"
                     )
                 # The other half of the same output is for the report.
                 del output.data[WIDGET_VIEW]
