@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -213,12 +213,10 @@ def put_aside(store: Store) -> list[Path]:
     return sorted((store.folder / "checkpoints").glob("*.damaged*"))
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     # Checkpoints and records of finished trials; not what was put aside.
-    for path in sorted(folder.glob("*-trial*")):
-        match = _NAME.match(path.name)
-        if match and path.suffix in (".safetensors", ".json"):
-            yield path, match
+    paths = [path for path in sorted(folder.glob("*-trial*")) if path.suffix in (".safetensors", ".json")]
+    return [(path, match) for path in paths if (match := _NAME.match(path.name))]
 
 
 def _read_or_put_aside(path: Path, read: Callable[[], Any]) -> Any:

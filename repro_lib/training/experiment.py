@@ -21,7 +21,7 @@ from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
-from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
+from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TensorKind, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
@@ -200,8 +200,7 @@ class CellTraining:
         windows = self.dataset.windows
         size = (windows.tokens, parameters_of(self.model, self.config, self.activation))
         # All kinds are read, for the record vouches for all; only the predictions are needed here.
-        paths = {kind: self.store.trial_path(kind, *self.names, record.trial) for kind in TENSOR_KINDS}
-        tensors = {kind: trial_tensors(path, kind, record, *size) for kind, path in paths.items()}
+        tensors = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
         name = self.checkpoints.of_trials([record.trial]).name
         return record, predictions_from(tensors["predictions"], windows.sha256, windows.tokens, name)
 
@@ -216,9 +215,11 @@ class CellTraining:
         about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
         fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
         for kind in TENSOR_KINDS:
-            path = self.store.trial_path(kind, *self.names, trained.trial)
-            fields[f"{kind}_sha256"] = self.store.save_tensors(path, tensors[kind], about)
+            fields[f"{kind}_sha256"] = self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
         return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+
+    def _path(self, kind: TensorKind, trial: int) -> Path:
+        return self.store.trial_path(kind, *self.names, trial)
 
 
 def check_device(config: Config) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
+import re
 import subprocess
 from pathlib import Path
+from shutil import which
 
 import torch
 from pydantic import Field
@@ -67,24 +69,20 @@ def code_sha256() -> str:
 @functools.cache
 def describe_environment(device: str) -> dict[str, str | None]:
     """Versions, device, processor and commit; never a path or a host name, for results are published."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        commit = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:  # a cluster worker or a container may have no git
-        commit = ""
+    command = ["git", "rev-parse", "HEAD"]
+    # A cluster worker or a container may have no git.
+    git = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False) if which("git") else None
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": _cpu_name(),
-        "git_commit": commit or None,
+        "git_commit": (git.stdout.strip() if git else "") or None,
     }
 
 
 def _cpu_name() -> str:
     # platform.processor() is empty or "x86_64" on Linux, which tells no two machines apart.
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if file.exists() else []
+    return names[0].strip() if names else platform.processor() or platform.machine()

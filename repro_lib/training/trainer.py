@@ -169,10 +169,8 @@ def look(history: TrialHistory, model: nn.Module, iteration: int) -> None:
 def check_loss(history: TrialHistory, loss: float, iteration: int, what: str = "loss became") -> None:
     """TrainingDiverged if a loss of this trial is no number."""
     if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"the {what} {loss} for {history.model_name} with {history.activation}, trial {history.trial}, "
-            f"iteration {iteration}; lower the learning rate"
-        )
+        place = f"{history.model_name} with {history.activation}, trial {history.trial}, iteration {iteration}"
+        raise TrainingDiverged(f"the {what} {loss} for {place}; lower the learning rate")
 
 
 def finished_trial(history: TrialHistory, model: nn.Module) -> TrainedTrial:
