@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from test_resume import left_over, numbers, tensors
@@ -95,15 +96,10 @@ def test_a_part_that_diverges_leaves_the_others_what_they_have(
 ) -> None:
     config, seen = tiny("charlm", trials=3), list[Progress]()
     train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
-    honest = experiment.train_trial
-
-    def diverge(*words: Any) -> Any:
-        raise TrainingDiverged("loss is nan")
-
-    monkeypatch.setattr(experiment, "train_trial", diverge)
-    with pytest.raises(TrainingDiverged):
-        train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
-    monkeypatch.setattr(experiment, "train_trial", honest)
+    with monkeypatch.context() as planted:
+        planted.setattr(experiment, "train_trial", Mock(side_effect=TrainingDiverged("loss is nan")))
+        with pytest.raises(TrainingDiverged):
+            train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
     run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
     assert {now.trial for now in seen} == {2, 3}
 
