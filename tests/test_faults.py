@@ -328,7 +328,7 @@ def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float]
     config = Config.for_model("charlm", "smoke").with_corpus(dataset.vocab_size)
     config = config.model_copy(update={"trials": len(records)})
     digest = config.sha256(dataset.corpus.sha256)
-    result = summarise("charlm", "relu", config, digest, dataset, records, predictions)
+    result = summarise("charlm", "relu", config, digest, dataset, list(zip(records, predictions, strict=True)))
     return result, result.flags
 
 

@@ -154,7 +154,7 @@ def test_the_probe_of_constant_predictors_fails_where_they_are_not_flagged(
     assert problem() is None
     flags = experiment._flags
     # By its loss alone one that happens to fit the evaluation text would pass for a model.
-    monkeypatch.setattr(experiment, "_constant", lambda *_: [])
+    monkeypatch.setattr(experiment, "CONSTANT", 0.0)
     assert problem() == "two trials that answer every place alike are not flagged"
     monkeypatch.setattr(experiment, "_flags", lambda *words: [*flags(*words), "untrained: all"])
     assert problem() == "two trials that know the text are flagged as if they had learnt nothing"
