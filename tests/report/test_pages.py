@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
 from repro_lib.report.site import index
-from repro_lib.report.site.index import SiteReport, build_site, write_index
+from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
 from repro_lib.report.site.page_frame import Page
 from repro_lib.store.schema import CorpusRecord, Result
@@ -499,10 +499,10 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     published.mkdir(parents=True)
     (published / "index.html").write_text("there")
     for folder, led in ((tmp_path / "reports", True), (tmp_path / "elsewhere" / "reports", False), (published, False)):
-        write_index(tmp_path / "results", folder)
+        build_site(tmp_path / "results", folder)
         assert ('<a href="../published/reports/index.html">' in (folder / "index.html").read_text()) is led, folder
     (published / "index.html").unlink()
-    write_index(tmp_path / "results", tmp_path / "reports")
+    build_site(tmp_path / "results", tmp_path / "reports")
     assert "../published/" not in (tmp_path / "reports" / "index.html").read_text()
 
 
@@ -584,7 +584,7 @@ def test_negative_control_is_said_to_be_one(tmp_path: Path, make_result: MakeRes
         result = make_result("charlm", activation)
         trials = [trial.model_copy(update={"predictions_sha256": digest * 64}) for trial in result.trials]
         store.save(result.model_copy(update={"trials": trials}))
-    write_index(tmp_path / "results", tmp_path / "reports")
+    build_site(tmp_path / "results", tmp_path / "reports")
     rows = rows_of(tmp_path, "matrix")
     assert {model: "same bits" in row for model, row in rows.items()} == {"tinylstm": True, "charlm": False}
 
@@ -606,7 +606,7 @@ def test_index_is_small_at_thirty_cells(tmp_path: Path, make_result: MakeResult)
     flags = [f"untrained: trial {k} has validation loss 3.377, not below the unigrams' 3.364" for k in range(1, 4)]
     for number in range(1, 31):
         Store(tmp_path / "results").save(make_result("charlm", f"smelu_{number}", flags=flags))
-    write_index(tmp_path / "results", tmp_path / "reports")
+    build_site(tmp_path / "results", tmp_path / "reports")
     html = (tmp_path / "reports" / "index.html").read_text()
     assert len(html) < 100_000
     assert html.count("untrained ×3") == 30

@@ -167,7 +167,7 @@ def test_swaps_are_readable(store: Store):
     assert isinstance(slice_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
     # Columns of different lengths are filled with dashes.
     short = dataclasses.replace(found.cells[1], swaps=found.cells[1].swaps.head(2))
-    table = slice_tables.swaps_table(Anatomies((found.cells[0], short), ()), "charlm")
+    table = slice_tables.swaps_view(Anatomies((found.cells[0], short), ()), "charlm")
     assert table["gelu"].tolist()[2:] == ["–"] * (len(table) - 2)
     shown = {" ": "space", "\n": "line end", "\t": "tab", "e": "e", "\xa0": "U+00A0", "\0": "U+0000"}
     assert {character: slice_tables.shown_character(character) for character in shown} == shown
