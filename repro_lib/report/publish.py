@@ -103,7 +103,7 @@ def publish(
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
     from repro_lib.analysis.study import Study
-    from repro_lib.report import headlines
+    from repro_lib.report.sentences import grid_headlines
     from repro_lib.report.site.index import build_site
 
     study = Study.load(Store(results_dir), profile=profile, configs=configs)
@@ -113,6 +113,6 @@ def publish(
     # Of the cells that the index shows: a run of two models misses no third one.
     there = [*cells, *((result.model_name, result.activation) for result in study.results)]
     models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
-    said = headlines.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    said = grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
     shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
     return build_site(results_dir, reports_dir, cells, running=running, **shown)

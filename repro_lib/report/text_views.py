@@ -57,11 +57,7 @@ class Passage:
             f'{", ".join(samples)}. <span style="{DIFFERENT_TOP1}">Bold</span>: the most probable character differs '
             "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
         )
-        return (
-            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong>'
-            f"<br>{html.escape(self.about)}<br>{legend}</figcaption>"
-            f'<div style="{TEXT_STYLE}">{characters}</div></figure>'
-        )
+        return _figure(self.title, f"{html.escape(self.about)}<br>{legend}", f'<div style="{TEXT_STYLE}">{characters}</div>')
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:
         style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
@@ -112,12 +108,14 @@ class Samples:
                 f'<div style="{TEXT_STYLE}">{marked}</div><em>sampled</em>'
                 f'<div style="{TEXT_STYLE}">{html.escape(sampled)}</div></div>'
             )
-        return (
-            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong><br>{self.sentence()} '
-            "Sampled texts use the same random numbers in every trial."
-            f'<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div></figcaption>'
-            f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div></figure>'
-        )
+        about = f"{self.sentence()} Sampled texts use the same random numbers in every trial."
+        caption = f'{about}<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div>'
+        return _figure(self.title, caption, f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div>')
+
+
+def _figure(title: str, caption: str, body: str) -> str:
+    head = f"<figcaption><strong>{html.escape(title)}</strong><br>{caption}</figcaption>"
+    return f'<figure style="margin:1em 0">{head}{body}</figure>'
 
 
 def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:

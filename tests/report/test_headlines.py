@@ -10,7 +10,7 @@ import pytest
 from test_study import make_result
 
 from repro_lib.analysis.study import Study
-from repro_lib.report import headlines
+from repro_lib.report import sentences
 
 
 def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
@@ -28,15 +28,15 @@ def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
 
 def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:
     result = make_result("convlm", "gelu", (0.2, 0.25, 0.3), losses=(3.0, 3.1, 3.2), flags=["untrained: trial 2"])
-    apart, learnt, flag = headlines.cell(result)
+    apart, learnt, flag = sentences.cell_headlines(result)
     assert apart.startswith("convlm with gelu: relative PD 0.2500 (")
     assert "between 3 trials, on a scale from 0 to 2" in apart
     assert "different characters in 25.0 % of all places; each is wrong in 50.0 %" in apart
     # The unigrams have 3.3.
     assert "3.100 (2.852 to 3.348) nats, 0.20 below that of a model that knows only how frequent each character is" in learnt
     assert flag == "Flagged: untrained: trial 2."
-    assert "0.30 ABOVE" in headlines.cell(make_result(losses=(3.5, 3.6, 3.7)))[1]
-    assert headlines.cell(make_result(pairs=()))[0] == "charlm with relu: one trial, so there is no pair to compare."
+    assert "0.30 ABOVE" in sentences.cell_headlines(make_result(losses=(3.5, 3.6, 3.7)))[1]
+    assert sentences.cell_headlines(make_result(pairs=()))[0] == "charlm with relu: one trial, so there is no pair to compare."
 
 
 def study_of(**about: object) -> Study:
@@ -47,7 +47,7 @@ def study_of(**about: object) -> Study:
 
 def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
-    text = "\n".join(headlines.model(study_of(), "charlm", frame))
+    text = "\n".join(sentences.model_headlines(study_of(), "charlm", frame))
     assert "3 of 3 cells" in text
     assert "lowest relative PD with gelu" in text
     assert "1 of 2 differences from relu are supported. The largest: charlm: gelu against relu: -30.0 %" in text
@@ -56,12 +56,12 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
 
 
 def test_the_grid_without_contrasts_says_what_n_allows() -> None:
-    said = headlines.grid(study_of(flags=["untrained: trial 1"]))
+    said = sentences.grid_headlines(study_of(flags=["untrained: trial 1"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm."
     assert said[2].startswith("The order is not decided at N = 3 trials")
     assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
     hole = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
-    assert "Missing, and left blank everywhere: charlm with gelu." in headlines.grid(hole)
+    assert "Missing, and left blank everywhere: charlm with gelu." in sentences.grid_headlines(hole)
 
 
 def test_models_with_the_same_lowest_activation_are_named_together() -> None:
@@ -69,18 +69,20 @@ def test_models_with_the_same_lowest_activation_are_named_together() -> None:
     pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
     results = [make_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
     results += [make_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
-    said = headlines.grid(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
+    said = sentences.grid_headlines(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
     assert "tinylstm is bit-identical" in said[-1]
 
 
 def test_contrasts_without_a_number_are_not_counted() -> None:
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "0 of 1 differences" in "\n".join(headlines.grid(study_of(), frame))
+    assert "0 of 1 differences" in "\n".join(sentences.grid_headlines(study_of(), frame))
     none = contrasts(("charlm", "gelu", np.nan, np.nan))
-    assert "differences" not in "\n".join(headlines.grid(study_of(), none))
+    assert "differences" not in "\n".join(sentences.grid_headlines(study_of(), none))
 
 
-@pytest.mark.parametrize("empty", [lambda s: headlines.grid(s), lambda s: headlines.model(s, "charlm", contrasts())])
+@pytest.mark.parametrize(
+    "empty", [lambda s: sentences.grid_headlines(s), lambda s: sentences.model_headlines(s, "charlm", contrasts())]
+)
 def test_an_empty_store_says_what_to_run(empty: Callable[[Study], list[str]]) -> None:
     assert empty(Study.of([])) == ["no results yet: run ./run_papermill.sh"]
