@@ -1,21 +1,25 @@
-"""The console block of ``repro process`` and ``summary.txt``: a part per model, both overviews, the runtime."""
+"""Two texts about a whole store: ``summary.txt``, which ``repro process`` prints too, and ``SYNTHETIC_DATA_SUMMARY.md``."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from repro_lib.analysis.contrasts import chances_of_being_best, cv_over_activations
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import number
+from repro_lib.analysis.formatting import literally, number
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.report.contrast_tables import contrasts_table
 from repro_lib.report.sentences import about, decided, flagged, identical, missing
 from repro_lib.report.tables import activations_table, models_table
+from repro_lib.store.schema import SYNTHETIC_MARK, Result
 
 
 def summary_text(study: Study, evidence: Evidence | None = None) -> str:
@@ -113,3 +117,44 @@ def _pd_in_words(cell: dict[str, Any]) -> str:
         interval = f"(no interval at N={cell['n']})"
     mark = " (SYNTHETIC, not measured)" if cell["synthetic"] else " (flagged)" if cell["flags"] else ""
     return f"Relative PD: {cell['relative_pd']:.4f} {interval}{mark}"
+
+
+_WHAT_THEY_ARE = """\
+# Synthetic results
+
+Every number below was made up. Nothing was trained for it and nothing was measured.
+
+- **For**: demonstrations, trying out reports, scale tests.
+- **Not for**: any statement about a model or an activation, any statistic, any claim, any publication.
+- **Where they show**: only where asked for, with `repro process --include-synthetic` (which writes to `with_synthetic/` in the
+  reports folder) or `Study.load(..., include_synthetic=True)`. There they are hatched and marked, and beside measured results
+  no mean, CV, rank, win or count includes them. The notebooks, the report site, `summary.txt`, `plots/`, `repro status`
+  and every claim leave them out. Training never takes one for a trained cell.
+- **Fillers of gaps** (`repro synthesize --missing`) give way to the measured cell as soon as there is one. Their relative PD,
+  loss and accuracy are the means of the model's measured cells, so by construction they show nothing new.
+- **How to tell**: `"synthetic": true` in the file, the flag, digests that begin with `{mark}`. To be rid of them, delete the
+  files.
+"""
+
+
+def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
+    """The text of ``SYNTHETIC_DATA_SUMMARY.md``: every synthetic result among ``entries`` (``Store.load``), in Markdown."""
+    measured = {_place(result) for _, result in entries if not result.synthetic}
+    rows = []
+    for path, result in entries:
+        if result.synthetic:
+            state = "replaced: the cell is measured" if _place(result) in measured else "shown only where asked for"
+            neighbours = result.environment.get("neighbours")
+            made = ("; ".join(result.flags) or "the file does not say") + (f". Files: {neighbours}" if neighbours else "")
+            distance = math.nan if result.avg_relative_pd is None else result.avg_relative_pd
+            cells = (path.name, result.model_name, result.activation, f"{number(distance, 4)} (synthetic)",
+                     str(len(result.trials)), f"{result.timestamp.astimezone(UTC):%Y-%m-%d %H:%M}", state, made)  # fmt: skip
+            rows.append("| " + " | ".join(literally(text).replace("|", "\\|") for text in cells) + " |")
+    head = "| file | model | activation | relative PD | trials | made, UTC | state | how, and from what |\n" + "|---" * 8 + "|"
+    listed = "\n".join([f"{len(rows)} synthetic results are in the store.", "", head, *rows])
+    return _WHAT_THEY_ARE.format(mark=SYNTHETIC_MARK) + "\n" + (listed if rows else "There is none in the store.") + "\n"
+
+
+# What a measured result must have to take the place of a synthetic one.
+def _place(result: Result) -> tuple[str, ...]:
+    return result.model_name, result.activation, result.measured_key, result.config_sha256

@@ -51,7 +51,7 @@ def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> No
 
 def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence[Result] = ()) -> Path:
     """Store these synthetic results, then write ``SYNTHETIC_DATA_SUMMARY.md`` about all that the folder holds."""
-    from repro_lib.report.synthetic_summary import synthetic_summary
+    from repro_lib.report.console_summary import synthetic_summary
 
     store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
     for result in made:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -86,16 +85,29 @@ def build_site(
     stems = dict.fromkeys([*_expected_stems(cells, analyses), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
-    failures, failed = _failures(results_dir, results), _notebooks(results_dir, ".failed")
-    in_flight = _notebooks(results_dir, ".partial") if running else None
+    failures = _failures(results_dir, results)
+    # A result settles everything, and a notebook at work is not the one that failed before.
+    at_work = _notebooks(results_dir, ".partial") if running else ()
+    absent = dict.fromkeys(failures, "failed") | dict.fromkeys(at_work, "running")
+    rows = []
+    for cell in cells:
+        stem, result = train_stem("-".join(cell)), results.get(cell)
+        state = "done" if result else absent.get(stem, "waiting" if running else "missing")
+        rows.append({
+            "model": cell[0], "activation": cell[1], "result": result, "state": state, "interval": (intervals or {}).get(cell),
+            "report": f"{stem}.html" if result and stem in pages else None,
+            "reason": failures[stem] if state == "failed" else "",
+            # How often each kind of flag, the word before the colon, was raised.
+            "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
+        })  # fmt: skip
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     digests = {result.corpus.sha256 for result in results.values()}
     html = _environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
         written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
-        rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
-        pages=pages, figures=figures, failures=failures, failed_notebooks=failed, published=_published_beside(reports_dir),
+        published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
+        failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *report.problems, *unexplained],
@@ -162,31 +174,6 @@ def _published_beside(reports_dir: Path) -> str | None:
     # A reports folder elsewhere, or one that will be copied, must not lead out of itself to the published study.
     there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
     return "../published/reports/index.html" if there else None
-
-
-def _row(
-    cell: Cell,
-    result: Result | None,
-    pages: set[str],
-    failures: Mapping[str, str],
-    in_flight: set[str] | None,
-    interval: tuple[float, float] | None,
-) -> dict[str, Any]:
-    stem = train_stem("-".join(cell))
-    # ``in_flight``: the stems of the notebooks at work, None when nothing runs, so that nothing is waiting either.
-    absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
-    state = "done" if result else "running" if in_flight and stem in in_flight else absent
-    return {
-        "model": cell[0],
-        "activation": cell[1],
-        "result": result,
-        "state": state,
-        "reason": failures[stem] if state == "failed" else "",
-        "report": f"{stem}.html" if result and stem in pages else None,
-        "interval": interval,
-        # How often each kind of flag, the word before the colon, was raised.
-        "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
-    }
 
 
 def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
