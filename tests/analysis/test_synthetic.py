@@ -29,8 +29,7 @@ from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.plots import figures
 from repro_lib.plots.style import SYNTHETIC_HATCH, Plot
 from repro_lib.report import sentences, tables
-from repro_lib.report.console_summary import summary_text
-from repro_lib.report.synthetic_summary import synthetic_summary
+from repro_lib.report.console_summary import summary_text, synthetic_summary
 from repro_lib.store.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
 from repro_lib.store.store import Store
 
