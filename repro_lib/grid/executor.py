@@ -64,10 +64,10 @@ class Run:
         """Note how a job ended; the result file, not the absence of an error, says that a cell is done."""
         error, cell = self._error(job, outcome), job.cell
         result = cell.result(self.store) if cell else None
-        if cell is not None and result is None and error is None:
-            error = self._lost()
-        if error is not None:
-            if cell is not None:
+        if cell and not result:
+            error = error or self._lost()
+        if error:
+            if cell:
                 error += self._record_failure(cell, error)
             if job.part_of:  # no failure yet: the cell trains what its parts have left
                 return f"FAILED: {error}; its cell tries once more, and says how it ended"
@@ -83,7 +83,7 @@ class Run:
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s{remark}"
 
     def _error(self, job: Job, outcome: Outcome) -> str | None:
-        """The sentence for a job that is not done, with the place of what it left; None for one that is."""
+        # The sentence for a job that is not done, with the place of what it left; None for one that is.
         if outcome.end == "done":
             return None
         said = outcome.said or "no reason given"
@@ -95,7 +95,7 @@ class Run:
         return said + (keep_as_failed(job.output) if job.output else "")
 
     def _record_failure(self, cell: Cell, error: str) -> str:
-        """Note in the results folder why a cell failed; where that cannot be written either, say so."""
+        # Where that cannot be written either, say so.
         try:
             self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
         except WriteError as problem:
@@ -110,7 +110,7 @@ class Run:
                 self.report.failures[cell.label] = self._lost()
 
     def _lost(self) -> str:
-        """A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran."""
+        # A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran.
         folder = self.request.results_dir
         return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
 

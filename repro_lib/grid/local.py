@@ -1,8 +1,6 @@
 """The grid on this machine, in a pool of worker processes: no engine, no service.
 
-A run executes ``10_train`` for every cell that has no result yet, a model's deep dive as soon as its cells are through,
-and at the end the cross-model notebooks, plots and summary. Reports and the index appear while it runs. Whether a cell
-is done is decided by its result file alone.
+Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
 """
 
 from __future__ import annotations
@@ -41,10 +39,8 @@ class _PoolRun(Run):
             stack.callback(pool.close)
             super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
             stack.pop_all()
-        # All that is queued, in work or waited for.
-        self.jobs: dict[str, Job] = {}
-        # How often the processes of a job were killed from outside.
-        self.kills: Counter[str] = Counter()
+        self.jobs: dict[str, Job] = {}  # all that is queued, in work or waited for
+        self.kills: Counter[str] = Counter()  # from outside, of the processes of a job
         # Jobs that other processes have in work, and when to look after each again; of whom one was told so.
         self.elsewhere: dict[str, float] = {}
         self.told: set[str] = set()
@@ -82,12 +78,12 @@ class _PoolRun(Run):
             self.pool.submit(job)
 
     def _add_deep_dives(self, models: Sequence[str]) -> None:
-        """Queue the deep dive of each model whose cells are all through."""
+        # Of each model whose cells are all through.
         open_models = {cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)}
         self._add(self.agenda.deep_dives([model for model in models if model not in open_models]))
 
     def _drain(self) -> None:
-        """Work until nothing is queued or running, here or elsewhere."""
+        # Work until nothing is queued or running, here or elsewhere.
         said = False
         while self.pool.busy or self.elsewhere:
             if not self.pool.busy and not said:
@@ -130,7 +126,7 @@ class _PoolRun(Run):
             self._add_deep_dives([job.cell.model])
 
     def _share(self, running: dict[str, Path]) -> float:
-        """Part of all known work that is done, by estimated cost."""
+        # Part of all known work that is done, by estimated cost.
         partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
         total = self.spent + sum(job.cost for job in self.jobs.values())
         return (self.spent + partial) / total if total else 1.0

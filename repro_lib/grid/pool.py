@@ -1,9 +1,8 @@
-"""A small pool of worker processes: one task at a time each, one thread each, and none outlives its grid.
+"""A small pool of worker processes: one task at a time each, one thread each, and none outlives its grid."""
 
-Workers are spawned, import what they need once, and stay for the whole grid. Each has a process group and a folder for
-temporary files of its own; what it starts inherits the folder, and both are cleared away with it.
-"""
-
+# Workers are spawned, import what they need once, and stay for the whole grid. Each has a process group and a folder for
+# temporary files of its own; what it starts inherits the folder, and both are cleared away with it.
+#
 # Why neither concurrent.futures nor pebble: in the first the death of one worker breaks the whole pool. In pebble 5.2 the
 # death of an idle one does, and what a worker started (a kernel, and what that started) lives on after a task's time limit.
 
@@ -186,7 +185,8 @@ class _Worker:
         return limit is not None and time.monotonic() - self.since > limit
 
     def family(self) -> list[psutil.Process]:
-        """The worker and whatever it started, kernels included. Ask before it ends: orphans cannot be told from others."""
+        """The worker and whatever it started, kernels included."""
+        # To be asked before it ends: orphans cannot be told from others.
         try:
             process = psutil.Process(self.process.pid)
             return [process, *process.children(recursive=True)]

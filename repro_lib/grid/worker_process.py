@@ -69,7 +69,7 @@ def _attempt(function: Callable[..., str | None], arguments: dict[str, Any]) -> 
 
 
 def _die_with_parent(folder: Path) -> None:
-    """Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind."""
+    # Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind.
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a child of its pool"
     parent.join()
@@ -110,8 +110,7 @@ def take_card() -> None:
 
 def visible_cards() -> list[str]:
     """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get(_VISIBLE_CARDS)
-    if given is not None:
+    if (given := os.environ.get(_VISIBLE_CARDS)) is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
     import torch
 

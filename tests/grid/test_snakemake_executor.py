@@ -72,16 +72,8 @@ def plain(folder: Folder, *words: str) -> str:
     """What Snakemake says that is called without ``repro``, as its users do."""
     settings = {"profile": "smoke", "models": "charlm", "activations": "relu", "corpus": folder.corpus} | VALUES
     settings |= {"results_dir": folder.results, "reports_dir": folder.reports}
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        WORKFLOW / "Snakefile",
-        "--profile",
-        WORKFLOW / "profiles" / "local",
-    ]
-    command += ["--directory", folder.temporary.parent / folder.temporary.name, *words, "--config"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", WORKFLOW / "Snakefile", "--directory", folder.temporary]
+    command += ["--profile", WORKFLOW / "profiles" / "local", *words, "--config"]
     line = [str(word) for word in [*command, *(f"{name}={value}" for name, value in settings.items())]]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(folder.temporary)})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -258,11 +250,8 @@ def test_a_cells_own_error_is_said_and_noted(request_for: Callable[..., GridRequ
     plan = tmp_path / "plan" / "plan.json"
     done = run_job(plan, "charlm-relu")
     assert done.returncode == 1
-    for said in (
-        done.stdout,
-        (plan.parent / "failed" / "charlm-relu").read_text(),
-        Store(tmp_path / "results").failures()[0]["reason"],
-    ):
+    noted = Store(tmp_path / "results").failures()[0]["reason"]
+    for said in (done.stdout, (plan.parent / "failed" / "charlm-relu").read_text(), noted):
         assert "the loss became" in said
 
 
