@@ -45,8 +45,7 @@ class Display:
         for label, file in running.items():
             if label not in shown:
                 shown[label] = self.bars.add_task(label, total=1.0, said="")
-            told = read_progress(file)
-            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(told))
+            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(read_progress(file)))
 
     def finished(self, label: str, message: str, *, is_cell: bool) -> None:
         """A cell or another job ended."""
@@ -59,7 +58,6 @@ class Display:
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing more will come."""
         self.bars.stop()
 
     def _left(self) -> str:

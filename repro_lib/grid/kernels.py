@@ -143,8 +143,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         stream.write = write_bounded
 
     def say_what_was_cut(_result: object) -> None:
-        cut = {name: count for name, count in printed.items() if count > PRINTED_CHARACTERS}
-        if cut:
+        if cut := {name: count for name, count in printed.items() if count > PRINTED_CHARACTERS}:
             counts = " and ".join(f"{count:,} characters to {name}" for name, count in cut.items())
             text = f"[this cell printed {counts} by its end; the first {PRINTED_CHARACTERS:,} are kept]"
             shell.display_pub.publish({CUT_OUTPUT: cut, "text/plain": text})

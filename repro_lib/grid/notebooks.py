@@ -122,7 +122,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
         if error.ename == LeaseHeldError.__name__:
             partial.unlink(missing_ok=True)
             raise LeaseHeldError(error.evalue) from None
-        reason = error.evalue or {"MemoryError": "out of memory"}.get(error.ename, "no reason given")
+        reason = error.evalue or ("out of memory" if error.ename == "MemoryError" else "no reason given")
         raise NotebookError(f"{error.ename}: {reason}{keep_as_failed(output)}") from None
     except KernelKilledError as error:
         raise KernelKilledError(f"{error}{keep_as_failed(output)}") from None
@@ -154,11 +154,10 @@ def failed_path(output: Path) -> Path:
 
 def keep_as_failed(output: Path) -> str:
     """Give what there is of an unfinished notebook the name of a failed one; returns where to look, for a message."""
-    try:
+    with contextlib.suppress(OSError):
         os.replace(partial_path(output), failed_path(output))
-    except OSError:
-        return ""
-    return f" (see {failed_path(output)})"
+        return f" (see {failed_path(output)})"
+    return ""
 
 
 class _WholeFiles:

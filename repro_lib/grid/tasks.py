@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells, plan_variants
@@ -14,9 +14,12 @@ from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
-from repro_lib.report.publish import summary_is_current
+from repro_lib.report.publish import publish, summary_is_current
 from repro_lib.store.derived import inputs_digest, noted_digest
 from repro_lib.store.store import Store
+
+if TYPE_CHECKING:
+    from repro_lib.report.site.index import SiteReport
 
 # Cost of a notebook beside its training, in the unit of Cell.training_seconds: about a second on one core.
 _NOTEBOOK_COST = 5.0
@@ -45,7 +48,7 @@ class Job(Task):
         return self.key.replace(" ", "_")
 
 
-class Agenda:
+class Tasks:
     """Makes the jobs of one run. ``folder`` is where jobs say how far they are."""
 
     def __init__(
@@ -66,8 +69,8 @@ class Agenda:
         return self.request.force or not is_done(cell, self.request.results_dir, with_notebook=self.with_notebooks)
 
     @classmethod
-    def of(cls, request: GridRequest, folder: Path) -> Agenda:
-        """The agenda of a whole grid, with its variants and notebooks."""
+    def of(cls, request: GridRequest, folder: Path) -> Tasks:
+        """The tasks of a whole grid, with its variants and notebooks."""
         cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
         return cls(request, cells, plan_variants(cells, request.profile, request.overrides, request.noise_models), folder)
 
@@ -78,6 +81,12 @@ class Agenda:
                 yield from (*self.parts(cell), self.cell(cell))
         yield from self.deep_dives([cell.model for cell in self.cells])
         yield from self.analyses()
+
+    def publish(self, *, running: bool) -> SiteReport:
+        """Bring the index up to date, and every report that is missing."""
+        expected = [(cell.model, cell.activation) for cell in self.cells]
+        folders = (self.request.results_dir, self.request.reports_dir)
+        return publish(*folders, expected, self.request.profile, self.configs(), running=running)
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""
@@ -118,11 +127,9 @@ class Agenda:
         """What comes when cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
         for name in names.ANALYSES:
-            if name == names.ACTIVATIONS:  # it reads neither results nor a text
-                yield from self._analysis(name, name, None, None)
-                continue
             extra = {"corpus": self.cells[0].config.corpus} if name == names.QUICKSTART else self._selection()
-            yield from self._analysis(name, name, extra, inputs)
+            reads = name != names.ACTIVATIONS  # which reads neither results nor a text
+            yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
         digest = inputs_digest(*inputs)
         if self.request.force or not summary_is_current(self.request.reports_dir, digest):
             arguments = self._common() | {"reports_dir": self.request.reports_dir, "digest": digest}

@@ -1,7 +1,6 @@
-"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease.
+"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease."""
 
-Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
-"""
+# Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.grid.cells import Cell
-from repro_lib.grid.notebooks import execute, notebooks_dir, partial_path
+from repro_lib.grid.notebooks import execute, notebooks_dir
 from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
@@ -95,8 +94,7 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     for folder in (results_dir, reports_dir):
         remove_void(folder)
         remove_leftovers(folder)
-    pattern = partial_path(executed_path(results_dir, "*")).name
-    for partial in (results_dir / "notebooks").glob(pattern):
+    for partial in (results_dir / "notebooks").glob("*.partial.ipynb"):
         output = partial.with_name(partial.name.replace(".partial", ""))
         if holder(notebook_lease(output)) is None:
             partial.unlink(missing_ok=True)

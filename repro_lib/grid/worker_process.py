@@ -21,8 +21,7 @@ import psutil
 from repro_lib.system.leases import LeaseHeldError
 from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
 
-_LOG = "worker.log"
-_GRACE_SECONDS = 5.0
+_LOG, _GRACE_SECONDS = "worker.log", 5.0
 _VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":

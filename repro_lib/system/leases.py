@@ -71,14 +71,11 @@ class Lease:
         """LeaseLostError unless it is still held. To be asked before anything is stored."""
         current = _read(self.path)
         if current is None:
-            raise LeaseLostError(
-                f"the lease of {self.holder.work} is gone: {self.path.parent.parent} was deleted or emptied meanwhile, so "
-                "nothing was stored; run the same command again"
-            )
+            gone = f"the lease of {self.holder.work} is gone: {self.path.parent.parent} was deleted or emptied meanwhile"
+            raise LeaseLostError(f"{gone}, so nothing was stored; run the same command again")
         if current.token != self.holder.token:
-            raise LeaseLostError(
-                f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes, and {current}, so nothing was stored"
-            )
+            still = f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes"
+            raise LeaseLostError(f"{still}, and {current}, so nothing was stored")
 
 
 @contextlib.contextmanager
@@ -91,8 +88,7 @@ def hold(path: Path, work: str) -> Iterator[Lease]:
     lease = Lease(path, Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since))
     _acquire(lease)
     released = threading.Event()
-    heart = threading.Thread(target=_beat, args=(lease, released), daemon=True)
-    heart.start()
+    (heart := threading.Thread(target=_beat, args=(lease, released), daemon=True)).start()
     try:
         yield lease
     finally:
@@ -109,7 +105,6 @@ def holder(path: Path) -> Holder | None:
 
 
 def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
-    """The lease of training one cell."""
     return results_dir / "leases" / f"{model}-{activation}-{config_sha256[:12]}.lease"
 
 
@@ -127,7 +122,6 @@ def cell_holders(results_dir: Path, model: str, activation: str, config_sha256: 
 
 
 def notebook_lease(output: Path) -> Path:
-    """The lease of executing a notebook into ``output``."""
     return output.with_name(f".{output.stem}.lease")
 
 
@@ -140,7 +134,7 @@ def remove_void(folder: Path) -> None:
 
 
 def _acquire(lease: Lease) -> None:
-    text = json.dumps({**vars(lease.holder), "process": str(lease.holder.process)}) + "\n"
+    text = json.dumps(vars(lease.holder), default=str) + "\n"
     for _ in range(_ATTEMPTS):
         try:
             return write_atomically(lease.path, text, replace=False)
@@ -191,16 +185,13 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_of(path: Path, whose: Holder) -> bool:
-    current = _read(path)
-    return current is not None and current.token == whose.token
+    return (current := _read(path)) is not None and current.token == whose.token
 
 
 def _is_void(path: Path, current: Holder) -> bool:
-    gone = current.process.is_gone()
-    if gone is not None:
+    if (gone := current.process.is_gone()) is not None:
         # On one machine the process itself is asked: after a suspension all stamps are old, and all holders still there.
         return gone
-    try:
+    with contextlib.suppress(OSError):
         return folder_time(path.parent) - path.stat().st_mtime > STALE_SECONDS
-    except OSError:
-        return False  # released this moment, or a folder that can only be read: it is not ours to judge
+    return False  # released this moment, or a folder that can only be read: it is not ours to judge

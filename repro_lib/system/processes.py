@@ -41,7 +41,6 @@ class ProcessId:
 
     @classmethod
     def here(cls) -> Self:
-        """The process that asks."""
         return cls(_machine(), os.getpid(), _started(os.getpid()) or "0")
 
     @classmethod

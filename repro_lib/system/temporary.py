@@ -12,10 +12,8 @@ from pathlib import Path
 
 from repro_lib.system.processes import ProcessId
 
-# Systems limit the path of a Unix socket to 104 or 108 bytes, the closing zero included.
-LONGEST_SOCKET_PATH = 100
-# What a grid puts below its folder: worker, kernel, socket.
-_ROOM_BELOW = len("/w12345/12345678/k-ipc-5")
+LONGEST_SOCKET_PATH = 100  # bytes; systems limit it to 104 or 108, the closing zero included
+_ROOM_BELOW = len("/w12345/12345678/k-ipc-5")  # what a grid puts below its folder: worker, kernel, socket
 _PREFIX = "repro-"
 
 

@@ -74,13 +74,10 @@ def test_how_a_process_ended_in_words(code: int | None, number: int | None, word
     assert describe_exit(code).startswith(words)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")
 def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
-    if sys.platform != "linux":
-        pytest.skip("only Linux has this")
-    grandchild = (
-        "import os, time; from repro_lib.system.processes import die_with; die_with(os.getppid()); print('ready', flush=True)"
-    )
-    grandchild += "; time.sleep(60)"
+    grandchild = "import os, time; from repro_lib.system.processes import die_with; die_with(os.getppid())"
+    grandchild += "; print('ready', flush=True); time.sleep(60)"
     script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdout=subprocess.PIPE)\n"
     script += "p.stdout.readline(); print(p.pid, flush=True); input()"
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -95,9 +92,8 @@ def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
     assert not _is_running(pid)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")
 def test_a_process_whose_parent_is_gone_already_dies_at_once() -> None:
-    if sys.platform != "linux":
-        pytest.skip("only Linux has this")
     script = "from repro_lib.system.processes import die_with; die_with(1 << 22); print('alive')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-9, "")
