@@ -15,7 +15,7 @@ from test_resume import Stopped, stop_at
 
 from repro_lib.config import Config
 from repro_lib.grid.cells import Cell
-from repro_lib.grid.worker import MADE_ELSEWHERE, run_cell, run_part
+from repro_lib.grid.worker import MADE_ELSEWHERE, run_cell
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import (
@@ -54,10 +54,11 @@ def test_a_worker_passes_on_what_is_told_of_a_cell_that_goes_on(part: bool, tiny
     sha256 = run_experiment("charlm", "relu", config, results_dir=store.folder).config_sha256
     with pytest.raises(Stopped):
         run_experiment("charlm", "gelu", config, results_dir=store.folder, checkpoint_seconds=0, progress=stop_at(1, 3))
-    cell, settings = Cell("charlm", "gelu", config, sha256), (store.folder, False, tmp_path / "progress.json", 0.0)
-    said = run_part(cell, [1], *settings) if part else run_cell(cell, *settings)
+    cell, settings = Cell("charlm", "gelu", config, sha256), {"results_dir": store.folder, "checkpoint_seconds": 0.0}
+    settings |= {"force": False, "progress": tmp_path / "progress.json"}
+    said = run_cell(cell, **settings, trials=[1] if part else None)
     assert said == "charlm with gelu, trial 1, goes on from iteration 2"
-    again = run_cell(cell, *settings)
+    again = run_cell(cell, **settings)
     assert again == (None if part else MADE_ELSEWHERE)
 
 
