@@ -24,7 +24,7 @@ from repro_lib.data import known_corpora
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
-from repro_lib.report.site.page_frame import Page
+from repro_lib.report.site.page_frame import Page, frame_of
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
 
@@ -158,6 +158,7 @@ def test_page_structure(full: str) -> None:
     main = page.all("main")[0]["id"]
     assert any(link.get("href") == f"#{main}" and link.get("class") == "skip" for link in page.all("a"))
     assert [link["href"] for link in page.all("a") if link.get("aria-current") == "page"] == ["page.html"]
+    assert [(link["rel"], link["href"]) for link in page.all("a") if "rel" in link] == [("prev", "index.html")]
     assert [image["alt"] for image in page.all("img")] == ["Loss of three trials, falling from 4.3 to 2.0"]
     # Formulas inline, displayed, in an environment, in an output: all MathML, without a script, and no TeX is left over.
     assert [formula.get("display") for formula in page.all("math")] == ["inline", "block", "block", "inline"]
@@ -202,16 +203,13 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path: Path) -> N
     assert "here and there and the web" in page.text, "what has no page is text"
 
 
-def test_neighbours_are_those_of_the_row(tmp_path: Path) -> None:
+def test_neighbours_are_those_of_the_row() -> None:
     row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
-    notebook, html = write_notebook(tmp_path / "n.ipynb"), {}
-    for page in row:
-        render_notebook(notebook, tmp_path / page.href, (Page("Index", "index.html"), *row))
-        links = Tags((tmp_path / page.href).read_text()).all("a")
-        html[page.title] = {link["rel"]: link["href"] for link in links if "rel" in link}
-    assert html["relu"] == {"next": "10_train-charlm-gelu.html"}
-    assert html["gelu"] == {"prev": "10_train-charlm-relu.html", "next": "10_train-charlm-swish.html"}
-    assert html["swish"] == {"prev": "10_train-charlm-gelu.html"}
+    frames = [frame_of((Page("Index", "index.html"), *row), page.href, "") for page in row]
+    found = [(frame["before"], frame["after"]) for frame in frames]
+    # By their full titles; the first and the last of a row lead nowhere else.
+    relu, gelu, swish = (Page(f"charlm × {page.title}", page.href) for page in row)
+    assert found == [(None, gelu), (relu, swish), (gelu, None)]
 
 
 WIDGETS = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"state": {"_dom_classes": ["widget-interact"]}}}}}

@@ -77,7 +77,6 @@ def build_site(
     navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
     report = _render(results_dir, reports_dir, navigated, analyses)
     _write_stand_ins(reports_dir, navigated, analyses)
-
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
@@ -101,14 +100,13 @@ def build_site(
             "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
         })  # fmt: skip
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
-    digests = {result.corpus.sha256 for result in results.values()}
     html = _environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
         written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
         failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
+        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *report.problems, *unexplained],
     )  # fmt: skip
