@@ -129,8 +129,9 @@ def test_the_named_activation_and_no_other_works_in_every_layer_of_the_forward_p
     built = lively_model(model, activation)
     built.named_activation = activation  # for the hooks
     places = activations_of(built)
-    expected = {"convlm": 7, "hybridlm": 4 + 2, "tinylstm_readout": 1}.get(model, 2)
-    assert len(places) == expected
+    known = {"convlm": 7, "hybridlm": 4 + 2, "tinylstm_readout": 1} | dict.fromkeys(("charlm", "minigpt", "nanotransformer"), 2)
+    # A model that is added later has to use its activation somewhere.
+    assert len(places) == known.get(model, max(1, len(places)))
     assert {type(module) for module in places.values()} == {type(get_activation(activation))}
     counter = calls(built)
     built(some_tokens())

@@ -14,16 +14,7 @@ from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-
-ARCHITECTURES = {
-    "charlm": "pre-norm transformer",
-    "minigpt": "GPT",
-    "nanotransformer": "transformer without dropout and biases",
-    "convlm": "dilated causal convolutions",
-    "hybridlm": "causal convolutions, then transformer",
-    "tinylstm": "LSTM without an activation to plug in",
-    "tinylstm_readout": "LSTM with the activation in its readout",
-}
+from repro_lib.models.registry import ARCHITECTURES
 
 
 @once

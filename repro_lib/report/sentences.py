@@ -8,10 +8,11 @@ import pandas as pd
 
 from repro_lib.analysis.formatting import with_interval
 from repro_lib.analysis.notes import NO_RESULTS
-from repro_lib.analysis.overviews import ARCHITECTURES, model_row, size_in_words
+from repro_lib.analysis.overviews import model_row, size_in_words
 from repro_lib.analysis.study import Study, cells_frame
 from repro_lib.config import NEGATIVE_CONTROL
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
+from repro_lib.models.registry import ARCHITECTURES
 from repro_lib.report.contrast_tables import contrast_sentences
 from repro_lib.report.tables import short_flags
 from repro_lib.store.schema import Result
