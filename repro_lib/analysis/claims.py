@@ -68,20 +68,15 @@ def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "rel
 
     Raises KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by.
     """
-    claim = claim_by_id(claim) if isinstance(claim, str) else claim
+    known = {known.id: known for known in CLAIMS}
+    if isinstance(claim, str) and claim not in known:
+        raise KeyError(f"unknown claim {claim!r}; known: {', '.join(known)}")
+    claim = known[claim] if isinstance(claim, str) else claim
     # Another metric has another scale: an absolute relative PD says nothing about it.
     if metric not in claim.metrics:
         raise ValueError(f"{claim.id} can be judged by {', '.join(claim.metrics)}, not by {metric}")
     evidence = pairs if isinstance(pairs, Evidence) else Evidence.of(pairs)
     return judge_node(claim.rule(Measured(evidence, metric)))
-
-
-def claim_by_id(name: str) -> Claim:
-    """The claim with this id; KeyError lists the known ones."""
-    for claim in CLAIMS:
-        if claim.id == name:
-            return claim
-    raise KeyError(f"unknown claim {name!r}; known: {', '.join(claim.id for claim in CLAIMS)}")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from repro_lib.analysis.claims import (
     CV,
     TOLERANCE,
     WINNER,
-    claim_by_id,
     judge,
 )
 from repro_lib.analysis.contrasts import contrasts_frame
@@ -195,7 +194,7 @@ def test_the_published_numbers_are_those_of_the_issue() -> None:
     averages = {(model, a): value for a, value in AVERAGE_PD.items() for model in MODELS if model != "tinylstm"}
     assert judge("smelu_no_benefit", world(averages, spread=1e-4)).verdict == SUPPORTED
     assert judge("avoid_smelu_1", world(averages, spread=1e-4)).verdict == SUPPORTED
-    assert claim_by_id("avoid_relu").published == "average PD 1.1656 against 1.0069 of the others"
+    assert {claim.id: claim for claim in CLAIMS}["avoid_relu"].published == "average PD 1.1656 against 1.0069 of the others"
     others = [value for a, value in AVERAGE_PD.items() if a != "relu"]
     assert np.mean(others) == pytest.approx(1.0069, abs=5e-5)
 
