@@ -15,8 +15,7 @@ P = ParamSpec("P")
 def once(make: Callable[Concatenate[Any, P], pd.DataFrame]) -> Callable[Concatenate[Any, P], pd.DataFrame]:
     """``make(bundle, ...)`` computed at the first call for a bundle (a ``Study``, an ``Evidence``) and the other arguments.
 
-    A permutation null takes a second, and every renderer asks for it. The frame is kept in the bundle, so that it goes when
-    that goes; callers get copies, which are theirs to change. For bundles that never change, and arguments that can be keys.
+    For bundles that never change, and arguments that can be keys. Callers get copies, which are theirs to change.
     """
     signature = inspect.signature(make)
 
@@ -25,6 +24,7 @@ def once(make: Callable[Concatenate[Any, P], pd.DataFrame]) -> Callable[Concaten
         # With the defaults filled in, so that contrasts(evidence) and contrasts(evidence, "relative_pd") are one.
         given = signature.bind(bundle, *args, **kwargs)
         given.apply_defaults()
+        # Kept in the bundle, so that it goes when that goes: a permutation null takes a second, and every renderer asks for it.
         key = (make.__qualname__, *list(given.arguments.values())[1:])
         frames = vars(bundle).setdefault("_frames", {})
         if key not in frames:

@@ -15,9 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from repro_lib.analysis import claim_rules
-from repro_lib.analysis.claim_rules import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CV
-from repro_lib.analysis.claims import CLAIMS, claim_by_id, judge
+from repro_lib.analysis.claims import (
+    ACTIVATIONS,
+    AVERAGE_PD,
+    BEST,
+    CHARLM_PD,
+    CLAIMS,
+    CV,
+    TOLERANCE,
+    WINNER,
+    judge,
+)
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS, Study
@@ -92,7 +100,7 @@ def everywhere(activation: str, value: float) -> dict[tuple[str, str], float]:
     return {(model, activation): value for model in MODELS if model != "tinylstm"}
 
 
-WINNERS = [*claim_rules.WINNER.items()]
+WINNERS = [*WINNER.items()]
 SMALL_WINNERS = [("charlm", "swiglu"), ("nanotransformer", "swiglu"), ("convlm", "swiglu")]
 RELU_WORST = {(model, "relu"): 1.5 for model in ("charlm", "minigpt", "nanotransformer", "convlm")}
 
@@ -103,7 +111,7 @@ WORLDS: dict[str, tuple[Cells, Cells]] = {
     **{f"average_{a}": (everywhere(a, pd_), everywhere(a, 0.8 * pd_)) for a, pd_ in AVERAGE_PD.items()},
     **{
         f"best_{model}": (lowest((model, names[0])), lowest((model, "gelu")))
-        for model, names in claim_rules.BEST.items()
+        for model, names in BEST.items()
         if model != "minigpt"
     },
     "swish_or_gelu_for_minigpt": (lowest(("minigpt", "gelu")), lowest(("minigpt", "swiglu"))),
@@ -186,7 +194,7 @@ def test_the_published_numbers_are_those_of_the_issue() -> None:
     averages = {(model, a): value for a, value in AVERAGE_PD.items() for model in MODELS if model != "tinylstm"}
     assert judge("smelu_no_benefit", world(averages, spread=1e-4)).verdict == SUPPORTED
     assert judge("avoid_smelu_1", world(averages, spread=1e-4)).verdict == SUPPORTED
-    assert claim_by_id("avoid_relu").published == "average PD 1.1656 against 1.0069 of the others"
+    assert {claim.id: claim for claim in CLAIMS}["avoid_relu"].published == "average PD 1.1656 against 1.0069 of the others"
     others = [value for a, value in AVERAGE_PD.items() if a != "relu"]
     assert np.mean(others) == pytest.approx(1.0069, abs=5e-5)
 
@@ -262,7 +270,7 @@ def test_how_often_chance_calls_a_claim_wrongly() -> None:
     # Where nothing differs "swiglu is best" is false and "smelu_1 has no benefit" is true. Just beyond the border of a
     # claim it is false as well. Spread as between trained models: a trial's effect of 5 % of its PD.
     worlds = 400
-    border = (1 - claim_rules.TOLERANCE) * (1 - CHARLM_PD["swiglu"] / CHARLM_PD["relu"])
+    border = (1 - TOLERANCE) * (1 - CHARLM_PD["swiglu"] / CHARLM_PD["relu"])
     just_false = {("charlm", "swiglu"): 1 - border + 1e-6}
     at_the_edge = {("charlm", "gelu"): CHARLM_PD["gelu"] * 1.1}
     wrong = {"best_charlm": 0, "swiglu_45_per_cent": 0, "charlm_gelu": 0, "smelu_no_benefit": 0, "relu_worst": 0}

@@ -18,11 +18,10 @@ from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
 from test_study import STARTED, digest, grid, make_result
 
-from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
 from repro_lib.analysis.overviews import activations_overview, models_overview
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame
-from repro_lib.analysis.synthetic import fill_missing, make_synthetic, synthetic_result
+from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic, synthetic_result
 from repro_lib.cli.main import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
