@@ -61,11 +61,7 @@ def models_overview(study: Study) -> pd.DataFrame:
                 "seconds": cells["seconds"].sum(min_count=1),
             }
         )
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
-
-
-_MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
-_MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
+    return pd.DataFrame(rows)
 
 
 @once

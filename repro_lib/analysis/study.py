@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -50,20 +50,13 @@ class Study:
 
     @classmethod
     def load(
-        cls,
-        store: Store,
-        models: Sequence[str] | None = None,
-        activations: Sequence[str] | None = None,
-        key: str | None = None,
-        profile: str | None = None,
-        configs: Collection[str] = (),
-        include_synthetic: bool = False,
+        cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
-        """The newest comparable results of a folder (``select_comparable``); with ``models``, among theirs."""
+        """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs."""
         stored, refused = store.load()
         results = [result for _, result in stored if models is None or result.model_name in models]
-        chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
-        return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
+        chosen = select_comparable(results, **which)
+        return cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
 
     @classmethod
     def of(
@@ -131,8 +124,8 @@ def load_study(
     include_synthetic: bool = False,
 ) -> Study:
     """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
-    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
-    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
+    which = {"profile": profile, "configs": configs, "include_synthetic": include_synthetic}
+    study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
