@@ -53,6 +53,7 @@ class Study:
         cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs."""
+        # Filtered first: the newest result of another model does not decide which ones are comparable.
         stored, refused = store.load()
         results = [result for _, result in stored if models is None or result.model_name in models]
         chosen = select_comparable(results, **which)
@@ -92,6 +93,7 @@ class Study:
 
         A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
         """
+        # Numbers that somebody chose would count as evidence.
         real = tuple(result for result in self.results if not result.synthetic)
         return replace(self, results=real) if 0 < len(real) < len(self.results) else self
 
@@ -105,6 +107,7 @@ class Study:
         """Whether all results are synthetic."""
         return bool(self.results) and all(result.synthetic for result in self.results)
 
+    # On first use: a table of cells needs no curves, which are by far the longest.
     trials = cached_property(lambda self: trials_frame(self.results))
     pairs = cached_property(lambda self: pairs_frame(self.results))
     curves = cached_property(lambda self: curves_frame(self.results))
@@ -127,6 +130,7 @@ def load_study(
     which = {"profile": profile, "configs": configs, "include_synthetic": include_synthetic}
     study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
+        # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,13 @@ def made_up() -> Study:
     return Study.of(make_synthetic(MODELS, THREE, chosen), MODELS, THREE)
 
 
+def saved(folder: Path, *results: Result) -> Store:
+    store = Store(folder)
+    for result in results:
+        store.save(result)
+    return store
+
+
 def words(plot: Plot) -> str:
     return " ".join(text.get_text() for text in plot.figure.findobj(Text) if text.get_visible()).replace("\n", " ")
 
@@ -76,15 +84,14 @@ def words(plot: Plot) -> str:
 @pytest.mark.parametrize(
     "model", ["charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm", "tinylstm_readout"]
 )
-@pytest.mark.parametrize("profile", ["smoke", "quick"])
-def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, profile: str, tmp_path: Path) -> None:
+def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, tmp_path: Path) -> None:
+    profile = "smoke" if model == "charlm" else "quick"
     result = synthetic_result(model, "smelu_0.5", 0.7, profile=profile)
-    ((path, read),), refused = Store(tmp_path).load() if Store(tmp_path).save(result) else ([], [])
+    ((path, read),), refused = saved(tmp_path, result).load()
     assert (read, refused) == (result, [])
     assert path.name.startswith(f"{model}-smelu_05-")
     assert read.synthetic
     assert read.flags[0].startswith("synthetic: made up")
-    assert len(read.trials) == 3
     assert [trial.seed for trial in read.trials] == [42, 43, 44]
     assert read.avg_val_loss < read.evaluation.unigram_cross_entropy
     invented = [read.corpus.sha256, read.evaluation.sha256]
@@ -94,9 +101,7 @@ def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, profi
     assert read.config_sha256 == Config.for_model(model, profile, corpus="synthetic").sha256(read.corpus.sha256)
 
 
-@given(
-    st.floats(0.001, 1.999), st.integers(2, 12), st.floats(0, 1), st.integers(0, 10_000), st.sampled_from(["charlm", "convlm"])
-)
+@given(st.floats(0.001, 1.999), st.integers(2, 12), st.floats(0, 1), st.integers(0, 10_000), st.sampled_from(MODELS[:2]))
 def test_the_chosen_pd_is_exact_and_all_metrics_are_possible(
     chosen: float, trials: int, spread: float, seed: int, model: str
 ) -> None:
@@ -126,15 +131,12 @@ def test_pairs_that_share_a_trial_go_together() -> None:
     assert products == pytest.approx([products[0]] * 3)
 
 
-def test_the_same_request_gives_the_same_numbers_and_another_seed_others() -> None:
+def test_equal_requests_give_equal_numbers_and_results_of_one_call_are_comparable(made_up: Study) -> None:
     first, second = (synthetic_result("charlm", "relu", 0.5, timestamp=STARTED) for _ in range(2))
     other = synthetic_result("charlm", "relu", 0.5, timestamp=STARTED, seed=7)
     assert first == second
     assert first.pairs() != other.pairs()
     assert not {t.weights_sha256 for t in first.trials} & {t.weights_sha256 for t in other.trials}
-
-
-def test_results_of_one_call_are_comparable_and_share_a_configuration_per_model(made_up: Study) -> None:
     assert len({result.comparison_key for result in made_up.results}) == 1
     for model in MODELS:
         assert len({result.config_sha256 for result in made_up.results if result.model_name == model}) == 1
@@ -145,42 +147,28 @@ def test_results_of_one_call_are_comparable_and_share_a_configuration_per_model(
 def test_a_chosen_pd_counts_for_the_most_specific_name() -> None:
     chosen = ChosenPD.parse(["0.1", "charlm=0.2", "smelu_0.5=0.3", "charlm-gelu=0.4"])
     asked = [("convlm", "relu"), ("charlm", "relu"), ("convlm", "smelu_05"), ("charlm", "smelu_05"), ("charlm", "gelu")]
-    assert [chosen.of(*cell) for cell in asked] == [0.1, 0.2, 0.3, 0.3, 0.4]
-    assert chosen.of("tinylstm", "smelu_05") == 0.1
+    # The negative control has no activation that a name could mean.
+    assert [chosen.of(*cell) for cell in [*asked, ("tinylstm", "smelu_05")]] == [0.1, 0.2, 0.3, 0.3, 0.4, 0.1]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"relative_pd": 0.0}, "between 0 and 2"),
-        ({"relative_pd": 2.0}, "between 0 and 2"),
-        ({"relative_pd": math.nan}, "between 0 and 2"),
-        ({"trials": 1}, "at least 2"),
         ({"trials": 501}, "at most 500"),
         ({"spread": -0.1}, "spread"),
         ({"spread": math.nan}, "spread"),
         ({"trials": 0}, "trials = 0"),
-        ({"seed": -1}, "seed = -1"),
-        ({"profile": "quik"}, "unknown profile"),
         ({"max_iter": 3}, "unknown parameter 'max_iter'"),
-        ({"model": "gpt"}, "unknown model"),
-        ({"activation": "rleu"}, "unknown activation"),
     ],
 )
-def test_what_cannot_be_made_is_refused(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said) as raised:
-        synthetic_result(**{"model": "charlm", "activation": "relu", **changes})  # pyright: ignore[reportArgumentType]
-    assert isinstance(raised.value, SyntheticError | ConfigError) or said == "unknown activation"
+def test_what_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> None:
+    # What the command line can ask for as well is refused below.
+    with pytest.raises((SyntheticError, ConfigError), match=said):
+        synthetic_result("charlm", "relu", **changes)
 
 
 # --- left out unless asked for
-
-
-def saved(folder: Path, *results: Result) -> Store:
-    store = Store(folder)
-    for result in results:
-        store.save(result)
-    return store
 
 
 def test_they_are_left_out_unless_asked_for(real: Study, mixed: Study, tmp_path: Path) -> None:
@@ -201,24 +189,24 @@ def test_asked_for_they_come_after_the_real_ones_and_only_where_those_are_missin
     shown = [(result.model_name, result.activation) for result in study.results if result.synthetic]
     assert set(shown) == GAPS
     assert [result.synthetic for result in study.results] == sorted(result.synthetic for result in study.results)
-    assert study.is_mixed
-    assert not study.is_synthetic
+    assert (study.is_mixed, study.is_synthetic) == (True, False)
     cells = study.cells
     assert set(zip(*(cells.loc[cells["synthetic"], name] for name in ("model", "activation")), strict=True)) == GAPS
-
-
-OTHER_TEXT = EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)
+    # Alone they are chosen by the rules for real ones.
+    old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
+    assert select_comparable([new, old]) == []
+    assert select_comparable([new, old], include_synthetic=True) == [new]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evaluation": OTHER_TEXT},
+        {"evaluation": EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)},
         {"corpus": make_result().corpus.model_copy(update={"sha256": digest("other corpus")})},
         {"profile": "study"},
         {"config_sha256": digest("other configuration")},
-        *({"config": make_result().config | {name: value}} for name, value in {"vary": "init", "seed": 7}.items()),
-        *({"config": make_result().config | {name: value}} for name, value in {"device": "cuda", "execution": "x"}.items()),
+        {"config": make_result().config | {"vary": "init"}},
+        {"config": make_result().config | {"device": "cuda"}},
     ],
 )
 def test_a_stand_in_agrees_in_all_but_being_synthetic(real: Study, changes: dict[str, object]) -> None:
@@ -228,12 +216,6 @@ def test_a_stand_in_agrees_in_all_but_being_synthetic(real: Study, changes: dict
     if "config_sha256" not in changes:
         with pytest.raises(ResultError, match="do not belong in one statistic"):
             Study.of([*real.results, extreme(cell, **changes)], include_synthetic=True)
-
-
-def test_synthetic_results_alone_are_chosen_by_the_rules_for_real_ones() -> None:
-    old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
-    assert select_comparable([new, old]) == []
-    assert select_comparable([new, old], include_synthetic=True) == [new]
 
 
 def test_a_cell_measured_later_replaces_its_stand_in(mixed: Study, tmp_path: Path) -> None:
@@ -308,32 +290,25 @@ def test_synthetic_cells_are_hatched_and_named_in_every_panel(mixed: Study) -> N
     assert "relu, N = 3, synthetic" in [panel.get_title(loc="left") for panel in curves]
 
 
-def test_boxes_and_cv_of_a_mixed_study_are_those_of_the_measured_cells(real: Study, mixed: Study) -> None:
-    for panel in (1, 2):
-        first, second = (figures.shamir_cross_model_analysis(study).figure.axes[panel] for study in (real, mixed))
-        assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
-        assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
-
-
 def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Study, mixed: Study) -> None:
     for plot in figures.all_plots(mixed):
         synthetic = not plot.name.startswith("convlm")
         assert words(plot).startswith("PARTLY SYNTHETIC: ") == synthetic, plot.name
         assert ("synthetic, not measured" in words(plot)) == synthetic, plot.name
         assert ("SYNTHETIC" in plot.alt) == synthetic, plot.name
+        if plot.name in ("shamir_cross_model_analysis", "charlm_training_curves"):
+            # The notice that names the cells is the longest text there is, and nothing of it may be cut off.
+            plot.png()
+            box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
+            assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -0.01, plot.name
     assert "charlm from gelu 0.600 to swish 0.700" in figures.multi_model_reproducibility(mixed).alt
     ranges = figures.accuracy_vs_reproducibility(real).alt
     assert figures.accuracy_vs_reproducibility(mixed).alt.startswith(ranges)
-
-
-def test_nothing_of_a_synthetic_figure_is_cut_off(mixed: Study, made_up: Study) -> None:
-    for study in (mixed, made_up):
-        for plot in (figures.shamir_cross_model_analysis(study), figures.training_curves(study, "charlm")):
-            plot.png()
-            box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
-            assert min(box.x0, box.y0) >= -0.01, plot.name
-            assert box.x1 <= width + 0.01, plot.name
-            assert box.y1 <= height + 0.01, plot.name
+    # Boxes and CV, which are statistics across cells, are those of the measured ones.
+    axes = [figures.shamir_cross_model_analysis(study).figure.axes for study in (real, mixed)]
+    for first, second in list(zip(*axes, strict=True))[1:3]:
+        assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
+        assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
 
 
 # --- nothing but synthetic results
@@ -469,9 +444,7 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
     ("words", "said"),
     [
         (["--relative-pd", "3"], "a relative PD lies between 0 and 2"),
-        (["--relative-pd", "nan"], "a relative PD lies between 0 and 2"),
         (["--relative-pd", "much"], "a number or as NAME=number, got 'much'"),
-        (["--relative-pd", "gelu="], "a number or as NAME=number, got 'gelu='"),
         (["--relative-pd", "rleu=0.5"], "--relative-pd names 'rleu'"),
         (["--relative-pd", "gpt-relu=0.5"], "unknown model 'gpt'"),
         (["--relative-pd", "gelu=0.5", "gelu=0.6"], "given twice"),
@@ -485,8 +458,6 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
         (["--missing"], "nothing measured is in"),
         (["--missing", "--relative-pd", "0.5"], "leave out --relative-pd"),
         (["--missing", "--models", "gpt"], "unknown model 'gpt'"),
-        (["--missing", "--activations", "rleu"], "unknown activation 'rleu'"),
-        (["--missing", "--profile", "quik"], "unknown profile 'quik'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
