@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.caching import once
-from repro_lib.analysis.study import Study, is_cut, pair_matrix, rows_of
+from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS

@@ -6,14 +6,15 @@ in it is NaN too. ``Study`` is the bundle that plots and texts take.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,26 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 METRICS = metric_names()
+Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
+
+
+def once(make: Frame) -> Frame:
+    """``make(bundle, ...)`` computed once per bundle (a ``Study``, an ``Evidence``) that never changes; callers get copies."""
+    signature = inspect.signature(make)
+
+    @wraps(make)
+    def kept(*args: Any, **kwargs: Any) -> pd.DataFrame:
+        # With the defaults filled in, so that contrasts(evidence) and contrasts(evidence, "relative_pd") are one.
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        bundle, *others = given.arguments.values()
+        # Kept in the bundle, so that it goes when that goes: a permutation null takes a second, and every renderer asks for it.
+        frames = vars(bundle).setdefault("_frames", {})
+        if (make, *others) not in frames:
+            frames[make, *others] = make(bundle, *others)
+        return frames[make, *others].copy()
+
+    return cast("Frame", kept)
 
 
 class NothingToShow(RuntimeError):
@@ -89,11 +110,8 @@ class Study:
 
     @cached_property
     def measured(self) -> Study:
-        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing.
-
-        A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
-        """
-        # Numbers that somebody chose would count as evidence.
+        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing."""
+        # Numbers that somebody chose would count as evidence. Where there are no others, all that is shown is labelled.
         real = tuple(result for result in self.results if not result.synthetic)
         return replace(self, results=real) if 0 < len(real) < len(self.results) else self
 

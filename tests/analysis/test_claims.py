@@ -14,16 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from repro_lib.analysis.claims import (
-    ACTIVATIONS,
-    AVERAGE_PD,
-    CHARLM_PD,
-    CLAIMS,
-    CV,
-    TOLERANCE,
-    WINNER,
-    judge,
-)
+from repro_lib.analysis.claims import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CLAIMS, CV, TOLERANCE, WINNER, judge
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS, Study
@@ -112,10 +103,7 @@ WORLDS: dict[str, tuple[Cells, Cells]] = {
     "swiglu_45_per_cent": (lowest(("charlm", "swiglu"), value=0.5), lowest(("charlm", "swiglu"), value=0.7)),
     "gelu_most_reliable": (everywhere("gelu", 0.8), everywhere("swish", 0.8)),
     "relu_worst": ({**RELU_WORST, ("hybridlm", "relu"): 0.7}, {**RELU_WORST, ("hybridlm", "relu"): 1.5}),
-    "swiglu_small_not_large": (
-        lowest(*SMALL_WINNERS, ("minigpt", "swish")),
-        lowest(*SMALL_WINNERS, ("minigpt", "swiglu")),
-    ),
+    "swiglu_small_not_large": (lowest(*SMALL_WINNERS, ("minigpt", "swish")), lowest(*SMALL_WINNERS, ("minigpt", "swiglu"))),
     "smelu_no_benefit": ({}, everywhere("smelu_1", 0.8)),
     "architecture_over_scale": (
         {**{("convlm", a): 1.4 for a in ACTIVATIONS}, **{("minigpt", a): 1.1 for a in ACTIVATIONS}},

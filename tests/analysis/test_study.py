@@ -22,15 +22,7 @@ from repro_lib.analysis.generation import generate, load_trained
 from repro_lib.analysis.layers import layer_view
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.study import (
-    METRICS,
-    Study,
-    cells_frame,
-    curves_frame,
-    identical_models,
-    pairs_frame,
-    trials_frame,
-)
+from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
 from repro_lib.metrics import prediction_difference
@@ -283,12 +275,10 @@ def test_summary_has_the_block_of_the_design():
 
 def test_summary_names_what_is_missing_and_has_both_overviews_and_the_runtime():
     text = summary_text(Study.of(grid()[1:], ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"]))
-    assert "RELU:      missing" in text
-    assert "Missing, and left blank everywhere: charlm with relu." in text
-    assert "tinylstm is bit-identical across activations" in text
+    parts = ("RELU:      missing", "Missing, and left blank everywhere: charlm with relu.", "MODELS", "ACTIVATIONS", "RUNTIME")
+    for part in (*parts, "tinylstm is bit-identical across activations"):
+        assert part in text
     assert text.count("<- BEST") == 2
-    for heading in ("MODELS", "ACTIVATIONS", "RUNTIME"):
-        assert heading in text
 
 
 def test_the_number_of_trials_decides_what_may_be_said():
@@ -329,11 +319,9 @@ def test_token_disagreement_by_hand():
     assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
     assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
     pairs = list(combinations([trial.probabilities for trial in trials], 2))
-    for per_token, metric in (
-        (found.top1, prediction_difference.churn),
-        (found.total_variation, prediction_difference.total_variation),
-    ):
-        assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
+    measures = {"top1": prediction_difference.churn, "total_variation": prediction_difference.total_variation}
+    for name, metric in measures.items():
+        assert getattr(found, name).mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
     with pytest.raises(ResultError, match="needs two trials"):
         token_disagreement(trials[:1])
     with pytest.raises(ResultError, match="different evaluation windows"):
@@ -352,11 +340,9 @@ def test_passage_marks_disagreement_not_by_colour_alone():
     shown = passage(found, corpus, "<cell>", 3, 0)
     assert shown.text == TEXT[:EVALUATION_BLOCK]
     page = shown._repr_html_()
-    marked = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
-    assert len(marked) == 1
-    assert "underline double" in marked[0]
-    assert "font-weight:bold" in marked[0]
-    assert "differs in 3 of 3 pairs" in marked[0]
+    (marked,) = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
+    for look in ("underline double", "font-weight:bold", "differs in 3 of 3 pairs"):
+        assert look in marked
     assert "&lt;cell&gt;" in page
     assert "⏎" in page
 

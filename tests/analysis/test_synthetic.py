@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 from matplotlib.collections import PathCollection
-from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
 from test_study import STARTED, digest, grid, make_result
@@ -259,9 +258,7 @@ def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
     assert not any("BEST" in line for line in marked)
     assert "no statistic across cells: charlm with relu, tinylstm with swish." in sentences.missing(mixed)
     assert "No cell is missing" not in sentences.missing(mixed)
-
-
-def test_tables_of_one_synthetic_result_say_so() -> None:
+    # Tables of one synthetic result say so as well.
     result = synthetic_result("charlm", "relu", 0.5)
     assert list(tables.summary_table(result).columns) == ["charlm with relu (synthetic)"]
     for table in (tables.trials_table, tables.pairs_table, tables.config_table):
@@ -270,19 +267,16 @@ def test_tables_of_one_synthetic_result_say_so() -> None:
 
 
 def test_synthetic_cells_are_hatched_and_named_in_every_panel(mixed: Study) -> None:
-    axes = figures.multi_model_reproducibility(mixed).figure.axes
-    for panel in axes:
-        bars = [patch for c in panel.containers if isinstance(c, BarContainer) for patch in c.patches]
-        hatches = [patch.get_hatch() for patch in bars]
-        assert hatches == [SYNTHETIC_HATCH, *[None] * 7, SYNTHETIC_HATCH]
-        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    for panel in figures.multi_model_accuracy(mixed).figure.axes:
-        assert [patch.get_hatch() for patch in panel.patches].count(SYNTHETIC_HATCH) == 2
-        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    bars, boxes, cv, heat_map = figures.shamir_cross_model_analysis(mixed).figure.axes
-    assert [patch.get_hatch() for patch in heat_map.patches].count(SYNTHETIC_HATCH) == 2
-    assert sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
-    assert not [patch for panel in (boxes, cv) for patch in panel.patches if patch.get_hatch() == SYNTHETIC_HATCH]
+    def hatched(patches: Iterable[Any]) -> int:
+        return [patch.get_hatch() for patch in patches].count(SYNTHETIC_HATCH)
+
+    for draw in (figures.multi_model_reproducibility, figures.multi_model_accuracy):
+        for panel in draw(mixed).figure.axes:
+            assert hatched(panel.patches) == 2
+            assert [text.get_text() for text in panel.texts].count("synthetic") == 2
+    _, boxes, cv, heat_map = figures.shamir_cross_model_analysis(mixed).figure.axes
+    assert hatched(heat_map.patches) == sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
+    assert hatched([*boxes.patches, *cv.patches]) == 0
     for panel in figures.accuracy_vs_reproducibility(mixed).figure.axes:
         assert [c.get_hatch() for c in panel.collections if isinstance(c, PathCollection)] == [3 * SYNTHETIC_HATCH] * 2
     curves = figures.training_curves(mixed, "charlm").figure.axes
@@ -345,10 +339,8 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     store = saved(tmp_path, *small_grid())
     made, refused = fill_missing(tmp_path)
     assert refused == []
-    assert {(r.model_name, r.activation): (round(r.avg_relative_pd or 0, 9), round(r.avg_val_loss, 9)) for r in made} == {
-        ("charlm", "swish"): (0.5, 2.5),
-        ("hybridlm", "gelu"): (0.4, 2.0),
-    }
+    values = {(r.model_name, r.activation): (r.avg_relative_pd, r.avg_val_loss) for r in made}
+    assert values == {("charlm", "swish"): pytest.approx((0.5, 2.5)), ("hybridlm", "gelu"): pytest.approx((0.4, 2.0))}
     stand_in, neighbour = made[0], small_grid()[0]
     assert stand_in.flags == ["synthetic: nothing was trained, relative PD 0.5000 is the mean of charlm over relu, gelu"]
     assert stand_in.synthetic
@@ -356,8 +348,7 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     assert stand_in.measured_key == neighbour.comparison_key != stand_in.comparison_key
     assert stand_in.config_sha256 == neighbour.config_sha256
     cell = cells_frame([stand_in], ["charlm"], ["swish"]).iloc[0]
-    assert math.isnan(cell["relative_pd_low"])
-    assert math.isnan(cell["val_loss_low"])
+    assert cell[["relative_pd_low", "val_loss_low"]].isna().all()
     assert all(trial.weights_sha256.startswith(SYNTHETIC_MARK) for trial in stand_in.trials)
     assert stand_in.environment["neighbours"] == "charlm-relu-20260101_000000, charlm-gelu-20260101_000000"
     # What is there is not made again, and no stand-in rests on another one.
@@ -409,6 +400,11 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     assert main(["status", "--models", "charlm", "--activations", "relu", *folders]) == 1
     assert "0 of 1 cells done" in capsys.readouterr().out
     assert not (tmp_path / "reports" / "summary.txt").exists()
+    # Without names the whole grid of a profile is made.
+    assert main(["synthesize", "--profile", "study", *folders]) == 0
+    study = Study.load(Store(tmp_path / "results"), profile="study", include_synthetic=True)
+    assert len(study.results) == 5 * len(GRID_ACTIVATIONS) == len(study.cells)
+    assert (study.cells["relative_pd"] - 0.5).abs().max() < 1e-14
 
 
 def test_process_shows_them_in_a_folder_of_their_own(
@@ -488,11 +484,3 @@ def test_the_benchmark_runs() -> None:
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "draw every figure" in done.stdout
-
-
-def test_the_default_grid_is_made_for_every_cell_of_a_profile(folders: list[str], tmp_path: Path) -> None:
-    assert main(["synthesize", "--profile", "study", *folders]) == 0
-    study = Study.load(Store(tmp_path / "results"), include_synthetic=True)
-    assert len(study.results) == 5 * len(GRID_ACTIVATIONS) == len(study.cells)
-    assert (study.cells["relative_pd"] - 0.5).abs().max() < 1e-14
-    assert pd.unique(study.cells["profile"]).tolist() == ["study"]
