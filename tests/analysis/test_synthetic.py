@@ -39,8 +39,7 @@ MODELS, THREE = ("charlm", "convlm", "tinylstm"), ("relu", "gelu", "swish")
 def extreme(result: Result, **changes: object) -> Result:
     """A synthetic stand-in for the cell of a measured result, so extreme that no statistic could hide it."""
     other = make_result(result.model_name, result.activation, (1.9, 0.9, 1.4), losses=(0.5, 0.6, 0.7))
-    changes = {"synthetic": True, "flags": ["synthetic: a test"], **changes}
-    return other.model_copy(update=changes)
+    return other.model_copy(update={"synthetic": True, "flags": ["synthetic: a test"], **changes})
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +172,8 @@ def test_what_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> N
 def test_they_are_left_out_unless_asked_for(real: Study, mixed: Study, tmp_path: Path) -> None:
     store = saved(tmp_path, *mixed.results)
     study = Study.load(store, MODELS, THREE)
-    assert len(study.results) == len(real.results)
-    assert all(result in real.results for result in study.results)
-    assert_frame_equal(models_overview(study), models_overview(real))
-    assert_frame_equal(activations_overview(study), activations_overview(real))
+    assert [result.to_json() for result in study.results] == [result.to_json() for result in real.results]
     assert summary_text(study) == summary_text(real)
-    assert not study.cells["synthetic"].any()
     assert store.find("charlm", "relu", mixed.results[-1].config_sha256) is None
 
 
@@ -383,13 +378,12 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     cells = ["--models", "charlm", "convlm", "--activations", "relu", "smelu_0.5"]
     values = ["--trials", "4", "--relative-pd", "0.3", "convlm=0.8", "--seed", "7"]
     assert main(["synthesize", *cells, *values, *folders]) == 0
-    results = [result for _, result in Store(tmp_path / "results").load()[0]]
-    assert sorted((r.model_name, r.activation, r.avg_relative_pd, len(r.trials), r.config["seed"]) for r in results) == [
-        ("charlm", "relu", 0.3, 4, 7), ("charlm", "smelu_05", 0.3, 4, 7),
-        ("convlm", "relu", 0.8, 4, 7), ("convlm", "smelu_05", 0.8, 4, 7),
-    ]  # fmt: skip
+    stored = Store(tmp_path / "results").load()[0]
+    made = sorted((r.model_name, r.activation, r.avg_relative_pd, len(r.trials), r.config["seed"]) for _, r in stored)
+    expected = [(model, name, pd_, 4, 7) for model, pd_ in (("charlm", 0.3), ("convlm", 0.8)) for name in ("relu", "smelu_05")]
+    assert made == expected
     summary = (tmp_path / "reports" / "SYNTHETIC_DATA_SUMMARY.md").read_text()
-    for result, (path, _) in zip(results, Store(tmp_path / "results").load()[0], strict=True):
+    for path, result in stored:
         assert f"| {path.name} | {result.model_name} | {result.activation} |" in summary
         assert result.flags[0] in summary
     assert "**Not for**" in summary
@@ -439,14 +433,12 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--relative-pd", "3"], "a relative PD lies between 0 and 2"),
+        (["--relative-pd", "nan"], "a relative PD lies between 0 and 2"),
         (["--relative-pd", "much"], "a number or as NAME=number, got 'much'"),
         (["--relative-pd", "rleu=0.5"], "--relative-pd names 'rleu'"),
         (["--relative-pd", "gpt-relu=0.5"], "unknown model 'gpt'"),
-        (["--relative-pd", "gelu=0.5", "gelu=0.6"], "given twice"),
         (["--relative-pd", "0.5", "0.6"], "given twice"),
         (["--relative-pd", "convlm=0.5", "--models", "charlm"], "names convlm, which no cell"),
-        (["--models", "gpt"], "unknown model 'gpt'"),
         (["--activations", "rleu"], "unknown activation 'rleu'"),
         (["--profile", "quik"], "unknown profile 'quik'"),
         (["--trials", "1"], "at least 2"),
