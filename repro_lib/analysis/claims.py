@@ -35,14 +35,14 @@ TOLERANCE = 0.10
 BENEFIT = 5.0
 # minigpt at full size has 10.8 M parameters; a run cut below this says nothing about scale.
 LARGE_PARAMETERS = 9e6
+Region = tuple[float, float]
 BELOW, ABOVE = (-math.inf, 0.0), (0.0, math.inf)
 
 _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
-# Published numbers: per cent over activations, relative PD by activation, the best activations of each model.
+# Published numbers: per cent over activations, relative PD by activation, the best activation of each model.
 CV: dict[str, float] = _DATA["published"]["cv"]
 CHARLM_PD: dict[str, float] = _DATA["published"]["charlm_pd"]
 AVERAGE_PD: dict[str, float] = _DATA["published"]["average_pd"]
-BEST: dict[str, list[str]] = _DATA["published"]["best"]
 WINNER: dict[str, str] = _DATA["published"]["winner"]
 
 
@@ -97,7 +97,7 @@ class Measured:
         models: Sequence[str],
         activations: Sequence[str],
         statistic: Callable[[Float64], float],
-        region: tuple[float, float],
+        region: Region,
         published: float | None = None,
         any_size: bool = False,
     ) -> Check:
@@ -113,16 +113,13 @@ class Measured:
             nothing = Estimate(math.nan, math.nan, math.nan, self.n(models, activations))
             return Check(about, nothing, *region, published, problem)
         cells = [(model, activation) for activation, model in product(activations, models)]
-        estimate = self.evidence.estimate(
-            cells, lambda means: statistic(means.reshape(len(activations), len(models))), self.metric
-        )
+        shape = (len(activations), len(models))
+        estimate = self.evidence.estimate(cells, lambda means: statistic(means.reshape(shape)), self.metric)
         # A mean PD and a CV cannot be negative; differences can.
         floor = 0.0 if statistic in (_mean, coefficient_of_variation) else -math.inf
         return Check(about, estimate, *region, published, floor=floor)
 
-    def gap(
-        self, models: Sequence[str], name: str, other: str, region: tuple[float, float] = BELOW, any_size: bool = False
-    ) -> Check:
+    def gap(self, models: Sequence[str], name: str, other: str, region: Region = BELOW, any_size: bool = False) -> Check:
         """Whether the PD of one activation, averaged over these models, is below (``ABOVE``: above) that of another."""
         where = models[0] if len(models) == 1 else f"average of {len(models)} models"
         return self.check(f"{where}: PD of {name} minus {other}", models, [name, other], _gap, region, any_size=any_size)
@@ -210,9 +207,7 @@ def _average_pd(of: Measured, activation: str) -> Node:
     return of.check(about, models, [activation], _mean, _within(published), published, any_size=True)
 
 
-def _best(
-    of: Measured, models: Sequence[str], best: Sequence[str], region: tuple[float, float] = BELOW, any_size: bool = False
-) -> Node:
+def _best(of: Measured, models: Sequence[str], best: Sequence[str], region: Region = BELOW, any_size: bool = False) -> Node:
     # For every other activation one of the best beats it: of two that share the first place neither need beat the other.
     others = [name for name in ACTIVATIONS if name not in best]
     return All([AnyOf([of.gap(models, name, other, region, any_size) for name in best]) for other in others])
@@ -238,8 +233,8 @@ def _small_not_large(of: Measured) -> Node:
 
 def _reduction(of: Measured) -> Node:
     published = 100 * (1 - CHARLM_PD["swiglu"] / CHARLM_PD["relu"])
-    about, region = "charlm: reduction of PD by swiglu against relu, %", ((1 - TOLERANCE) * published, math.inf)
-    return of.check(about, ["charlm"], ["swiglu", "relu"], _reduced, region, published)
+    about, least = "charlm: reduction of PD by swiglu against relu, %", (1 - TOLERANCE) * published
+    return of.check(about, ["charlm"], ["swiglu", "relu"], _reduced, (least, math.inf), published)
 
 
 def _no_benefit(of: Measured) -> Node:

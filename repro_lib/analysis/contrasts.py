@@ -1,6 +1,6 @@
 """What the pairs of a study say about differences between activations: contrasts, CV with its null, P(best), intervals.
 
-Each frame is computed once per evidence and metric (``caching.once``). Models bit-identical across activations are left out.
+Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.caching import once
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import once
 from repro_lib.metrics.across_activations import coefficient_of_variation, probability_of_being_best
 from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed

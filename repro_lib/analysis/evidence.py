@@ -72,7 +72,7 @@ class Evidence:
 
     def trials(self, model: str, activation: str) -> int:
         """How many trained models of a cell there are."""
-        return self._blocks[model].count(activation) if model in self._blocks else 0
+        return sum(name == activation for name, _ in self._blocks[model].places) if model in self._blocks else 0
 
     def parameters(self, model: str) -> float:
         """Parameters of a model, NaN where it is missing."""
@@ -84,15 +84,30 @@ class Evidence:
 
     def matrix(self, model: str, activations: Sequence[str], metric: str) -> Float64:
         """The metric between all trials of these activations, in this order; NaN where two were not compared."""
-        return self._blocks[model].matrix(activations, metric)
+        block, order = self._blocks[model], {activation: k for k, activation in enumerate(activations)}
+        trials = sorted((trial for trial in block.places if trial[0] in order), key=lambda trial: (order[trial[0]], trial[1]))
+        chosen = [block.places[trial] for trial in trials]
+        return block.full(metric)[np.ix_(chosen, chosen)]
 
     def identical(self, model: str) -> bool:
         """Whether all activations of a model, two at least, predict the same bits trial by trial."""
-        return model in self._blocks and self._blocks[model].identical
+        if model not in self._blocks:
+            return False
+        # By digests: two models may have equal PDs by chance, never equal bits.
+        places, same = self._blocks[model].places, self._blocks[model].full("identical")
+        names = {name for name, _ in places}
+        others = [(place, (b, k)) for (a, k), place in places.items() for b in names - {a}]
+        both = [same[place, places[other]] for place, other in others if other in places]
+        return bool(both) and all(both)
 
     def paired(self, model: str, first: str, second: str) -> bool:
         """Whether trial k of both cells started from the same weights, for every k of both."""
-        return self._blocks[model].paired(first, second)
+        places, same = self._blocks[model].places, self._blocks[model].full("same_init")
+        numbers = [{number for name, number in places if name == activation} for activation in (first, second)]
+        # Trials 1 to 3 of one cell beside 1 to 4 of the other have no partner for the fourth.
+        if numbers[0] != numbers[1] or not numbers[0]:
+            return False
+        return all(same[places[first, k], places[second, k]] for k in numbers[0])
 
     def candidates(self) -> tuple[str, ...]:
         """The models that can tell activations apart, in order; those without any trial among them."""
@@ -127,7 +142,7 @@ class Evidence:
 
 
 class _Block:
-    """The pairs of one model as matrices."""
+    # The pairs of one model as matrices over its trials, which have places 0, 1, ... by activation and number.
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.rows = rows
@@ -137,9 +152,6 @@ class _Block:
         self.first, self.second = (np.array([self.places[trial] for trial in half], dtype=np.intp) for half in halves)
         self._filled: dict[str, Float64] = {}
 
-    def count(self, activation: str) -> int:
-        return sum(name == activation for name, _ in self.places)
-
     def full(self, column: str) -> Float64:
         # Every contrast of a metric asks for the same matrix, and so does every claim.
         if column not in self._filled:
@@ -148,28 +160,6 @@ class _Block:
             matrix[self.first, self.second] = matrix[self.second, self.first] = values
             self._filled[column] = matrix
         return self._filled[column]
-
-    def matrix(self, activations: Sequence[str], column: str) -> Float64:
-        order = {activation: k for k, activation in enumerate(activations)}
-        trials = sorted((t for t in self.places if t[0] in order), key=lambda t: (order[t[0]], t[1]))
-        chosen = [self.places[trial] for trial in trials]
-        return self.full(column)[np.ix_(chosen, chosen)]
-
-    def paired(self, first: str, second: str) -> bool:
-        numbers = [{number for name, number in self.places if name == activation} for activation in (first, second)]
-        # Trials 1 to 3 of one cell beside 1 to 4 of the other have no partner for the fourth.
-        if numbers[0] != numbers[1] or not numbers[0]:
-            return False
-        same = self.full("same_init")
-        return all(same[self.places[first, k], self.places[second, k]] for k in numbers[0])
-
-    @property
-    def identical(self) -> bool:
-        # By digests: two models may have equal PDs by chance, never equal bits.
-        same, names = self.full("identical"), {name for name, _ in self.places}
-        others = [(place, (b, k)) for (a, k), place in self.places.items() for b in names - {a}]
-        both = [same[place, self.places[other]] for place, other in others if other in self.places]
-        return bool(both) and all(both)
 
 
 def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices]) -> pd.DataFrame:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.caching import once
-from repro_lib.analysis.study import Study, is_cut, pair_matrix, rows_of
+from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
@@ -52,11 +51,7 @@ def models_overview(study: Study) -> pd.DataFrame:
                 "seconds": cells["seconds"].sum(min_count=1),
             }
         )
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
-
-
-_MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
-_MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
+    return pd.DataFrame(rows)
 
 
 @once

@@ -6,14 +6,15 @@ in it is NaN too. ``Study`` is the bundle that plots and texts take.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,26 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 METRICS = metric_names()
+Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
+
+
+def once(make: Frame) -> Frame:
+    """``make(bundle, ...)`` computed once per bundle (a ``Study``, an ``Evidence``) that never changes; callers get copies."""
+    signature = inspect.signature(make)
+
+    @wraps(make)
+    def kept(*args: Any, **kwargs: Any) -> pd.DataFrame:
+        # With the defaults filled in, so that contrasts(evidence) and contrasts(evidence, "relative_pd") are one.
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        bundle, *others = given.arguments.values()
+        # Kept in the bundle, so that it goes when that goes: a permutation null takes a second, and every renderer asks for it.
+        frames = vars(bundle).setdefault("_frames", {})
+        if (make, *others) not in frames:
+            frames[make, *others] = make(bundle, *others)
+        return frames[make, *others].copy()
+
+    return cast("Frame", kept)
 
 
 class NothingToShow(RuntimeError):
@@ -50,20 +71,14 @@ class Study:
 
     @classmethod
     def load(
-        cls,
-        store: Store,
-        models: Sequence[str] | None = None,
-        activations: Sequence[str] | None = None,
-        key: str | None = None,
-        profile: str | None = None,
-        configs: Collection[str] = (),
-        include_synthetic: bool = False,
+        cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
-        """The newest comparable results of a folder (``select_comparable``); with ``models``, among theirs."""
+        """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs."""
+        # Filtered first: the newest result of another model does not decide which ones are comparable.
         stored, refused = store.load()
         results = [result for _, result in stored if models is None or result.model_name in models]
-        chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
-        return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
+        chosen = select_comparable(results, **which)
+        return cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
 
     @classmethod
     def of(
@@ -95,10 +110,8 @@ class Study:
 
     @cached_property
     def measured(self) -> Study:
-        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing.
-
-        A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
-        """
+        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing."""
+        # Numbers that somebody chose would count as evidence. Where there are no others, all that is shown is labelled.
         real = tuple(result for result in self.results if not result.synthetic)
         return replace(self, results=real) if 0 < len(real) < len(self.results) else self
 
@@ -112,6 +125,7 @@ class Study:
         """Whether all results are synthetic."""
         return bool(self.results) and all(result.synthetic for result in self.results)
 
+    # On first use: a table of cells needs no curves, which are by far the longest.
     trials = cached_property(lambda self: trials_frame(self.results))
     pairs = cached_property(lambda self: pairs_frame(self.results))
     curves = cached_property(lambda self: curves_frame(self.results))
@@ -131,9 +145,10 @@ def load_study(
     include_synthetic: bool = False,
 ) -> Study:
     """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
-    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
-    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
+    which = {"profile": profile, "configs": configs, "include_synthetic": include_synthetic}
+    study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
+        # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
@@ -249,11 +264,12 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     for result in results:
         digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
         by_model.setdefault(result.model_name, []).append(digests)
-    # Of cells with different numbers of trials those that both have are compared.
-    same = {
-        m: all(a == b for other in cells[1:] for a, b in zip(cells[0], other, strict=False)) for m, cells in by_model.items()
-    }
-    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
+
+    def same(cells: list[list[tuple[str, str]]]) -> bool:
+        # Of cells with different numbers of trials those that both have are compared.
+        return all(a == b for other in cells[1:] for a, b in zip(cells[0], other, strict=False))
+
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same(cells))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -200,7 +200,9 @@ def _record(
     trial: int, seed: int, loss: float, accuracy: float, cell: Sequence[Any], curve: Sequence[tuple[int, float]] = ()
 ) -> TrialRecord:
     # With this loss (nats) and accuracy (per cent). No two trials have equal digests, so that none look identical.
-    values = {f"{kind}_sha256": synthetic_digest(kind, *cell, trial) for kind in ("init", "weights", "predictions")}
+    values: dict[str, Any] = {
+        f"{kind}_sha256": synthetic_digest(kind, *cell, trial) for kind in ("init", "weights", "predictions")
+    }
     values |= {f"{split}_loss_curve": list(curve) for split in ("train", "val")}
     return TrialRecord(trial=trial, seed=seed + trial - 1, val_loss=loss, val_accuracy=accuracy, seconds=0.0, **values)
 

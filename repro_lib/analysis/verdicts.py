@@ -75,17 +75,16 @@ class Check:
 
 
 @dataclass(frozen=True)
-class All:
+class _Parts:
+    parts: Sequence[Node]
+
+
+class All(_Parts):
     """Holds if every part holds."""
 
-    parts: Sequence[Node]
 
-
-@dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Parts):
     """Holds if at least one part holds."""
-
-    parts: Sequence[Node]
 
 
 Node = Check | All | AnyOf
