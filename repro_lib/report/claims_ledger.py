@@ -18,20 +18,14 @@ from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import METRICS, Study
 from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, smallest_p
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, rounded
 from repro_lib.report.contrast_tables import contrast_sentences, cv_sentences
 from repro_lib.report.sentences import about, missing
 from repro_lib.report.tables import WordTable
 
 GROUPS = {"findings": "Findings", "recommendations": "Recommendations", "numbers": "Published numbers"}
-METRIC_WORDS = {
-    "relative_pd": "relative PD",
-    "total_variation": "total variation",
-    "churn": "churn",
-    "js_divergence": "Jensen-Shannon divergence",
-    "true_label_pd": "true-label PD",
-    "log_prob_pd": "log-probability PD",
-}
+METRIC_WORDS = {name: metric.words for name, metric in PAIR_METRICS.items()}
 
 
 @dataclass(frozen=True)
