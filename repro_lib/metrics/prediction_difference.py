@@ -131,7 +131,7 @@ class Metric(NamedTuple):
         return self.function(p, q, labels) if self.at_label else self.function(p, q)
 
 
-# A new metric is one line here: results, tables, figures and what-ifs go through this list. The primary one stands first.
+# A new metric is one line here: results, tables and figures go through this list. The primary one stands first.
 PAIR_METRICS = {
     "relative_pd": Metric(relative_pd, 2.0, "Relative PD (0 to 2)", "relative PD"),
     "total_variation": Metric(total_variation, 1.0, "Total variation (0 to 1)", "total variation"),
@@ -140,7 +140,6 @@ PAIR_METRICS = {
     "true_label_pd": Metric(true_label_pd, 2.0, "True-label PD (0 to 2)", "true-label PD", at_label=True),
     "log_prob_pd": Metric(log_prob_pd, math.inf, "Log-probability PD, nats", "log-probability PD", at_label=True),
 }
-# Intervals are cut there, and a stored value beyond it is refused.
 METRIC_LIMITS = {name: metric.largest for name, metric in PAIR_METRICS.items()}
 
 
@@ -173,8 +172,9 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     """
     models = [_pair(p, probabilities[0])[0] for p in probabilities]
     pairs = list(combinations(range(len(models)), 2))
-    parts = _numpy(labels).reshape(-1, block)  # refuses what is no multiple of a block
-    shape = len(pairs), len(parts)
+    if len(labels) % block:
+        raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
+    shape = len(pairs), len(parts := _numpy(labels).reshape(-1, block))
     found = {name: np.empty(shape) for name in ("relative_pd", "total_variation", "churn", "js_divergence")}
     # Many times as fast as pair by pair: what belongs to one model is computed once, and a block of 256 tokens x 65
     # characters, 133 kB in float64, stays in the processor's cache for all pairs.

@@ -32,9 +32,11 @@ def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str) -> 
 def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "total_variation") -> Plot:
     """One of ``slices.SLICE_METRICS`` by slice of the text, one panel per slicing, all activations of one model.
 
-    At least one of the model's cells was taken apart; one that could not be is named below the panels.
+    A cell that could not be taken apart is named below the panels; ValueError where none of the model's could.
     """
     cells = [cell for cell in anatomies.cells if cell.model == model]
+    if not cells:
+        raise ValueError(f"no cell of {model!r} could be taken apart: {anatomies.sentence()}")
     title = f"{model}: {TITLES[metric]} by slice of the text"
     title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
