@@ -199,14 +199,14 @@ if "ipykernel_launcher" in sys.orig_argv:
 def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_properly(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(MISBEHAVE)
-    words = ["--models", "charlm", "--activations", "relu", "gelu", "swish", "swiglu", "smelu_1", "--cell-timeout", "50"]
+    words = ["--models", "charlm", "--activations", "relu", "gelu", "swish", "swiglu", "smelu_1", "--cell-timeout", "90"]
     code, output, error = folder.run("grid", *words, "--trials", "2", PYTHONPATH=str(tmp_path / "hook"))
     assert (code, error) == (1, ""), output
     failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
     expected = {
         "charlm-relu": r"its kernel was killed by signal SIGKILL LOOK, 3 times in a row",
         "charlm-gelu": r"MemoryError: out of memory LOOK",
-        "charlm-swish": r"it was stopped at its time limit of 50 s; --cell-timeout gives it more LOOK",
+        "charlm-swish": r"it was stopped at its time limit of 90 s; --cell-timeout gives it more LOOK",
         "charlm-smelu_1": r"RuntimeError: on purpose LOOK",
     }
     assert failed.keys() == expected.keys()

@@ -52,7 +52,8 @@ def write_plan(request: GridRequest, folder: Path) -> None:
     marks = {key: folder / "done" / job["kind"] / key for key, job in jobs.items()}
     # The corpus and the site have no result that could be looked at.
     to_do |= {"corpus"} if any(jobs[k]["kind"] == "cell" for k in to_do) and not marks["corpus"].exists() else set()
-    to_do |= set() if marks["site"].exists() and (request.reports_dir / "index.html").exists() else {"site"}
+    # Snakemake makes no missing mark anew for a site that is newer than all others.
+    to_do |= {"site"} if to_do or not marks["site"].exists() or not (request.reports_dir / "index.html").exists() else set()
     for key, mark in marks.items():
         mark.parent.mkdir(parents=True, exist_ok=True)
         if key in to_do:
