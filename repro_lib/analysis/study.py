@@ -136,7 +136,7 @@ class Study:
 
 
 def load_study(
-    results_dir: Path,
+    results_dir: Path | str,
     models: Sequence[str] = (),
     activations: Sequence[str] = (),
     profile: str | None = None,
