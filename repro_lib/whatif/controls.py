@@ -10,12 +10,8 @@ if TYPE_CHECKING:
     from ipywidgets import Box, DOMWidget
 
     from repro_lib.analysis.study import Study
-    from repro_lib.store.schema import Result
     from repro_lib.store.store import Store
     from repro_lib.whatif.definition import Parameter, WhatIf
-
-
-# --- what-ifs in a live kernel
 
 # Labels as wide as their words; ipywidgets would cut them at 80 pixels.
 _WHOLE_LABEL = {"description_width": "initial"}
@@ -62,57 +58,45 @@ def _framed(title: str, controls: list[Any], *below: DOMWidget) -> Box:
 
 def writing_desk(store: Store, study: Study, prompt: str) -> Box:
     """Choose a cell, two of its trials and a prompt; the button lets both continue it."""
-    return _WritingDesk(store, study, prompt).box
+    import ipywidgets
 
+    from repro_lib.data import CorpusError
+    from repro_lib.store.schema import ResultError
+    from repro_lib.whatif.questions import writing
 
-class _WritingDesk:
-    """The controls of ``writing_desk``, and what they do."""
+    # Any: ipywidgets gives every value the type of its whole union, None included.
+    cell: Any = ipywidgets.Dropdown(options=[*writing.cells_that_write(study).items()], description="Model", style=_WHOLE_LABEL)
+    first: Any = ipywidgets.Dropdown(description="Trial", layout={"width": "10em"})
+    second: Any = ipywidgets.Dropdown(description="and trial", layout={"width": "10em"})
+    words = ipywidgets.Textarea(prompt, description="Prompt", style=_WHOLE_LABEL, layout={"width": "40em"})
+    length = ipywidgets.IntSlider(writing.LENGTH, 40, 400, 20, description="Characters", style=_WHOLE_LABEL)
+    button, shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()
 
-    def __init__(self, store: Store, study: Study, prompt: str) -> None:
-        import ipywidgets
+    def offer_trials(_: object = None) -> None:
+        # Another cell may have other trials.
+        first.options = second.options = numbers = [record.trial for record in cell.value.trials]
+        first.value, second.value = numbers[:2]
 
-        from repro_lib.whatif.questions import writing
+    def forget(_: object) -> None:
+        # What was written belongs to other values now.
+        shown.value = ""
 
-        self.store = store
-        cells: list[tuple[str, Result]] = list(writing.cells_that_write(study).items())
-        # Any: ipywidgets gives every value the type of its whole union, None included.
-        self.cell: Any = ipywidgets.Dropdown(options=cells, description="Model", style=_WHOLE_LABEL)
-        self.first: Any = ipywidgets.Dropdown(description="Trial", layout={"width": "10em"})
-        self.second: Any = ipywidgets.Dropdown(description="and trial", layout={"width": "10em"})
-        self.prompt = ipywidgets.Textarea(prompt, description="Prompt", style=_WHOLE_LABEL, layout={"width": "40em"})
-        self.length = ipywidgets.IntSlider(writing.LENGTH, 40, 400, 20, description="Characters", style=_WHOLE_LABEL)
-        self.button, self.shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()
-        controls = [self.cell, self.first, self.second, self.prompt, self.length]
-        self.box = _framed(writing.TITLE, [*controls, self.button], self.shown)
-        self.offer_trials()
-        self.cell.observe(self.offer_trials, "value")
-        for control in controls:
-            control.observe(self.forget, "value")
-        self.button.on_click(self.write)
-        self.write()
-
-    def offer_trials(self, _: object = None) -> None:
-        """Another cell may have other trials."""
-        numbers = [record.trial for record in self.cell.value.trials]
-        self.first.options, self.second.options = numbers, numbers
-        self.first.value, self.second.value = numbers[:2]
-
-    def forget(self, _: object = None) -> None:
-        """What was written belongs to other values now."""
-        self.shown.value = ""
-
-    def write(self, _: object = None) -> None:
-        """Let both trials continue the prompt; what goes wrong is shown in place of the texts."""
-        from repro_lib.data import CorpusError
-        from repro_lib.store.schema import ResultError
-        from repro_lib.whatif.questions.writing import continuations
-
-        self.button.disabled, self.shown.value = True, "<p>Writing ...</p>"
+    def write(_: object = None) -> None:
+        button.disabled, shown.value = True, "<p>Writing ...</p>"
         try:
-            trials = (self.first.value, self.second.value)
-            written = continuations(self.store, self.cell.value, self.prompt.value, trials, self.length.value)
-            self.shown.value = f"<p>{html.escape(written.sentence())}</p>{written.html()}"
+            written = writing.continuations(store, cell.value, words.value, (first.value, second.value), length.value)
+            shown.value = f"<p>{html.escape(written.sentence())}</p>{written.html()}"
         except (ResultError, CorpusError) as problem:
-            self.shown.value = f"<p>{html.escape(str(problem))}</p>"
+            # Whoever typed the prompt reads it where the texts would stand; a traceback would go to the log of the kernel.
+            shown.value = f"<p>{html.escape(str(problem))}</p>"
         finally:
-            self.button.disabled = False
+            button.disabled = False
+
+    offer_trials()
+    cell.observe(offer_trials, "value")
+    controls = [cell, first, second, words, length]
+    for control in controls:
+        control.observe(forget, "value")
+    button.on_click(write)
+    write()
+    return _framed(writing.TITLE, [*controls, button], shown)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
@@ -21,18 +23,11 @@ if TYPE_CHECKING:
 
 
 def explore(what_if: WhatIf | Note) -> Shown | Note:
-    """A what-if to be displayed: ipywidgets in JupyterLab and Voila, precomputed and alive in a report.
-
-    A note, which says why there is none, is passed on.
-    """
+    """A what-if to be displayed, alive in JupyterLab, Voila and a report; a note, which says why there is none, as it is."""
     if isinstance(what_if, Note):
         return what_if
-    return Shown(
-        live=lambda: controls_over(what_if),
-        beside=lambda: still_html(what_if),
-        alone=lambda: alive_html(what_if),
-        text=lambda: f"{what_if.title} {what_if.view().sentence}",
-    )
+    page_parts = (partial(still_html, what_if), partial(alive_html, what_if))
+    return Shown(partial(controls_over, what_if), *page_parts, lambda: f"{what_if.title} {what_if.view().sentence}")
 
 
 def explore_writing(store: Store, study: Study) -> Shown | Note:
@@ -41,23 +36,19 @@ def explore_writing(store: Store, study: Study) -> Shown | Note:
     if isinstance(example, Note):
         return example
 
-    def report() -> str:
-        return recorded_html(writing.TITLE, example.html(), example.sentence(), writing.HOW)
-
-    return Shown(lambda: writing_desk(store, study, example.prompt), report, report, lambda: example.sentence())
+    report = partial(recorded_html, writing.TITLE, example.html(), example.sentence(), writing.HOW)
+    return Shown(partial(writing_desk, store, study, example.prompt), report, report, example.sentence)
 
 
+@dataclass(frozen=True, repr=False)
 class Shown:
-    """An output of a notebook: controls where a front end is there to move them, and HTML for everybody else.
+    """An output of a notebook: controls where a front end is there to move them, and HTML for everybody else."""
 
-    ``live`` makes the controls, ``beside`` the HTML that is stored with them (they die with their kernel), ``alone`` the HTML
-    where no front end is there; ``text`` says it in words.
-    """
-
-    def __init__(
-        self, live: Callable[[], DOMWidget], beside: Callable[[], str], alone: Callable[[], str], text: Callable[[], str]
-    ) -> None:
-        self.live, self.beside, self.alone, self.text = live, beside, alone, text
+    live: Callable[[], DOMWidget]
+    # The HTML that is stored with the controls, for they die with their kernel; and that where no front end is there.
+    beside: Callable[[], str]
+    alone: Callable[[], str]
+    text: Callable[[], str]
 
     def __repr__(self) -> str:
         return self.text()
@@ -71,13 +62,11 @@ class Shown:
 
 
 def live_front_end() -> bool:
-    """Whether somebody is there to move a control of this kernel.
-
-    JupyterLab, Notebook and VS Code name the cell in their requests; papermill and nbconvert do not. Voila, which runs a
-    notebook as they do, says so in the environment.
-    """
+    """Whether somebody is there to move a control of this kernel."""
     kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return False
-    request = kernel.get_parent("shell")
-    return "cellId" in request.get("metadata", {}) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+    # JupyterLab, Notebook and VS Code name the cell in their requests; papermill and nbconvert do not. Voila, which runs a
+    # notebook as they do, says so in the environment.
+    named = "cellId" in kernel.get_parent("shell").get("metadata", {})
+    return named or os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")

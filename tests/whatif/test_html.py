@@ -13,11 +13,10 @@ import pytest
 from test_pages import ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
 
 from repro_lib.report.site.page_parts import one_copy_per_page
-from repro_lib.whatif.charts.bars import Bar, BarPanel
-from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
-from repro_lib.whatif.charts.svg import nice_limit, nice_ticks, simplified, standalone_svg, svg, written
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
 from repro_lib.whatif.definition import Parameter, View, WhatIf, choice, slider
 from repro_lib.whatif.html import alive_html, picture, recorded_html, still_html
+from repro_lib.whatif.svg import nice_limit, nice_ticks, simplified, standalone_svg, svg, written
 
 SVG = "{http://www.w3.org/2000/svg}"
 

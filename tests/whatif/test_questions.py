@@ -26,12 +26,11 @@ from repro_lib.metrics.uncertainty import contrast, jackknife_pairwise
 from repro_lib.models.registry import build_model
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts.bars import BarPanel
-from repro_lib.whatif.charts.lines import LinePanel
-from repro_lib.whatif.charts.svg import WIDTH
+from repro_lib.whatif.charts import BarPanel, LinePanel
 from repro_lib.whatif.definition import View, WhatIf
 from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials, every_block, sampling_step
 from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
+from repro_lib.whatif.svg import WIDTH
 
 Tiny = Callable[..., Config]
 OF_STUDY = (metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if)

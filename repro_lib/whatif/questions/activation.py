@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from repro_lib.analysis.generation import load_trained
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.models.activations import Activation, canonical_activation
-from repro_lib.plots.activations import Curves, derivatives
+from repro_lib.plots.activations import derivatives
 from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.wording import cell_name, colour_on_page, dash_of
 
@@ -25,8 +26,6 @@ BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")
 # The curves run from -WIDTH to WIDTH, as in the notebook of the activations.
 WIDTH = 3.0
-# The curvature of a narrow SmeLU is a spike: the axis ends here.
-HIGHEST_CURVATURE = 2.0
 # Evaluation blocks that a trained model reads for its pre-activations, and how finely they are counted.
 BLOCKS = 4
 BINS_PER_UNIT = 20
@@ -36,15 +35,13 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True)
 class PreActivations:
-    """What the activations of a trained model are given on some evaluation text.
-
-    ``density`` (bins,) over ``edges`` (bins + 1,), whose last bins end at -WIDTH and WIDTH: shares per unit of x of all values,
-    those outside included. ``sizes``: the absolute values, sorted.
-    """
+    """What the activations of a trained model are given on some evaluation text."""
 
     name: str
+    # (bins + 1,) from -WIDTH to WIDTH, and (bins,): shares per unit of x of all values, those outside included.
     edges: NDArray[np.float64]
     density: NDArray[np.float64]
+    # The absolute values, sorted.
     sizes: NDArray[np.float32]
 
     def within(self, beta: float) -> float:
@@ -59,13 +56,12 @@ def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
     """
     by_name = {mass.name: mass for mass in masses}
     # Every fourth point of the smooth ones is enough.
-    others = {name: _thinned(derivatives(name, WIDTH)) for name in BESIDE}
+    others = {name: [values[::4] for values in derivatives(name, WIDTH)] for name in BESIDE}
     curves = cache(lambda beta: derivatives(canonical_activation(f"smelu_{beta:.2f}"), WIDTH))
 
     def see(beta: float, model: str) -> View:
-        smelu, mass = curves(beta), by_name.get(model)
-        panels = tuple(_panel(k, beta, {**others, "smelu": smelu}, mass) for k in (1, 2, 3))
-        return View(panels, _sentence(beta, mass))
+        all_curves, mass = {**others, f"smelu, beta {beta:g}": curves(beta)}, by_name.get(model)
+        return View(tuple(_panel(k, beta, all_curves, mass) for k in (1, 2, 3)), _sentence(beta, mass))
 
     parameters = (
         slider("beta", "SmeLU's beta", BETAS, 1.0, "{:.2f}".format),
@@ -92,13 +88,11 @@ def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
 
 
 def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: int) -> NDArray[np.float32] | None:
-    """All that the activations of a model are given while it reads ``BLOCKS`` evaluation blocks; None if it has none.
-
-    ``labels`` (tokens,): the evaluation text. Of a gated activation the gate, the half that is bent.
-    """
+    """All that the activations of a model are given while it reads ``BLOCKS`` blocks of ``labels`` (tokens,); None if it has none."""
     seen: list[torch.Tensor] = []
 
     def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # Of a gated activation the gate, the half that is bent.
         x = inputs[0].chunk(2, dim=-1)[0] if isinstance(module, Activation) and module.gated else inputs[0]
         seen.append(x.flatten())
 
@@ -119,26 +113,23 @@ def distribution(name: str, values: NDArray[np.float32]) -> PreActivations:
     return PreActivations(name, edges, counts / len(values) * BINS_PER_UNIT, np.sort(np.abs(values)))
 
 
-def _thinned(curves: Curves) -> Curves:
-    x, value, slope, curvature = (values[::4] for values in curves)
-    return x, value, slope, curvature
-
-
-def _panel(which: int, beta: float, curves: Mapping[str, Curves], mass: PreActivations | None) -> LinePanel:
+def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: PreActivations | None) -> LinePanel:
     """Value (1), slope (2) or curvature (3) of all curves; the inputs lie under the values, their height is relative."""
-    titles = {1: "Value", 2: "Slope", 3: "Curvature (the axis ends at 2)"}
-    limits = {1: (-0.5, WIDTH), 2: (-0.25, 1.25), 3: (-0.5, HIGHEST_CURVATURE)}
-    low, high = limits[which]
+    # The curvature of a narrow SmeLU is a spike: its axis ends where the others are still seen.
+    title, low, high = (("Value", -0.5, WIDTH), ("Slope", -0.25, 1.25), ("Curvature (the axis ends at 2)", -0.5, 2.0))[
+        which - 1
+    ]
     area = None
     if mass is not None:
         centres = (mass.edges[1:] + mass.edges[:-1]) / 2
         area = (centres, low + 0.6 * (high - low) * mass.density / mass.density.max())
-    lines = [Line(name, curve[0], curve[which], colour_on_page(name), dash_of(name)) for name, curve in curves.items()]
     # SmeLU, in front of the others, has the colour of its family.
-    smelu = curves["smelu"]
-    lines[-1] = Line(f"smelu, beta {beta:g}", smelu[0], smelu[which], colour_on_page("smelu_1"))
+    looks = {name: (colour_on_page(name), dash_of(name)) for name in BESIDE}
+    lines = tuple(
+        Line(name, curve[0], curve[which], *looks.get(name, (colour_on_page("smelu_1"), ""))) for name, curve in curves.items()
+    )
     about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
-    return LinePanel(titles[which], Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, tuple(lines), area=area)
+    return LinePanel(title, Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, lines, area=area)
 
 
 def _sentence(beta: float, mass: PreActivations | None) -> str:
@@ -148,7 +139,5 @@ def _sentence(beta: float, mass: PreActivations | None) -> str:
     )
     if mass is None:
         return f"{bend}."
-    return (
-        f"{bend}. {100 * mass.within(beta):.0f} % of what the activations of {mass.name} (trial 1) are given on "
-        f"{BLOCKS * EVALUATION_BLOCK:,} evaluation characters lies in that bend."
-    )
+    given = f"of what the activations of {mass.name} (trial 1) are given on {BLOCKS * EVALUATION_BLOCK:,} evaluation characters"
+    return f"{bend}. {100 * mass.within(beta):.0f} % {given} lies in that bend."
