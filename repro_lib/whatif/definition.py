@@ -1,6 +1,6 @@
 """One definition of a what-if: parameters with the grid of their values, and what one sees for each of them.
 
-A live kernel shows it with ipywidgets (``repro_lib.whatif.controls``), a report with the whole grid computed beforehand
+A live kernel shows it with ipywidgets (``repro_lib.whatif.display``), a report with the whole grid computed beforehand
 (``repro_lib.whatif.html``); both draw the same panels and say the same sentence.
 """
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ipywidgets
 from IPython.core.getipython import get_ipython
+from ipywidgets import Box, DOMWidget
 
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
+from repro_lib.data import CorpusError
+from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
-from repro_lib.whatif.controls import controls_over, writing_desk
-from repro_lib.whatif.definition import WhatIf
-from repro_lib.whatif.html import alive_html, recorded_html, still_html
+from repro_lib.whatif.definition import Parameter, WhatIf
+from repro_lib.whatif.html import alive_html, recorded_html, still_html, view_html
 from repro_lib.whatif.questions import writing
 
-if TYPE_CHECKING:
-    from ipywidgets import DOMWidget
+# Labels as wide as their words; ipywidgets would cut them at 80 pixels.
+_WHOLE_LABEL = {"description_width": "initial"}
 
 
 def explore(what_if: WhatIf | Note) -> Shown | Note:
@@ -35,7 +39,6 @@ def explore_writing(store: Store, study: Study) -> Shown | Note:
     example = writing.recorded_continuations(store, study)
     if isinstance(example, Note):
         return example
-
     report = partial(recorded_html, writing.TITLE, example.html(), example.sentence(), writing.HOW)
     return Shown(partial(writing_desk, store, study, example.prompt), report, report, example.sentence)
 
@@ -70,3 +73,75 @@ def live_front_end() -> bool:
     # notebook as they do, says so in the environment.
     named = "cellId" in kernel.get_parent("shell").get("metadata", {})
     return named or os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+
+
+def controls_over(what_if: WhatIf) -> Box:
+    """Sliders and choices that redraw at once; every redraw is of all their values together."""
+    controls = {parameter.name: _control(parameter) for parameter in what_if.movable}
+    drawing = ipywidgets.HTML()
+
+    def redraw(_: object = None) -> None:
+        drawing.value = view_html(what_if.view(**{name: control.value for name, control in controls.items()}))
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return _framed(what_if.title, list(controls.values()), drawing)
+
+
+def _control(parameter: Parameter) -> Any:
+    slides = parameter.kind == "slider"
+    return (ipywidgets.SelectionSlider if slides else ipywidgets.Dropdown)(
+        options=list(zip(parameter.texts, parameter.values, strict=True)),
+        value=parameter.default,
+        description=parameter.label,
+        style=_WHOLE_LABEL,
+        layout={"width": "26em" if slides else "auto"},
+    )
+
+
+def _framed(title: str, controls: list[Any], below: DOMWidget) -> Box:
+    # Escaped: a title may name a model, and a widget takes it for HTML.
+    head = ipywidgets.HTML(f"<strong>{html.escape(title)}</strong>")
+    return ipywidgets.VBox([head, Box(controls, layout={"flex_flow": "row wrap", "grid_gap": "4px 28px"}), below])
+
+
+def writing_desk(store: Store, study: Study, prompt: str) -> Box:
+    """Choose a cell, two of its trials and a prompt; the button lets both continue it."""
+    cells = list(writing.cells_that_write(study).items())
+    # Any: ipywidgets gives every value the type of its whole union, None included.
+    cell: Any = ipywidgets.Dropdown(options=cells, description="Model", style=_WHOLE_LABEL)
+    first: Any = ipywidgets.Dropdown(description="Trial", layout={"width": "10em"})
+    second: Any = ipywidgets.Dropdown(description="and trial", layout={"width": "10em"})
+    words = ipywidgets.Textarea(prompt, description="Prompt", style=_WHOLE_LABEL, layout={"width": "40em"})
+    length = ipywidgets.IntSlider(writing.LENGTH, 40, 400, 20, description="Characters", style=_WHOLE_LABEL)
+    button, shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()
+
+    def offer_trials(_: object = None) -> None:
+        # Another cell may have other trials.
+        first.options = second.options = numbers = [record.trial for record in cell.value.trials]
+        first.value, second.value = numbers[:2]
+
+    def forget(_: object) -> None:
+        # What was written belongs to other values now.
+        shown.value = ""
+
+    def write(_: object = None) -> None:
+        button.disabled, shown.value = True, "<p>Writing ...</p>"
+        try:
+            written = writing.continuations(store, cell.value, words.value, (first.value, second.value), length.value)
+            shown.value = f"<p>{html.escape(written.sentence())}</p>{written.html()}"
+        except (ResultError, CorpusError) as problem:
+            # Whoever typed the prompt reads it where the texts would stand; a traceback would go to the log of the kernel.
+            shown.value = f"<p>{html.escape(str(problem))}</p>"
+        finally:
+            button.disabled = False
+
+    offer_trials()
+    cell.observe(offer_trials, "value")
+    controls = [cell, first, second, words, length]
+    for control in controls:
+        control.observe(forget, "value")
+    button.on_click(write)
+    write()
+    return _framed(writing.TITLE, [*controls, button], shown)

@@ -15,9 +15,8 @@ from test_pages import Tags
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.store.store import Store
-from repro_lib.whatif.controls import controls_over, writing_desk
 from repro_lib.whatif.definition import WhatIf
-from repro_lib.whatif.display import Shown, explore, explore_writing, live_front_end
+from repro_lib.whatif.display import Shown, controls_over, explore, explore_writing, live_front_end, writing_desk
 from repro_lib.whatif.html import view_html
 from repro_lib.whatif.questions import metric, writing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -29,24 +29,27 @@ WIDTH = 3.0
 # Evaluation blocks that a trained model reads for its pre-activations, and how finely they are counted.
 BLOCKS = 4
 BINS_PER_UNIT = 20
+EDGES = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
 TITLE = "What if the bend of the activation were wider?"
 NO_MODEL = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreActivations:
-    """What the activations of a trained model are given on some evaluation text."""
+    """What the activations of a trained model are given on some evaluation text: a name, and the values (n,) float32."""
 
     name: str
-    # (bins + 1,) from -WIDTH to WIDTH, and (bins,): shares per unit of x of all values, those outside included.
-    edges: NDArray[np.float64]
-    density: NDArray[np.float64]
-    # The absolute values, sorted.
-    sizes: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+    @cached_property
+    def density(self) -> NDArray[np.float64]:
+        """(bins,) from -WIDTH to WIDTH: shares per unit of x of all values, those outside included."""
+        counts, _ = np.histogram(self.values, EDGES)
+        return counts / len(self.values) * BINS_PER_UNIT
 
     def within(self, beta: float) -> float:
         """The share of values between -beta and beta."""
-        return float(np.searchsorted(self.sizes, beta, side="right")) / len(self.sizes)
+        return float(np.mean(np.abs(self.values) <= np.float64(beta)))
 
 
 def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
@@ -82,13 +85,13 @@ def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
                 continue
             values = pre_activations(network, labels, result.config["block_size"])
             if values is not None:
-                masses.append(distribution(cell_name(result), values))
+                masses.append(PreActivations(cell_name(result), values))
             break
     return masses
 
 
 def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: int) -> NDArray[np.float32] | None:
-    """All that the activations of a model are given while it reads ``BLOCKS`` blocks of ``labels`` (tokens,); None if it has none."""
+    """All that the activations of a model are given while it reads ``BLOCKS`` blocks of ``labels`` (tokens,), if any."""
     seen: list[torch.Tensor] = []
 
     def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -106,23 +109,14 @@ def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: 
     return torch.cat(seen).numpy() if seen else None
 
 
-def distribution(name: str, values: NDArray[np.float32]) -> PreActivations:
-    """How the values are spread from -WIDTH to WIDTH."""
-    edges = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
-    counts, _ = np.histogram(values, edges)
-    return PreActivations(name, edges, counts / len(values) * BINS_PER_UNIT, np.sort(np.abs(values)))
-
-
 def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: PreActivations | None) -> LinePanel:
     """Value (1), slope (2) or curvature (3) of all curves; the inputs lie under the values, their height is relative."""
     # The curvature of a narrow SmeLU is a spike: its axis ends where the others are still seen.
-    title, low, high = (("Value", -0.5, WIDTH), ("Slope", -0.25, 1.25), ("Curvature (the axis ends at 2)", -0.5, 2.0))[
-        which - 1
-    ]
+    names, limits = ("Value", "Slope", "Curvature (the axis ends at 2)"), ((-0.5, WIDTH), (-0.25, 1.25), (-0.5, 2.0))
+    title, (low, high) = names[which - 1], limits[which - 1]
     area = None
     if mass is not None:
-        centres = (mass.edges[1:] + mass.edges[:-1]) / 2
-        area = (centres, low + 0.6 * (high - low) * mass.density / mass.density.max())
+        area = ((EDGES[1:] + EDGES[:-1]) / 2, low + 0.6 * (high - low) * mass.density / mass.density.max())
     # SmeLU, in front of the others, has the colour of its family.
     looks = {name: (colour_on_page(name), dash_of(name)) for name in BESIDE}
     lines = tuple(

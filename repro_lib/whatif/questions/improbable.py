@@ -26,7 +26,9 @@ THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
 THRESHOLD_TITLE = "What if only characters above some probability counted?"
 TOP_TITLE = "What if only the most probable characters counted?"
-# Of a rule: which classes it keeps, and its words.
+# Of a part of the text: the sum of values (tokens, V) for each class.
+Sums = Callable[[Floats, slice], Floats]
+# Of a position of the control: which classes it keeps, in words too.
 Rule = Callable[[Any], tuple[slice, str]]
 
 
@@ -58,40 +60,39 @@ class Classes:
         return Kept(estimate(matrix), float(count / self.counts.sum()), float(self.masses[classes].sum() / self.places))
 
 
-@one_thread()
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
-    p = cell.probabilities()
-    mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
-    members = np.digitize(mean, thresholds[1:])  # (tokens, V)
 
-    def sums(values: Floats, part: slice) -> Floats:
-        return np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds)).astype(np.float64, copy=False)
+    def sort(mean: Floats) -> Sums:
+        members = np.digitize(mean, thresholds[1:])  # (tokens, V)
+        return lambda values, part: np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds))
 
-    return _classes(p, mean, len(thresholds), sums)
+    return _classes(cell, len(thresholds), sort)
+
+
+def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
+    """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
+    most = min(max(kept), cell.logits.shape[-1])
+
+    def sort(mean: Floats) -> Sums:
+        # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
+        order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
+
+        def sums(values: Floats, part: slice) -> Floats:
+            ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)
+            # What is left after rounding where every character has a rank is nothing.
+            return np.append(ranked, values.sum(dtype=np.float64) - ranked.sum() if most < values.shape[1] else 0.0)
+
+        return sums
+
+    return _classes(cell, most + 1, sort)
 
 
 @one_thread()
-def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
-    """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
+def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], Sums]) -> Classes:
     p = cell.probabilities()
-    mean = p.mean(axis=0)  # (tokens, V)
-    most = min(max(kept), mean.shape[1])
-    # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
-    order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
-
-    def sums(values: Floats, part: slice) -> Floats:
-        ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)
-        # What is left after rounding where every character has a rank is nothing.
-        rest = values.sum(dtype=np.float64) - ranked.sum() if most < values.shape[1] else 0.0
-        return np.append(ranked, rest)
-
-    return _classes(p, mean, most + 1, sums)
-
-
-def _classes(p: Floats, mean: Floats, classes: int, sums: Callable[[Floats, slice], Floats]) -> Classes:
-    """``sums``: for each of so many ``classes`` the sum of values (tokens of a part, V)."""
-    n, tokens, _ = p.shape
+    mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
+    (n, tokens, _), sums = p.shape, sort(mean)
     counts, masses, relative = np.zeros(classes), np.zeros(classes), np.zeros((classes, n, n))
     for part in parts(tokens):
         counts += sums(np.ones_like(mean[part]), part)
