@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up if needed, then runs the tests: the quick ones, with --all also those marked slow.
-# Everything else goes to pytest, for example: ./run_tests.sh tests/test_metrics.py -k churn
+# Everything else goes to pytest, for example: ./run_tests.sh tests/metrics -k churn
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)

@@ -23,7 +23,7 @@ from benchmarks.grid import time_grid
 from benchmarks.startup import time_metrics, time_startup
 from benchmarks.steps import StepTiming, time_steps
 from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
-from repro_lib.training.environment_record import describe_environment
+from repro_lib.training.origin import describe_environment
 
 SECTIONS = ("steps", "cells", "grid", "startup", "metrics")
 

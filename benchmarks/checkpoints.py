@@ -47,7 +47,7 @@ def measure(model: str, config: Config, every: float) -> tuple[int, float, float
         train_trial(model, "gelu", config, dataset, checkpoints=own)
         seconds = time.perf_counter() - started
         size = own.path.stat().st_size / 1e6 if own.path.exists() else 0.0
-    return own.saved, size, own.spent, seconds
+    return len(own.costs), size, sum(own.costs), seconds
 
 
 def main() -> int:

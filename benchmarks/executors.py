@@ -29,7 +29,7 @@ from rich.table import Table
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells
 from repro_lib.grid.snakemake.executor import plan_jobs
-from repro_lib.grid.tasks import Agenda
+from repro_lib.grid.tasks import Tasks
 from repro_lib.plots.style import COLOURS, GREY
 from repro_lib.store.store import Store
 
@@ -149,8 +149,8 @@ def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[d
         models, LARGE_ACTIVATIONS, "cpu", asked, 1, nowhere, nowhere, noise_models=[], trials_per_job=trials_per_job
     )
     cells = plan_cells(models, LARGE_ACTIVATIONS, "cpu", asked)
-    agenda = Agenda(request, cells, [], nowhere, with_notebooks=True)
-    jobs = plan_jobs(agenda)
+    tasks = Tasks(request, cells, [], nowhere, with_notebooks=True)
+    jobs = plan_jobs(tasks)
     whole = seconds_of(cells, store)
     training = {}
     for key, job in jobs.items():

@@ -26,7 +26,7 @@ from repro_lib.config import DEVICES, Config
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, count_parameters
-from repro_lib.training.environment_record import describe_environment
+from repro_lib.training.origin import describe_environment
 from repro_lib.training.stacked import TrialStack
 from repro_lib.training.trainer import make_optimizer, training_step, untrained
 
@@ -81,7 +81,7 @@ def time_stack(
         with deterministic_arithmetic():
             started = time.perf_counter()
             stack = TrialStack(model, activation, config, dataset, range(1, trials + 1))
-            stack.train(_WARM_UP_STEPS).tolist()
+            stack.train(_WARM_UP_STEPS)
             start_seconds = time.perf_counter() - started
             sequential = _Sequential(model, activation, config, dataset)
             sequential.seconds_per_step(1, _WARM_UP_STEPS)
@@ -96,7 +96,7 @@ def time_stack(
 
 def _seconds_per_step(stack: TrialStack, steps: int) -> float:
     started = time.perf_counter()
-    stack.train(stack.state.iteration + steps).tolist()
+    stack.train(stack.state.iteration + steps)
     wait_for(stack.config.device)
     return (time.perf_counter() - started) / steps
 

@@ -2,8 +2,7 @@
 
 Later wins: base < device < model < profile < explicit, where the device sets ``execution`` alone. ``Config.for_model``
 resolves them and remembers which layer set each value. This module loads no torch, so that ``repro --help`` and
-``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
-"""
+``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test."""
 
 from __future__ import annotations
 

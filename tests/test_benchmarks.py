@@ -47,6 +47,7 @@ def test_the_work_of_a_transformer_by_hand() -> None:
     assert work.flops == pytest.approx(rows * (6 * count_parameters(model) + 12 * 2 * 128 * 128))
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_share_of_the_peak_and_writes_json(corpus_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "found.json"
     asked = ["steps", "--quick", "--models", "tinylstm", "--activations", "relu", "gelu", "--profile", "smoke"]
@@ -62,6 +63,7 @@ def test_the_command_measures_a_share_of_the_peak_and_writes_json(corpus_file: P
     assert "torch" in content["machine"]
 
 
+@pytest.mark.slow
 def test_the_command_for_stacks_times_each_size_beside_sequential_training(corpus_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "found.json"
     asked = ["--device", "cpu", "--models", "charlm", "tinylstm", "--trials", "1", "2", "--repetitions", "2", "--steps", "1"]

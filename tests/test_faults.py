@@ -302,7 +302,8 @@ def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float]
         for k, (array, accuracy) in enumerate(zip(logits, accuracies or truth, strict=True), start=1)
     ]
     config = Config.for_model("charlm", "smoke", trials=len(records)).with_corpus(dataset.vocab_size)
-    result = summarise("charlm", "relu", config, config.sha256(dataset.corpus.sha256), dataset, records, predictions)
+    digest = config.sha256(dataset.corpus.sha256)
+    result = summarise("charlm", "relu", config, digest, dataset, list(zip(records, predictions, strict=True)))
     return result, result.flags
 
 

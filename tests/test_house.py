@@ -6,20 +6,21 @@ The figures and their limits are in ``benchmarks/house.py``; ``python -m benchma
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.house import FLOOR_OF, LIBRARY, LIMITS, ROOT, Source, circle, figures, imports, sources, wrong_directions
+from benchmarks.house import FLOOR_OF, LIBRARY, LIMITS, ROOT, circle, figures, imports, sources, wrong_directions
 
 FILES = sources()
 KNOWN = {source.name for source in FILES}
-# What a cluster worker has: all up to training needs nothing else. scipy holds the statistics, filelock the leases.
-WORKER_PACKAGES = {"torch", "numpy", "scipy", "statsmodels", "pydantic", "safetensors", "filelock", "psutil"}
-WORKER_FLOORS = {"config", "system", "metrics", "data", "models", "store", "training"}
+# What a cluster worker has: training needs nothing else.
+WORKER_PACKAGES = {"torch", "numpy", "pydantic", "safetensors"}
 # Whoever looks for what a large package is used for looks here.
 HOMES = {
     "argparse": {"cli"},
@@ -108,9 +109,15 @@ def test_a_package_says_what_comes_in_and_what_goes_out() -> None:
 def test_large_packages_have_one_home() -> None:
     for package, homes in HOMES.items():
         assert {source.package for source in FILES if package in packages_of_others(source.tree)} <= homes, package
-    for source in FILES:
-        if source.package in WORKER_FLOORS:
-            assert packages_of_others(source.tree) - set(sys.stdlib_module_names) <= WORKER_PACKAGES, source.name
+    by_name, reached, waiting = {source.name: source for source in FILES}, set(), ["training.experiment"]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in reached:
+            reached.add(name)
+            waiting += imports(by_name[name], KNOWN)
+    assert {"store.schema", "training.trainer", "metrics.prediction_difference"} <= reached, "this test follows imports"
+    for name in reached:
+        assert packages_of_others(by_name[name].tree) - set(sys.stdlib_module_names) <= WORKER_PACKAGES, name
 
 
 def test_a_notebook_imports_from_few_places() -> None:
@@ -147,7 +154,7 @@ def test_nothing_is_unpickled_no_shell_is_started_and_no_global_generator_is_rea
 def test_the_package_loads_no_torch_before_it_is_needed() -> None:
     statements = (
         "import repro_lib, repro_lib.config; repro_lib.Config.for_model('charlm', 'quick').sha256('0' * 64)",
-        "import repro_lib.cli.main as m; m.parser()",
+        "import repro_lib.cli.parser; repro_lib.cli.parser.parse(['status'])",
     )
     for statement in statements:
         script = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
@@ -156,19 +163,40 @@ def test_the_package_loads_no_torch_before_it_is_needed() -> None:
 
 
 def test_the_faces_hand_on_what_they_name() -> None:
-    import importlib
-
     for source in FILES:
-        if source.path.name == "__init__.py":
-            face = importlib.import_module(f"repro_lib.{source.name}".rstrip("."))
-            for name in getattr(face, "__all__", ()):
-                assert getattr(face, name) is not None
-                assert name in dir(face)
+        if source.path.name != "__init__.py" or not source.name.replace(".", "").isalpha():
+            continue
+        face = importlib.import_module(f"repro_lib.{source.name}")
+        for block in (node for node in source.tree.body if isinstance(node, ast.If)):
+            names = [alias.asname or alias.name for node in block.body for alias in getattr(node, "names", ())]
+            assert 1 <= len(names) <= 18, source.name
+            assert set(names) <= set(dir(face)), source.name
+            assert all(getattr(face, name) is not None for name in names)
     import repro_lib
 
+    assert all(getattr(repro_lib, name) is not None for name in repro_lib.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'train'"):
         repro_lib.train  # noqa: B018
 
 
-def source_named(name: str) -> Source:
-    return next(source for source in FILES if source.name == name)
+def test_the_map_names_every_file_and_readme_keeps_its_size() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/make_map.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 120] == []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for part in page.read_text(encoding="utf-8").split("](")[1:]:
+            target = part.partition(")")[0].partition("#")[0]
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_nothing_cites_what_is_not_in_the_repository() -> None:
+    # In two pieces, for this file is looked through as well.
+    elsewhere = re.compile("DES" r"IGN|science\." "md")
+    for folder in ("repro_lib", "tests", "docs", "benchmarks", "published", "notebooks", "workflow"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".ipynb"):
+                assert not elsewhere.search(path.read_text(encoding="utf-8")), path

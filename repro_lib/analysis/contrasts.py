@@ -1,18 +1,19 @@
 """What the pairs of a study say about differences between activations: contrasts, CV with its null, P(best), intervals.
 
-Each frame is computed once per evidence and metric (``caching.once``). Models bit-identical across activations are left out.
+Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.caching import once
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import once
 from repro_lib.metrics.across_activations import coefficient_of_variation, probability_of_being_best
 from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
@@ -24,20 +25,19 @@ REFERENCE = "relu"
 
 @once
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """Every activation against relu, per model that is not left out: one declared family, in rows.
+    """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
     Columns: model, activation; n and n_reference; difference with _low, _high (95 % jackknife, negative: less PD than
     relu); per_cent with _low, _high (of relu's PD); paired; p (permutation test, two-sided), permutations, exact,
-    smallest_p (that N could reach); p_holm (over the family); supported (the interval leaves out 0 and p_holm is small:
-    the test alone could answer to models that differ in anything, not just in PD); trials_needed (per cell, for a power
-    of .8 at the family's first Holm step, if the difference is as large as it looks; NaN: none up to 10,000). Missing
-    stays NaN.
+    smallest_p (that N could reach); p_holm (over the family); supported; trials_needed (per cell, for a power of .8 at the
+    family's first Holm step, if the difference is as large as it looks; NaN: none up to 10,000).
     """
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
     frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
     # Holm over what could be tested. The family is all that was asked, so its size sets the trials needed, below.
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
+    # Both are asked for: the test alone could answer to models that differ in anything, not just in PD.
     frame["supported"] = (frame["p_holm"] <= SIGNIFICANCE) & ((frame["difference_low"] > 0) | (frame["difference_high"] < 0))
     return frame
 
@@ -49,13 +49,12 @@ _CONTRAST_COLUMNS += ["p_holm", "supported", "trials_needed"]
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
     n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
-    row: dict[str, Any] = {"model": model, "activation": activation, "n": n, "n_reference": reference}
+    row = {"model": model, "activation": activation, "n": n, "n_reference": reference}
     if min(n, reference) < 2:
         return row
     paired = evidence.paired(model, activation, REFERENCE)
     joint = evidence.matrix(model, [activation, REFERENCE], metric)
-    first, second = joint[:n, :n], joint[n:, n:]
-    difference, relative = (make(first, second, paired=paired) for make in (contrast, relative_contrast))
+    difference, relative = (make(joint[:n, :n], joint[n:, n:], paired=paired) for make in (contrast, relative_contrast))
     # The PD between the two cells is needed too: a trial that changes cells meets new partners there.
     test = permutation_test(joint, n, paired=paired)
     return row | {
@@ -86,27 +85,23 @@ def cv_over_activations(evidence: Evidence, metric: str = "relative_pd") -> pd.D
     Columns: model, n (smallest), cells, expected; cv with _low, _high (per cent, 95 % jackknife); null_median, null_high
     (its 95th percentile), p, permutations (all sampled); identical. A bit-identical model has CV 0 exactly and no null.
     """
-    rows = [_cv_row(evidence, model, metric) for model in evidence.models]
-    return pd.DataFrame(rows, columns=_CV_COLUMNS)
-
-
-_CV_COLUMNS = ["model", "n", "cells", "expected", "cv", "cv_low", "cv_high", "null_median", "null_high", "p", "permutations"]
-_CV_COLUMNS += ["identical"]
+    columns = ["model", "n", "cells", "expected", *(f"cv{end}" for end in ("", "_low", "_high"))]
+    columns += ["null_median", "null_high", "p", "permutations", "identical"]
+    return pd.DataFrame([_cv_row(evidence, model, metric) for model in evidence.models], columns=columns)
 
 
 def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
-    there = [activation for activation in evidence.activations if evidence.has(model, activation)]
-    row: dict[str, Any] = {"model": model, "cells": len(there), "expected": len(evidence.activations)}
+    cells = [(model, activation) for activation in evidence.activations if evidence.has(model, activation)]
+    row: dict[str, Any] = {"model": model, "n": 0, "cells": len(cells), "expected": len(evidence.activations)}
     row["identical"] = evidence.identical(model)
-    if len(there) < 2:
-        return row | {"n": 0}
-    trials = [evidence.trials(model, activation) for activation in there]
-    cells = [(model, activation) for activation in there]
+    if len(cells) < 2:
+        return row
+    there, trials = [activation for _, activation in cells], [evidence.trials(*cell) for cell in cells]
     cv = evidence.estimate(cells, coefficient_of_variation, metric, lower=0.0)
     row |= {"n": min(trials), **cv.columns("cv")}
     # Equal to the last bit: the CV is 0 by digests, and rounding may not say otherwise.
     if row["identical"]:
-        return row | {"cv": 0.0, "cv_low": 0.0, "cv_high": 0.0}
+        return row | dict.fromkeys(("cv", "cv_low", "cv_high"), 0.0)
     # Where any two cells share their initial weights, trials are dealt within a seed: only there are they exchangeable.
     groups = evidence.groups(model, there)
     within = len(set(groups)) < len(groups) and len(set(trials)) == 1
@@ -117,9 +112,8 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
 @once
 def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """P(best) per model and activation: model, activation, n, p_best (NaN below 3 trials or where a cell is missing)."""
-    rows = []
+    rows, names = [], evidence.activations
     for model in evidence.candidates():
-        names = evidence.activations
         # The best of those that are there would be called the best of all.
         chances = np.full(len(names), math.nan)
         if all(evidence.has(model, name) for name in names):
@@ -137,17 +131,16 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
     windows_low, windows_high (other windows, these models). NaN where one cannot be had.
     """
     rows = []
-    for model in evidence.models:
-        for activation in evidence.activations:
-            if not evidence.has(model, activation):
-                continue
-            over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), METRIC_LIMITS[metric])
-            compared = evidence.comparisons.get(model)
-            values = compared.windows.get(activation, {}).get(metric, []) if compared else []
-            # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.
-            over_windows = bootstrap_windows([math.inf if value is None else value for value in values])
-            ends = (over_trials.low, over_trials.high, over_windows.low, over_windows.high)
-            rows.append((model, activation, over_trials.n, len(values), over_trials.value, *ends))
+    for model, activation in product(evidence.models, evidence.activations):
+        if not evidence.has(model, activation):
+            continue
+        over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), METRIC_LIMITS[metric])
+        compared = evidence.comparisons.get(model)
+        values = compared.windows.get(activation, {}).get(metric, []) if compared else []
+        # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.
+        over_windows = bootstrap_windows([math.inf if value is None else value for value in values])
+        ends = (over_trials.low, over_trials.high, over_windows.low, over_windows.high)
+        rows.append((model, activation, over_trials.n, len(values), over_trials.value, *ends))
     columns = ["model", "activation", "n", "windows", "value", "trials_low", "trials_high", "windows_low", "windows_high"]
     return pd.DataFrame(rows, columns=columns)
 

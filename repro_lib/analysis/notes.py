@@ -18,14 +18,11 @@ class Note:
         return self.text
 
     def _repr_html_(self) -> str:
-        return "".join(_next_step() if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
-
-
-def _next_step() -> str:
-    """That there is nothing yet, and what to do about it, the size of a button."""
-    words, _, command = NO_RESULTS.partition("./")
-    frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
-    return f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
+        # That there is nothing yet, and what to do about it, is the size of a button: the one thing to see on an empty page.
+        words, _, command = NO_RESULTS.partition("./")
+        frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
+        button = f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
+        return "".join(button if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
 
 
 def say(*sentences: str) -> Note:

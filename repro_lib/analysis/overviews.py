@@ -8,32 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.caching import once
-from repro_lib.analysis.study import Study, is_cut, pair_matrix, rows_of
+from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-
-ARCHITECTURES = {
-    "charlm": "pre-norm transformer",
-    "minigpt": "GPT",
-    "nanotransformer": "transformer without dropout and biases",
-    "convlm": "dilated causal convolutions",
-    "hybridlm": "causal convolutions, then transformer",
-    "tinylstm": "LSTM without an activation to plug in",
-    "tinylstm_readout": "LSTM with the activation in its readout",
-}
+from repro_lib.models.registry import ARCHITECTURES
 
 
 @once
 def models_overview(study: Study) -> pd.DataFrame:
-    """One row per expected model, in the study's order.
+    """One row per expected model, in the study's order. Synthetic stand-ins beside measured results count as missing.
 
-    Columns: model; architecture and size in words; parameters (mean over activations: they agree within 1 %); cells (present)
-    and expected; best and worst (activation of lowest and highest PD, None where bit-identical or fewer than two cells
-    have a PD) with best_pd and worst_pd; mean_pd; cv (per cent over the activations present) and cv_words; identical;
-    seconds of training. Synthetic stand-ins beside measured results count as missing.
+    Columns: model; architecture and size in words; parameters; cells (present) and expected; best and worst (activation of
+    lowest and highest PD, None where bit-identical or fewer than two cells have a PD) with best_pd and worst_pd; mean_pd;
+    cv (per cent over the activations present) and cv_words; identical; seconds of training.
     """
     study, rows = study.measured, []
     for model in study.models:
@@ -41,19 +30,20 @@ def models_overview(study: Study) -> pd.DataFrame:
         measured = cells.dropna(subset=["relative_pd"]).sort_values("relative_pd", kind="stable")
         # Of one activation, or of several that are the same to the bit, none is the best.
         ranked = len(measured) > 1 and model not in study.identical
+        ends = measured[["activation", "relative_pd"]].to_numpy().tolist() if ranked else [(None, math.nan)]
         cv = coefficient_of_variation(cells["relative_pd"])
         rows.append(
             {
                 "model": model,
                 "architecture": ARCHITECTURES.get(model, model),
                 "size": size_in_words(study, model),
-                "parameters": cells["parameters"].mean(),
+                "parameters": cells["parameters"].mean(),  # activations agree within 1 %
                 "cells": int((cells["n"] > 0).sum()),
                 "expected": len(cells),
-                "best": measured["activation"].iloc[0] if ranked else None,
-                "best_pd": measured["relative_pd"].iloc[0] if ranked else math.nan,
-                "worst": measured["activation"].iloc[-1] if ranked else None,
-                "worst_pd": measured["relative_pd"].iloc[-1] if ranked else math.nan,
+                "best": ends[0][0],
+                "best_pd": ends[0][1],
+                "worst": ends[-1][0],
+                "worst_pd": ends[-1][1],
                 "mean_pd": measured["relative_pd"].mean(),
                 "cv": cv,
                 "cv_words": cv_in_words(cv),
@@ -61,22 +51,16 @@ def models_overview(study: Study) -> pd.DataFrame:
                 "seconds": cells["seconds"].sum(min_count=1),
             }
         )
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
-
-
-_MODEL_COLUMNS = ["model", "architecture", "size", "parameters", "cells", "expected", "best", "best_pd", "worst", "worst_pd"]
-_MODEL_COLUMNS += ["mean_pd", "cv", "cv_words", "identical", "seconds"]
+    return pd.DataFrame(rows)
 
 
 @once
 def activations_overview(study: Study) -> pd.DataFrame:
     """One row per expected activation: average_pd with _low and _high, models, expected, wins.
 
-    The average is over the models that have results and are not left out as bit-identical; where the activation is
-    missing in one of them it is NaN, for averages over different models cannot be compared. Its interval is the
-    delete-one-trial jackknife with trial k left out of all models at once (equal seeds make them dependent); it
-    needs equal N. ``wins`` counts the models in which the activation has the lowest PD of the cells present. Synthetic
-    stand-ins beside measured results count as missing.
+    The average is over the models that have results and are not left out as bit-identical; where the activation is missing
+    in one of them it is NaN. ``wins`` counts the models in which the activation has the lowest PD of the cells present.
+    Synthetic stand-ins beside measured results count as missing.
     """
     study = study.measured
     # A model that is the same for every activation would pull their averages together.
@@ -88,10 +72,11 @@ def activations_overview(study: Study) -> pd.DataFrame:
         results = [result for model in models if (result := study.result(model, activation))]
         matrices = [pair_matrix(result) for result in results]
         average = low = high = math.nan
+        # Averages over different models cannot be compared.
         if len(results) == len(models) > 0:
             # Each cell counts once, however many trials it has.
             average = float(np.mean([jackknife_pairwise(matrix).value for matrix in matrices]))
-            # The mean matrix leaves trial k out of all models at once, which takes equal numbers of trials.
+            # The mean matrix leaves trial k out of all models at once, for equal seeds make them dependent: it takes equal N.
             if len({len(matrix) for matrix in matrices}) == 1:
                 estimate = jackknife_pairwise(np.mean(matrices, axis=0), METRIC_LIMITS["relative_pd"])
                 low, high = estimate.low, estimate.high

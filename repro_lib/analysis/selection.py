@@ -1,7 +1,6 @@
-"""Which results may stand in one table or figure.
+"""Which results may stand in one table or figure: one per cell, all of them comparable.
 
-A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number, so what
-is shown is always chosen: one result per cell, all of them comparable.
+A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ def select_comparable(
     *,
     include_synthetic: bool = False,
 ) -> list[Result]:
-    """The newest complete result of each cell among comparable ones: what one table or figure may hold.
+    """The newest result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``, within a model of one configuration: where there are several, that with the
-    most activations, then the newest. Without a ``key`` it is that of the newest result of ``profile``, or of the newest
-    that was made with any profile and in which all randomness varies. ``configs`` (``config_sha256``) are preferred to all
-    others, for the key and within a model: a grid shows its own cells and not those of a later run.
+    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then the
+    newest. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with any profile
+    and in which all randomness varies. ``configs`` (``config_sha256``) are preferred to all others, for the key and within a
+    model: a grid shows its own cells and not those of a later run.
 
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
     the above with the real ones; where nothing real is chosen, synthetic results alone.
@@ -38,29 +37,26 @@ def select_comparable(
 
 
 def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:
-    """``select_comparable`` among results that are all real or all synthetic."""
     by_age = sorted(results, key=lambda result: result.timestamp)
-    if key is None:
-        key = _key_to_show(by_age, profile, configs)
+    key = _key_to_show(by_age, profile, configs) if key is None else key
     candidates = [result for result in by_age if result.comparison_key == key]
     activations: dict[tuple[str, str], set[str]] = {}
     for result in candidates:
         activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
-    best: dict[str, tuple[bool, int]] = {}
-    config: dict[str, str] = {}
     # The row with the most activations: two cells of another length, though newer, do not push a finished row aside. From
     # old to new, so that of equal ones the newest stays.
+    best: dict[str, tuple[bool, int, str]] = {}
     for result in candidates:
-        rank = (result.config_sha256 in configs, len(activations[result.model_name, result.config_sha256]))
-        if rank >= best.get(result.model_name, rank):
-            best[result.model_name], config[result.model_name] = rank, result.config_sha256
+        model, config = result.model_name, result.config_sha256
+        rank = (config in configs, len(activations[model, config]))
+        if model not in best or rank >= best[model][:2]:
+            best[model] = (*rank, config)
     # Later ones replace earlier ones of the same cell.
-    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == config[r.model_name]}
+    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == best[r.model_name][2]}
     return list(chosen.values())
 
 
 def _key_to_show(by_age: Sequence[Result], profile: str | None, configs: Collection[str]) -> str:
-    """The comparison key of what is shown where none is asked for; empty where there is nothing to show."""
     asked = [result for result in by_age if result.profile == profile] if profile else by_age
     wanted = [result for result in asked if result.config_sha256 in configs]
     # A cell trained by hand, without a profile, does not push a finished grid aside ...
@@ -71,17 +67,11 @@ def _key_to_show(by_age: Sequence[Result], profile: str | None, configs: Collect
 
 
 def _stand_ins(synthetic: Sequence[Result], real: Sequence[Result]) -> list[Result]:
-    """The newest synthetic result of each cell that ``real`` lacks, among those that agree with ``real``.
-
-    Within a model they have the configuration of its real results, or, where it has none, of its newest synthetic one.
-    """
+    # The newest synthetic result of each cell that ``real`` lacks, among those that agree with ``real``.
     keys = {result.measured_key for result in real}
     fitting = [result for result in sorted(synthetic, key=lambda result: result.timestamp) if result.measured_key in keys]
+    # Within a model that of its real results, or, where it has none, of its newest synthetic one: later entries win.
     configs = {result.model_name: result.config_sha256 for result in (*fitting, *real)}
     measured = {(result.model_name, result.activation) for result in real}
-    chosen: dict[tuple[str, str], Result] = {}
-    for result in fitting:
-        cell = (result.model_name, result.activation)
-        if cell not in measured and result.config_sha256 == configs[result.model_name]:
-            chosen[cell] = result
-    return list(chosen.values())
+    chosen = {(r.model_name, r.activation): r for r in fitting if r.config_sha256 == configs[r.model_name]}
+    return [result for cell, result in chosen.items() if cell not in measured]

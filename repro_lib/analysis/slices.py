@@ -18,20 +18,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics.churn_and_influence import ratio, ratios
+from repro_lib.metrics.churn_and_influence import jackknife_ratio
 from repro_lib.metrics.prediction_difference import (
     METRIC_LIMITS,
     probabilities_from_logits,
     relative_differences,
     total_variation_by_token,
 )
-from repro_lib.metrics.uncertainty import (
-    Estimate,
-    jackknife_left_out,
-    jackknife_pairwise,
-    mean_interval,
-    without_each,
-)
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import ResultError
 
@@ -221,8 +215,8 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
     """
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
-    (top, top_without), (bottom, bottom_without) = without_each(part), without_each(whole)
-    return jackknife_left_out(ratio(share * top, bottom), ratios(share * top_without, bottom_without), 0.0, 1.0)
+    value, without = without_each(part)
+    return jackknife_ratio((share * value, share * without), without_each(whole), 1.0)
 
 
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:

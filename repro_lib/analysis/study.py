@@ -6,12 +6,15 @@ in it is NaN too. ``Study`` is the bundle that plots and texts take.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +29,26 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 METRICS = metric_names()
+Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
+
+
+def once(make: Frame) -> Frame:
+    """``make(bundle, ...)`` computed once per bundle (a ``Study``, an ``Evidence``) that never changes; callers get copies."""
+    signature = inspect.signature(make)
+
+    @wraps(make)
+    def kept(*args: Any, **kwargs: Any) -> pd.DataFrame:
+        # With the defaults filled in, so that contrasts(evidence) and contrasts(evidence, "relative_pd") are one.
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        bundle, *others = given.arguments.values()
+        # Kept in the bundle, so that it goes when that goes: a permutation null takes a second, and every renderer asks for it.
+        frames = vars(bundle).setdefault("_frames", {})
+        if (make, *others) not in frames:
+            frames[make, *others] = make(bundle, *others)
+        return frames[make, *others].copy()
+
+    return cast("Frame", kept)
 
 
 class NothingToShow(RuntimeError):
@@ -34,11 +57,10 @@ class NothingToShow(RuntimeError):
 
 @dataclass(frozen=True)
 class Study:
-    """Comparable results of a grid, and which cells were expected of it.
+    """Comparable results of a grid, and which cells were expected of it. Frames are made on first use.
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
-    bit-identical across activations (see ``identical_models``). ``refused``: a sentence for each file that could not be
-    read. Frames are made on first use.
+    bit-identical across activations. ``refused``: a sentence for each file that could not be read.
     """
 
     results: tuple[Result, ...]
@@ -49,20 +71,14 @@ class Study:
 
     @classmethod
     def load(
-        cls,
-        store: Store,
-        models: Sequence[str] | None = None,
-        activations: Sequence[str] | None = None,
-        key: str | None = None,
-        profile: str | None = None,
-        configs: Collection[str] = (),
-        include_synthetic: bool = False,
+        cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
-        """The newest comparable results of a folder (``results.select_comparable``); with ``models``, among theirs."""
+        """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs."""
+        # Filtered first: the newest result of another model does not decide which ones are comparable.
         stored, refused = store.load()
         results = [result for _, result in stored if models is None or result.model_name in models]
-        chosen = select_comparable(results, key, profile, configs, include_synthetic=include_synthetic)
-        return cls.of(chosen, models, activations, refused, include_synthetic=include_synthetic)
+        chosen = select_comparable(results, **which)
+        return cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
 
     @classmethod
     def of(
@@ -76,17 +92,16 @@ class Study:
         """A study of these results, which must be comparable (ResultError says what is wrong with them).
 
         Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold.
-        With ``include_synthetic`` synthetic results may stand beside real ones; no statistic across cells counts them.
         """
         check_comparable(results, include_synthetic)
-        expected_models = tuple(check_model(name) for name in models) if models else _expected_models(results)
-        expected = tuple(canonical_activation(name) for name in activations) if activations else _expected_activations(results)
+        models = [check_model(name) for name in models] if models else _expected_models(results)
+        activations = [canonical_activation(name) for name in activations] if activations else _expected_activations(results)
         # Found before the filter: one activation alone cannot show that a model ignores it.
         measured = [result for result in results if not result.synthetic] or results
-        identical = tuple(name for name in identical_models(measured) if name in expected_models)
-        chosen = [r for r in results if r.model_name in expected_models and r.activation in expected]
-        chosen.sort(key=lambda r: (r.synthetic, expected_models.index(r.model_name), expected.index(r.activation)))
-        return cls(tuple(chosen), expected_models, expected, identical, tuple(refused))
+        identical = tuple(name for name in identical_models(measured) if name in models)
+        chosen = [result for result in results if result.model_name in models and result.activation in activations]
+        chosen.sort(key=lambda r: (r.synthetic, models.index(r.model_name), activations.index(r.activation)))
+        return cls(tuple(chosen), tuple(models), tuple(activations), identical, tuple(refused))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -95,10 +110,8 @@ class Study:
 
     @cached_property
     def measured(self) -> Study:
-        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing.
-
-        A study of synthetic results alone is returned as it is: all it shows is labelled synthetic.
-        """
+        """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing."""
+        # Numbers that somebody chose would count as evidence. Where there are no others, all that is shown is labelled.
         real = tuple(result for result in self.results if not result.synthetic)
         return replace(self, results=real) if 0 < len(real) < len(self.results) else self
 
@@ -112,20 +125,10 @@ class Study:
         """Whether all results are synthetic."""
         return bool(self.results) and all(result.synthetic for result in self.results)
 
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """See ``trials_frame``."""
-        return trials_frame(self.results)
-
-    @cached_property
-    def pairs(self) -> pd.DataFrame:
-        """See ``pairs_frame``."""
-        return pairs_frame(self.results)
-
-    @cached_property
-    def curves(self) -> pd.DataFrame:
-        """See ``curves_frame``."""
-        return curves_frame(self.results)
+    # On first use: a table of cells needs no curves, which are by far the longest.
+    trials = cached_property(lambda self: trials_frame(self.results))
+    pairs = cached_property(lambda self: pairs_frame(self.results))
+    curves = cached_property(lambda self: curves_frame(self.results))
 
     def result(self, model: str, activation: str) -> Result | None:
         """The result of a cell, or None where it is missing."""
@@ -142,9 +145,10 @@ def load_study(
     include_synthetic: bool = False,
 ) -> Study:
     """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
-    asked = {"models": models or None, "activations": activations or None, "profile": profile, "configs": configs}
-    study = Study.load(Store(results_dir), **asked, include_synthetic=include_synthetic)
+    which = {"profile": profile, "configs": configs, "include_synthetic": include_synthetic}
+    study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
+        # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
@@ -157,9 +161,8 @@ def check_comparable(results: Sequence[Result], include_synthetic: bool = False)
 
     With ``include_synthetic`` they may differ in being synthetic, and in nothing else.
     """
-    cells = [(result.model_name, result.activation) for result in results]
-    twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
-    if twice:
+    cells = Counter((result.model_name, result.activation) for result in results)
+    if twice := sorted(cell for cell, count in cells.items() if count > 1):
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
     if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
         raise ResultError(
@@ -182,18 +185,13 @@ def cells_frame(
     cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
     """
     check_comparable(results, include_synthetic)
-    by_cell = {(result.model_name, result.activation): result for result in results}
-    models = models if models is not None else _expected_models(results)
-    activations = activations if activations is not None else _expected_activations(results)
-    rows = []
-    for model in models:
-        for activation in activations:
-            result = by_cell.get((model, activation))
-            row = {"model": model, "activation": activation, "n": 0, "flags": "", "cut": False, "synthetic": False}
-            rows.append(row | (_cell_row(result) if result else {}))
+    by_cell = {(result.model_name, result.activation): _cell_row(result) for result in results}
+    cells = product(models or _expected_models(results), activations or _expected_activations(results))
+    missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
+    rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
     columns = ["model", "activation", "n", *_NUMBER_COLUMNS, "cut", "flags", "profile", "synthetic"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(_NUMBER_COLUMNS, "float64"))
+    # A column of whole numbers beside one that has a hole would change its type with the results.
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_NUMBER_COLUMNS, "float64"))
 
 
 _WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
@@ -202,13 +200,11 @@ _NUMBER_COLUMNS += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "par
 
 
 def _cell_row(result: Result) -> dict[str, Any]:
-    row: dict[str, Any] = {}
     estimates = {name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]) for name in METRICS}
     estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
-    for name, estimate in estimates.items():
-        row |= estimate.columns(name)
-    error = 1 - estimates["val_accuracy"].value / 100
+    row = {column: value for name, estimate in estimates.items() for column, value in estimate.columns(name).items()}
+    error = 1 - row["val_accuracy"] / 100
     return row | {
         "n": len(result.trials),
         "mean_deviation_pd": result.mean_deviation_pd,
@@ -262,17 +258,18 @@ def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float
 def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
 
-    They cannot tell activations apart, so by rule they are left out of every statistic across activations. Of cells
-    with different numbers of trials those that both have are compared.
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations.
     """
-    first: dict[str, list[tuple[str, str]]] = {}
-    same: dict[str, bool] = {}
+    by_model: dict[str, list[list[tuple[str, str]]]] = {}
     for result in results:
-        model, digests = result.model_name, [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
-        if model in first:
-            same[model] = same.get(model, True) and all(a == b for a, b in zip(first[model], digests, strict=False))
-        first.setdefault(model, digests)
-    return tuple(model for model in first if same.get(model, False))
+        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        by_model.setdefault(result.model_name, []).append(digests)
+
+    def same(cells: list[list[tuple[str, str]]]) -> bool:
+        # Of cells with different numbers of trials those that both have are compared.
+        return all(a == b for other in cells[1:] for a, b in zip(cells[0], other, strict=False))
+
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same(cells))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,14 +1,13 @@
 """From intervals to a verdict: supported, refuted, or not decided at N trials.
 
 A claim is a tree of checks. A check says that a number lies in a region; it is *supported* if the number's interval lies
-in the region, *refuted* if the interval lies outside, and not decided otherwise. All intervals of one claim are
-simultaneous (Bonferroni over its checks), so that a claim is called the wrong way at most in 5 % of studies.
+in the region, *refuted* if the interval lies outside, and not decided otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,10 +23,8 @@ SUPPORTED, REFUTED, NOT_DECIDED = "supported", "refuted", "not decided"
 class Check:
     """One number and the region in which a claim needs it: ``low`` < value < ``high``.
 
-    ``about`` names the number and its unit; ``published`` is what the claim's authors gave for it, if anything.
-    ``problem``: why there is no number. ``exact``: it comes from digests, so that no interval is needed. ``floor``: the
-    number cannot be below it.
-    ``simultaneous``: the interval at the claim's level, set by ``judge_node``.
+    ``about``: the number and its unit; ``published``: what the claim's authors gave for it. ``problem``: why there is none.
+    ``exact``: it comes from digests and needs no interval. ``floor``: it cannot be below. ``judge_node`` sets the rest.
     """
 
     about: str
@@ -49,6 +46,7 @@ class Check:
         if self.exact:
             return SUPPORTED if self.low < self.estimate.value < self.high else REFUTED
         low, high = self.simultaneous
+        # With fewer no exact test could decide a contrast, so an interval, which rests on normal values, may not either.
         if self.estimate.n < TRIALS_FOR_CLAIM or math.isnan(low):
             return NOT_DECIDED
         if self.low < low and high < self.high:
@@ -70,25 +68,23 @@ class Check:
         estimate = self.estimate
         if self.problem or not estimate.has_interval or not estimate.error > 0:
             return None
-        alpha = SIGNIFICANCE / self.checks_in_claim
-        one_bundle = estimate.degrees < estimate.n - 0.5
-        distance = abs(self.margin) * estimate.error
-        needed = needed_for(estimate, paired=one_bundle, alpha=alpha, distance=distance)
+        # N - 1 degrees of freedom are those of one bundle of trials; two cells on their own have more.
+        one_bundle, distance = estimate.degrees < estimate.n - 0.5, abs(self.margin) * estimate.error
+        needed = needed_for(estimate, paired=one_bundle, alpha=SIGNIFICANCE / self.checks_in_claim, distance=distance)
         return None if needed is None else max(needed, TRIALS_FOR_CLAIM)
 
 
 @dataclass(frozen=True)
-class All:
+class _Parts:
+    parts: Sequence[Node]
+
+
+class All(_Parts):
     """Holds if every part holds."""
 
-    parts: Sequence[Node]
 
-
-@dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Parts):
     """Holds if at least one part holds."""
-
-    parts: Sequence[Node]
 
 
 Node = Check | All | AnyOf
@@ -98,9 +94,8 @@ Node = Check | All | AnyOf
 class Judgement:
     """The verdict on one claim by one metric, and what it rests on.
 
-    ``decisive``: the check that made or blocks the verdict. ``n``: the smallest N among its cells; those that
-    are missing count only where the verdict is open.
-    ``trials_needed``: None where the verdict is there or nothing can be said.
+    ``decisive``: the check that made or blocks the verdict. ``n``: the smallest N among its cells (missing ones count only
+    where the verdict is open). ``trials_needed``: None where the verdict is there or nothing can be said.
     """
 
     verdict: Verdict
@@ -117,31 +112,25 @@ class Judgement:
 
 def judge_node(node: Node) -> Judgement:
     """The verdict on a tree of checks."""
-    total = sum(1 for _ in _leaves(node))
-    node = _made_simultaneous(node, total)
-    checks = tuple(_leaves(node))
-    verdict = _verdict(node)
-    decisive = _decisive(node, verdict)
+    node = _made_simultaneous(node, len(_leaves(node)))
+    checks, verdict = _leaves(node), _verdict(node)
     needed = _needed(node) if verdict == NOT_DECIDED else None
     # What is decided is so without the checks that could not be made.
     deciding = [check for check in checks if not check.problem] if verdict != NOT_DECIDED else []
-    return Judgement(verdict, decisive, checks, min(check.estimate.n for check in deciding or checks), needed)
+    n = min(check.estimate.n for check in deciding or checks)
+    return Judgement(verdict, _decisive(node, verdict), tuple(checks), n, needed)
 
 
-def _leaves(node: Node) -> Iterator[Check]:
-    if isinstance(node, Check):
-        yield node
-    else:
-        for part in node.parts:
-            yield from _leaves(part)
+def _leaves(node: Node) -> list[Check]:
+    return [node] if isinstance(node, Check) else [check for part in node.parts for check in _leaves(part)]
 
 
 def _made_simultaneous(node: Node, total: int) -> Node:
     if not isinstance(node, Check):
         return replace(node, parts=[_made_simultaneous(part, total) for part in node.parts])
-    estimate = node.estimate
-    ends = (math.nan, math.nan)
+    estimate, ends = node.estimate, (math.nan, math.nan)
     if estimate.n >= TRIALS_FOR_INTERVAL and math.isfinite(estimate.error) and estimate.degrees > 0:
+        # Bonferroni over all checks of the claim: it is called the wrong way at most in 5 % of studies.
         half = t_quantile(estimate.degrees, 1 - SIGNIFICANCE / total) * estimate.error
         ends = (max(estimate.value - half, node.floor), estimate.value + half)
     return replace(node, simultaneous=ends, checks_in_claim=total)
@@ -150,46 +139,41 @@ def _made_simultaneous(node: Node, total: int) -> Node:
 def _verdict(node: Node) -> Verdict:
     if isinstance(node, Check):
         return node.verdict
-    parts = [_verdict(part) for part in node.parts]
+    parts = {_verdict(part) for part in node.parts}
+    # One part decides it the one way, only all of them together the other way.
     one, every = (REFUTED, SUPPORTED) if isinstance(node, All) else (SUPPORTED, REFUTED)
-    if one in parts:
-        return one
-    return every if all(part == every for part in parts) else NOT_DECIDED
+    return one if one in parts else every if parts <= {every} else NOT_DECIDED
 
 
 def _decisive(node: Node, verdict: Verdict) -> Check:
-    """The weakest link of a chain that holds, the clearest break of one that does not, the obstacle of one left open."""
+    # The weakest link of a chain that holds, the clearest break of one that does not, the obstacle of one left open.
     if isinstance(node, Check):
         return node
     parts = [part for part in node.parts if _verdict(part) == verdict] or list(node.parts)
-    found = [_decisive(part, _verdict(part)) for part in parts]
-    known = [check for check in found if not math.isnan(check.margin)]
-    if not known:
-        return found[0]
+    checks = [_decisive(part, _verdict(part)) for part in parts]
+    known = [check for check in checks if not math.isnan(check.margin)]
     # Of parts that must all hold the lowest margin speaks, of parts of which one is enough the highest.
-    return (min if isinstance(node, All) else max)(known, key=lambda check: check.margin)
+    speaks = min if isinstance(node, All) else max
+    return speaks(known, key=lambda check: check.margin) if known else checks[0]
 
 
 def _needed(node: Node) -> int | None:
-    """Trials that would decide a tree if every value stays as it looks."""
+    # Trials that would decide a tree if every value stays as it looks.
     if isinstance(node, Check):
         return node.trials_needed
     holds = [_leans(part) for part in node.parts]
-    if any(leaning is None for leaning in holds):
+    if None in holds:
         return None
     turning = [part for part, leaning in zip(node.parts, holds, strict=True) if leaning != isinstance(node, All)]
     needed = [_needed(part) for part in (turning or node.parts)]
     known = [n for n in needed if n is not None]
-    if turning:  # one part is enough
-        return min(known, default=None)
-    return max(known) if len(known) == len(needed) else None
+    # Of the parts that turn it one is enough; where none does, all must be decided.
+    return min(known, default=None) if turning else max(known) if len(known) == len(needed) else None
 
 
 def _leans(node: Node) -> bool | None:
-    """Whether it would hold if every value were exact; None where a value is missing."""
+    # Whether it would hold if every value were exact; None where a value is missing.
     if isinstance(node, Check):
         return None if math.isnan(node.margin) else node.margin > 0
     parts = [_leans(part) for part in node.parts]
-    if None in parts:
-        return None
-    return all(parts) if isinstance(node, All) else any(parts)
+    return None if None in parts else all(parts) if isinstance(node, All) else any(parts)

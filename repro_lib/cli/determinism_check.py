@@ -161,7 +161,7 @@ def _is_flagged(logits: Tensor, config: Config, dataset: Dataset) -> bool:
     records = [TrialRecord.model_validate(about | {"trial": k, "seed": config.seed + k - 1}) for k in range(1, TRIALS + 1)]
     predictions = [Predictions(logits.numpy(), labels.numpy(), dataset.windows.sha256)] * TRIALS
     full = config.with_corpus(dataset.vocab_size)
-    flags = summarise(KILLED_MODEL, ACTIVATION, full, "0" * 64, dataset, records, predictions).flags
+    flags = summarise(KILLED_MODEL, ACTIVATION, full, "0" * 64, dataset, list(zip(records, predictions, strict=True))).flags
     return any(flag.startswith(("untrained: ", "constant: ")) for flag in flags)
 
 

@@ -159,8 +159,7 @@ def _process(options: Namespace, console: Console) -> int:
 
 
 def _synthesize(options: Namespace, console: Console) -> int:
-    from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
-    from repro_lib.analysis.synthetic import fill_missing, make_synthetic
+    from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic
     from repro_lib.report.publish import write_synthetic_summary
 
     refused: list[str] = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from repro_lib.grid.local import run_grid as run_grid, train_cells as train_cells
     from repro_lib.grid.notebooks import execute as execute
     from repro_lib.grid.pool import Pool as Pool
-    from repro_lib.grid.tasks import Agenda as Agenda
+    from repro_lib.grid.tasks import Tasks as Tasks
 
 __getattr__, __dir__ = lazily(
     __name__,
@@ -28,6 +28,6 @@ __getattr__, __dir__ = lazily(
         "local": "run_grid train_cells",
         "notebooks": "execute",
         "pool": "Pool",
-        "tasks": "Agenda",
+        "tasks": "Tasks",
     },
 )

@@ -55,9 +55,8 @@ class Cell:
 
     def training_seconds(self) -> float:
         """A rough estimate on one core, to start long cells first and to say how much is left."""
-        config, parameters = self.config, self._parameters()
-        characters = config.batch_size * config.block_size * config.max_iters * config.trials
-        return parameters * characters / _PARAMETER_CHARACTERS_PER_SECOND
+        characters = self.config.batch_size * self.config.block_size * self.config.max_iters * self.config.trials
+        return self._parameters() * characters / _PARAMETER_CHARACTERS_PER_SECOND
 
     def training_bytes(self) -> float:
         """A rough estimate, on the large side, of the memory that training takes: parameters, optimizer, kept activations."""
@@ -74,15 +73,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridRequest:
-    """What a user asked the grid for. Empty ``models`` means those of the profile.
+    """What a user asked the grid for."""
 
-    ``noise_models``: for which models each source of randomness and other lengths are run too; None: as the profile says.
-    ``cell_timeout``: seconds after which a job is stopped; None: a generous multiple of its estimate.
-    ``checkpoint_seconds``: how often a trial saves its state. ``trials_per_job``: train so many trials of a cell in a job of
-    their own, which can run beside the others; None: all of a cell in one.
-    """
-
-    models: Sequence[str]
+    models: Sequence[str]  # empty: those of the profile
     activations: Sequence[str]
     profile: str | None
     overrides: dict[str, Any]
@@ -90,10 +83,10 @@ class GridRequest:
     results_dir: Path
     reports_dir: Path
     force: bool = False
-    noise_models: Sequence[str] | None = None
-    cell_timeout: float | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    trials_per_job: int | None = None
+    noise_models: Sequence[str] | None = None  # run with each source of randomness and other lengths; None: the profile's
+    cell_timeout: float | None = None  # seconds after which a job is stopped; None: a generous multiple of its estimate
+    checkpoint_seconds: float = CHECKPOINT_SECONDS  # how often a trial saves its state
+    trials_per_job: int | None = None  # in a job of their own, beside the others; None: all of a cell in one
 
 
 def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:
@@ -116,8 +109,7 @@ def plan_variants(
 ) -> list[Cell]:
     """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths.
 
-    Of the grid's own cells that they are compared with; none where ``vary`` was asked for. A model without dropout has
-    no such source.
+    Of the grid's own cells that they are compared with; none where ``vary`` was asked for.
     """
     if overrides.get("vary", "all") != "all":
         return []

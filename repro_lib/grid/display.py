@@ -20,15 +20,10 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console, self.since = console, time.monotonic()
-        # Part of all work that is done, 0 to 1.
-        self.share = 0.0
-        self.cells = self.ended = 0
+        self.share, self.cells, self.ended = 0.0, 0, 0  # part of all work that is done, cells in all and through
         # Labels and sentences hold names of files and errors of others: brackets in them are no markup.
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(30),
-            TextColumn("{task.fields[said]}", markup=False),
-        )
+        label, said = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}"))
+        columns = (label, BarColumn(30), said)
         self.bars = Progress(*columns, console=console, refresh_per_second=4, transient=True, disable=not console.is_terminal)
 
     def started(self, cells: int, done: int) -> None:
@@ -50,8 +45,7 @@ class Display:
         for label, file in running.items():
             if label not in shown:
                 shown[label] = self.bars.add_task(label, total=1.0, said="")
-            told = read_progress(file)
-            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(told))
+            self.bars.update(shown[label], completed=progress_share(file), said=_in_words(read_progress(file)))
 
     def finished(self, label: str, message: str, *, is_cell: bool) -> None:
         """A cell or another job ended."""
@@ -64,11 +58,10 @@ class Display:
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing more will come."""
         self.bars.stop()
 
     def _left(self) -> str:
-        """Time left by the share of all work, which weighs cells by their cost; rich would extrapolate a bar's last minute."""
+        # By the share of all work, which weighs cells by their cost; rich would extrapolate a bar's last minute.
         # Before that one would extrapolate from how long the first processes took to start.
         if self.share < 0.01:
             return "time left not known yet"

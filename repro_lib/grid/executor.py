@@ -11,9 +11,8 @@ from repro_lib.grid.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.grid.display import Display
 from repro_lib.grid.notebooks import keep_as_failed
 from repro_lib.grid.pool import Outcome
-from repro_lib.grid.tasks import Agenda, Job
+from repro_lib.grid.tasks import Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
-from repro_lib.report.publish import publish
 from repro_lib.store.store import Store
 from repro_lib.system.files import WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
@@ -42,7 +41,7 @@ class Run:
         if with_notebooks:
             self.variants = plan_variants(self.cells, request.profile, request.overrides, request.noise_models)
         self.report = GridReport()
-        self.agenda = Agenda(request, self.cells, self.variants, folder, with_notebooks=with_notebooks)
+        self.tasks = Tasks(request, self.cells, self.variants, folder, with_notebooks=with_notebooks)
 
     def check(self, todo: Sequence[Cell], *, trains_here: bool = True) -> None:
         """What every cell would fail of is said once, before anything starts; and what killed runs left goes."""
@@ -64,11 +63,15 @@ class Run:
         """Note how a job ended; the result file, not the absence of an error, says that a cell is done."""
         error, cell = self._error(job, outcome), job.cell
         result = cell.result(self.store) if cell else None
-        if cell is not None and result is None and error is None:
-            error = self._lost()
-        if error is not None:
-            if cell is not None:
-                error += self._record_failure(cell, error)
+        if cell and not result:
+            error = error or self._lost()
+        if error:
+            if cell:
+                # Noted in the results folder; where that cannot be written either, it is said.
+                try:
+                    self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
+                except WriteError as problem:
+                    error += f"; nor could this be noted: {problem}"
             if job.part_of:  # no failure yet: the cell trains what its parts have left
                 return f"FAILED: {error}; its cell tries once more, and says how it ended"
             self.report.failures[job.key] = error
@@ -83,43 +86,29 @@ class Run:
         return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s{remark}"
 
     def _error(self, job: Job, outcome: Outcome) -> str | None:
-        """The sentence for a job that is not done, with the place of what it left; None for one that is."""
+        # The sentence for a job that is not done, with the place of what it left; None for one that is.
         if outcome.end == "done":
             return None
-        said = outcome.said or "no reason given"
-        if outcome.end == "late":
-            said += "; --cell-timeout gives it more"
-        if outcome.end == "killed":
-            said += f", {ATTEMPTS} times in a row"
-        # A worker that was ended could not do that itself.
-        return said + (keep_as_failed(job.output) if job.output else "")
+        advice = {"late": "; --cell-timeout gives it more", "killed": f", {ATTEMPTS} times in a row"}.get(outcome.end, "")
+        # A worker that was ended could not keep its notebook itself.
+        return (outcome.said or "no reason given") + advice + (keep_as_failed(job.output) if job.output else "")
 
-    def _record_failure(self, cell: Cell, error: str) -> str:
-        """Note in the results folder why a cell failed; where that cannot be written either, say so."""
-        try:
-            self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
-        except WriteError as problem:
-            return f"; nor could this be noted: {problem}"
-        return ""
-
-    # At the end, and once more for all: a folder can be emptied after a cell was settled.
     def look_for_lost_results(self) -> None:
         """Every cell that did not fail has its result, or the report says that it has not."""
+        # Once more for all: a folder can be emptied after a cell was settled.
         for cell in (*self.cells, *self.variants):
             if cell.label not in self.report.failures and cell.result(self.store) is None:
                 self.report.failures[cell.label] = self._lost()
 
     def _lost(self) -> str:
-        """A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran."""
+        # A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran.
         folder = self.request.results_dir
         return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
 
     def publish(self, *, running: bool) -> None:
-        """Bring the index up to date, and every report that is missing. No cell fails for a report."""
-        expected = [(cell.model, cell.activation) for cell in self.cells]
-        folders = (self.request.results_dir, self.request.reports_dir)
+        """As ``Tasks.publish``, but no cell fails for a report."""
         try:
-            site = publish(*folders, expected, self.request.profile, self.agenda.configs(), running=running)
+            site = self.tasks.publish(running=running)
         except WriteError as error:
             self.report.failures["reports"] = str(error)
             return

@@ -1,8 +1,6 @@
 """Private kernels: a fresh process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
 
-Two kernels that race for a TCP port can hang for ever, so sockets are files in a private folder wherever the platform
-has those. A kernel leads a process group of its own, and at the end the whole group goes. It is ipykernel as it comes,
-with this module as an extension of IPython (see ``load_ipython_extension``), which bounds what its cells print.
+It is ipykernel as it comes, with this module as an extension of IPython. It leads a process group, which goes as a whole.
 """
 
 from __future__ import annotations
@@ -74,7 +72,7 @@ class Kernel:
         return PrivateKernelManager
 
     def has_socket_files(self) -> bool:
-        """Whether its sockets can be files: the platform has them, and the folder's path is short enough."""
+        """Whether its sockets can be files: two kernels that race for a TCP port can hang for ever."""
         import zmq
 
         # A socket's path has room for about 100 bytes, and a longer one is an error when the kernel binds it.
@@ -90,9 +88,8 @@ class Kernel:
             return KernelKilledError(f"its kernel did not start within {START_SECONDS} s")
         if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
             return error
-        if exit_signal(code) is None:
-            return KernelEndedError(f"its kernel {describe_exit(code)}{self._last_words()}")
-        return KernelKilledError(f"its kernel {describe_exit(code)}{self._out_of_memory(code)}{self._last_words()}")
+        kind = KernelEndedError if exit_signal(code) is None else KernelKilledError
+        return kind(f"its kernel {describe_exit(code)}{self._out_of_memory(code)}{self._last_words()}")
 
     def end(self) -> None:
         """End what is left of it, and of all that its cells have started."""
@@ -101,8 +98,7 @@ class Kernel:
             self.process.wait()
 
     def _out_of_memory(self, code: int | None) -> str:
-        now = out_of_memory_kills()
-        if code != -9 or now is None or self._kills_before is None or now <= self._kills_before:
+        if code != -9 or (out_of_memory_kills() or 0) <= (self._kills_before or 0):
             return ""
         return ", probably out of memory: this machine's out-of-memory killer was at work meanwhile"
 
@@ -117,26 +113,22 @@ class Kernel:
 @contextlib.contextmanager
 def private_kernel() -> Iterator[Kernel]:
     """A kernel with a private folder for its connection file, which holds its key, and its sockets. Both are gone after."""
-    with scratch_folder() as folder:
+    with scratch_folder() as folder, contextlib.ExitStack() as at_the_end:
         kernel = Kernel(folder)
-        try:
-            yield kernel
-        finally:
-            kernel.end()
+        at_the_end.callback(kernel.end)
+        yield kernel
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """What ipykernel lacks, called in each kernel before its first cell: an end with its parent, a bound to printing.
-
-    The bound stands here and not where outputs arrive, because a cell that prints for ever would fill the queue between
-    the two processes faster than the other end can throw it away.
-    """
+    """What ipykernel lacks, called in each kernel before its first cell: an end with its parent, a bound to printing."""
     # ipykernel looks after its parent too, but not before it has started, and only where the parent's heir is process 1.
     die_with(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
     # What lies beside a notebook is found by its cells, but was not (see -P above) by the kernel's own imports.
     sys.path.insert(0, "")
     printed = {"stdout": 0, "stderr": 0}
 
+    # Here and not where outputs arrive: a cell that prints for ever would fill the queue between the two processes faster
+    # than the other end can throw it away.
     def bound(stream: Any) -> None:
         write = stream.write
 
@@ -151,8 +143,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         stream.write = write_bounded
 
     def say_what_was_cut(_result: object) -> None:
-        cut = {name: count for name, count in printed.items() if count > PRINTED_CHARACTERS}
-        if cut:
+        if cut := {name: count for name, count in printed.items() if count > PRINTED_CHARACTERS}:
             counts = " and ".join(f"{count:,} characters to {name}" for name, count in cut.items())
             text = f"[this cell printed {counts} by its end; the first {PRINTED_CHARACTERS:,} are kept]"
             shell.display_pub.publish({CUT_OUTPUT: cut, "text/plain": text})

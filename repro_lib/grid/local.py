@@ -1,8 +1,6 @@
 """The grid on this machine, in a pool of worker processes: no engine, no service.
 
-A run executes ``10_train`` for every cell that has no result yet, a model's deep dive as soon as its cells are through,
-and at the end the cross-model notebooks, plots and summary. Reports and the index appear while it runs. Whether a cell
-is done is decided by its result file alone.
+Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
 """
 
 from __future__ import annotations
@@ -41,11 +39,9 @@ class _PoolRun(Run):
             stack.callback(pool.close)
             super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
             stack.pop_all()
-        # All that is queued, in work or waited for.
-        self.jobs: dict[str, Job] = {}
-        # How often the processes of a job were killed from outside.
-        self.kills: Counter[str] = Counter()
-        # Jobs that other processes have in work, and when to look after each again; of whom one was told so.
+        self.jobs: dict[str, Job] = {}  # all that is queued, in work or waited for
+        self.kills: Counter[str] = Counter()  # from outside, of the processes of a job
+        # Jobs that other processes have in work, and when to look after each again; of which that was said.
         self.elsewhere: dict[str, float] = {}
         self.told: set[str] = set()
         self.spent = 0.0
@@ -53,10 +49,10 @@ class _PoolRun(Run):
     def work(self) -> GridReport:
         """Do everything; KeyboardInterrupt ends the workers and leaves only whole files."""
         with contextlib.closing(self.pool):
-            todo = [cell for cell in (*self.cells, *self.variants) if self.agenda.wanted(cell)]
+            todo = [cell for cell in (*self.cells, *self.variants) if self.tasks.wanted(cell)]
             self.check(todo)
             try:
-                jobs = [job for cell in todo for job in self.agenda.parts(cell) or [self.agenda.cell(cell)]]
+                jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
                 # The longest first, so that no long one is left for the end when the other workers have nothing to do.
                 self._add(sorted(jobs, key=lambda job: job.cost, reverse=True))
                 if self.with_notebooks:
@@ -66,7 +62,7 @@ class _PoolRun(Run):
                 self.display.started(len(todo), len(self.cells) + len(self.variants) - len(todo))
                 self._drain()
                 if self.with_notebooks:
-                    self._add(self.agenda.analyses())
+                    self._add(self.tasks.analyses())
                     self._drain()
                 self.look_for_lost_results()
             finally:
@@ -82,15 +78,15 @@ class _PoolRun(Run):
             self.pool.submit(job)
 
     def _add_deep_dives(self, models: Sequence[str]) -> None:
-        """Queue the deep dive of each model whose cells are all through."""
+        # Of each model whose cells are all through.
         open_models = {cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)}
-        self._add(self.agenda.deep_dives([model for model in models if model not in open_models]))
+        self._add(self.tasks.deep_dives([model for model in models if model not in open_models]))
 
     def _drain(self) -> None:
-        """Work until nothing is queued or running, here or elsewhere."""
+        # Work until nothing is queued or running, here or elsewhere.
         said = False
         while self.pool.busy or self.elsewhere:
-            if not self.pool.busy and not said:
+            if not (self.pool.busy or said):
                 said = True
                 self.display.note(f"waiting for what other processes have in work: {', '.join(self.elsewhere)}")
             for key in [key for key, due in self.elsewhere.items() if time.monotonic() >= due]:
@@ -111,9 +107,8 @@ class _PoolRun(Run):
                 self.display.note(f"{job.key}: {outcome.said}; going on with the rest")
             return
         self.kills[job.key] += outcome.end == "killed"
-        if outcome.end == "killed" and self.kills[job.key] < ATTEMPTS:
-            attempt = self.kills[job.key] + 1
-            self.display.note(f"{job.key}: {outcome.said}; trying again, attempt {attempt} of {ATTEMPTS}")
+        if outcome.end == "killed" and (kills := self.kills[job.key]) < ATTEMPTS:
+            self.display.note(f"{job.key}: {outcome.said}; trying again, attempt {kills + 1} of {ATTEMPTS}")
             self.pool.submit(job)
             return
         del self.jobs[job.key]
@@ -124,13 +119,13 @@ class _PoolRun(Run):
         self.display.finished(job.key, message, is_cell=job.cell is not None)
         # The last part through, whatever became of it: now the cell can be put together.
         if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
-            self._add([self.agenda.cell(job.part_of)])
+            self._add([self.tasks.cell(job.part_of)])
         if self.with_notebooks and job.cell:
             self.publish(running=True)
             self._add_deep_dives([job.cell.model])
 
     def _share(self, running: dict[str, Path]) -> float:
-        """Part of all known work that is done, by estimated cost."""
+        # Part of all known work that is done, by estimated cost.
         partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
         total = self.spent + sum(job.cost for job in self.jobs.values())
         return (self.spent + partial) / total if total else 1.0

@@ -1,15 +1,16 @@
-"""Notebooks run without a browser: their parameters are checked first, their kernels are private, their files whole.
+"""Notebooks run without a browser: their parameters are checked first, their kernels are private, their files whole."""
 
-The only module that knows papermill. What papermill 2.7 does badly is kept out here: unknown parameters are errors
-instead of warnings, kernels are private (see ``kernels``), files are written whole, and the output has another name until
-it is finished, because papermill marks the cells of dead and interrupted runs as completed.
-"""
+# The only module that knows papermill. What papermill 2.7 does badly is kept out here: unknown parameters are errors
+# instead of warnings, kernels are private (see ``kernels``), files are written whole, and the output has another name until
+# it is finished, because papermill marks the cells of dead and interrupted runs as completed.
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import json
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +39,6 @@ class NotebookError(RuntimeError):
 class Parameter:
     """One line of a notebook's parameters cell: ``name: annotation = default  # help``."""
 
-    name: str
     annotation: str
     default: Any
 
@@ -54,39 +54,33 @@ def declared_parameters(notebook: Path) -> dict[str, Parameter]:
     cells = [cell for cell in _read_json(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) > 1:
         raise NotebookError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'; papermill would use only the first")
-    if not cells:
-        return {}
-    source = "".join(cells[0]["source"])
-    found = {}
-    for statement in ast.parse(source).body:
+    parameters = {}
+    for statement in ast.parse("".join(cells[0]["source"]) if cells else "").body:
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
             raise NotebookError(
                 f"{notebook.name}: the parameters cell may hold lines 'name: type = literal' only, line {statement.lineno}"
             )
-        name = statement.target.id
-        found[name] = Parameter(name, ast.unparse(statement.annotation), ast.literal_eval(statement.value))
-    return found
+        default = ast.literal_eval(statement.value)
+        parameters[statement.target.id] = Parameter(ast.unparse(statement.annotation), default)
+    return parameters
 
 
 def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
     """Refuse a parameter that the notebook does not declare, or a value that is not of its declared type."""
     declared = declared_parameters(notebook)
-    unknown = sorted(set(values) - set(declared))
-    if unknown:
+    if unknown := sorted(set(values) - set(declared)):
         known = ", ".join(declared) or "none"
         raise NotebookError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has: {known}")
     # A parameter is a literal of these types, or of one of them or None: nothing that a command line cannot say.
     types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
     for name, value in values.items():
-        parameter = declared[name]
-        union = [types[part.strip()] for part in parameter.annotation.split("|")]
-        annotation = union[0] if len(union) == 1 else union[0] | union[1]
+        annotation = functools.reduce(operator.or_, [types[part.strip()] for part in declared[name].annotation.split("|")])
         # strict: pydantic would take "500" for 500 and 1 for True, and papermill would write what was given.
         model = create_model("Parameters", __config__=ConfigDict(strict=True), **{name: (annotation, ...)})  # pyright: ignore[reportCallIssue, reportArgumentType]
         try:
             model(**{name: value})
         except ValidationError:
-            raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {parameter.annotation}") from None
+            raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {declared[name].annotation}") from None
 
 
 def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
@@ -95,10 +89,10 @@ def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any =
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
-    """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``.
+    """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``, noting ``digest`` in it.
 
-    ``digest`` is noted in the copy (see ``derived``). While it runs the copy is ``*.partial.ipynb``; a failed one
-    is kept as ``*.failed.ipynb``. Returns remarks, for example on a cell that printed too much to keep.
+    While it runs the copy is ``*.partial.ipynb``; a failed one is kept as ``*.failed.ipynb``. Returns remarks, for example
+    on a cell that printed too much to keep.
 
     Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
     LeaseHeldError if the notebook found somebody else at work, WriteError if the finished copy cannot be written.
@@ -128,7 +122,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
         if error.ename == LeaseHeldError.__name__:
             partial.unlink(missing_ok=True)
             raise LeaseHeldError(error.evalue) from None
-        reason = error.evalue or {"MemoryError": "out of memory"}.get(error.ename, "no reason given")
+        reason = error.evalue or ("out of memory" if error.ename == "MemoryError" else "no reason given")
         raise NotebookError(f"{error.ename}: {reason}{keep_as_failed(output)}") from None
     except KernelKilledError as error:
         raise KernelKilledError(f"{error}{keep_as_failed(output)}") from None
@@ -160,22 +154,18 @@ def failed_path(output: Path) -> Path:
 
 def keep_as_failed(output: Path) -> str:
     """Give what there is of an unfinished notebook the name of a failed one; returns where to look, for a message."""
-    try:
+    with contextlib.suppress(OSError):
         os.replace(partial_path(output), failed_path(output))
-    except OSError:
-        return ""
-    return f" (see {failed_path(output)})"
+        return f" (see {failed_path(output)})"
+    return ""
 
 
 class _WholeFiles:
-    """How papermill saves a notebook at work: the whole file or none of it.
-
-    Where that is not possible the notebook goes on: the copy at work is a courtesy, and whether the finished one can be
-    written is another question.
-    """
+    # How papermill saves a notebook at work: the whole file or none of it.
 
     @staticmethod
     def write(text: str, path: str) -> None:
+        # The copy at work is a courtesy; whether the finished one can be written is another question.
         with contextlib.suppress(WriteError):
             write_atomically(Path(path.removeprefix(_SCHEME)), text)
 
@@ -195,14 +185,13 @@ def _papermill() -> Any:
 
 
 def _remarks(executed: Mapping[str, Any]) -> list[str]:
-    """A sentence for every output that a kernel cut (see ``kernels``)."""
-    outputs = [(k, output) for k, cell in enumerate(executed["cells"], 1) for output in cell.get("outputs", [])]
-    cut = [(k, output["data"]) for k, output in outputs if CUT_OUTPUT in output.get("data", {})]
-    return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in cut]
+    # A sentence for every output that a kernel cut (see ``kernels``).
+    outputs = [(k, o.get("data", {})) for k, cell in enumerate(executed["cells"], 1) for o in cell.get("outputs", [])]
+    return [f"cell {k}: {data['text/plain'].strip('[]')}" for k, data in outputs if CUT_OUTPUT in data]
 
 
 def _literal_path(path: Path) -> str:
-    """papermill takes paths for templates; a brace in a folder's name must not become one."""
+    # papermill takes paths for templates; a brace in a folder's name must not become one.
     return str(path).replace("{", "{{").replace("}", "}}")
 
 

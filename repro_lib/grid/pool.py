@@ -1,9 +1,8 @@
-"""A small pool of worker processes: one task at a time each, one thread each, and none outlives its grid.
+"""A small pool of worker processes: one task at a time each, one thread each, and none outlives its grid."""
 
-Workers are spawned, import what they need once, and stay for the whole grid. Each has a process group and a folder for
-temporary files of its own; what it starts inherits the folder, and both are cleared away with it.
-"""
-
+# Workers are spawned, import what they need once, and stay for the whole grid. Each has a process group and a folder for
+# temporary files of its own; what it starts inherits the folder, and both are cleared away with it.
+#
 # Why neither concurrent.futures nor pebble: in the first the death of one worker breaks the whole pool. In pebble 5.2 the
 # death of an idle one does, and what a worker started (a kernel, and what that started) lives on after a task's time limit.
 
@@ -38,7 +37,7 @@ _GRACE_SECONDS = 5.0
 class Task:
     """Something to do in a worker: ``function(**arguments)``, both picklable. ``key`` names it.
 
-    The function returns None or a remark. After ``limit`` seconds the task and all its processes are ended.
+    The function returns None or a remark; after ``limit`` seconds all its processes are ended.
     """
 
     key: str
@@ -49,11 +48,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: ``said`` is the remark of one that is done (or None), for all others one sentence."""
+    """How a task ended."""
 
     task: Task
     end: End
-    said: str | None
+    said: str | None  # the remark of one that is done, if any; for all others one sentence
     seconds: float
 
 
@@ -73,11 +72,9 @@ class Pool:
         self._queue: deque[Task] = deque()
 
     def submit(self, task: Task) -> None:
-        """Queue a task."""
         self._queue.append(task)
 
     def running(self) -> list[Task]:
-        """The tasks in work."""
         return [worker.task for worker in self._workers if worker.task]
 
     @property
@@ -118,11 +115,10 @@ class Pool:
                 self._queue.popleft()
 
     def _idle(self) -> _Worker | None:
-        """A worker without a task, a new one if there is room for it."""
+        # A worker without a task, a new one if there is room for it.
         if idle := next((worker for worker in self._workers if worker.task is None), None):
             return idle
-        free = set(self._places) - {worker.place for worker in self._workers}
-        if not free:
+        if not (free := set(self._places) - {worker.place for worker in self._workers}):
             return None
         # A folder of a new name for each: processes that a killed worker left may still write into its own.
         worker = _Worker(self._context, self.folder / f"w{next(self._numbers)}", min(free))
@@ -167,7 +163,7 @@ class _Worker:
             self.process.start()
         finally:
             signal.signal(signal.SIGINT, before)
-        theirs.close()
+        theirs.close()  # so that the pipe ends with the process
 
     def give(self, task: Task) -> None:
         """Have it begin a task; OSError if it is gone."""
@@ -175,33 +171,31 @@ class _Worker:
         self.task, self.since = task, time.monotonic()
 
     def take(self, end: End, said: str | None) -> Outcome:
-        """How its task ended; from now on it has none."""
+        # From now on it has no task.
         task, self.task = self.task, None
         assert task is not None, "only workers with a task are waited for"
         return Outcome(task, end, said, time.monotonic() - self.since)
 
     def is_late(self) -> bool:
-        """Whether it has been at work on its task for longer than that may take."""
         limit = self.task.limit if self.task else None
         return limit is not None and time.monotonic() - self.since > limit
 
     def family(self) -> list[psutil.Process]:
-        """The worker and whatever it started, kernels included. Ask before it ends: orphans cannot be told from others."""
-        try:
+        """The worker and whatever it started, kernels included."""
+        # To be asked before it ends: orphans cannot be told from others.
+        with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.process.pid)
             return [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return []
 
     def clear_away(self) -> None:
-        """Close and remove what an ended worker leaves."""
         self.process.join(_GRACE_SECONDS)
         self.connection.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """End workers and all that they started: politely, together, and then not."""
+    # With all that they started: politely, together, and then not.
     families = [member for worker in workers for member in worker.family()]
     for worker in workers:
         worker.connection.close()  # an idle one ends by that

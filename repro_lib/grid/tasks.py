@@ -6,17 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
-from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_part, run_summary
+from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
-from repro_lib.report.publish import summary_is_current
+from repro_lib.report.publish import publish, summary_is_current
 from repro_lib.store.derived import inputs_digest, noted_digest
 from repro_lib.store.store import Store
+
+if TYPE_CHECKING:
+    from repro_lib.report.site.index import SiteReport
 
 # Cost of a notebook beside its training, in the unit of Cell.training_seconds: about a second on one core.
 _NOTEBOOK_COST = 5.0
@@ -24,8 +27,6 @@ _NOTEBOOK_COST = 5.0
 _LEAST_LIMIT_SECONDS = 1800.0
 _LIMIT_PER_COST = 20.0
 
-# Between a cell's label and the trials of a part of it.
-PART_MARK = ".trials-"
 SUMMARY = "plots and summary"
 # What comes when all cells are through, by the names of its jobs.
 CLOSING_JOBS = (*names.ANALYSES, SUMMARY)
@@ -33,17 +34,13 @@ CLOSING_JOBS = (*names.ANALYSES, SUMMARY)
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Task):
-    """A task of the grid: ``cost`` in about seconds on one core, for the order and the share of work that is done.
+    """A task of the grid, and what it is for."""
 
-    ``cell`` is the cell that it finishes, ``part_of`` the one of which it trains some trials, ``progress`` the file in
-    which its training says how far it is, ``output`` its executed notebook.
-    """
-
-    cost: float
-    cell: Cell | None = None
-    part_of: Cell | None = None
-    progress: Path | None = None
-    output: Path | None = None
+    cost: float  # in about seconds on one core, for the order and the share of work that is done
+    cell: Cell | None = None  # which it finishes
+    part_of: Cell | None = None  # of which it trains some trials
+    progress: Path | None = None  # where its training says how far it is
+    output: Path | None = None  # its executed notebook
 
     @property
     def name(self) -> str:
@@ -51,11 +48,17 @@ class Job(Task):
         return self.key.replace(" ", "_")
 
 
-class Agenda:
+class Tasks:
     """Makes the jobs of one run. ``folder`` is where jobs say how far they are."""
 
     def __init__(
-        self, request: GridRequest, cells: Sequence[Cell], variants: Sequence[Cell], folder: Path, *, with_notebooks: bool
+        self,
+        request: GridRequest,
+        cells: Sequence[Cell],
+        variants: Sequence[Cell],
+        folder: Path,
+        *,
+        with_notebooks: bool = True,
     ) -> None:
         self.request, self.cells, self.variants, self.folder = request, cells, variants, folder
         self.with_notebooks = with_notebooks
@@ -66,11 +69,10 @@ class Agenda:
         return self.request.force or not is_done(cell, self.request.results_dir, with_notebook=self.with_notebooks)
 
     @classmethod
-    def of(cls, request: GridRequest, folder: Path) -> Agenda:
-        """The agenda of a whole grid, with its variants and notebooks."""
+    def of(cls, request: GridRequest, folder: Path) -> Tasks:
+        """The tasks of a whole grid, with its variants and notebooks."""
         cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
-        variants = plan_variants(cells, request.profile, request.overrides, request.noise_models)
-        return cls(request, cells, variants, folder, with_notebooks=True)
+        return cls(request, cells, plan_variants(cells, request.profile, request.overrides, request.noise_models), folder)
 
     def to_do(self) -> Iterator[Job]:
         """All jobs that are to be done as things are, in any order."""
@@ -79,6 +81,12 @@ class Agenda:
                 yield from (*self.parts(cell), self.cell(cell))
         yield from self.deep_dives([cell.model for cell in self.cells])
         yield from self.analyses()
+
+    def publish(self, *, running: bool) -> SiteReport:
+        """Bring the index up to date, and every report that is missing."""
+        expected = [(cell.model, cell.activation) for cell in self.cells]
+        folders = (self.request.results_dir, self.request.reports_dir)
+        return publish(*folders, expected, self.request.profile, self.configs(), running=running)
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""
@@ -98,17 +106,16 @@ class Agenda:
 
     def parts(self, cell: Cell) -> list[Job]:
         """The trainings of a cell's trials in several jobs, where such were asked for; the cell's own job joins them."""
-        size, trials = self.request.trials_per_job, cell.config.trials
+        size, trials = self.request.trials_per_job, [*range(1, cell.config.trials + 1)]
         # Where the result is there and the notebook alone is missing, parts would find nothing to train.
-        if size is None or size >= trials or not (self.request.force or cell.result(self.store) is None):
+        if size is None or size >= len(trials) or not (self.request.force or cell.result(self.store) is None):
             return []
-        return [self._part(cell, range(first, min(first + size, trials + 1))) for first in range(1, trials + 1, size)]
-
-    def _part(self, cell: Cell, trials: range) -> Job:
-        key = f"{cell.label}{PART_MARK}{trials[0]}-{trials[-1]}"
-        arguments = self._training(cell, key) | {"trials": list(trials)}
-        cost = cell.training_seconds() * len(trials) / cell.config.trials + 1.0
-        return self._job(key, run_part, arguments, cost, part_of=cell)
+        jobs = []
+        for part in (trials[k : k + size] for k in range(0, len(trials), size)):
+            key = f"{cell.label}.trials-{part[0]}-{part[-1]}"
+            cost = cell.training_seconds() * len(part) / len(trials) + 1.0
+            jobs.append(self._job(key, run_cell, self._training(cell, key) | {"trials": part}, cost, part_of=cell))
+        return jobs
 
     def deep_dives(self, models: Sequence[str]) -> Iterator[Job]:
         """The deep dives of these models, as far as their inputs have changed."""
@@ -117,14 +124,12 @@ class Agenda:
             yield from self._analysis(names.DEEP_DIVE, names.deep_dive_stem(model), extra, self._inputs(model))
 
     def analyses(self) -> Iterator[Job]:
-        """All that comes when the cells and deep dives are through, as far as its inputs have changed."""
+        """What comes when cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
         for name in names.ANALYSES:
-            if name == names.ACTIVATIONS:  # it reads neither results nor a text
-                yield from self._analysis(name, name, None, None)
-                continue
             extra = {"corpus": self.cells[0].config.corpus} if name == names.QUICKSTART else self._selection()
-            yield from self._analysis(name, name, extra, inputs)
+            reads = name != names.ACTIVATIONS  # which reads neither results nor a text
+            yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
         digest = inputs_digest(*inputs)
         if self.request.force or not summary_is_current(self.request.reports_dir, digest):
             arguments = self._common() | {"reports_dir": self.request.reports_dir, "digest": digest}
@@ -132,11 +137,10 @@ class Agenda:
             yield self._job(SUMMARY, run_summary, arguments, _NOTEBOOK_COST)
 
     def _selection(self) -> dict[str, Any]:
-        """Which results an analysis shows, as parameters of its notebook."""
         return {"profile": self.request.profile, "configs": " ".join(self.configs())}
 
     def _inputs(self, model: str | None) -> list[str]:
-        """Which results a notebook reads (of one model, or all): a change makes it run again."""
+        # Which results a notebook reads, of one model or all: a change makes it run again.
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self.configs())
         # Variants are not comparable with the cells beside them, but the deep dives show them.
@@ -148,7 +152,6 @@ class Agenda:
         )
 
     def _analysis(self, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> Iterator[Job]:
-        """An analysis notebook, unless it was executed with the same source, parameters and inputs."""
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra
         digest = notebook_digest(notebooks_dir() / f"{name}.ipynb", parameters, inputs)
         if self.request.force or noted_digest(executed_path(self.request.results_dir, stem)) != digest:
@@ -158,23 +161,19 @@ class Agenda:
         self, name: str, stem: str, parameters: dict[str, Any], digest: str, cost: float, cell: Cell | None = None
     ) -> Job:
         key, output = cell.label if cell else stem, executed_path(self.request.results_dir, stem)
-        arguments = self._common() | {"notebook": f"{name}.ipynb", "output": output, "parameters": parameters}
-        arguments |= {"digest": digest, "progress": self._progress(key), "cell": cell}
+        arguments = {"notebook": f"{name}.ipynb", "output": output, "parameters": parameters, "digest": digest, "cell": cell}
+        arguments |= {"progress": self.folder / f"{key}.json", "force": self.request.force}
         return self._job(key, run_notebook, arguments, cost, cell=cell, output=output)
 
     def _training(self, cell: Cell, key: str) -> dict[str, Any]:
-        """What the training of a cell without a notebook, or of a part of it, is told."""
-        settings = {"cell": cell, "progress": self._progress(key), "checkpoint_seconds": self.request.checkpoint_seconds}
-        return self._common() | settings
+        settings = {"checkpoint_seconds": self.request.checkpoint_seconds} | self._common()
+        return {"cell": cell, "progress": self.folder / f"{key}.json"} | settings
 
     def _common(self) -> dict[str, Any]:
         return {"results_dir": self.request.results_dir, "force": self.request.force}
 
-    def _progress(self, key: str) -> Path:
-        return self.folder / f"{key}.json"
-
     def _job(self, key: str, function: Callable[..., str | None], arguments: dict[str, Any], cost: float, **about: Any) -> Job:
-        """A job with its time limit. Only training says how far it is."""
+        # Only training says how far it is.
         progress = arguments["progress"] if about.get("cell") or about.get("part_of") else None
         # More workers than cores share them.
         crowding = max(1.0, self.request.workers / (os.cpu_count() or 1))

@@ -1,7 +1,6 @@
-"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease.
+"""What a worker of the grid does: one notebook, one cell without a notebook, or the summary. Each under a lease."""
 
-Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
-"""
+# Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.grid.cells import Cell
-from repro_lib.grid.notebooks import execute, notebooks_dir, partial_path
+from repro_lib.grid.notebooks import execute, notebooks_dir
 from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
@@ -37,25 +36,16 @@ def cell_digest(cell: Cell) -> str:
 
 def is_done(cell: Cell, results_dir: Path, *, with_notebook: bool) -> bool:
     """Whether a cell needs nothing: its result decides, and beside that its executed notebook must be there to be read."""
-    if cell.result(Store(results_dir)) is None:
-        return False
-    if not with_notebook or cell.variant:  # a variant has none
-        return True
-    # Where the notebook alone is missing it is run again, and trains nothing.
-    return noted_digest(executed_path(results_dir, train_stem(cell.label))) == cell_digest(cell)
+    # Where the notebook alone is missing it is run again, and trains nothing. A variant has none.
+    notebook = executed_path(results_dir, train_stem(cell.label)) if with_notebook and not cell.variant else None
+    return cell.result(Store(results_dir)) is not None and (not notebook or noted_digest(notebook) == cell_digest(cell))
 
 
 def run_notebook(
-    notebook: str,
-    output: Path,
-    parameters: dict[str, Any],
-    digest: str,
-    progress: Path,
-    results_dir: Path,
-    force: bool,
-    cell: Cell | None = None,
+    notebook: str, output: Path, parameters: dict[str, Any], digest: str, progress: Path, force: bool, cell: Cell | None = None
 ) -> str | None:
-    """Execute one notebook, that of a ``cell`` or an analysis. Returns remarks on it, if there are any."""
+    """Execute one notebook, that of a ``cell`` or an analysis, into ``results_dir/notebooks``. Returns remarks on it."""
+    results_dir = output.parent.parent
     # The kernel inherits both. One thread each, for there is a worker per core: more threads would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ[PROGRESS_FILE_VARIABLE] = str(progress)
@@ -72,26 +62,18 @@ def run_notebook(
         return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
 
 
-def run_cell(cell: Cell, results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float) -> str | None:
-    """Train one cell without a notebook. Returns what is told of unfinished work: nobody reads the log of a worker."""
-    if not force and is_done(cell, results_dir, with_notebook=False):
+def run_cell(cell: Cell, progress: Path, trials: Sequence[int] | None = None, **settings: Any) -> str | None:
+    """Train a cell without a notebook, or some of its ``trials`` (from 1) for whoever makes its result.
+
+    ``settings``: ``results_dir``, ``force`` and ``checkpoint_seconds``, as ``run_experiment`` takes them.
+    """
+    if trials is None and not settings["force"] and is_done(cell, settings["results_dir"], with_notebook=False):
         return MADE_ELSEWHERE
     _prepare_device(cell)
-    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
+    what, settings = (cell.model, cell.activation, cell.config), settings | {"progress": write_progress_to(progress)}
+    # What is told of unfinished work is returned, for nobody reads the log of a worker.
     with listening() as heard:
-        run_experiment(cell.model, cell.activation, cell.config, progress=write_progress_to(progress), **settings)
-    return "; ".join(heard) or None
-
-
-def run_part(
-    cell: Cell, trials: Sequence[int], results_dir: Path, force: bool, progress: Path, checkpoint_seconds: float
-) -> str | None:
-    """Train some trials of a cell (numbered from 1), for whoever makes its result."""
-    _prepare_device(cell)
-    settings = {"results_dir": results_dir, "force": force, "checkpoint_seconds": checkpoint_seconds}
-    with listening() as heard:
-        watch = write_progress_to(progress)
-        trained = train_trials(cell.model, cell.activation, cell.config, trials, progress=watch, **settings)
+        trained = run_experiment(*what, **settings) if trials is None else train_trials(*what, trials, **settings)
     return "; ".join(heard) or (None if trained else MADE_ELSEWHERE)
 
 
@@ -112,8 +94,7 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     for folder in (results_dir, reports_dir):
         remove_void(folder)
         remove_leftovers(folder)
-    pattern = partial_path(executed_path(results_dir, "*")).name
-    for partial in (results_dir / "notebooks").glob(pattern):
+    for partial in (results_dir / "notebooks").glob("*.partial.ipynb"):
         output = partial.with_name(partial.name.replace(".partial", ""))
         if holder(notebook_lease(output)) is None:
             partial.unlink(missing_ok=True)

@@ -21,8 +21,7 @@ import psutil
 from repro_lib.system.leases import LeaseHeldError
 from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
 
-_LOG = "worker.log"
-_GRACE_SECONDS = 5.0
+_LOG, _GRACE_SECONDS = "worker.log", 5.0
 _VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
@@ -69,7 +68,7 @@ def _attempt(function: Callable[..., str | None], arguments: dict[str, Any]) -> 
 
 
 def _die_with_parent(folder: Path) -> None:
-    """Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind."""
+    # Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind.
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a child of its pool"
     parent.join()
@@ -110,8 +109,7 @@ def take_card() -> None:
 
 def visible_cards() -> list[str]:
     """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get(_VISIBLE_CARDS)
-    if given is not None:
+    if (given := os.environ.get(_VISIBLE_CARDS)) is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
     import torch
 

@@ -1,7 +1,4 @@
-"""Numbers about all activations of a model at once: the CV over them, and the chance of each to be the best one.
-
-Pure functions of arrays, as in ``statistics``: a pairwise metric of N trials is a symmetric (N, N) matrix.
-"""
+"""Numbers about all activations of a model at once: the CV over them, and the chance of each to be the best one."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ def coefficient_of_variation(values: ArrayLike) -> float:
     """Population standard deviation / mean, in per cent, of the values that are not missing (NaN).
 
     NaN for fewer than two values or a mean of 0. Above 0 even where nothing differs but chance: read it beside its
-    permutation null. Exactly 0 for equal values, which rounding of the mean would otherwise spoil.
+    permutation null. Exactly 0 for equal values.
 
     >>> coefficient_of_variation([1.0, 3.0])
     50.0
@@ -32,6 +29,7 @@ def coefficient_of_variation(values: ArrayLike) -> float:
     present = present[~np.isnan(present)]
     if len(present) < 2 or not np.isfinite(present).all() or present.mean() == 0:
         return math.nan
+    # Not by the formula: of .1 + .2 five times the rounded mean is off, and the CV would be above 0.
     if (present == present[0]).all():
         return 0.0
     return float(100 * present.std() / present.mean())
@@ -68,6 +66,7 @@ def probability_of_being_best(
         return np.full(len(pairs), math.nan)
     rng = np.random.default_rng(seed)
     drawn = np.empty((draws, len(pairs)))
+    # Group by group: only cells that share their trials move together.
     for label in dict.fromkeys(labels):
         cells = [c for c, other in enumerate(labels) if other == label]
         left_out = np.array([without_each(pairs[c])[1] for c in cells])  # (cells of the group, N)

@@ -1,12 +1,9 @@
-"""What can be said of a cell without its predictions: which trial moves the result, and churn beside the error rate.
-
-Pure functions of arrays; N trials of one cell.
-"""
+"""Of the N trials of a cell, without their predictions: which one moves the result, and churn beside the error rate."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +20,7 @@ from repro_lib.metrics.uncertainty import (
 )
 
 
-@dataclass(frozen=True)
-class ChurnAndError:
+class ChurnAndError(NamedTuple):
     """Churn, mean error rate, their ratio and their difference (churn - error), each with its interval over trials."""
 
     churn: Estimate
@@ -69,17 +65,18 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     return ChurnAndError(
         churn=jackknife_pairwise(churn, 1.0),
         error=mean_interval(error_rates, 0.0, 1.0),
-        ratio=jackknife_left_out(ratio(value, mean), ratios(values_without, means_without), 0.0),
+        ratio=jackknife_ratio((value, values_without), (mean, means_without)),
         residual=jackknife_left_out(value - mean, values_without - means_without, -1.0, 1.0),
     )
 
 
-def ratio(top: float, bottom: float) -> float:
-    """``top`` / ``bottom``, NaN where there is nothing to divide by."""
-    return top / bottom if bottom else math.nan
+def jackknife_ratio(top: tuple[float, Float64], bottom: tuple[float, Float64], upper: float = math.inf) -> Estimate:
+    """``top`` / ``bottom`` with its jackknife interval, cut to 0 ... ``upper``; NaN where there is nothing to divide by.
 
-
-def ratios(top: Float64, bottom: Float64) -> Float64:
-    """``ratio`` of arrays of one shape, element by element."""
+    Each is a number and (N,) the number without trial k, as ``without_each`` returns them.
+    """
+    (one, ones), (other, others) = top, bottom
+    tops, bottoms = np.append(ones, one), np.append(others, other)
     # Where instead of a check afterwards: a division by 0 would warn first.
-    return np.divide(top, bottom, out=np.full_like(top, math.nan), where=bottom != 0)
+    quotients = np.divide(tops, bottoms, out=np.full_like(tops, math.nan), where=bottoms != 0)
+    return jackknife_left_out(float(quotients[-1]), quotients[:-1], 0.0, upper)

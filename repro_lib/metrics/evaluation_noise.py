@@ -1,12 +1,9 @@
-"""What the choice of the evaluation text adds by chance, beside what the trained models do: pure functions of arrays.
-
-Shapes: N trials, W evaluation windows of one length.
-"""
+"""What the choice of the evaluation text (W windows of one length) adds by chance, beside what the N trained models do."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -15,8 +12,7 @@ from numpy.typing import ArrayLike
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_INTERVAL, Estimate
 
 
-@dataclass(frozen=True)
-class VarianceParts:
+class VarianceParts(NamedTuple):
     """The variance of the error rate between trained models, taken apart (shares squared, so 1e-4 is (1 %)^2).
 
     ``observed`` = ``evaluation`` + ``runs``: what the choice of evaluation windows adds by chance, and what remains on
@@ -35,8 +31,7 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
 
     ``errors``: (N, W), the error rate (0 to 1) of each trial in each evaluation window. With S the mean over windows,
     runs = W / (W - 1) (Var(S) - 1/W^2 sum_w Var(errors_w)), variances over trials with N - 1 (Jordan 2023, arXiv
-    2304.01910, equation 3, with windows as examples, because characters of one window depend on each other). NaN below
-    3 trials or 2 windows; ValueError for another number of dimensions.
+    2304.01910, equation 3). NaN below 3 trials or 2 windows; ValueError for another number of dimensions.
 
     >>> parts = variance_of_accuracy([[0, 0], [0.5, 0], [1, 0]])  # all of it is one window's luck
     >>> parts.observed, parts.evaluation, parts.runs
@@ -48,6 +43,7 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
     n, windows = rates.shape
     if n < TRIALS_FOR_INTERVAL or windows < 2:
         return VarianceParts(math.nan, math.nan, math.nan, n, windows)
+    # Windows are the paper's examples, because the characters of one window depend on each other.
     observed = float(rates.mean(axis=1).var(ddof=1))
     independent = float(rates.var(axis=0, ddof=1).sum()) / windows**2
     # Not cut at 0: a mean over many cells of cut estimates would be too large.
@@ -58,10 +54,9 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
 def bootstrap_windows(values: ArrayLike, confidence: float = CONFIDENCE, draws: int = 10_000, seed: int = 0) -> Estimate:
     """Mean of a metric over evaluation windows, with a percentile bootstrap interval over the windows.
 
-    ``values``: (W,), the metric in each window (mean over pairs of trials), all windows of one length. It says how much
-    the number depends on which text was scored, the trained models being what they are; the jackknife says the
-    opposite half. Whole windows are drawn, because neighbouring characters depend on each other. ``n`` of the result
-    is W. No interval below 3 windows or where a value is not finite.
+    ``values``: (W,), the metric in each window (mean over pairs of trials). It says how much the number depends on which
+    text was scored, the models being what they are; the jackknife says the opposite half. ``n`` of the result is W. No
+    interval below 3 windows or where a value is not finite.
 
     >>> f"{bootstrap_windows([0.5] * 64):.2f}"
     '0.50 (0.50 to 0.50)'
@@ -70,6 +65,7 @@ def bootstrap_windows(values: ArrayLike, confidence: float = CONFIDENCE, draws: 
     value = float(windows.mean()) if len(windows) else math.nan
     if len(windows) < 3 or not np.isfinite(windows).all():
         return Estimate(value, math.nan, math.nan, len(windows))
+    # Whole windows are drawn, because neighbouring characters depend on each other.
     drawn = scipy.stats.bootstrap(
         (windows,), np.mean, n_resamples=draws, batch=1_000, confidence_level=confidence, method="percentile", rng=seed
     )

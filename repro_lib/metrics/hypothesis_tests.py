@@ -1,7 +1,6 @@
 """Is it a difference? Permutation tests on whole trials, many tests at once, and what N trials can show at all.
 
-Pure functions of arrays. A matrix holds one pairwise metric between the trials of several cells of a model, (M, M),
-symmetric, the trials of one cell in neighbouring rows; whole trials change cells, never pairs.
+A matrix holds one pairwise metric between the trials of several cells, (M, M), the trials of one cell in neighbouring rows.
 """
 
 from __future__ import annotations
@@ -32,10 +31,7 @@ MOST_TRIALS = 10_000
 
 @dataclass(frozen=True)
 class Permutation:
-    """A permutation test: two-sided ``p``, over how many ``permutations``, all of them (``exact``) or a sample.
-
-    ``smallest``: the smallest p this number of trials could have given.
-    """
+    """Two-sided ``p`` over so many ``permutations``, all (``exact``) or a sample; the ``smallest`` p they could have given."""
 
     p: float
     permutations: int
@@ -57,10 +53,9 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
     """Two-sided permutation test of the difference in mean PD between two cells.
 
     ``matrix``: (N + M, N + M), the first ``trials`` = N rows being the first cell; the PD *between* the cells is needed too.
-    Whole trials change cells and both means are recomputed. Paired (equal seeds gave equal initial weights; N = M): trial
-    k of one cell changes places with trial k of the other. The null is that both cells draw from the same distribution of
-    models, which is stronger than equal mean PD. A sample counts the data as one of its permutations, so that p > 0. NaN
-    where a value is not finite or a cell has no pair; ValueError for a paired test of unequal numbers.
+    Paired (equal seeds gave equal initial weights; N = M): trial k of one cell changes places with trial k of the other. The
+    null is that both cells draw from the same distribution of models, which is stronger than equal mean PD. NaN where a value
+    is not finite or a cell has no pair; ValueError for a paired test of unequal numbers.
 
     >>> effects = np.array([1.0, 2, 4, 8])  # the PD of two trials is the sum of their effects
     >>> round(permutation_test(effects[:, None] + effects, 2, paired=False).p, 3)
@@ -72,6 +67,8 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
         raise ValueError(f"a paired test needs equally many trials, got {trials} and {second}")
     if min(trials, second) < 2 or not np.isfinite(distances).all():
         return Permutation(math.nan, 0, True, math.nan)
+    # Whole trials change cells, never pairs: the pairs of one trial depend on each other. A sample counts the data as one of
+    # its permutations, so that p is above 0.
     arms, exact = _arms(trials, second, paired, resamples, seed)
     differences = np.abs(_differences(distances, arms, trials))
     # Equal splits must count as equal, whatever order their sums were rounded in. The first row is the data.
@@ -82,40 +79,36 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
 def smallest_p(first: int, second: int, *, paired: bool) -> float:
     """The smallest two-sided p that an exact permutation test of ``first`` against ``second`` trials can reach.
 
-    Two of the 2^N (paired) or, for N = M, of the C(2N, N) ways to deal the trials give the observed difference; with
-    unequal numbers only one does.
-
     >>> smallest_p(10, 10, paired=True)
     0.001953125
     """
     if min(first, second) < 2:
         return 1.0
     ways = 2**first if paired else math.comb(first + second, first)
+    # With equal numbers the mirror image gives the same difference, with unequal ones only the data itself.
     return (2 if first == second else 1) / ways
 
 
 def holm(p_values: Sequence[float]) -> Float64:
-    """Holm's adjusted p values (Holm 1979) of one family of tests, in the order given; NaN, for a test that could not be made,
-    stays NaN.
+    """Holm's adjusted p values (Holm 1979) of one family of tests, in the order given; NaN, a test not made, stays NaN.
 
     >>> holm([0.04, 0.01, math.nan]).tolist()
     [0.04, 0.02, nan]
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(len(p), math.nan)
-    made = ~np.isnan(p)
+    adjusted = np.array(p_values, dtype=np.float64)
+    made = ~np.isnan(adjusted)
+    # A test that could not be made does not count in the family; statsmodels refuses an empty one.
     if made.any():
-        adjusted[made] = multipletests(p[made], method="holm")[1]
+        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
     return adjusted
 
 
 def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples: int = RESAMPLES, seed: int = 0) -> CVNull:
     """The CV over activations beside what it is when whole trials are dealt to the activations at random.
 
-    ``matrix``: (M, M) of one model; ``trials``: how many of its rows belong to each activation, in order. ``paired``: equal
-    seeds gave equal initial weights, so trial k of all activations is dealt among them (equal numbers needed). The p is
-    one-sided: the share of deals, the data among them, whose CV is at least the measured one. NaN without two activations of
-    two trials each, or where a value is not finite.
+    ``matrix``: (M, M) of one model; ``trials``: how many of its rows belong to each activation, in order. ``paired``: trial k
+    of all activations is dealt among them (equal numbers needed). The p is one-sided: the share of deals, the data among
+    them, whose CV is at least the measured one. NaN without two activations of two trials each, or for values not finite.
 
     >>> effects = np.array([1.0, 2, 4, 8])
     >>> round(cv_null(effects[:, None] + effects, [2, 2], paired=False).high, 1)  # the CV of the data itself
@@ -126,9 +119,8 @@ def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples
         raise ValueError(f"{sum(trials)} trials in all, but a matrix of {len(distances)}")
     if len(trials) < 2 or min(trials) < 2 or not np.isfinite(distances).all():
         return CVNull(math.nan, math.nan, math.nan, 0)
-    owners = np.repeat(np.arange(len(trials)), trials)
-    # All activations at once and not two by two: the CV is about all of them.
-    deals = _deals(owners, len(trials), paired, resamples, np.random.default_rng(seed))  # (R, M): the activation of each trial
+    # All activations at once and not two by two: the CV is about all of them. (R, M): the activation of each trial.
+    deals = _deals(trials, paired, resamples, np.random.default_rng(seed))
     means = np.empty((len(deals), len(trials)))
     for activation, n in enumerate(trials):
         members = (deals == activation).astype(np.float64)
@@ -174,10 +166,8 @@ def trials_needed(effect: float, *, paired: bool, alpha: float = SIGNIFICANCE, w
     (6, None)
     """
 
-    def enough(trials: int) -> bool:
-        return (
-            smallest_p(trials, trials, paired=paired) <= alpha and power(trials, effect, paired=paired, alpha=alpha) >= wanted
-        )
+    def enough(n: int) -> bool:
+        return smallest_p(n, n, paired=paired) <= alpha and power(n, effect, paired=paired, alpha=alpha) >= wanted
 
     if not math.isfinite(effect) or not enough(MOST_TRIALS):
         return None
@@ -189,11 +179,8 @@ def trials_needed(effect: float, *, paired: bool, alpha: float = SIGNIFICANCE, w
 
 
 def _differences(distances: Float64, arms: NDArray[np.bool_], trials: int) -> Float64:
-    """Mean PD within each arm minus that within the rest, for each row of ``arms`` (R, M).
-
-    For a 0/1 vector x and row sums r: x'Dx is twice the sum of the pairs within the arm, and the rest's is
-    sum(D) - 2 r'x + x'Dx.
-    """
+    # Mean PD within each arm minus that within the rest, for each row of ``arms`` (R, M). With x of 0 and 1 and row sums r,
+    # x'Dx is twice the sum of the pairs within the arm, and the rest's is sum(D) - 2 r'x + x'Dx.
     second = len(distances) - trials
     x = arms.astype(np.float64)
     pairs_first, pairs_second = trials * (trials - 1), second * (second - 1)
@@ -221,6 +208,7 @@ def _arms(first: int, second: int, paired: bool, resamples: int, seed: int) -> t
     return arms, False
 
 
+# A grid asks for the same few sizes in every contrast.
 @lru_cache(maxsize=4)
 def _all_arms(first: int, second: int, paired: bool) -> NDArray[np.bool_]:
     if paired:
@@ -232,16 +220,13 @@ def _all_arms(first: int, second: int, paired: bool) -> NDArray[np.bool_]:
     return arms
 
 
-def _deals(
-    owners: NDArray[np.int64], activations: int, paired: bool, resamples: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _deals(trials: Sequence[int], paired: bool, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Activations dealt to trials at random, (resamples + 1, M), the data in row 0."""
-    if paired:
-        by_activation = owners.reshape(activations, -1)  # (activations, N): column k holds the trials of seed k
-        if not (by_activation == np.arange(activations)[:, None]).all():
-            raise ValueError("a paired deal needs equally many trials of every activation")
-        order = rng.random((resamples, *by_activation.shape)).argsort(axis=1)
-        dealt = order.reshape(resamples, -1)
-    else:
-        dealt = owners[rng.random((resamples, len(owners))).argsort(axis=1)]
-    return np.vstack([owners[None], dealt])
+    owners = np.repeat(np.arange(len(trials)), trials)
+    if not paired:
+        return np.vstack([owners, owners[rng.random((resamples, len(owners))).argsort(axis=1)]])
+    if len(set(trials)) > 1:
+        raise ValueError("a paired deal needs equally many trials of every activation")
+    # (resamples, activations, N): the activations change places within a column, the trials of one seed.
+    order = rng.random((resamples, len(trials), trials[0])).argsort(axis=1)
+    return np.vstack([owners, order.reshape(resamples, -1)])

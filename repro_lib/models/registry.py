@@ -31,6 +31,17 @@ _MODELS: dict[str, Callable[[Config, int, str], nn.Module]] = {
     "tinylstm_readout": TinyLSTMReadout,
 }
 
+# What each is, in the tables of every report.
+ARCHITECTURES = {
+    "charlm": "pre-norm transformer",
+    "minigpt": "GPT",
+    "nanotransformer": "transformer without dropout and biases",
+    "convlm": "dilated causal convolutions",
+    "hybridlm": "causal convolutions, then transformer",
+    "tinylstm": "LSTM without an activation to plug in",
+    "tinylstm_readout": "LSTM with the activation in its readout",
+}
+
 
 def model_names() -> tuple[str, ...]:
     """The registered names."""

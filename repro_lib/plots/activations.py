@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from repro_lib.models.activations import canonical_activation, get_activation
 from repro_lib.plots.style import WIDTH_INCHES, Plot, colour_of, styled
 
+# Odd, so that 0, where ReLU bends, is one of them.
 _POINTS = 1201
 # The curvature of ReLU is a spike of no finite height; the axis ends here and the caption says so.
 _HIGHEST_CURVATURE = 1.6
@@ -32,6 +33,7 @@ def derivatives(activation: str, width: float) -> Curves:
         raise ValueError(f"{activation} takes two numbers per output and has no curve; draw an ungated activation")
     x = torch.linspace(-width, width, _POINTS, dtype=torch.float64, requires_grad=True)
     value = function(x)
+    # The slope by automatic differentiation is the one that training uses, also where a formula has a bend.
     (slope,) = torch.autograd.grad(value.sum(), x)
     points, slopes = x.detach().numpy(), slope.numpy()
     return points, value.detach().numpy(), slopes, np.gradient(slopes, points)
@@ -61,10 +63,8 @@ def smelu_family(betas: Sequence[float], width: float = 3.0) -> Plot:
         shade = str(0.75 * k / max(len(betas) - 1, 1))
         _draw(axes, derivatives(f"smelu_{beta:g}", width), shade, "-", f"beta {beta:g}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(betas))
-    alt = (
-        f"SmeLU for beta {', '.join(f'{beta:g}' for beta in betas)}: the slope rises from 0 to 1 between -beta and beta, "
-        "so the curvature is 1 / (2 beta) there and 0 elsewhere."
-    )
+    alt = f"SmeLU for beta {', '.join(f'{beta:g}' for beta in betas)}: the slope rises from 0 to 1 between -beta and beta, "
+    alt += "so the curvature is 1 / (2 beta) there and 0 elsewhere."
     return Plot(figure, "smelu_family", alt)
 
 

@@ -1,7 +1,6 @@
-"""Every figure of the suite: a study in, a ``Plot`` out. Nothing is shown, saved or trained here.
+"""Every figure of the suite: a study (or the results themselves) in, a ``Plot`` out.
 
-Every number has its interval or the figure says why not; pairs and trials are visible as points; a missing cell is a
-hatched gap that says so. A plot function takes a ``Study`` or the results themselves.
+Every number has its interval or the figure says why not; pairs and trials are points; a missing cell is a hatched gap.
 """
 
 from __future__ import annotations
@@ -13,53 +12,16 @@ from typing import Any
 import pandas as pd
 
 from repro_lib.analysis.study import METRICS, Study, rows_of
-from repro_lib.plots.panels import (
-    CONTROL_IN_WORDS,
-    about_cells,
-    boxes,
-    curve_handles,
-    curve_panel,
-    cv_bars,
-    grid_alt,
-    grid_panel,
-    heat_map,
-    model_alt,
-    model_handles,
-    model_marker,
-    model_panel,
-    trade_off_alt,
-)
-from repro_lib.plots.style import (
-    SYNTHETIC_NOTE,
-    Plot,
-    activation_handles,
-    colour_of,
-    interval_note,
-    mark_synthetic,
-    new_figure,
-    styled,
-)
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
+from repro_lib.plots import panels, style
+from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel
+from repro_lib.plots.style import Plot, activation_handles, interval_note, new_figure, styled
 from repro_lib.store.schema import Result
 
 Source = Study | Sequence[Result]
 
-CROSS_MODEL_PLOTS = (
-    "shamir_cross_model_analysis",
-    "multi_model_accuracy",
-    "multi_model_reproducibility",
-    "accuracy_vs_reproducibility",
-)
-MODEL_PLOTS = ("shamir_comparison", "accuracy", "reproducibility", "training_curves")
-TITLES = {
-    "relative_pd": "Relative PD (0 to 2)",
-    "total_variation": "Total variation (0 to 1)",
-    "churn": "Churn: top-1 differs (0 to 1)",
-    "js_divergence": "Jensen-Shannon, nats (0 to 0.69)",
-    "true_label_pd": "True-label PD (0 to 2)",
-    "log_prob_pd": "Log-probability PD, nats",
-    "val_accuracy": "Validation accuracy, %",
-    "val_loss": "Validation loss, nats per character",
-}
+TITLES = {name: metric.title for name, metric in PAIR_METRICS.items()}
+TITLES |= {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per character"}
 PAIRS = "Bars: mean over all pairs of trials; points: the pairs."
 TRIALS = "Large marks: mean over trials; points: the trials."
 JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"
@@ -71,18 +33,13 @@ def all_plots(source: Source, models: Sequence[str] | None = None, activations: 
     Where some models have results, the others have no figures of their own: those across models show that they are missing.
     """
     study = source if isinstance(source, Study) else Study.of(source, models, activations)
-    for name in CROSS_MODEL_PLOTS:
-        yield _BY_NAME[name](study)
+    for draw in _ACROSS_MODELS:
+        yield draw(study)
     # An empty study still draws every figure, all of gaps.
     there = {result.model_name for result in study.results} or set(study.models)
     for model in filter(there.__contains__, study.models):
-        for name in MODEL_PLOTS:
-            yield _BY_NAME[name](study, model)
-
-
-def plot_names(models: Sequence[str]) -> tuple[str, ...]:
-    """The names of all figures for these models, in the order of ``all_plots``."""
-    return (*CROSS_MODEL_PLOTS, *(f"{model}_{name}" for model in models for name in MODEL_PLOTS))
+        for draw in _OF_A_MODEL:
+            yield draw(study, model)
 
 
 @styled
@@ -94,9 +51,8 @@ def shamir_comparison(source: Source, model: str | None = None) -> Plot:
     axes = body.subplots()
     model_panel(axes, study, cells, "relative_pd", numbers=True)
     axes.set_ylabel("Relative PD (lower: more reproducible)")
-    return Plot(
-        figure, f"{model}_shamir_comparison", model_alt(study, cells, "relative_pd", f"Relative PD of {model} per activation")
-    )
+    alt = model_alt(study, cells, "relative_pd", f"Relative PD of {model} per activation")
+    return Plot(figure, f"{model}_shamir_comparison", alt)
 
 
 @styled
@@ -108,11 +64,8 @@ def accuracy(source: Source, model: str | None = None) -> Plot:
     for axes, column in zip(body.subplots(1, 2), ("val_accuracy", "val_loss"), strict=True):
         model_panel(axes, study, cells, column, bar=False)
         axes.set_title(TITLES[column])
-    alt = [
-        model_alt(study, cells, "val_accuracy", f"Validation accuracy of {model} in per cent"),
-        model_alt(study, cells, "val_loss", "Validation loss in nats"),
-    ]
-    return Plot(figure, f"{model}_accuracy", " ".join(alt))
+    alt = model_alt(study, cells, "val_accuracy", f"Validation accuracy of {model} in per cent")
+    return Plot(figure, f"{model}_accuracy", f"{alt} {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}")
 
 
 @styled
@@ -120,14 +73,14 @@ def reproducibility(source: Source, model: str | None = None) -> Plot:
     """Every metric of one model per activation."""
     study, model, cells = _one_model(source, model)
     title = _title(study, f"{model}: {len(METRICS)} measures of disagreement between trials", model)
-    rows = math.ceil(len(METRICS) / 3)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
-    figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))
     # Three to a row: narrower ones have no room for the numbers on their axes.
-    panels = list(body.subplots(rows, 3).flat)
-    for unused in panels[len(METRICS) :]:
+    rows = math.ceil(len(METRICS) / 3)
+    figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))
+    every = body.subplots(rows, 3, squeeze=False).flat
+    for unused in every[len(METRICS) :]:
         unused.set_axis_off()
-    for axes, metric in zip(panels, METRICS, strict=False):
+    for axes, metric in zip(every, METRICS, strict=False):
         model_panel(axes, study, cells, metric, labels=False)
         axes.set_title(TITLES[metric], fontsize=10)
     alt = [model_alt(study, cells, metric, f"{TITLES[metric]} of {model}") for metric in METRICS[:3]]
@@ -142,17 +95,18 @@ def training_curves(source: Source, model: str | None = None) -> Plot:
     note = (
         "Every trained model is shown, so there is no interval. The validation curve looks at a quarter of the evaluation text."
     )
-    note = f"{note} {SYNTHETIC_NOTE}." if cells["synthetic"].any() else note
+    note += f" {style.SYNTHETIC_NOTE}." if cells["synthetic"].any() else ""
     columns = min(3, len(cells))
     rows = math.ceil(len(cells) / columns)
-    figure, body = new_figure(0.8 + 2.3 * rows, _title(study, f"{model}: loss of every trial", model), note, curve_handles())
-    panels = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, cell in zip(panels.flat, rows_of(cells), strict=False):
-        curve_panel(axes, cell, curves)
+    title = _title(study, f"{model}: loss of every trial", model)
+    figure, body = new_figure(0.8 + 2.3 * rows, title, note, panels.curve_handles())
+    every = body.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, cell in zip(every, rows_of(cells), strict=False):
+        panels.curve_panel(axes, cell, curves)
     # The last row may be short; the panels above the holes get back the ticks that a shared axis hides.
     for k in range(len(cells), rows * columns):
-        panels.flat[k].set_visible(False)
-        panels.flat[k - columns].tick_params(labelbottom=True)
+        every[k].set_visible(False)
+        every[k - columns].tick_params(labelbottom=True)
     body.supxlabel("Iteration", fontsize=10)
     body.supylabel("Loss, nats per character", fontsize=10)
     alt = model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats")
@@ -193,12 +147,12 @@ def shamir_cross_model_analysis(source: Source) -> Plot:
     note += f"CV has no interval: it is above 0 even where nothing differs. {about_cells(study)}"
     title = _title(study, "Relative prediction difference (PD) between trials, 0 to 2, lower is more reproducible")
     figure, body = new_figure(10.4, title, note, activation_handles(study.activations))
-    panels = body.subplot_mosaic("BBBB;XXCC;HHHH", height_ratios=[1.15, 0.9, 1.1])
-    grid_panel(panels["B"], study, "relative_pd")
-    panels["B"].set_title("Relative PD of every cell")
-    boxes(panels["X"], study)
-    cv_bars(panels["C"], study)
-    heat_map(panels["H"], study)
+    parts = body.subplot_mosaic("BBBB;XXCC;HHHH", height_ratios=[1.15, 0.9, 1.1])
+    grid_panel(parts["B"], study, "relative_pd")
+    parts["B"].set_title("Relative PD of every cell")
+    panels.boxes(parts["X"], study)
+    panels.cv_bars(parts["C"], study)
+    panels.heat_map(parts["H"], study)
     alt = grid_alt(study, "relative_pd", "Relative PD in four panels (cells, boxes per activation, CV, heat map)")
     return Plot(figure, "shamir_cross_model_analysis", alt)
 
@@ -210,44 +164,32 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
     cells = study.cells.dropna(subset=["relative_pd"])
     note = f"{interval_note(study.cells, f'{JACKKNIFE}; {STUDENT} for accuracy')} Churn / error is a ratio of two means and "
     note += f"has no interval here; at 1 two trials disagree as often as they err. {about_cells(study)}"
-    handles = (activation_handles(study.activations), model_handles(study))
+    handles = (activation_handles(study.activations), panels.model_handles(study))
     figure, body = new_figure(4.6, _title(study, "Accuracy beside reproducibility"), note, *handles)
     left, right = body.subplots(1, 2)
     for cell in rows_of(cells):
-        style = {
-            "color": colour_of(cell["activation"]),
-            "marker": model_marker(study, cell["model"]),
-            "markersize": 7,
-            "alpha": 0.75,
-        }
+        marker, x = panels.model_marker(study, cell["model"]), cell["val_accuracy"]
+        look = {"color": style.colour_of(cell["activation"]), "marker": marker, "markersize": 7, "alpha": 0.75}
         spread = [_spread(cell, name) for name in ("relative_pd", "val_accuracy")]
-        left.errorbar(cell["val_accuracy"], cell["relative_pd"], *spread, elinewidth=0.9, **style)
-        right.plot(cell["val_accuracy"], cell["churn_per_error"], **style)
+        left.errorbar(x, cell["relative_pd"], *spread, elinewidth=0.9, **look)
+        right.plot(x, cell["churn_per_error"], **look)
         if cell["synthetic"]:
             label = "synthetic" if study.is_mixed else ""  # where all are, the title says it
-            for axes, name in ((left, "relative_pd"), (right, "churn_per_error")):
-                mark_synthetic(axes, cell["val_accuracy"], cell[name], model_marker(study, cell["model"]), label)
+            style.mark_synthetic(left, x, cell["relative_pd"], marker, label)
+            style.mark_synthetic(right, x, cell["churn_per_error"], marker, label)
     left.set(xlabel=TITLES["val_accuracy"], title="Relative PD")
     right.set(xlabel=TITLES["val_accuracy"], title="Churn / error")
     # From 0, so that a small difference does not look like a large one.
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-    return Plot(figure, "accuracy_vs_reproducibility", trade_off_alt(study))
+    return Plot(figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
 
 
-_BY_NAME: dict[str, Callable[..., Plot]] = {
-    plot.__name__: plot
-    for plot in (
-        shamir_cross_model_analysis,
-        multi_model_accuracy,
-        multi_model_reproducibility,
-        accuracy_vs_reproducibility,
-        shamir_comparison,
-        accuracy,
-        reproducibility,
-        training_curves,
-    )
-}
+# In the order of the reports.
+_ACROSS_MODELS: tuple[Callable[..., Plot], ...] = (
+    shamir_cross_model_analysis, multi_model_accuracy, multi_model_reproducibility, accuracy_vs_reproducibility,
+)  # fmt: skip
+_OF_A_MODEL: tuple[Callable[..., Plot], ...] = (shamir_comparison, accuracy, reproducibility, training_curves)
 
 
 def _study(source: Source) -> Study:
@@ -255,7 +197,7 @@ def _study(source: Source) -> Study:
 
 
 def _one_model(source: Source, model: str | None) -> tuple[Study, str, pd.DataFrame]:
-    """The study, the model (needed only where there are several) and the model's cells."""
+    # A study of one model need not have it named.
     study = _study(source)
     if model is None and len(study.models) != 1:
         raise ValueError(f"name one of the models: {', '.join(study.models)}")
@@ -273,6 +215,6 @@ def _title(study: Study, title: str, model: str | None = None) -> str:
 
 
 def _spread(cell: dict[str, Any], name: str) -> list[list[float]] | None:
-    """The lengths of an interval's two arms, or None where there is no interval."""
+    # The lengths of an interval's two arms; without an interval none are drawn.
     value, low, high = cell[name], cell[f"{name}_low"], cell[f"{name}_high"]
     return None if math.isnan(low) else [[value - low], [high - value]]

@@ -18,23 +18,16 @@ from matplotlib.patches import Rectangle
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import METRICS, Study, rows_of
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.plots.style import (
-    GREY,
-    MISSING_HATCH,
-    SYNTHETIC_HATCH,
-    SYNTHETIC_LOOK,
-    colour_of,
-    draw_cell,
-    draw_gap,
-    marker_of,
-)
+from repro_lib.plots.style import GAP, GREY, SYNTHETIC_HATCH, SYNTHETIC_LOOK, colour_of, draw_cell, draw_gap, marker_of
 
 CONTROL_IN_WORDS = "negative control"
+# Under words that stand on a hatch or a line.
+BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none"}
 MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def _points(study: Study, cell: dict[str, Any], column: str) -> Sequence[float]:
-    """The pairs (of a metric) or trials (of a loss or accuracy) that a cell's mean is taken over."""
+    # What the cell's mean is taken over: pairs for a metric, trials for a loss or an accuracy.
     frame = study.pairs if column in METRICS else study.trials
     chosen = (frame["model"] == cell["model"]) & (frame["activation"] == cell["activation"])
     return frame.loc[chosen, column].tolist()
@@ -69,7 +62,7 @@ def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
 
 
 def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> None:
-    """Bars start at 0, and synthetic cells get room for their name. Without any number no scale is shown."""
+    # Bars start at 0, and synthetic cells get room for their name. Without any number a scale would say something.
     if not np.isfinite(cells[column]).any():
         axes.set_yticks([])
     elif bar:
@@ -105,11 +98,9 @@ def model_marker(study: Study, model: str) -> str:
 
 def model_handles(study: Study) -> Sequence[Artist]:
     """A legend entry per model."""
+    labels = {name: f"{name} (control)" if name in study.identical else name for name in study.models}
     style: dict[str, Any] = {"color": GREY, "linestyle": ""}
-    control = dict.fromkeys(study.identical, " (control)")
-    return [
-        Line2D([], [], label=name + control.get(name, ""), marker=model_marker(study, name), **style) for name in study.models
-    ]
+    return [Line2D([], [], label=label, marker=model_marker(study, name), **style) for name, label in labels.items()]
 
 
 TRAIN_LINE: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.55}
@@ -130,23 +121,23 @@ def curve_panel(axes: Axes, cell: dict[str, Any], curves: pd.DataFrame) -> None:
     mark = ", synthetic" if cell["synthetic"] else ", flagged" if cell["flags"] else ""
     axes.set_title(cell["activation"] + (f", N = {cell['n']}" if cell["n"] else "") + mark)
     if not cell["n"]:
-        axes.patch.set(hatch=MISSING_HATCH, edgecolor="#999999", linewidth=0)
-        axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", bbox={"facecolor": "white", "edgecolor": "none"})
+        axes.patch.set(**GAP, linewidth=0)
+        axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", bbox=BOX)
         return
     if cell["synthetic"]:
         axes.patch.set(linewidth=0, alpha=0.3, **SYNTHETIC_LOOK)
-    colour = colour_of(cell["activation"])
     own = curves[curves["activation"] == cell["activation"]]
-    if own.empty:
-        box = {"facecolor": "white", "edgecolor": "none"}
-        axes.text(0.5, 0.5, "no curve: only the end is estimated", transform=axes.transAxes, ha="center", fontsize=9, bbox=box)
+    if own.empty:  # an estimate from a model of all cells has no course
+        axes.text(0.5, 0.5, "no curve: only the end is estimated", transform=axes.transAxes, ha="center", fontsize=9, bbox=BOX)
     for (split, _), line in own.groupby(["split", "trial"], sort=False):
-        axes.plot(line["iteration"], line["loss"], color=colour, **(TRAIN_LINE if split == "train" else VALIDATION_LINE))
+        look = TRAIN_LINE if split == "train" else VALIDATION_LINE
+        axes.plot(line["iteration"], line["loss"], color=colour_of(cell["activation"]), **look)
     axes.axhline(cell["unigram_loss"], color=GREY, linestyle="--", linewidth=1)
 
 
 def boxes(axes: Axes, study: Study) -> None:
     """Per activation the relative PD over the models that are not left out."""
+    # Neither stand-ins nor a model that ignores the activation may widen a box.
     study = study.measured
     cells = study.cells[~study.cells["model"].isin(study.identical)].dropna(subset=["relative_pd"])
     for x, activation in enumerate(study.activations):
@@ -155,6 +146,7 @@ def boxes(axes: Axes, study: Study) -> None:
             draw_gap(axes, x, 0.6, "missing")
             continue
         colour = colour_of(activation)
+        # Whiskers to the ends, because every point is drawn anyway and none is an outlier among five models.
         axes.boxplot(
             [values], positions=[x], widths=0.6, patch_artist=True, whis=(0, 100), showfliers=False,
             boxprops={"facecolor": colour, "alpha": 0.5, "hatch": SYNTHETIC_HATCH if study.is_synthetic else None},
@@ -177,17 +169,15 @@ def cv_bars(axes: Axes, study: Study) -> None:
     widest = max((row["cv"] for row in rows if math.isfinite(row["cv"])), default=1.0) or 1.0
     for y, row in enumerate(rows):
         if math.isnan(row["cv"]):
-            axes.axhspan(y - 0.3, y + 0.3, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0)
-            label = (
-                "missing" if row["cells"] == 0 else f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells"
-            )
+            axes.axhspan(y - 0.3, y + 0.3, **GAP, linewidth=0)
+            label = f"needs 2 cells with a PD, has {row['cells']} of {row['expected']} cells" if row["cells"] else "missing"
         else:
             look: dict[str, Any] = {"color": "#EEEEEE", **SYNTHETIC_LOOK} if study.is_synthetic else {"color": "#999999"}
             axes.barh(y, row["cv"], 0.6, **look)
             label = f"{row['cv']:.2f} %" + (f", {CONTROL_IN_WORDS}" if row["identical"] else "")
             label += f" ({row['cells']} of {row['expected']} cells)" if row["cells"] < row["expected"] else ""
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text((0 if math.isnan(row["cv"]) else row["cv"]) + 0.02 * widest, y, label, va="center", bbox=box)
+        end = 0 if math.isnan(row["cv"]) else row["cv"]
+        axes.text(end + 0.02 * widest, y, label, va="center", bbox={**BOX, "pad": 1.5})
     axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
     axes.set(xlim=(0, 1.5 * widest), ylim=(len(rows) - 0.5, -0.5), title="CV over activations, %")
     axes.grid(False, axis="y")
@@ -203,8 +193,8 @@ def heat_map(axes: Axes, study: Study) -> None:
         x, y = study.activations.index(cell["activation"]), study.models.index(cell["model"])
         corner, value = (x - 0.5, y - 0.5), cell["relative_pd"]
         if math.isnan(value):
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0))
-            label, box = "missing" if cell["n"] == 0 else "one trial", {"facecolor": "white", "edgecolor": "none"}
+            axes.add_patch(Rectangle(corner, 1, 1, **GAP, linewidth=0))
+            label, box = "missing" if cell["n"] == 0 else "one trial", BOX
         else:
             fill = colours(0.6 * scale(value))  # the darker part would need white text
             look: dict[str, Any] = SYNTHETIC_LOOK if cell["synthetic"] else {"edgecolor": "white"}
@@ -215,11 +205,8 @@ def heat_map(axes: Axes, study: Study) -> None:
         axes.text(x, y, label, ha="center", va="center", fontsize=9, bbox=box)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_yticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
-    axes.set(
-        xlim=(-0.5, len(study.activations) - 0.5),
-        ylim=(len(study.models) - 0.5, -0.5),
-        title="Relative PD: mean and 95 % interval",
-    )
+    axes.set(xlim=(-0.5, len(study.activations) - 0.5), ylim=(len(study.models) - 0.5, -0.5))  # the first model on top
+    axes.set_title("Relative PD: mean and 95 % interval")
     axes.grid(False)
     axes.spines[:].set_visible(False)
 
@@ -255,11 +242,8 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
         else:
             number = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
         parts.append(f"{cell['activation']} {number}" + (" SYNTHETIC" if cell["synthetic"] else ""))
-    control = (
-        f" {CONTROL_IN_WORDS.capitalize()}: bit-identical across activations."
-        if cells["model"].isin(study.identical).any()
-        else ""
-    )
+    control = f" {CONTROL_IN_WORDS.capitalize()}: bit-identical across activations."
+    control = control if cells["model"].isin(study.identical).any() else ""
     return f"{what}, with 95 % intervals over trials: {'; '.join(parts)}.{control}"
 
 
@@ -292,7 +276,5 @@ def trade_off_alt(study: Study) -> str:
     ends = [f"{cells[name].min():.3g} to {cells[name].max():.3g}" for name in ("val_accuracy", "relative_pd")]
     kind = "SYNTHETIC cells" if study.is_synthetic else "cells"
     beside = f" Beside them {study.cells['synthetic'].sum()} SYNTHETIC ones, not measured." if study.is_mixed else ""
-    return (
-        f"Accuracy ({ends[0]} per cent) against relative PD ({ends[1]}) of {len(cells)} {kind}, "
-        f"with 95 % intervals over trials.{beside}"
-    )
+    what = f"Accuracy ({ends[0]} per cent) against relative PD ({ends[1]}) of {len(cells)} {kind}"
+    return f"{what}, with 95 % intervals over trials.{beside}"

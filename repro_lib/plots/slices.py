@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -17,7 +15,7 @@ from repro_lib.analysis.study import Study, rows_of
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
 from repro_lib.plots.figures import JACKKNIFE, TITLES
 from repro_lib.plots.panels import CONTROL_IN_WORDS
-from repro_lib.plots.style import Plot, colour_of, draw_gap, interval_note, marker_of, new_figure, styled
+from repro_lib.plots.style import Plot, colour_of, draw_gap, draw_interval, interval_note, marker_of, new_figure, styled
 
 # The activations of one slice stand side by side in this part of its slot.
 GROUP_WIDTH = 0.7
@@ -34,7 +32,7 @@ def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str) -> 
 def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "total_variation") -> Plot:
     """One of ``slices.SLICE_METRICS`` by slice of the text, one panel per slicing, all activations of one model.
 
-    ValueError where none of the model's cells could be taken apart; a cell that could not is named below the panels.
+    A cell that could not be taken apart is named below the panels; ValueError where none of the model's could.
     """
     cells = [cell for cell in anatomies.cells if cell.model == model]
     if not cells:
@@ -42,7 +40,9 @@ def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "t
     title = f"{model}: {TITLES[metric]} by slice of the text"
     title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
-    figure, body = new_figure(7.4, title, _note(study, anatomies, model), _handles(cells))
+    looks = [(cell.activation, colour_of(cell.activation), marker_of(cell.activation)) for cell in cells]
+    handles = [Line2D([], [], color=colour, marker=marker, linestyle="", label=name) for name, colour, marker in looks]
+    figure, body = new_figure(7.4, title, _note(study, anatomies, model), handles)
     panels = body.subplots(2, 2, sharey=True)
     for axes, slicing in zip(panels.flat, HEADS, strict=True):
         _slices_panel(axes, cells, slicing, metric)
@@ -59,18 +59,9 @@ def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric
     step = GROUP_WIDTH / len(cells)
     for k, (cell, frame) in enumerate(zip(cells, frames, strict=True)):
         across = np.array([names.index(name) for name in frame["slice"]]) + (k - (len(cells) - 1) / 2) * step
-        style: dict[str, Any] = {
-            "color": colour_of(cell.activation),
-            "markersize": 5,
-            "alpha": 0.85,
-            "linestyle": "",
-            "clip_on": False,
-        }
-        axes.plot(across, frame[metric], marker=marker_of(cell.activation), **style)
-        bounded = frame[f"{metric}_low"].notna().to_numpy()
-        arms = np.abs(frame[[f"{metric}_low", f"{metric}_high"]].to_numpy().T - frame[metric].to_numpy())[:, bounded]
-        colour = colour_of(cell.activation)
-        axes.errorbar(across[bounded], frame[metric][bounded], arms, fmt="none", ecolor=colour, elinewidth=1.1)
+        colour, marker = colour_of(cell.activation), marker_of(cell.activation)
+        axes.plot(across, frame[metric], marker, color=colour, markersize=5, alpha=0.85, clip_on=False)
+        draw_interval(axes, across, frame, metric, ecolor=colour, elinewidth=1.1)
     for x, name in enumerate(names):
         if not any(frame.loc[frame["slice"] == name, "n"].any() for frame in frames):
             draw_gap(axes, x, GROUP_WIDTH, "no character")
@@ -80,7 +71,7 @@ def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric
 
 
 def _tick(name: str, frames: Sequence[pd.DataFrame]) -> str:
-    """The slice's name and its share of the text, which differs between activations only for confidence."""
+    # With its share of the text, which differs between activations only where slices are by confidence.
     shares = [share for frame in frames for share in frame.loc[frame["slice"] == name, "share"]]
     low, high = (f"{100 * end:.0f}" if end == 0 or end >= 0.1 else f"{100 * end:.1f}" for end in (min(shares), max(shares)))
     label = name.replace(" to ", "\nto ").replace(" and ", "\nand ").replace("under ", "under\n").replace(" case", "\ncase")
@@ -88,7 +79,6 @@ def _tick(name: str, frames: Sequence[pd.DataFrame]) -> str:
 
 
 def _note(study: Study, anatomies: Anatomies, model: str) -> str:
-    """What marks, lines and percentages are, and what is not drawn and why."""
     drawn = [cell.activation for cell in anatomies.cells if cell.model == model]
     rows = study.cells[(study.cells["model"] == model) & study.cells["activation"].isin(drawn)]
     note = "Marks: mean over all pairs of trials, for the characters of the slice alone. Below each slice its share of the "
@@ -101,15 +91,8 @@ def _note(study: Study, anatomies: Anatomies, model: str) -> str:
     return note.strip()
 
 
-def _handles(cells: Sequence[CellAnatomy]) -> Sequence[Artist]:
-    return [
-        Line2D([], [], color=colour_of(cell.activation), marker=marker_of(cell.activation), linestyle="", label=cell.activation)
-        for cell in cells
-    ]
-
-
 def _alt(cells: Sequence[CellAnatomy], anatomies: Anatomies, model: str, metric: str) -> str:
-    """The lowest and the highest slice of every panel for every activation; the intervals would make it too long to hear."""
+    # The lowest and the highest slice alone: with all of them and their intervals it would be too long to hear.
     panels = []
     for slicing, head in HEADS.items():
         parts = []

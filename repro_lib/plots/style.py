@@ -41,6 +41,8 @@ OTHER_COLOUR = "#000000"
 MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
 OTHER_MARKER = "X"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
+# What is missing is hatched, because an empty place would look like a 0.
+GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": "#999999", "hatch": MISSING_HATCH}
 GREY = "#666666"
 SYNTHETIC_LOOK: dict[str, Any] = {"hatch": SYNTHETIC_HATCH, "edgecolor": "#222222"}
 SYNTHETIC_NOTE = "Cross-hatched: synthetic, not measured"
@@ -55,10 +57,7 @@ STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.labelsize": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
+    **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10),
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -96,8 +95,8 @@ class Plot:
 
 
 def _in_few_colours(picture: io.BytesIO) -> bytes:
-    """The PNG with a palette of 256 colours: a third of the size, and nothing that an eye would see."""
-    # Charts have few colours; of these methods it is the one that keeps those of thin lines and of small markers.
+    # A palette makes the file a third of the size, and changes nothing that an eye would see. Charts have few colours; of
+    # these methods it is the one that keeps those of thin lines and of small markers.
     few = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
@@ -118,9 +117,9 @@ def styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
 def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -> tuple[Figure, SubFigure]:
     """A figure of the report's width and, inside it, the empty part for the panels, ``body`` inches high.
 
-    Above that part stand the title and one row per legend, below it the note that says what the marks mean; they have
-    their own height, so that nothing overlaps whatever they hold.
+    Above that part stand the title and one row per legend, below it the note that says what the marks mean.
     """
+    # Head and foot have a height of their own, so that nothing overlaps whatever they hold.
     lines = textwrap.wrap(note, 142)
     head, foot = 0.42 + 0.28 * len(legends), 0.12 + 0.165 * len(lines)
     figure = Figure(figsize=(WIDTH_INCHES, head + body + foot), layout="constrained")
@@ -181,22 +180,31 @@ def draw_cell(
 
 
 def mark_synthetic(axes: Axes, x: float, y: float, marker: str, label: str) -> None:
-    """Hatches a point of a scatter plot and writes ``words`` over it."""
+    """Hatch a point of a scatter plot and write ``label`` over it."""
     axes.scatter([x], [y], s=90, marker=marker, facecolor="none", zorder=3, **{**SYNTHETIC_LOOK, "hatch": 3 * SYNTHETIC_HATCH})
     axes.annotate(label, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color="#222222")
 
 
 def draw_gap(axes: Axes, x: float, width: float, reason: str) -> None:
     """A hatched gap as high as the axes with the reason written in it: nothing is drawn as 0."""
-    axes.axvspan(x - width / 2, x + width / 2, facecolor="white", edgecolor="#999999", hatch=MISSING_HATCH, linewidth=0.5)
+    axes.axvspan(x - width / 2, x + width / 2, **GAP, linewidth=0.5)
     _write_upright(axes, x, 0.5, reason)
 
 
-def _write_upright(axes: Axes, x: float, height: float, text_shown: str, va: str = "center") -> None:
-    """Words from bottom to top at ``x`` and a ``height`` of 0 (bottom of the axes) to 1."""
-    style = {"rotation": 90, "ha": "center", "va": va, "fontsize": 9, "color": "#222222"}
+def _write_upright(axes: Axes, x: float, height: float, words: str, va: str = "center") -> None:
+    # From bottom to top, because slots are narrow; the height is 0 to 1 of the axes, whatever their scale is.
+    look = {"rotation": 90, "ha": "center", "va": va, "fontsize": 9, "color": "#222222"}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(x, height, text_shown, transform=axes.get_xaxis_transform(), bbox=box, **style)
+    axes.text(x, height, words, transform=axes.get_xaxis_transform(), bbox=box, **look)
+
+
+def draw_interval(axes: Axes, x: Any, frame: pd.DataFrame, metric: str, **look: Any) -> None:
+    """The intervals of ``metric`` in a frame with ``_low`` and ``_high``, at ``x`` of each row; none where there is none."""
+    bounded = frame[f"{metric}_low"].notna().to_numpy()
+    # matplotlib would warn of what is not there.
+    if bounded.any():
+        arms = np.abs(frame[[f"{metric}_low", f"{metric}_high"]].to_numpy().T - frame[metric].to_numpy())[:, bounded]
+        axes.errorbar(np.asarray(x)[bounded], frame[metric][bounded], arms, fmt="none", **look)
 
 
 def activation_handles(activations: Sequence[str]) -> Sequence[Artist]:
@@ -214,12 +222,9 @@ def interval_note(cells: pd.DataFrame, method: str) -> str:
         if (measured["n"] > 0).any():
             return f"{interval_note(measured, method)} {SYNTHETIC_NOTE}, in no statistic across cells."
         return f"{SYNTHETIC_NOTE}. {interval_note(there.assign(synthetic=False), method)}"
-    counts = sorted(set(there["n"]))
-    trials = f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]} to {counts[-1]}"
+    least, most = there["n"].min(), there["n"].max()
+    trials = f"N = {least}" if least == most else f"N = {least} to {most}"
     note = f"Lines: 95 % interval over trials ({method}, {trials}), conditional on the evaluation text."
-    too_few = there[there["n"] < TRIALS_FOR_INTERVAL]
-    if len(too_few) == len(there):
+    if most < TRIALS_FOR_INTERVAL:
         return f"No intervals: {trials}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
-    if len(too_few):
-        note += f" No line: fewer than {TRIALS_FOR_INTERVAL} trials."
-    return note
+    return note + (f" No line: fewer than {TRIALS_FOR_INTERVAL} trials." if least < TRIALS_FOR_INTERVAL else "")

@@ -18,7 +18,17 @@ from repro_lib.analysis.trajectories import FOLLOWED, PARTED, Trajectory, load_t
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
 from repro_lib.plots.figures import JACKKNIFE, TITLES
 from repro_lib.plots.panels import CONTROL_IN_WORDS
-from repro_lib.plots.style import GREY, Plot, activation_handles, colour_of, draw_gap, marker_of, new_figure, styled
+from repro_lib.plots.style import (
+    GREY,
+    Plot,
+    activation_handles,
+    colour_of,
+    draw_gap,
+    draw_interval,
+    marker_of,
+    new_figure,
+    styled,
+)
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
@@ -47,8 +57,7 @@ def through_training(
     study: Study, model: str, followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str] = ()
 ) -> Plot:
     """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars."""
-    title = f"{model}: disagreement while it is trained"
-    title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
+    title = f"{model}: disagreement while it is trained" + (f" ({CONTROL_IN_WORDS})" if model in study.identical else "")
     colours = activation_handles([cell.activation for cell in followed])
     handles = [
         Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run"),
@@ -60,12 +69,13 @@ def through_training(
         for cell in followed:
             _follow(row[0], row[1], cell, lengths.get(cell.activation, []), metric)
         row[0].set_ylabel(TITLES[metric])
-    for axes in panels[:, 0]:
-        _step_axis(axes, max(run.max_iters for run in [*followed, *(run for several in lengths.values() for run in several)]))
+    longest = max(run.max_iters for several in (followed, *lengths.values()) for run in several)
+    for by_step, by_loss in panels:
+        _step_axis(by_step, longest)
+        # A loss falls: training goes from left to right in both columns.
+        by_loss.invert_xaxis()
     panels[1, 0].set_xlabel("Training step")
     panels[1, 1].set_xlabel("Loss on the kept text, nats (falls to the right)")
-    for axes in panels[:, 1]:
-        axes.invert_xaxis()
     return Plot(figure, f"{model}_through_training", _training_alt(model, followed, lengths))
 
 
@@ -74,9 +84,10 @@ def noise_plot(store: Store, sources: NoiseSources) -> Plot:
     """Total variation by source of randomness, at the end of training and through it."""
     frame = sources.frame()
     least = int(frame.loc[frame["state"] == "measured", "n"].min())
-    note = f"Left: mean over all pairs of trials{_lines(least)}. "
-    note += f"N = {least} trials. Right: the same at the kept steps, on every 16th evaluation block; on a log scale, "
-    note += "where exactly 0 is drawn at the lower edge."
+    note = (
+        f"Left: mean over all pairs of trials{_lines(least)}. N = {least} trials. Right: the same at the kept steps, on every "
+    )
+    note += "16th evaluation block; on a log scale, where exactly 0 is drawn at the lower edge."
     figure, body = new_figure(4.2, f"{sources.model} with {sources.activation}: where the randomness comes from", note)
     left, right = body.subplots(1, 2, width_ratios=[1, 1.15])
     for x, row in enumerate(rows_of(frame)):
@@ -98,25 +109,21 @@ def _follow(by_step: Axes, by_loss: Axes, cell: Trajectory, others: Sequence[Tra
     colour, marker = colour_of(cell.activation), marker_of(cell.activation)
     frame = cell.frame()
     style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3, "alpha": 0.85}
-    _with_interval(by_step, frame["step"], frame, metric, style)
-    _with_interval(by_loss, frame["loss"], frame, metric, style)
+    _line(by_step, frame["step"], frame, metric, style)
+    _line(by_loss, frame["loss"], frame, metric, style)
     # The end of each run, this one's too: there alone the learning rate has decayed to 0.
     ends = pd.DataFrame([run.frame().iloc[-1] for run in [*others, cell]])
     stars = {**style, "marker": "*", "markersize": 11, "linestyle": "", "markeredgecolor": "black"}
-    _with_interval(by_step, ends["step"], ends, metric, stars)
-    _with_interval(by_loss, ends["loss"], ends, metric, stars)
+    _line(by_step, ends["step"], ends, metric, stars)
+    _line(by_loss, ends["loss"], ends, metric, stars)
 
 
-def _with_interval(axes: Axes, x: pd.Series, frame: pd.DataFrame, metric: str, style: dict[str, Any]) -> None:
+def _line(axes: Axes, x: pd.Series, frame: pd.DataFrame, metric: str, style: dict[str, Any]) -> None:
     axes.plot(x, frame[metric], **style)
-    bounded = frame[f"{metric}_low"].notna().to_numpy()
-    if bounded.any():
-        arms = np.abs(frame[[f"{metric}_low", f"{metric}_high"]].to_numpy().T - frame[metric].to_numpy())[:, bounded]
-        axes.errorbar(x[bounded], frame[metric][bounded], arms, fmt="none", ecolor=style["color"], elinewidth=0.8, alpha=0.5)
+    draw_interval(axes, x, frame, metric, ecolor=style["color"], elinewidth=0.8, alpha=0.5)
 
 
 def _step_axis(axes: Axes, longest: int) -> None:
-    """Logarithmic from step 1 on, with room for step 0."""
     # Steps are log-spaced, and step 0, before any training, belongs on the axis.
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.15, longest * 1.25)
@@ -133,9 +140,10 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
     axes.bar(x, value, 0.7, color=SOURCE_STYLES[row["source"]]["color"], alpha=0.75)
     if not math.isnan(low):
         axes.errorbar(x, value, [[value - low], [high - value]], fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
+    # A trial that is repeated gives exactly 0, and a rounded 0.000 would not say so.
     label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-    axes.annotate(label, (x, max(value, high if not math.isnan(high) else value)), xytext=(0, 3),
-                  textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
+    top = (x, value if math.isnan(high) else max(value, high))
+    axes.annotate(label, top, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
 
 
 def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
@@ -148,9 +156,8 @@ def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
     positive = [value for frame in frames.values() for value in frame["total_variation"] if value > 0]
     floor = min(positive, default=1e-9) / 10
     for source, frame in frames.items():
-        axes.plot(
-            frame["step"], np.maximum(frame["total_variation"], floor), label=source, markersize=4.5, **SOURCE_STYLES[source]
-        )
+        values = np.maximum(frame["total_variation"], floor)
+        axes.plot(frame["step"], values, label=source, markersize=4.5, **SOURCE_STYLES[source])
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
     _step_axis(axes, max(cell.max_iters for cell in followed.values()))
@@ -159,40 +166,32 @@ def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
 
 
 def _lines(least: int) -> str:
-    return (
-        f"; lines: 95 % interval over trials ({JACKKNIFE})"
-        if least >= TRIALS_FOR_INTERVAL
-        else "; too few trials for an interval"
-    )
+    enough = least >= TRIALS_FOR_INTERVAL
+    return f"; lines: 95 % interval over trials ({JACKKNIFE})" if enough else "; too few trials for an interval"
 
 
 def _training_note(followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str]) -> str:
     least = min(cell.n for cell in followed)
-    tokens = f"every 16th evaluation block, N = {least} trials"
-    note = f"Mean over all pairs of trials on {tokens}{_lines(least)}. "
-    runs = sorted({run.max_iters for several in lengths.values() for run in several})
-    note += f"Runs of other lengths, each decayed to rate 0: {', '.join(map(str, runs))} iterations. " if runs else (
-        "There are no runs of other lengths to compare the snapshots with. "
-    )  # fmt: skip
-    note += "A snapshot is taken at a high learning rate and so disagrees more than a run that ends there. " if runs else ""
+    note = f"Mean over all pairs of trials on every 16th evaluation block, N = {least} trials{_lines(least)}. "
+    if runs := sorted({run.max_iters for several in lengths.values() for run in several}):
+        note += f"Runs of other lengths, each decayed to rate 0: {', '.join(map(str, runs))} iterations. "
+        note += "A snapshot is taken at a high learning rate and so disagrees more than a run that ends there. "
+    else:
+        note += "There are no runs of other lengths to compare the snapshots with. "
     return (note + " ".join(gaps)).strip()
 
 
 def _training_alt(model: str, followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]]) -> str:
     parts = []
     for cell in followed:
-        frame = cell.frame()
-        step = cell.parted_at()
-        first, last = frame.iloc[0], frame.iloc[-1]
+        step, values = cell.parted_at(), cell.frame()["total_variation"]
         parted = "never part" if step is None else f"part at step {step}"
         ends = ", ".join(
             f"{run.max_iters} iterations {run.frame()['total_variation'].iloc[-1]:.3f}"
             for run in lengths.get(cell.activation, [])
         )
         others = f", fully decayed runs of {ends}" if ends else ""
-        parts.append(
-            f"{cell.activation} from {first['total_variation']:.3f} at step 0 to {last['total_variation']:.3f} at step "
-            f"{cell.max_iters}{others}; its trials {parted}"
-        )
+        change = f"from {values.iloc[0]:.3f} at step 0 to {values.iloc[-1]:.3f} at step {cell.max_iters}"
+        parts.append(f"{cell.activation} {change}{others}; its trials {parted}")
     what = f"Total variation and churn of {model} over training steps and over loss (parted: churn above {PARTED} from then on)"
     return f"{what}: {'. '.join(parts)}."

@@ -13,13 +13,11 @@ from repro_lib import lazily
 if TYPE_CHECKING:
     from repro_lib.report.console_summary import summary_text as summary_text
     from repro_lib.report.live_training import LiveTraining as LiveTraining, first_step as first_step
-    from repro_lib.report.publish import publish as publish
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "live_training": "LiveTraining first_step",
         "console_summary": "summary_text",
-        "publish": "publish",
     },
 )

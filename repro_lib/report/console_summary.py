@@ -1,21 +1,25 @@
-"""The console block of ``repro process`` and ``summary.txt``: a part per model, both overviews, the runtime."""
+"""Two texts about a whole store: ``summary.txt``, which ``repro process`` prints too, and ``SYNTHETIC_DATA_SUMMARY.md``."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from repro_lib.analysis.contrasts import chances_of_being_best, cv_over_activations
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import number
+from repro_lib.analysis.formatting import literally, number
 from repro_lib.analysis.notes import NO_RESULTS
-from repro_lib.analysis.overviews import model_row, models_overview
+from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.report.contrast_tables import contrasts_table
 from repro_lib.report.sentences import about, decided, flagged, identical, missing
 from repro_lib.report.tables import activations_table, models_table
+from repro_lib.store.schema import SYNTHETIC_MARK, Result
 
 
 def summary_text(study: Study, evidence: Evidence | None = None) -> str:
@@ -26,74 +30,84 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
     if not study.results:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
     evidence = evidence or Evidence.from_results(study)
+    mark = " (SYNTHETIC)" if study.is_synthetic else ""
     notes = [about(study), missing(study), flagged(study), identical(study)]
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
-    blocks = [_model_block(study, evidence, model) for model in study.models]
-    parts = ["\n".join(notes), *blocks, _differences(study, evidence), _overviews(study), _runtime(study)]
-    return "\n\n".join(parts) + "\n"
+    overviews = rows_of(models_overview(study))
+    blocks = [_model_block(study, evidence, overview, mark) for overview in overviews]
+    seconds = {row["model"]: row["seconds"] for row in overviews}
+    # A model without results has no seconds; the sum is of those that have.
+    seconds["all"] = sum(each for each in seconds.values() if not math.isnan(each))
+    parts = [
+        notes,
+        *blocks,
+        _differences(study, evidence),
+        [
+            f"MODELS{mark}",
+            models_table(study).drop(columns="Training, s").to_string(),
+            "CV: population standard deviation / mean over the activations. It is above 0 even where nothing differs.",
+            "",
+            f"ACTIVATIONS{mark}",
+            activations_table(study).to_string(),
+            "Average over the models that have results and are not bit-identical; none where one of them lacks the activation.",
+            "Brackets: 95 % jackknife over trials, conditional on the evaluation text.",
+        ],
+        [
+            f"RUNTIME (training, sum over trials){mark}",
+            *(f"  {name + ':':<18}{number(each, 1):>9} s" for name, each in seconds.items()),
+        ],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _model_block(study: Study, evidence: Evidence, model: str) -> str:
-    cells = study.cells[study.cells["model"] == model]
-    overview = model_row(study, model)
-    width = max(len(name) for name in cells["activation"]) + 1
-    lines = [f"MODEL: {model.upper()}{_mark(study)}"]
-    for _, cell in cells.iterrows():
+def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mark: str) -> list[str]:
+    model = overview["model"]
+    cells = rows_of(study.cells[study.cells["model"] == model])
+    width = max(10, *(len(cell["activation"]) + 1 for cell in cells))
+    lines = [f"MODEL: {model.upper()}{mark}"]
+    for cell in cells:
         # The lowest number, by however little; what N allows to say of it stands below the statistics.
         best = "  <- BEST" if cell["activation"] == overview["best"] else ""
-        lines.append(f"{cell['activation'].upper() + ':':<{max(width, 10)}} {_pd_in_words(cell)}{best}")
-    lines += [f"STATISTICS:{_mark(study)}", f"  Mean PD: {number(overview['mean_pd'], 4)}"]
+        lines.append(f"{cell['activation'].upper() + ':':<{width}} {_pd_in_words(cell)}{best}")
+    lines += [f"STATISTICS:{mark}", f"  Mean PD: {number(overview['mean_pd'], 4)}"]
     lines.append("  CV: undefined" if math.isnan(overview["cv"]) else f"  CV: {overview['cv']:.2f}% ({overview['cv_words']})")
-    lines += _beside_cv(evidence, model)
+    # The CV's interval and what chance alone gives, as far as they can be had.
+    row = next(row for row in rows_of(cv_over_activations(evidence)) if row["model"] == model)
+    if not pd.isna(row["cv_low"]):
+        lines.append(f"  CV interval: {row['cv_low']:.2f}% to {row['cv_high']:.2f}% (95 %, N={row['n']})")
+    if not pd.isna(row["p"]):
+        by_chance = f"{row['null_median']:.2f}%, 95 % of deals up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+        lines.append(f"  CV by chance alone: {by_chance}")
     if not pd.isna(overview["best"]):
         lines += [f"  {end.capitalize()}: {overview[end]} (PD={overview[f'{end}_pd']:.4f})" for end in ("best", "worst")]
         measured = study.measured.cells
         lines.append(f"  {decided(measured['n'][measured['model'] == model])}")
     elif overview["identical"]:
         lines.append("  Bit-identical for every activation: left out of the statistics across activations.")
-    return "\n".join(lines)
-
-
-def _beside_cv(evidence: Evidence, model: str) -> list[str]:
-    """The CV's interval and what chance alone gives, as far as they can be had."""
-    row = next(row for row in rows_of(cv_over_activations(evidence)) if row["model"] == model)
-    lines = (
-        [] if pd.isna(row["cv_low"]) else [f"  CV interval: {row['cv_low']:.2f}% to {row['cv_high']:.2f}% (95 %, N={row['n']})"]
-    )
-    if not pd.isna(row["p"]):
-        by_chance = f"{row['null_median']:.2f}%, 95 % of deals up to {row['null_high']:.2f}% (p={row['p']:.2g})"
-        lines.append(f"  CV by chance alone: {by_chance}")
     return lines
 
 
-def _differences(study: Study, evidence: Evidence) -> str:
-    """The contrasts against relu, and P(best)."""
+def _differences(study: Study, evidence: Evidence) -> list[str]:
     if study.is_synthetic:
-        return "CONTRASTS: none, synthetic results are not tested."
-    frame = chances_of_being_best(evidence)
-    chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in _likeliest(frame)]
-    return "\n".join(
-        [
-            "CONTRASTS AGAINST RELU",
-            contrasts_table(evidence).to_string(),
-            "Brackets: 95 % jackknife. p: permutation of whole trials, two-sided; Holm: over all rows.",
-            "Paired: equal seeds gave equal initial weights, so trials change sides seed by seed.",
-            *evidence.gaps,
-            "",
-            "P(BEST), the likeliest activation per model",
-            *(chances or ["  none: below 3 trials, or cells are missing"]),
-        ]
-    )
-
-
-def _likeliest(chances: pd.DataFrame) -> list[dict[str, Any]]:
+        return ["CONTRASTS: none, synthetic results are not tested."]
     # Sorted twice: by chance to find each model's likeliest, then back into the order of the study.
-    ranked = chances.dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
-    return rows_of(ranked.drop_duplicates("model").sort_index())
+    ranked = chances_of_being_best(evidence).dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
+    likeliest = rows_of(ranked.drop_duplicates("model").sort_index())
+    chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in likeliest]
+    return [
+        "CONTRASTS AGAINST RELU",
+        contrasts_table(evidence).to_string(),
+        "Brackets: 95 % jackknife. p: permutation of whole trials, two-sided; Holm: over all rows.",
+        "Paired: equal seeds gave equal initial weights, so trials change sides seed by seed.",
+        *evidence.gaps,
+        "",
+        "P(BEST), the likeliest activation per model",
+        *(chances or ["  none: below 3 trials, or cells are missing"]),
+    ]
 
 
-def _pd_in_words(cell: pd.Series) -> str:
+def _pd_in_words(cell: dict[str, Any]) -> str:
     if cell["n"] == 0:
         return "missing"
     if math.isnan(cell["relative_pd"]):
@@ -105,28 +119,42 @@ def _pd_in_words(cell: pd.Series) -> str:
     return f"Relative PD: {cell['relative_pd']:.4f} {interval}{mark}"
 
 
-def _mark(study: Study) -> str:
-    return " (SYNTHETIC)" if study.is_synthetic else ""
+_WHAT_THEY_ARE = """\
+# Synthetic results
+
+Every number below was made up. Nothing was trained for it and nothing was measured.
+
+- **For**: demonstrations, trying out reports, scale tests.
+- **Not for**: any statement about a model or an activation, any statistic, any claim, any publication.
+- **Where they show**: only where asked for, with `repro process --include-synthetic` (which writes to `with_synthetic/` in the
+  reports folder) or `Study.load(..., include_synthetic=True)`. There they are hatched and marked, and beside measured results
+  no mean, CV, rank, win or count includes them. The notebooks, the report site, `summary.txt`, `plots/`, `repro status`
+  and every claim leave them out. Training never takes one for a trained cell.
+- **Fillers of gaps** (`repro synthesize --missing`) give way to the measured cell as soon as there is one. Their relative PD,
+  loss and accuracy are the means of the model's measured cells, so by construction they show nothing new.
+- **How to tell**: `"synthetic": true` in the file, the flag, digests that begin with `{mark}`. To be rid of them, delete the
+  files.
+"""
 
 
-def _overviews(study: Study) -> str:
-    activations = activations_table(study)
-    return "\n".join(
-        [
-            f"MODELS{_mark(study)}",
-            models_table(study).drop(columns="Training, s").to_string(),
-            "CV: population standard deviation / mean over the activations. It is above 0 even where nothing differs.",
-            "",
-            f"ACTIVATIONS{_mark(study)}",
-            activations.to_string(),
-            "Average over the models that have results and are not bit-identical; none where one of them lacks the activation.",
-            "Brackets: 95 % jackknife over trials, conditional on the evaluation text.",
-        ]
-    )
+def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
+    """The text of ``SYNTHETIC_DATA_SUMMARY.md``: every synthetic result among ``entries`` (``Store.load``), in Markdown."""
+    measured = {_place(result) for _, result in entries if not result.synthetic}
+    rows = []
+    for path, result in entries:
+        if result.synthetic:
+            state = "replaced: the cell is measured" if _place(result) in measured else "shown only where asked for"
+            neighbours = result.environment.get("neighbours")
+            made = ("; ".join(result.flags) or "the file does not say") + (f". Files: {neighbours}" if neighbours else "")
+            distance = math.nan if result.avg_relative_pd is None else result.avg_relative_pd
+            cells = (path.name, result.model_name, result.activation, f"{number(distance, 4)} (synthetic)",
+                     str(len(result.trials)), f"{result.timestamp.astimezone(UTC):%Y-%m-%d %H:%M}", state, made)  # fmt: skip
+            rows.append("| " + " | ".join(literally(text).replace("|", "\\|") for text in cells) + " |")
+    head = "| file | model | activation | relative PD | trials | made, UTC | state | how, and from what |\n" + "|---" * 8 + "|"
+    listed = "\n".join([f"{len(rows)} synthetic results are in the store.", "", head, *rows])
+    return _WHAT_THEY_ARE.format(mark=SYNTHETIC_MARK) + "\n" + (listed if rows else "There is none in the store.") + "\n"
 
 
-def _runtime(study: Study) -> str:
-    overview = models_overview(study)
-    lines = [f"  {row['model'] + ':':<18}{number(row['seconds'], 1):>9} s" for _, row in overview.iterrows()]
-    total = f"  {'all:':<18}{number(overview['seconds'].sum(), 1):>9} s"
-    return "\n".join([f"RUNTIME (training, sum over trials){_mark(study)}", *lines, total])
+# What a measured result must have to take the place of a synthetic one.
+def _place(result: Result) -> tuple[str, ...]:
+    return result.model_name, result.activation, result.measured_key, result.config_sha256

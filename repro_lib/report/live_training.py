@@ -32,13 +32,13 @@ _DASHES = ("none", "7 3", "2 2", "9 3 2 3")
 class LiveTraining:
     """A progress callback that draws a bar and the loss curves below the cell while training runs.
 
-    It updates one plain HTML output instead of widgets, so that what remains in a saved notebook or a report is the
-    finished picture and never a dead control. Under the grid it writes its progress to a file instead. ``show`` takes the
-    HTML where it belongs elsewhere than below the cell.
+    Under the grid it writes its progress to a file instead. ``show`` takes the HTML where it belongs elsewhere.
     """
 
+    # One plain HTML output instead of widgets, so that what remains in a saved notebook or a report is the finished picture
+    # and never a dead control.
     def __init__(self, show: Callable[[str], object] | None = None) -> None:
-        self.show = show
+        self.show = show or self._display
         self.started = time.monotonic()
         self.last_update = -math.inf
         self.curves: dict[int, list[tuple[int, float]]] = {}
@@ -48,25 +48,21 @@ class LiveTraining:
     def __call__(self, progress: Progress) -> None:
         self.curves.setdefault(progress.trial, []).append((progress.iteration, progress.train_loss))
         now = time.monotonic()
-        finished = _is_over(progress)
-        if now - self.last_update < SECONDS_BETWEEN_UPDATES and not finished:
+        over = progress.done == progress.trials * progress.max_iters
+        if now - self.last_update < SECONDS_BETWEEN_UPDATES and not over:
             return
         self.last_update = now
         if self.file:
             write_progress(Path(self.file), progress)
-        if not self.file or finished:
-            self._show(progress, now - self.started)
+        if over or not self.file:
+            bar, curves = self._bar(progress, now - self.started), self._curves(progress)
+            # What follows in a notebook draws the finished curves with axes; these stay for who wants to see them.
+            self.show(f"<details><summary>{bar}</summary>{curves}</details>" if over else f"<p>{bar}</p>{curves}")
 
-    def _show(self, progress: Progress, seconds: float) -> None:
+    def _display(self, content: str) -> None:
         from IPython.display import HTML, display
 
-        bar, curves = self._bar(progress, seconds), self._curves(progress)
-        # What follows in a notebook draws the finished curves with axes; these stay for who wants to see them.
-        over = _is_over(progress)
-        content = f"<details><summary>{bar}</summary>{curves}</details>" if over else f"<p>{bar}</p>{curves}"
-        if self.show is not None:
-            self.show(content)
-        elif self.handle is None:
+        if self.handle is None:
             self.handle = display(HTML(content), display_id=True)
         else:
             self.handle.update(HTML(content))
@@ -75,9 +71,7 @@ class LiveTraining:
         # Trials that an earlier run left are not trained again, so the first one seen here need not be number 1.
         first = min(self.curves)
         to_train = progress.trials - first + 1
-        done = progress.done - (first - 1) * progress.max_iters
-        total = to_train * progress.max_iters
-        left = seconds / done * (total - done)
+        done, total = progress.done - (first - 1) * progress.max_iters, to_train * progress.max_iters
         cell = html.escape(f"{progress.model} with {progress.activation}")
         if done == total:
             return f"Trained {to_train} {'trial' if to_train == 1 else 'trials'} of {cell} in {seconds:.0f} s."
@@ -86,11 +80,10 @@ class LiveTraining:
         return (
             f"<progress max='{total}' value='{done}' aria-label='training progress'></progress> {cell}, "
             f"trial {progress.trial} of {progress.trials}{together}, iteration {progress.iteration} of {progress.max_iters}: "
-            f"loss {progress.train_loss:.3f}{val} nats; about {left:.0f} s left"
+            f"loss {progress.train_loss:.3f}{val} nats; about {seconds / done * (total - done):.0f} s left"
         )
 
     def _curves(self, progress: Progress) -> str:
-        """Training loss of every trial so far as one small SVG."""
         colour = COLOURS.get(progress.activation, "currentColor")
         losses = [loss for curve in self.curves.values() for _, loss in curve]
         low, high = min(losses), max(losses)
@@ -111,16 +104,10 @@ class LiveTraining:
         )
 
 
-def _is_over(progress: Progress) -> bool:
-    return progress.done == progress.trials * progress.max_iters
-
-
 def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick") -> Any:
-    """What a notebook shows where there are no results: the command for the whole grid, and a button for the first two cells.
-
-    Under the grid, where nobody is there to press it, the words alone.
-    """
+    """What a notebook shows where there are no results: the command for the grid, and a button for the first two cells."""
     words = say(f"{NO_RESULTS} in a terminal; it trains the whole grid and fills {store.folder}.")
+    # Under the grid nobody is there to press a button.
     if PROGRESS_FILE_VARIABLE in os.environ:
         return words
     # Here, because it takes 0.4 s to import, and every notebook that trains imports this module.

@@ -11,27 +11,28 @@ from repro_lib.store.derived import digest_note, noted_digest
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
 
+# The rest is imported where it is used: whoever plans or runs the grid imports this module, and need not load pandas for it.
 if TYPE_CHECKING:
     from repro_lib.analysis.evidence import Evidence
     from repro_lib.analysis.study import Study
     from repro_lib.report.site.index import SiteReport
     from repro_lib.store.schema import Result
 
+# In the reports folder: which results plots and summary were made from. It is the grid's alone; whoever else writes them
+# takes it away.
+_NOTE = Path("plots", "inputs.json")
+
 
 def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:
-    """The text of ``repro process``; it is also written to ``summary.txt``, with the plots beside it.
-
-    ``claims``: also the ledger of claims, ``FINAL_CONCLUSIONS.md`` and ``claims.json``; never of a study that holds synthetic
-    results.
-    """
+    """The text of ``repro process``, also written to ``summary.txt``; with ``plots`` and the ledger of ``claims`` beside it."""
     from repro_lib.analysis.evidence import Evidence
     from repro_lib.report.console_summary import summary_text
 
-    # What is written now is of this study; until the grid says otherwise it is not the grid's own.
-    _note(reports_dir).unlink(missing_ok=True)
+    (reports_dir / _NOTE).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
     text = summary_text(study, evidence)
     write_atomically(reports_dir / "summary.txt", text)
+    # Nothing that was made up may decide a claim.
     if claims and not any(result.synthetic for result in study.results):
         write_conclusions(study, evidence, reports_dir)
     if plots:
@@ -50,7 +51,7 @@ def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> No
 
 def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence[Result] = ()) -> Path:
     """Store these synthetic results, then write ``SYNTHETIC_DATA_SUMMARY.md`` about all that the folder holds."""
-    from repro_lib.report.synthetic_summary import synthetic_summary
+    from repro_lib.report.console_summary import synthetic_summary
 
     store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
     for result in made:
@@ -74,20 +75,18 @@ def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, con
     from repro_lib.analysis.study import load_study
 
     summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
-    write_atomically(_note(reports_dir), json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
+    write_atomically(reports_dir / _NOTE, json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
 
 
 def summary_is_current(reports_dir: Path, digest: str) -> bool:
     """Whether summary and plots were made from just the results of this digest."""
-    written = [reports_dir / name for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json")]
-    # Only here: whoever plans or runs the grid imports this module, and need not load pandas for it.
-
-    return noted_digest(_note(reports_dir)) == digest and all(path.is_file() for path in written)
+    written = all((reports_dir / name).is_file() for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json"))
+    return written and noted_digest(reports_dir / _NOTE) == digest
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
-    _note(reports_dir).unlink(missing_ok=True)
+    (reports_dir / _NOTE).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
     cells = [(model, activation) for model in study.models for activation in study.activations]
     return publish(results_dir, reports_dir, cells, profile, running=False)
@@ -104,22 +103,16 @@ def publish(
 ) -> SiteReport:
     """Bring the site up to date with the executed notebooks and results that are there."""
     from repro_lib.analysis.study import Study
-    from repro_lib.report import headlines
+    from repro_lib.report.sentences import grid_headlines
     from repro_lib.report.site.index import build_site
 
     study = Study.load(Store(results_dir), profile=profile, configs=configs)
     # A cell of too few trials has no interval, and the index says so.
-    measured = study.cells.dropna(subset=["relative_pd_low"])
-    bounds = zip(measured["relative_pd_low"], measured["relative_pd_high"], strict=True)
-    intervals = dict(zip(zip(measured["model"], measured["activation"], strict=True), bounds, strict=True))
+    measured = study.cells.dropna(subset=["relative_pd_low"])[["model", "activation", "relative_pd_low", "relative_pd_high"]]
+    intervals = {(model, activation): (low, high) for model, activation, low, high in measured.itertuples(index=False)}
     # Of the cells that the index shows: a run of two models misses no third one.
     there = [*cells, *((result.model_name, result.activation) for result in study.results)]
     models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
-    said = headlines.grid(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    said = grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
     shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
     return build_site(results_dir, reports_dir, cells, running=running, **shown)
-
-
-def _note(reports_dir: Path) -> Path:
-    """Which results the plots and the summary were made from."""
-    return reports_dir / "plots" / "inputs.json"

@@ -8,11 +8,14 @@ import pandas as pd
 
 from repro_lib.analysis.formatting import with_interval
 from repro_lib.analysis.notes import NO_RESULTS
-from repro_lib.analysis.overviews import ARCHITECTURES, model_row, size_in_words
-from repro_lib.analysis.study import Study
+from repro_lib.analysis.overviews import model_row, size_in_words
+from repro_lib.analysis.study import Study, cells_frame
 from repro_lib.config import NEGATIVE_CONTROL
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
+from repro_lib.models.registry import ARCHITECTURES
+from repro_lib.report.contrast_tables import contrast_sentences
 from repro_lib.report.tables import short_flags
+from repro_lib.store.schema import Result
 
 
 def about(study: Study) -> str:
@@ -20,12 +23,13 @@ def about(study: Study) -> str:
     if not study.results:
         return NO_RESULTS
     real = study.measured
-    first, cells = real.results[0], real.cells
+    first, counts = real.results[0], sorted({n for n in real.cells["n"] if n > 0})
+    trials = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) + (" trial" if counts[-1] == 1 else " trials")
     profile = f"profile {first.profile}" if first.profile else "no profile"
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
-        f"{len(real.results)} of {len(cells)} cells: {profile}, corpus {first.corpus.name}, "
-        f"{_trial_counts(cells)} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}"
+        f"{len(real.results)} of {len(real.cells)} cells: {profile}, corpus {first.corpus.name}, "
+        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}"
     )
 
 
@@ -37,21 +41,17 @@ def missing(study: Study) -> str:
     if not study.results:
         sentences.append(NO_RESULTS)
     elif len(cells):
-        by_model = {model: list(group["activation"]) for model, group in cells.groupby("model", sort=False)}
+        gone = {model: ", ".join(group["activation"]) for model, group in cells.groupby("model", sort=False)}
         # With one activation in all its name says more than "every activation".
-        all_of_them = len(study.activations) if len(study.activations) > 1 else 0
-        named = "; ".join(
-            f"{model} with {'every activation' if len(gone) == all_of_them else ', '.join(gone)}"
-            for model, gone in by_model.items()
-        )
+        whole = ", ".join(study.activations) if len(study.activations) > 1 else None
+        named = "; ".join(f"{model} with {'every activation' if names == whole else names}" for model, names in gone.items())
         sentences.append(f"Missing, and left blank everywhere: {named}.")
     elif not study.is_mixed:
         sentences.append("No cell is missing.")
     if study.is_mixed:
         named = ", ".join(f"{result.model_name} with {result.activation}" for result in study.results if result.synthetic)
-        sentences.append(
-            f"Missing, with a SYNTHETIC stand-in, not measured, that is marked and in no statistic across cells: {named}."
-        )
+        how = "with a SYNTHETIC stand-in, not measured, that is marked and in no statistic across cells"
+        sentences.append(f"Missing, {how}: {named}.")
     return "\n".join(sentences)
 
 
@@ -115,10 +115,8 @@ def decided(trials: Iterable[float]) -> str:
     if least < TRIALS_FOR_INTERVAL:
         return f"The order is not decided: N = {least}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
     if least < TRIALS_FOR_CLAIM:
-        return (
-            f"The order is not decided at N = {least} trials: so few show where to look, and a claim needs "
-            f"{TRIALS_FOR_CLAIM} or more."
-        )
+        few = "so few show where to look, and a claim needs"
+        return f"The order is not decided at N = {least} trials: {few} {TRIALS_FOR_CLAIM} or more."
     return f"N = {least} trials can decide an order, but by the contrast of two activations, not by this list."
 
 
@@ -130,19 +128,76 @@ def ends(study: Study, model: str) -> list[str]:
     return [result.activation for result in study.measured.results if result.model_name == model][:1]
 
 
-def _trial_counts(cells: pd.DataFrame) -> str:
-    counts = sorted({n for n in cells["n"] if n > 0})
-    return (
-        f"N = {counts[0]} trial{'s' if counts[0] > 1 else ''}"
-        if len(counts) == 1
-        else f"N = {counts[0]} to {counts[-1]} trials"
-    )
-
-
 def _why_no_pd(study: Study, model: str) -> str:
     cells = study.cells[study.cells["model"] == model]
-    gone, single = cells[cells["n"] == 0]["activation"], cells[cells["n"] == 1]["activation"]
-    reasons = ([f"missing: {', '.join(gone)}"] if len(gone) else []) + (
-        [f"one trial only: {', '.join(single)}"] if len(single) else []
+    named = {why: ", ".join(cells["activation"][cells["n"] == n]) for n, why in enumerate(("missing", "one trial only"))}
+    return "; ".join(f"{why}: {names}" for why, names in named.items() if names) or "one activation in all"
+
+
+# What a page says first
+
+
+def cell_headlines(result: Result) -> list[str]:
+    """One cell: how much its trials disagree, how good they are, and what is wrong with it."""
+    row = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
+    name, n = f"{result.model_name} with {result.activation}", len(result.trials)
+    below = result.evaluation.unigram_cross_entropy - result.avg_val_loss
+    side = "below" if below > 0 else "ABOVE"
+    learnt = (
+        f"Validation loss {with_interval(row, 'val_loss', 3)} nats, {abs(below):.2f} {side} that of a model that knows only "
+        f"how frequent each character is; accuracy {with_interval(row, 'val_accuracy', 2)} %."
     )
-    return "; ".join(reasons) or "one activation in all"
+    flags = [f"Flagged: {flag}." for flag in result.flags]
+    if result.avg_relative_pd is None:
+        return [f"{name}: one trial, so there is no pair to compare.", learnt, *flags]
+    apart = f"{name}: relative PD {with_interval(row, 'relative_pd', 4)} between {n} trials, on a scale from 0 to 2."
+    churn, wrong = 100 * row["churn"], 100 - row["val_accuracy"]
+    places = f"Two of them predict different characters in {churn:.1f} % of all places; each is wrong in {wrong:.1f} %."
+    return [f"{apart} {places}", learnt, *flags]
+
+
+def model_headlines(study: Study, name: str, contrasts: pd.DataFrame) -> list[str]:
+    """One model over its activations; ``contrasts``: ``contrasts_frame``."""
+    if not study.results:
+        return [NO_RESULTS]
+    return [about(study), order(study, name), *_contrasts(contrasts[contrasts["model"] == name]), *_warnings(study)]
+
+
+def grid_headlines(study: Study, contrasts: pd.DataFrame | None = None) -> list[str]:
+    """All models and activations; with ``contrasts`` (``contrasts_frame``) also whether any difference is one."""
+    if not study.results:
+        return [NO_RESULTS]
+    verdict = _contrasts(contrasts) if contrasts is not None else []
+    controls = [identical(study)] if study.identical else []
+    return [about(study), *_lowest(study), *(verdict or [decided(study.cells["n"])]), *controls, *_warnings(study)]
+
+
+# Which activation is lowest in which models; the numbers stand below, with their intervals.
+def _lowest(study: Study) -> list[str]:
+    study = study.measured
+    models: dict[str, list[str]] = {}
+    for name in study.models:
+        row = model_row(study, name)
+        if not row["identical"] and not pd.isna(row["best"]):
+            models.setdefault(row["best"], []).append(name)
+    # Stable: models that tie keep the order of the study.
+    by_number = sorted(models.items(), key=lambda entry: -len(entry[1]))
+    lowest = [f"{name} in {' and '.join(filter(None, [', '.join(there[:-1]), there[-1]]))}" for name, there in by_number]
+    return [f"Lowest relative PD, by however little: {'; '.join(lowest)}."] if lowest else []
+
+
+def _contrasts(frame: pd.DataFrame) -> list[str]:
+    known = frame.dropna(subset=["per_cent"])
+    if known.empty:
+        return []
+    supported = int(known["supported"].sum())
+    # The largest of all and not of those supported, which would be picked by their luck.
+    largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
+    return [f"{supported} of {len(known)} differences from relu are supported. The largest: {largest[0]}"]
+
+
+def _warnings(study: Study) -> list[str]:
+    # What a reader has to know before any number: flags, and holes.
+    cells = study.measured.cells
+    flags = [flagged(study)] if (cells["flags"] != "").any() else []
+    return flags + ([missing(study)] if (cells["n"] == 0).any() or study.refused else [])

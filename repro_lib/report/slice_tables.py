@@ -6,7 +6,7 @@ What can be said from result files alone (single trials, churn against error) is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,14 @@ from repro_lib.analysis.study import Study, pair_matrix, rows_of
 from repro_lib.metrics.churn_and_influence import trial_influence
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
+from repro_lib.report.tables import worded
 from repro_lib.store.schema import Result
 
 RARE_IN_WORDS = "under 1 % of the training text"
 UNCERTAIN_IN_WORDS = "largest probability under 0.5"
 CHARACTER_NAMES = {" ": "space", "\n": "line end", "\t": "tab"}
-
-
-# --- slices and swaps
+# What stands for a cell that could not be taken apart.
+_NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_high"), math.nan)
 
 
 def slices_table(cell: CellAnatomy) -> pd.DataFrame:
@@ -49,42 +49,44 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
 
 def slices_sentence(cell: CellAnatomy) -> str:
     """What share of the total variation the rare and the uncertain characters of a cell hold."""
-    rare, uncertain = (_held(row) for row in rows_of(cell.kinds))
-    return (
-        f"{cell.model} with {cell.activation}, N = {cell.n}: rare characters ({RARE_IN_WORDS}) {rare}; "
-        f"uncertain ones ({UNCERTAIN_IN_WORDS}) {uncertain}."
-    )
+
+    def held(row: dict[str, Any]) -> str:
+        share = f"are {100 * row['share']:.1f} % of the text"
+        # Of no variation there is no share.
+        if math.isnan(row["held"]):
+            return f"{share}, and the trials do not differ at all"
+        return f"{share} and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
+
+    rare, uncertain = map(held, rows_of(cell.kinds))
+    name = f"{cell.model} with {cell.activation}, N = {cell.n}"
+    return f"{name}: rare characters ({RARE_IN_WORDS}) {rare}; uncertain ones ({UNCERTAIN_IN_WORDS}) {uncertain}."
 
 
 def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -> list[pd.DataFrame | Note]:
     """For each of these activations that could be taken apart a sentence, and the table below it."""
-    views: list[pd.DataFrame | Note] = []
-    for activation in activations:
-        cell = anatomies.cell(model, activation)
-        if cell is not None:
-            views += [Note(slices_sentence(cell)), slices_table(cell)]
+    cells = filter(None, (anatomies.cell(model, activation) for activation in activations))
+    views = [view for cell in cells for view in (Note(slices_sentence(cell)), slices_table(cell))]
     return views or [Note(f"No slices of {model}: none of its cells could be taken apart.")]
 
 
 def swaps_view(anatomies: Anatomies, model: str) -> pd.DataFrame | Note:
-    """``swaps_table``, or a sentence where no two trials that can be compared ever differ in their top-1."""
-    table = swaps_table(anatomies, model)
+    """The most frequent swaps of each activation of a model by rank: characters, share of all swaps, count.
+
+    A sentence where no two trials that can be compared ever differ in their top-1.
+    """
+    columns = {
+        cell.activation: [
+            f"{shown_character(row['first'])} / {shown_character(row['second'])}: "
+            f"{100 * row['share']:.1f}\N{NO-BREAK SPACE}% ({row['count']:,})"
+            for row in rows_of(cell.swaps)
+        ]
+        for cell in anatomies.cells
+        if cell.model == model
+    }
+    table = pd.DataFrame({name: pd.Series(entries, dtype=object) for name, entries in columns.items()}).fillna("–")
+    # Ranks begin with 1.
+    table.index += 1
     return Note(f"No swaps of {model}: there are no two trials whose top-1 is known to differ.") if table.empty else table
-
-
-def swaps_table(anatomies: Anatomies, model: str) -> pd.DataFrame:
-    """The most frequent swaps of each activation of a model by rank: characters, share of all swaps, count."""
-    columns = {}
-    for cell in anatomies.cells:
-        if cell.model == model:
-            columns[cell.activation] = [
-                f"{shown_character(row['first'])} / {shown_character(row['second'])}: "
-                f"{100 * row['share']:.1f}\N{NO-BREAK SPACE}% ({row['count']:,})"
-                for row in rows_of(cell.swaps)
-            ]
-    longest = max(map(len, columns.values()), default=0)
-    padded = {name: entries + ["–"] * (longest - len(entries)) for name, entries in columns.items()}
-    return pd.DataFrame(padded, index=pd.RangeIndex(1, longest + 1))
 
 
 def shown_character(character: str) -> str:
@@ -94,18 +96,20 @@ def shown_character(character: str) -> str:
     return character if character.isprintable() and not character.isspace() else f"U+{ord(character):04X}"
 
 
-# --- single trials
+# One row per expected cell, whether there is a result of it or not.
+def _by_cell(study: Study, words: Callable[[str, str], dict[str, str]], model: str | None = None) -> pd.DataFrame:
+    frame = study.cells[["model", "activation", "n"]]
+    return worded(frame, lambda row: {"N": row["n"] or "missing"} | words(row["model"], row["activation"]), model)
 
 
 def influence_table(study: Study, model: str) -> pd.DataFrame:
     """The mean relative PD of each trial to the others, one row per activation of a model; from the results alone."""
-    rows = []
-    for activation in study.activations:
-        result = study.result(model, activation)
-        scores = _influence(result)["score"] if result else []
-        row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
-        rows.append(row | {f"Trial {k}": number(score, 4) for k, score in enumerate(scores, start=1)})
-    return pd.DataFrame(rows).set_index("Activation").rename_axis(None).fillna("–")
+
+    def scores(*cell: str) -> dict[str, str]:
+        result = study.result(*cell)
+        return {f"Trial {k}": number(score, 4) for k, score in enumerate(_influence(result)["score"], 1)} if result else {}
+
+    return _by_cell(study, scores, model).fillna("–")
 
 
 def influence_sentence(result: Result) -> str:
@@ -134,20 +138,16 @@ def _influence(result: Result) -> pd.DataFrame:
     return trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
 
 
-# --- churn against error
-
-
 def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     """Churn, error rate, their ratio and difference for every activation of a model, with 95 % intervals over trials."""
-    rows = []
-    for activation in study.activations:
-        result = study.result(model, activation)
-        row = {"Activation": activation, "N": len(result.trials) if result else "missing"}
-        numbers = churn_against_error(result) if result else None
-        names = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
-        cells = {head: unbroken(f"{getattr(numbers, name):.3f}") if numbers else "–" for head, name in names.items()}
-        rows.append(row | cells)
-    return pd.DataFrame(rows).set_index("Activation").rename_axis(None)
+    heads = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
+
+    def numbers(*cell: str) -> dict[str, str]:
+        result = study.result(*cell)
+        found = churn_against_error(result) if result else None
+        return {head: unbroken(f"{getattr(found, name):.3f}") if found else "–" for head, name in heads.items()}
+
+    return _by_cell(study, numbers, model)
 
 
 def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> str:
@@ -163,28 +163,21 @@ def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> s
     )
 
 
-# --- all cells
-
-
 def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
     """One row per expected cell: where its total variation lies, and churn / error; a dash for what is not known."""
-    rows = []
-    for model in study.models:
-        for activation in study.activations:
-            result, cell = study.result(model, activation), anatomies.cell(model, activation)
-            rare, uncertain = rows_of(cell.kinds) if cell else (_NOTHING, _NOTHING)
-            rows.append(
-                {
-                    "Model": model,
-                    "Activation": activation,
-                    "N": len(result.trials) if result else "missing",
-                    "Rare: hold, %": _shown(rare, "held", ".1f", 100),
-                    "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
-                    "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
-                    "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
-                }
-            )
-    return pd.DataFrame(rows).set_index(["Model", "Activation"])
+
+    def kinds(*names: str) -> dict[str, str]:
+        result, cell = study.result(*names), anatomies.cell(*names)
+        rare, uncertain = rows_of(cell.kinds) if cell else (_NOTHING, _NOTHING)
+        return {
+            "Rare: hold, %": _shown(rare, "held", ".1f", 100),
+            "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
+            "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+            # This one needs no predictions.
+            "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
+        }
+
+    return _by_cell(study, kinds)
 
 
 def overview_sentence(anatomies: Anatomies) -> str:
@@ -196,15 +189,6 @@ def overview_sentence(anatomies: Anatomies) -> str:
         f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain are those where "
         "the mean over the trials of the largest probability is under 0.5. What they hold is a share of the total variation."
     )
-
-
-_NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_high"), math.nan)
-
-
-def _held(row: dict[str, Any]) -> str:
-    if math.isnan(row["held"]):
-        return f"are {100 * row['share']:.1f} % of the text, and the trials do not differ at all"
-    return f"are {100 * row['share']:.1f} % of the text and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
 
 
 def _shown(row: dict[str, Any], name: str, spec: str, scale: float = 1) -> str:

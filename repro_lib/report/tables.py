@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from repro_lib.analysis.formatting import cell_number, marked, number, unbroken, with_interval
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame, trials_frame
+from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame, rows_of, trials_frame
+from repro_lib.metrics.uncertainty import rounded
 from repro_lib.store.schema import Result
 
 
@@ -28,14 +31,13 @@ class WordTable:
 
     def _repr_html_(self) -> str:
         style = 'style="text-align:left;vertical-align:top;white-space:normal"'
-        heads = "".join(f'<th scope="col" {style}>{html.escape(str(name))}</th>' for name in self.frame.columns)
+        labels = [html.escape(str(name)) for name in self.frame.columns]
+        heads = "".join(f'<th scope="col" {style}>{label}</th>' for label in labels)
         rows = []
-        for name, row in zip(self.frame.index, self.frame.itertuples(index=False), strict=True):
-            labelled = zip(self.frame.columns, row, strict=True)  # the label is for narrow screens (report.css)
-            cells = "".join(
-                f'<td data-label="{html.escape(str(label))}" {style}>{_emphasised(str(value))}</td>'
-                for label, value in labelled
-            )
+        for name, *row in self.frame.itertuples():
+            # The label is for narrow screens (report.css).
+            labelled = zip(labels, row, strict=True)
+            cells = "".join(f'<td data-label="{label}" {style}>{_emphasised(str(value))}</td>' for label, value in labelled)
             rows.append(f'<tr><th scope="row" {style}>{html.escape(str(name))}</th>{cells}</tr>')
         corner = html.escape(str(self.frame.index.name or ""))
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
@@ -43,12 +45,36 @@ class WordTable:
         return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
 
 
+# A verdict at the beginning in bold, so that a column of them can be read at a glance.
 def _emphasised(words: str) -> str:
-    """A verdict at the beginning in bold, so that a column of them can be read at a glance."""
     escaped = html.escape(words)
     verdict = next((v for v in ("not decided", "supported", "refuted") if escaped.startswith(v)), "")
     bold = f'<strong style="white-space:nowrap">{verdict}</strong>'
     return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
+
+
+def worded(frame: pd.DataFrame, words: Callable[[Any], dict[str, Any]], model: str | None = None) -> pd.DataFrame:
+    """A frame in words: a row of it is named by model and activation, then come N and the columns that ``words`` makes of it.
+
+    With ``model`` the rows are of that model alone.
+    """
+    heads = {"model": "Model", "activation": "Activation", "n": "N"}
+    known = {name: head for name, head in heads.items() if name in frame}
+    rows = [row for row in rows_of(frame) if model is None or row["model"] == model]
+    if not rows:
+        return pd.DataFrame(columns=["nothing to compare yet"])
+    table = pd.DataFrame([{head: row[name] for name, head in known.items()} | words(row) for row in rows])
+    # The name of the only model would be the same in each row.
+    names = [head for name, head in known.items() if name != "n" and (model is None or name != "model")]
+    table = table.set_index(names) if model is None else table.drop(columns="Model").set_index(names)
+    return table.rename_axis(None) if len(names) == 1 else table
+
+
+def spread(frame: pd.DataFrame, texts: Iterable[str]) -> pd.DataFrame:
+    """One text per row of ``frame`` in a table of its own: a row per model, a column per activation."""
+    wide = frame.assign(text=list(texts)).pivot(index="model", columns="activation", values="text")
+    # A pivot sorts by name; this is the order of the study.
+    return wide.loc[list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["activation"]))]
 
 
 def summary_table(result: Result) -> pd.DataFrame:
@@ -71,22 +97,12 @@ def summary_table(result: Result) -> pd.DataFrame:
 
 def trials_table(result: Result) -> pd.DataFrame:
     """One row per trained model of a cell."""
-    frame = trials_frame([result]).set_index("trial")
-    columns = {
-        "seed": "Seed",
-        "val_loss": "Validation loss, nats",
-        "val_accuracy": "Validation accuracy, %",
-        "seconds": "Time, s",
-        "weights_sha256": "Weights SHA-256",
-    }
+    frame = trials_frame([result]).set_index("trial").round({"val_loss": 4, "val_accuracy": 2, "seconds": 1})
     # Twelve digits are enough to see by eye whether two trials are the same.
     frame["weights_sha256"] = frame["weights_sha256"].str[:12]
-    table = (
-        frame[list(columns)]
-        .rename(columns=columns)
-        .round({"Validation loss, nats": 4, "Validation accuracy, %": 2, "Time, s": 1})
-    )
-    return table.rename_axis(index=None, columns=marked("Trial", result.synthetic))
+    heads = {"seed": "Seed", "val_loss": "Validation loss, nats", "val_accuracy": "Validation accuracy, %"}
+    heads |= {"seconds": "Time, s", "weights_sha256": "Weights SHA-256"}
+    return frame[list(heads)].rename(columns=heads).rename_axis(index=None, columns=marked("Trial", result.synthetic))
 
 
 def pairs_table(result: Result) -> pd.DataFrame:
@@ -94,9 +110,8 @@ def pairs_table(result: Result) -> pd.DataFrame:
     frame = pairs_frame([result])
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
-    return table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD")).rename_axis(
-        index=None, columns=marked("Trials", result.synthetic)
-    )
+    table = table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD"))
+    return table.rename_axis(index=None, columns=marked("Trials", result.synthetic))
 
 
 def config_table(result: Result) -> pd.DataFrame:
@@ -107,11 +122,8 @@ def config_table(result: Result) -> pd.DataFrame:
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Relative PD with its interval, one row per model, one column per activation; a dash where a cell is missing."""
-    shown = cells.assign(text=[with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()])
-    # A pivot sorts by name; the order of the study is put back below.
-    wide = shown.pivot(index="model", columns="activation", values="text")
-    ordered = wide.loc[list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["activation"]))]
-    return ordered.rename_axis(index=None, columns="Relative PD")
+    table = spread(cells, (with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()))
+    return table.rename_axis(index=None, columns="Relative PD")
 
 
 def layers_table(layers: pd.DataFrame) -> pd.DataFrame:
@@ -126,65 +138,60 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
     In brackets the 95 % interval over trials; the figures show it for the other numbers. Synthetic numbers say so. Flags
     have a column where there are any.
     """
-    rows = []
-    cells = study.cells if model is None else study.cells[study.cells["model"] == model]
-    for _, cell in cells.iterrows():
-        there = cell["n"] > 0
-        rows.append(
-            {
-                "Model": cell["model"],
-                "Activation": cell["activation"],
-                "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] if there else "missing",
-                "Relative PD": unbroken(with_interval(cell, "relative_pd", 3)),
-                "Total variation": cell_number(cell, "total_variation", 3),
-                "Churn": cell_number(cell, "churn", 3),
-                "Churn / error": cell_number(cell, "churn_per_error", 3),
-                "Validation loss, nats": cell_number(cell, "val_loss", 3),
-                "Accuracy, %": unbroken(with_interval(cell, "val_accuracy", 2)),
-                "Training, s": cell_number(cell, "seconds", 0),
-                "Flags": ", ".join(short_flags(cell["flags"])),
-            }
-        )
-    table = pd.DataFrame(rows).set_index(["Model", "Activation"])
+    table = worded(
+        study.cells if model is None else study.cells[study.cells["model"] == model],
+        lambda cell: {
+            "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] or "missing",
+            "Relative PD": unbroken(with_interval(cell, "relative_pd", 3)),
+            "Total variation": cell_number(cell, "total_variation", 3),
+            "Churn": cell_number(cell, "churn", 3),
+            "Churn / error": cell_number(cell, "churn_per_error", 3),
+            "Validation loss, nats": cell_number(cell, "val_loss", 3),
+            "Accuracy, %": unbroken(with_interval(cell, "val_accuracy", 2)),
+            "Training, s": cell_number(cell, "seconds", 0),
+            "Flags": ", ".join(short_flags(cell["flags"])),
+        },
+    )
     return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
 
 
 def models_table(study: Study) -> pd.DataFrame:
     """The overview of models: architecture, parameters, best activation, CV."""
-    rows = []
-    for _, row in models_overview(study).iterrows():
-        best = "none: bit-identical" if row["identical"] else f"{row['best']} ({row['best_pd']:.3f})"
-        rows.append(
-            {
-                "Model": row["model"],
-                "Architecture": row["architecture"],
-                "Size": row["size"] or "–",
-                "Parameters": "–" if pd.isna(row["parameters"]) else f"{row['parameters']:,.0f}",
-                "Cells": f"{row['cells']} of {row['expected']}",
-                "Best activation (relative PD)": "–" if pd.isna(row["best"]) and not row["identical"] else best,
-                "CV over activations, %": number(row["cv"], 2),
-                "Training, s": number(row["seconds"], 0),
-            }
-        )
-    return _labelled(study, pd.DataFrame(rows).set_index("Model").rename_axis(None))
+
+    def best(row: dict[str, Any]) -> str:
+        found = "–" if pd.isna(row["best"]) else f"{row['best']} ({row['best_pd']:.3f})"
+        return "none: bit-identical" if row["identical"] else found
+
+    table = worded(
+        models_overview(study),
+        lambda row: {
+            "Architecture": row["architecture"],
+            "Size": row["size"] or "–",
+            "Parameters": rounded(row["parameters"], ",.0f"),
+            "Cells": f"{row['cells']} of {row['expected']}",
+            "Best activation (relative PD)": best(row),
+            "CV over activations, %": number(row["cv"], 2),
+            "Training, s": number(row["seconds"], 0),
+        },
+    )
+    return _labelled(study, table)
 
 
 def activations_table(study: Study) -> pd.DataFrame:
     """The overview of activations: average relative PD over the models not left out, and wins."""
-    rows = [
-        {
-            "Activation": row["activation"],
+    table = worded(
+        activations_overview(study),
+        lambda row: {
             "Average relative PD": with_interval(row, "average_pd", 3),
             "Models": f"{row['models']} of {row['expected']}",
             "Wins (lowest PD of a model)": row["wins"],
-        }
-        for _, row in activations_overview(study).iterrows()
-    ]
-    return _labelled(study, pd.DataFrame(rows).set_index("Activation").rename_axis(None))
+        },
+    )
+    return _labelled(study, table)
 
 
+# The table of a study that is all synthetic says so in its corner.
 def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """The table of a study that is all synthetic says so in its corner."""
     return table.rename_axis(columns="SYNTHETIC") if study.is_synthetic else table
 
 

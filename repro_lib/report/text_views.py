@@ -1,15 +1,12 @@
-"""One cell looked at closely: what the model is made of, where in the text its trials disagree, what they write.
-
-The views at the end return something a notebook shows as HTML, in light and dark; where predictions, weights or the
-text are not at hand they return a sentence that says so.
-"""
+"""One cell looked at closely, as HTML for notebooks: where in the text its trials disagree, and what they write."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +21,7 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 Float64 = NDArray[np.float64]
+View = TypeVar("View", "Passage", "Samples")
 
 # From this total variation on: (words, inline style). Never colour alone: the underline says the same. The text keeps
 # the page's colour and the backgrounds are half transparent, so that both light and dark pages stay readable.
@@ -59,11 +57,7 @@ class Passage:
             f'{", ".join(samples)}. <span style="{DIFFERENT_TOP1}">Bold</span>: the most probable character differs '
             "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
         )
-        return (
-            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong>'
-            f"<br>{html.escape(self.about)}<br>{legend}</figcaption>"
-            f'<div style="{TEXT_STYLE}">{characters}</div></figure>'
-        )
+        return _figure(self.title, f"{html.escape(self.about)}<br>{legend}", f'<div style="{TEXT_STYLE}">{characters}</div>')
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:
         style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
@@ -94,12 +88,12 @@ class Samples:
         """Where the greedy texts part."""
         if len(self.written) < 2:
             return "One trial only: nothing to compare."
-        texts = f"The greedy texts of {len(self.written)} trials"
-        if self.common == len(self.written[0][0]):
-            return f"{texts} are equal over all {self.common} characters."
+        where = f"agree on the first {self.common} characters and part after them (underlined)"
         if self.common == 0:
-            return f"{texts} part at the first character."
-        return f"{texts} agree on the first {self.common} characters and part after them (underlined)."
+            where = "part at the first character"
+        if self.common == len(self.written[0][0]):
+            where = f"are equal over all {self.common} characters"
+        return f"The greedy texts of {len(self.written)} trials {where}."
 
     def __repr__(self) -> str:
         return f"{self.title}. {self.sentence()}"
@@ -114,12 +108,14 @@ class Samples:
                 f'<div style="{TEXT_STYLE}">{marked}</div><em>sampled</em>'
                 f'<div style="{TEXT_STYLE}">{html.escape(sampled)}</div></div>'
             )
-        return (
-            f'<figure style="margin:1em 0"><figcaption><strong>{html.escape(self.title)}</strong><br>{self.sentence()} '
-            "Sampled texts use the same random numbers in every trial."
-            f'<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div></figcaption>'
-            f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div></figure>'
-        )
+        about = f"{self.sentence()} Sampled texts use the same random numbers in every trial."
+        caption = f'{about}<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div>'
+        return _figure(self.title, caption, f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div>')
+
+
+def _figure(title: str, caption: str, body: str) -> str:
+    head = f"<figcaption><strong>{html.escape(title)}</strong><br>{caption}</figcaption>"
+    return f'<figure style="margin:1em 0">{head}{body}</figure>'
 
 
 def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:
@@ -132,44 +128,44 @@ def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, 
 
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
     """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
-    views: list[Passage | Note] = []
-    block = None
-    for activation in activations:
-        try:
-            result = _result(study, model, activation)
-            corpus, n = corpus_of(result), len(result.trials)
-            disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
-        except (ResultError, CorpusError) as problem:
-            views.append(Note(f"No passage for {model} with {activation}: {problem}"))
-            continue
+    block: int | None = None
+
+    def view(result: Result) -> Passage:
+        nonlocal block
+        corpus, n = corpus_of(result), len(result.trials)
+        disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
         # The same passage for all activations, so that they can be compared by eye.
         block = disagreement.typical_block() if block is None else block
-        title = f"{model} with {activation}, N = {n} trials"
-        views.append(passage(disagreement, corpus, title, n * (n - 1) // 2, block))
-    return views or [Note(f"No passage for {model}: there is no result yet; run ./run_papermill.sh")]
+        title = f"{model} with {result.activation}, N = {n} trials"
+        return passage(disagreement, corpus, title, n * (n - 1) // 2, block)
+
+    return _views(study, model, activations, "No passage for", view)
 
 
 def samples_views(
     store: Store, study: Study, model: str, activations: Sequence[str], length: int = 120, trials: int = 3
 ) -> list[Samples | Note]:
     """What the first ``trials`` trials write after the first 48 evaluation characters, for each of these activations."""
-    views: list[Samples | Note] = []
-    for activation in activations:
+
+    def view(result: Result) -> Samples:
+        corpus = corpus_of(result)
+        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
+        numbers = range(1, min(trials, len(result.trials)) + 1)
+        written = write_samples(store, result, corpus, prompt, length, numbers)
+        return Samples(f"{model} with {result.activation}", prompt, written)
+
+    return _views(study, model, activations, "No samples of", view)
+
+
+# A sentence takes the place of a view whose result, predictions, weights or text are not at hand.
+def _views(study: Study, model: str, names: Sequence[str], none: str, view: Callable[[Result], View]) -> list[View | Note]:
+    views: list[View | Note] = []
+    for activation in names:
+        result = study.result(model, activation)
         try:
-            result = _result(study, model, activation)
-            corpus = corpus_of(result)
-            prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
-            numbers = range(1, min(trials, len(result.trials)) + 1)
-            written = write_samples(store, result, corpus, prompt, length, numbers)
+            if result is None:
+                raise ResultError("there is no result of it yet; run ./run_papermill.sh")
+            views.append(view(result))
         except (ResultError, CorpusError) as problem:
-            views.append(Note(f"No samples of {model} with {activation}: {problem}"))
-            continue
-        views.append(Samples(f"{model} with {activation}", prompt, written))
-    return views or [Note(f"No samples of {model}: there is no result yet; run ./run_papermill.sh")]
-
-
-def _result(study: Study, model: str, activation: str) -> Result:
-    result = study.result(model, activation)
-    if result is None:
-        raise ResultError("there is no result of it yet; run ./run_papermill.sh")
-    return result
+            views.append(Note(f"{none} {model} with {activation}: {problem}"))
+    return views or [Note(f"{none} {model}: there is no result yet; run ./run_papermill.sh")]

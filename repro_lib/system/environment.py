@@ -1,8 +1,6 @@
 """Does a Python environment hold what the checkout pins?
 
-Torch, whose builds differ, is pinned in ``requirements-torch.txt``; what a CUDA build of it needs besides in
-``requirements-cuda.txt``; everything else in ``requirements.lock``. ``setup.sh`` asks with ``python -m
-repro_lib.system.environment`` before anything is installed, so this file needs the standard library alone.
+``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 OLDEST_PYTHON = (3, 11)
+# Torch, whose builds differ, is pinned by itself; what a CUDA build of it needs besides in the second; all else in the lock.
 TORCH, CUDA, LOCK = "requirements-torch.txt", "requirements-cuda.txt", "requirements.lock"
 _PIN = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;]+)(?:\s*;\s*(?P<marker>.+?))?(?:\s+--hash=sha256:[0-9a-f]{64})*"
@@ -22,38 +21,26 @@ _CUDA_PART = re.compile(r"(nvidia|cuda|triton|pytorch-triton)\b")
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Name to version, for the lines of a file of pins that apply to this Python and platform."""
+    """Name to version, for the lines of a file of pins that apply to this Python and platform; ValueError for other lines."""
     markers = _packaging("markers")
-    versions, empty = {}, True
     # A pin goes on over several lines, one hash on each.
-    for line in re.sub(r"\\\n", " ", lock.read_text(encoding="utf-8")).splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        pin = _PIN.fullmatch(line.strip())
-        if pin is None:
-            raise ValueError(f"{lock}: expected NAME==VERSION, found {line.strip()[:100]!r}")
-        empty = False
-        if pin["marker"]:
-            # Without packaging a condition cannot be judged. Nothing is hidden: packaging is in the lock without one.
-            applies = markers is not None and markers.Marker(pin["marker"]).evaluate()
-            if not applies:
-                continue
-        versions[pin["name"]] = pin["version"]
-    if empty:
+    lines = [line.strip() for line in re.sub(r"\\\n", " ", lock.read_text(encoding="utf-8")).splitlines()]
+    pins = {line: _PIN.fullmatch(line) for line in lines if line and not line.startswith("#")}
+    if not pins:
         raise ValueError(f"{lock} names no package")
+    versions = {}
+    for line, pin in pins.items():
+        if pin is None:
+            raise ValueError(f"{lock}: expected NAME==VERSION, found {line[:100]!r}")
+        # Without packaging a condition cannot be judged. Nothing is hidden: packaging is in the lock without one.
+        if not pin["marker"] or (markers and markers.Marker(pin["marker"]).evaluate()):
+            versions[pin["name"]] = pin["version"]
     return versions
 
 
-def pinned_files(checkout: Path) -> list[Path]:
-    """The files whose pins this environment has to hold."""
-    return [checkout / name for name in (TORCH, LOCK, *([CUDA] if needs_cuda_parts() else []))]
-
-
 def skip_url_grammars() -> None:
-    """Before the first import of nbformat or papermill in a process: save the 2 s in which jsonschema compiles grammars.
-
-    It imports this optional module to check one format, that of URLs, which no notebook has; None makes it do without.
-    """
+    """Before the first import of nbformat or papermill in a process: save the 2 s in which jsonschema compiles grammars."""
+    # It imports this optional module to check one format, that of URLs, which no notebook has; None makes it do without.
     sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
 
 
@@ -67,18 +54,18 @@ def needs_cuda_parts() -> bool:
 
 def mismatches(checkout: Path) -> list[str]:
     """One sentence for each pinned package that this environment lacks or holds in another version."""
-    found = []
-    pins = {name: version for file in pinned_files(checkout) for name, version in locked_versions(file).items()}
-    for name, wanted in pins.items():
+    files = [TORCH, LOCK, *([CUDA] if needs_cuda_parts() else [])]
+    problems = []
+    for name, wanted in {k: v for file in files for k, v in locked_versions(checkout / file).items()}.items():
         try:
             installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             installed = None
         if not installed:  # an interrupted installation can leave a package without a version
-            found.append(f"{name} is missing, the lock has {wanted}")
+            problems.append(f"{name} is missing, the lock has {wanted}")
         elif not _same_version(installed, wanted):
-            found.append(f"{name} is {installed}, the lock has {wanted}")
-    return found
+            problems.append(f"{name} is {installed}, the lock has {wanted}")
+    return problems
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,9 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if needs_cuda_parts() else 1
     here = Path(__file__).resolve().parents[2]
     checkout = Path(given[0]).resolve() if given else here
-    problems = []
-    if here != checkout:
-        problems.append(f"its repro_lib belongs to {here}")
+    problems = [] if here == checkout else [f"its repro_lib belongs to {here}"]
     if sys.version_info < OLDEST_PYTHON:
         problems.append(f"it has Python {sys.version_info[0]}.{sys.version_info[1]}, 3.11 or newer is needed")
     try:
@@ -109,13 +94,9 @@ def _same_version(installed: str, wanted: str) -> bool:
     # A build's label is no other version: 2.13.0+cpu is 2.13.0, unless the lock names a label itself.
     if "+" not in wanted:
         installed = installed.partition("+")[0]
-    if installed == wanted:
-        return True
     version = _packaging("version")
-    if version is None:
-        return False
     try:
-        return version.Version(installed) == version.Version(wanted)  # 1.0 and 1.0.0 are one version
+        return installed == wanted or bool(version and version.Version(installed) == version.Version(wanted))  # 1.0, 1.0.0
     except ValueError:
         return False
 

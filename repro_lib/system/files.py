@@ -15,6 +15,12 @@ from repro_lib.system.processes import ProcessId
 LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0
+# Why not, with what to do; everything else is said in the system's own words.
+_FULL = "because the disk is full; free some space and run the same command again"
+_READ_ONLY = "because {folder} is read-only; choose another folder, or make it writable"
+_GONE = "because {folder} is gone; run the same command again"
+_REASONS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.ENOENT: _GONE, errno.ESTALE: _GONE}
+_REASONS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _READ_ONLY)
 
 
 class WriteError(OSError):
@@ -22,7 +28,9 @@ class WriteError(OSError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror, str(path))
-        self.sentence = _sentence(path, error)
+        other = f"({error.strerror}); look into that and run the same command again"
+        reason = _REASONS[error.errno].format(folder=path.parent) if error.errno in _REASONS else other
+        self.sentence = f"{path} could not be written {reason}"
 
     def __str__(self) -> str:
         return self.sentence
@@ -33,25 +41,24 @@ class UnusableFile(ValueError):
 
 
 def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
-    """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step.
+    """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step; missing folders are made.
 
-    Missing folders are made. With ``replace=False`` an existing file is kept and FileExistsError raised, also if it
-    appears in the meantime. Raises WriteError where the disk is full, the folder read-only and the like; there is no
-    temporary file then, and what had the name before is untouched.
+    With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime. Raises
+    WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
         _make_folder(path.parent)
-        prefix = f".{path.name[:40]}.{ProcessId.here()}."
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(".tmp", f".{path.name[:40]}.{ProcessId.here()}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 # Before the name is given: else some file systems have, after a power cut, the name and not the content.
                 os.fsync(file.fileno())
-            # mkstemp makes files private; results are as readable as any other new file.
-            os.chmod(temporary, 0o666 & ~_umask())
+            # mkstemp makes files private; results are as readable as any other new file. The mask is read by setting it.
+            os.umask(mask := os.umask(0))
+            os.chmod(temporary, 0o666 & ~mask)
             if replace:
                 os.replace(temporary, path)
             else:
@@ -68,8 +75,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
 
 def check_writable(folder: Path) -> None:
     """WriteError if no file can be made in this folder; the folder itself is made where it is missing."""
-    probe = folder / ".probe"
-    write_atomically(probe, b"?")
+    write_atomically(probe := folder / ".probe", b"?")
     probe.unlink(missing_ok=True)
 
 
@@ -94,10 +100,9 @@ def folder_time(folder: Path) -> float:
 
 
 def read_bounded(path: Path, largest: int) -> bytes:
-    """The bytes of a regular file of at most ``largest`` bytes.
+    """The bytes of a regular file of at most ``largest`` bytes; OSError if it cannot be read.
 
-    Raises OSError if it cannot be read, UnusableFile if it is larger or no regular file: a pipe or a device, under
-    whatever name, could be read for ever.
+    UnusableFile if it is larger or no regular file: a pipe or a device, under whatever name, could be read for ever.
     """
     # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -119,46 +124,26 @@ def _make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
-def _sentence(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path} could not be written because the disk is full; free some space and run the same command again"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{path} could not be written because {path.parent} is read-only; choose another folder, or make it writable"
-    if error.errno in (errno.ENOENT, errno.ESTALE):
-        return f"{path} could not be written because {path.parent} is gone; run the same command again"
-    return f"{path} could not be written ({error.strerror}); look into that and run the same command again"
-
-
 def _name_without_replacing(temporary: str, path: Path) -> None:
-    """Give a file its name, or raise FileExistsError. Folders without hard links get the name reserved first."""
     try:
         os.link(temporary, path)
     except OSError as error:
-        without_links = isinstance(error, PermissionError) or error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-        if not without_links:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
+        # A folder without hard links: the name is reserved first.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
         os.replace(temporary, path)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk as well, where folders can be flushed."""
-    try:
+    # The new name shall be on the disk as well, where folders can be flushed.
+    with contextlib.suppress(PermissionError):
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some file systems flush no folders and say EINVAL or the like. A disk that fails is another matter.
-        if error.errno == errno.EIO:
-            raise
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    # It can be read only by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            # Some file systems flush no folders and say EINVAL or the like. A disk that fails is another matter.
+            if error.errno == errno.EIO:
+                raise
+        finally:
+            os.close(handle)

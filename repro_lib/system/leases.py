@@ -1,16 +1,14 @@
 """One writer at a time, many readers: who is at work on a cell or a notebook says so in a file, its lease.
 
-A lease appears whole or not at all, and only one process can make it (a hard link that must not exist yet). Its holder
-stamps it every half minute. It is void when its holder is gone: the holder's own machine sees that at once, others when
-it was not stamped for five minutes. A process that was stopped for longer than that, say by a closed lid, finds its
-lease gone: ``confirm`` tells it before it stores anything.
-
-Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
-of a stamp is read off another file of the same folder, made at that moment. What is assumed is that one clock stamps the
-files of a folder (a local disk; the server of NFS or SMB). Where each machine stamps by its own, their clocks must agree
-to within some minutes.
+Only one process can make it, and it stamps it every half minute. It is void when its holder is gone: the holder's own
+machine sees that at once, others when it was not stamped for five minutes, and a process that stood still for longer
+(a closed lid) is told so by ``confirm`` before it stores anything.
 """
 
+# Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
+# of a stamp is read off another file of the same folder, made at that moment. One clock must stamp the files of a folder
+# (a local disk; the server of NFS or SMB); where each machine stamps by its own, these must agree to within some minutes.
+#
 # Why not filelock.SoftFileLease, which is made for this: it takes a lease over by exchanging two names in one step
 # (RENAME_EXCHANGE), which NFS and SMB refuse, and then it leaves the lease to its dead holder for ever. It also takes a
 # killed process for alive until its parent has asked how it ended, which in a container without an init is never.
@@ -73,28 +71,24 @@ class Lease:
         """LeaseLostError unless it is still held. To be asked before anything is stored."""
         current = _read(self.path)
         if current is None:
-            raise LeaseLostError(
-                f"the lease of {self.holder.work} is gone: {self.path.parent.parent} was deleted or emptied meanwhile, so "
-                "nothing was stored; run the same command again"
-            )
+            gone = f"the lease of {self.holder.work} is gone: {self.path.parent.parent} was deleted or emptied meanwhile"
+            raise LeaseLostError(f"{gone}, so nothing was stored; run the same command again")
         if current.token != self.holder.token:
-            raise LeaseLostError(
-                f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes, and {current}, so nothing was stored"
-            )
+            still = f"this process stood still for more than {STALE_SECONDS / 60:.0f} minutes"
+            raise LeaseLostError(f"{still}, and {current}, so nothing was stored")
 
 
 @contextlib.contextmanager
 def hold(path: Path, work: str) -> Iterator[Lease]:
-    """Hold the lease in file ``path`` within the block. LeaseHeldError, at once, if somebody else does.
+    """Hold the lease in file ``path`` within the block; ``work`` names it in messages.
 
-    ``work`` names it in messages. WriteError if the folder cannot be written.
+    LeaseHeldError, at once, if somebody else does; WriteError if the folder cannot be written.
     """
-    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
     lease = Lease(path, Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since))
     _acquire(lease)
     released = threading.Event()
-    heart = threading.Thread(target=_beat, args=(lease, released), daemon=True)
-    heart.start()
+    (heart := threading.Thread(target=_beat, args=(lease, released), daemon=True)).start()
     try:
         yield lease
     finally:
@@ -111,7 +105,6 @@ def holder(path: Path) -> Holder | None:
 
 
 def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
-    """The lease of training one cell."""
     return results_dir / "leases" / f"{model}-{activation}-{config_sha256[:12]}.lease"
 
 
@@ -125,11 +118,10 @@ def cell_holders(results_dir: Path, model: str, activation: str, config_sha256: 
     """Who is at work on a cell right now, as a whole or on some of its trials."""
     cell = cell_lease(results_dir, model, activation, config_sha256)
     paths = [cell, *sorted(cell.parent.glob(f"{glob.escape(cell.stem)}-trial*.lease"))]
-    return [found for path in paths if (found := holder(path))]
+    return [who for path in paths if (who := holder(path))]
 
 
 def notebook_lease(output: Path) -> Path:
-    """The lease of executing a notebook into ``output``."""
     return output.with_name(f".{output.stem}.lease")
 
 
@@ -142,7 +134,7 @@ def remove_void(folder: Path) -> None:
 
 
 def _acquire(lease: Lease) -> None:
-    text = json.dumps({**vars(lease.holder), "process": str(lease.holder.process)}) + "\n"
+    text = json.dumps(vars(lease.holder), default=str) + "\n"
     for _ in range(_ATTEMPTS):
         try:
             return write_atomically(lease.path, text, replace=False)
@@ -164,12 +156,9 @@ def _beat(lease: Lease, released: threading.Event) -> None:
 
 
 def _remove_void(path: Path, void: Holder) -> None:
-    """Remove the lease of this holder, and no other's.
-
-    Another process may have done so since it was found void, and made its own. So the file is first given a name of its
-    own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
-    one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
-    """
+    # Another process may have done so since it was found void, and made its own. So the file is first given a name of its
+    # own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
+    # one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
     if not _is_of(path, void):
         return
     aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.{uuid.uuid4().hex}.tmp")
@@ -183,7 +172,6 @@ def _remove_void(path: Path, void: Holder) -> None:
 
 
 def _read(path: Path) -> Holder | None:
-    """What a lease says; None if there is none. One that cannot be understood has an unknown holder without a token."""
     try:
         fields = json.loads(read_bounded(path, _LARGEST_BYTES))
         if process := ProcessId.find(fields["process"]):
@@ -192,20 +180,18 @@ def _read(path: Path) -> Holder | None:
         return None
     except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no lease, or no file that can be read to its end
         pass
+    # It belongs to somebody, who knows whom: void once it is old, but never removed as a leftover (see ``remove_void``).
     return Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
 
 
 def _is_of(path: Path, whose: Holder) -> bool:
-    current = _read(path)
-    return current is not None and current.token == whose.token
+    return (current := _read(path)) is not None and current.token == whose.token
 
 
 def _is_void(path: Path, current: Holder) -> bool:
-    gone = current.process.is_gone()
-    if gone is not None:
+    if (gone := current.process.is_gone()) is not None:
         # On one machine the process itself is asked: after a suspension all stamps are old, and all holders still there.
         return gone
-    try:
+    with contextlib.suppress(OSError):
         return folder_time(path.parent) - path.stat().st_mtime > STALE_SECONDS
-    except OSError:
-        return False  # released this moment, or a folder that can only be read: it is not ours to judge
+    return False  # released this moment, or a folder that can only be read: it is not ours to judge

@@ -1,8 +1,7 @@
 """Which process is this, does that one still live, and how did it end? Standard library alone, POSIX systems.
 
-A process number alone names nobody: it is used again after a while, and other machines use the same ones. A
-``ProcessId`` therefore also holds the machine (its name, this boot of it, the container's own numbering) and when the
-process was started; as text it stands in the names of temporary files and folders and in leases.
+A process number alone names nobody: it is used again, and other machines use the same ones. A ``ProcessId`` also holds
+the machine and the start of the process; as text it stands in the names of temporary files and folders and in leases.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-_TEXT = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>[1-9]\d*)-(?P<started>[0-9a-f]+)")
-# linux/prctl.h
-_PR_SET_PDEATHSIG = 1
+_TEXT = re.compile(r"([0-9a-f]{8})-([1-9]\d*)-([0-9a-f]+)")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ProcessKilledError(RuntimeError):
@@ -43,25 +41,23 @@ class ProcessId:
 
     @classmethod
     def here(cls) -> Self:
-        """The process that asks."""
         return cls(_machine(), os.getpid(), _started(os.getpid()) or "0")
 
     @classmethod
     def find(cls, text: str) -> Self | None:
         """The process whose ``str`` stands in a text, for example in a file's name; None if there is none."""
-        matches = list(_TEXT.finditer(text))
-        return cls(matches[-1]["machine"], int(matches[-1]["pid"]), matches[-1]["started"]) if matches else None
+        matches = _TEXT.findall(text)
+        return cls(matches[-1][0], int(matches[-1][1]), matches[-1][2]) if matches else None
 
     def is_gone(self) -> bool | None:
         """Whether it has ended, zombies included; None where this machine cannot know."""
         if self.machine != _machine():
             return None
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # another user's process
+        with contextlib.suppress(PermissionError):  # another user's process
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return True
         # A process of this number is there: this one, a later one, or what is left of this one until its parent asks.
         started = _started(self.pid)
         return None if started is None else started != self.started
@@ -69,33 +65,25 @@ class ProcessId:
 
 def describe_exit(code: int | None) -> str:
     """``was killed by signal SIGKILL``, ``ended with exit code 3``."""
-    number = exit_signal(code)
-    if number is None:
+    if (number := exit_signal(code)) is None:
         return f"ended with exit code {code}"
-    try:
-        return f"was killed by signal {signal.Signals(number).name}"
-    except ValueError:
-        return f"was killed by signal {number}"
+    names = {known.value: known.name for known in signal.Signals}  # real-time signals have none
+    return f"was killed by signal {names.get(number, number)}"
 
 
 def exit_signal(code: int | None) -> int | None:
-    """The signal that ended a process with this exit code; None if it ended by itself.
-
-    143 is what programs return that tidied up after SIGTERM first, ours among them.
-    """
-    if code == 128 + signal.SIGTERM:
+    """The signal that ended a process with this exit code; None if it ended by itself."""
+    if code == 128 + signal.SIGTERM:  # 143 is what programs return that tidied up after it first, ours among them
         return signal.SIGTERM
     return -code if code is not None and code < 0 else None
 
 
 def out_of_memory_kills() -> int | None:
     """How many processes the out-of-memory killer of this machine has ended since it started; None: not known here."""
-    try:
-        counters = Path("/proc/vmstat").read_text()
-    except OSError:
-        return None
-    match = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
-    return int(match[1]) if match else None
+    with contextlib.suppress(OSError):
+        if match := re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE):
+            return int(match[1])
+    return None
 
 
 def be_first_out_of_memory() -> None:
@@ -127,7 +115,7 @@ def kill_group(group: int) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Eight hex digits for this machine, this boot of it, and this numbering of its processes (a container has its own)."""
+    # Eight hex digits for this machine, this boot of it, and this numbering of its processes (a container has its own).
     # The name alone would do if it were one: containers are often called alike, and process numbers begin anew at a boot.
     parts = [platform.node()]
     for path, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
@@ -137,7 +125,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process was started, in hex digits of no meaning beyond that; empty: it is a zombie; None: cannot be seen."""
+    # When it was started, in hex digits of no meaning beyond that; empty: it is a zombie; None: cannot be seen.
     if sys.platform == "linux":
         try:
             # The name in parentheses may hold anything; what follows it is state, ..., start in clock ticks.

@@ -12,22 +12,19 @@ from pathlib import Path
 
 from repro_lib.system.processes import ProcessId
 
-# Systems limit the path of a Unix socket to 104 or 108 bytes, the closing zero included.
-LONGEST_SOCKET_PATH = 100
-# What a grid puts below its folder: worker, kernel, socket.
-_ROOM_BELOW = len("/w12345/12345678/k-ipc-5")
+LONGEST_SOCKET_PATH = 100  # bytes; systems limit it to 104 or 108, the closing zero included
+_ROOM_BELOW = len("/w12345/12345678/k-ipc-5")  # what a grid puts below its folder: worker, kernel, socket
 _PREFIX = "repro-"
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A private folder with a short path, removed at the end with all it holds.
+    """A private folder with a short path, removed at the end with all it holds; not in the usual place where sockets fit none.
 
-    In the usual place for temporary files, or, where that has too long a path for sockets or knows none, in a shorter
-    one. The folder's name says whose it is: what killed processes left is removed when the next one asks. Within such a
-    folder (a worker's usual place) the name is short.
+    Its name says whose it is: what killed processes left is removed when the next one asks.
     """
     usual = Path(tempfile.gettempdir())
+    # Within such a folder, the usual place of a worker, the name is short.
     if any(part.startswith(_PREFIX) and ProcessId.find(part) for part in usual.parts):
         folder = Path(tempfile.mkdtemp(prefix="", dir=usual))
     else:
@@ -56,7 +53,7 @@ def _base(usual: Path) -> Path:
 
 
 def _takes_sockets(folder: Path) -> bool:
-    """Shared folders and some mounts of containers do not."""
+    # Shared folders and some mounts of containers do not.
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as place, socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(Path(place) / "s"))
@@ -66,11 +63,9 @@ def _takes_sockets(folder: Path) -> bool:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of processes that are gone."""
     for folder in base.glob(f"{_PREFIX}*"):
         owner = ProcessId.find(folder.name)
         # Another process may be sweeping too, and in a folder that all users share (/tmp) others' are not to be touched.
         with contextlib.suppress(OSError):
-            ours = folder.lstat().st_uid == os.geteuid()
-            if ours and owner and owner.is_gone() and not folder.is_symlink():
+            if owner and owner.is_gone() and folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)

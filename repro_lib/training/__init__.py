@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from repro_lib import lazily
 
 if TYPE_CHECKING:
-    from repro_lib.training.environment_record import describe_environment as describe_environment
     from repro_lib.training.experiment import run_experiment as run_experiment, train_trials as train_trials
+    from repro_lib.training.origin import describe_environment as describe_environment
     from repro_lib.training.progress import Progress as Progress
     from repro_lib.training.trainer import TrainingDiverged as TrainingDiverged, train_trial as train_trial
 
@@ -21,6 +21,6 @@ __getattr__, __dir__ = lazily(
         "experiment": "run_experiment train_trials",
         "trainer": "train_trial TrainingDiverged",
         "progress": "Progress",
-        "environment_record": "describe_environment",
+        "origin": "describe_environment",
     },
 )

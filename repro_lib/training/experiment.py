@@ -1,29 +1,37 @@
-"""One cell of the grid: N trials of one model with one activation, and the prediction difference between them."""
+"""One cell of the grid: N trials of one model with one activation, and the prediction difference between them.
+
+Its trials are trained, or found where a killed run or another process left them, and stored one by one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
-from repro_lib.data import Dataset, corpus_sha256
+from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
-from repro_lib.store.predictions import Predictions, compare_all
-from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
+from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TensorKind, TrialRecord
 from repro_lib.store.store import Store
-from repro_lib.system.leases import cell_lease, hold
-from repro_lib.training.cell_training import CellTraining, Kept, parameters_of
-from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, check_interval, sweep
-from repro_lib.training.environment_record import describe_environment
-from repro_lib.training.progress import ProgressCallback
-from repro_lib.training.trainer import TrainingDiverged
+from repro_lib.system.leases import cell_lease, hold, trial_lease
+from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
+from repro_lib.training.origin import Origin, code_sha256, describe_environment
+from repro_lib.training.progress import ProgressCallback, tell
+from repro_lib.training.stacked import train_stack
+from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
+# A trial of which everything is stored.
+Kept = tuple[TrialRecord, Predictions]
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -41,36 +49,32 @@ def run_experiment(
 ) -> Result:
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
-    Unless ``force``, a stored result of the same configuration is returned instead of training again, and its trials are
-    kept when more are asked for or when another profile means the same configuration. A bare ``config`` is completed
-    with the model's defaults.
-
-    A run that is killed, at whatever moment, is gone on with by the next one and ends with the same bits: finished trials
-    are kept, and a trial or a stack in training saves its state every ``checkpoint_seconds`` (0: after each iteration; less
-    often where saving would take more than 1 % of the time). What a user should know of that is said in one sentence, by
-    the logger ``repro_lib``, or printed where nobody has set up logging.
+    Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for or
+    another profile means the same. A bare ``config`` is completed with the model's defaults. A run that is killed, at whatever
+    moment, is gone on with by the next one and ends with the same bits: a trial or a stack in training saves its state every
+    ``checkpoint_seconds`` (0: after each iteration; less often where that would take more than 1 % of the time). What a user
+    should know of that is said by the logger ``repro_lib``, or printed where nobody has set up logging.
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
-    StackTooLarge if stacked trials do not fit into the memory of the device,
-    LeaseHeldError if another process is training this cell, LeaseLostError if the results folder was deleted meanwhile,
-    WriteError if it cannot be written.
+    StackTooLarge if stacked trials do not fit into the memory of the device, LeaseHeldError if another process trains this
+    cell, LeaseLostError if the results folder was deleted meanwhile, WriteError if it cannot be written.
     """
-    store, config, asked = _asked(model, activation, config, results_dir, data_dir, checkpoint_seconds)
-    if not force and (stored := store.find(*asked, config.trials, config.profile)):
+    cell = CellTraining(model, activation, config, results_dir, data_dir, checkpoint_seconds)
+    whole = (*cell.names, cell.config.trials, cell.config.profile)
+    if not force and (stored := cell.store.find(*whole)):
         return stored
-    cell = CellTraining.load(store, asked, config, data_dir, checkpoint_seconds)
-    with hold(cell_lease(store.folder, *asked), f"{model} with {cell.activation}") as lease:
+    cell.load()
+    with hold(cell_lease(cell.store.folder, *cell.names), f"{model} with {cell.activation}") as lease:
         # Somebody else may have finished it between that look and the lease.
-        if not force and (stored := store.find(*asked, config.trials, config.profile)):
+        if not force and (stored := cell.store.find(*whole)):
             return stored
-        stored = None if force else store.find(*asked)
-        trials = _all_trials(cell, stored if stored and _same_torch(stored) else None, progress)
-        records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
-        result = summarise(*asked[:2], cell.config, cell.config_sha256, cell.dataset, records, predictions)
+        trials = cell.all_trials(None if force else cell.extendable(), progress)
+        result = summarise(*cell.names[:2], cell.config, cell.config_sha256, cell.dataset, trials)
+        # Where the folder was deleted meanwhile another process may have begun anew: its result is not to meet this one.
         lease.confirm()
-        store.save(result)
-        cell.checkpoints.remove(len(records))
-        store.forget_failure(*asked)
+        cell.store.save(result)
+        cell.checkpoints.remove(len(trials))
+        cell.store.forget_failure(*cell.names)
     return result
 
 
@@ -80,29 +84,142 @@ def train_trials(
     config: Config,
     trials: Sequence[int],
     *,
-    results_dir: Path | str | None = None,
-    data_dir: Path | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    **where: Any,
 ) -> int:
     """Train some trials of a cell (numbered from 1) and keep them for ``run_experiment``, which joins them.
 
     What is there already is not trained again. Processes may train different trials of a cell at the same time; a trial that
     is kept counts where the cell is joined with the same torch and on the same kind of machine, and is trained anew elsewhere.
-    Returns how many trials were trained here. Arguments and errors as of ``run_experiment``.
+    Returns how many trials were trained here. Errors and other arguments (``where``) as of ``run_experiment``.
     """
-    store, config, asked = _asked(model, activation, config, results_dir, data_dir, checkpoint_seconds)
-    stored = None if force else store.find(*asked)
-    there = len(stored.trials) if stored and _same_torch(stored) else 0
-    missing = [trial for trial in trials if there < trial <= config.trials]
+    cell = CellTraining(model, activation, config, **where)
+    stored = None if force else cell.extendable()
+    there = len(stored.trials) if stored else 0
+    missing = sorted({trial for trial in trials if there < trial <= cell.config.trials})
     if not missing:
         return 0
-    cell = CellTraining.load(store, asked, config, data_dir, checkpoint_seconds)
-    trained = 0
-    for together in _stacks(missing) if config.stacked else [range(trial, trial + 1) for trial in missing]:
+    cell.load()
+    # One by one; or, stacked, those that follow each other together.
+    stacked, trained = cell.config.stacked, 0
+    firsts = [trial for trial in missing if not (stacked and trial - 1 in missing)]
+    ends = [trial + 1 for trial in missing if not (stacked and trial + 1 in missing)]
+    for together in map(range, firsts, ends):
         trained += len(together) * cell.obtain(together, progress)[1]
     return trained
+
+
+class CellTraining:
+    """A cell at work: where its trials go, and where those of a killed run are found. Trials count from 1."""
+
+    def __init__(
+        self,
+        model: str,
+        activation: str,
+        config: Config | None,
+        results_dir: Path | str | None = None,
+        data_dir: Path | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ) -> None:
+        """What was asked for, checked; nothing is read but the text."""
+        self.model, self.activation = model, canonical_activation(activation)
+        self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
+        check_device(self.config)
+        self.every = check_interval(checkpoint_seconds)
+        self.store = Store(results_dir or project_root() / "results")
+        # Before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
+        sweep(self.store)
+        self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
+        # By these the store knows the cell.
+        self.names = (self.model, self.activation, self.config_sha256)
+
+    def load(self) -> None:
+        """Read the data; only from here on the configuration is complete, and trials can be obtained."""
+        self.dataset = load_dataset(self.config, self.data_dir)
+        self.config = self.config.with_corpus(self.dataset.vocab_size)
+        machine = describe_environment(self.config.device)
+        about = {name: str(machine[name]) for name in ("torch", "device", "cpu")} | {"code_sha256": code_sha256()}
+        about |= {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
+        origin = Origin(evaluation_sha256=self.dataset.windows.sha256, trial=1, last_trial=1, **about)
+        self.checkpoints = CellCheckpoints(self.store, origin, self.every)
+
+    def extendable(self) -> Result | None:
+        """The stored result that more trials can join, of however many it is."""
+        stored = self.store.find(*self.names)
+        # Trials of two torch versions may differ in their last bits and are never mixed.
+        return stored if stored and stored.environment.get("torch") == torch.__version__ else None
+
+    def obtain(self, trials: range, progress: ProgressCallback | None) -> tuple[list[Kept], bool]:
+        """These trials (one, or a stack), and whether they were trained here. One process works on a trial."""
+        own, what = self.checkpoints.of_trials(trials), (self.model, self.activation, self.config, self.dataset)
+        with contextlib.ExitStack() as held:
+            leases = []
+            for trial in trials:
+                work = f"{self.checkpoints.of_trials([trial]).name},"
+                leases.append(held.enter_context(hold(trial_lease(self.store.folder, *self.names, trial), work)))
+            # Asked only under the lease: whoever held it may have finished them.
+            records = own.finished()
+            try:
+                if records:
+                    return [self._stored(record) for record in records], False
+            except ResultError as error:
+                tell(f"{own.name}, is trained again: {error}")
+            try:
+                if self.config.stacked:
+                    trained = train_stack(*what, trials, progress, own)
+                else:
+                    trained = [train_trial(*what, trials.start, progress, own)]
+            except TrainingDiverged:
+                # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
+                own.path.unlink(missing_ok=True)
+                raise
+            for lease in leases:
+                lease.confirm()
+            kept = [self._keep(trial) for trial in trained]
+            # After the tensors: a record that is there vouches for them.
+            own.keep_finished([record for record, _ in kept])
+            return kept, True
+
+    def all_trials(self, stored: Result | None, progress: ProgressCallback | None) -> list[Kept]:
+        """Those that are stored, and those that are missing, trained or found."""
+        kept = [(record, self.store.predictions(stored, record.trial)) for record in stored.trials] if stored else []
+        while len(kept) < self.config.trials:
+            first, last = len(kept) + 1, self.config.trials
+            trials = self.checkpoints.stack_from(first, last) if self.config.stacked else range(first, first + 1)
+            try:
+                kept += self.obtain(trials, progress)[0]
+            except TrainingDiverged:
+                # The cell will never be whole, whatever its other trials did.
+                self.checkpoints.remove(self.config.trials)
+                raise
+        return kept
+
+    def _stored(self, record: TrialRecord) -> Kept:
+        # A trial whose tensors are stored already; ResultError if they are not there or not whole.
+        windows = self.dataset.windows
+        size = (windows.tokens, parameters_of(self.model, self.config, self.activation))
+        # All kinds are read, for the record vouches for all; only the predictions are needed here.
+        tensors = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
+        name = self.checkpoints.of_trials([record.trial]).name
+        return record, predictions_from(tensors["predictions"], windows.sha256, windows.tokens, name)
+
+    def _keep(self, trained: TrainedTrial) -> Kept:
+        windows = self.dataset.windows
+        labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
+        tensors = {
+            "weights": trained.weights,
+            "predictions": {"logits": trained.logits, "labels": labels},
+            "steps": {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)},
+        }
+        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
+        fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
+        for kind in TENSOR_KINDS:
+            fields[f"{kind}_sha256"] = self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
+        return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+
+    def _path(self, kind: TensorKind, trial: int) -> Path:
+        return self.store.trial_path(kind, *self.names, trial)
 
 
 def check_device(config: Config) -> None:
@@ -111,25 +228,25 @@ def check_device(config: Config) -> None:
         raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
 
 
+def parameters_of(model: str, config: Config, activation: str) -> int:
+    """Trainable parameters of a cell's model; on the CPU, for a GPU has better to do than to hold it."""
+    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
+
+
 def summarise(
-    model: str,
-    activation: str,
-    config: Config,
-    config_sha256: str,
-    dataset: Dataset,
-    records: Sequence[TrialRecord],
-    predictions: Sequence[Predictions],
+    model: str, activation: str, config: Config, config_sha256: str, dataset: Dataset, trials: Sequence[Kept]
 ) -> Result:
     """The result of a cell from its trained trials."""
+    records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
     # A metric of a pair is its mean over the windows: they are of one size, so that each character counts alike.
     by_window, numbers = compare_all(predictions), combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
-    averages = {
-        name: float(np.mean([pair[name] for pair in pairs.values()])) for name in prediction_difference.metric_names() if pairs
-    }
-    unigram = dataset.unigram_cross_entropy
-    # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
-    timestamp = datetime.now(UTC).replace(microsecond=0)
+    names = prediction_difference.metric_names() if pairs else ()
+    averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in names}
+    flat = dict(averages)
+    for name in names:
+        flat |= {f"{'pd' if name == 'relative_pd' else name}_{i}_{j}": pair[name] for (i, j), pair in pairs.items()}
+    windows, unigram = dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,
         activation=activation,
@@ -139,95 +256,39 @@ def summarise(
         config_sources=dict(config.sources),
         config_sha256=config_sha256,
         corpus=CorpusRecord(name=dataset.corpus.name, sha256=dataset.corpus.sha256),
-        evaluation=EvaluationRecord(
-            sha256=dataset.windows.sha256, tokens=dataset.windows.tokens, unigram_cross_entropy=unigram
-        ),
+        evaluation=EvaluationRecord(sha256=windows.sha256, tokens=windows.tokens, unigram_cross_entropy=unigram),
         avg_relative_pd=averages.get("relative_pd"),
         mean_deviation_pd=prediction_difference.mean_deviation_pd([p.probabilities for p in predictions]) if pairs else None,
         avg_val_loss=float(np.mean([record.val_loss for record in records])),
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
-        reproducibility_metrics=_flat_metrics(averages, pairs),
-        trials=list(records),
-        flags=[*_constant(records, predictions), *_flags(records, pairs, unigram)],
+        # None is what JSON can hold: log_prob_pd is infinite where one model alone gives a character no chance; a flag says so.
+        reproducibility_metrics={name: value if np.isfinite(value) else None for name, value in flat.items()},
+        trials=records,
+        flags=_flags(trials, pairs, unigram),
         synthetic=False,
         environment=describe_environment(config.device),
-        timestamp=timestamp,
+        # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
+        timestamp=datetime.now(UTC).replace(microsecond=0),
     )
 
 
-def _asked(
-    model: str,
-    activation: str,
-    config: Config | None,
-    results_dir: Path | str | None,
-    data_dir: Path | None,
-    checkpoint_seconds: float,
-) -> tuple[Store, Config, tuple[str, str, str]]:
-    """The store, the complete configuration, and by which names the store knows the cell; checked, and swept."""
-    activation = canonical_activation(activation)
-    config = (config or Config()).resolved_for(check_model(model))
-    check_device(config)
-    check_interval(checkpoint_seconds)
-    # Here, before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
-    store = Store(results_dir or project_root() / "results")
-    sweep(store)
-    return store, config, (model, activation, config.sha256(corpus_sha256(config.corpus, data_dir)))
-
-
-def _same_torch(stored: Result) -> bool:
-    """Whether more trials can join a result: those of two torch versions may differ in their last bits and are never mixed."""
-    return stored.environment.get("torch") == torch.__version__
-
-
-def _all_trials(cell: CellTraining, stored: Result | None, progress: ProgressCallback | None) -> list[Kept]:
-    """Those that are stored, and those that are missing, trained or found."""
-    kept: list[Kept] = []
-    if stored:
-        kept += [(record, cell.store.predictions(stored, record.trial)) for record in stored.trials]
-    while len(kept) < cell.config.trials:
-        try:
-            kept += cell.obtain(cell.next_trials(len(kept)), progress)[0]
-        except TrainingDiverged:
-            # The cell will never be whole, whatever its other trials did.
-            cell.checkpoints.remove(cell.config.trials)
-            raise
-    return kept
-
-
-def _stacks(trials: Sequence[int]) -> list[range]:
-    """Trials that follow each other, together."""
-    first = [trial for trial in trials if trial - 1 not in trials]
-    last = [trial for trial in trials if trial + 1 not in trials]
-    return [range(start, end + 1) for start, end in zip(sorted(first), sorted(last), strict=True)]
-
-
-def _flat_metrics(averages: dict[str, float], pairs: dict[tuple[int, int], dict[str, float]]) -> dict[str, float | None]:
-    """Averages by name, then each metric of each pair; an infinite value becomes None, which JSON can hold."""
-    flat = dict(averages)
-    for name in averages:
-        prefix = "pd" if name == "relative_pd" else name
-        flat |= {f"{prefix}_{i}_{j}": pair[name] for (i, j), pair in pairs.items()}
-    # log_prob_pd is infinite where one model alone gives a character no chance; a flag says of which pair.
-    return {name: value if np.isfinite(value) else None for name, value in flat.items()}
-
-
-def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str, float]], unigram: float) -> list[str]:
-    """What a reader must know before using the numbers.
-
-    A model that does not beat the frequencies of the characters has learnt nothing; two models that err on shares a and b of
-    the text can differ in no less than abs(a - b) of it and in no more than a + b, or something is broken.
-    """
-    flags = []
-    for record in records:
-        if record.val_loss >= unigram:
+def _flags(trials: Sequence[Kept], pairs: dict[tuple[int, int], dict[str, float]], unigram: float) -> list[str]:
+    # What a reader must know before using the numbers.
+    flags, errors = [], {record.trial: 1 - record.val_accuracy / 100 for record, _ in trials}
+    for record, predictions in trials:
+        # A trial that reads nothing agrees with others of its kind; its loss may be what it will.
+        if np.ptp(predictions.probabilities, axis=0).max() < CONSTANT:
             flags.append(
-                f"untrained: trial {record.trial} has validation loss {record.val_loss:.3f}, "
-                f"not below the unigrams' {unigram:.3f}"
+                f"constant: trial {record.trial} gives each character the same probability, whatever the text before it"
             )
+        # A model that does not beat the frequencies of the characters has learnt nothing.
+        if record.val_loss >= unigram:
+            of_unigrams = f"not below the unigrams' {unigram:.3f}"
+            flags.append(f"untrained: trial {record.trial} has validation loss {record.val_loss:.3f}, {of_unigrams}")
     if not pairs:
         flags.append("one trial only: there is no pair to compare")
-    errors = {record.trial: 1 - record.val_accuracy / 100 for record in records}
     for (i, j), pair in pairs.items():
+        # Two models that err on shares a and b of the text differ in no less than abs(a - b) of it and in no more than a + b.
         low, high = abs(errors[i] - errors[j]), errors[i] + errors[j]
         # 1e-9: accuracies are stored in per cent, and lose a bit on the way there and back.
         if not low - 1e-9 <= pair["churn"] <= high + 1e-9:
@@ -235,12 +296,3 @@ def _flags(records: Sequence[TrialRecord], pairs: dict[tuple[int, int], dict[str
         if not np.isfinite(pair["log_prob_pd"]):
             flags.append(f"infinite log_prob_pd: trials {i} and {j} give a true character probability 0 in one of them only")
     return flags
-
-
-def _constant(records: Sequence[TrialRecord], predictions: Sequence[Predictions]) -> list[str]:
-    """A flag for each trial that reads nothing, and so agrees with others of its kind; its loss may be what it will."""
-    return [
-        f"constant: trial {record.trial} gives each character the same probability, whatever the text before it"
-        for record, of_trial in zip(records, predictions, strict=True)
-        if np.ptp(of_trial.probabilities, axis=0).max() < CONSTANT
-    ]

@@ -1,19 +1,26 @@
-"""Where unfinished work comes from: for which trial it was made, with which program, on which kind of machine."""
+"""What numbers were made with: the environment that a result names, and the origin that decides whether work can go on."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import platform
+import re
+import subprocess
 from pathlib import Path
+from shutil import which
 
+import torch
 from pydantic import Field
 
 import repro_lib
+from repro_lib.config import project_root
 from repro_lib.store.schema import Part, Sha256
 
 PACKAGE = Path(repro_lib.__file__).parent
 # The source, below the folder of the package, of all that decides a trial's bits beside its configuration. What only says how
-# trials are stored or shown is not in it: a change there is no reason to throw unfinished work away.
+# trials are stored or shown is not in it: a change there is no reason to throw unfinished work away. A pattern that matches
+# nothing would let changes pass unseen; a test holds that each matches.
 CODE = (
     "data.py",
     "metrics/prediction_difference.py",
@@ -38,6 +45,7 @@ class Origin(Part):
     trial: int = Field(ge=1)
     # The last of the trials that train as one from ``trial`` on; ``trial`` itself where it trains alone.
     last_trial: int = Field(ge=1)
+    # Other versions and processors may round otherwise, although nobody has changed the recipe.
     torch: str
     device: str
     cpu: str
@@ -53,12 +61,28 @@ class Origin(Part):
 
 @functools.cache
 def code_sha256() -> str:
-    """Digest of the source of all that decides a trial's bits. Raises RuntimeError where a part of it is not found."""
-    files = []
-    for pattern in CODE:
-        matching = list(PACKAGE.glob(pattern))
-        if not matching:
-            # A file that was moved would be left out in silence otherwise, and a change of it go unseen.
-            raise RuntimeError(f"no file of {PACKAGE.name} matches {pattern!r}, on which a trial's bits depend")
-        files += matching
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
+    """Digest of the source of all that decides a trial's bits."""
+    files = sorted(path for pattern in CODE for path in PACKAGE.glob(pattern))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@functools.cache
+def describe_environment(device: str) -> dict[str, str | None]:
+    """Versions, device, processor and commit; never a path or a host name, for results are published."""
+    command = ["git", "rev-parse", "HEAD"]
+    # A cluster worker or a container may have no git.
+    git = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False) if which("git") else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "cpu": _cpu_name(),
+        "git_commit": (git.stdout.strip() if git else "") or None,
+    }
+
+
+def _cpu_name() -> str:
+    # platform.processor() is empty or "x86_64" on Linux, which tells no two machines apart.
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if file.exists() else []
+    return names[0].strip() if names else platform.processor() or platform.machine()

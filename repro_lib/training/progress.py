@@ -1,7 +1,4 @@
-"""What a training says of itself while it works: where it is, for whoever watches, and sentences for its user.
-
-Nothing here loads torch: a terminal reads the progress of its workers without it.
-"""
+"""What a training says of itself while it works, to whoever watches and to its user. A terminal reads it without torch."""
 
 from __future__ import annotations
 
@@ -119,9 +116,5 @@ def read_progress(file: Path) -> dict[str, Any]:
 
 def progress_share(file: Path) -> float:
     """How much of its work the step that writes this file has done, 0 to 1."""
-    return share_of(read_progress(file))
-
-
-def share_of(place: dict[str, Any]) -> float:
-    """The same of what ``read_progress`` gave."""
+    place = read_progress(file)
     return place["done"] / (place["trials"] * place["max_iters"]) if place else 0.0

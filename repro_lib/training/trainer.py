@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +23,13 @@ from repro_lib.models.determinism import deterministic_arithmetic, flip_one_bit,
 from repro_lib.models.registry import build_model
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.training.checkpoints import TrialCheckpoints
-from repro_lib.training.progress import Progress, ProgressCallback
-from repro_lib.training.state import LossCurve, TrialHistory, TrialState
+from repro_lib.training.progress import ProgressCallback
+from repro_lib.training.state import TrialHistory, TrialState, loss_curve
 
-# Predictions are kept at step 0 and at this many steps spread evenly on a log scale, for every 16th evaluation block:
-# enough to see when the trials part, and small beside the final predictions.
-KEPT_STEPS = 7
+if TYPE_CHECKING:
+    from repro_lib.training.stacked import TrialStack
+
+# Predictions during training are kept of every 16th evaluation block.
 KEPT_BLOCK_STEP = 16
 # The validation curve looks at every fourth evaluation block; the final numbers at all of them.
 CURVE_BLOCK_STEP = 4
@@ -70,33 +73,70 @@ def train_trial(
 ) -> TrainedTrial:
     """Train trial ``trial`` (from 1) and score it on the evaluation windows.
 
-    ``config`` is a complete one, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it. With
+    ``config`` is a complete one, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it (else ConfigError). With
     ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
-    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged, and
-    ConfigError for a configuration that is not complete.
+    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
     """
+    return carry_out(lambda: OneTrial(model_name, activation, config, dataset, trial), progress, checkpoints)[0]
+
+
+class OneTrial:
+    """A trial that trains alone, numbered from 1, at some iteration of its training, ``state``."""
+
+    def __init__(self, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> None:
+        self.model, self.history = untrained(model_name, activation, config, dataset, trial)
+        self.state = TrialState(self.model, make_optimizer(self.model, config), [self.history])
+
+    def train(self, last: int) -> list[list[float]]:
+        """Do the iterations up to ``last``; for each the loss in nats before it, in a list of one."""
+        config, dataset, order = self.history.config, self.history.dataset, self.history.streams.order
+        losses = []
+        for iteration in range(self.state.iteration + 1, last + 1):
+            batch = dataset.batch(config.batch_size, config.block_size, order)
+            losses.append([training_step(self.model, self.state.optimizer, *batch, iteration, config)])
+        self.state.iteration = last
+        return losses
+
+    def model_of(self, _: int) -> nn.Module:
+        """Its model, as a stack has several."""
+        return self.model
+
+
+def carry_out(
+    begin: Callable[[], OneTrial | TrialStack],
+    progress: ProgressCallback | None,
+    checkpoints: TrialCheckpoints | None,
+    every: int = 1,
+) -> list[TrainedTrial]:
+    """Begin a trial or a stack, or go on with it, to its end. Losses are looked at after each ``every`` iterations."""
     started = time.perf_counter()
     with deterministic_arithmetic():
-        state = _begin(model_name, activation, config, dataset, trial)
-        (history,) = state.histories
+        work = begin()
+        state, histories = work.state, work.state.histories
         if checkpoints:
             checkpoints.resume(state)
-        state.model.train()
-        for iteration in range(state.iteration + 1, config.max_iters + 1):
-            loss = _iterate(state, iteration, config, dataset)
-            check_loss(loss, model_name, activation, trial, iteration)
-            if progress:
-                progress(progress_of(history, model_name, activation, config, trial, iteration, loss))
-            if checkpoints and iteration < config.max_iters and checkpoints.due():
+        config, end = histories[0].config, histories[0].config.max_iters
+        stack = tuple(history.trial for history in histories) if state.stacked else ()
+        # After these predictions are made. The end has its own, fuller evaluation.
+        looked_at = {i for i in range(1, end) if i % config.eval_interval == 0 or i in histories[0].steps}
+        for last in (i for i in range(state.iteration + 1, end + 1) if i % every == 0 or i == end or i in looked_at):
+            first = state.iteration + 1
+            for iteration, losses in enumerate(work.train(last), first):
+                # All losses before anything else: who watches is told of an iteration only if it was finite in every trial.
+                for history, loss in zip(histories, losses, strict=True):
+                    check_loss(history, loss, iteration)
+                    history.train_losses.append(loss)
+                for k, history in enumerate(histories if iteration in looked_at else ()):
+                    look(history, work.model_of(k), iteration)
+                for history, loss in zip(histories, losses, strict=True):
+                    if progress:
+                        progress(history.progress(iteration, loss, stack))
+            if checkpoints and last < end and checkpoints.due():
                 checkpoints.save(state, state.seconds + time.perf_counter() - started)
-        trained = finished_trial(history, state.model, model_name, activation, config, dataset, trial)
-    return replace(trained, seconds=state.seconds + time.perf_counter() - started)
-
-
-def _begin(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> TrialState:
-    """A trial before its first step."""
-    model, history = untrained(model_name, activation, config, dataset, trial)
-    return TrialState(model, make_optimizer(model, config), [history])
+        trained = [finished_trial(history, work.model_of(k)) for k, history in enumerate(histories)]
+    # Of a stack each has an equal share.
+    seconds = (state.seconds + time.perf_counter() - started) / len(trained)
+    return [replace(trial, seconds=seconds, stack=list(stack) or None) for trial in trained]
 
 
 def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, TrialHistory]:
@@ -109,96 +149,52 @@ def untrained(model_name: str, activation: str, config: Config, dataset: Dataset
         )
     streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
     model = build_model(model_name, config, activation, streams=streams)
+    # The first trial is the one that the others, a bit apart at the start, are compared with.
     if config.flips_bit and trial > 1:
         flip_one_bit(model, config.seed + trial - 1)
-    return model, TrialHistory(
-        streams=streams,
-        init_sha256=sha256_of_tensors(dict(model.named_parameters())),
-        steps=kept_steps(config.max_iters),
-        eval_interval=config.eval_interval,
-        train_curve=LossCurve(config.max_iters),
-        val_losses=[],
-        kept=[predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size)],
-    )
+    init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
+    kept = [predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size)]
+    return model, TrialHistory(model_name, activation, config, dataset, trial, streams, init_sha256, kept)
 
 
-def _iterate(state: TrialState, iteration: int, config: Config, dataset: Dataset) -> float:
-    """One step and what is measured after it; the loss in nats. A loss that is no number changes nothing but the data order."""
-    (history,) = state.histories
-    inputs, targets = dataset.batch(config.batch_size, config.block_size, history.streams.order)
-    loss = training_step(state.model, state.optimizer, inputs, targets, iteration, config)
-    if math.isfinite(loss):
-        state.iteration = iteration
-        history.train_curve.add(loss)
-        if is_looked_at(iteration, config):
-            look(history, state.model, iteration, config, dataset)
-    return loss
-
-
-def is_looked_at(iteration: int, config: Config) -> bool:
-    """Whether predictions are made after this iteration. The end has its own, fuller evaluation."""
-    wanted = iteration % config.eval_interval == 0 or iteration in kept_steps(config.max_iters)
-    return wanted and 0 < iteration < config.max_iters
-
-
-def look(history: TrialHistory, model: nn.Module, iteration: int, config: Config, dataset: Dataset) -> None:
-    """Make the predictions that are wanted of a trial after this iteration, by ``is_looked_at``."""
-    if iteration % config.eval_interval == 0:
-        history.val_losses.append(evaluate_loss(model, dataset.windows.every(CURVE_BLOCK_STEP), config.block_size))
+def look(history: TrialHistory, model: nn.Module, iteration: int) -> None:
+    """Make the predictions that are wanted of a trial after this iteration."""
+    windows, block_size = history.dataset.windows, history.config.block_size
+    if iteration % history.config.eval_interval == 0:
+        history.val_losses.append(evaluate_loss(model, windows.every(CURVE_BLOCK_STEP), block_size))
     if iteration in history.steps:
-        history.kept.append(predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size))
+        history.kept.append(predict_logits(model, windows.every(KEPT_BLOCK_STEP), block_size))
 
 
-def progress_of(
-    history: TrialHistory,
-    model_name: str,
-    activation: str,
-    config: Config,
-    trial: int,
-    iteration: int,
-    loss: float,
-    stack: tuple[int, ...] = (),
-) -> Progress:
-    """Where trial ``trial`` (from 1) is after this iteration, its newest look included."""
-    val_loss = history.val_losses[-1] if history.val_losses else None
-    kept = history.kept[-1] if iteration in history.steps and iteration < config.max_iters else None
-    return Progress(model_name, activation, trial, config.trials, iteration, config.max_iters, loss, val_loss, kept, stack)
-
-
-def check_loss(loss: float, model_name: str, activation: str, trial: int, iteration: int, what: str = "loss became") -> None:
-    """TrainingDiverged if a loss of trial ``trial`` (from 1) is no number."""
+def check_loss(history: TrialHistory, loss: float, iteration: int, what: str = "loss became") -> None:
+    """TrainingDiverged if a loss of this trial is no number."""
     if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"the {what} {loss} for {model_name} with {activation}, trial {trial}, iteration {iteration}; "
-            "lower the learning rate"
-        )
+        place = f"{history.model_name} with {history.activation}, trial {history.trial}, iteration {iteration}"
+        raise TrainingDiverged(f"the {what} {loss} for {place}; lower the learning rate")
 
 
-def finished_trial(
-    history: TrialHistory, model: nn.Module, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int
-) -> TrainedTrial:
-    """Score the trained model of trial ``trial`` (from 1) on all evaluation windows. Raises TrainingDiverged.
-
-    Its ``seconds`` are left to whoever knows them.
-    """
-    logits = predict_logits(model, dataset.windows, config.block_size)  # (blocks, 256, V)
+def finished_trial(history: TrialHistory, model: nn.Module) -> TrainedTrial:
+    """Score a trained model on all evaluation windows; ``seconds`` are left to the caller. Raises TrainingDiverged."""
+    config, windows = history.config, history.dataset.windows
+    logits = predict_logits(model, windows, config.block_size)  # (blocks, 256, V)
     kept = [*history.kept, logits[::KEPT_BLOCK_STEP]]
-    curve_labels = dataset.windows.every(CURVE_BLOCK_STEP).targets.flatten()
-    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), curve_labels)
-    logits, labels = logits.flatten(0, 1), dataset.windows.targets.flatten()
+    curve_loss = cross_entropy(logits[::CURVE_BLOCK_STEP].flatten(0, 1), windows.every(CURVE_BLOCK_STEP).targets.flatten())
+    logits, labels = logits.flatten(0, 1), windows.targets.flatten()
     val_loss = cross_entropy(logits, labels)
-    check_loss(val_loss, model_name, activation, trial, config.max_iters, what="validation loss is")
+    # The last step was made after the last loss that was looked at.
+    check_loss(history, val_loss, config.max_iters, what="validation loss is")
+    val_curve = [((k + 1) * config.eval_interval, loss) for k, loss in enumerate(history.val_losses)]
     return TrainedTrial(
-        trial=trial,
-        seed=config.seed + trial - 1,
-        train_loss_curve=history.train_curve.points(),
-        val_loss_curve=[*history.val_curve, (config.max_iters, curve_loss)],
+        trial=history.trial,
+        seed=config.seed + history.trial - 1,
+        train_loss_curve=loss_curve(history.train_losses, config.max_iters),
+        val_loss_curve=[*val_curve, (config.max_iters, curve_loss)],
         val_loss=val_loss,
         val_accuracy=100 * (1 - error_rate(logits, labels)),
         seconds=0.0,
         init_sha256=history.init_sha256,
         logits=logits,
-        steps=list(history.steps),
+        steps=history.steps,
         step_logits=torch.stack(kept).flatten(1, 2),  # (S, blocks, 256, V) -> (S, tokens, V)
         # Copies: a stack shows its trials in one model, one after another.
         weights={name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()},
@@ -221,11 +217,6 @@ def make_optimizer(model: nn.Module, config: Config, stacked: bool = False) -> t
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), **kernel)
 
 
-def kept_steps(max_iters: int) -> list[int]:
-    """The steps after which predictions are kept: 0, then evenly spread on a log scale from 1 to ``max_iters``."""
-    return sorted({0} | {round(max_iters ** (k / (KEPT_STEPS - 1))) for k in range(KEPT_STEPS)})
-
-
 def learning_rate(iteration: int, config: Config) -> float:
     """Rate of iteration 1 ... max_iters: linear warm-up to the peak, then linear decay to zero."""
     warmup = min(config.warmup_iters, config.max_iters // 2)
@@ -237,18 +228,16 @@ def learning_rate(iteration: int, config: Config) -> float:
 def training_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, iteration: int, config: Config
 ) -> float:
-    """One step on inputs and targets (B, T); the loss in nats before the step. A bad loss leaves the weights alone."""
+    """One step on inputs and targets (B, T); the loss in nats before the step."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(iteration, config)
     logits = model(inputs.to(config.device))  # (B, T, V)
     loss = F.cross_entropy(logits.flatten(0, 1), targets.to(config.device).flatten())
-    value = loss.item()
-    if math.isfinite(value):
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-    return value
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+    optimizer.step()
+    return loss.item()
 
 
 @torch.inference_mode()

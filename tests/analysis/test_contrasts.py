@@ -45,14 +45,14 @@ def of(*results: Result, activations: tuple[str, ...] = ("relu", "gelu")) -> Evi
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, Study, Evidence]:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Study, Evidence]:
     folder = tmp_path_factory.mktemp("evidence") / "results"
     for model in ("charlm", "tinylstm"):
         for activation in ("relu", "gelu", "swiglu"):
             run_experiment(model, activation, tiny(model, trials=4), results_dir=folder)
     store = Store(folder)
     study = Study.load(store, ["charlm", "tinylstm"], ["relu", "gelu", "swiglu"])
-    return store, study, Evidence.load(store, study)
+    return study, Evidence.load(store, study)
 
 
 # --- by hand
@@ -117,17 +117,13 @@ def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
     results = [make_result(model, "relu", pairs) for model, pairs in (("charlm", (0.4, 0.5, 0.6)), ("convlm", (0.3, 0.7, 0.8)))]
     evidence = Evidence.from_results(Study.of(results, ["charlm", "convlm"], ["relu"]))
     cells = [("charlm", "relu"), ("convlm", "relu")]
-
-    def mean(means: np.ndarray) -> float:
-        return float(means.mean())
-
-    found = evidence.estimate(cells, mean, "relative_pd")
+    found = evidence.estimate(cells, np.mean, "relative_pd")
     # Bundles: without trial 1 (.6 + .8) / 2, without 2 (.5 + .7) / 2, without 3 (.4 + .3) / 2.
     left_out = np.array([0.7, 0.6, 0.35])
     assert found.value == pytest.approx((0.5 + 0.6) / 2)
     assert found.error == pytest.approx(math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum()))
     assert found.degrees == pytest.approx(2)
-    assert math.isnan(evidence.estimate([("charlm", "gelu")], mean, "relative_pd").value)
+    assert math.isnan(evidence.estimate([("charlm", "gelu")], np.mean, "relative_pd").value)
 
 
 def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +142,8 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
 # --- on really trained cells
 
 
-def test_the_negative_control_is_left_out_by_digests(trained: tuple[Store, Study, Evidence]) -> None:
-    _, _, evidence = trained
+def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence]) -> None:
+    _, evidence = trained
     assert evidence.identical("tinylstm")
     assert evidence.candidates() == ("charlm",)
     assert set(contrasts_frame(evidence)["model"]) == {"charlm"}
@@ -157,8 +153,8 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Store, Study
     assert not evidence.gaps
 
 
-def test_permutation_p_by_brute_force(trained: tuple[Store, Study, Evidence]) -> None:
-    _, _, evidence = trained
+def test_permutation_p_by_brute_force(trained: tuple[Study, Evidence]) -> None:
+    _, evidence = trained
     frame = contrasts_frame(evidence).set_index("activation")
     # GELU has the parameters of relu and starts from the same weights; SwiGLU's layers have other shapes.
     assert bool(frame.loc["gelu", "paired"])
@@ -178,8 +174,8 @@ def test_permutation_p_by_brute_force(trained: tuple[Store, Study, Evidence]) ->
     assert not frame["supported"].any()
 
 
-def test_any_statistic_of_a_model_by_the_jackknife_itself(trained: tuple[Store, Study, Evidence]) -> None:
-    _, _, evidence = trained
+def test_the_cv_by_the_jackknife_itself(trained: tuple[Study, Evidence]) -> None:
+    _, evidence = trained
     row = cv_over_activations(evidence).set_index("model").loc["charlm"]
     matrices = [evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu")]
     # relu and gelu share their initial weights, so their trials leave together.
@@ -188,31 +184,24 @@ def test_any_statistic_of_a_model_by_the_jackknife_itself(trained: tuple[Store, 
     assert row["p"] > 0
 
 
-def test_two_kinds_of_interval_hold_the_same_mean(trained: tuple[Store, Study, Evidence]) -> None:
-    _, study, evidence = trained
-    frame = two_kinds_of_interval(evidence)
-    assert len(frame) == 6
-    for row in frame.to_dict("records"):
+def test_intervals_and_variances_are_of_the_numbers_in_the_results(trained: tuple[Study, Evidence]) -> None:
+    study, evidence = trained
+    intervals, variances = two_kinds_of_interval(evidence), accuracy_variance(evidence)
+    assert len(intervals) == len(variances) == 6
+    for row, parts in zip(intervals.to_dict("records"), variances.to_dict("records"), strict=True):
         result = study.result(row["model"], row["activation"])
         assert result is not None
         assert row["value"] == pytest.approx(result.avg_relative_pd)
         assert row["trials_low"] <= row["value"] <= row["trials_high"]
         assert row["windows_low"] < row["value"] < row["windows_high"]
+        observed = np.var([trial.val_accuracy for trial in result.trials], ddof=1)
+        assert (parts["model"], parts["activation"]) == (row["model"], row["activation"])
+        assert parts["evaluation"] + parts["runs"] == pytest.approx(parts["observed"])
+        assert parts["observed"] == pytest.approx(observed, rel=1e-6)
 
 
-def test_variance_of_accuracy_adds_up_to_that_of_the_trials(trained: tuple[Store, Study, Evidence]) -> None:
-    _, study, evidence = trained
-    frame = accuracy_variance(evidence)
-    assert len(frame) == 6
-    for row in frame.to_dict("records"):
-        result = study.result(row["model"], row["activation"])
-        assert result is not None
-        assert row["observed"] == pytest.approx(np.var([trial.val_accuracy for trial in result.trials], ddof=1), rel=1e-6)
-        assert row["evaluation"] + row["runs"] == pytest.approx(row["observed"])
-
-
-def test_a_frame_alone_gives_the_same_numbers(trained: tuple[Store, Study, Evidence], tmp_path: Path) -> None:
-    _, _, evidence = trained
+def test_a_frame_alone_gives_the_same_numbers(trained: tuple[Study, Evidence], tmp_path: Path) -> None:
+    _, evidence = trained
     evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
     again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
     pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))

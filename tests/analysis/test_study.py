@@ -5,6 +5,7 @@ The pair values of each made-up cell are chosen so that means, intervals and CV 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -21,15 +22,7 @@ from repro_lib.analysis.generation import generate, load_trained
 from repro_lib.analysis.layers import layer_view
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.study import (
-    METRICS,
-    Study,
-    cells_frame,
-    curves_frame,
-    identical_models,
-    pairs_frame,
-    trials_frame,
-)
+from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
 from repro_lib.metrics import prediction_difference
@@ -131,13 +124,8 @@ def test_cell_by_hand():
 
 def test_missing_cell_is_a_row_of_nan_and_never_zero():
     cells = cells_frame([make_result()], ["charlm", "convlm"], ["relu", "gelu"])
-    assert len(cells) == 4
     gone = cells[cells["n"] == 0]
-    assert list(zip(gone["model"], gone["activation"], strict=True)) == [
-        ("charlm", "gelu"),
-        ("convlm", "relu"),
-        ("convlm", "gelu"),
-    ]
+    assert (gone["model"] + "-" + gone["activation"]).tolist() == ["charlm-gelu", "convlm-relu", "convlm-gelu"]
     assert gone.select_dtypes("float").isna().all(axis=None)
 
 
@@ -145,8 +133,7 @@ def test_missing_cell_is_a_row_of_nan_and_never_zero():
 def test_one_or_two_trials_have_no_interval(pairs: tuple[float, ...], n: int):
     cell = cells_frame([make_result(pairs=pairs)]).iloc[0]
     assert cell["n"] == n
-    assert math.isnan(cell["relative_pd_low"])
-    assert math.isnan(cell["val_loss_low"])
+    assert cell[["relative_pd_low", "val_loss_low"]].isna().all()
     assert cell["val_loss"] > 0
     assert math.isnan(cell["relative_pd"]) if n == 1 else cell["relative_pd"] == 0.5
 
@@ -231,26 +218,27 @@ def test_identical_models_are_left_out_by_rule_and_not_by_name():
 # --- overviews
 
 
-def test_models_overview_by_hand():
-    study = Study.of(grid(), ["charlm", "tinylstm"], ["relu", "gelu", "swish"])
+def test_both_overviews_by_hand():
+    study = Study.of(grid(), ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"])
     rows = models_overview(study).set_index("model")
     charlm = rows.loc["charlm"]
     # .5, .6, .7: mean .6, population sd sqrt(.02 / 3).
     assert charlm["cv"] == pytest.approx(100 * math.sqrt(0.02 / 3) / 0.6)
     assert (charlm["best"], charlm["worst"], charlm["cells"], charlm["expected"]) == ("relu", "swish", 3, 3)
-    assert charlm["mean_pd"] == pytest.approx(0.6)
-    assert charlm["seconds"] == 13.5
+    assert (charlm["mean_pd"], charlm["seconds"]) == (pytest.approx(0.6), 13.5)
     assert rows.loc["tinylstm", "cv"] == 0.0
     assert pd.isna(rows.loc["tinylstm", "best"])
-
-
-def test_activations_overview_by_hand():
-    study = Study.of(grid(), ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"])
     overview = activations_overview(study).set_index("activation")
     assert overview["average_pd"].tolist() == pytest.approx([0.5, 0.6, 0.7])
     assert overview["wins"].tolist() == [2, 0, 0]
     # Both models have the same matrix, so their mean has the interval of one of them.
     assert overview.loc["swish", "average_pd_high"] == pytest.approx(0.7 + T3 * math.sqrt(0.04 / 3))
+    # The size is said, and that it is not the whole one.
+    row = models_overview(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])).iloc[0]
+    assert (row["size"], rows.loc["charlm", "size"]) == (
+        "4 layers of width 128 (full size: 6 of 384)",
+        "2 layers of width 128",
+    )
 
 
 def test_average_over_a_hole_is_missing_and_other_averages_are_not():
@@ -287,19 +275,19 @@ def test_summary_has_the_block_of_the_design():
 
 def test_summary_names_what_is_missing_and_has_both_overviews_and_the_runtime():
     text = summary_text(Study.of(grid()[1:], ["charlm", "convlm", "tinylstm"], ["relu", "gelu", "swish"]))
-    assert "RELU:      missing" in text
-    assert "Missing, and left blank everywhere: charlm with relu." in text
-    assert "tinylstm is bit-identical across activations" in text
+    parts = ("RELU:      missing", "Missing, and left blank everywhere: charlm with relu.", "MODELS", "ACTIVATIONS", "RUNTIME")
+    for part in (*parts, "tinylstm is bit-identical across activations"):
+        assert part in text
     assert text.count("<- BEST") == 2
-    for heading in ("MODELS", "ACTIVATIONS", "RUNTIME"):
-        assert heading in text
 
 
-def test_few_trials_are_said_to_be_too_few():
+def test_the_number_of_trials_decides_what_may_be_said():
     for pairs, words in (((0.5,), ("no interval at N=2", "an interval needs 3 trials")), ((), ("one trial has no pair",))):
         results = [make_result("charlm", activation, pairs) for activation in ("relu", "gelu")]
         text = summary_text(Study.of(results, ["charlm"], ["relu", "gelu"]))
         assert all(sentence in text for sentence in words)
+    for n, words in ((2, "needs 3 trials"), (3, "not decided at N = 3"), (10, "contrast of two")):
+        assert words in sentences.decided([n, 0, n + 5])
 
 
 def test_an_empty_study_says_what_to_do():
@@ -310,17 +298,6 @@ def test_an_empty_study_says_what_to_do():
     assert sentences.ends(study, "charlm") == []
     for table in (tables.models_table, tables.activations_table):
         assert len(table(study))
-
-
-@pytest.mark.parametrize(("n", "words"), [(2, "needs 3 trials"), (3, "not decided at N = 3"), (10, "contrast of two")])
-def test_n_decides_what_may_be_said(n: int, words: str):
-    assert words in sentences.decided([n, 0, n + 5])
-
-
-def test_cut_models_are_labelled():
-    row = models_overview(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])).iloc[0]
-    assert row["size"] == "4 layers of width 128 (full size: 6 of 384)"
-    assert models_overview(Study.of([make_result()], ["charlm"], ["relu"])).iloc[0]["size"] == "2 layers of width 128"
 
 
 # --- one cell looked at closely
@@ -342,11 +319,9 @@ def test_token_disagreement_by_hand():
     assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
     assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
     pairs = list(combinations([trial.probabilities for trial in trials], 2))
-    for per_token, metric in (
-        (found.top1, prediction_difference.churn),
-        (found.total_variation, prediction_difference.total_variation),
-    ):
-        assert per_token.mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
+    measures = {"top1": prediction_difference.churn, "total_variation": prediction_difference.total_variation}
+    for name, metric in measures.items():
+        assert getattr(found, name).mean() == pytest.approx(np.mean([metric(p, q) for p, q in pairs]))
     with pytest.raises(ResultError, match="needs two trials"):
         token_disagreement(trials[:1])
     with pytest.raises(ResultError, match="different evaluation windows"):
@@ -365,11 +340,9 @@ def test_passage_marks_disagreement_not_by_colour_alone():
     shown = passage(found, corpus, "<cell>", 3, 0)
     assert shown.text == TEXT[:EVALUATION_BLOCK]
     page = shown._repr_html_()
-    marked = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
-    assert len(marked) == 1
-    assert "underline double" in marked[0]
-    assert "font-weight:bold" in marked[0]
-    assert "differs in 3 of 3 pairs" in marked[0]
+    (marked,) = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
+    for look in ("underline double", "font-weight:bold", "differs in 3 of 3 pairs"):
+        assert look in marked
     assert "&lt;cell&gt;" in page
     assert "⏎" in page
 
@@ -387,8 +360,8 @@ def test_the_layers_of_a_result_have_every_parameter_and_the_activation(model: s
 def test_layers_without_a_result_are_at_full_size_and_repeated_blocks_are_one_row():
     table = layer_view(Study.of([], ["charlm"]), "charlm").set_index("layer")
     assert 0.98 * 430_000 < (table["parameters"] * table["times"]).sum() < 1.02 * 430_000
-    assert table.loc["blocks.*.feed_forward.activation", "times"] == 2
     layers = list(table.index)
+    assert table.loc["blocks.*.feed_forward.activation", "times"] == 2
     assert layers.index("blocks.*.feed_forward.expand") < layers.index("blocks.*.feed_forward.activation")
 
 
@@ -404,7 +377,8 @@ def trained(tmp_path: Path) -> tuple[Store, Study]:
     config = Config.for_model("charlm", "smoke", corpus=str(path)).with_corpus(len(corpus.vocabulary))
     store, records = Store(tmp_path / "results"), []
     windows = EvaluationRecord(sha256=digest("windows"), tokens=2 * EVALUATION_BLOCK, unigram_cross_entropy=3.3)
-    base = make_result(profile="smoke", config=config.model_dump(), corpus=_record(TEXT), evaluation=windows)
+    own = CorpusRecord(name="own.txt", sha256=hashlib.sha256(TEXT.encode()).hexdigest())
+    base = make_result(profile="smoke", config=config.model_dump(), corpus=own, evaluation=windows)
     labels = corpus.encode(TEXT[: 2 * EVALUATION_BLOCK])
     for trial in base.trials:
         seeded = config.model_copy(update={"seed": trial.seed})
@@ -417,12 +391,6 @@ def trained(tmp_path: Path) -> tuple[Store, Study]:
         records.append(trial.model_copy(update=digests))
     store.save(base.model_copy(update={"trials": records}))
     return store, Study.load(store, ["charlm"], ["relu", "gelu"])
-
-
-def _record(text: str) -> CorpusRecord:
-    from repro_lib.data import _sha256
-
-    return CorpusRecord(name="own.txt", sha256=_sha256(text))
 
 
 def test_stored_models_write_samples(trained: tuple[Store, Study]):
@@ -461,8 +429,8 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     assert "evaluation block" in repr(passage_view)
     assert isinstance(gone, Note)
     assert "no result" in gone.text
-    store.trial_path("predictions", "charlm", "relu", study.results[0].config_sha256, 2).unlink()
-    store.trial_path("weights", "charlm", "relu", study.results[0].config_sha256, 2).unlink()
+    for kind in ("predictions", "weights"):
+        store.trial_path(kind, "charlm", "relu", study.results[0].config_sha256, 2).unlink()
     for views in (disagreement_views, samples_views):
         (note,) = views(store, study, "charlm", ["relu"])
         assert isinstance(note, Note)

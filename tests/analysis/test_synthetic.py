@@ -5,32 +5,30 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 from matplotlib.collections import PathCollection
-from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
 from test_study import STARTED, digest, grid, make_result
 
-from repro_lib.analysis.chosen_pd import ChosenPD, SyntheticError
 from repro_lib.analysis.overviews import activations_overview, models_overview
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame
-from repro_lib.analysis.synthetic import fill_missing, make_synthetic, synthetic_result
+from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic, synthetic_result
 from repro_lib.cli.main import main
 from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.plots import figures
 from repro_lib.plots.style import SYNTHETIC_HATCH, Plot
 from repro_lib.report import sentences, tables
-from repro_lib.report.console_summary import summary_text
-from repro_lib.report.synthetic_summary import synthetic_summary
+from repro_lib.report.console_summary import summary_text, synthetic_summary
 from repro_lib.store.schema import SYNTHETIC_MARK, EvaluationRecord, Result, ResultError
 from repro_lib.store.store import Store
 
@@ -40,8 +38,7 @@ MODELS, THREE = ("charlm", "convlm", "tinylstm"), ("relu", "gelu", "swish")
 def extreme(result: Result, **changes: object) -> Result:
     """A synthetic stand-in for the cell of a measured result, so extreme that no statistic could hide it."""
     other = make_result(result.model_name, result.activation, (1.9, 0.9, 1.4), losses=(0.5, 0.6, 0.7))
-    changes = {"synthetic": True, "flags": ["synthetic: a test"], **changes}
-    return other.model_copy(update=changes)
+    return other.model_copy(update={"synthetic": True, "flags": ["synthetic: a test"], **changes})
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +64,13 @@ def made_up() -> Study:
     return Study.of(make_synthetic(MODELS, THREE, chosen), MODELS, THREE)
 
 
+def saved(folder: Path, *results: Result) -> Store:
+    store = Store(folder)
+    for result in results:
+        store.save(result)
+    return store
+
+
 def words(plot: Plot) -> str:
     return " ".join(text.get_text() for text in plot.figure.findobj(Text) if text.get_visible()).replace("\n", " ")
 
@@ -77,15 +81,14 @@ def words(plot: Plot) -> str:
 @pytest.mark.parametrize(
     "model", ["charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm", "tinylstm_readout"]
 )
-@pytest.mark.parametrize("profile", ["smoke", "quick"])
-def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, profile: str, tmp_path: Path) -> None:
+def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, tmp_path: Path) -> None:
+    profile = "smoke" if model == "charlm" else "quick"
     result = synthetic_result(model, "smelu_0.5", 0.7, profile=profile)
-    ((path, read),), refused = Store(tmp_path).load() if Store(tmp_path).save(result) else ([], [])
+    ((path, read),), refused = saved(tmp_path, result).load()
     assert (read, refused) == (result, [])
     assert path.name.startswith(f"{model}-smelu_05-")
     assert read.synthetic
     assert read.flags[0].startswith("synthetic: made up")
-    assert len(read.trials) == 3
     assert [trial.seed for trial in read.trials] == [42, 43, 44]
     assert read.avg_val_loss < read.evaluation.unigram_cross_entropy
     invented = [read.corpus.sha256, read.evaluation.sha256]
@@ -95,9 +98,7 @@ def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, profi
     assert read.config_sha256 == Config.for_model(model, profile, corpus="synthetic").sha256(read.corpus.sha256)
 
 
-@given(
-    st.floats(0.001, 1.999), st.integers(2, 12), st.floats(0, 1), st.integers(0, 10_000), st.sampled_from(["charlm", "convlm"])
-)
+@given(st.floats(0.001, 1.999), st.integers(2, 12), st.floats(0, 1), st.integers(0, 10_000), st.sampled_from(MODELS[:2]))
 def test_the_chosen_pd_is_exact_and_all_metrics_are_possible(
     chosen: float, trials: int, spread: float, seed: int, model: str
 ) -> None:
@@ -127,15 +128,12 @@ def test_pairs_that_share_a_trial_go_together() -> None:
     assert products == pytest.approx([products[0]] * 3)
 
 
-def test_the_same_request_gives_the_same_numbers_and_another_seed_others() -> None:
+def test_equal_requests_give_equal_numbers_and_results_of_one_call_are_comparable(made_up: Study) -> None:
     first, second = (synthetic_result("charlm", "relu", 0.5, timestamp=STARTED) for _ in range(2))
     other = synthetic_result("charlm", "relu", 0.5, timestamp=STARTED, seed=7)
     assert first == second
     assert first.pairs() != other.pairs()
     assert not {t.weights_sha256 for t in first.trials} & {t.weights_sha256 for t in other.trials}
-
-
-def test_results_of_one_call_are_comparable_and_share_a_configuration_per_model(made_up: Study) -> None:
     assert len({result.comparison_key for result in made_up.results}) == 1
     for model in MODELS:
         assert len({result.config_sha256 for result in made_up.results if result.model_name == model}) == 1
@@ -146,53 +144,35 @@ def test_results_of_one_call_are_comparable_and_share_a_configuration_per_model(
 def test_a_chosen_pd_counts_for_the_most_specific_name() -> None:
     chosen = ChosenPD.parse(["0.1", "charlm=0.2", "smelu_0.5=0.3", "charlm-gelu=0.4"])
     asked = [("convlm", "relu"), ("charlm", "relu"), ("convlm", "smelu_05"), ("charlm", "smelu_05"), ("charlm", "gelu")]
-    assert [chosen.of(*cell) for cell in asked] == [0.1, 0.2, 0.3, 0.3, 0.4]
-    assert chosen.of("tinylstm", "smelu_05") == 0.1
+    # The negative control has no activation that a name could mean.
+    assert [chosen.of(*cell) for cell in [*asked, ("tinylstm", "smelu_05")]] == [0.1, 0.2, 0.3, 0.3, 0.4, 0.1]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"relative_pd": 0.0}, "between 0 and 2"),
-        ({"relative_pd": 2.0}, "between 0 and 2"),
-        ({"relative_pd": math.nan}, "between 0 and 2"),
-        ({"trials": 1}, "at least 2"),
         ({"trials": 501}, "at most 500"),
         ({"spread": -0.1}, "spread"),
         ({"spread": math.nan}, "spread"),
         ({"trials": 0}, "trials = 0"),
-        ({"seed": -1}, "seed = -1"),
-        ({"profile": "quik"}, "unknown profile"),
         ({"max_iter": 3}, "unknown parameter 'max_iter'"),
-        ({"model": "gpt"}, "unknown model"),
-        ({"activation": "rleu"}, "unknown activation"),
     ],
 )
-def test_what_cannot_be_made_is_refused(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said) as raised:
-        synthetic_result(**{"model": "charlm", "activation": "relu", **changes})  # pyright: ignore[reportArgumentType]
-    assert isinstance(raised.value, SyntheticError | ConfigError) or said == "unknown activation"
+def test_what_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> None:
+    # What the command line can ask for as well is refused below.
+    with pytest.raises((SyntheticError, ConfigError), match=said):
+        synthetic_result("charlm", "relu", **changes)
 
 
 # --- left out unless asked for
 
 
-def saved(folder: Path, *results: Result) -> Store:
-    store = Store(folder)
-    for result in results:
-        store.save(result)
-    return store
-
-
 def test_they_are_left_out_unless_asked_for(real: Study, mixed: Study, tmp_path: Path) -> None:
     store = saved(tmp_path, *mixed.results)
     study = Study.load(store, MODELS, THREE)
-    assert len(study.results) == len(real.results)
-    assert all(result in real.results for result in study.results)
-    assert_frame_equal(models_overview(study), models_overview(real))
-    assert_frame_equal(activations_overview(study), activations_overview(real))
+    assert study.results == real.results
     assert summary_text(study) == summary_text(real)
-    assert not study.cells["synthetic"].any()
     assert store.find("charlm", "relu", mixed.results[-1].config_sha256) is None
 
 
@@ -202,24 +182,24 @@ def test_asked_for_they_come_after_the_real_ones_and_only_where_those_are_missin
     shown = [(result.model_name, result.activation) for result in study.results if result.synthetic]
     assert set(shown) == GAPS
     assert [result.synthetic for result in study.results] == sorted(result.synthetic for result in study.results)
-    assert study.is_mixed
-    assert not study.is_synthetic
+    assert (study.is_mixed, study.is_synthetic) == (True, False)
     cells = study.cells
     assert set(zip(*(cells.loc[cells["synthetic"], name] for name in ("model", "activation")), strict=True)) == GAPS
-
-
-OTHER_TEXT = EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)
+    # Alone they are chosen by the rules for real ones.
+    old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
+    assert select_comparable([new, old]) == []
+    assert select_comparable([new, old], include_synthetic=True) == [new]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evaluation": OTHER_TEXT},
+        {"evaluation": EvaluationRecord(sha256=digest("other windows"), tokens=16_384, unigram_cross_entropy=3.3)},
         {"corpus": make_result().corpus.model_copy(update={"sha256": digest("other corpus")})},
         {"profile": "study"},
         {"config_sha256": digest("other configuration")},
-        *({"config": make_result().config | {name: value}} for name, value in {"vary": "init", "seed": 7}.items()),
-        *({"config": make_result().config | {name: value}} for name, value in {"device": "cuda", "execution": "x"}.items()),
+        {"config": make_result().config | {"vary": "init"}},
+        {"config": make_result().config | {"device": "cuda"}},
     ],
 )
 def test_a_stand_in_agrees_in_all_but_being_synthetic(real: Study, changes: dict[str, object]) -> None:
@@ -229,12 +209,6 @@ def test_a_stand_in_agrees_in_all_but_being_synthetic(real: Study, changes: dict
     if "config_sha256" not in changes:
         with pytest.raises(ResultError, match="do not belong in one statistic"):
             Study.of([*real.results, extreme(cell, **changes)], include_synthetic=True)
-
-
-def test_synthetic_results_alone_are_chosen_by_the_rules_for_real_ones() -> None:
-    old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
-    assert select_comparable([new, old]) == []
-    assert select_comparable([new, old], include_synthetic=True) == [new]
 
 
 def test_a_cell_measured_later_replaces_its_stand_in(mixed: Study, tmp_path: Path) -> None:
@@ -278,9 +252,7 @@ def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
     assert not any("BEST" in line for line in marked)
     assert "no statistic across cells: charlm with relu, tinylstm with swish." in sentences.missing(mixed)
     assert "No cell is missing" not in sentences.missing(mixed)
-
-
-def test_tables_of_one_synthetic_result_say_so() -> None:
+    # Tables of one synthetic result say so as well.
     result = synthetic_result("charlm", "relu", 0.5)
     assert list(tables.summary_table(result).columns) == ["charlm with relu (synthetic)"]
     for table in (tables.trials_table, tables.pairs_table, tables.config_table):
@@ -289,31 +261,21 @@ def test_tables_of_one_synthetic_result_say_so() -> None:
 
 
 def test_synthetic_cells_are_hatched_and_named_in_every_panel(mixed: Study) -> None:
-    axes = figures.multi_model_reproducibility(mixed).figure.axes
-    for panel in axes:
-        bars = [patch for c in panel.containers if isinstance(c, BarContainer) for patch in c.patches]
-        hatches = [patch.get_hatch() for patch in bars]
-        assert hatches == [SYNTHETIC_HATCH, *[None] * 7, SYNTHETIC_HATCH]
-        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    for panel in figures.multi_model_accuracy(mixed).figure.axes:
-        assert [patch.get_hatch() for patch in panel.patches].count(SYNTHETIC_HATCH) == 2
-        assert [text.get_text() for text in panel.texts].count("synthetic") == 2
-    bars, boxes, cv, heat_map = figures.shamir_cross_model_analysis(mixed).figure.axes
-    assert [patch.get_hatch() for patch in heat_map.patches].count(SYNTHETIC_HATCH) == 2
-    assert sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
-    assert not [patch for panel in (boxes, cv) for patch in panel.patches if patch.get_hatch() == SYNTHETIC_HATCH]
+    def hatched(patches: Iterable[Any]) -> int:
+        return [patch.get_hatch() for patch in patches].count(SYNTHETIC_HATCH)
+
+    for draw in (figures.multi_model_reproducibility, figures.multi_model_accuracy):
+        for panel in draw(mixed).figure.axes:
+            assert hatched(panel.patches) == 2
+            assert [text.get_text() for text in panel.texts].count("synthetic") == 2
+    _, boxes, cv, heat_map = figures.shamir_cross_model_analysis(mixed).figure.axes
+    assert hatched(heat_map.patches) == sum("synthetic" in text.get_text() for text in heat_map.texts) == 2
+    assert hatched([*boxes.patches, *cv.patches]) == 0
     for panel in figures.accuracy_vs_reproducibility(mixed).figure.axes:
         assert [c.get_hatch() for c in panel.collections if isinstance(c, PathCollection)] == [3 * SYNTHETIC_HATCH] * 2
     curves = figures.training_curves(mixed, "charlm").figure.axes
     assert [panel.patch.get_hatch() for panel in curves] == [SYNTHETIC_HATCH, None, None]
     assert "relu, N = 3, synthetic" in [panel.get_title(loc="left") for panel in curves]
-
-
-def test_boxes_and_cv_of_a_mixed_study_are_those_of_the_measured_cells(real: Study, mixed: Study) -> None:
-    for panel in (1, 2):
-        first, second = (figures.shamir_cross_model_analysis(study).figure.axes[panel] for study in (real, mixed))
-        assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
-        assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
 
 
 def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Study, mixed: Study) -> None:
@@ -322,19 +284,19 @@ def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Stud
         assert words(plot).startswith("PARTLY SYNTHETIC: ") == synthetic, plot.name
         assert ("synthetic, not measured" in words(plot)) == synthetic, plot.name
         assert ("SYNTHETIC" in plot.alt) == synthetic, plot.name
+        if plot.name in ("shamir_cross_model_analysis", "charlm_training_curves"):
+            # The notice that names the cells is the longest text there is, and nothing of it may be cut off.
+            plot.png()
+            box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
+            assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -0.01, plot.name
     assert "charlm from gelu 0.600 to swish 0.700" in figures.multi_model_reproducibility(mixed).alt
     ranges = figures.accuracy_vs_reproducibility(real).alt
     assert figures.accuracy_vs_reproducibility(mixed).alt.startswith(ranges)
-
-
-def test_nothing_of_a_synthetic_figure_is_cut_off(mixed: Study, made_up: Study) -> None:
-    for study in (mixed, made_up):
-        for plot in (figures.shamir_cross_model_analysis(study), figures.training_curves(study, "charlm")):
-            plot.png()
-            box, (width, height) = plot.figure.get_tightbbox(), plot.figure.get_size_inches()
-            assert min(box.x0, box.y0) >= -0.01, plot.name
-            assert box.x1 <= width + 0.01, plot.name
-            assert box.y1 <= height + 0.01, plot.name
+    # Boxes and CV, which are statistics across cells, are those of the measured ones.
+    axes = [figures.shamir_cross_model_analysis(study).figure.axes for study in (real, mixed)]
+    for first, second in list(zip(*axes, strict=True))[1:3]:
+        assert [text.get_text() for text in first.texts] == [text.get_text() for text in second.texts]
+        assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
 
 
 # --- nothing but synthetic results
@@ -371,10 +333,8 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     store = saved(tmp_path, *small_grid())
     made, refused = fill_missing(tmp_path)
     assert refused == []
-    assert {(r.model_name, r.activation): (round(r.avg_relative_pd or 0, 9), round(r.avg_val_loss, 9)) for r in made} == {
-        ("charlm", "swish"): (0.5, 2.5),
-        ("hybridlm", "gelu"): (0.4, 2.0),
-    }
+    values = {(r.model_name, r.activation): (r.avg_relative_pd, r.avg_val_loss) for r in made}
+    assert values == {("charlm", "swish"): pytest.approx((0.5, 2.5)), ("hybridlm", "gelu"): pytest.approx((0.4, 2.0))}
     stand_in, neighbour = made[0], small_grid()[0]
     assert stand_in.flags == ["synthetic: nothing was trained, relative PD 0.5000 is the mean of charlm over relu, gelu"]
     assert stand_in.synthetic
@@ -382,8 +342,7 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     assert stand_in.measured_key == neighbour.comparison_key != stand_in.comparison_key
     assert stand_in.config_sha256 == neighbour.config_sha256
     cell = cells_frame([stand_in], ["charlm"], ["swish"]).iloc[0]
-    assert math.isnan(cell["relative_pd_low"])
-    assert math.isnan(cell["val_loss_low"])
+    assert cell[["relative_pd_low", "val_loss_low"]].isna().all()
     assert all(trial.weights_sha256.startswith(SYNTHETIC_MARK) for trial in stand_in.trials)
     assert stand_in.environment["neighbours"] == "charlm-relu-20260101_000000, charlm-gelu-20260101_000000"
     # What is there is not made again, and no stand-in rests on another one.
@@ -418,13 +377,12 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     cells = ["--models", "charlm", "convlm", "--activations", "relu", "smelu_0.5"]
     values = ["--trials", "4", "--relative-pd", "0.3", "convlm=0.8", "--seed", "7"]
     assert main(["synthesize", *cells, *values, *folders]) == 0
-    results = [result for _, result in Store(tmp_path / "results").load()[0]]
-    assert sorted((r.model_name, r.activation, r.avg_relative_pd, len(r.trials), r.config["seed"]) for r in results) == [
-        ("charlm", "relu", 0.3, 4, 7), ("charlm", "smelu_05", 0.3, 4, 7),
-        ("convlm", "relu", 0.8, 4, 7), ("convlm", "smelu_05", 0.8, 4, 7),
-    ]  # fmt: skip
+    stored = Store(tmp_path / "results").load()[0]
+    made = sorted((r.model_name, r.activation, r.avg_relative_pd, len(r.trials), r.config["seed"]) for _, r in stored)
+    expected = [(model, name, pd_, 4, 7) for model, pd_ in (("charlm", 0.3), ("convlm", 0.8)) for name in ("relu", "smelu_05")]
+    assert made == expected
     summary = (tmp_path / "reports" / "SYNTHETIC_DATA_SUMMARY.md").read_text()
-    for result, (path, _) in zip(results, Store(tmp_path / "results").load()[0], strict=True):
+    for path, result in stored:
         assert f"| {path.name} | {result.model_name} | {result.activation} |" in summary
         assert result.flags[0] in summary
     assert "**Not for**" in summary
@@ -435,6 +393,11 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     assert main(["status", "--models", "charlm", "--activations", "relu", *folders]) == 1
     assert "0 of 1 cells done" in capsys.readouterr().out
     assert not (tmp_path / "reports" / "summary.txt").exists()
+    # Without names the whole grid of a profile is made.
+    assert main(["synthesize", "--profile", "study", *folders]) == 0
+    study = Study.load(Store(tmp_path / "results"), profile="study", include_synthetic=True)
+    assert len(study.results) == 5 * len(GRID_ACTIVATIONS) == len(study.cells)
+    assert (study.cells["relative_pd"] - 0.5).abs().max() < 1e-14
 
 
 def test_process_shows_them_in_a_folder_of_their_own(
@@ -469,16 +432,12 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--relative-pd", "3"], "a relative PD lies between 0 and 2"),
         (["--relative-pd", "nan"], "a relative PD lies between 0 and 2"),
         (["--relative-pd", "much"], "a number or as NAME=number, got 'much'"),
-        (["--relative-pd", "gelu="], "a number or as NAME=number, got 'gelu='"),
         (["--relative-pd", "rleu=0.5"], "--relative-pd names 'rleu'"),
         (["--relative-pd", "gpt-relu=0.5"], "unknown model 'gpt'"),
-        (["--relative-pd", "gelu=0.5", "gelu=0.6"], "given twice"),
         (["--relative-pd", "0.5", "0.6"], "given twice"),
         (["--relative-pd", "convlm=0.5", "--models", "charlm"], "names convlm, which no cell"),
-        (["--models", "gpt"], "unknown model 'gpt'"),
         (["--activations", "rleu"], "unknown activation 'rleu'"),
         (["--profile", "quik"], "unknown profile 'quik'"),
         (["--trials", "1"], "at least 2"),
@@ -486,8 +445,6 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
         (["--missing"], "nothing measured is in"),
         (["--missing", "--relative-pd", "0.5"], "leave out --relative-pd"),
         (["--missing", "--models", "gpt"], "unknown model 'gpt'"),
-        (["--missing", "--activations", "rleu"], "unknown activation 'rleu'"),
-        (["--missing", "--profile", "quik"], "unknown profile 'quik'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
@@ -518,11 +475,3 @@ def test_the_benchmark_runs() -> None:
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "draw every figure" in done.stdout
-
-
-def test_the_default_grid_is_made_for_every_cell_of_a_profile(folders: list[str], tmp_path: Path) -> None:
-    assert main(["synthesize", "--profile", "study", *folders]) == 0
-    study = Study.load(Store(tmp_path / "results"), include_synthetic=True)
-    assert len(study.results) == 5 * len(GRID_ACTIVATIONS) == len(study.cells)
-    assert (study.cells["relative_pd"] - 0.5).abs().max() < 1e-14
-    assert pd.unique(study.cells["profile"]).tolist() == ["study"]

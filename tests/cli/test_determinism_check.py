@@ -59,7 +59,8 @@ PLANT = """
 import sys
 if "resource_tracker" not in " ".join(sys.orig_argv):
     import os
-    from repro_lib import determinism, trial_state
+    from repro_lib.models import determinism
+    from repro_lib.training import state
     honest = {where}.{what}
     {where}.{what} = {instead}
 """
@@ -92,7 +93,7 @@ FORGETFUL = (
             ],
         ),
         (
-            "trial_state.Course",
+            "state.TrialHistory",
             "restore",
             FORGETFUL,
             [r"4 of 9 digests of the same training differ, the first: hybridlm with swiglu, trial 2, predictions"],
@@ -153,7 +154,7 @@ def test_the_probe_of_constant_predictors_fails_where_they_are_not_flagged(
     assert problem() is None
     flags = experiment._flags
     # By its loss alone one that happens to fit the evaluation text would pass for a model.
-    monkeypatch.setattr(experiment, "_constant", lambda *_: [])
+    monkeypatch.setattr(experiment, "CONSTANT", 0.0)
     assert problem() == "two trials that answer every place alike are not flagged"
     monkeypatch.setattr(experiment, "_flags", lambda *words: [*flags(*words), "untrained: all"])
     assert problem() == "two trials that know the text are flagged as if they had learnt nothing"

@@ -85,26 +85,12 @@ def drain(pool: Pool, seconds: float = 60) -> dict[str, Outcome]:
     return {outcome.task.key: outcome for outcome in outcomes}
 
 
-def test_tasks_run_and_workers_are_used_again(pool: Pool, tmp_path: Path) -> None:
-    for k in range(6):
-        pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
-    outcomes = drain(pool)
-    assert [outcomes[f"t{k}"].end for k in range(6)] == ["done"] * 6
-    assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2
-
-
 def test_a_task_says_how_it_ended(pool: Pool, tmp_path: Path) -> None:
     pool.submit(Task("bad", fail, {"sentence": "the corpus is empty"}))
-    for name, function in (
-        ("bug", break_down),
-        ("remark", remark),
-        ("held", find_somebody_at_work),
-        ("kernel", lose_a_kernel),
-        ("killed", kill_itself),
-        ("left", leave_quietly),
-    ):
+    functions = {"bug": break_down, "remark": remark, "held": find_somebody_at_work, "kernel": lose_a_kernel}
+    for name, function in (functions | {"killed": kill_itself, "left": leave_quietly}).items():
         pool.submit(Task(name, function, {}))
-    for k in range(3):
+    for k in range(6):
         pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
     assert {name: (outcome.end, outcome.said) for name, outcome in drain(pool).items()} == {
         "bad": ("failed", "the corpus is empty"),
@@ -115,10 +101,9 @@ def test_a_task_says_how_it_ended(pool: Pool, tmp_path: Path) -> None:
         # Without last words, though the worker may have written down the traceback of another task.
         "killed": ("killed", "its worker process was killed by signal SIGKILL"),
         "left": ("failed", "its worker process ended with exit code 3 (last words: on its way out)"),
-        "t0": ("done", None),
-        "t1": ("done", None),
-        "t2": ("done", None),
+        **{f"t{k}": ("done", None) for k in range(6)},
     }
+    assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2, "workers are used again"
 
 
 def test_an_idle_worker_that_is_killed_costs_nobody_anything(pool: Pool, tmp_path: Path) -> None:
@@ -155,11 +140,11 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_go_on(pool: Pool, tmp_path: Path) -> None:
-    pool.submit(Task("late", start_a_child_and_sleep, {"path": tmp_path / "pid"}, limit=5.0))
+    pool.submit(Task("late", start_a_child_and_sleep, {"path": tmp_path / "pid"}, limit=3.0))
     pool.submit(Task("good", write, {"path": tmp_path / "x"}, limit=60.0))
     outcomes = drain(pool)
-    assert (outcomes["late"].end, outcomes["late"].said) == ("late", "it was stopped at its time limit of 5 s")
-    assert 5 <= outcomes["late"].seconds < 15
+    assert (outcomes["late"].end, outcomes["late"].said) == ("late", "it was stopped at its time limit of 3 s")
+    assert 3 <= outcomes["late"].seconds < 13
     assert outcomes["good"].end == "done"
     child = int((tmp_path / "pid").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE

@@ -25,6 +25,9 @@ LEFT, RIGHT = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
 
 UPPER_END = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
 
+OVER_VOCABULARY = {name: metric for name, metric in prediction_difference.PAIR_METRICS.items() if not metric.at_label}
+AT_LABEL = {name: metric for name, metric in prediction_difference.PAIR_METRICS.items() if metric.at_label}
+
 
 @st.composite
 def predictions(draw: st.DrawFn, models: int = 2) -> tuple[list[Array], NDArray[np.int64]]:
@@ -63,7 +66,7 @@ def test_a_difference_of_next_to_nothing_is_relative_too() -> None:
 
 
 def test_models_that_are_sure_of_different_things_reach_the_upper_end_of_every_range() -> None:
-    for name, metric in prediction_difference.PAIR_METRICS.items():
+    for name, metric in OVER_VOCABULARY.items():
         assert metric(LEFT, RIGHT) == pytest.approx(UPPER_END[name]), name
     assert prediction_difference.true_label_pd(LEFT, RIGHT, np.array([0])) == 2.0
 
@@ -78,12 +81,12 @@ def test_log_prob_pd_is_zero_where_both_give_zero_and_infinite_where_one_does() 
 @given(predictions())
 def test_every_metric_is_symmetric_within_its_range_and_zero_only_without_a_difference(drawn: Any) -> None:
     (p, q), labels = drawn
-    for name, metric in prediction_difference.PAIR_METRICS.items():
+    for name, metric in OVER_VOCABULARY.items():
         value = metric(p, q)
         assert value == pytest.approx(metric(q, p), abs=1e-12), name
         assert -1e-12 <= value <= UPPER_END[name] + 1e-12, name
         assert metric(p, p) == 0.0, name
-    for name, metric in prediction_difference.LABEL_METRICS.items():
+    for name, metric in AT_LABEL.items():
         value = metric(p, q, labels)
         assert value == metric(q, p, labels), name
         assert value >= 0, name
@@ -102,7 +105,7 @@ def test_renaming_the_characters_changes_no_metric(drawn: Any, chooser: Any) -> 
     chooser.shuffle(order)
     new_labels = np.array([order.index(label) for label in labels])
     for name in ("relative_pd", "total_variation", "js_divergence"):
-        metric = prediction_difference.PAIR_METRICS[name]
+        metric = OVER_VOCABULARY[name]
         assert metric(p[:, order], q[:, order]) == pytest.approx(metric(p, q), abs=1e-12), name
     assert prediction_difference.true_label_pd(p[:, order], q[:, order], new_labels) == prediction_difference.true_label_pd(
         p, q, labels
@@ -140,12 +143,12 @@ def test_the_deviation_from_the_mean_grows_with_the_number_of_trials_where_the_p
 
 
 def test_numpy_torch_and_single_precision_give_the_same_float() -> None:
-    for metric in prediction_difference.PAIR_METRICS.values():
+    for metric in OVER_VOCABULARY.values():
         value = metric(P, Q)
         assert isinstance(value, float)
         assert metric(torch.tensor(P, requires_grad=True), torch.tensor(Q)) == value
         assert metric(P.astype(np.float32), torch.tensor(Q, dtype=torch.float32)) == value
-    for metric in prediction_difference.LABEL_METRICS.values():
+    for metric in AT_LABEL.values():
         assert metric(torch.tensor(P), torch.tensor(Q), torch.tensor(LABELS)) == metric(P, Q, LABELS)
     assert prediction_difference.mean_deviation_pd(torch.tensor(np.stack([P, Q]))) == prediction_difference.mean_deviation_pd(
         [P, Q]
@@ -195,9 +198,9 @@ def test_metrics_do_not_change_their_inputs() -> None:
     assert np.array_equal(logits, [[1.0, 2.0]])
 
 
-@pytest.mark.parametrize("name", prediction_difference.PAIR_METRICS)
+@pytest.mark.parametrize("name", OVER_VOCABULARY)
 def test_arrays_of_different_tokens_or_vocabularies_are_refused(name: str) -> None:
-    metric = prediction_difference.PAIR_METRICS[name]
+    metric = OVER_VOCABULARY[name]
     with pytest.raises(ValueError, match=r"same tokens and vocabulary; shapes are \(2, 2\) and \(1, 2\)"):
         metric(P, Q[:1])
     with pytest.raises(ValueError, match="same tokens and vocabulary"):

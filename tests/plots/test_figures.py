@@ -176,8 +176,8 @@ def test_the_set_of_figures_is_closed(study: Study):
     assert all(len(plot.alt) > 60 and re.search(r"\d\.\d", plot.alt) for plot in drawn), "the numbers are in the text too"
     made = [plot.name for plot in drawn]
     # A model without any result has no figures of its own; those across models show it as missing.
-    assert made == list(figures.plot_names([model for model in study.models if model != "minigpt"]))
     assert len(set(made)) == len(made) == 4 + 3 * 4
+    assert not [name for name in made if name.startswith("minigpt")]
     assert {"shamir_cross_model_analysis", "multi_model_accuracy", "accuracy_vs_reproducibility"} < set(made)
     assert {f"tinylstm_{name}" for name in ("shamir_comparison", "accuracy", "reproducibility", "training_curves")} < set(made)
 

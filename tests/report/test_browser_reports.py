@@ -111,7 +111,8 @@ def test_every_control_of_every_what_if_moves_its_drawing(reports: Path, window:
                 for move in (move_by_mouse, move_by_keys):
                     move_and_see(path, section, control, move)
                     tried += 1
-            screenshot_of(section, f"what-if-{section.get_attribute('data-what-if')}")
+            ARTEFACTS.mkdir(exist_ok=True)
+            section.screenshot(path=str(ARTEFACTS / f"what-if-{section.get_attribute('data-what-if')}.png"))
     assert tried > 0
 
 
@@ -163,11 +164,6 @@ def move_by_keys(control: Locator) -> None:
     control.focus()
     for _ in range(3 if kind == "range" else 1):
         control.page.keyboard.press(keys.get(kind, "ArrowLeft" if back else "ArrowRight"))
-
-
-def screenshot_of(part: Locator, name: str) -> None:
-    ARTEFACTS.mkdir(exist_ok=True)
-    part.screenshot(path=str(ARTEFACTS / f"{name}.png"))
 
 
 # The index

@@ -101,15 +101,14 @@ def test_the_first_step_of_an_empty_store_trains_two_cells(corpus_file: Path, st
     assert button.disabled
 
 
-def test_a_first_step_that_fails_says_why_and_can_be_tried_again(store: Store) -> None:
+def test_a_first_step_that_fails_can_be_tried_again_and_under_the_grid_it_is_words(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, button, shown = first_step(store, "no/such/file.txt", "smoke").children
     button.click()
     assert "no/such/file.txt" in shown.value
     assert "Traceback" not in shown.value
     assert not button.disabled
-
-
-def test_under_the_grid_the_first_step_is_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A button would be dead in the report."""
+    # A button would be dead in the report.
     monkeypatch.setenv(PROGRESS_FILE_VARIABLE, "p.json")
     assert isinstance(first_step(store), Note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pandas as pd
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -24,14 +26,9 @@ def test_names_of_the_index_stand_in_the_row_of_heads() -> None:
     assert heads == [("th", "col", "Model"), ("th", "col", "Activation"), ("th", "col", "N")]
     assert first == [("th", "rowgroup", "charlm"), ("th", "row", "relu"), ("td", "", "3")]
     assert second == [("th", "row", "gelu"), ("td", "", "3")]
-
-
-def test_a_corner_without_words_is_no_head() -> None:
+    # A corner without words is no head, and two rows of real heads stay two.
     assert rows_of(pd.DataFrame({"N": [3]}, index=["relu"]))[0] == [("td", "", ""), ("th", "col", "N")]
     assert rows_of(pd.DataFrame({"N": [3]}, index=["relu"]).rename_axis(columns="Trial"))[0][0] == ("th", "col", "Trial")
-
-
-def test_two_rows_of_real_heads_stay_two() -> None:
     frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")]))
     assert [[text for _, _, text in row if text] for row in rows_of(frame)[:2]] == [["a"], ["b", "c"]]
 
@@ -47,50 +44,23 @@ def test_columns_of_words_are_told_from_columns_of_numbers() -> None:
     assert not table.select_one("table").has_attr("border")  # type: ignore[union-attr]
 
 
-def test_other_html_is_left_alone() -> None:
-    nb = new_notebook(
-        cells=[
-            new_code_cell("x", outputs=[new_output("display_data", data={"text/html": "<table><tr><th>a</th></tr></table>"})])
-        ]
-    )
-    rearrange(nb)
-    assert nb.cells[0].outputs[0].data["text/html"] == "<table><tr><th>a</th></tr></table>"
-
-
-def test_the_summary_moves_up_and_its_code_stays() -> None:
-    output = new_output("display_data", data={"text/html": "<p>what came out</p>"})
-    cells = [new_markdown_cell("# Title"), new_code_cell("load()"), new_markdown_cell("## 1. Then")]
-    cells.append(new_code_cell("say(x)", outputs=[output], metadata={"tags": ["summary"]}))
-    nb = new_notebook(cells=cells)
-    rearrange(nb)
-    assert [cell.source for cell in nb.cells] == ["# Title", "", "load()", "## 1. Then", "say(x)"]
-    top, left = nb.cells[1], nb.cells[4]
-    assert [out.data["text/html"] for out in top.outputs] == ['<p class="label">In short</p>', "<p>what came out</p>"]
-    assert top.metadata.tags == ["summary", "remove_input"]
-    assert left.outputs == []
-    assert left.metadata.tags == []
-
-
-def test_a_notebook_without_summary_stays_as_it_is() -> None:
-    nb = new_notebook(cells=[new_markdown_cell("# Title"), new_code_cell("x", metadata={"tags": ["summary"]})])
-    before = nb.copy()
+def test_other_html_and_a_notebook_without_summary_stay_as_they_are() -> None:
+    table = new_output("display_data", data={"text/html": "<table><tr><th>a</th></tr></table>"})
+    cells = [new_code_cell("x", outputs=[table]), new_code_cell("y", metadata={"tags": ["summary"]})]
+    nb = new_notebook(cells=[new_markdown_cell("# Title"), *cells])
+    before = deepcopy(nb)
     rearrange(nb)
     assert nb == before
 
 
 def test_contents_name_every_section() -> None:
-    headings = ["1. What *it* is", "2. `code` and $x$", "3. Third?", "4. Fourth"]
+    headings = {"1. What *it* is": "1-what-it-is", "2. `code` and $x$": "2-code-and-x", "3. Third?": "3-third", "4": "4"}
     cells = [new_markdown_cell(f"## {text}\n\n### deeper\n\ntext") for text in headings]
-    assert contents(new_notebook(cells=cells)) == [
-        ("1-what-it-is", "1. What it is"),
-        ("2-code-and-x", "2. code and x"),
-        ("3-third", "3. Third?"),
-        ("4-fourth", "4. Fourth"),
-    ]
+    named = contents(new_notebook(cells=cells))
+    assert [place for place, _ in named] == list(headings.values())
+    assert [text for _, text in named] == ["1. What it is", "2. code and x", "3. Third?", "4"]
     assert contents(new_notebook(cells=cells[:3])) == [], "three sections are seen at a glance"
-
-
-def test_an_anchor_is_the_same_of_markdown_and_of_html() -> None:
+    # A heading of a page is HTML, one of a notebook markdown.
     assert anchor("3. Is it a *difference*?") == anchor("3. Is it a <em>difference</em>?") == "3-is-it-a-difference"
 
 

@@ -22,9 +22,9 @@ from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
 from repro_lib.report.site import index
-from repro_lib.report.site.index import SiteReport, build_site, write_index
+from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
-from repro_lib.report.site.page_frame import Page
+from repro_lib.report.site.page_frame import Page, frame_of
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
 
@@ -136,14 +136,18 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
     )  # fmt: skip
 
 
-def test_page_loads_nothing(full: str) -> None:
-    """No tag names an address outside the page; the browser is told to refuse whatever a script might try."""
+def test_page_loads_nothing_and_escapes_what_is_not_code_of_ours(full: str) -> None:
+    """No tag names an address outside the page, and the browser is told to refuse whatever a script might try."""
     page = Tags(full)
     assert fetched(page) == []
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "http" not in policy
     assert len(full) < 60_000, "the lab template's 240 KB of editor style are left out"
+    # Printed text, parameters and navigation are text: the only scripts are the page's own, in the head and at the end.
+    assert len(page.all("script")) == 2
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert page.text.count("<script>alert(1)</script>") == 3
 
 
 def test_page_structure(full: str) -> None:
@@ -154,42 +158,24 @@ def test_page_structure(full: str) -> None:
     main = page.all("main")[0]["id"]
     assert any(link.get("href") == f"#{main}" and link.get("class") == "skip" for link in page.all("a"))
     assert [link["href"] for link in page.all("a") if link.get("aria-current") == "page"] == ["page.html"]
+    assert [(link["rel"], link["href"]) for link in page.all("a") if "rel" in link] == [("prev", "index.html")]
     assert [image["alt"] for image in page.all("img")] == ["Loss of three trials, falling from 4.3 to 2.0"]
+    # Formulas inline, displayed, in an environment, in an output: all MathML, without a script, and no TeX is left over.
+    assert [formula.get("display") for formula in page.all("math")] == ["inline", "block", "block", "inline"]
+    assert not re.search(r"[$]|\\frac", page.text)
 
 
-def test_page_folds_code_and_hides_parameter_cells(full: str) -> None:
-    """Code is there but folded (a script adds the button), parameters are a line of their own, no path is shown."""
+def test_page_folds_code_and_messages_and_hides_parameter_cells(full: str) -> None:
+    """Parameters are a line of their own, no path is shown; what went to stderr is kept, out of the way."""
     page = Tags(full)
     assert page.all("button") == [], "a button that needs the script is made by the script"
-    assert "SECRET" not in full
     for parameter in ("model charlm", "trials 3", "results_dir .../results"):
         assert parameter.replace(" ", "") in page.text.replace(" ", "")
-    assert "/private" not in full
-
-
-def test_page_escapes_what_is_not_code_of_ours(full: str) -> None:
-    """Printed text, parameters and navigation are text: the only scripts are the page's own, in the head and at the end."""
-    page = Tags(full)
-    assert len(page.all("script")) == 2
-    assert not any("onerror" in attributes for _, attributes in page.tags)
-    assert page.text.count("<script>alert(1)</script>") == 3
-
-
-def test_maths_needs_no_script(full: str) -> None:
-    """Inline, displayed, an environment, an output: all MathML, and no TeX is left over."""
-    page = Tags(full)
-    assert [formula.get("display") for formula in page.all("math")] == ["inline", "block", "block", "inline"]
-    assert "$" not in page.text
-    assert "\\frac" not in page.text
-
-
-def test_messages_are_shown_but_folded(full: str) -> None:
-    """What went to stderr is kept, out of the way; a progress bar's overwritten lines are not."""
-    details = re.search(r'<details class="messages">.*?</details>', full, re.DOTALL)
-    assert details
-    assert "UserWarning: careful" in details[0]
-    assert "100%|##|" in details[0]
-    assert not re.search(r"\b0%", details[0])
+    assert not re.search("SECRET|/private", full)
+    (details,) = page.soup.select("details.messages")
+    assert "UserWarning: careful" in details.get_text()
+    assert "100%|##|" in details.get_text()
+    assert not re.search(r"\b0%", details.get_text()), "a progress bar's overwritten lines"
     assert full.count("UserWarning") == 1
 
 
@@ -217,16 +203,13 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path: Path) -> N
     assert "here and there and the web" in page.text, "what has no page is text"
 
 
-def test_neighbours_are_those_of_the_row(tmp_path: Path) -> None:
+def test_neighbours_are_those_of_the_row() -> None:
     row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
-    notebook, html = write_notebook(tmp_path / "n.ipynb"), {}
-    for page in row:
-        render_notebook(notebook, tmp_path / page.href, (Page("Index", "index.html"), *row))
-        links = Tags((tmp_path / page.href).read_text()).all("a")
-        html[page.title] = {link["rel"]: link["href"] for link in links if "rel" in link}
-    assert html["relu"] == {"next": "10_train-charlm-gelu.html"}
-    assert html["gelu"] == {"prev": "10_train-charlm-relu.html", "next": "10_train-charlm-swish.html"}
-    assert html["swish"] == {"prev": "10_train-charlm-gelu.html"}
+    frames = [frame_of((Page("Index", "index.html"), *row), page.href, "") for page in row]
+    found = [(frame["before"], frame["after"]) for frame in frames]
+    # By their full titles; the first and the last of a row lead nowhere else.
+    relu, gelu, swish = (Page(f"charlm × {page.title}", page.href) for page in row)
+    assert found == [(None, gelu), (relu, swish), (gelu, None)]
 
 
 WIDGETS = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"state": {"_dom_classes": ["widget-interact"]}}}}}
@@ -273,14 +256,17 @@ def test_what_no_reader_could_see_or_follow_is_refused(tmp_path: Path, cell: Not
     assert said in message
 
 
-@pytest.mark.parametrize("formula", ["x^", r"\begin{align} a", r"\unheard{x}"])
-def test_formula_that_is_not_understood_is_refused(tmp_path: Path, formula: str) -> None:
-    assert repr(formula) in refusal(tmp_path, new_markdown_cell(f"${formula}$"))
-
-
-@pytest.mark.parametrize(("title", "more"), [("", "text"), ("# One", "# Two"), ("## Lower", "text")])
-def test_page_needs_exactly_one_title(tmp_path: Path, title: str, more: str) -> None:
-    assert "exactly one '# title'" in refusal(tmp_path, new_markdown_cell(more), title=title)
+@pytest.mark.parametrize(
+    ("title", "text", "said"),
+    [
+        *(("# One", f"${formula}$", f"the formula {formula!r}") for formula in ("x^", r"\begin{align} a", r"\unheard{x}")),
+        *((title, more, "exactly one '# title'") for title, more in [("", "text"), ("# One", "# Two"), ("## Lower", "text")]),
+    ],
+)
+def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
+    tmp_path: Path, title: str, text: str, said: str
+) -> None:
+    assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
 
 
 def test_of_the_state_of_widgets_only_interact_is_refused(tmp_path: Path) -> None:
@@ -330,24 +316,25 @@ def test_a_picture_has_the_same_pixels_in_fewer_bytes_or_stays_as_it_is(name: st
         assert (pixels[0] == pixels[1]).all()
 
 
-@pytest.mark.parametrize(
-    "content", [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000]
-)
-def test_broken_notebook_is_refused(tmp_path: Path, content: bytes) -> None:
+BROKEN = [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000]
+
+
+def test_what_is_no_whole_notebook_no_file_or_too_large_is_refused(tmp_path: Path) -> None:
+    """Nothing is waited for: a pipe that nobody writes to would hold up all other pages."""
     path = tmp_path / "10_train-charlm-gelu.ipynb"
-    path.write_bytes(content)
-    with pytest.raises(ReportError, match=r"10_train-charlm-gelu\.ipynb"):
-        render_notebook(path, tmp_path / "page.html")
 
-
-def test_what_is_no_file_or_too_large_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
-    large, pipe = tmp_path / "10_train-charlm-gelu.ipynb", tmp_path / "10_train-charlm-relu.ipynb"
-    large.write_bytes(b"")
-    os.truncate(large, 2**40)  # sparse: takes no room
-    os.mkfifo(pipe)
-    for path, said in ((large, "is larger than 256 MiB"), (pipe, "is no regular file")):
-        with pytest.raises(ReportError, match=f"{re.escape(path.name)} {said}"):
+    def refused(said: str) -> None:
+        with pytest.raises(ReportError, match=rf"10_train-charlm-gelu\.ipynb {said}"):
             render_notebook(path, tmp_path / "page.html")
+
+    for content in BROKEN:
+        path.write_bytes(content)
+        refused("is not a whole notebook")
+    os.truncate(path, 2**40)  # sparse: takes no room
+    refused("is larger than 256 MiB")
+    path.unlink()
+    os.mkfifo(path)
+    refused("is no regular file")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -462,7 +449,7 @@ def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> Non
     assert [fact for fact in facts if fact not in text] == []
 
 
-def test_missing_and_failed_cells_are_named(site: Path, make_result: MakeResult) -> None:
+def test_missing_and_failed_cells_are_named(site: Path) -> None:
     """No number is drawn where there is none."""
     store = Store(site / "results")
     next(store.folder.glob("charlm-relu-*")).unlink()
@@ -482,15 +469,13 @@ def test_missing_and_failed_cells_are_named(site: Path, make_result: MakeResult)
     assert "No result yet: charlm × relu" in text
     assert "results/notebooks/10_train-convlm-relu.failed.ipynb" in text
     assert str(site) not in text
-
-
-def test_later_success_settles_a_failure(site: Path) -> None:
-    note = Store(site / "results").record_failure("charlm", "relu", "ab", "loss is nan")
+    # A later success settles a failure, and only a later one.
+    note = store.record_failure("charlm", "gelu", "ab", "too hot")
     build(site)
-    assert "loss is nan" in index_of(site).text
+    assert "too hot" in index_of(site).text
     note.write_text(json.dumps(json.loads(note.read_text()) | {"timestamp": "2024-01-01T00:00:00+00:00"}))
     build(site)
-    assert "loss is nan" not in index_of(site).text
+    assert "too hot" not in index_of(site).text
 
 
 def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,10 +484,10 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     published.mkdir(parents=True)
     (published / "index.html").write_text("there")
     for folder, led in ((tmp_path / "reports", True), (tmp_path / "elsewhere" / "reports", False), (published, False)):
-        write_index(tmp_path / "results", folder)
+        build_site(tmp_path / "results", folder)
         assert ('<a href="../published/reports/index.html">' in (folder / "index.html").read_text()) is led, folder
     (published / "index.html").unlink()
-    write_index(tmp_path / "results", tmp_path / "reports")
+    build_site(tmp_path / "results", tmp_path / "reports")
     assert "../published/" not in (tmp_path / "reports" / "index.html").read_text()
 
 
@@ -584,7 +569,7 @@ def test_negative_control_is_said_to_be_one(tmp_path: Path, make_result: MakeRes
         result = make_result("charlm", activation)
         trials = [trial.model_copy(update={"predictions_sha256": digest * 64}) for trial in result.trials]
         store.save(result.model_copy(update={"trials": trials}))
-    write_index(tmp_path / "results", tmp_path / "reports")
+    build_site(tmp_path / "results", tmp_path / "reports")
     rows = rows_of(tmp_path, "matrix")
     assert {model: "same bits" in row for model, row in rows.items()} == {"tinylstm": True, "charlm": False}
 
@@ -606,7 +591,6 @@ def test_index_is_small_at_thirty_cells(tmp_path: Path, make_result: MakeResult)
     flags = [f"untrained: trial {k} has validation loss 3.377, not below the unigrams' 3.364" for k in range(1, 4)]
     for number in range(1, 31):
         Store(tmp_path / "results").save(make_result("charlm", f"smelu_{number}", flags=flags))
-    write_index(tmp_path / "results", tmp_path / "reports")
-    html = (tmp_path / "reports" / "index.html").read_text()
+    html = build(tmp_path, []).index.read_text()
     assert len(html) < 100_000
     assert html.count("untrained ×3") == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def test_a_folder_without_hard_links_keeps_results_whole_and_overwrites_none(
     store: Store, make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError("no hard links here")
+        raise PermissionError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
     first, second = store.save(make_result()), store.save(make_result(pd=0.25))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_resume import EXPLOSIVE, MODELS
 
 from repro_lib import Config, run_experiment
-from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, ConfigError
+from repro_lib.config import GRID_ACTIVATIONS, ConfigError
 from repro_lib.data import CorpusError, Dataset
 from repro_lib.metrics.prediction_difference import metric_names
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.schema import Result, ResultError, TrialRecord
 from repro_lib.store.store import Store, read_result
-from repro_lib.training.environment_record import describe_environment
+from repro_lib.training.origin import describe_environment
 from repro_lib.training.progress import Progress
 from repro_lib.training.trainer import TrainingDiverged, predict_logits
 
@@ -44,7 +46,9 @@ def cell(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, R
     return Store(folder), run_experiment("charlm", "gelu", tiny("charlm", trials=3), results_dir=folder)
 
 
-def test_a_cell_is_trained_measured_and_stored(cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset) -> None:
+def test_a_cell_is_trained_measured_and_stored(
+    cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset, corpus_file: Path
+) -> None:
     _, result = cell
     assert (result.model_name, result.activation, result.profile) == ("charlm", "gelu", "smoke")
     assert [(record.trial, record.seed) for record in result.trials] == [(1, 42), (2, 43), (3, 44)]
@@ -59,22 +63,14 @@ def test_a_cell_is_trained_measured_and_stored(cell: tuple[Store, Result], tiny:
     assert result.config["vocab_size"] == dataset.vocab_size
     assert not result.synthetic
     assert result.environment["torch"] == torch.__version__
+    # It names no folder of the machine.
+    assert result.corpus.name == corpus_file.name
+    assert str(Path.home()) not in str(result.environment)
     model = build_model("charlm", tiny("charlm", vocab_size=dataset.vocab_size), "gelu")
     assert result.parameters == count_parameters(model)
-    names = {
-        *metric_names(),
-        *(f"{'pd' if name == 'relative_pd' else name}_{pair}" for name in metric_names() for pair in ("1_2", "1_3", "2_3")),
-    }
-    assert set(result.reproducibility_metrics) == names
-
-
-def test_results_are_read_by_attribute_or_by_item(cell: tuple[Store, Result]) -> None:
-    _, result = cell
-    assert result["avg_relative_pd"] == result.avg_relative_pd
-    assert result["avg_val_accuracy"] == result.avg_val_accuracy
-    assert result["trials"][2]["val_loss"] == result.trials[2].val_loss
-    with pytest.raises(KeyError, match="known: "):
-        result["avg_pd"]
+    prefixes = {"pd" if name == "relative_pd" else name for name in metric_names()}
+    of_pairs = {f"{prefix}_{pair}" for prefix in prefixes for pair in ("1_2", "1_3", "2_3")}
+    assert set(result.reproducibility_metrics) == {*metric_names()} | of_pairs
 
 
 def test_the_folder_holds_one_result_file_and_the_tensors_in_folders_below(cell: tuple[Store, Result]) -> None:
@@ -82,12 +78,9 @@ def test_the_folder_holds_one_result_file_and_the_tensors_in_folders_below(cell:
     (path,) = [path for path in store.folder.iterdir() if path.is_file()]
     assert re.fullmatch(r"charlm-gelu-\d{8}_\d{6}\.json", path.name)
     assert read_result(path) == result
-    for folder in ("predictions", "weights", "steps"):
-        assert len(list((store.folder / folder).glob("charlm-gelu-*.safetensors"))) == 3
-    folders = {"predictions", "weights", "steps", "leases", "checkpoints"}
-    assert {path.name for path in store.folder.iterdir() if path.is_dir()} == folders
-    for folder in ("leases", "checkpoints"):
-        assert list((store.folder / folder).iterdir()) == [], "nothing is kept of a cell that is through"
+    held = {folder.name: len(list(folder.iterdir())) for folder in store.folder.iterdir() if folder.is_dir()}
+    # Nothing is kept beside it of a cell that is through.
+    assert held == {"predictions": 3, "weights": 3, "steps": 3, "leases": 0, "checkpoints": 0}
 
 
 def test_the_stored_weights_make_the_stored_predictions(cell: tuple[Store, Result], tiny: Tiny, dataset: Dataset) -> None:
@@ -128,24 +121,6 @@ def test_more_trials_train_only_the_missing_ones(store: Store, tiny: Tiny, cell:
     assert store.find("charlm", "gelu", three.config_sha256, trials=3) == three
 
 
-def test_force_trains_again_and_keeps_the_old_result(store: Store, tiny: Tiny) -> None:
-    config = tiny("tinylstm", trials=2)
-    first = run_experiment("tinylstm", "relu", config, results_dir=store.folder)
-    seen: list[Progress] = []
-    second = run_experiment("tinylstm", "relu", config, results_dir=store.folder, force=True, progress=seen.append)
-    assert {now.trial for now in seen} == {1, 2}
-    assert len(list(store.folder.glob("*.json"))) == 2
-    assert [digests(record) for record in first.trials] == [digests(record) for record in second.trials]
-
-
-def test_another_configuration_is_another_result(store: Store, tiny: Tiny) -> None:
-    results = [
-        run_experiment("tinylstm", "relu", tiny("tinylstm", **c), results_dir=store.folder) for c in ({}, {"max_iters": 3})
-    ]
-    assert results[0].config_sha256 != results[1].config_sha256
-    assert [store.find("tinylstm", "relu", result.config_sha256) for result in results] == results
-
-
 def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: Tiny, corpus_file: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text(corpus_file.read_text())
@@ -166,15 +141,17 @@ def test_an_activation_is_stored_under_its_canonical_name(store: Store, tiny: Ti
     assert again == first
 
 
-def test_tinylstm_is_identical_under_all_five_activations(store: Store, tiny: Tiny) -> None:
-    cells = [run_experiment("tinylstm", name, tiny("tinylstm"), results_dir=store.folder) for name in GRID_ACTIVATIONS]
+@pytest.mark.parametrize("execution", ["sequential", "stacked"])
+def test_tinylstm_is_identical_under_all_five_activations(execution: str, store: Store, tiny: Tiny) -> None:
+    config = tiny("tinylstm", max_iters=2, execution=execution)
+    cells = [run_experiment("tinylstm", name, config, results_dir=store.folder) for name in GRID_ACTIVATIONS]
     assert len({cell.activation for cell in cells}) == 5
     for cell in cells[1:]:
         assert [digests(record) for record in cell.trials] == [digests(record) for record in cells[0].trials]
         assert cell.reproducibility_metrics == cells[0].reproducibility_metrics
 
 
-@pytest.mark.parametrize("model", sorted(set(MODEL_DEFAULTS) - {"tinylstm"}))
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "tinylstm"])
 def test_every_other_model_starts_alike_and_ends_apart_under_two_activations(model: str, store: Store, tiny: Tiny) -> None:
     first, second = (run_experiment(model, name, tiny(model), results_dir=store.folder) for name in ("swish", "smelu_05"))
     for one, other in zip(first.trials, second.trials, strict=True):
@@ -202,42 +179,28 @@ def test_a_bare_config_is_completed_for_the_model_and_its_sources_recorded(store
     assert result.profile is None
 
 
-def test_a_diverged_cell_says_where_and_stores_no_result(store: Store, tiny: Tiny) -> None:
-    config = tiny("convlm", learning_rate=10.0, weight_decay=10.0, grad_clip=1e30, warmup_iters=0, max_iters=80)
-    with pytest.raises(TrainingDiverged, match=r"for convlm with swiglu, trial 1, iteration \d+; lower the learning rate"):
-        run_experiment("convlm", "swiglu", config, results_dir=store.folder)
+@pytest.mark.parametrize("execution", ["sequential", "stacked"])
+def test_a_diverged_cell_says_where_and_leaves_nothing_to_go_on_from(execution: str, store: Store, tiny: Tiny) -> None:
+    config = tiny("convlm", execution=execution, **EXPLOSIVE)
+    with pytest.raises(TrainingDiverged, match=r"for convlm with swiglu, trial [12], iteration \d+; lower the learning rate"):
+        run_experiment("convlm", "swiglu", config, results_dir=store.folder, checkpoint_seconds=0)
     assert store.load() == ([], [])
-
-
-def test_an_interrupted_cell_leaves_nothing_half_written_and_the_next_run_goes_on(store: Store, tiny: Tiny) -> None:
-    def interrupt(now: Progress) -> None:
-        if (now.trial, now.iteration) == (2, 3):
-            raise KeyboardInterrupt
-
-    threads = torch.get_num_threads()
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder, progress=interrupt)
-    assert store.load() == ([], [])
-    assert [path for path in store.folder.rglob("*") if path.suffix == ".tmp"] == []
-    assert torch.get_num_threads() == threads
-    result = run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder)
-    assert len(result.trials) == 2
-    assert store.predictions(result, 1).logits.shape == store.predictions(result, 2).logits.shape
+    assert not list(store.folder.rglob("*.safetensors"))
 
 
 def test_predictions_that_are_gone_or_altered_are_not_extended(store: Store, tiny: Tiny) -> None:
     result = run_experiment("tinylstm", "relu", tiny("tinylstm"), results_dir=store.folder)
     path = store.trial_path("predictions", "tinylstm", "relu", result.config_sha256, 2)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    three: dict[str, Any] = {"config": tiny("tinylstm", trials=3), "results_dir": store.folder}
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ResultError, match=r"trial2\.safetensors does not hold the predictions .*--force"):
-        run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder)
+        run_experiment("tinylstm", "relu", **three)
     path.unlink()
     with pytest.raises(ResultError, match=r"trial2\.safetensors is missing; .*--force"):
-        run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder)
-    repaired = run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder, force=True)
+        run_experiment("tinylstm", "relu", **three)
+    repaired = run_experiment("tinylstm", "relu", **three, force=True)
     assert [digests(record) for record in repaired.trials[:2]] == [digests(record) for record in result.trials]
+    assert len(list(store.folder.glob("*.json"))) == 2, "the old result is kept"
 
 
 def test_a_success_removes_the_note_of_an_earlier_failure(store: Store, tiny: Tiny, dataset: Dataset) -> None:
@@ -248,21 +211,21 @@ def test_a_success_removes_the_note_of_an_earlier_failure(store: Store, tiny: Ti
 
 
 def test_bad_input_is_refused_before_anything_is_written(store: Store, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown model 'charlmm'"):
-        run_experiment("charlmm", "relu", results_dir=store.folder)
-    with pytest.raises(ConfigError, match="resolved for 'charlm' and cannot be used for 'convlm'"):
-        run_experiment("convlm", "relu", tiny("charlm"), results_dir=store.folder)
-    with pytest.raises(ConfigError, match="nanotransformer has no dropout"):
-        run_experiment("nanotransformer", "relu", tiny("nanotransformer", dropout=0.1), results_dir=store.folder)
-    with pytest.raises(CorpusError, match="no corpus"):
-        run_experiment("charlm", "relu", tiny("charlm", corpus=str(tmp_path / "none.txt")), results_dir=store.folder)
-    with pytest.raises(CorpusError, match="shorter than one window"):
-        run_experiment("charlm", "relu", tiny("charlm", block_size=40_000), results_dir=store.folder)
-    with pytest.raises(ConfigError, match="vocab_size is 5, but the corpus has"):
-        run_experiment("charlm", "relu", tiny("charlm", vocab_size=5), results_dir=store.folder)
+    bad: list[tuple[str, Config | None, type[Exception], str]] = [
+        ("charlmm", None, ConfigError, "unknown model 'charlmm'"),
+        ("convlm", tiny("charlm"), ConfigError, "resolved for 'charlm' and cannot be used for 'convlm'"),
+        ("charlm", tiny("charlm", corpus=str(tmp_path / "none.txt")), CorpusError, "no corpus"),
+        ("charlm", tiny("charlm", block_size=40_000), CorpusError, "shorter than one window"),
+        ("charlm", tiny("charlm", vocab_size=5), ConfigError, "vocab_size is 5, but the corpus has"),
+    ]
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="no CUDA device"):
-            run_experiment("charlm", "relu", tiny("charlm", device="cuda"), results_dir=store.folder)
+        bad.append(("charlm", tiny("charlm", device="cuda"), ConfigError, "no CUDA device"))
+    for model, config, error, message in bad:
+        with pytest.raises(error, match=message):
+            run_experiment(model, "relu", config, results_dir=store.folder)
+    for seconds in (-1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"checkpoint_seconds = .* expected a number of seconds, 0 or more"):
+            run_experiment("charlm", "gelu", tiny("charlm"), results_dir=store.folder, checkpoint_seconds=seconds)
     assert not store.folder.exists()
 
 
@@ -277,25 +240,15 @@ def test_a_machine_without_git_can_train_and_says_that_the_commit_is_unknown(
     assert environment["python"]
 
 
-def test_a_result_names_no_folder_of_the_machine_and_no_host(cell: tuple[Store, Result], corpus_file: Path) -> None:
-    _, result = cell
-    environment = " ".join(str(value) for value in result.environment.values())
-    assert str(Path.home()) not in environment
-    assert "/" not in result.corpus.name
-    assert result.corpus.name == corpus_file.name
-
-
 def test_a_profile_that_means_the_same_configuration_labels_the_trials_anew_and_trains_nothing(
     store: Store, tiny: Tiny
 ) -> None:
     config = tiny("convlm")
     by_hand = Config(**{name: getattr(config, name) for name in Config.model_fields if name not in ("vocab_size", "execution")})
     first = run_experiment("convlm", "relu", by_hand, results_dir=store.folder)
-    seen: list[object] = []
-    second = run_experiment("convlm", "relu", config, results_dir=store.folder, progress=seen.append)
+    second = run_experiment("convlm", "relu", config, results_dir=store.folder, progress=no_training)
     assert (first.profile, second.profile) == (None, "smoke")
     assert first.config_sha256 == second.config_sha256
-    assert seen == []
     assert second.trials == first.trials
     assert run_experiment("convlm", "relu", config, results_dir=store.folder) == second
 
@@ -306,8 +259,6 @@ def test_trials_of_another_torch_are_not_mixed_into_a_result(store: Store, tiny:
     for path in store.folder.glob("*.json"):
         path.unlink()
     store.save(old)
-    trained: list[int] = []
-    run_experiment(
-        "convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=lambda p: trained.append(p.trial)
-    )
-    assert set(trained) == {1, 2}
+    seen: list[Progress] = []
+    run_experiment("convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {1, 2}

@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from test_resume import EXPLOSIVE, MODELS, QUICK
+from torch import nn
 
 from repro_lib import run_experiment
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import check_comparable
-from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, Config
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
-from repro_lib.models.registry import build_model
-from repro_lib.store.schema import Result, ResultError
-from repro_lib.store.store import Store, read_result
+from repro_lib.store.schema import ResultError
+from repro_lib.store.store import Store
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.training import stacked
 from repro_lib.training.progress import Progress
 from repro_lib.training.stacked import StackTooLarge, TrialStack, clip_each, train_stack
 from repro_lib.training.state import TrialHistory
-from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, predict_logits, train_trial
+from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Config]
@@ -76,81 +76,60 @@ def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Se
 # --- the same training
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_stacked_and_sequential_training_agree(model: str, activation: str, dataset: Dataset, tiny: Tiny) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_stacked_and_sequential_training_agree(model: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
-    together = train_stack(model, activation, config, dataset, range(1, 4))
+    together = train_stack(model, "swiglu", config, dataset, range(1, 4))
     assert len({digests(trained) for trained in together}) == 3, "each trial has its own randomness"
+    assert len({trained.seconds for trained in together}) == 1
     for trial, found in enumerate(together, 1):
-        assert_close(found, train_trial(model, activation, config, dataset, trial))
+        assert_close(found, train_trial(model, "swiglu", config, dataset, trial))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"vary": "init+order"},  # the masks of the first trial for all
-        {"vary": "init+dropout"},  # its batches for all
-        {"vary": "order+dropout"},  # its weights for all
-        {"grad_clip": 10.0},  # no clipping
-        {"weight_decay": 0.0},
-        {"learning_rate": 6.9e-3},
-        {"beta2": 0.98},
-    ],
-)
-def test_the_tolerances_see_what_a_mistake_would_do(change: dict[str, Any], dataset: Dataset, tiny: Tiny) -> None:
-    mistaken = train_stack("charlm", "gelu", short(tiny, "charlm", **change), dataset, [2])[0]
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "swiglu"])
+def test_they_agree_with_every_activation(activation: str, dataset: Dataset, tiny: Tiny) -> None:
+    for model in MODEL_DEFAULTS:
+        (found,) = train_stack(model, activation, short(tiny, model), dataset, [2])
+        assert_close(found, train_trial(model, activation, short(tiny, model), dataset, 2))
+
+
+def test_the_tolerances_see_what_a_mistake_would_do(dataset: Dataset, tiny: Tiny) -> None:
     right = train_trial("charlm", "gelu", short(tiny, "charlm"), dataset, 2)
-    assert (mistaken.logits - right.logits).abs().max() > 10 * LOGITS["atol"]
-    assert max((mistaken.weights[name] - tensor).abs().max() for name, tensor in right.weights.items()) > WEIGHTS["atol"]
+    # The masks, the batches and the weights of the first trial for all; no clipping; and settings a little off.
+    changes: list[dict[str, Any]] = [{"vary": vary} for vary in ("init+order", "init+dropout", "order+dropout")]
+    changes += [{"grad_clip": 10.0}, {"weight_decay": 0.0}, {"learning_rate": 6.9e-3}, {"beta2": 0.98}]
+    for change in changes:
+        (mistaken,) = train_stack("charlm", "gelu", short(tiny, "charlm", **change), dataset, [2])
+        assert (mistaken.logits - right.logits).abs().max() > 10 * LOGITS["atol"], change
+        assert max((mistaken.weights[name] - tensor).abs().max() for name, tensor in right.weights.items()) > WEIGHTS["atol"]
 
 
-@pytest.mark.parametrize("vary", ["bit", "none", "dropout"])
+@pytest.mark.parametrize("vary", ["bit", "dropout"])
 def test_the_sources_of_randomness_are_those_of_sequential_training(vary: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, "hybridlm", vary=vary)
     for trial, found in enumerate(train_stack("hybridlm", "gelu", config, dataset, range(1, 3)), 1):
         assert_close(found, train_trial("hybridlm", "gelu", config, dataset, trial))
 
 
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+@pytest.mark.parametrize("model", MODELS)
 def test_equal_trials_of_a_stack_end_with_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
     """Where nothing varies a place in the stack makes no difference: PD is exactly 0, as in sequential training."""
     trials = train_stack(model, "gelu", short(tiny, model, vary="none"), dataset, range(1, 4))
     assert len({digests(trained) for trained in trials}) == 1
 
 
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_trial_does_not_depend_on_which_others_are_stacked_with_it(model: str, dataset: Dataset, tiny: Tiny) -> None:
     config = short(tiny, model)
     (alone,) = train_stack(model, "swish", config, dataset, [2])
-    for others in ([1, 2, 3], [3, 2], [2, 6, 1, 4]):
+    for others in ([3, 2], [2, 6, 1]):
         found = train_stack(model, "swish", config, dataset, others)
         assert [trained.trial for trained in found] == others
         assert_close(found[others.index(2)], alone)
 
 
-def test_the_weights_of_each_trial_make_its_predictions(dataset: Dataset, tiny: Tiny) -> None:
-    config = short(tiny, "charlm")
-    for trained in train_stack("charlm", "swiglu", config, dataset, range(1, 4)):
-        rebuilt = build_model("charlm", config, "swiglu")
-        rebuilt.load_state_dict(trained.weights)
-        again = predict_logits(rebuilt, dataset.windows, config.block_size).flatten(0, 1)
-        assert torch.equal(again, trained.logits)
-
-
-def test_the_time_of_a_stack_is_shared_out_evenly(dataset: Dataset, tiny: Tiny) -> None:
-    seconds = {trained.seconds for trained in train_stack("convlm", "relu", short(tiny, "convlm"), dataset, range(1, 4))}
-    assert len(seconds) == 1
-    assert seconds.pop() > 0
-
-
 # --- the same bits
-
-
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_the_same_stack_gives_the_same_bits(model: str, dataset: Dataset, tiny: Tiny) -> None:
-    first, second = (train_stack(model, "gelu", short(tiny, model), dataset, range(1, 3)) for _ in range(2))
-    assert [digests(trained) for trained in first] == [digests(trained) for trained in second]
 
 
 IN_ANOTHER_PROCESS = """
@@ -159,18 +138,27 @@ from repro_lib.config import Config
 from repro_lib.data import load_dataset
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.training.stacked import train_stack
-config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution="stacked")
+config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, execution=sys.argv[2])
 dataset = load_dataset(config)
-trained = train_stack("charlm", "gelu", config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
+trained = train_stack("charlm", "smelu_1", config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
 print(*(sha256_of_tensors(trial.weights) for trial in trained))
 """
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+# torch's own compiler uses what torch has deprecated, and hides the other from everybody, save where warnings are errors.
+SILENT = "ignore:.*torch.jit.script_method.*:DeprecationWarning", "ignore:The .grad attribute of a Tensor:UserWarning"
 
 
-def test_another_process_gets_the_same_bits(corpus_file: Path, dataset: Dataset, tiny: Tiny) -> None:
-    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(corpus_file)]
-    theirs = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    mine = train_stack("charlm", "gelu", tiny("charlm", execution="stacked"), dataset, range(1, 3))
-    assert [sha256_of_tensors(trained.weights) for trained in mine] == theirs
+@pytest.mark.slow
+@pytest.mark.filterwarnings(*SILENT)
+@pytest.mark.parametrize("execution", ["stacked", pytest.param("stacked+bfloat16+compile", marks=needs_compiler)])
+def test_another_process_gets_the_same_bits_and_sees_no_warning(
+    execution: str, corpus_file: Path, dataset: Dataset, tiny: Tiny
+) -> None:
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(corpus_file), execution]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    mine = train_stack("charlm", "smelu_1", tiny("charlm", execution=execution), dataset, range(1, 3))
+    assert [sha256_of_tensors(trained.weights) for trained in mine] == done.stdout.split()
+    assert done.stderr == ""
 
 
 def test_looking_at_the_losses_seldom_changes_nothing(dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +179,8 @@ def test_looking_at_the_losses_seldom_changes_nothing(dataset: Dataset, tiny: Ti
         assert trained.train_loss_curve == runs[3][k].train_loss_curve == [(n.iteration, n.train_loss) for n in seen[1][k::2]]
         assert trained.val_loss_curve == runs[100][k].val_loss_curve
         told = {now.iteration: now.val_loss for now in seen[1][k::2]}
-        assert (told[3], told[4], told[7], told[8]) == (
-            None,
-            trained.val_loss_curve[0][1],
-            trained.val_loss_curve[0][1],
-            trained.val_loss_curve[1][1],
-        )
+        (_, first), (_, second), _ = trained.val_loss_curve
+        assert (told[3], told[4], told[7], told[8]) == (None, first, first, second)
 
 
 # --- one trial among others
@@ -228,14 +212,14 @@ def spoil(stack: TrialStack, k: int, factor: float) -> None:
 
 
 @pytest.mark.parametrize(("factor", "finite"), [(1e6, True), (float("nan"), False)])
-@pytest.mark.parametrize("model", ["charlm", "convlm", "tinylstm"])
+@pytest.mark.parametrize("model", ["hybridlm", "tinylstm"])
 def test_one_trial_out_of_bounds_leaves_the_others_as_they_are(
     model: str, factor: float, finite: bool, dataset: Dataset, tiny: Tiny
 ) -> None:
     config = short(tiny, model)
     calm, upset = stack_of(config, dataset, model), stack_of(config, dataset, model)
     spoil(upset, 1, factor)
-    losses, upset_losses = calm.train(5), upset.train(5)
+    losses, upset_losses = torch.tensor(calm.train(5)), torch.tensor(upset.train(5))
     assert bool(torch.isfinite(upset_losses[:, 1]).all()) == finite
     assert not finite or upset_losses[0, 1] > 100
     for k in (0, 2):
@@ -244,14 +228,11 @@ def test_one_trial_out_of_bounds_leaves_the_others_as_they_are(
         assert all(torch.equal(upset_weights[name], tensor) for name, tensor in weights.items())
 
 
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(model: str, dataset: Dataset, tiny: Tiny) -> None:
-    # Weight decay this large multiplies every matrix by -99 in each step.
-    explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
+def test_a_loss_that_is_not_finite_stops_the_stack_and_says_which_trial(dataset: Dataset, tiny: Tiny) -> None:
     seen: list[Progress] = []
     with pytest.raises(TrainingDiverged) as caught:
-        train_stack(model, "gelu", short(tiny, model, **explosive), dataset, range(1, 3), seen.append)
-    found = re.search(rf"for {model} with gelu, trial ([12]), iteration (\d+); lower the learning rate", str(caught.value))
+        train_stack("convlm", "gelu", short(tiny, "convlm", **EXPLOSIVE), dataset, range(1, 3), seen.append)
+    found = re.search(r"for convlm with gelu, trial ([12]), iteration (\d+); lower the learning rate", str(caught.value))
     assert found, str(caught.value)
     assert int(found[2]) == seen[-1].iteration + 1, "what was told of was finite, for all trials"
     assert len(seen) == 2 * seen[-1].iteration
@@ -278,7 +259,7 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
 ) -> None:
     train = TrialStack.train
 
-    def breaks_at_the_end(self: TrialStack, last: int) -> Tensor:
+    def breaks_at_the_end(self: TrialStack, last: int) -> list[list[float]]:
         losses = train(self, last)
         if last == self.config.max_iters:
             spoil(self, 1, float("nan"))
@@ -292,7 +273,7 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation_loss(
 def test_too_many_trials_for_the_memory_are_refused_with_advice(
     dataset: Dataset, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out_of_memory(self: TrialStack, last: int) -> Tensor:
+    def out_of_memory(self: TrialStack, last: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(TrialStack, "train", out_of_memory)
@@ -305,7 +286,7 @@ def test_too_many_trials_for_the_memory_are_refused_with_advice(
 
 def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, tiny: Tiny) -> None:
     """Numbers of 8 bits: about 1 % of each product. Only training uses them; predictions are made in float32."""
-    for model in ("charlm", "convlm", "tinylstm"):
+    for model in QUICK:
         config = short(tiny, model)
         (plain,) = train_stack(model, "gelu", config, dataset, [1])
         (rough,) = train_stack(model, "gelu", short(tiny, model, execution="stacked+bfloat16"), dataset, [1])
@@ -318,11 +299,8 @@ def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, ti
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-# torch's own compiler uses what torch has deprecated.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
-# And it hides this one from everybody, save where warnings are errors.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@needs_compiler
+@pytest.mark.filterwarnings(*SILENT)
 @pytest.mark.parametrize("model", ["charlm", "hybridlm", "tinylstm_readout"])
 def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) -> None:
     for activation in ("smelu_1", "swiglu"):
@@ -336,59 +314,15 @@ def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) 
             torch.testing.assert_close(found.logits, expected.logits, rtol=0.0, atol=2e-3)
 
 
-COMPILED = """
-import sys
-from repro_lib.config import Config
-from repro_lib.data import load_dataset
-from repro_lib.training.stacked import train_stack
-for model, activation in [("charlm", "smelu_1"), ("tinylstm_readout", "swiglu")]:
-    config = Config.for_model(model, "smoke", corpus=sys.argv[1], trials=2, execution="stacked+bfloat16+compile")
-    dataset = load_dataset(config)
-    train_stack(model, activation, config.with_corpus(dataset.vocab_size), dataset, range(1, 3))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-def test_whoever_compiles_sees_no_warning(corpus_file: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, str(corpus_file)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout + done.stderr == ""
-
-
 # --- cells
 
 
-@pytest.fixture(scope="module")
-def cell(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Store, Result]:
-    """charlm with gelu, three stacked trials, trained once for the tests that only look."""
-    folder = tmp_path_factory.mktemp("stacked") / "results"
-    config = tiny("charlm", trials=3, execution="stacked")
-    return Store(folder), run_experiment("charlm", "gelu", config, results_dir=folder)
-
-
-def test_a_stacked_cell_is_a_result_like_any_other(cell: tuple[Store, Result], dataset: Dataset, tiny: Tiny) -> None:
-    store, result = cell
-    (path,) = store.folder.glob("*.json")
-    assert read_result(path) == result
-    assert result.config["execution"] == "stacked"
-    assert [(record.trial, record.seed) for record in result.trials] == [(1, 42), (2, 43), (3, 44)]
-    model = build_model("charlm", tiny("charlm", vocab_size=dataset.vocab_size), "gelu")
-    for trial in (1, 2, 3):
-        model.load_state_dict(store.weights(result, trial))
-        logits = predict_logits(model, dataset.windows, 32).flatten(0, 1).numpy()
-        assert (logits == store.predictions(result, trial).logits).all()
-        assert store.snapshots(result, trial).steps == (0, 1, 2, 3, 4)
-
-
-def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(
-    cell: tuple[Store, Result], store: Store, tiny: Tiny
-) -> None:
-    _, stacked_result = cell
+def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(store: Store, tiny: Tiny) -> None:
     trained: set[int] = set()
-    config = tiny("charlm", trials=3)
-    run_experiment("charlm", "gelu", tiny("charlm", trials=3, execution="stacked"), results_dir=store.folder)
+    together, config = tiny("charlm", trials=3, execution="stacked"), tiny("charlm", trials=3)
+    stacked_result = run_experiment("charlm", "gelu", together, results_dir=store.folder)
+    assert stacked_result.config["execution"] == "stacked"
+    assert store.snapshots(stacked_result, 3).steps == (0, 1, 2, 3, 4)
     sequential = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=lambda now: trained.add(now.trial))
     assert trained == {1, 2, 3}, "the stored stacked trials do not stand for sequential ones"
     assert [record.init_sha256 for record in sequential.trials] == [record.init_sha256 for record in stacked_result.trials]
@@ -396,7 +330,7 @@ def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(
     assert sequential.avg_relative_pd == pytest.approx(stacked_result.avg_relative_pd, abs=1e-4)
     assert sequential.config_sha256 != stacked_result.config_sha256
     assert sequential.comparison_key != stacked_result.comparison_key
-    other = run_experiment("charlm", "relu", tiny("charlm", trials=3, execution="stacked"), results_dir=store.folder)
+    other = run_experiment("charlm", "relu", together, results_dir=store.folder)
     with pytest.raises(ResultError, match=r"differ in .*execution"):
         check_comparable([sequential, other])
     every = [result for _, result in store.load()[0]]
@@ -405,9 +339,7 @@ def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(
     assert [len(of) for of in chosen.values()] == [1, 2]
 
 
-def test_more_trials_train_only_the_missing_ones_as_one_stack(
-    cell: tuple[Store, Result], store: Store, tiny: Tiny, dataset: Dataset
-) -> None:
+def test_more_trials_train_only_the_missing_ones_as_one_stack(store: Store, tiny: Tiny, dataset: Dataset) -> None:
     two = run_experiment("charlm", "gelu", tiny("charlm", trials=2, execution="stacked"), results_dir=store.folder)
     seen: list[Progress] = []
     config = tiny("charlm", trials=5, execution="stacked")
@@ -415,25 +347,9 @@ def test_more_trials_train_only_the_missing_ones_as_one_stack(
     assert {(now.trial, now.together) for now in seen} == {(3, 3), (4, 3), (5, 3)}
     assert seen[0].done == 2 * config.max_iters + 1
     assert five.trials[:2] == two.trials
-    assert five.config_sha256 == cell[1].config_sha256
     alone = train_trial("charlm", "gelu", config, dataset, 4)
     assert five.trials[3].init_sha256 == alone.init_sha256
     assert five.trials[3].val_loss == pytest.approx(alone.val_loss, abs=LOSSES["atol"])
     again = run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
     assert again == five
     assert len(seen) == 3 * config.max_iters
-
-
-def test_a_stacked_cell_that_diverges_says_where_and_stores_no_result(store: Store, tiny: Tiny) -> None:
-    explosive = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": 1e30, "warmup_iters": 0, "max_iters": 80}
-    with pytest.raises(TrainingDiverged, match=r"for convlm with swiglu, trial [12], iteration \d+; lower the learning rate"):
-        run_experiment("convlm", "swiglu", tiny("convlm", execution="stacked", **explosive), results_dir=store.folder)
-    assert store.load() == ([], [])
-    assert not list(store.folder.rglob("*.safetensors"))
-
-
-def test_the_negative_control_stays_bit_identical_under_all_activations(store: Store, tiny: Tiny) -> None:
-    config = tiny("tinylstm", execution="stacked")
-    cells = [run_experiment("tinylstm", name, config, results_dir=store.folder) for name in GRID_ACTIVATIONS]
-    assert len({tuple(record.predictions_sha256 for record in cell.trials) for cell in cells}) == 1
-    assert len({record.predictions_sha256 for record in cells[0].trials}) == 2

@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from test_resume import Stopped, left_over, numbers, stop_at, tensors
+from test_resume import left_over, numbers, tensors
 
 from repro_lib.cli.main import main
 from repro_lib.config import Config
 from repro_lib.store.store import Store
 from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, trial_lease
-from repro_lib.training import cell_training
+from repro_lib.training import experiment
 from repro_lib.training.experiment import run_experiment, train_trials
-from repro_lib.training.progress import Progress, listening
+from repro_lib.training.progress import Progress
 from repro_lib.training.trainer import TrainingDiverged
 
 Tiny = Callable[..., Config]
@@ -43,13 +44,6 @@ def test_joined_parts_are_the_result_of_one_run(tiny: Tiny, tmp_path: Path) -> N
     assert train_trials("charlm", "swiglu", config, [1, 2], results_dir=parts.folder, progress=nothing) == 0
 
 
-def test_what_a_part_lacks_the_whole_trains(tiny: Tiny, store: Store) -> None:
-    config, seen = tiny("charlm", trials=3), list[Progress]()
-    train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
-    run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
-    assert {now.trial for now in seen} == {1, 3}
-
-
 def test_more_trials_of_a_stored_cell_are_parts_too(tiny: Tiny, store: Store) -> None:
     run_experiment("charlm", "gelu", tiny("charlm", trials=2), results_dir=store.folder)
     more, seen = tiny("charlm", trials=4), list[Progress]()
@@ -66,18 +60,6 @@ def test_told_to_train_again_a_part_does_so_once(tiny: Tiny, store: Store) -> No
     again = run_experiment("charlm", "gelu", config, results_dir=store.folder, force=True, progress=nothing)
     assert len(list(store.folder.glob("*.json"))) == 2
     assert [t.weights_sha256 for t in again.trials] == [t.weights_sha256 for t in first.trials]
-
-
-def test_a_killed_part_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
-    config = tiny("charlm", trials=2, max_iters=9)
-    whole = run_experiment("charlm", "gelu", config, results_dir=tmp_path / "whole")
-    settings: dict[str, Any] = {"results_dir": tmp_path / "parts", "checkpoint_seconds": 0}
-    with pytest.raises(Stopped):
-        train_trials("charlm", "gelu", config, [2], progress=stop_at(2, 6), **settings)
-    with listening() as heard:
-        train_trials("charlm", "gelu", config, [2], **settings)
-    assert heard == ["charlm with gelu, trial 2, goes on from iteration 5"]
-    assert numbers(run_experiment("charlm", "gelu", config, **settings)) == numbers(whole)
 
 
 def test_nobody_trains_a_trial_that_somebody_has_in_work(tiny: Tiny, store: Store, corpus_file: Path, capsys: Any) -> None:
@@ -114,15 +96,10 @@ def test_a_part_that_diverges_leaves_the_others_what_they_have(
 ) -> None:
     config, seen = tiny("charlm", trials=3), list[Progress]()
     train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
-    honest = cell_training.train_trial
-
-    def diverge(*words: Any) -> Any:
-        raise TrainingDiverged("loss is nan")
-
-    monkeypatch.setattr(cell_training, "train_trial", diverge)
-    with pytest.raises(TrainingDiverged):
-        train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
-    monkeypatch.setattr(cell_training, "train_trial", honest)
+    with monkeypatch.context() as planted:
+        planted.setattr(experiment, "train_trial", Mock(side_effect=TrainingDiverged("loss is nan")))
+        with pytest.raises(TrainingDiverged):
+            train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
     run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
     assert {now.trial for now in seen} == {2, 3}
 

@@ -416,17 +416,19 @@ def test_the_bend_of_smelu(beta: float) -> None:
 
 
 def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Tiny) -> None:
-    labels = torch.randint(20, (4 * 256,), generator=torch.Generator().manual_seed(0))
+    config = tiny("charlm")
+    labels = torch.randint(config.vocab_size or 0, (4 * 256,), generator=torch.Generator().manual_seed(0))
     for name, gated in (("relu", False), ("swiglu", True)):
-        network = build_model("charlm", tiny("charlm", vocab_size=20), name).eval()
+        network = build_model("charlm", config, name).eval()
         layer = network.blocks[0].feed_forward  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
         seen: list[torch.Tensor] = []
         hook = layer.expand.register_forward_hook(lambda _m, _i, output, seen=seen: seen.append(output))
         values = activation.pre_activations(network, labels, block_size=32)
         hook.remove()
         expected = seen[0].chunk(2, dim=-1)[0] if gated else seen[0]
-        assert values is not None and sorted(values.tolist()) == sorted(expected.flatten().tolist())  # noqa: PT018
-    control = build_model("tinylstm", Config.for_model("tinylstm").with_corpus(20), "relu")
+        assert values is not None
+        assert sorted(values.tolist()) == sorted(expected.flatten().tolist())
+    control = build_model("tinylstm", tiny("tinylstm"), "relu")
     assert activation.pre_activations(control, labels, block_size=32) is None
 
 

@@ -28,7 +28,7 @@ from repro_lib.grid.display import Display
 from repro_lib.grid.executor import GridReport, Run
 from repro_lib.grid.pool import Outcome
 from repro_lib.grid.snakemake.run_job import WorkflowError, plan_folder
-from repro_lib.grid.tasks import CLOSING_JOBS, Agenda, Job
+from repro_lib.grid.tasks import CLOSING_JOBS, Job, Tasks
 from repro_lib.report.notebook_names import deep_dive_stem
 from repro_lib.system.files import write_atomically
 from repro_lib.system.leases import hold
@@ -47,8 +47,8 @@ _PUBLISH_SECONDS, _CANCEL_SECONDS = 20.0, 60.0
 
 def write_plan(request: GridRequest, folder: Path) -> None:
     """Write a grid's ``plan.json``, and bring the marks of its jobs in ``done/`` in line with the results that are there."""
-    agenda, now = Agenda.of(request, folder), time.time()
-    jobs, to_do = plan_jobs(agenda), {step.name for step in agenda.to_do()}
+    tasks, now = Tasks.of(request, folder), time.time()
+    jobs, to_do = plan_jobs(tasks), {step.name for step in tasks.to_do()}
     marks = {key: folder / "done" / job["kind"] / key for key, job in jobs.items()}
     # The corpus and the site have no result that could be looked at.
     to_do |= {"corpus"} if any(jobs[k]["kind"] == "cell" for k in to_do) and not marks["corpus"].exists() else set()
@@ -65,19 +65,19 @@ def write_plan(request: GridRequest, folder: Path) -> None:
     write_atomically(folder / "plan.json", json.dumps({"code_sha256": code_sha256()} | asked, indent=1) + "\n")
 
 
-def plan_jobs(agenda: Agenda) -> dict[str, dict[str, Any]]:
+def plan_jobs(tasks: Tasks) -> dict[str, dict[str, Any]]:
     """All jobs of a grid by name, done or not, each after what it needs: its rule, its needs, what it asks for."""
-    cells = [*agenda.cells, *agenda.variants]
+    cells = [*tasks.cells, *tasks.variants]
     # A plan does not change while it is worked on: it lists the parts of a cell that is through, too.
-    forced = Agenda(dataclasses.replace(agenda.request, force=True), cells, (), agenda.folder, with_notebooks=True)
+    forced = Tasks(dataclasses.replace(tasks.request, force=True), cells, (), tasks.folder, with_notebooks=True)
     jobs = {"corpus": {"kind": "corpus", "needs": []} | _LIGHT}
     for cell in cells:
-        parts = {step.name: _training(cell, step, agenda.request) for step in forced.parts(cell)}
+        parts = {step.name: _training(cell, step, tasks.request) for step in forced.parts(cell)}
         jobs |= {key: {"kind": "trials", "needs": ["corpus"]} | asked for key, asked in parts.items()}
         # It joins its parts, and trains what they left: all of it where its machine is of another kind.
-        asked = _training(cell, forced.cell(cell), agenda.request)
+        asked = _training(cell, forced.cell(cell), tasks.request)
         jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *parts]} | asked
-    dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in agenda.cells}
+    dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in tasks.cells}
     jobs |= {key: {"kind": "deep_dive", "needs": needs} | _LIGHT for key, needs in dives.items()}
     before, analyses = [*(cell.label for cell in cells), *dives], [name.replace(" ", "_") for name in CLOSING_JOBS]
     jobs |= {key: {"kind": "analysis", "needs": before} | _LIGHT for key in analyses}
@@ -85,7 +85,7 @@ def plan_jobs(agenda: Agenda) -> dict[str, dict[str, Any]]:
 
 
 def _training(cell: Cell, step: Job, request: GridRequest) -> dict[str, Any]:
-    """What a job asks for that trains a cell, or some of its trials. Longer ones come first."""
+    # A cell, or some of its trials. Longer ones come first.
     on_card = cell.config.device == "cuda"
     seconds = step.cost / (_CORES_OF_A_CARD if on_card else 1)
     minutes = _LIGHT["runtime"] + (request.cell_timeout or _TIMES_THE_ESTIMATE * seconds) / 60
@@ -99,9 +99,8 @@ def run_grid_by_snakemake(
 ) -> GridReport:
     """Have Snakemake do the grid, with its own words on the terminal. ``config``: the request as settings of the Snakefile.
 
-    ``profile``: a folder with Snakemake's settings, or the name of one of ``workflow/profiles``; ``options`` are handed on;
-    ``workers``: how many jobs at a time, if not what the profile says. Raises WorkflowError, LeaseHeldError where another
-    process runs the same grid, and what the local grid raises. KeyboardInterrupt has Snakemake cancel its jobs.
+    ``profile``: a folder with Snakemake's settings or a name in ``workflow/profiles``; ``options`` are handed on; ``workers``:
+    jobs at a time, if not as the profile says. Raises WorkflowError, and LeaseHeldError where the same grid runs already.
     """
     flags = ["--profile", str(_find_profile(profile))]
     is_local = profile == "local" and not {"-e", "--executor"} & {option.partition("=")[0] for option in options}
@@ -111,7 +110,7 @@ def run_grid_by_snakemake(
     elif workers:
         flags += ["--jobs", str(workers)]
     run, folder = Run(request, display, request.results_dir, with_notebooks=True), plan_folder(config)
-    todo = [cell for cell in (*run.cells, *run.variants) if run.agenda.wanted(cell)]
+    todo = [cell for cell in (*run.cells, *run.variants) if run.tasks.wanted(cell)]
     run.check(todo, trains_here=is_local)
     # Not Snakemake's own lock: that outlives a kill, and the same command would be refused.
     with hold(folder / "grid.lease", "this grid"):
@@ -138,7 +137,7 @@ def _find_profile(name: str) -> Path:
 
 
 def _work_through(run: Run, folder: Path, flags: Sequence[str]) -> None:
-    """Run Snakemake, and again without what failed, so that the reports show what there is."""
+    # Again without what failed, so that the reports show what there is.
     failed: dict[str, str] = {}
     while code := _run_snakemake(run, folder, [*flags, "--config", f"skip={' '.join(failed)}"]):
         reasons = {path.name: path.read_text() for path in (folder / "failed").glob("*")}
@@ -149,13 +148,13 @@ def _work_through(run: Run, folder: Path, flags: Sequence[str]) -> None:
             break
         failed |= reasons
     # What of it is still to do: a trial that failed by itself was tried again by its cell's own job.
-    steps = {step.name: step for step in run.agenda.to_do()} if failed else {}
+    steps = {step.name: step for step in run.tasks.to_do()} if failed else {}
     for key in failed.keys() & steps.keys():
         run.settle(steps[key], Outcome(steps[key], "failed", failed[key], 0.0))
 
 
 def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
-    """Run Snakemake, and keep the reports up to date meanwhile; returns its exit code."""
+    # The reports are kept up to date meanwhile; returns its exit code.
     line = [sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "workflow" / "Snakefile")]
     line += ["--directory", str(folder.parent), "--configfile", str(folder / "config.json"), "--nolock"]
     line += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", *flags]
@@ -173,7 +172,7 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End Snakemake as Ctrl-C does, so that it cancels its jobs; and then what is left of it. Workers end with their jobs."""
+    # As Ctrl-C does, so that it cancels its jobs; and then what is left of it. Workers end with their jobs.
     if process.poll() is None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # another Ctrl-C does not cut it short

@@ -1,7 +1,6 @@
 """One job of the workflow, as Snakemake or a scheduler starts it: ``repro run-job PLAN JOB``.
 
-A step of the agenda in a worker like the local grid's: with a wall clock, and nothing that outlives it. A job whose result is
-there ends at once, whatever Snakemake believes of it.
+In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it.
 """
 
 from __future__ import annotations
@@ -46,19 +45,19 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def run_job(plan_file: Path, key: str) -> Outcome:
-    """Do one job in a worker of its own. WorkflowError for a plan that cannot be read.
-
-    While it is at work, and if it fails, ``failed/JOB`` beside the plan says why it is not done.
-    """
+    """Do one job in a worker of its own; ``failed/JOB`` beside the plan says why it is not done. Raises WorkflowError."""
     plan, why_not = read_plan(plan_file), plan_file.parent / "failed" / key
     write_atomically(why_not, f"its job was ended from outside, by hand or at a limit of time or memory (on {platform.node()})")
     task = Task(key, _work, {"plan_file": plan_file, "key": key}, plan["jobs"][key]["limit"])
     try:
         with contextlib.closing(Pool(1)) as pool:
-            while (outcome := _attempt(pool, task)).end == "held":
-                # After Snakemake was killed on a cluster its jobs go on. Their successors wait, and take what those make.
-                print(f"{key}: {outcome.said}; waiting for it", flush=True)
-                time.sleep(5 * LOOK_AGAIN_SECONDS)
+            pool.submit(task)
+            while (outcome := next(iter(pool.step(timeout=0.5)), None)) is None or outcome.end == "held":
+                if outcome:
+                    # After Snakemake was killed on a cluster its jobs go on. Their successors wait, and take what those make.
+                    print(f"{key}: {outcome.said}; waiting for it", flush=True)
+                    time.sleep(5 * LOOK_AGAIN_SECONDS)
+                    pool.submit(task)
     finally:
         for name in ("leases", "notebooks"):  # void ones, which other machines see late
             remove_void(Path(plan["request"]["results_dir"]) / name)
@@ -68,13 +67,6 @@ def run_job(plan_file: Path, key: str) -> Outcome:
     return outcome
 
 
-def _attempt(pool: Pool, task: Task) -> Outcome:
-    pool.submit(task)
-    while not (ended := pool.step(timeout=0.5)):
-        pass
-    return ended[0]
-
-
 def _work(plan_file: Path, key: str) -> str | None:
     """In the worker: the job itself. Returns a remark, or None."""
     # Here, because torch comes with them: whoever waits for the worker, or reads a plan, needs none.
@@ -82,27 +74,23 @@ def _work(plan_file: Path, key: str) -> str | None:
 
     from repro_lib.data import prepare_corpus
     from repro_lib.grid.cells import GridRequest
-    from repro_lib.grid.tasks import Agenda
+    from repro_lib.grid.tasks import Tasks
     from repro_lib.grid.worker import MADE_ELSEWHERE
-    from repro_lib.report.publish import publish
     from repro_lib.training.origin import code_sha256
 
     plan = read_plan(plan_file)
     if code_sha256() != plan["code_sha256"]:
-        raise WorkflowError(
-            "its machine has another source of repro_lib than the grid was planned with; run the same command again"
-        )
+        said = "its machine has another source of repro_lib than the grid was planned with"
+        raise WorkflowError(f"{said}; run the same command again")
     request = TypeAdapter(GridRequest).validate_python(plan["request"])
-    agenda, kind = Agenda.of(request, Path(tempfile.gettempdir())), plan["jobs"][key]["kind"]
+    tasks, kind = Tasks.of(request, Path(tempfile.gettempdir())), plan["jobs"][key]["kind"]
     if kind == "corpus":
-        for corpus in {cell.config.corpus for cell in agenda.cells}:
+        for corpus in {cell.config.corpus for cell in tasks.cells}:
             prepare_corpus(corpus)
         return None
     if kind == "site":
-        cells = [(cell.model, cell.activation) for cell in agenda.cells]
-        folders = (request.results_dir, request.reports_dir)
-        return "; ".join(publish(*folders, cells, request.profile, agenda.configs(), running=False).problems) or None
-    if (step := next((step for step in agenda.to_do() if step.name == key), None)) is None:
+        return "; ".join(tasks.publish(running=False).problems) or None
+    if (step := next((step for step in tasks.to_do() if step.name == key), None)) is None:
         return MADE_ELSEWHERE
     cell = (step.cell.model, step.cell.activation, step.cell.config_sha256) if step.cell else None
     try:
@@ -110,8 +98,8 @@ def _work(plan_file: Path, key: str) -> str | None:
     except Exception as error:
         # Where `repro status` and the reports look.
         if cell and not isinstance(error, LeaseHeldError):
-            agenda.store.record_failure(*cell, str(error) or repr(error))
+            tasks.store.record_failure(*cell, str(error) or repr(error))
         raise
     if cell:
-        agenda.store.forget_failure(*cell)
+        tasks.store.forget_failure(*cell)
     return remark

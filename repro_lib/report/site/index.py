@@ -1,14 +1,11 @@
-"""The pages of a site and the index over them: executed notebooks and result files become a folder to open in a browser.
-
-The index (templates/site) takes all it reads for untrusted text.
-"""
+"""The site in a folder to open in a browser: executed notebooks become pages, result files the index over them."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +18,7 @@ from repro_lib.data import known_corpora
 from repro_lib.report import notebook_names
 from repro_lib.report.notebook_names import ANALYSES, TRAIN, deep_dive_stem, train_stem
 from repro_lib.report.site.page import ReportError, is_current, render_notebook
-from repro_lib.report.site.page_frame import (
-    NOTEBOOK_NAME,
-    TEMPLATES,
-    Cell,
-    expected_stems,
-    frame_of,
-    in_order,
-    made_from,
-    navigation,
-    title_of,
-)
+from repro_lib.report.site.page_frame import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
@@ -55,8 +42,6 @@ DOCUMENTS = {
     "summary.txt": "the console tables",
 }
 
-Interval = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class SiteReport:
@@ -68,24 +53,6 @@ class SiteReport:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A cell in the index: its result, or its state (running, waiting, failed, missing) and what is known of it."""
-
-    model: str
-    activation: str
-    result: Result | None
-    state: str
-    reason: str
-    report: str | None
-    interval: Interval | None
-
-    @property
-    def flag_kinds(self) -> dict[str, int]:
-        """How often each kind of flag (the word before the colon) was raised."""
-        return dict(Counter(flag.split(":")[0] for flag in self.result.flags)) if self.result else {}
-
-
 def build_site(
     results_dir: Path,
     reports_dir: Path,
@@ -93,22 +60,63 @@ def build_site(
     *,
     running: bool = False,
     analyses: Sequence[str] = ANALYSES,
-    intervals: Mapping[Cell, Interval] | None = None,
+    intervals: Mapping[Cell, tuple[float, float]] | None = None,
     in_short: Sequence[str] = (),
     profile: str | None = None,
     configs: Sequence[str] = (),
 ) -> SiteReport:
-    """Render each executed notebook whose page is missing or was made from something else, then the index.
+    """Render each executed notebook whose page is missing or was made from something else, then ``index.html``.
 
-    The navigation names what is expected, not what is there, so that one more finished cell costs one page; a page
-    that is not there yet has a stand-in that says so. A notebook that cannot be rendered is named in ``problems``, and
-    an older page of it is removed. ``analyses``: stems of the analysis notebooks this run executes. ``profile``,
-    ``configs``: whose results the index shows (see ``results.select_comparable``).
+    A notebook that cannot be rendered, and a file that had to be left out, is named in ``problems``. ``analyses``: stems of the
+    analysis notebooks this run executes. ``intervals``: low and high of a cell's relative PD. ``in_short``: what came out, in
+    sentences. ``profile``, ``configs``: whose results the index shows (see ``select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
-    cells = in_order([*expected_cells, *_cells_of(notebooks)])
+    matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
+    # The navigation names what is expected, not what is there, so that one more finished cell costs one page.
+    navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
+    report = _render(results_dir, reports_dir, navigated, analyses)
+    _write_stand_ins(reports_dir, navigated, analyses)
+    loaded, refused = Store(results_dir).load()
+    stored = [result for _, result in loaded]
+    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
+    cells = in_order([*expected_cells, *results])
+    stems = dict.fromkeys([*_expected_stems(cells, analyses), *notebooks])
+    # A stand-in is no page: what nothing was made from is not linked.
+    pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
+    failures = _failures(results_dir, results)
+    # A result settles everything, and a notebook at work is not the one that failed before.
+    at_work = _notebooks(results_dir, ".partial") if running else ()
+    absent = dict.fromkeys(failures, "failed") | dict.fromkeys(at_work, "running")
+    rows = []
+    for cell in cells:
+        stem, result = train_stem("-".join(cell)), results.get(cell)
+        state = "done" if result else absent.get(stem, "waiting" if running else "missing")
+        rows.append({
+            "model": cell[0], "activation": cell[1], "result": result, "state": state, "interval": (intervals or {}).get(cell),
+            "report": f"{stem}.html" if result and stem in pages else None,
+            "reason": failures[stem] if state == "failed" else "",
+            # How often each kind of flag, the word before the colon, was raised.
+            "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
+        })  # fmt: skip
+    figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
+    html = _environment().get_template("index.html.j2").render(
+        site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
+        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
+        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
+        published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
+        failed_notebooks=_notebooks(results_dir, ".failed"),
+        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
+        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
+        notes=[*_not_comparable(stored, results), *refused, *report.problems, *unexplained],
+    )  # fmt: skip
+    write_atomically(report.index, html)
+    return SiteReport(report.index, report.rendered, report.unchanged, (*report.problems, *refused, *unexplained))
+
+
+def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> SiteReport:
     rendered, unchanged, problems = [], [], []
-    for stem in notebooks:
+    for stem in sorted(_notebooks(results_dir)):
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
         pages = navigation(stem, cells, analyses)
         try:
@@ -121,95 +129,35 @@ def build_site(
             # It would pass for the notebook that is there now.
             output.unlink(missing_ok=True)
             problems.append(str(error))
-    _write_stand_ins(reports_dir, cells, analyses)
-    left_out = write_index(
-        results_dir,
-        reports_dir,
-        expected_cells,
-        running=running,
-        analyses=analyses,
-        intervals=intervals,
-        in_short=in_short,
-        problems=problems,
-        profile=profile,
-        configs=configs,
-    )
-    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), (*problems, *left_out))
-
-
-def write_index(
-    results_dir: Path,
-    reports_dir: Path,
-    expected_cells: Sequence[Cell] = (),
-    *,
-    running: bool = False,
-    analyses: Sequence[str] = ANALYSES,
-    intervals: Mapping[Cell, Interval] | None = None,
-    in_short: Sequence[str] = (),
-    problems: Sequence[str] = (),
-    profile: str | None = None,
-    configs: Sequence[str] = (),
-) -> list[str]:
-    """Write ``index.html`` from the result store: what was run, how far it is, every cell, what is missing and why.
-
-    ``intervals``: low and high of a cell's relative PD. ``in_short``: what came out, in sentences. ``problems`` are
-    sentences to show. Figures are ``plots/NAME.png`` with their alternative text in ``plots/NAME.txt``. Returns a sentence
-    for each file it had to leave out.
-    """
-    loaded, refused = Store(results_dir).load()
-    stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
-    cells = in_order([*expected_cells, *results])
-    stems = dict.fromkeys([*expected_stems(cells, analyses), *sorted(_notebooks(results_dir))])
-    # A stand-in is no page: what nothing was made from is not linked.
-    pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
-    failures = _failures(results_dir, results)
-    in_flight = _notebooks(results_dir, ".partial") if running else None
-    figures, unexplained = _figures(reports_dir / "plots", list(dict.fromkeys(model for model, _ in cells)))
-    digests = {result.corpus.sha256 for result in results.values()}
-    html = _environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
-        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
-        rows=[_row(cell, results.get(cell), pages, failures, in_flight, (intervals or {}).get(cell)) for cell in cells],
-        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
-        pages=pages, figures=figures, failures=failures, failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in digests],
-        published=_published_beside(reports_dir),
-        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
-        notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
-    )  # fmt: skip
-    write_atomically(reports_dir / "index.html", html)
-    return [*refused, *unexplained]
-
-
-# The pages of a site
+    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), tuple(problems))
 
 
 def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
-    """Stems of the executed notebooks: finished ones, or those ending in ``.failed`` or ``.partial``."""
+    # Stems of the executed notebooks: finished ones, or those ending in ``.failed`` or ``.partial``. A name that is not the
+    # grid's could lead out of the reports folder, and is passed over.
     names = {path.name.removesuffix(f"{ending}.ipynb") for path in (results_dir / "notebooks").glob(f"*{ending}.ipynb")}
     return {name for name in names if NOTEBOOK_NAME.fullmatch(name) and not name.endswith((".failed", ".partial"))}
-
-
-def _cells_of(stems: Iterable[str]) -> list[Cell]:
-    matches = [NOTEBOOK_NAME.fullmatch(stem) for stem in sorted(stems)]
-    return [(match["model"], match["activation"]) for match in matches if match and match["activation"]]
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
-    # What is shown is escaped, and a name that a template misspells is an error rather than an empty place.
+    # What is shown is text from elsewhere, so it is escaped; a name that a template misspells is an error, not an empty place.
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["title_of"] = title_of
     # Messages name whole paths; a report that travels says nothing about the machine.
-    environment.filters["without"] = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")
+    without = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")  # noqa: E731
+    environment.filters |= {"title_of": title_of, "without": without}
     return environment
 
 
+# All that a run over these cells executes, in the order of the index.
+def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
+    return [*analyses, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in cells)]
+
+
+# A page for every link of the navigation that leads nowhere yet.
 def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
-    """A page for every link of the navigation that leads nowhere yet."""
-    for stem in expected_stems(cells, analyses):
+    for stem in _expected_stems(cells, analyses):
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
             site = frame_of(navigation(stem, cells, analyses), path.name, "none")
@@ -219,62 +167,35 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequenc
                 write_atomically(path, html)
 
 
-# The index
-
-
 def _published_beside(reports_dir: Path) -> str | None:
-    """The address of the published study, as seen from the reports of this checkout; None from anywhere else."""
     root = project_root()
-    # A reports folder elsewhere, or one that will be copied, must not lead out of itself.
+    # A reports folder elsewhere, or one that will be copied, must not lead out of itself to the published study.
     there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
     return "../published/reports/index.html" if there else None
 
 
-def _row(
-    cell: Cell,
-    result: Result | None,
-    pages: set[str],
-    failures: Mapping[str, str],
-    in_flight: set[str] | None,
-    interval: Interval | None,
-) -> Row:
-    """One cell; ``in_flight`` holds the stems of the notebooks at work, None when nothing runs."""
-    stem = train_stem("-".join(cell))
-    absent = "failed" if stem in failures else "missing" if in_flight is None else "waiting"
-    state = "done" if result else "running" if in_flight and stem in in_flight else absent
-    report = f"{stem}.html" if result and stem in pages else None
-    return Row(*cell, result, state, failures[stem] if state == "failed" else "", report, interval)
-
-
 def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
-    """Why a notebook failed, by its stem, unless a result stored since then has settled it."""
-    # Moments in UTC, as ISO text, are in order as text is.
+    # Moments in UTC, as ISO text, are in order as text is: a result stored since a notebook failed has settled it.
     done = {train_stem("-".join(cell)): result.timestamp.isoformat() for cell, result in results.items()}
     reasons = {}
     for note in Store(results_dir).failures():
         stem = train_stem(f"{note['model_name']}-{note['activation']}")
         if stem not in done or str(note.get("timestamp", "")) > done[stem]:
             reasons[stem] = str(note["reason"])
-    for stem in _notebooks(results_dir, ".failed") - done.keys():
-        reasons.setdefault(stem, "its notebook stopped with an error")
-    return dict(sorted(reasons.items()))
+    unexplained = _notebooks(results_dir, ".failed") - done.keys()
+    return dict(sorted((dict.fromkeys(unexplained, "its notebook stopped with an error") | reasons).items()))
 
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    """A sentence about stored results that do not belong to the run shown, if there are any."""
     keys = {result.comparison_key for result in results.values()}
     others = [result for result in stored if result.comparison_key not in keys]
-    if not others:
-        return []
     kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    return [f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."]
+    said = f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."
+    return [said] if others else []
 
 
 def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without.
-
-    Figures of models that are not shown, left by an earlier run, are passed over.
-    """
+    """Alternative texts of the figures by model ("" for those over all models) and name; a sentence for each without."""
     figures: dict[str, dict[str, str]] = {owner: {} for owner in ("", *models)}
     unexplained = []
     # From Z to A the four-panel figure comes first, accuracy after prediction difference.
@@ -282,6 +203,7 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
         text = path.with_suffix(".txt")
         # The longest name, for those of tinylstm_readout begin with tinylstm_ too.
         owner = max((model for model in MODEL_DEFAULTS if path.name.startswith(f"{model}_")), key=len, default="")
+        # Figures of models that are not shown were left by an earlier run.
         if owner not in figures:
             continue
         alternative = text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""

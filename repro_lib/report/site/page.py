@@ -1,9 +1,8 @@
 """Executed notebooks become HTML pages. The only module that imports nbconvert.
 
 A page holds all it shows and loads nothing: style and script are inline, figures are data, formulas MathML, and a
-content security policy makes the browser refuse the rest. What a page was made from is written into it, so that only
-pages whose notebook, template or navigation changed are made again. Notebooks may hold scripts: render only those that
-this program executed.
+content security policy makes the browser refuse the rest. Notebooks may hold scripts: render only those that this
+program executed.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ import jinja2
 from PIL import Image
 
 from repro_lib.report.site import page_frame, page_parts
-from repro_lib.report.site.page_checks import complaints
 from repro_lib.report.site.page_frame import TEMPLATES, Page, frame_of, made_from, title_of
-from repro_lib.report.site.page_parts import REPORT_HALF, anchor, contents, one_copy_per_page, rearrange, shown_parameters
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 
@@ -54,14 +51,18 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     content = _read(notebook)
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
-    _share_what_if_assets(nb)
+    # Every what-if brings its style and script along; the page needs one copy.
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+    texts = page_parts.one_copy_per_page([str(output.data["text/html"]) for output in outputs])
+    for shown, text in zip(outputs, texts, strict=True):
+        shown.data["text/html"] = text
     site = frame_of(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
     # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
     page = copy.deepcopy(nb)
-    rearrange(page)
+    page_parts.rearrange(page)
     # Behind which cell the contents stand: the title, or the summary that was put behind it.
-    site |= {"contents": contents(nb), "opening": len(page.cells) - len(nb.cells)}
-    site["parameters"] = shown_parameters(nb.metadata.get("papermill", {}).get("parameters", {}))
+    site |= {"contents": page_parts.contents(nb), "opening": len(page.cells) - len(nb.cells)}
+    site["parameters"] = page_parts.shown_parameters(nb.metadata.get("papermill", {}).get("parameters", {}))
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
     html, _ = _exporter().from_notebook_node(page, resources=resources)
     _check_page(notebook, nb, html, pages)
@@ -73,22 +74,21 @@ def is_current(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> bool
     return made_from(output) == _source_sha256(_read(notebook), pages)
 
 
+# One exporter for all pages of a process: nbconvert's, with our template and formulas as MathML.
 @functools.cache
 def _exporter() -> HTMLExporter:
-    """nbconvert's exporter with our template and formulas as MathML; one for all pages of a process."""
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
     from traitlets.config import Config as Settings
 
     class Renderer(IPythonRenderer):
-        """nbconvert's markdown, with MathML where it would leave TeX for MathJax to fetch and draw, and links between pages."""
-
+        # nbconvert leaves TeX for MathJax to fetch and draw; a page fetches nothing.
         pages: frozenset[str] = frozenset()
 
         def heading(self, text: str, level: int, **attrs: Any) -> str:
             # Where the table of contents leads: without its own anchor links nbconvert gives headings no id.
             if level == 2:
-                attrs["id"] = anchor(text)
+                attrs["id"] = page_parts.anchor(text)
             return super().heading(text, level, **attrs)
 
         def link(self, text: str, url: str, title: str | None = None) -> str:
@@ -149,20 +149,19 @@ def _mathml(tex: str, display: str) -> str:
 def smallest_picture(png: str) -> tuple[str, str]:
     """A PNG (base64) as the MIME type and base64 of the same pixels in fewer bytes: lossless WebP, or the PNG itself.
 
-    For our charts WebP takes three quarters of the bytes. What it would not hold exactly stays a PNG (16 bits per channel,
-    colour profiles, animations, more than 16,383 pixels a side), and so does what is no PNG that can be decoded: a page
-    is no place to find that out.
+    What WebP would not hold exactly stays a PNG (16 bits per channel, colour profiles, animations, more than 16,383 pixels a
+    side), and so does what is no PNG that can be decoded: a page is no place to find that out.
     """
     original = ("image/png", png.replace("\n", ""))
     webp = io.BytesIO()
     try:
-        content = base64.b64decode(png.replace("\n", ""), validate=True)
+        content = base64.b64decode(original[1], validate=True)
         picture = Image.open(io.BytesIO(content), formats=["PNG"])
         # Pillow reads 16 bits of colour as 8 without a word; the depth stands in byte 24 of every PNG.
         if content[24] > 8 or "icc_profile" in picture.info or getattr(picture, "is_animated", False):
             return original
-        # WebP knows no palettes. "exact" keeps the colour of transparent pixels too. Method 6 saves 2 % more in thirty times
-        # as long.
+        # WebP knows no palettes. "exact" keeps the colour of transparent pixels too. Our charts take three quarters of the
+        # bytes; method 6 would save 2 % more in thirty times as long.
         picture.convert("RGBA").save(webp, "WEBP", lossless=True, exact=True, method=4)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return original
@@ -187,80 +186,67 @@ def _parse(notebook: Path, content: bytes) -> NotebookNode:
         nb = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(nb)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, nbformat.ValidationError) as error:
-        raise ReportError(
-            f"{notebook.name} is not a whole notebook ({str(error)[:100]!r}); delete it and run its cell again"
-        ) from None
+        said = f"{notebook.name} is not a whole notebook ({str(error)[:100]!r})"
+        raise ReportError(f"{said}; delete it and run its cell again") from None
     return nb
 
 
-def _place(notebook: Path, nb: NotebookNode, index: int | None) -> str:
-    """``10_train.ipynb, cell 5 ('draw(frame)')``, counted from 1 as a reader would."""
-    if index is None:
-        return notebook.name
+# ``10_train.ipynb, cell 5 ('draw(frame)')``, counted from 1 as a reader would.
+def _place(notebook: Path, nb: NotebookNode, index: int) -> str:
     return f"{notebook.name}, cell {index + 1} ({nb.cells[index].source.strip().partition(chr(10))[0][:60]!r})"
 
 
 def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
-    """Refuse controls that would move without a kernel to answer, and outputs that HTML would silently drop."""
+    # Controls that would move without a kernel to answer, and outputs that HTML would silently drop.
     shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
-    for index, cell in enumerate(nb.cells):
-        for output in cell.get("outputs", []):
-            kinds = set(output.get("data", {}))
-            if WIDGET_VIEW in kinds:
-                if not REPORT_HALF.search(str(output.data.get("text/html", ""))):
-                    raise ReportError(
-                        f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
-                        "through repro_lib.what_if_display, show a figure, or close the widget when it has done its work"
-                    )
-                # The other half of the same output is for the report.
-                del output.data[WIDGET_VIEW]
-            if kinds and not kinds & shown:
+    for index, output in ((k, output) for k, cell in enumerate(nb.cells) for output in cell.get("outputs", [])):
+        kinds = set(output.get("data", {}))
+        if WIDGET_VIEW in kinds:
+            if not page_parts.REPORT_HALF.search(str(output.data.get("text/html", ""))):
                 raise ReportError(
-                    f"{_place(notebook, nb, index)} shows {', '.join(sorted(kinds))}, which HTML cannot; show a figure"
+                    f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
+                    "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
                 )
+            # The other half of the same output is for the report.
+            del output.data[WIDGET_VIEW]
+        if kinds and not kinds & shown:
+            what = ", ".join(sorted(kinds))
+            raise ReportError(f"{_place(notebook, nb, index)} shows {what}, which HTML cannot; show a figure")
     # The controls of `interact` leave no view where they stood, only a state for the whole notebook.
     if "widget-interact" in json.dumps(nb.metadata.get("widgets", {})):
-        raise ReportError(
-            f"{notebook.name} uses ipywidgets' interact, whose controls are dead in a report; show a figure instead"
-        )
-
-
-def _share_what_if_assets(nb: NotebookNode) -> None:
-    """Leave one copy of the what-ifs' style and script, which every output brings along, in the whole page."""
-    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
-    for output, text in zip(outputs, one_copy_per_page([str(output.data["text/html"]) for output in outputs]), strict=True):
-        output.data["text/html"] = text
+        said = f"{notebook.name} uses ipywidgets' interact, whose controls are dead in a report"
+        raise ReportError(f"{said}; show a figure instead")
 
 
 def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
-    """What can only be seen in the finished page."""
     from bs4 import BeautifulSoup
 
     numbers = {f"cell-id={cell.get('id')}": number for number, cell in enumerate(nb.cells)}
 
     def place(tag: Tag) -> str:
-        anchor = tag.find_parent(id=list(numbers))
-        return _place(notebook, nb, numbers[str(anchor["id"])] if anchor else None)
+        cell = tag.find_parent(id=list(numbers))
+        return _place(notebook, nb, numbers[str(cell["id"])]) if cell else notebook.name
 
     known = {"index.html", *(page.href for page in pages)}
-    for complaint in complaints(BeautifulSoup(html, "html.parser"), known, place):
+    for complaint in page_parts.complaints(BeautifulSoup(html, "html.parser"), known, place):
         raise ReportError(complaint)
 
 
+# The page's label (which notebook it is) and the title of its browser tab.
 def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
-    """The page's label (which notebook it is) and the title of its browser tab."""
     label, first = title_of(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
     heading = re.search(r"^#\s+(.+)$", first, re.MULTILINE)
     return {"label": label, "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label}
 
 
+# All that turns a notebook into a page, so that an update makes every page again: these modules, the templates, nbconvert.
 @functools.cache
 def _renderer_sha256() -> str:
-    """Digest of all that turns a notebook into a page: the modules that shape it, the templates, nbconvert."""
     modules = [Path(name) for name in (__file__, page_frame.__file__, page_parts.__file__)]
     files = [*modules, *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
     return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
 
 
+# Written into the page: only pages whose notebook, template or navigation changed are made again.
 def _source_sha256(notebook: bytes, pages: Sequence[Page]) -> str:
     return hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + notebook).hexdigest()

@@ -56,18 +56,9 @@ def made_from(page: Path) -> str | None:
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
     """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
-    models, activations = list(MODEL_DEFAULTS), list(ACTIVATIONS)
-
-    def place(names: Sequence[str], name: str) -> tuple[int, str]:
-        return (names.index(name) if name in names else len(names), name)
-
     # Names that no registry has (smelu_0.3, old results) come last, by the alphabet.
-    return sorted(set(cells), key=lambda cell: (place(models, cell[0]), place(activations, cell[1])))
-
-
-def expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
-    """All that a run over these cells executes, in the order of the index."""
-    return [*analyses, *map(deep_dive_stem, dict(cells)), *(train_stem(f"{model}-{activation}") for model, activation in cells)]
+    models, activations = ({name: place for place, name in enumerate(names)} for names in (MODEL_DEFAULTS, ACTIVATIONS))
+    return sorted(set(cells), key=lambda cell: (models.get(cell[0], 99), cell[0], activations.get(cell[1], 99), cell[1]))
 
 
 def navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tuple[Page, ...]:
@@ -77,7 +68,7 @@ def navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tup
     return (
         Page("Index", "index.html"),
         *(Page(title_of(name), f"{name}.html") for name in analyses),
-        *(Page(model, f"{deep_dive_stem(model)}.html", "Deep dives") for model in dict.fromkeys(model for model, _ in cells)),
+        *(Page(model, f"{deep_dive_stem(model)}.html", "Deep dives") for model in dict(cells)),
         *(Page(activation, f"{train_stem(f'{model}-{activation}')}.html", f"{model} with") for model, activation in own),
     )
 
@@ -85,34 +76,30 @@ def navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str]) -> tup
 def frame_of(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
     """What the head and top of a page (header.html.j2) need."""
     match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
-    is_index = here == "index.html"
-    before, after = _neighbours(pages, here)
-    # Only the index shows files beside it, the figures in plots/; all else is within the page.
-    image_source = "'self' file:" if is_index else ""
+    kind = "index" if here == "index.html" else "report"
+    # The row begins and ends with None, so that its first and last page have a neighbour of that kind too.
+    group = next((page.group for page in pages if page.href == here), None)
+    row = [None, *(page.href for page in pages if page.group == group), None]
+    around = [row[row.index(here) + step] for step in (-1, 1)] if here in row else [None, None]
+    # Neighbours go by their full titles, which say more than the short ones of their row.
+    before, after = (Page(title_of(href.removesuffix(".html")), href) if href else None for href in around)
     return {
         "project": PROJECT,
         "here": here,
         "parent": f"{deep_dive_stem(match['model'])}.html" if match and match["activation"] else None,
         "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
         "source_sha256": source_sha256,
-        "image_source": image_source,
+        # Only the index shows files beside it, the figures in plots/; all else is within the page.
+        "image_source": "'self' file:" if kind == "index" else "",
         "before": before,
         "after": after,
         "head_script": _asset("head.js"),
-        "css": _asset("base.css") + _asset("index.css" if is_index else "report.css"),
-        "script": _asset("base.js") + _asset("index.js" if is_index else "report.js"),
+        "css": _asset("base.css") + _asset(f"{kind}.css"),
+        "script": _asset("base.js") + _asset(f"{kind}.js"),
     }
 
 
-def _neighbours(pages: Sequence[Page], here: str) -> list[Page | None]:
-    """The pages before and after this one in its row of the navigation, under their full titles."""
-    group = next((page.group for page in pages if page.href == here), None)
-    row = [None, *(page.href for page in pages if page.group == group), None]
-    # The row begins and ends with None, so that its first and last page have a neighbour of that kind too.
-    around = [row[row.index(here) + step] for step in (-1, 1)] if here in row else [None, None]
-    return [Page(title_of(href.removesuffix(".html")), href) if href else None for href in around]
-
-
+# Read once: a site has dozens of pages, each with all of them inline.
 @functools.cache
 def _asset(name: str) -> Markup:
     return Markup((TEMPLATES / "static" / name).read_text())

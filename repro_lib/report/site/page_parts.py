@@ -1,9 +1,9 @@
-"""What a report page has and a notebook has not: a summary at the top, a table of contents, tables that can be read aloud."""
+"""What a page has and a notebook has not: a summary on top, contents, tables to be read aloud; and what it must not have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d((?!\b[a-z]{5,}).)*(\(synthetic\))?|
 
 
 def rearrange(nb: NotebookNode) -> None:
-    """Bring a notebook, in place, into the form of its page: summary first, tables readable.
-
-    What the cells tagged ``summary`` show moves up behind the first cell; their code stays where it ran.
-    """
+    """Bring a notebook, in place, into the form of its page: tables readable, what ``summary`` cells show behind the title."""
     from nbformat.v4 import new_code_cell, new_output
 
     summary = []
@@ -39,6 +36,7 @@ def rearrange(nb: NotebookNode) -> None:
             if 'class="dataframe"' in data.get("text/html", ""):
                 data["text/html"] = readable_table(data["text/html"])
         tags = cell.metadata.get("tags", [])
+        # Only what it shows moves up; its code stays where it ran.
         if SUMMARY_TAG in tags and cell.get("outputs"):
             summary += cell.outputs
             cell.outputs, cell.metadata.tags = [], [tag for tag in tags if tag != SUMMARY_TAG]
@@ -77,9 +75,7 @@ def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def readable_table(html: str) -> str:
-    """A data frame's HTML for readers and screen readers: heads have a scope, names of the index stand in the one row of
-    heads, columns of words are aligned as words.
-    """
+    """A data frame's HTML for readers and screen readers: one row of heads, each with a scope; words aligned as words."""
     from bs4 import BeautifulSoup
 
     page = BeautifulSoup(html, "html.parser")
@@ -92,22 +88,26 @@ def readable_table(html: str) -> str:
         heads = table.select("thead th")
         for head in heads:
             head["scope"] = "col"
-            if not head.get_text(strip=True):  # a head that says nothing is none
+            # A head that says nothing is none.
+            if not head.get_text(strip=True):
                 head.name = "td"
                 del head["scope"]
         for head in table.select("tbody th"):
             head["scope"] = "rowgroup" if head.has_attr("rowspan") else "row"
-        for number, cells in enumerate(_columns(table)):
+        # The columns beside the index; heads of rows that span several are no cells.
+        rows = [row.find_all("td") for row in table.select("tbody tr")]
+        width = max(map(len, rows), default=0)
+        for number, cells in enumerate(zip(*rows, strict=False)):
             texts = [cell.get_text(strip=True) for cell in cells]
             if not all(_NUMBER.fullmatch(text) for text in texts):
                 look = "long words" if max(map(len, texts)) > _LONGEST_UNBROKEN else "words"
-                for cell in [*heads[len(heads) - _width(table) + number :][:1], *cells]:
+                for cell in [*heads[len(heads) - width + number :][:1], *cells]:
                     cell["class"] = look
     return str(page)
 
 
 def _merge_heads(table: Tag) -> None:
-    """pandas writes the names of the index into a row of their own below the heads."""
+    # pandas writes the names of the index into a row of their own below the heads; two rows of real heads stay two.
     rows = table.select("thead tr")
     if len(rows) != 2:
         return
@@ -121,25 +121,60 @@ def _merge_heads(table: Tag) -> None:
     rows[1].decompose()
 
 
-def _width(table: Tag) -> int:
-    """How many columns the table has beside its index."""
-    return max((len(row.find_all("td")) for row in table.select("tbody tr")), default=0)
-
-
-def _columns(table: Tag) -> Iterator[list[Tag]]:
-    """The cells of each column beside the index; heads of rows that span several are no cells."""
-    rows = [row.find_all("td") for row in table.select("tbody tr")]
-    yield from (list(column) for column in zip(*rows, strict=False))
-
-
 def one_copy_per_page(outputs: list[str]) -> list[str]:
-    """The HTML outputs of one page with one style and one script among them, however many what-ifs each brings its own.
-
-    The first style stays, so that nothing is shown without it, and the last script, so that all sections stand before it.
-    """
+    """The HTML outputs of one page with one style and one script among them, however many what-ifs each brings its own."""
+    # The first style stays, so that nothing is shown without it, and the last script, so that all sections stand before it.
     styles = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_STYLE.finditer(text)][1:]
     scripts = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_SCRIPT.finditer(text)][:-1]
     kept = list(outputs)
-    for k, (start, end) in sorted([*styles, *scripts], reverse=True):  # from the end, so that places stay true
+    # From the end, so that places stay true.
+    for k, (start, end) in sorted([*styles, *scripts], reverse=True):
         kept[k] = kept[k][:start] + kept[k][end:]
     return kept
+
+
+# What nbconvert puts in the place of a missing alternative text.
+_NO_ALT = "No description has been provided for this image"
+# Attributes by which any tag makes the browser fetch something when the page opens.
+_LOADING = ("src", "srcset", "data", "poster", "background", "xlink:href")
+# What a reader would try to move or press.
+_CONTROLS = ", ".join(f".jp-OutputArea-output {name}" for name in ("input", "select", "textarea", "button"))
+
+
+def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -> Iterator[str]:
+    """A sentence for all that is wrong with a finished page: pictures without words, dead controls and links, what it loads.
+
+    ``known``: the pages of the site that links may lead to. ``place`` says where in the notebook a tag comes from.
+    """
+    for image in page.find_all("img"):
+        if str(image.get("alt") or "").strip() in ("", _NO_ALT):
+            how = 'display(figure, metadata={"image/png": {"alt": "..."}}), in markdown ![...](address)'
+            yield f"{place(image)} shows an image without alternative text; give it with {how}"
+    for control in page.select(_CONTROLS):
+        yield f"{place(control)} shows a <{control.name}>, which nothing answers in a report; use a what-if"
+    for what_if in page.select("section.what-if"):
+        if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
+            yield f"{place(what_if)} shows a what-if without its data or script; run the notebook again"
+    for tag, address in _loaded(page):
+        yield f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it"
+    places = {str(tag["id"]) for tag in page.find_all(id=True)}
+    for link in page.find_all("a", href=True):
+        name, _, fragment = (address := str(link["href"])).partition("#")
+        # Links to the web are the reader's choice.
+        outside = re.match(r"https?://|mailto:", address)
+        if not outside and (name not in ("", *known) or (not name and fragment not in places)):
+            where = f"{place(link)} links to {address[:100]!r}"
+            yield f"{where}, which is not there; name a page of the site or a heading of this one"
+    titles = [title.get_text()[:60] for title in page.find_all("h1")]
+    if len(titles) != 1:
+        yield f"{place(page)} must have exactly one '# title', has {titles or 'none'}"
+
+
+def _loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
+    for tag in page.find_all(True):
+        # The href of a link in the text is followed by a reader; that of these tags is fetched by the browser.
+        names = (*_LOADING, "href") if tag.name in ("link", "image", "use") else _LOADING
+        style = f"{tag.get('style', '')} {tag.get_text() if tag.name == 'style' else ''}"
+        addresses = [str(tag[name]) for name in names if name in tag.attrs]
+        addresses += re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
+        yield from ((tag, address) for address in addresses if not address.startswith(("data:", "#")))

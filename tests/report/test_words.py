@@ -1,0 +1,188 @@
+"""Tables and sentences for people, on results made up by hand: computed, whole, and no bolder than N allows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_study import make_result as full_result
+
+from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.formatting import number, with_interval
+from repro_lib.analysis.study import Study, cells_frame
+from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
+from repro_lib.report import contrast_tables as tables
+from repro_lib.report.contrast_tables import contrast_sentences, contrasts_table, cv_sentences
+from repro_lib.report.sentences import cell_headlines, grid_headlines, model_headlines
+from repro_lib.report.tables import WordTable, config_table, overview_table, summary_table, trials_table
+from repro_lib.store.schema import Result
+
+GELU = full_result("charlm", "gelu", (0.5, 0.6, 0.7))
+
+
+def evidence_of(*results: Result) -> Evidence:
+    return Evidence.from_results(Study.of(results, activations=["relu", "gelu"]))
+
+
+@pytest.fixture(scope="module")
+def three_trials() -> Evidence:
+    return evidence_of(full_result("charlm", "relu"), GELU)
+
+
+def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(three_trials: Evidence) -> None:
+    row = contrasts_table(three_trials, "charlm").loc["gelu"]
+    # relu .5, gelu .6: 20 % more; the initial weights are equal, so it is paired and the pair values move together.
+    assert row["Difference, % (95 % interval)"].startswith("20.0 (")
+    # Without predictions there is nothing to permute; what N could reach is known all the same.
+    assert row[["Paired", "p", "Least p"]].tolist() == ["yes", "–", "0.25"]
+    assert tables.cv_table(three_trials).loc["charlm", "CV, % (95 % interval)"].startswith("9.09 (")
+    assert tables.intervals_table(three_trials, "charlm").loc["relu", "Over windows (these trials)"] == "–"
+    assert list(tables.variance_table(three_trials)) == ["nothing to compare yet"]
+    assert contrasts_table(three_trials).index.names == ["Model", "Activation"]
+    chances = tables.chances_table(three_trials)
+    # Every trial of relu is below its like; of convlm a cell is missing.
+    assert (set(chances.loc["charlm"]), set(chances.loc["convlm"])) == ({"1.00", "0.00"}, {"–"})
+
+
+def test_every_sentence_carries_n_and_an_interval(three_trials: Evidence) -> None:
+    few = evidence_of(full_result("charlm", "relu", (0.5,)), full_result("charlm", "gelu", (0.6,)))
+    missing = evidence_of(full_result("charlm", "relu"))
+    said = "charlm: gelu against relu: +20.0 % relative PD, not decided at N = 2, and no interval below 3 trials."
+    assert said in contrast_sentences(contrasts_frame(few))
+    assert contrasts_table(few, "charlm").loc["gelu", "Difference, % (95 % interval)"] == "20.0 (none: N < 3)"
+    for evidence in (three_trials, few, missing):
+        sentences = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
+        assert sentences
+        assert all("N = " in sentence and "interval" in sentence for sentence in sentences)
+    # A model without any pair is one sentence; where relu alone is there each of the others is named.
+    said = contrast_sentences(contrasts_frame(Evidence.from_results(Study.of([full_result("charlm", "relu")]))))
+    assert "convlm: no contrast with relu at N = 0, and no interval: no cell has a pair of trials." in said
+    assert [sum(sentence.startswith(model) for sentence in said) for model in ("convlm", "charlm")] == [1, 4]
+
+
+def test_a_difference_of_nothing_has_no_negative_zero_and_a_small_p_alone_supports_nothing(three_trials: Evidence) -> None:
+    def said(**changes: object) -> str:
+        frame = contrasts_frame(three_trials).query("model == 'charlm'").assign(**changes)
+        return contrast_sentences(frame)[0]
+
+    zero = said(per_cent=-0.0001, per_cent_low=-0.02, per_cent_high=0.0)
+    assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in zero
+    assert "not decided at N = 3" in said(p=0.001, p_holm=0.001)
+    assert "a difference supported at N = 3." in said(p=0.001, p_holm=0.001, supported=True)
+
+
+def test_a_table_of_words_is_escaped_and_wraps() -> None:
+    frame = pd.DataFrame({"Verdict": ["refuted at N = 10", "<b>"]}, index=["a & b", "c"])
+    shown = WordTable(frame, "supported at N = 10: <claim>")._repr_html_()
+    assert "a &amp; b" in shown
+    assert "&lt;b&gt;" in shown
+    assert '<strong style="white-space:nowrap">refuted</strong> at N = 10' in shown
+    assert '<details><summary><strong style="white-space:nowrap">supported</strong> at N = 10: &lt;claim&gt;</summary>' in shown
+    assert "details" not in WordTable(frame)._repr_html_()
+    assert repr(WordTable(frame)).count("\n") == 2
+    assert repr(WordTable(frame, "summary")) == "summary\n" + repr(WordTable(frame))
+
+
+def test_numbers_carry_their_interval_where_there_is_one() -> None:
+    assert with_interval({"x": 0.41234, "x_low": 0.4, "x_high": 0.42}, "x", 3) == "0.412 (0.400 to 0.420)"  # pyright: ignore[reportArgumentType]
+    assert with_interval({"x": 0.41234, "x_low": float("nan"), "x_high": float("nan")}, "x", 3) == "0.412"  # pyright: ignore[reportArgumentType]
+    assert number(float("nan"), 2) == number(None, 2) == "–"
+    table = overview_table(cells_frame([full_result("charlm", "relu")], ["charlm", "convlm"], ["relu", "gelu"]))
+    assert (list(table.index), list(table.columns)) == (["charlm", "convlm"], ["relu", "gelu"])
+    assert table.loc["charlm", "relu"].startswith("0.500 (")
+    assert set(table.loc["convlm"]) == {"–"}
+
+
+def test_trials_and_configuration_are_shown_whole(make_result: Callable[..., Result]) -> None:
+    result = make_result("charlm", "relu", trials=3)
+    assert list(trials_table(result)["Seed"]) == [42, 43, 44]
+    table = config_table(result)
+    assert set(table.index) == set(result.config)
+    assert table.loc["max_iters", "Set by"] == "profile"
+    # The summary once looked at the first cell of the registry, which is missing where another was trained.
+    summary = summary_table(full_result("convlm", "gelu"))["convlm with gelu"]
+    assert summary["Relative PD"].startswith("0.5000 (0.")
+    assert summary["Validation accuracy, %"].startswith("50.00 (")
+
+
+def test_derivatives_agree_with_hand_worked_values() -> None:
+    points, value, slope, curvature = derivatives("smelu_1", 3.0)
+    middle, two = np.abs(points).argmin(), np.abs(points - 2.0).argmin()
+    assert (value[middle], slope[middle], curvature[middle]) == pytest.approx((0.25, 0.5, 0.5))
+    assert (value[two], slope[two], curvature[two]) == pytest.approx((2.0, 1.0, 0.0))
+    with pytest.raises(ValueError, match="draw an ungated activation"):
+        derivatives("swiglu", 3.0)
+
+
+def test_the_figures_of_the_activations_say_what_they_show() -> None:
+    plot = activation_curves(["relu", "swish"], 2.0)
+    assert "relu, swish" in plot.alt
+    assert plot.png().startswith(b"\x89PNG")
+    assert "beta 0.5, 2" in smelu_family([0.5, 2.0]).alt
+
+
+def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
+    """Contrasts with relu as ``contrasts_frame`` gives them: model, activation, per cent, Holm's p."""
+    numbers = {"n": 3, "n_reference": 3, "difference_low": -0.1, "difference_high": 0.1, "trials_needed": 25.0}
+    numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "smallest_p": 0.1}
+    frame = pd.DataFrame(rows, columns=["model", "activation", "per_cent", "p"]).assign(**numbers)
+    return frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], supported=frame["p"] <= 0.05)
+
+
+def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:
+    result = full_result("convlm", "gelu", (0.2, 0.25, 0.3), losses=(3.0, 3.1, 3.2), flags=["untrained: trial 2"])
+    apart, learnt, flag = cell_headlines(result)
+    assert apart.startswith("convlm with gelu: relative PD 0.2500 (")
+    assert "between 3 trials, on a scale from 0 to 2" in apart
+    assert "different characters in 25.0 % of all places; each is wrong in 50.0 %" in apart
+    # The unigrams have 3.3.
+    assert "3.100 (2.852 to 3.348) nats, 0.20 below that of a model that knows only how frequent each character is" in learnt
+    assert flag == "Flagged: untrained: trial 2."
+    assert "0.30 ABOVE" in cell_headlines(full_result(losses=(3.5, 3.6, 3.7)))[1]
+    assert cell_headlines(full_result(pairs=()))[0] == "charlm with relu: one trial, so there is no pair to compare."
+
+
+def study_of(**about: object) -> Study:
+    """charlm: relu 0.6, gelu 0.4, swish 0.5, three trials each."""
+    pairs = {"relu": (0.5, 0.6, 0.7), "gelu": (0.3, 0.4, 0.5), "swish": (0.4, 0.5, 0.6)}
+    return Study.of([full_result("charlm", *cell, **about) for cell in pairs.items()], ["charlm"], list(pairs))
+
+
+def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
+    frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
+    text = "\n".join(model_headlines(study_of(), "charlm", frame))
+    largest = "1 of 2 differences from relu are supported. The largest: charlm: gelu against relu: -30.0 %"
+    assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
+    assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"
+    # What has no number is not counted.
+    frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
+    assert "0 of 1 differences" in "\n".join(grid_headlines(study_of(), frame))
+    assert "differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
+
+
+def test_the_grid_without_contrasts_says_what_n_allows() -> None:
+    said = grid_headlines(study_of(flags=["untrained: trial 1"]))
+    assert said[1] == "Lowest relative PD, by however little: gelu in charlm."
+    assert said[2].startswith("The order is not decided at N = 3 trials")
+    assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
+    hole = Study.of([full_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
+    assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole)
+
+
+def test_models_with_the_same_lowest_activation_are_named_together() -> None:
+    lowest = {"charlm": "gelu", "convlm": "relu", "hybridlm": "gelu", "minigpt": "gelu"}
+    pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
+    results = [full_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
+    results += [full_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
+    said = grid_headlines(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
+    assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
+    assert "tinylstm is bit-identical" in said[-1]
+
+
+def test_an_empty_store_says_what_to_run() -> None:
+    for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
+        assert said == ["no results yet: run ./run_papermill.sh"]
