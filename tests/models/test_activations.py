@@ -11,7 +11,7 @@ from test_faults import FORMULAS
 from torch import Tensor, nn
 
 from repro_lib import config
-from repro_lib.models.activations import Activation, activation_names, canonical_activation, get_activation, smelu_beta
+from repro_lib.models.activations import activation_names, canonical_activation, get_activation, smelu_beta
 
 
 def plain_smelu(x: Tensor, beta: float) -> Tensor:

@@ -187,7 +187,7 @@ def influence(model: nn.Module, time: int, target: int, vocabulary: int = V) -> 
 
 @torch.no_grad()
 def test_convlm_sees_the_128_characters_up_to_its_position_and_the_oldest_matters() -> None:
-    config = Config.for_model("convlm", vocab_size=V, n_embd=32)
+    config = Config.for_model("convlm", vocab_size=V)
     model = move_off_zero(build_model("convlm", config, "swiglu").eval())
     assert influence(model, time=160, target=150) == list(range(128)), "seven layers of dilation 1 to 64 see exactly 128"
 
