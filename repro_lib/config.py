@@ -38,45 +38,40 @@ SMALL_MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 
 # A profile: what it is for, which models its grid runs, values for all models, values for single models, and for which
 # models the grid also runs each source of randomness alone and runs of other lengths.
-PROFILES: dict[str, dict[str, Any]] = {
+_OWN: dict[str, dict[str, Any]] = {
     "smoke": {
         "about": "tests: every cell, a handful of iterations, models cut to a width of 32",
         "models": GRID_MODELS,
-        "noise_models": ("charlm",),
         "values": {"max_iters": 4, "batch_size": 4, "warmup_iters": 1, "eval_interval": 2}
         | {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32},
-        "model_values": {},
     },
     "quick": {
         "about": "a first look in ten minutes on 2 cores: short runs of every cell, minigpt cut to 4 layers of width 128",
         "models": GRID_MODELS,
-        "noise_models": ("charlm",),
         "values": {"max_iters": 60, "batch_size": 8, "block_size": 128, "warmup_iters": 10, "eval_interval": 20},
         "model_values": {"minigpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}},
     },
     "study": {
         "about": "the published study: five small models, 500 iterations of batch 16 x context 128, on 2 cores",
         "models": SMALL_MODELS,
-        "noise_models": ("charlm", "convlm"),
         "values": {"max_iters": 500, "batch_size": 16, "block_size": 128},
-        "model_values": {},
+        "noise_models": ("charlm", "convlm"),
     },
     "cpu": {
         "about": "the earlier study's CPU suite: five small models, 500 iterations of batch 32 x context 128",
         "models": SMALL_MODELS,
-        "noise_models": ("charlm",),
         "values": {"max_iters": 500, "batch_size": 32, "block_size": 128},
-        "model_values": {},
     },
     "full": {
         "about": "one GPU: all six models, 5000 iterations of batch 64 x context 256",
         "models": GRID_MODELS,
-        "noise_models": ("charlm",),
         "values": {"max_iters": 5000, "batch_size": 64, "block_size": 256, "eval_interval": 250, "device": "cuda"}
         | {"warmup_iters": 100, "learning_rate": 2e-3},
+        # A larger model takes smaller steps.
         "model_values": {"minigpt": {"learning_rate": 1e-3}},
     },
 }
+PROFILES = {name: {"noise_models": ("charlm",), "model_values": {}} | own for name, own in _OWN.items()}
 
 _ALL_STREAMS = ("init", "order", "dropout")
 # What a grid runs beside its cells for a profile's ``noise_models``: one activation with one source of randomness at a
@@ -168,12 +163,10 @@ class Config(BaseModel):
 
         Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
         """
+        defaults = MODEL_DEFAULTS[check_model(model)]
         chosen = PROFILES[check_profile(profile)] if profile is not None else {"values": {}, "model_values": {}}
-        layers: dict[Layer, dict[str, Any]] = {
-            "model": MODEL_DEFAULTS[check_model(model)],
-            "profile": chosen["values"] | chosen["model_values"].get(model, {}),
-            "explicit": explicit,
-        }
+        of_profile = chosen["values"] | chosen["model_values"].get(model, {})
+        layers: dict[Layer, dict[str, Any]] = {"model": defaults, "profile": of_profile, "explicit": explicit}
         merged: dict[str, Any] = {}
         sources: dict[str, Layer] = dict.fromkeys(cls.model_fields, "base")
         for layer, values in layers.items():
@@ -185,7 +178,7 @@ class Config(BaseModel):
             sources["execution"] = "device"
         if model == "nanotransformer" and config.dropout > 0:
             raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
-        if "n_head" in MODEL_DEFAULTS[model] and config.n_embd % (2 * config.n_head):
+        if "n_head" in defaults and config.n_embd % (2 * config.n_head):
             raise ConfigError(_HEADS.format(n_embd=config.n_embd, n_head=config.n_head) + f" for {model}")
         config._sources, config._model_name, config._profile = sources, model, profile
         return config
@@ -197,6 +190,7 @@ class Config(BaseModel):
         if self._model_name is not None:
             why = f"was resolved for {self._model_name!r} and cannot be used for {model!r}"
             raise ConfigError(f"this configuration {why}; make one with Config.for_model({model!r}, ...)")
+        # Also a value that equals the base: whoever said it meant it.
         return Config.for_model(model, None, **{name: getattr(self, name) for name in self.model_fields_set})
 
     def is_complete_for(self, model: str) -> bool:
@@ -219,7 +213,7 @@ class Config(BaseModel):
     @property
     def sources(self) -> dict[str, Layer]:
         """For each field the layer that set it."""
-        return dict(self._sources)
+        return dict(self._sources)  # a copy: a configuration is frozen
 
     @property
     def vary_streams(self) -> tuple[str, ...]:
@@ -274,6 +268,7 @@ def check_profile(name: str) -> str:
 
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value that digests are taken of."""
+    # NaN is no JSON, and has no one value either.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

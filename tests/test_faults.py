@@ -1,6 +1,6 @@
-"""The faults of the earlier study (docs/design.md): each row is a test that fails if the fault comes back.
+"""The faults of the earlier study: each is a test that fails if the fault comes back.
 
-Row 6 (t-tests on pairs that share models) is held by the tests of the statistics.
+A further one, t-tests on pairs that share models, is held by the tests of the statistics.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "smelu_1": lambda x: torch.where(x.abs() <= 1, (x + 1) ** 2 / 4, x.clamp(min=0)),
     "smelu_05": lambda x: torch.where(x.abs() <= 0.5, (x + 0.5) ** 2 / 2, x.clamp(min=0)),
 }
+# Where the activation stands in models of this size; a new model needs no line.
+PLACES = dict.fromkeys(("charlm", "minigpt", "nanotransformer"), {"blocks": 2}) | {
+    "convlm": {"blocks": 7},
+    "hybridlm": {"convolutions": 4, "blocks": 2},
+    "tinylstm_readout": {"readout": 1},
+}
 
 
 def small_config(model: str) -> Config:
@@ -73,7 +80,7 @@ def activations_of(model: nn.Module) -> dict[str, Activation]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Activation)}
 
 
-# --- Row 1: an activation object was passed where models compared strings, and the else branch built ReLU.
+# --- an activation object was passed where models compared strings, and the else branch built ReLU.
 
 
 @pytest.mark.parametrize("name", ["ReLU", "leaky_relu", "", "gelu ", "silu", "smelu", "tanh"])
@@ -129,9 +136,8 @@ def test_the_named_activation_and_no_other_works_in_every_layer_of_the_forward_p
     built = lively_model(model, activation)
     built.named_activation = activation  # for the hooks
     places = activations_of(built)
-    known = {"convlm": 7, "hybridlm": 4 + 2, "tinylstm_readout": 1} | dict.fromkeys(("charlm", "minigpt", "nanotransformer"), 2)
-    # A model that is added later has to use its activation somewhere.
-    assert len(places) == known.get(model, max(1, len(places)))
+    assert places, "at least once"
+    assert model not in PLACES or Counter(path.split(".")[0] for path in places) == PLACES[model]
     assert {type(module) for module in places.values()} == {type(get_activation(activation))}
     counter = calls(built)
     built(some_tokens())
@@ -150,17 +156,8 @@ def test_with_equal_weights_every_swap_of_the_activation_changes_the_logits(mode
         swapped = lively_model(model, activation)
         swapped.load_state_dict(weights)
         logits[activation] = swapped(some_tokens())
-    for first in UNGATED:
-        for second in UNGATED:
-            if first < second:
-                assert (logits[first] - logits[second]).abs().max() > 1e-4, (first, second)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("model", PLUGGED)
-def test_a_gated_activation_changes_the_shapes_and_so_the_weights(model: str) -> None:
-    plain, gated = (lively_model(model, name) for name in ("swish", "swiglu"))
-    assert {n: p.shape for n, p in plain.named_parameters()} != {n: p.shape for n, p in gated.named_parameters()}
+    for first, second in combinations(UNGATED, 2):
+        assert (logits[first] - logits[second]).abs().max() > 1e-4, (first, second)
 
 
 @torch.no_grad()
@@ -173,12 +170,6 @@ def test_what_each_single_activation_gives_reaches_the_logits(model: str, activa
         handle = module.register_forward_hook(lambda _module, _inputs, output: output * 1.5)
         assert (built(some_tokens()) - base).abs().max() > 1e-4, path
         handle.remove()
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_hybridlm_has_the_activation_in_its_convolutions_and_in_its_transformer(activation: str) -> None:
-    parts = Counter(path.split(".")[0] for path in activations_of(lively_model("hybridlm", activation)))
-    assert parts == {"convolutions": 4, "blocks": 2}
 
 
 @torch.no_grad()
@@ -203,7 +194,7 @@ def test_training_with_another_activation_gives_another_model_except_for_tinylst
         assert (cells[0].predictions_sha256 == cells[1].predictions_sha256) == (model == UNPLUGGED)
 
 
-# --- Row 2: the two models of a pair were scored on different random inputs.
+# --- the two models of a pair were scored on different random inputs.
 
 
 def uniform_predictions(evaluation: str, tokens: int = 3) -> Predictions:
@@ -228,14 +219,7 @@ def test_every_model_and_trial_is_scored_on_the_same_characters_whatever_its_con
             assert np.array_equal(store.predictions(result, trial).labels, dataset.windows.targets.flatten().numpy())
 
 
-def test_results_on_different_windows_or_corpora_are_never_selected_together(make_result: Callable[..., Result]) -> None:
-    ours = [make_result(activation=name, minute=1) for name in ("relu", "gelu")]
-    other_windows = make_result(activation="swish", evaluation="f" * 64)
-    other_corpus = make_result(activation="swiglu", corpus="f" * 64)
-    assert select_comparable([other_corpus, other_windows, *ours]) == ours
-
-
-# --- Row 3: "relative PD" meant two formulas.
+# --- "relative PD" meant two formulas.
 
 
 def test_relative_pd_and_total_variation_are_two_things_with_hand_worked_values() -> None:
@@ -276,7 +260,7 @@ def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Stor
     assert result.pairs() == {(i, j): stored[f"pd_{i}_{j}"] for i, j in pairs}
 
 
-# --- Row 4: the convolutional model padded both sides and saw its own target.
+# --- the convolutional model padded both sides and saw its own target.
 
 
 @torch.no_grad()
@@ -298,23 +282,14 @@ def test_changing_a_character_leaves_all_logits_before_it_bit_equal_and_changes_
             assert not torch.equal(logits[:, t + 1 :], base[:, t + 1 :]), f"character {t} is not seen afterwards"
 
 
-# --- Row 5: a constant predictor had PD 0 and was called perfectly reproducible.
+# --- a constant predictor had PD 0 and was called perfectly reproducible.
 
 
 def record(trial: int, val_loss: float, val_accuracy: float) -> TrialRecord:
-    digest = f"{trial}" * 64
-    return TrialRecord(
-        trial=trial,
-        seed=41 + trial,
-        train_loss_curve=[(1, 3.0)],
-        val_loss_curve=[(1, 3.0)],
-        val_loss=val_loss,
-        val_accuracy=val_accuracy,
-        seconds=1.0,
-        init_sha256=digest,
-        weights_sha256=digest,
-        predictions_sha256=digest,
-    )
+    curves = dict.fromkeys(("train_loss_curve", "val_loss_curve"), [(1, 3.0)])
+    digests = dict.fromkeys(("init_sha256", "weights_sha256", "predictions_sha256"), f"{trial}" * 64)
+    measured = {"val_loss": val_loss, "val_accuracy": val_accuracy, "seconds": 1.0}
+    return TrialRecord(trial=trial, seed=41 + trial, **curves, **measured, **digests)
 
 
 def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float] | None = None) -> tuple[Result, list[str]]:
@@ -326,8 +301,7 @@ def flags_of(dataset: Dataset, logits: list[np.ndarray], accuracies: list[float]
         record(k, prediction_difference.cross_entropy(array, labels), accuracy)
         for k, (array, accuracy) in enumerate(zip(logits, accuracies or truth, strict=True), start=1)
     ]
-    config = Config.for_model("charlm", "smoke").with_corpus(dataset.vocab_size)
-    config = config.model_copy(update={"trials": len(records)})
+    config = Config.for_model("charlm", "smoke", trials=len(records)).with_corpus(dataset.vocab_size)
     digest = config.sha256(dataset.corpus.sha256)
     result = summarise("charlm", "relu", config, digest, dataset, list(zip(records, predictions, strict=True)))
     return result, result.flags
@@ -392,19 +366,18 @@ def test_a_single_trial_has_no_pd_rather_than_a_pd_of_zero(dataset: Dataset) -> 
     assert [flag for flag in flags if flag.startswith("one trial only")]
 
 
-# --- Row 7: stale result files were averaged in, and missing cells were drawn as 0.
+# --- stale result files were averaged in, and missing cells were drawn as 0.
 
 
 def test_of_several_results_of_a_cell_the_newest_is_chosen_whatever_the_order_of_the_files(
     make_result: Callable[..., Result], store: Store
 ) -> None:
     stale, newest = make_result(pd=0.9, minute=1), make_result(pd=0.3, minute=2)
-    assert select_comparable([newest, stale]) == [newest]
-    assert select_comparable([stale, newest]) == [newest]
-    store.save(newest)
-    store.save(stale)
+    for result in (newest, stale):
+        store.save(result)
     assert store.find("charlm", "relu", newest.config_sha256) == newest
-    assert select_comparable([result for _, result in store.load()[0]]) == [newest]
+    for stored in ([newest, stale], [stale, newest], [result for _, result in store.load()[0]]):
+        assert select_comparable(stored) == [newest]
 
 
 def test_of_results_made_in_the_same_second_the_one_saved_last_is_the_newest(
@@ -436,11 +409,7 @@ def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_
     new = [make_result(activation=name, minute=2, config=longer) for name in ("relu", "gelu")]
     other_model = make_result("convlm", "swish", minute=0)
     chosen = select_comparable([*new, other_model, *old])
-    assert sorted((result.model_name, result.activation) for result in chosen) == [
-        ("charlm", "gelu"),
-        ("charlm", "relu"),
-        ("convlm", "swish"),
-    ]
+    assert sorted((r.model_name, r.activation) for r in chosen) == [("charlm", "gelu"), ("charlm", "relu"), ("convlm", "swish")]
     assert {result.config_sha256 for result in chosen if result.model_name == "charlm"} == {new[0].config_sha256}
 
 
@@ -505,7 +474,7 @@ def test_a_broken_newer_file_does_not_hide_the_good_one(make_result: Callable[..
     assert store.find("charlm", "relu", good.config_sha256) == good
 
 
-# --- Row 8: interpolated ("synthetic") numbers filled gaps.
+# --- interpolated ("synthetic") numbers filled gaps.
 
 
 def test_a_synthetic_result_is_left_out_of_every_selection(make_result: Callable[..., Result], store: Store) -> None:
@@ -542,19 +511,3 @@ def test_the_word_synthetic_is_stored_and_may_not_be_missing(make_result: Callab
         Result(**{name: getattr(result, name) for name in Result.model_fields if name != "synthetic"})
 
 
-def test_a_grid_shows_its_own_configuration_and_not_that_of_a_later_run(make_result: Callable[..., Result]) -> None:
-    own, other = Config.for_model("charlm", "smoke"), Config.for_model("charlm", "smoke", max_iters=7, seed=7)
-    shown = make_result("charlm", "relu", minute=0, config=own)
-    later_seed = make_result("charlm", "relu", minute=1, config=other)
-    later_length = make_result("charlm", "relu", minute=2, config=Config.for_model("charlm", "smoke", max_iters=7))
-    everything = [shown, later_seed, later_length]
-    assert select_comparable(everything, configs=[shown.config_sha256]) == [shown]
-    assert select_comparable(everything) == [later_length]
-
-
-def test_a_cell_trained_by_hand_does_not_push_a_grid_aside(make_result: Callable[..., Result]) -> None:
-    of_the_grid = make_result("charlm", "relu", minute=0)
-    by_hand = make_result("charlm", "relu", minute=1, config=Config.for_model("charlm", max_iters=9))
-    assert by_hand.profile is None
-    assert select_comparable([of_the_grid, by_hand]) == [of_the_grid]
-    assert select_comparable([by_hand]) == [by_hand]

@@ -1,8 +1,7 @@
 """The activation functions under study, and the one closed registry that names them.
 
-Every activation is a fresh ``nn.Module`` with an attribute ``gated``: an ungated one maps (..., C) to
-(..., C); a gated one maps (..., 2C) to (..., C), and the layer around it makes room (see
-``repro_lib.models.layers.FeedForward``). To add one, write a class and a line in ``_BUILDERS``.
+An ungated one maps (..., C) to (..., C); a gated one maps (..., 2C) to (..., C), and the layer around it makes room
+(``repro_lib.models.layers.FeedForward``). To add one: a class, a line in ``_BUILDERS``, its name in ``repro_lib.config``.
 """
 
 from __future__ import annotations
@@ -55,8 +54,7 @@ class SwiGLU(Activation):
 
 
 class _SmeLUFunction(torch.autograd.Function):
-    """SmeLU that keeps one tensor for the backward pass; three ``torch.where`` branches would keep several."""
-
+    # It keeps one tensor for the backward pass; three ``torch.where`` branches would keep several.
     @staticmethod
     def forward(x: Tensor, beta: float) -> Tensor:
         # With u = clamp(x + beta, 0, 2 beta) all three pieces are one formula: u^2 / (4 beta) + relu(x - beta).
@@ -115,15 +113,12 @@ def activation_names() -> tuple[str, ...]:
 
 
 def smelu_beta(name: str) -> Decimal | None:
-    """The beta that a name of the form ``smelu_<beta>`` means, or None for every other name.
-
-    A leading 0 has the point after it (``smelu_05`` is 0.5, ``smelu_025`` is 0.25); anything else is a plain
-    number (``smelu_2``, ``smelu_1.5``, ``smelu_0.5``).
-    """
+    """The beta that a name of the form ``smelu_<beta>`` means, or None for every other name."""
     match = _SMELU_NAME.fullmatch(name)
     if not match:
         return None
     digits = match[1]
+    # A leading 0 has the point after it (``smelu_05`` is 0.5, ``smelu_025`` is 0.25); anything else is a plain number.
     if digits.startswith("0") and "." not in digits:
         digits = f"0.{digits[1:]}0"
     return Decimal(digits)
@@ -132,8 +127,7 @@ def smelu_beta(name: str) -> Decimal | None:
 def canonical_activation(name: str) -> str:
     """The one name under which results of this activation are stored: ``smelu_0.50`` gives ``smelu_05``.
 
-    Raises TypeError for anything but a string (a module passed by mistake, for instance), ValueError for an
-    unknown name; the message lists the known ones.
+    Raises TypeError for anything but a string, ValueError for an unknown name; the message lists the known ones.
     """
     if not isinstance(name, str):
         raise TypeError(f"an activation is given by its name, such as 'gelu'; got an object of type {type(name).__name__}")
@@ -150,8 +144,5 @@ def canonical_activation(name: str) -> str:
 def get_activation(name: str) -> Activation:
     """A fresh module for ``name``. Errors as in ``canonical_activation``."""
     name = canonical_activation(name)
-    if name in _BUILDERS:
-        return _BUILDERS[name]()
-    beta = smelu_beta(name)
-    assert beta is not None, "canonical_activation let a name pass that is neither registered nor a SmeLU"
-    return SmeLU(float(beta))
+    # What is not registered and got this far is smelu_<beta>.
+    return _BUILDERS[name]() if name in _BUILDERS else SmeLU(float(smelu_beta(name) or 0))

@@ -50,12 +50,11 @@ def streams_for_trial(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_
 
 @torch.no_grad()
 def flip_one_bit(model: nn.Module, seed: int) -> str:
-    """Change one weight by the smallest step that float32 knows: flip its last bit. Returns the name of its matrix.
+    """Change one weight, drawn from ``seed``, by the smallest step that float32 knows. Returns the name of its matrix.
 
-    The weight is drawn from ``seed`` among those that are felt: not 0, whose neighbours are too small, and not in an
-    embedding, whose character may never occur. This is the least by which two trainings can differ (Summers & Dinneen
-    2021, arXiv 2103.04514).
+    The least by which two trainings can differ (Summers & Dinneen 2021, arXiv 2103.04514).
     """
+    # Among those that are felt: not 0, whose neighbours are too small, nor in an embedding, whose character may never occur.
     embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
     # Drawn among all weights alike, so that a large matrix is hit more often than a small one.
@@ -74,17 +73,14 @@ def flip_one_bit(model: nn.Module, seed: int) -> str:
 
 
 def _derive(seed: int, name: str) -> int:
-    """A 63-bit seed for one stream; hashing keeps the streams of neighbouring seeds unrelated."""
+    # 63 bits for one stream; hashing keeps the streams of neighbouring seeds unrelated.
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 @contextlib.contextmanager
 def deterministic_arithmetic() -> Iterator[None]:
-    """One thread and deterministic kernels within the block; the caller's settings return afterwards.
-
-    The number of threads changes how floating-point sums are split and so their last bits.
-    """
+    """One thread and deterministic kernels within the block; the caller's settings return afterwards."""
     # Without it cuBLAS has no deterministic matrix products; it is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
@@ -94,6 +90,7 @@ def deterministic_arithmetic() -> Iterator[None]:
     debug: Any = torch.utils.deterministic
     fill = debug.fill_uninitialized_memory
     try:
+        # Their number changes how floating-point sums are split and so their last bits.
         torch.set_num_threads(1)
         torch.set_deterministic_debug_mode("error")
         # A debugging aid that writes NaN into every new tensor first: nothing here reads uninitialised memory.

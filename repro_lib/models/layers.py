@@ -32,10 +32,9 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.share == 0.0:
             return x
+        # Never the global generator in its place: what is drawn there would depend on everything else that draws.
         if self.generator is None:
-            raise RuntimeError(
-                "this dropout layer has no random stream; build the model with build_model, or call use_dropout_stream"
-            )
+            raise RuntimeError("this dropout layer has no random stream; build the model with build_model")
         return x * dropout_mask(x.shape, self.share, self.generator, x.dtype)
 
     def extra_repr(self) -> str:
@@ -51,10 +50,8 @@ def dropout_mask(shape: Sequence[int], share: float, generator: torch.Generator,
 
 
 def words_of_places(size: int) -> int:
-    """How many words of 64 bits hold the draws of ``size`` places of a mask: four places share one, 16 bits each.
-
-    One draw for four places is 2.5 times as fast as ``bernoulli_``.
-    """
+    """How many words of 64 bits hold the draws of ``size`` places of a mask: four places share one, 16 bits each."""
+    # One draw for four places is 2.5 times as fast as ``bernoulli_``.
     return -(-size // 4)
 
 
@@ -71,15 +68,12 @@ def mask_of_places(places: Tensor, share: float, dtype: torch.dtype) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, linear: (..., width_in) -> (..., width_out). The one place an activation is plugged in.
-
-    ``hidden`` is the hidden width of an ungated activation; a gated one gets ``gated_width`` so that the number of
-    parameters stays the same.
-    """
+    """Linear, activation, linear: (..., width_in) -> (..., width_out). The one place an activation is plugged in."""
 
     def __init__(self, width_in: int, hidden: int, width_out: int, activation: str, bias: bool = True) -> None:
         super().__init__()
         self.activation = get_activation(activation)
+        # ``hidden`` is the width of an ungated one; a gated one gets what keeps the number of parameters the same.
         if self.activation.gated:
             hidden = gated_width(width_in, hidden, width_out)
         self.expand = nn.Linear(width_in, 2 * hidden if self.activation.gated else hidden, bias=bias)
@@ -104,9 +98,10 @@ def rotate(x: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): (B, T, ..., D) -> the same, D even.
 
     Products of a rotated query and key depend on how far apart they are, so that attention to the previous character
-    need not be learnt place by place. Neighbours in D are the two parts of a complex number that is turned: one pass
-    over the memory, where sines and cosines of halves take five.
+    need not be learnt place by place.
     """
+    # Neighbours in D are the two parts of a complex number that is turned: one pass over the memory, where sines and
+    # cosines of halves take five.
     T, D = x.shape[1], x.shape[-1]
     if torch.compiler.is_compiling():
         return _rotate_in_parts(x)
@@ -116,7 +111,7 @@ def rotate(x: Tensor) -> Tensor:
 
 
 def _rotate_in_parts(x: Tensor) -> Tensor:
-    """``rotate`` in real numbers, for the compiler: it makes one kernel of them and none of complex ones."""
+    # In real numbers, for the compiler: it makes one kernel of them and none of complex ones.
     T, D = x.shape[1], x.shape[-1]
     angles = torch.arange(T, dtype=torch.float32, device=x.device)[:, None] * frequencies(D, x.device)
     angles = angles.view(T, *[1] * (x.ndim - 3), D // 2)
@@ -174,8 +169,7 @@ class TransformerBlock(nn.Module):
 class CausalConvBlock(nn.Module):
     """Pre-norm dilated causal convolution of two taps, activation, 1x1 convolution, beside a residual path.
 
-    A position sees itself and the one ``dilation`` before it. Two taps side by side make the convolution one matrix
-    product, (B, T, 2C) -> (B, T, hidden), in the layout (B, T, C) that the other layers use.
+    A position sees itself and the one ``dilation`` before it.
     """
 
     def __init__(self, width: int, hidden: int, dilation: int, activation: str, dropout: float) -> None:
@@ -189,6 +183,7 @@ class CausalConvBlock(nn.Module):
         y = self.norm(x)
         # Zeros stand before the first character; both cuts keep the length T, also where T <= dilation.
         earlier = F.pad(y, (0, 0, self.dilation, 0))[:, : y.shape[1]]
+        # Two taps side by side make the convolution one matrix product, (B, T, 2C) -> (B, T, hidden).
         return x + self.dropout(self.feed_forward(torch.cat([earlier, y], dim=-1)))
 
 
@@ -220,19 +215,16 @@ def use_dropout_stream(model: nn.Module, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights from ``generator``, in the order of the modules.
-
-    Matrices: normal with standard deviation 1/sqrt(inputs), so that a layer keeps the size of its input whatever the
-    width. Matrices that end a residual branch (named ``project``): zero, so that a model of any depth starts as its
-    embedding and each layer adds only what it learns (Zhang, Dauphin & Ma 2019, arXiv 1901.09321). Token embeddings:
-    0.05; positions: sinusoids of the same size, learnt from there (Vaswani et al. 2017). The output matrix (named
-    ``head``): 0.02, so that training starts from nearly uniform predictions. Biases 0, norms 1.
-    """
+    """Draw all weights from ``generator``, in the order of the modules; biases are 0, norms 1."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
+            # 1/sqrt(inputs) keeps the size of the input whatever the width. What ends a residual branch is 0, so that a model
+            # of any depth starts as its embedding and each layer adds only what it learns (Zhang, Dauphin & Ma 2019, arXiv
+            # 1901.09321). With a head of 0.02 training starts from nearly uniform predictions.
             std = 0.0 if name.endswith("project") else 0.02 if name == "head" else 1 / math.sqrt(module.in_features)
             nn.init.normal_(module.weight, std=std, generator=generator)
         elif isinstance(module, nn.Embedding):
+            # Positions are learnt from sinusoids of the same size on (Vaswani et al. 2017).
             if name.endswith("positions"):
                 module.weight.copy_(EMBEDDING_SIZE * sinusoids(*module.weight.shape))
             else:

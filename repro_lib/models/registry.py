@@ -49,14 +49,12 @@ def model_names() -> tuple[str, ...]:
 
 
 def build_model(name: str, config: Config, activation: str, *, streams: Streams | None = None) -> nn.Module:
-    """A freshly initialised model: token ids (B, T) -> logits (B, T, V).
+    """A freshly initialised model: token ids (B, T) -> logits (B, T, V); a bare config is completed with its defaults.
 
-    ``config.vocab_size`` must be set; a bare config is completed with the model's defaults. Weights and dropout draw
-    from ``streams`` (default: those of trial 1 of ``config.seed``). Raises ConfigError for an unknown model,
-    ValueError for an unknown activation, TypeError for an activation that is not given by name.
+    Weights and dropout draw from ``streams`` (default: those of trial 1 of ``config.seed``). Raises ConfigError for an unknown
+    model or without ``vocab_size``, ValueError for an unknown activation, TypeError for one that is not given by name.
     """
-    check_model(name)
-    config = config.resolved_for(name)
+    config = config.resolved_for(check_model(name))
     if config.vocab_size is None:
         raise ConfigError("config.vocab_size is not set; use config.with_corpus(dataset.vocab_size)")
     streams = streams or streams_for_trial(config.seed, device=config.device)

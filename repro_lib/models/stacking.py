@@ -50,7 +50,7 @@ class StackedModel(nn.Module):
 
     @torch.no_grad()
     def _find_dropouts(self, shape: tuple[int, int], device: torch.device) -> list[_StackedDropout]:
-        """The dropout layers in the order of the forward pass, each with room for its masks."""
+        # In the order of the forward pass, each with room for its masks.
         order: list[_StackedDropout] = []
 
         def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -64,9 +64,7 @@ class StackedModel(nn.Module):
         for hook in hooks:
             hook.remove()
         if Counter(order) != Counter(layers):
-            raise TypeError(
-                "a stacked model must use each of its dropout layers once in a forward pass; give each place its own"
-            )
+            raise TypeError("a stack must use each of its dropout layers once in a forward pass; give each place its own")
         return order
 
 
@@ -80,8 +78,7 @@ class _StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(self.weight.shape[0], -1, x.shape[-1])
-        y = _product(rows, self.weight, self.bias)
-        return y.view(*x.shape[:-1], -1)
+        return _product(rows, self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
 class _StackedLayerNorm(nn.Module):
@@ -100,11 +97,9 @@ class _StackedLayerNorm(nn.Module):
 
 
 class _StackedTable(nn.Module):
-    """The weights of S embeddings, (S, rows, C); ``_StackedEmbedding`` reads them."""
-
     def __init__(self, layers: Sequence[nn.Embedding]) -> None:
         super().__init__()
-        self.weight = _together([layer.weight for layer in layers])
+        self.weight = _together([layer.weight for layer in layers])  # (S, rows, C); ``_StackedEmbedding`` reads them
 
 
 class _StackedEmbedding(nn.Module):
@@ -139,13 +134,12 @@ class _StackedDropout(nn.Module):
         self.size, self.share = len(layers), layers[0].share
 
     def make_room(self, shape: torch.Size, device: torch.device) -> None:
-        """For the masks of an input (S x B, T, C)."""
+        # For the masks of an input (S x B, T, C).
         places = shape.numel() // self.size
         self.words = torch.zeros(self.size, words_of_places(places), dtype=torch.int64, device=device)
         self.places = self.words.view(torch.int16)[:, :places].view(self.size, -1, *shape[1:])
 
     def draw(self, generators: Sequence[torch.Generator]) -> None:
-        """The next mask of each model."""
         for words, generator in zip(self.words, generators, strict=True):
             draw_places(words, generator)
 
@@ -181,10 +175,8 @@ class _StackedLSTM(nn.Module):
 
 
 def _recur(from_inputs: Tensor, recurrent: Tensor) -> Tensor:
-    """Hidden states (T, S, B, C) of one LSTM layer from (T, S, B, 4C) and the recurrent weights (S, 4C, C).
-
-    Gates are stored as input, forget, cell, output. Cell states stay in float32, also where products are made in bfloat16.
-    """
+    """Hidden states (T, S, B, C) of one LSTM layer from (T, S, B, 4C) and the recurrent weights (S, 4C, C)."""
+    # Gates are stored as input, forget, cell, output. Cell states stay in float32, also where products are in bfloat16.
     _, S, B, width = from_inputs.shape
     hidden = from_inputs.new_zeros(S, B, width // 4)
     cell = hidden.float()
@@ -199,7 +191,7 @@ def _recur(from_inputs: Tensor, recurrent: Tensor) -> Tensor:
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(S, rows, inputs) by (S, outputs, inputs), plus (S, outputs): (S, rows, outputs)."""
+    # (S, rows, inputs) by (S, outputs, inputs), plus (S, outputs): (S, rows, outputs)
     return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
 
 

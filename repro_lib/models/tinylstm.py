@@ -15,12 +15,12 @@ READOUT_PER_WIDTH = 23 / 16
 class TinyLSTM(nn.Module):
     """Token ids (B, T) -> logits (B, T, V). The gates of an LSTM are sigmoid and tanh by definition.
 
-    The activation is checked and then not used: five bit-identical rows in the grid prove that nothing
-    but the activation differs between the cells of a model.
+    The activation is checked and then not used.
     """
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
+        # Five bit-identical rows in the grid prove that nothing but the activation differs between the cells of a model.
         canonical_activation(activation)
         self.embedding = Embedding(vocab_size, config.n_embd, None, config.dropout)
         self.lstm = nn.LSTM(config.n_embd, config.n_embd, config.n_layer, batch_first=True)

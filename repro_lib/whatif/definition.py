@@ -1,6 +1,6 @@
 """One definition of a what-if: parameters with the grid of their values, and what one sees for each of them.
 
-A live kernel shows it with ipywidgets (``repro_lib.whatif.controls``), a report with the whole grid computed beforehand
+A live kernel shows it with ipywidgets (``repro_lib.whatif.display``), a report with the whole grid computed beforehand
 (``repro_lib.whatif.html``); both draw the same panels and say the same sentence.
 """
 
@@ -10,25 +10,23 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from repro_lib.whatif.charts.svg import Panel
+from repro_lib.whatif.svg import Panel
 
 Value = float | int | str
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One control: the keyword of the function it is for, its label, its values and how each of them reads.
-
-    ``kind``: a slider for values that have an order, a choice for names.
-    """
+    """One control: the keyword of the function it is for, its label, its values and how each of them reads."""
 
     name: str
     label: str
     values: tuple[Value, ...]
     texts: tuple[str, ...]
     default: Value
+    # A slider for values that have an order, a choice for names.
     kind: Literal["slider", "choice"]
 
     def __post_init__(self) -> None:
@@ -38,8 +36,7 @@ class Parameter:
             raise ValueError(f"parameter {self.name!r}: the default {self.default!r} is none of its values {self.values}")
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """What one sees for one combination of values: panels side by side, and one sentence about them."""
 
     panels: tuple[Panel, ...]
@@ -50,8 +47,7 @@ class View:
 class WhatIf:
     """A question with controls: ``see`` takes one value per parameter, by name, and returns the view.
 
-    ``name`` is for programs (letters, digits, hyphens), ``title`` for people. Views are computed when they are asked for,
-    and once.
+    ``name`` is for programs (letters, digits, hyphens), ``title`` for people.
     """
 
     name: str
@@ -68,14 +64,13 @@ class WhatIf:
 
     def view(self, **values: Value) -> View:
         """The view for these values; parameters that are not named have their default. ValueError off the grid."""
-        unknown = values.keys() - {parameter.name for parameter in self.parameters}
-        if unknown:
+        if unknown := values.keys() - {parameter.name for parameter in self.parameters}:
             raise ValueError(f"{self.name} has no parameter {', '.join(sorted(unknown))}")
+        # In the order of the parameters, whatever the order in which they were named.
         chosen = {parameter.name: values.get(parameter.name, parameter.default) for parameter in self.parameters}
         for parameter in self.parameters:
             if chosen[parameter.name] not in parameter.values:
                 raise ValueError(f"{self.name}: {parameter.name} = {chosen[parameter.name]!r} is none of {parameter.values}")
-        # In the order of the parameters, whatever the order in which they were named.
         key = tuple(chosen.values())
         if key not in self._seen:
             self._seen[key] = self.see(**chosen)
@@ -88,9 +83,8 @@ class WhatIf:
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination of values, the last parameter changing fastest."""
-        names = [parameter.name for parameter in self.parameters]
         for values in product(*(parameter.values for parameter in self.parameters)):
-            yield dict(zip(names, values, strict=True))
+            yield {parameter.name: value for parameter, value in zip(self.parameters, values, strict=True)}
 
 
 def slider(name: str, label: str, values: Sequence[Value], default: Value, text: Callable[[Any], str] = str) -> Parameter:

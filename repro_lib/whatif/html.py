@@ -13,8 +13,8 @@ import html
 import json
 from pathlib import Path
 
-from repro_lib.whatif.charts.svg import Panel, standalone_svg, svg
 from repro_lib.whatif.definition import View, WhatIf
+from repro_lib.whatif.svg import Panel, standalone_svg, svg
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -26,7 +26,7 @@ def alive_html(what_if: WhatIf) -> str:
     return _section(
         what_if,
         '<form class="what-if-controls" autocomplete="off" hidden></form>',
-        f'<script type="application/json" class="what-if-data">{data}</script>{script()}',
+        f'<script type="application/json" class="what-if-data">{data}</script>{_element("script", "what_if.js")}',
     )
 
 
@@ -38,7 +38,7 @@ def still_html(what_if: WhatIf) -> str:
 def recorded_html(title: str, content: str, sentence: str, how: str) -> str:
     """Something that needs a kernel, as it was once: ``content`` is HTML, the other texts are plain."""
     return (
-        f'<section class="what-if-recorded" aria-label="{html.escape(title)}">{style()}'
+        f'<section class="what-if-recorded" aria-label="{html.escape(title)}">{_style()}'
         f'<p class="what-if-title">{html.escape(title)}</p>{content}'
         f'<p class="what-if-sentence">{html.escape(sentence)}</p><p class="what-if-how">{html.escape(how)}</p></section>'
     )
@@ -47,34 +47,32 @@ def recorded_html(title: str, content: str, sentence: str, how: str) -> str:
 def view_html(view: View) -> str:
     """Drawing and sentence of one view, as they are shown beside the controls of a live kernel."""
     return (
-        f'{style()}<div class="what-if-drawing">{"".join(map(svg, view.panels))}</div>'
+        f'{_style()}<div class="what-if-drawing">{"".join(map(svg, view.panels))}</div>'
         f'<p class="what-if-sentence">{html.escape(view.sentence)}</p>'
     )
 
 
 def picture(panel: Panel) -> str:
-    """A panel as an image: it is shown also where a notebook that is not trusted loses scripts and inline SVG."""
+    """A panel as an image."""
+    # Shown also where a notebook that is not trusted loses scripts and inline SVG.
     data = base64.b64encode(standalone_svg(panel).encode()).decode()
     return f'<img alt="{html.escape(panel.alt())}" src="data:image/svg+xml;base64,{data}">'
 
 
 @functools.cache
-def style() -> str:
-    """The style element of every what-if."""
-    return f'<style class="what-if-style">{(_STATIC / "what_if.css").read_text(encoding="utf-8")}</style>'
+def _element(kind: str, file: str) -> str:
+    # One of each would do for a page; a notebook's cells do not know of each other, so that each brings its own.
+    return f'<{kind} class="what-if-{kind}">{(_STATIC / file).read_text(encoding="utf-8")}</{kind}>'
 
 
-@functools.cache
-def script() -> str:
-    """The script element of every what-if; it wakes all that stand before it and are not awake."""
-    return f'<script class="what-if-script">{(_STATIC / "what_if.js").read_text(encoding="utf-8")}</script>'
+def _style() -> str:
+    return _element("style", "what_if.css")
 
 
 def _section(what_if: WhatIf, controls: str, scripts: str) -> str:
-    # Pictures as images: a notebook that is not trusted keeps those, and drops scripts and inline SVG.
     view, title = what_if.view(), html.escape(what_if.title)
     return (
-        f'<section class="what-if" data-what-if="{what_if.name}" aria-label="{title}">{style()}'
+        f'<section class="what-if" data-what-if="{what_if.name}" aria-label="{title}">{_style()}'
         f'<p class="what-if-title">{title}</p>{controls}'
         f'<div class="what-if-drawing">{"".join(map(picture, view.panels))}</div>'
         f'<p class="what-if-sentence" aria-live="polite">{html.escape(view.sentence)}</p>{scripts}</section>'
@@ -87,8 +85,7 @@ def _data(what_if: WhatIf) -> dict[str, object]:
     views, sentences = [], []
     for values in what_if.grid():
         view = what_if.view(**values)
-        pieces = [piece for panel in view.panels for piece in panel.pieces()]
-        views.append([places.setdefault(piece, len(places)) for piece in pieces])
+        views.append([places.setdefault(piece, len(places)) for panel in view.panels for piece in panel.pieces()])
         sentences.append(view.sentence)
     controls = [
         {"label": p.label, "texts": p.texts, "kind": p.kind, "start": p.values.index(p.default)} for p in what_if.movable

@@ -1,9 +1,7 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
 The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
-six digits (tested).
-
-Shapes: N trials, V characters, tokens of the evaluation text.
+six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +33,6 @@ Floats = NDArray[np.floating]
 PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
 MOST_COMPARED = 20_000_000
-
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
 WIDEST = 80.0
 
@@ -53,15 +51,14 @@ class CellLogits:
         return len(self.logits)
 
     @cached_property
-    def spread(self) -> float:
-        """The largest logit minus the smallest."""
+    def _spread(self) -> float:
         return float(self.logits.max() - self.logits.min())
 
     def probabilities(self, part: slice = slice(None), temperature: float = 1.0) -> Floats:
         """softmax(logits / temperature) of a part of the text, (N, part, V)."""
         logits = self.logits[:, part]
         # Beyond this spread float32 rounds the smallest probabilities to 0, and they make most of relative PD.
-        if self.spread / temperature > WIDEST:
+        if self._spread / temperature > WIDEST:
             logits = logits.double()
         return (logits / temperature).softmax(dim=-1).numpy()
 
@@ -82,9 +79,9 @@ class ModelLogits:
         ending = {1: "st", 2: "nd", 3: "rd"}.get(self.step if self.step < 20 else self.step % 10, "th")
         return f"on {tokens:,} evaluation characters (every {self.step}{ending} block, so that it follows at once)"
 
-    def told(self, sentence: str, counts: Iterable[int] | None = None) -> str:
-        """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of trials."""
-        return " ".join([sentence, reach((cell.n for cell in self.cells) if counts is None else counts), *self.left_out])
+    def told(self, sentence: str, counts: Iterable[int] = ()) -> str:
+        """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of fewer trials."""
+        return " ".join([sentence, reach(list(counts) or [cell.n for cell in self.cells]), *self.left_out])
 
 
 class StoredPredictions:
@@ -108,11 +105,10 @@ class StoredPredictions:
     def missing(self, title: str, least: int = 2) -> Note:
         """What to say where no model can be shown."""
         most = max((len(result.trials) for result in self.study.results), default=0)
+        gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
+        needs = " ".join(["It needs the stored predictions of the trials.", *gaps[:1]])
         if most < least:
             needs = f"It needs N >= {least} trials per cell, here N = {most}; run: repro grid --trials {least}"
-        else:
-            gaps = [gap for model in self.study.models for gap in self.of(model).left_out]
-            needs = " ".join(["It needs the stored predictions of the trials.", *gaps[:1]])
         return unanswered(title, self.study, needs)
 
     def _read(self, results: Sequence[Result]) -> ModelLogits:
@@ -127,16 +123,14 @@ class StoredPredictions:
             except ResultError as problem:
                 left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
                 continue
-            kept = [every_block(torch.from_numpy(trial.logits), step) for trial in trials]
-            labels = every_block(torch.from_numpy(trials[0].labels), step)
-            cells.append(CellLogits(result.activation, torch.stack(kept), labels))
+            logits = torch.stack([every_block(torch.from_numpy(trial.logits), step) for trial in trials])
+            cells.append(CellLogits(result.activation, logits, every_block(torch.from_numpy(trials[0].labels), step)))
         return ModelLogits(tuple(cells), step, tuple(left_out))
 
 
 def sampling_step(trials: Sequence[int], tokens: int, vocab_size: int) -> int:
     """Every how many-th block can be compared in one redraw, given the numbers of trials of the cells."""
-    pairs = sum(math.comb(n, 2) for n in trials)
-    step = math.ceil(pairs * tokens * vocab_size / MOST_COMPARED)
+    step = math.ceil(sum(math.comb(n, 2) for n in trials) * tokens * vocab_size / MOST_COMPARED)
     return max(1, min(step, tokens // EVALUATION_BLOCK))
 
 
@@ -151,7 +145,8 @@ def every_block(values: Tensor, step: int) -> Tensor:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine."""
+    """Within it torch computes with one thread, whatever it had before."""
+    # The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -165,8 +160,7 @@ def parts(tokens: int) -> Iterator[slice]:
     return (slice(start, start + PART) for start in range(0, tokens, PART))
 
 
-@dataclass(frozen=True, eq=False)
-class Compared:
+class Compared(NamedTuple):
     """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
 
     relative_pd: NDArray[np.float64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
@@ -11,13 +11,8 @@ from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
 from repro_lib.plots.style import COLOURS
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts.bars import Bar
-from repro_lib.whatif.charts.svg import DASHES, in_words, nice_limit, written
-
-# Outside the registry; the colour of the page, which is dark on light and light on dark.
-OTHER_COLOUR = "currentColor"
-
-# --- where a question cannot be asked
+from repro_lib.whatif.charts import Bar, BarPanel
+from repro_lib.whatif.svg import DASHES, PAGE_COLOUR, in_words, nice_limit, written
 
 
 def unanswered(title: str, study: Study, needs: str = "") -> Note:
@@ -35,12 +30,9 @@ def cell_name(result: Result) -> str:
     return f"{result.model_name} with {result.activation}"
 
 
-# --- how numbers look
-
-
 def colour_on_page(activation: str) -> str:
     """The colour of an activation, the same as in every figure."""
-    return COLOURS.get(activation, OTHER_COLOUR)
+    return COLOURS.get(activation, PAGE_COLOUR)
 
 
 def dash_of(activation: str) -> str:
@@ -49,19 +41,32 @@ def dash_of(activation: str) -> str:
     return DASHES[names.index(activation) % len(DASHES)] if activation in names else "1 2"
 
 
-def bar(activation: str, estimate: Estimate, *, scale: float = 1.0, words: str = "missing") -> Bar:
-    """An activation's number (times ``scale``) with its interval, in its colour."""
-    value, low, high = (scale * end for end in (estimate.value, estimate.low, estimate.high))
-    return Bar(activation, value, colour_on_page(activation), low, high, words)
+def bar_panel(
+    title: str,
+    numbers: Mapping[str, Estimate | float],
+    limit: float,
+    words: Callable[[str], str] | str = "missing",
+    digits: int = 3,
+    scale: float = 1.0,
+) -> BarPanel:
+    """A bar per activation, its number with its interval in its colour; where there is none ``words``, one for all or by name.
+
+    Numbers are drawn times ``scale``, on an axis from 0 to ``limit`` times ``scale``.
+    """
+
+    def bar(name: str, number: Estimate | float) -> Bar:
+        ends = (number.value, number.low, number.high) if isinstance(number, Estimate) else (number, math.nan, math.nan)
+        value, low, high = (scale * end for end in ends)
+        return Bar(name, value, colour_on_page(name), low, high, words if isinstance(words, str) else words(name))
+
+    return BarPanel(title, tuple(bar(name, number) for name, number in numbers.items()), scale * limit, digits)
 
 
 def axis_end(estimates: Iterable[Estimate], largest: float = math.inf) -> float:
     """Where an axis from 0 ends on which these numbers and their intervals fit, ``largest`` being the most there can be."""
     ends = [end for estimate in estimates for end in (estimate.value, estimate.high) if math.isfinite(end)]
+    # High intervals of small N would leave the bars no room: no axis goes beyond what the metric can be.
     return nice_limit(min(max(ends, default=1.0), largest))
-
-
-# --- how numbers read
 
 
 def metric_words(metric: str) -> str:
@@ -73,22 +78,21 @@ def number_words(estimate: Estimate, digits: int = 3) -> str:
     """``0.412 (95 % interval 0.390 to 0.434)``, or that there is none."""
     if not estimate.has_interval:
         return f"{in_words(estimate.value, math.nan, math.nan, digits, 'no number')} (no interval, N = {estimate.n})"
-    low, high = written(estimate.low, digits), written(estimate.high, digits)
-    return f"{written(estimate.value, digits)} (95 % interval {low} to {high})"
+    value, low, high = (written(number, digits) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} (95 % interval {low} to {high})"
 
 
-def lowest_and_highest(estimates: Mapping[str, Estimate], digits: int = 3) -> str:
+def lowest_and_highest(estimates: Mapping[str, Estimate]) -> str:
     """``lowest with gelu, 0.41 (...), highest with relu, 0.52 (...)``, or that there is no order."""
     ranked = ranking(estimates)
-    if len(ranked) < 2:
-        return f"{ranked[0]} has {number_words(estimates[ranked[0]], digits)}" if ranked else "there is no number"
-    first, last = ranked[0], ranked[-1]
+    if not ranked:
+        return "there is no number"
+    (first, low), (last, high) = ((name, number_words(estimates[name])) for name in (ranked[0], ranked[-1]))
+    if first == last:
+        return f"{first} has {low}"
     if estimates[first].value == estimates[last].value:
-        return f"the same with every activation, {number_words(estimates[first], digits)}"
-    return (
-        f"lowest with {first}, {number_words(estimates[first], digits)}, "
-        f"and highest with {last}, {number_words(estimates[last], digits)}"
-    )
+        return f"the same with every activation, {low}"
+    return f"lowest with {first}, {low}, and highest with {last}, {high}"
 
 
 def ranking(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -105,7 +109,5 @@ def trial_counts(counts: Iterable[int]) -> str:
 def reach(counts: Iterable[int]) -> str:
     """How far an order carries with so many trials per cell."""
     present = [n for n in counts if n]
-    trials, least = trial_counts(present), min(present)
-    if least >= TRIALS_FOR_CLAIM:
-        return f"{trials} trials per cell."
-    return f"{trials} trials per cell show where to look and decide nothing."
+    carries = "." if min(present) >= TRIALS_FOR_CLAIM else " show where to look and decide nothing."
+    return f"{trial_counts(present)} trials per cell{carries}"

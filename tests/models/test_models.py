@@ -19,17 +19,10 @@ V = 65
 MODELS = model_names()
 Tiny = Callable[..., Config]
 
-# What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout.
-MEANT_PARAMETERS = {
-    "charlm": 430_000,
-    "minigpt": 10_800_000,
-    "nanotransformer": 430_000,
-    "convlm": 430_000,
-    "hybridlm": 430_000,
-    "tinylstm": 176_000,
-    "tinylstm_readout": 176_000,
-}
-MEANT_DROPOUT = dict.fromkeys(MODELS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
+# What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout. A new one needs no line.
+MEANT_PARAMETERS = dict.fromkeys(("charlm", "nanotransformer", "convlm", "hybridlm"), 430_000)
+MEANT_PARAMETERS |= {"minigpt": 10_800_000, "tinylstm": 176_000, "tinylstm_readout": 176_000}
+MEANT_DROPOUT = dict.fromkeys(MEANT_PARAMETERS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
 MEANT_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
 
 
@@ -47,24 +40,22 @@ def some_tokens(time: int, batch: int = 2, vocabulary: int = V) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_has_the_parameters_of_the_design_for_every_activation(model: str) -> None:
+def test_every_model_has_its_parameters_for_every_activation(model: str) -> None:
     config = Config.for_model(model, vocab_size=V)
-    counts = {name: count_parameters(build_model(model, config, name)) for name in (*ACTIVATIONS, "smelu_2")}
+    # minigpt is the one that takes long to build: of it one activation of each kind.
+    names = ("relu", "swiglu", "smelu_2") if model == "minigpt" else (*ACTIVATIONS, "smelu_2")
+    counts = {name: count_parameters(build_model(model, config, name)) for name in names}
     for name, count in counts.items():
-        assert count == pytest.approx(MEANT_PARAMETERS.get(model, count), rel=0.02), (
-            name
-        )  # a model added later has its own size
+        assert count == pytest.approx(MEANT_PARAMETERS.get(model, counts["relu"]), rel=0.02), name
         assert count == pytest.approx(counts["relu"], rel=0.01), name
-    ungated = {count for name, count in counts.items() if not get_activation(name).gated}
-    assert ungated == {counts["relu"]}
+        assert count == counts["relu"] or get_activation(name).gated
 
 
-def test_every_model_has_the_dropout_and_the_two_transformers_the_shape_of_the_design() -> None:
-    assert {model: Config.for_model(model).dropout for model in MODELS} == MEANT_DROPOUT
+def test_known_models_have_their_dropout_and_the_two_transformers_their_shape() -> None:
+    assert {model: Config.for_model(model).dropout for model in MEANT_PARAMETERS} == MEANT_DROPOUT
     for model, shape in MEANT_SHAPE.items():
         config = Config.for_model(model)
         assert (config.n_layer, config.n_head, config.n_embd, config.block_size) == shape
-    assert Config.for_model("charlm").block_size == Config().block_size == 128
 
 
 @pytest.mark.parametrize("activation", ["relu", "swiglu"])
@@ -95,15 +86,11 @@ def test_every_parameter_of_every_model_gets_a_gradient(model: str, activation: 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_new_model_is_about_as_good_as_guessing(model: str) -> None:
-    if model == "minigpt":
-        config = Config.for_model(model, vocab_size=V, n_layer=2, block_size=64)
-    else:
-        config = Config.for_model(model, vocab_size=V, block_size=64)
-    built = build_model(model, config, "gelu").eval()
+    shallow = {"n_layer": 2} if model == "minigpt" else {}
+    built = build_model(model, Config.for_model(model, vocab_size=V, block_size=64, **shallow), "gelu").eval()
     tokens = some_tokens(64, batch=4)
     loss = nn.functional.cross_entropy(built(tokens).flatten(0, 1), some_tokens(65, batch=4)[:, 1:].flatten()).item()
-    # minigpt's output matrix is its embedding, so before training it expects every character to be repeated.
-    assert loss == pytest.approx(math.log(V), abs=1.2 if model == "minigpt" else 0.1)
+    assert loss == pytest.approx(math.log(V), abs=0.15)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -199,13 +186,10 @@ def influence(model: nn.Module, time: int, target: int, vocabulary: int = V) -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
-def test_convlm_sees_the_128_characters_up_to_its_position_and_the_oldest_matters(activation: str) -> None:
+def test_convlm_sees_the_128_characters_up_to_its_position_and_the_oldest_matters() -> None:
     config = Config.for_model("convlm", vocab_size=V)
-    model = move_off_zero(build_model("convlm", config, activation).eval())
-    seen = influence(model, time=160, target=150)
-    assert seen[-1] + 1 >= 128, "the design asks for at least 128 characters"
-    assert seen == list(range(128)), "seven layers of dilation 1 to 64 see exactly 128"
+    model = move_off_zero(build_model("convlm", config, "swiglu").eval())
+    assert influence(model, time=160, target=150) == list(range(128)), "seven layers of dilation 1 to 64 see exactly 128"
 
 
 @torch.no_grad()
@@ -279,23 +263,17 @@ def test_a_gated_feed_forward_keeps_its_width_and_the_number_of_parameters(hidde
 # --- refusals
 
 
-def test_a_model_without_a_vocabulary_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="vocab_size is not set"):
-        build_model("charlm", Config(), "relu")
-
-
-def test_a_bare_config_is_completed_with_the_models_defaults() -> None:
+def test_a_bare_config_is_completed_with_the_models_defaults_and_what_cannot_be_is_refused() -> None:
     built = build_model("tinylstm", Config(vocab_size=V), "relu")
     assert count_parameters(built) == pytest.approx(176_000, rel=0.02)
-
-
-def test_an_unknown_model_is_refused_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(ConfigError, match="vocab_size is not set"):
+        build_model("charlm", Config(), "relu")
     with pytest.raises(ConfigError, match=r"unknown model 'gpt'; known: charlm, minigpt"):
         build_model("gpt", Config(vocab_size=V), "relu")
 
 
-@pytest.mark.parametrize("model", ["charlm", "minigpt", "nanotransformer", "hybridlm"])
-def test_a_text_longer_than_the_context_is_refused(model: str, tiny: Tiny) -> None:
-    built = build_model(model, tiny(model, vocab_size=V), "relu")
-    with pytest.raises(ValueError, match=r"33 characters, but this model's context is 32"):
-        built(some_tokens(33))
+def test_a_text_longer_than_the_context_is_refused(tiny: Tiny) -> None:
+    for model in ("charlm", "minigpt", "nanotransformer", "hybridlm"):
+        built = build_model(model, tiny(model, vocab_size=V), "relu")
+        with pytest.raises(ValueError, match=r"33 characters, but this model's context is 32"):
+            built(some_tokens(33))

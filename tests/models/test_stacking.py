@@ -86,10 +86,6 @@ def test_the_recurrence_written_out_is_the_lstm_of_torch(depth: int) -> None:
     assert_same_as_one_by_one(randomised(lambda: Around(nn.LSTM(6, 6, depth, batch_first=True))))
 
 
-def test_layers_without_weights_are_used_as_they_are() -> None:
-    assert_same_as_one_by_one(randomised(lambda: Around(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, V)))))
-
-
 @pytest.mark.parametrize("width", [4, 5])
 def test_masks_are_those_each_model_draws_alone_bit_by_bit(width: int) -> None:
     """Width 5 gives 3 x 8 x 5 places: the last word of a mask is not used up, alone or in a stack."""
@@ -129,6 +125,10 @@ def test_every_model_computes_in_a_stack_what_it_computes_alone(model: str, acti
     models, streams = built(model, activation, config)
     stack = StackedModel(models, (B, T))
     assert bool(stack._dropouts) == (config.dropout > 0)
+    for k in range(S):
+        weights, own = stack.weights_of(k), models[k].state_dict()
+        assert weights.keys() == own.keys()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in own.items())
     alone = [streams_for_trial(config.seed, trial) for trial in range(1, S + 1)]
     for k in range(S):
         use_dropout_stream(models[k].train(), alone[k].dropout)
@@ -139,16 +139,6 @@ def test_every_model_computes_in_a_stack_what_it_computes_alone(model: str, acti
         assert together.shape == (S, B, T, V)
         for k in range(S):
             torch.testing.assert_close(together[k], models[k](tokens[k]), **CLOSE)
-
-
-@pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_a_stack_holds_the_weights_of_each_model_bit_by_bit_under_their_names(model: str, tiny: Tiny) -> None:
-    models, _ = built(model, "swiglu", tiny(model, vocab_size=V))
-    stack = StackedModel(models, (B, T))
-    for k in range(S):
-        weights = stack.weights_of(k)
-        assert weights.keys() == models[k].state_dict().keys()
-        assert all(torch.equal(weights[name], tensor) for name, tensor in models[k].state_dict().items())
 
 
 class Twice(nn.Module):

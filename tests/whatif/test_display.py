@@ -15,9 +15,8 @@ from test_pages import Tags
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.store.store import Store
-from repro_lib.whatif.controls import controls_over, writing_desk
 from repro_lib.whatif.definition import WhatIf
-from repro_lib.whatif.display import Shown, explore, explore_writing, live_front_end
+from repro_lib.whatif.display import Shown, controls_over, explore, explore_writing, live_front_end, writing_desk
 from repro_lib.whatif.html import view_html
 from repro_lib.whatif.questions import metric, writing
 
@@ -42,7 +41,7 @@ def named(widget: Any, description: str) -> Any:
 def asked_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     """``asked_with(metadata)``: this process is a kernel, asked by a request with this metadata.
 
-    Real ones: papermill in test_what_if_notebook.py, JupyterLab in test_browser_lab.py.
+    Real ones: papermill in test_notebook_50.py, JupyterLab in test_browser_lab.py.
     """
 
     def ask(metadata: dict[str, Any]) -> None:
@@ -99,27 +98,11 @@ def test_every_move_of_a_control_shows_the_view_of_all_values_together(what_if_s
     for value in ("relative_pd", *(value for _, value in measure.options), "relative_pd"):
         measure.value = value
         assert drawing.value == view_html(what_if.view(metric=value))
-
-
-def test_the_title_in_a_live_kernel_is_text(what_if_study: Study) -> None:
-    what_if = metric.metric_what_if(what_if_study)
-    assert isinstance(what_if, WhatIf)
     attacked = WhatIf("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
-    assert "<img" not in inside(controls_over(attacked), ipywidgets.HTML)[0].value
+    assert "<img" not in inside(controls_over(attacked), ipywidgets.HTML)[0].value, "a title is text"
 
 
 # --- writing
-
-
-def test_writing_compares_two_trials_and_marks_what_differs(what_if_folder: Path, what_if_study: Study) -> None:
-    store, result = Store(what_if_folder), what_if_study.results[0]
-    prompt = writing.usual_prompt(store, result)
-    found = writing.continuations(store, result, prompt, (1, 3), length=40)
-    assert [len(text) for text in (*found.first, *found.second)] == [40] * 4
-    same = writing.continuations(store, result, prompt, (2, 2), length=40)
-    assert same.first == same.second
-    assert "write the same 40 characters" in same.sentence()
-    assert "<mark" not in same.html()
 
 
 def test_where_two_texts_part_by_hand() -> None:
@@ -131,14 +114,19 @@ def test_where_two_texts_part_by_hand() -> None:
     page = Tags(found.html())
     assert not page.all("i")
     assert not page.all("u")
-    marked = re.findall(r"<mark[^>]*>(.*?)</mark>", found.html())
-    assert marked == ["i", "u", "c", "d"]
+    assert re.findall(r"<mark[^>]*>(.*?)</mark>", found.html()) == ["i", "u", "c", "d"]
+    same = writing.Continuations("charlm with relu", "a", (2, 2), ("the cat", "abc"), ("the cat", "abc"))
+    assert "write the same 7 characters" in same.sentence()
+    assert "<mark" not in same.html()
 
 
 def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_folder: Path, what_if_study: Study) -> None:
     desk = writing_desk(Store(what_if_folder), what_if_study, "ba")
     shown = inside(desk, ipywidgets.HTML)[-1]
     assert "Trials 1 and 2 of charlm with relu" in shown.value
+    named(desk, "and trial").value = 1
+    named(desk, "Write").click()
+    assert f"write the same {writing.LENGTH} characters" in shown.value, "one trial writes one text"
     named(desk, "and trial").value = 3
     assert shown.value == "", "what was written belongs to other values"
     named(desk, "Write").click()
@@ -150,16 +138,6 @@ def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_f
     named(desk, "Write").click()
     assert "the prompt is empty" in shown.value
     assert not named(desk, "Write").disabled
-
-
-def test_what_was_written_stays_in_a_report(what_if_folder: Path, what_if_study: Study) -> None:
-    shown = explore_writing(Store(what_if_folder), what_if_study)
-    assert isinstance(shown, Shown)
-    html = shown._repr_mimebundle_()["text/html"]
-    page = Tags(html)
-    assert page.all("section")[0]["class"] == "what-if-recorded"
-    assert not page.all("button")
-    assert "Run this cell in JupyterLab" in page.text
 
 
 def test_without_weights_writing_says_what_is_missing(what_if_study: Study, tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import pytest
 from test_pages import ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
 
 from repro_lib.report.site.page_parts import one_copy_per_page
-from repro_lib.whatif.charts.bars import Bar, BarPanel
-from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
-from repro_lib.whatif.charts.svg import nice_limit, nice_ticks, simplified, standalone_svg, svg, written
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
 from repro_lib.whatif.definition import Parameter, View, WhatIf, choice, slider
 from repro_lib.whatif.html import alive_html, picture, recorded_html, still_html
+from repro_lib.whatif.svg import nice_limit, nice_ticks, simplified, standalone_svg, svg, written
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -107,17 +106,12 @@ def test_the_picture_is_an_image_that_stands_on_white() -> None:
     assert (tree.attrib["width"], tree.attrib["height"]) == (f"{width:.0f}", f"{height:.0f}")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: WhatIf("Bad <name>", "t", (), see),
-        lambda: Parameter("k", "K", (1, 2), ("1", "2"), 3, "slider"),
-        lambda: Parameter("k", "K", (1, 2), ("same", "same"), 1, "slider"),
-    ],
-)
-def test_a_definition_that_cannot_work_is_refused(change) -> None:
-    with pytest.raises(ValueError, match=r"name of a what-if|is none of its values|all different"):
-        change()
+def test_a_definition_that_cannot_work_is_refused() -> None:
+    with pytest.raises(ValueError, match="name of a what-if"):
+        WhatIf("Bad <name>", "t", (), see)
+    for texts, default in ((("1", "2"), 3), (("same", "same"), 1)):
+        with pytest.raises(ValueError, match=r"is none of its values|all different"):
+            Parameter("k", "K", (1, 2), texts, default, "slider")
 
 
 # --- the page
@@ -189,16 +183,13 @@ def test_bars_are_as_long_as_their_numbers_and_never_leave_the_panel() -> None:
 def test_axes_place_their_values_and_have_round_numbers() -> None:
     assert Axis("x", -1, 1).share([-1, 0, 1, 5]).tolist() == [0, 0.5, 1, 1]
     assert Axis("x", 0, 0.35).marks() == ((0, "0"), (0.1, "0.1"), (0.2, "0.2"), (0.3, "0.3"))
-    assert nice_ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
-    assert nice_ticks(0, 0.35) == [0, 0.1, 0.2, 0.3]
-    assert nice_ticks(-3, 3) == [-2, 0, 2]
+    assert [nice_ticks(0, 1), nice_ticks(-3, 3)] == [[0, 0.25, 0.5, 0.75, 1], [-2, 0, 2]]
     assert [nice_limit(x) for x in (0, 0.31, 0.58, 1.7, 2.0, 97)] == pytest.approx([1, 0.4, 0.6, 2, 2, 100])
-    assert all(nice_limit(x) >= x for x in (0.001, 0.123, 4.56, 999))
 
 
 def test_small_numbers_do_not_look_like_nothing() -> None:
-    assert [written(x, 3) for x in (0.0, 0.5, 0.0006, 0.00049)] == ["0", "0.500", "0.001", "5e-04"]
-    assert [written(x, 3) for x in (3e-6, -3e-6)] == ["3e-06", "-3e-06"]
+    shown = {0.0: "0", 0.5: "0.500", 0.0006: "0.001", 0.00049: "5e-04", 3e-6: "3e-06", -3e-6: "-3e-06"}
+    assert [written(x, 3) for x in shown] == list(shown.values())
 
 
 def test_a_simplified_line_is_the_same_line() -> None:
@@ -208,5 +199,5 @@ def test_a_simplified_line_is_the_same_line() -> None:
     assert len(a) < 120
     # The tolerance is measured across the line, whose slope is at most 50 / 30.
     assert np.abs(np.interp(x, a, b) - y).max() < 0.15 * 2
-    straight = simplified(x, 2 * x)
-    assert straight[0].tolist() == [0, 300]
+    assert simplified(x, 2 * x)[0].tolist() == [0, 300]
+    assert [len(simplified(x[:n], y[:n])[0]) for n in range(3)] == [0, 1, 2]

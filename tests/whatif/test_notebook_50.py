@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +26,34 @@ RunHere = Callable[..., list[Any]]
 def alive(html: str) -> dict[str, dict[str, Any]]:
     """The data of every what-if of a page, by name."""
     # nbconvert's last step sorts a tag's attributes.
-    data_by_name = {}
-    for section in re.findall(r'<section[^>]* class="what-if"[^>]*>.*?</section>', html, re.DOTALL):
-        data = re.search(r"<script[^>]*what-if-data[^>]*>(.*?)</script>", section, re.DOTALL)
-        name = re.search(r'data-what-if="([^"]+)"', section)
-        assert data
-        assert name
-        data_by_name[name[1]] = json.loads(data[1])
-    return data_by_name
+    sections = re.findall(r'<section[^>]* class="what-if"[^>]*>.*?</section>', html, re.DOTALL)
+    names = [re.findall(r'data-what-if="([^"]+)"', section)[0] for section in sections]
+    data = [re.findall(r"<script[^>]*what-if-data[^>]*>(.*?)</script>", section, re.DOTALL)[0] for section in sections]
+    return dict(zip(names, map(json.loads, data), strict=True))
 
 
-def test_all_nine_are_in_the_page_alive_or_recorded(tmp_path: Path, what_if_folder: Path) -> None:
-    """Executed as the grid does and rendered; no cell writes to stderr or leaves a widget."""
+def check_all_nine(html: str, folder: Path) -> None:
+    """Each what-if is alive, has a view for every position of its controls and moves; what was written is recorded."""
+    awake = alive(html)
+    # "Without the improbable" is asked in two ways.
+    assert list(awake) == [
+        "activation", "metric", "tradeoff", "trials", "temperature", "threshold", "top-k", "ensembles", "noise",
+    ]  # fmt: skip
+    for name, data in awake.items():
+        positions = math.prod(len(control["texts"]) for control in data["controls"])
+        assert len(data["views"]) == len(data["sentences"]) == positions
+        assert len(set(data["sentences"])) > 1, f"{name}: every position says the same"
+        assert len({tuple(view) for view in data["views"]}) > 1, f"{name}: nothing moves"
+    tags = Tags(html)
+    recorded = [s["aria-label"] for s in tags.all("section") if s.get("class") == "what-if-recorded"]
+    assert recorded == ["What would this model write?"]
+    assert not tags.all("button"), "what only a script can do, a script makes"
+    assert str(folder.parent) not in html, "a report says nothing about the machine"
+
+
+@pytest.mark.slow
+def test_all_nine_are_in_the_page_that_the_grid_makes(tmp_path: Path, what_if_folder: Path) -> None:
+    """Executed in a kernel of its own and rendered; no cell writes to stderr or leaves a widget."""
     executed = tmp_path / "results" / "notebooks" / "50_what_if.ipynb"
     execute(notebooks_dir() / "50_what_if.ipynb", executed, {"results_dir": str(what_if_folder)})
     notebook = nbformat.read(executed, 4)
@@ -47,25 +64,7 @@ def test_all_nine_are_in_the_page_alive_or_recorded(tmp_path: Path, what_if_fold
     page = tmp_path / "50_what_if.html"
     render_notebook(executed, page)
     assert page.stat().st_size < LARGEST_PAGE
-    html = page.read_text()
-    awake = alive(html)
-    # "Without the improbable" is asked in two ways.
-    assert list(awake) == [
-        "activation", "metric", "tradeoff", "trials", "temperature", "threshold", "top-k", "ensembles", "noise",
-    ]  # fmt: skip
-    for name, data in awake.items():
-        assert data["controls"], name
-        combinations = 1
-        for control in data["controls"]:
-            combinations *= len(control["texts"])
-        assert len(data["views"]) == len(data["sentences"]) == combinations
-        assert len(set(data["sentences"])) > 1, f"{name}: every position says the same"
-        assert len({tuple(view) for view in data["views"]}) > 1, f"{name}: nothing moves"
-    tags = Tags(html)
-    recorded = [s["aria-label"] for s in tags.all("section") if s.get("class") == "what-if-recorded"]
-    assert recorded == ["What would this model write?"]
-    assert not tags.all("button"), "what only a script can do, a script makes"
-    assert str(what_if_folder.parent) not in html, "a report says nothing about the machine"
+    check_all_nine(page.read_text(), what_if_folder)
 
 
 @pytest.fixture
@@ -97,6 +96,10 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> RunHere:
 def page_of(screen: list[Any]) -> str:
     """What would stand in the page of it."""
     return "".join(value._repr_mimebundle_()["text/html"] if isinstance(value, Shown) else repr(value) for value in screen)
+
+
+def test_all_nine_are_alive_or_recorded(what_if_folder: Path, run_here: RunHere) -> None:
+    check_all_nine(page_of(run_here("50_what_if", results_dir=str(what_if_folder))), what_if_folder)
 
 
 def test_an_empty_store_says_what_to_run_and_shows_what_needs_no_results(tmp_path: Path, run_here: RunHere) -> None:

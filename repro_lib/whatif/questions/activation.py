@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from repro_lib.analysis.generation import load_trained
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.models.activations import Activation, canonical_activation
-from repro_lib.plots.activations import Curves, derivatives
+from repro_lib.plots.activations import derivatives
 from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.wording import cell_name, colour_on_page, dash_of
 
@@ -25,31 +26,30 @@ BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")
 # The curves run from -WIDTH to WIDTH, as in the notebook of the activations.
 WIDTH = 3.0
-# The curvature of a narrow SmeLU is a spike: the axis ends here.
-HIGHEST_CURVATURE = 2.0
 # Evaluation blocks that a trained model reads for its pre-activations, and how finely they are counted.
 BLOCKS = 4
 BINS_PER_UNIT = 20
+EDGES = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
 TITLE = "What if the bend of the activation were wider?"
 NO_MODEL = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreActivations:
-    """What the activations of a trained model are given on some evaluation text.
-
-    ``density`` (bins,) over ``edges`` (bins + 1,), whose last bins end at -WIDTH and WIDTH: shares per unit of x of all values,
-    those outside included. ``sizes``: the absolute values, sorted.
-    """
+    """What the activations of a trained model are given on some evaluation text: a name, and the values (n,) float32."""
 
     name: str
-    edges: NDArray[np.float64]
-    density: NDArray[np.float64]
-    sizes: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+    @cached_property
+    def density(self) -> NDArray[np.float64]:
+        """(bins,) from -WIDTH to WIDTH: shares per unit of x of all values, those outside included."""
+        counts, _ = np.histogram(self.values, EDGES)
+        return counts / len(self.values) * BINS_PER_UNIT
 
     def within(self, beta: float) -> float:
         """The share of values between -beta and beta."""
-        return float(np.searchsorted(self.sizes, beta, side="right")) / len(self.sizes)
+        return float(np.mean(np.abs(self.values) <= np.float64(beta)))
 
 
 def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
@@ -59,13 +59,12 @@ def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
     """
     by_name = {mass.name: mass for mass in masses}
     # Every fourth point of the smooth ones is enough.
-    others = {name: _thinned(derivatives(name, WIDTH)) for name in BESIDE}
+    others = {name: [values[::4] for values in derivatives(name, WIDTH)] for name in BESIDE}
     curves = cache(lambda beta: derivatives(canonical_activation(f"smelu_{beta:.2f}"), WIDTH))
 
     def see(beta: float, model: str) -> View:
-        smelu, mass = curves(beta), by_name.get(model)
-        panels = tuple(_panel(k, beta, {**others, "smelu": smelu}, mass) for k in (1, 2, 3))
-        return View(panels, _sentence(beta, mass))
+        all_curves, mass = {**others, f"smelu, beta {beta:g}": curves(beta)}, by_name.get(model)
+        return View(tuple(_panel(k, beta, all_curves, mass) for k in (1, 2, 3)), _sentence(beta, mass))
 
     parameters = (
         slider("beta", "SmeLU's beta", BETAS, 1.0, "{:.2f}".format),
@@ -86,19 +85,17 @@ def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
                 continue
             values = pre_activations(network, labels, result.config["block_size"])
             if values is not None:
-                masses.append(distribution(cell_name(result), values))
+                masses.append(PreActivations(cell_name(result), values))
             break
     return masses
 
 
 def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: int) -> NDArray[np.float32] | None:
-    """All that the activations of a model are given while it reads ``BLOCKS`` evaluation blocks; None if it has none.
-
-    ``labels`` (tokens,): the evaluation text. Of a gated activation the gate, the half that is bent.
-    """
+    """All that the activations of a model are given while it reads ``BLOCKS`` blocks of ``labels`` (tokens,), if any."""
     seen: list[torch.Tensor] = []
 
     def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # Of a gated activation the gate, the half that is bent.
         x = inputs[0].chunk(2, dim=-1)[0] if isinstance(module, Activation) and module.gated else inputs[0]
         seen.append(x.flatten())
 
@@ -112,33 +109,21 @@ def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: 
     return torch.cat(seen).numpy() if seen else None
 
 
-def distribution(name: str, values: NDArray[np.float32]) -> PreActivations:
-    """How the values are spread from -WIDTH to WIDTH."""
-    edges = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
-    counts, _ = np.histogram(values, edges)
-    return PreActivations(name, edges, counts / len(values) * BINS_PER_UNIT, np.sort(np.abs(values)))
-
-
-def _thinned(curves: Curves) -> Curves:
-    x, value, slope, curvature = (values[::4] for values in curves)
-    return x, value, slope, curvature
-
-
-def _panel(which: int, beta: float, curves: Mapping[str, Curves], mass: PreActivations | None) -> LinePanel:
+def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: PreActivations | None) -> LinePanel:
     """Value (1), slope (2) or curvature (3) of all curves; the inputs lie under the values, their height is relative."""
-    titles = {1: "Value", 2: "Slope", 3: "Curvature (the axis ends at 2)"}
-    limits = {1: (-0.5, WIDTH), 2: (-0.25, 1.25), 3: (-0.5, HIGHEST_CURVATURE)}
-    low, high = limits[which]
+    # The curvature of a narrow SmeLU is a spike: its axis ends where the others are still seen.
+    names, limits = ("Value", "Slope", "Curvature (the axis ends at 2)"), ((-0.5, WIDTH), (-0.25, 1.25), (-0.5, 2.0))
+    title, (low, high) = names[which - 1], limits[which - 1]
     area = None
     if mass is not None:
-        centres = (mass.edges[1:] + mass.edges[:-1]) / 2
-        area = (centres, low + 0.6 * (high - low) * mass.density / mass.density.max())
-    lines = [Line(name, curve[0], curve[which], colour_on_page(name), dash_of(name)) for name, curve in curves.items()]
+        area = ((EDGES[1:] + EDGES[:-1]) / 2, low + 0.6 * (high - low) * mass.density / mass.density.max())
     # SmeLU, in front of the others, has the colour of its family.
-    smelu = curves["smelu"]
-    lines[-1] = Line(f"smelu, beta {beta:g}", smelu[0], smelu[which], colour_on_page("smelu_1"))
+    looks = {name: (colour_on_page(name), dash_of(name)) for name in BESIDE}
+    lines = tuple(
+        Line(name, curve[0], curve[which], *looks.get(name, (colour_on_page("smelu_1"), ""))) for name, curve in curves.items()
+    )
     about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
-    return LinePanel(titles[which], Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, tuple(lines), area=area)
+    return LinePanel(title, Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, lines, area=area)
 
 
 def _sentence(beta: float, mass: PreActivations | None) -> str:
@@ -148,7 +133,5 @@ def _sentence(beta: float, mass: PreActivations | None) -> str:
     )
     if mass is None:
         return f"{bend}."
-    return (
-        f"{bend}. {100 * mass.within(beta):.0f} % of what the activations of {mass.name} (trial 1) are given on "
-        f"{BLOCKS * EVALUATION_BLOCK:,} evaluation characters lies in that bend."
-    )
+    given = f"of what the activations of {mass.name} (trial 1) are given on {BLOCKS * EVALUATION_BLOCK:,} evaluation characters"
+    return f"{bend}. {100 * mass.within(beta):.0f} % {given} lies in that bend."

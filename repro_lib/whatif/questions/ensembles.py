@@ -6,7 +6,6 @@ An average of k trained models is compared with the average of k others; nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -14,11 +13,10 @@ import numpy as np
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
-from repro_lib.whatif.charts.bars import BarPanel
-from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
-from repro_lib.whatif.wording import axis_end, bar, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
+from repro_lib.whatif.wording import axis_end, bar_panel, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
 LEAST_TRIALS = 4
@@ -35,36 +33,31 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     if not models:
         return predictions.missing(TITLE, LEAST_TRIALS)
     largest = max(cell.n for model in models for cell in predictions.of(model).cells) // 2
-
     # Compared once, here: after that every position of the control is there already.
     measured = {model: by_group_size(predictions.of(model), largest) for model in models}
 
     def see(model: str, k: int) -> View:
-        by_size = measured[model]
-        activations = tuple(cell.activation for cell in predictions.of(model).cells)
+        by_size, read = measured[model], predictions.of(model)
         limit = axis_end(estimate for estimates in by_size.values() for estimate in estimates.values())
         missing = Estimate(math.nan, math.nan, math.nan, 0)
-        bars = tuple(bar(a, by_size[k].get(a, missing), words=f"needs {2 * k} trials") for a in activations)
-        lines = tuple(_line(a, by_size) for a in activations)
-        ticks = tuple((float(size), str(size)) for size in by_size)
-        panels = (
-            BarPanel(f"Relative PD between averages of {k}", bars, limit),
-            LinePanel(
-                "Relative PD by number of trials averaged",
-                Axis("trials averaged", 1, max(largest, 2), ticks),
-                Axis("relative PD", 0, limit),
-                "; ".join(_fall(a, by_size) for a in activations),
-                lines,
-                marker=float(k),
-            ),
+        bars = {cell.activation: by_size[k].get(cell.activation, missing) for cell in read.cells}
+        lines = []
+        for name in bars:
+            values = {float(size): estimates[name].value for size, estimates in by_size.items() if name in estimates}
+            lines.append(Line(name, list(values), list(values.values()), colour_on_page(name), dash_of(name), dots=True))
+        fall = LinePanel(
+            "Relative PD by number of trials averaged",
+            Axis("trials averaged", 1, max(largest, 2), tuple((float(size), str(size)) for size in by_size)),
+            Axis("relative PD", 0, limit),
+            "; ".join(f"{line.label} {', '.join(f'{value:.3f}' for value in line.y)}" for line in lines),
+            tuple(lines),
+            marker=float(k),
         )
-        return View(panels, _sentence(predictions, model, k, by_size))
+        panels = (bar_panel(f"Relative PD between averages of {k}", bars, limit, f"needs {2 * k} trials"), fall)
+        return View(panels, _sentence(read, model, k, by_size))
 
-    parameters = (
-        choice("model", "Model", models),
-        slider("k", "Trials averaged", tuple(range(1, largest + 1)), 1),
-    )
-    return WhatIf("ensembles", TITLE, parameters, see)
+    averaged = slider("k", "Trials averaged", range(1, largest + 1), 1)
+    return WhatIf("ensembles", TITLE, (choice("model", "Model", models), averaged), see)
 
 
 @one_thread()
@@ -77,11 +70,16 @@ def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estima
     }
 
 
+def _ways(trials: int, k: int) -> int:
+    return math.comb(trials, k) * math.comb(trials - k, k) // 2
+
+
 def splits(trials: int, k: int) -> tuple[Split, ...]:
     """All ways to choose two groups of k of the trials, without regard to which is first; a sample if there are too many."""
-    ways = math.comb(trials, k) * math.comb(trials - k, k) // 2
-    if ways <= MOST_SPLITS:
-        return tuple(_all_splits(trials, k))
+    every = range(trials)
+    if _ways(trials, k) <= MOST_SPLITS:
+        pairs = ((first, second) for first in combinations(every, k) for second in combinations(every, k) if first < second)
+        return tuple((first, second) for first, second in pairs if not {*first} & {*second})
     # A dictionary: each split once, in the order in which they were drawn.
     rng, drawn = np.random.default_rng(0), dict[Split, None]()
     while len(drawn) < MOST_SPLITS:
@@ -91,12 +89,6 @@ def splits(trials: int, k: int) -> tuple[Split, ...]:
     return tuple(drawn)
 
 
-def _all_splits(trials: int, k: int) -> Iterator[Split]:
-    for first in combinations(range(trials), k):
-        rest = [trial for trial in range(trials) if trial not in first]
-        yield from ((first, second) for second in combinations(rest, k) if first < second)
-
-
 def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     """Relative PD between averages of k of N trials, probabilities (N, tokens, V), mean over the ways to choose two groups.
 
@@ -104,35 +96,24 @@ def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     where every way needs all trials, or where the ways were sampled.
     """
     n, chosen = len(probabilities), splits(len(probabilities), k)
-    values = np.array([_relative_pd(probabilities, *split) for split in chosen])
+    values = np.array([_relative_pd(probabilities, split) for split in chosen])
     # Leaving a trial out of a sample of the ways would leave too few to tell its share from chance.
-    every = len(chosen) == math.comb(n, k) * math.comb(n - k, k) // 2
-    if not every or n - 1 < 2 * k:
+    if len(chosen) < _ways(n, k) or n - 1 < 2 * k:
         return Estimate(float(values.mean()), math.nan, math.nan, n)
     without = [values[[trial not in (*first, *second) for first, second in chosen]].mean() for trial in range(n)]
     return jackknife_left_out(float(values.mean()), np.array(without), 0.0, METRIC_LIMITS["relative_pd"])
 
 
-def _relative_pd(probabilities: Floats, first: Sequence[int], second: Sequence[int]) -> float:
+def _relative_pd(probabilities: Floats, split: Split) -> float:
     tokens, total = probabilities.shape[1], 0.0
     for part in parts(tokens):
-        p, q = (probabilities[list(group), part].mean(axis=0) for group in (first, second))
+        p, q = (probabilities[list(group), part].mean(axis=0) for group in split)
         total += float(relative_differences(p, q).mean(axis=-1).sum(dtype=np.float64))
     return total / tokens
 
 
-def _line(activation: str, by_size: dict[int, dict[str, Estimate]]) -> Line:
-    values = {float(k): estimates[activation].value for k, estimates in by_size.items() if activation in estimates}
-    return Line(activation, list(values), list(values.values()), colour_on_page(activation), dash_of(activation), dots=True)
-
-
-def _fall(activation: str, by_size: dict[int, dict[str, Estimate]]) -> str:
-    values = [f"{estimates[activation].value:.3f}" for estimates in by_size.values() if activation in estimates]
-    return f"{activation} {', '.join(values)}"
-
-
-def _sentence(predictions: StoredPredictions, model: str, k: int, by_size: dict[int, dict[str, Estimate]]) -> str:
-    read, estimates = predictions.of(model), by_size[k]
+def _sentence(read: ModelLogits, model: str, k: int, by_size: dict[int, dict[str, Estimate]]) -> str:
+    estimates = by_size[k]
     if not estimates:
         counts = trial_counts(cell.n for cell in read.cells)
         return f"{model} has fewer than the {2 * k} trials per cell that averages of {k} need ({counts})."

@@ -6,9 +6,10 @@ text is decided once per cell, by their mean probability over its trials, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,41 +17,22 @@ from numpy.typing import NDArray
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import relative_differences
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.whatif.charts.bars import Bar, BarPanel
 from repro_lib.whatif.definition import Parameter, Value, View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
-from repro_lib.whatif.wording import bar, colour_on_page, lowest_and_highest
+from repro_lib.whatif.wording import bar_panel, lowest_and_highest
 
 # Finer where most of the vocabulary lies: 60 to 69 % of relative PD came from probabilities below 0.0001 in the study.
 THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
 THRESHOLD_TITLE = "What if only characters above some probability counted?"
 TOP_TITLE = "What if only the most probable characters counted?"
+# Of a part of the text: the sum of values (tokens, V) for each class.
+Sums = Callable[[Floats, slice], Floats]
+# Of a position of the control: which classes it keeps, in words too.
+Rule = Callable[[Any], tuple[slice, str]]
 
 
-@dataclass(frozen=True, eq=False)
-class Classes:
-    """The characters of a cell at every place sorted into classes, and per class what they add up to.
-
-    ``relative``: (C, N, N), sums of 2|p - q| / (p + q) between trials. ``counts``, ``masses``: (C,), how many characters, and
-    their mean probability summed. Of the ``places`` of the text. Any question about a set of classes is a sum.
-    """
-
-    relative: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    masses: NDArray[np.float64]
-    places: int
-
-    def kept(self, classes: slice) -> Kept:
-        """What these classes say together."""
-        count = self.counts[classes].sum()
-        size = self.relative.shape[1]
-        matrix = self.relative[classes].sum(axis=0) / count if count else np.full((size, size), np.nan)
-        return Kept(estimate(matrix), float(count / self.counts.sum()), float(self.masses[classes].sum() / self.places))
-
-
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """Relative PD over the characters that are kept, and their shares of the vocabulary and of the probability."""
 
     pd: Estimate
@@ -58,40 +40,59 @@ class Kept:
     mass: float
 
 
-@one_thread()
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The characters of a cell at every place sorted into C classes, and per class what they add up to."""
+
+    # Between N trials, (C, N, N): the sums of 2|p - q| / (p + q). Any question about a set of classes is a sum.
+    relative: NDArray[np.float64]
+    # How many characters, and their mean probability summed: (C,) each.
+    counts: NDArray[np.float64]
+    masses: NDArray[np.float64]
+    # Of the text: their probabilities sum to this.
+    places: int
+
+    def kept(self, classes: slice) -> Kept:
+        """What these classes say together."""
+        count = self.counts[classes].sum()
+        total = self.relative[classes].sum(axis=0)
+        matrix = total / count if count else np.full_like(total, np.nan)
+        return Kept(estimate(matrix), float(count / self.counts.sum()), float(self.masses[classes].sum() / self.places))
+
+
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
-    p = cell.probabilities()
-    mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
-    members = np.digitize(mean, thresholds[1:])  # (tokens, V)
 
-    def sums(values: Floats, part: slice) -> Floats:
-        return np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds)).astype(np.float64, copy=False)
+    def sort(mean: Floats) -> Sums:
+        members = np.digitize(mean, thresholds[1:])  # (tokens, V)
+        return lambda values, part: np.bincount(members[part].ravel(), values.ravel(), minlength=len(thresholds))
 
-    return _classes(p, mean, len(thresholds), sums)
+    return _classes(cell, len(thresholds), sort)
+
+
+def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
+    """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
+    most = min(max(kept), cell.logits.shape[-1])
+
+    def sort(mean: Floats) -> Sums:
+        # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
+        order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
+
+        def sums(values: Floats, part: slice) -> Floats:
+            ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)
+            # What is left after rounding where every character has a rank is nothing.
+            return np.append(ranked, values.sum(dtype=np.float64) - ranked.sum() if most < values.shape[1] else 0.0)
+
+        return sums
+
+    return _classes(cell, most + 1, sort)
 
 
 @one_thread()
-def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
-    """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
+def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], Sums]) -> Classes:
     p = cell.probabilities()
-    mean = p.mean(axis=0)  # (tokens, V)
-    most = min(max(kept), mean.shape[1])
-    # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
-    order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
-
-    def sums(values: Floats, part: slice) -> Floats:
-        ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)
-        # What is left after rounding where every character has a rank is nothing.
-        rest = values.sum(dtype=np.float64) - ranked.sum() if most < values.shape[1] else 0.0
-        return np.append(ranked, rest)
-
-    return _classes(p, mean, most + 1, sums)
-
-
-def _classes(p: Floats, mean: Floats, classes: int, sums: Callable[[Floats, slice], Floats]) -> Classes:
-    """``sums``: for each of so many ``classes`` the sum of values (tokens of a part, V)."""
-    n, tokens, _ = p.shape
+    mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
+    (n, tokens, _), sums = p.shape, sort(mean)
     counts, masses, relative = np.zeros(classes), np.zeros(classes), np.zeros((classes, n, n))
     for part in parts(tokens):
         counts += sums(np.ones_like(mean[part]), part)
@@ -105,13 +106,11 @@ def threshold_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     """Relative PD over characters whose mean probability reaches a threshold."""
     parameter = slider("threshold", "Least probability", THRESHOLDS, 0.0, lambda t: f"{t:g}" if t else "0 (all count)")
 
-    def rule(threshold: Value) -> str:
-        return f"characters of probability {threshold:g} and more" if threshold else "all characters"
+    def rule(least: float) -> tuple[slice, str]:
+        words = f"characters of probability {least:g} and more" if least else "all characters"
+        return slice(THRESHOLDS.index(least), None), words
 
-    def classes(threshold: Value) -> slice:
-        return slice(THRESHOLDS.index(float(threshold)), None)
-
-    return _what_if(predictions, "threshold", THRESHOLD_TITLE, parameter, by_threshold, classes, rule)
+    return _what_if(predictions, "threshold", THRESHOLD_TITLE, parameter, by_threshold, rule)
 
 
 def top_what_if(predictions: StoredPredictions) -> WhatIf | Note:
@@ -121,15 +120,12 @@ def top_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     values = (*(k for k in KEPT if k < most), most)
     parameter = slider("top", "Characters that count", values, most, lambda k: f"all {k}" if k == most else f"top {k}")
 
-    def rule(top: Value) -> str:
+    def rule(top: int) -> tuple[slice, str]:
         if top == most:
-            return "all characters"
-        return f"the {top} most probable characters of each place" if top != 1 else "the most probable character of each place"
+            return slice(None), "all characters"
+        return slice(top), f"the {f'{top} most probable characters' if top > 1 else 'most probable character'} of each place"
 
-    def classes(top: Value) -> slice:
-        return slice(None if top == most else int(top))
-
-    return _what_if(predictions, "top-k", TOP_TITLE, parameter, by_rank, classes, rule)
+    return _what_if(predictions, "top-k", TOP_TITLE, parameter, by_rank, rule)
 
 
 def _what_if(
@@ -138,8 +134,7 @@ def _what_if(
     title: str,
     parameter: Parameter,
     sort: Callable[[CellLogits], Classes],
-    classes: Callable[[Value], slice],
-    rule: Callable[[Value], str],
+    rule: Rule,
 ) -> WhatIf | Note:
     models = predictions.models()
     if not models:
@@ -148,33 +143,23 @@ def _what_if(
     sorted_cells = {model: {c.activation: sort(c) for c in predictions.of(model).cells} for model in models}
 
     def see(model: str, **values: Value) -> View:
-        (value,) = values.values()
-        kept = {activation: cell.kept(classes(value)) for activation, cell in sorted_cells[model].items()}
+        classes, words = rule(values[parameter.name])
+        kept = {activation: cell.kept(classes) for activation, cell in sorted_cells[model].items()}
+        pds, shares, masses = (dict(zip(kept, column, strict=True)) for column in zip(*kept.values(), strict=True))
         panels = (
-            BarPanel("Relative PD", tuple(bar(a, k.pd, words="nothing is kept") for a, k in kept.items()), 2.0),
-            _share_panel("Of all characters these are, %", {a: 100 * k.share for a, k in kept.items()}),
-            _share_panel("Of the probability they hold, %", {a: 100 * k.mass for a, k in kept.items()}),
+            bar_panel("Relative PD", pds, 2.0, "nothing is kept"),
+            bar_panel("Of all characters these are, %", shares, 1.0, digits=1, scale=100),
+            bar_panel("Of the probability they hold, %", masses, 1.0, digits=1, scale=100),
         )
-        return View(panels, _sentence(predictions, model, rule(value), kept))
+        read = predictions.of(model)
+        sentence = f"Over {words}, the relative PD of {model} {read.where()} is {lowest_and_highest(pds)}; that is "
+        told = f"{sentence}{_range(shares.values())} of the vocabulary with {_range(masses.values())} of the probability."
+        return View(panels, read.told(told))
 
     return WhatIf(name, title, (choice("model", "Model", models), parameter), see)
 
 
-def _sentence(predictions: StoredPredictions, model: str, rule: str, kept: Mapping[str, Kept]) -> str:
-    read = predictions.of(model)
-    order = lowest_and_highest({activation: cell.pd for activation, cell in kept.items()})
-    share, mass = _range(cell.share for cell in kept.values()), _range(cell.mass for cell in kept.values())
-    return read.told(
-        f"Over {rule}, the relative PD of {model} {read.where()} is {order}; that is {share} of the vocabulary with {mass} of "
-        f"the probability."
-    )
-
-
 def _range(shares: Iterable[float]) -> str:
-    known = sorted(shares)
-    low, high = f"{100 * known[0]:.1f}", f"{100 * known[-1]:.1f}"
+    ends = sorted(shares)
+    low, high = f"{100 * ends[0]:.1f}", f"{100 * ends[-1]:.1f}"
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def _share_panel(title: str, shares: Mapping[str, float]) -> BarPanel:
-    return BarPanel(title, tuple(Bar(a, share, colour_on_page(a)) for a, share in shares.items()), 100.0, 1)

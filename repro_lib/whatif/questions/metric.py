@@ -10,9 +10,8 @@ from repro_lib.analysis.study import METRICS, Study
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.figures import TITLES
-from repro_lib.whatif.charts.bars import BarPanel
 from repro_lib.whatif.definition import View, WhatIf, choice
-from repro_lib.whatif.wording import axis_end, bar, lowest_and_highest, metric_words, ranking, reach, unanswered
+from repro_lib.whatif.wording import axis_end, bar_panel, lowest_and_highest, metric_words, ranking, reach, unanswered
 
 TITLE = "What if disagreement were measured another way?"
 
@@ -26,30 +25,24 @@ def metric_what_if(study: Study) -> WhatIf | Note:
 
     def see(metric: str, model: str) -> View:
         estimates = cell_estimates(study, model, metric)
+
+        def why_none(name: str) -> str:
+            return {0: "missing", 1: "one trial"}.get(estimates[name].n, "infinite")
+
         # What has no number stands last, so that it is seen to be missing.
         order = [*ranking(estimates), *(name for name in estimates if not math.isfinite(estimates[name].value))]
-        bars = tuple(bar(name, estimates[name], words=_why_none(estimates[name])) for name in order)
-        # High intervals of small N would leave the bars no room: no axis goes beyond what the metric can be.
         limit = axis_end(estimates.values(), METRIC_LIMITS[metric])
-        return View((BarPanel(TITLES[metric], bars, limit),), _sentence(study, model, metric, estimates))
+        panel = bar_panel(TITLES[metric], {name: estimates[name] for name in order}, limit, why_none)
+        return View((panel,), _sentence(study, model, metric, estimates))
 
-    parameters = (
-        choice("metric", "Measure", METRICS, text=lambda name: TITLES[name].partition(" (")[0].partition(":")[0]),
-        choice("model", "Model", models),
-    )
-    return WhatIf("metric", TITLE, parameters, see)
+    measures = choice("metric", "Measure", METRICS, text=lambda name: TITLES[name].partition(" (")[0].partition(":")[0])
+    return WhatIf("metric", TITLE, (measures, choice("model", "Model", models)), see)
 
 
 def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]:
     """A number of ``Study.cells`` with its interval, by activation; NaN for a missing cell."""
     rows = study.cells[study.cells["model"] == model].to_dict("records")
-    return {
-        row["activation"]: Estimate(row[column], row[f"{column}_low"], row[f"{column}_high"], int(row["n"])) for row in rows
-    }
-
-
-def _why_none(estimate: Estimate) -> str:
-    return "missing" if estimate.n == 0 else "one trial" if estimate.n == 1 else "infinite"
+    return {r["activation"]: Estimate(r[column], r[f"{column}_low"], r[f"{column}_high"], int(r["n"])) for r in rows}
 
 
 def _sentence(study: Study, model: str, metric: str, estimates: Mapping[str, Estimate]) -> str:

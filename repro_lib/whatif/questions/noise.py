@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.noise_sources import SOURCES, compare_sources, how_to_run
@@ -16,16 +17,15 @@ from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import GREY
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts.bars import Bar, BarPanel
-from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
-from repro_lib.whatif.charts.svg import in_words, nice_limit
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.wording import OTHER_COLOUR, metric_words, number_words, trial_counts, unanswered
+from repro_lib.whatif.svg import PAGE_COLOUR, in_words
+from repro_lib.whatif.wording import axis_end, metric_words, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 # As in the figure of the sources (trajectory_plots), with the page's own colour for black.
 STYLES = {
-    "all": (OTHER_COLOUR, ""),
+    "all": (PAGE_COLOUR, ""),
     "init": ("#0072B2", "7 3"),
     "order": ("#D55E00", "9 3 2 3"),
     "dropout": ("#009E73", "2 3"),
@@ -36,21 +36,27 @@ STYLES = {
 
 @dataclass(frozen=True)
 class NoisyCell:
-    """One cell with each source of randomness alone.
-
-    ``frames``: by source ``Trajectory.frame``, all with the same steps. ``ends``: the last row of runs of other lengths
-    with all sources, by their length. ``states``: by source why it is not there.
-    """
+    """One cell with each source of randomness alone."""
 
     activation: str
+    # By source ``Trajectory.frame``, all with the same steps; and by source why it is not there.
     frames: Mapping[str, pd.DataFrame]
-    ends: Mapping[int, pd.Series]
     states: Mapping[str, str]
+    # The last row of runs of other lengths with all sources, by their length.
+    ends: Mapping[int, pd.Series]
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps after which predictions were kept."""
         return tuple(int(step) for step in next(iter(self.frames.values()))["step"])
+
+    def through(self, metric: str) -> dict[str, list[Estimate]]:
+        """By source a metric at every step."""
+        columns = [metric, f"{metric}_low", f"{metric}_high", "n"]
+        return {
+            source: [Estimate(*map(float, ends), int(n)) for *ends, n in frame[columns].itertuples(index=False)]
+            for source, frame in self.frames.items()
+        }
 
 
 def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
@@ -66,7 +72,9 @@ def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatI
         cell = cells[model]
         # Models of another length kept other steps: the last one that was kept by then.
         kept = max(known for known in cell.steps if known <= step)
-        return View(_panels(cell, metric, kept), _sentence(model, cell, metric, kept))
+        through = cell.through(metric)
+        at_step = {source: estimates[cell.steps.index(kept)] for source, estimates in through.items()}
+        return View(_panels(cell, metric, kept, through, at_step), _sentence(model, cell, metric, kept, at_step))
 
     parameters = (
         choice("model", "Model", list(cells)),
@@ -82,22 +90,19 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
     if sources is None:
         return None
     frames = {source: run.frame() for source, run in sources.trajectories(store).items()}
-    steps = {tuple(frame["step"]) for frame in frames.values()}
     # One source has nothing beside it, and runs that kept other steps have no common slider.
-    if len(frames) < 2 or len(steps) > 1:
+    if len(frames) < 2 or len({tuple(frame["step"]) for frame in frames.values()}) > 1:
         return None
     reference = sources.results.get("all")
-    others = other_lengths(store, stored, reference) if reference else []
-    ends = {run.max_iters: run.frame().iloc[-1] for run in others}
-    states = {s: state for s, state in sources.states.items() if s not in frames}
-    return NoisyCell(sources.activation, frames, ends, states)
+    ends = {run.max_iters: run.frame().iloc[-1] for run in other_lengths(store, stored, reference)} if reference else {}
+    return NoisyCell(sources.activation, frames, {s: state for s, state in sources.states.items() if s not in frames}, ends)
 
 
-def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePanel, ...]:
-    at_step = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+def _panels(
+    cell: NoisyCell, metric: str, step: int, through: Mapping[str, list[Estimate]], at_step: Mapping[str, Estimate]
+) -> tuple[BarPanel, LinePanel]:
     # Over all steps, so that the axis stays while the control moves.
-    tops = [e for frame in cell.frames.values() for name in (metric, f"{metric}_high") for e in frame[name] if math.isfinite(e)]
-    limit = nice_limit(max(tops))
+    limit = axis_end(estimate for estimates in through.values() for estimate in estimates)
     bars = tuple(
         Bar(source, estimate.value, STYLES[source][0], estimate.low, estimate.high)
         if (estimate := at_step.get(source))
@@ -107,18 +112,19 @@ def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePan
     # Steps were kept at log-spaced places, so on an even axis each is as far from the next.
     places = {s: float(k) for k, s in enumerate(cell.steps)}
     lines = tuple(
-        Line(source, list(places.values()), frame[metric].tolist(), *STYLES[source], dots=True)
-        for source, frame in cell.frames.items()
+        Line(source, list(places.values()), [estimate.value for estimate in estimates], *STYLES[source], dots=True)
+        for source, estimates in through.items()
     )
+    # A run of another length ends between two of these steps.
     ends = tuple(
-        Dot("", _between(places, int(length)), end[metric], OTHER_COLOUR, strong=True) for length, end in cell.ends.items()
+        Dot("", float(np.interp(length, cell.steps, list(places.values()))), end[metric], PAGE_COLOUR, strong=True)
+        for length, end in cell.ends.items()
     )
-    ringed = " (ringed: shorter runs)" if ends else ""
     words = "; ".join(f"{source} {in_words(e.value, e.low, e.high, 4)}" for source, e in at_step.items())
     return (
         BarPanel(f"{_capital(metric)} at step {step}", bars, limit, 4),
         LinePanel(
-            f"Through training{ringed}",
+            f"Through training{' (ringed: shorter runs)' if ends else ''}",
             Axis("training step", 0, max(len(places) - 1, 1), tuple((place, str(s)) for s, place in places.items())),
             Axis(_capital(metric), 0, limit),
             f"at step {step}: {words}",
@@ -129,28 +135,12 @@ def _panels(cell: NoisyCell, metric: str, step: int) -> tuple[BarPanel | LinePan
     )
 
 
-def _at(frame: pd.DataFrame, metric: str, step: int) -> Estimate:
-    kept = frame[frame["step"] == step].iloc[0]
-    return Estimate(float(kept[metric]), float(kept[f"{metric}_low"]), float(kept[f"{metric}_high"]), int(kept["n"]))
-
-
-def _between(places: Mapping[int, float], length: int) -> float:
-    """Where a run of another length ends on an axis of unevenly spread steps."""
-    steps = list(places)
-    after = next((k for k, step in enumerate(steps) if step >= length), len(steps) - 1)
-    before = max(after - 1, 0)
-    # Linear between the two kept steps around it; a run of one kept step has no way to go.
-    run = steps[after] - steps[before]
-    return before + (length - steps[before]) / run if run else float(after)
-
-
 def _capital(metric: str) -> str:
     words = metric_words(metric)
     return words[0].upper() + words[1:]
 
 
-def _sentence(model: str, cell: NoisyCell, metric: str, step: int) -> str:
-    estimates = {source: _at(frame, metric, step) for source, frame in cell.frames.items()}
+def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Mapping[str, Estimate]) -> str:
     parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
     sentence = (
         f"After {step} of {cell.steps[-1]} steps of {model} with {cell.activation} the {metric_words(metric)} between "

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.whatif.charts.bars import Bar, BarPanel
-from repro_lib.whatif.charts.lines import Axis, Dot, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.questions.metric import cell_estimates
+from repro_lib.whatif.svg import PAGE_COLOUR
 from repro_lib.whatif.wording import colour_on_page, reach, unanswered
 
 WEIGHTS = tuple(round(0.05 * k, 2) for k in range(21))
@@ -21,6 +21,7 @@ TITLE = "What if reproducibility weighed more, or less, than accuracy?"
 def tradeoff_what_if(study: Study) -> WhatIf | Note:
     """Accuracy and relative PD of a model's activations, weighed against each other."""
     study = study.measured
+    # Where activations make no difference there is nothing to weigh.
     models = [model for model in study.models if len(choices(study, model)) > 1 and model not in study.identical]
     if not models:
         needs = "It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
@@ -29,17 +30,20 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
     def see(model: str, weight: float) -> View:
         offers = choices(study, model)
         points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
-        scores = weighed(points, weight)
-        picked, front = min(scores, key=lambda name: scores[name]), pareto_front(points)
+        scores, front = weighed(points, weight), pareto_front(points)
+        picked = min(scores, key=lambda name: scores[name])
         bars = tuple(Bar(name, scores[name], colour_on_page(name), strong=name == picked) for name in offers)
         panels = (_front_panel(offers, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
-        return View(panels, _sentence(offers, model, weight, picked, front))
+        accuracy, pd = offers[picked]
+        on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
+        sentence = (
+            f"With a weight of {100 * weight:.0f} % on reproducibility and {100 - 100 * weight:.0f} % on accuracy {model} is "
+            f"given {picked}: accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
+        )
+        return View(panels, sentence + reach(pd.n for _, pd in offers.values()))
 
-    parameters = (
-        choice("model", "Model", models),
-        slider("weight", "Weight of reproducibility", WEIGHTS, 0.5, lambda w: f"{100 * float(w):.0f} %"),
-    )
-    return WhatIf("tradeoff", TITLE, parameters, see)
+    weights = slider("weight", "Weight of reproducibility", WEIGHTS, 0.5, lambda weight: f"{100 * weight:.0f} %")
+    return WhatIf("tradeoff", TITLE, (choice("model", "Model", models), weights), see)
 
 
 def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
@@ -54,15 +58,12 @@ def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[st
 
     ``points``: (accuracy, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal.
     """
-    accuracies, pds = ([point[k] for point in points.values()] for k in (0, 1))
-
+    accuracies, pds = zip(*points.values(), strict=True)
     # Both as shares of the range that the activations span: percent and PD have no common unit.
-    def share(distance: float, values: list[float]) -> float:
-        spread = max(values) - min(values)
-        return distance / spread if spread > 0 else 0.0
-
+    wide, high = max(accuracies) - min(accuracies), max(pds) - min(pds)
     return {
-        name: weight * share(pd - min(pds), pds) + (1 - weight) * share(max(accuracies) - accuracy, accuracies)
+        name: weight * ((pd - min(pds)) / high if high else 0.0)
+        + (1 - weight) * ((max(accuracies) - accuracy) / wide if wide else 0.0)
         for name, (accuracy, pd) in points.items()
     }
 
@@ -78,34 +79,26 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def _front_panel(offers: Mapping[str, tuple[Estimate, Estimate]], front: list[str], picked: str) -> LinePanel:
-    ends = [
-        [e for pair in offers.values() for e in (pair[k].value, pair[k].low, pair[k].high) if math.isfinite(e)] for k in (0, 1)
-    ]
-    (left, right), (low, high) = ((min(values), max(values)) for values in ends)
-    # Room for the dots at the edges; where all are equal, some axis all the same.
-    margins = 0.08 * (right - left) or 1.0, 0.08 * (high - low) or 0.1
+    def ends(which: int, least: float) -> tuple[float, float]:
+        numbers = [end for pair in offers.values() for end in (pair[which].value, pair[which].low, pair[which].high)]
+        low, high = (choose(end for end in numbers if math.isfinite(end)) for choose in (min, max))
+        # Room for the dots at the edges; where all are equal, some axis all the same.
+        margin = 0.08 * (high - low) or least
+        return low - margin, high + margin
+
     dots = tuple(
         Dot(name, a.value, pd.value, colour_on_page(name), a.low, a.high, pd.low, pd.high, name == picked)
         for name, (a, pd) in offers.items()
     )
     corners = [offers[name] for name in reversed(front)]
-    line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], "currentColor", "2 3")
+    line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], PAGE_COLOUR, "2 3")
+    low, high = ends(1, 0.1)
+    each = "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in offers.items())
     return LinePanel(
         "Both at once; dotted: the Pareto front",
-        Axis("validation accuracy, %", left - margins[0], right + margins[0]),
-        Axis("relative PD", max(0.0, low - margins[1]), high + margins[1]),
-        f"Pareto front {', '.join(front)}; picked {picked}; "
-        + "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in offers.items()),
+        Axis("validation accuracy, %", *ends(0, 1.0)),
+        Axis("relative PD", max(0.0, low), high),
+        f"Pareto front {', '.join(front)}; picked {picked}; {each}",
         (line,) if len(front) > 1 else (),
         dots,
-    )
-
-
-def _sentence(offers: Mapping[str, tuple[Estimate, Estimate]], model: str, weight: float, picked: str, front: list[str]) -> str:
-    accuracy, pd = offers[picked]
-    on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
-    return (
-        f"With a weight of {100 * weight:.0f} % on reproducibility and {100 - 100 * weight:.0f} % on accuracy {model} is given "
-        f"{picked}: accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
-        f"{reach(pd.n for _, pd in offers.values())}"
     )

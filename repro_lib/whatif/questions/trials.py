@@ -11,10 +11,10 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, smallest_p
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quantile
-from repro_lib.whatif.charts.lines import Axis, Line, LinePanel
-from repro_lib.whatif.charts.svg import nice_limit
+from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.wording import OTHER_COLOUR, colour_on_page, unanswered
+from repro_lib.whatif.svg import PAGE_COLOUR, nice_limit
+from repro_lib.whatif.wording import colour_on_page, unanswered
 
 # From the least that has an interval to three times what a claim needs.
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
@@ -29,19 +29,21 @@ class Difference:
     paired: bool
 
     def half_width(self, trials: int) -> float:
-        """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is.
-
-        At the measured N this is the interval's own half-width.
-        """
+        """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is."""
         measured = self.estimate
-        # An unpaired difference has Welch's degrees of freedom, which grow with N - 1 as the paired ones do.
+        # An unpaired difference has Welch's degrees of freedom, which grow with N - 1 as the paired ones do; at the
+        # measured N this is the interval's own half-width.
         degrees = measured.degrees * (trials - 1) / (measured.n - 1)
         return t_quantile(degrees) * measured.error * math.sqrt(measured.n / trials)
+
+    def least_p(self, trials: int) -> float:
+        """The smallest p that an exact test of so many trials can give."""
+        return smallest_p(trials, trials, paired=self.paired)
 
     def chance(self, trials: int) -> float:
         """The chance to find the difference, were it as large as it looks; 0 where no exact test of so few could."""
         measured = self.estimate
-        if smallest_p(trials, trials, paired=self.paired) > SIGNIFICANCE or not measured.error > 0:
+        if self.least_p(trials) > SIGNIFICANCE or not measured.error > 0:
             return 0.0
         # The spread of one trial: an unpaired difference has the noise of two cells.
         spread = measured.error * math.sqrt(measured.n if self.paired else measured.n / 2)
@@ -55,10 +57,9 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     if not by_cell:
         needs = f"It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
         return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
-    models = list(dict.fromkeys(model for model, _ in by_cell))
-    activations = list(dict.fromkeys(activation for _, activation in by_cell))
-    measured = min(difference.estimate.n for difference in by_cell.values())
-    counts = tuple(sorted({*COUNTS, *(difference.estimate.n for difference in by_cell.values())}))
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
+    measured = {difference.estimate.n for difference in by_cell.values()}
+    counts = tuple(sorted({*COUNTS, *measured}))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
@@ -69,7 +70,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     parameters = (
         choice("model", "Model", models),
         choice("activation", f"Against {REFERENCE}", activations),
-        slider("trials", "Trials per cell", counts, measured),
+        slider("trials", "Trials per cell", counts, min(measured)),
     )
     return WhatIf("trials", TITLE, parameters, see)
 
@@ -79,8 +80,8 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
     evidence, by_cell = Evidence.from_results(study), {}
     for model in evidence.candidates():
         for activation in evidence.activations:
-            n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
-            if activation == REFERENCE or min(n, reference) < TRIALS_FOR_INTERVAL:
+            least = min(evidence.trials(model, name) for name in (activation, REFERENCE))
+            if activation == REFERENCE or least < TRIALS_FOR_INTERVAL:
                 continue
             paired = evidence.paired(model, activation, REFERENCE)
             first, second = (evidence.matrix(model, [name], "relative_pd") for name in (activation, REFERENCE))
@@ -90,36 +91,27 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
     return by_cell
 
 
-def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, ...]:
+def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, LinePanel]:
     x = Axis("trials per cell", counts[0], counts[-1])
-    widths, chances = ([f(n) for n in counts] for f in (difference.half_width, difference.chance))
+    widths, chances = [difference.half_width(n) for n in counts], [100 * difference.chance(n) for n in counts]
     # Where the half-width falls below the difference itself, the interval no longer holds 0.
     size, colour = abs(difference.estimate.value), colour_on_page(activation)
-    top = nice_limit(max(*widths, size))
-    level = Line("the difference itself", [counts[0], counts[-1]], [size, size], OTHER_COLOUR, "3 3")
+    level = Line("the difference itself", [counts[0], counts[-1]], [size, size], PAGE_COLOUR, "3 3")
+    y, percent = Axis("plus or minus", 0, nice_limit(max(*widths, size))), Axis("chance, %", 0, 100)
+    about_widths = ", ".join(f"N = {n}: {width:.3f}" for n, width in zip(counts, widths, strict=True))
+    about_chances = ", ".join(f"N = {n}: {chance:.0f} %" for n, chance in zip(counts, chances, strict=True))
+    lines = (Line("half-width", counts, widths, colour), level)
     return (
+        LinePanel("95 % interval of the difference in relative PD", x, y, about_widths, lines, marker=trials),
         LinePanel(
-            "95 % interval of the difference in relative PD",
-            x,
-            Axis("plus or minus", 0, top),
-            ", ".join(f"N = {n}: {width:.3f}" for n, width in zip(counts, widths, strict=True)),
-            (Line("half-width", counts, widths, colour), level),
-            marker=trials,
-        ),
-        LinePanel(
-            "Chance to tell the two apart",
-            x,
-            Axis("chance, %", 0, 100),
-            ", ".join(f"N = {n}: {100 * chance:.0f} %" for n, chance in zip(counts, chances, strict=True)),
-            (Line("", counts, [100 * chance for chance in chances], colour),),
-            marker=trials,
+            "Chance to tell the two apart", x, percent, about_chances, (Line("", counts, chances, colour),), marker=trials
         ),
     )
 
 
 def _sentence(model: str, activation: str, difference: Difference, trials: int) -> str:
     measured, paired = difference.estimate, "paired" if difference.paired else "unpaired"
-    least = smallest_p(trials, trials, paired=difference.paired)
+    least = difference.least_p(trials)
     now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
     needed = needed_for(measured, paired=difference.paired)
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 
@@ -27,8 +26,7 @@ _TEXT = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:.3em 
 _DIFFERENT = "font-weight:bold;text-decoration:underline;background:rgba(230,120,0,.22)"
 
 
-@dataclass(frozen=True)
-class Continuations:
+class Continuations(NamedTuple):
     """What two trials of a cell wrote after a prompt, each (greedy, sampled)."""
 
     cell: str
@@ -39,8 +37,7 @@ class Continuations:
 
     def common(self) -> int:
         """How many characters the greedy texts share at their beginning."""
-        pairs = zip(self.first[0], self.second[0], strict=True)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.first[0], self.second[0], strict=True)))
 
     def sentence(self) -> str:
         """Where the greedy texts part, and on which characters."""
@@ -98,15 +95,8 @@ def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
 
 
 def _marked(text: str, other: str) -> str:
-    return "".join(
-        html.escape(piece) if same else f'<mark style="{_DIFFERENT};color:inherit">{html.escape(piece)}</mark>'
-        for same, piece in _pieces(text, other)
-    )
-
-
-def _pieces(text: str, other: str) -> Iterator[tuple[bool, str]]:
-    """``text`` cut into pieces that ``other`` has too, in the same order, and pieces that it has not."""
-    # autojunk would take a space, which is in every word, for noise.
-    for kind, start, end, _, _ in SequenceMatcher(None, text, other, autojunk=False).get_opcodes():
-        if end > start:
-            yield kind == "equal", text[start:end]
+    # What ``other`` has too, in the same order, stays as it is. autojunk would take a space, in every word, for noise.
+    parts = SequenceMatcher(None, text, other, autojunk=False).get_opcodes()
+    pieces = ((kind, html.escape(text[start:end])) for kind, start, end, _, _ in parts if end > start)
+    mark = f'<mark style="{_DIFFERENT};color:inherit">'
+    return "".join(piece if kind == "equal" else f"{mark}{piece}</mark>" for kind, piece in pieces)

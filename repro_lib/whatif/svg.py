@@ -1,9 +1,4 @@
-"""SVG as text: what small charts are made of, whatever they show.
-
-A panel is as wide as a phone, so that several stand side by side on a desk and below each other in a hand. Text and axes
-take the colour of the page (``currentColor``). Each panel is a list of pieces of text, so that pictures that have most of
-them in common take little room. Whatever is written is escaped here.
-"""
+"""SVG as text: what small charts are made of, whatever they show. Whatever is written is escaped here."""
 
 from __future__ import annotations
 
@@ -15,10 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+# As wide as a phone, so that several panels stand side by side on a desk and below each other in a hand.
 WIDTH = 340
 LETTER = 6.3  # mean width of a letter at the font size of the panels, 12
-_MARGIN = 8
-FAINT = "stroke='currentColor' stroke-opacity='.18'"
+# The colour of the page, which is dark on light and light on dark: of text, axes and whatever has no colour of its own.
+PAGE_COLOUR = "currentColor"
+FAINT = f"stroke='{PAGE_COLOUR}' stroke-opacity='.18'"
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
 
@@ -41,15 +38,15 @@ def svg(panel: Panel) -> str:
 
 
 def standalone_svg(panel: Panel) -> str:
-    """A panel as a picture of its own: dark on white with a margin, whatever the page looks like."""
+    """A panel as a picture of its own: dark on white with a margin of 8, whatever the page looks like."""
+
+    def with_margin(size: re.Match[str]) -> str:
+        width, height = int(size[1]) + 16, int(size[2]) + 16
+        return f"viewBox='-8 -8 {width} {height}' width='{width}' height='{height}'"
+
     own = "xmlns='http://www.w3.org/2000/svg' style='color:#1a1f25;background:#fff'"
-    size = re.compile(r"viewBox='0 0 (\d+) (\d+)' width='\d+' height='\d+'")
-    return size.sub(_with_margin, svg(panel).replace("<svg ", f"<svg {own} ", 1), count=1)
-
-
-def _with_margin(size: re.Match[str]) -> str:
-    width, height = int(size[1]) + 2 * _MARGIN, int(size[2]) + 2 * _MARGIN
-    return f"viewBox='-{_MARGIN} -{_MARGIN} {width} {height}' width='{width}' height='{height}'"
+    drawn = svg(panel).replace("<svg ", f"<svg {own} ", 1)
+    return re.sub(r"viewBox='0 0 (\d+) (\d+)' width='\d+' height='\d+'", with_margin, drawn, count=1)
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -71,6 +68,13 @@ def nice_limit(largest: float) -> float:
     return math.ceil(round(largest / step, 9)) * step
 
 
+def written(value: float, digits: int) -> str:
+    """A number with so many digits after the point; what is small but not 0 does not look like 0."""
+    if value == 0:
+        return "0"
+    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+
+
 def in_words(value: float, low: float, high: float, digits: int, missing: str = "missing") -> str:
     """``0.412 (0.390 to 0.434)``, without the bracket where there is no interval."""
     if not math.isfinite(value):
@@ -79,39 +83,27 @@ def in_words(value: float, low: float, high: float, digits: int, missing: str = 
     return f"{written(value, digits)}{interval}"
 
 
-def written(value: float, digits: int) -> str:
-    """A number with so many digits after the point; what is small but not 0 does not look like 0."""
-    if value == 0:
-        return "0"
-    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
-
-
-def simplified(
-    x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float = 0.15
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same line through fewer points, nowhere off by more than ``tolerance`` (Douglas & Peucker 1973)."""
-    if len(x) < 3:
-        return x, y
-    kept, open_parts = {0, len(x) - 1}, [(0, len(x) - 1)]
+def simplified(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float = 0.15) -> tuple[NDArray[np.float64], ...]:
+    """The same line (x, y) through fewer points, nowhere off by more than ``tolerance`` (Douglas & Peucker 1973)."""
+    kept, open_parts = {0, len(x) - 1}, [(0, len(x) - 1)] if len(x) > 2 else []
     while open_parts:
         first, last = open_parts.pop()
         inside = slice(first + 1, last)
         run, rise = x[last] - x[first], y[last] - y[first]
-        length = math.hypot(run, rise) or 1.0
-        distance = np.abs(run * (y[inside] - y[first]) - rise * (x[inside] - x[first])) / length
+        distance = np.abs(run * (y[inside] - y[first]) - rise * (x[inside] - x[first])) / (math.hypot(run, rise) or 1.0)
         if len(distance) and distance.max() > tolerance:
             middle = first + 1 + int(distance.argmax())
             kept.add(middle)
             open_parts += [(first, middle), (middle, last)]
-    # In the order of the line, in which they were not found.
-    chosen = sorted(kept)
+    # In the order of the line, in which they were not found; of an empty line nothing.
+    chosen = sorted(kept) if len(x) else []
     return x[chosen], y[chosen]
 
 
 def opening(height: float, title: str, alt: str) -> list[str]:
     """The first pieces of a panel: the picture with its alternative text, and its title."""
     size = f"viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'"
-    font = "font-family='system-ui, sans-serif' font-size='12' fill='currentColor'"
+    font = f"font-family='system-ui, sans-serif' font-size='12' fill='{PAGE_COLOUR}'"
     return [f"<svg {size} role='img' {font} aria-label='", html.escape(alt), f"'>{text(0, 14, title, weight=600)}"]
 
 
@@ -121,8 +113,3 @@ def text(x: float, y: float, words: str, anchor: str = "", weight: int = 400, fa
     style += f" font-weight='{weight}'" if weight != 400 else ""
     style += " fill-opacity='.75'" if faint else ""
     return f"<text x='{x:.1f}' y='{y:.1f}'{style}>{html.escape(words)}</text>"
-
-
-def shortened(words: str, longest: int) -> str:
-    """Words of a bounded length."""
-    return words if len(words) <= longest else f"{words[: longest - 1]}…"
