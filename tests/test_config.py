@@ -215,9 +215,25 @@ def test_a_config_is_frozen() -> None:
 
 
 CHANGES: dict[str, Any] = {
-    **{"train_split": 0.7, "block_size": 64, "batch_size": 31, "max_iters": 499, "learning_rate": 1.25e-3, "warmup_iters": 51},
-    **{"weight_decay": 0.11, "beta1": 0.91, "beta2": 0.98, "grad_clip": 1.5, "dropout": 0.15, "n_layer": 3, "n_head": 8},
-    **{"n_embd": 64, "seed": 43, "vary": "init", "eval_interval": 49, "device": "cuda", "execution": "stacked"},
+    "train_split": 0.7,
+    "block_size": 64,
+    "batch_size": 31,
+    "max_iters": 499,
+    "learning_rate": 1.25e-3,
+    "warmup_iters": 51,
+    "weight_decay": 0.11,
+    "beta1": 0.91,
+    "beta2": 0.98,
+    "grad_clip": 1.5,
+    "dropout": 0.15,
+    "n_layer": 3,
+    "n_head": 8,
+    "n_embd": 64,
+    "seed": 43,
+    "vary": "init",
+    "eval_interval": 49,
+    "device": "cuda",
+    "execution": "stacked",
 }
 
 

@@ -318,5 +318,3 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert once.split() == text.split(), "no word is lost"
     small = "\n\nACT I \r\n\r\n\r\n\r\n  Enter\tGhost.\t\rExit\n\n"
     assert normalise(small) == "ACT I\n\n  Enter\tGhost.\nExit\n"
-
-

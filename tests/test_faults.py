@@ -46,7 +46,7 @@ FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "smelu_05": lambda x: torch.where(x.abs() <= 0.5, (x + 0.5) ** 2 / 2, x.clamp(min=0)),
 }
 # Where the activation stands in models of this size; a new model needs no line.
-PLACES = dict.fromkeys(("charlm", "minigpt", "nanotransformer"), {"blocks": 2}) | {
+PLACES = {name: {"blocks": 2} for name in ("charlm", "minigpt", "nanotransformer")} | {
     "convlm": {"blocks": 7},
     "hybridlm": {"convolutions": 4, "blocks": 2},
     "tinylstm_readout": {"readout": 1},
@@ -286,7 +286,7 @@ def test_changing_a_character_leaves_all_logits_before_it_bit_equal_and_changes_
 
 
 def record(trial: int, val_loss: float, val_accuracy: float) -> TrialRecord:
-    curves = dict.fromkeys(("train_loss_curve", "val_loss_curve"), [(1, 3.0)])
+    curves: dict[str, Any] = {name: [(1, 3.0)] for name in ("train_loss_curve", "val_loss_curve")}
     digests = dict.fromkeys(("init_sha256", "weights_sha256", "predictions_sha256"), f"{trial}" * 64)
     measured = {"val_loss": val_loss, "val_accuracy": val_accuracy, "seconds": 1.0}
     return TrialRecord(trial=trial, seed=41 + trial, **curves, **measured, **digests)
@@ -509,5 +509,3 @@ def test_the_word_synthetic_is_stored_and_may_not_be_missing(make_result: Callab
     assert Result.from_json(result.to_json()).synthetic
     with pytest.raises(ValueError, match="synthetic"):
         Result(**{name: getattr(result, name) for name in Result.model_fields if name != "synthetic"})
-
-

@@ -186,7 +186,11 @@ class Hook(importlib.abc.MetaPathFinder):
         def exec_module(module):
             load(module)
             honest = module.run_experiment
-            module.run_experiment = lambda model, name, *words, **more: misbehave(name) or honest(model, name, *words, **more)
+            def run_experiment(model, activation, *words, **more):
+                if model == "charlm":  # the tour trains another
+                    misbehave(activation)
+                return honest(model, activation, *words, **more)
+            module.run_experiment = run_experiment
         spec.loader.exec_module = exec_module
         return spec
 
@@ -266,7 +270,7 @@ def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_st
     folder.assert_nothing_is_left()
     # With room again the same command makes the rest.
     disk("remount,size=100m")
-    code, output, error = folder.run("train", *CELLS)
+    code, output, error = folder.run("grid", *CELLS)
     assert (code, error) == (0, ""), output
     assert stored(folder) == undisturbed
     folder.assert_only_whole_files_are_left()

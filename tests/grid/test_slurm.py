@@ -45,6 +45,8 @@ def test_a_cancelled_job_and_a_killed_command_change_nothing_in_the_store(
     slurm.cancel(slurm.jobs()[0])
     log = folder.results / "workflow" / ".snakemake" / "log"
     wait_for(lambda: "Trying to restart job" in "".join(path.read_text() for path in log.glob("*.log")), 300)
+    # On a fast machine the other cell is made by now, and the one to be tried again is submitted a moment later.
+    wait_for(slurm.jobs, 60)
     grid.kill()
     grid.communicate()
     assert slurm.jobs(), "the jobs went down with Snakemake"

@@ -54,7 +54,7 @@ class NoisyCell:
         """By source a metric at every step."""
         columns = [metric, f"{metric}_low", f"{metric}_high", "n"]
         return {
-            source: [Estimate(*map(float, ends), int(n)) for *ends, n in frame[columns].itertuples(index=False)]
+            source: [Estimate(value, low, high, int(n)) for value, low, high, n in frame[columns].to_numpy(float).tolist()]
             for source, frame in self.frames.items()
         }
 
