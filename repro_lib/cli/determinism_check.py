@@ -1,12 +1,10 @@
-"""``repro doctor --determinism``: does this machine give the same bits every time? Trainings and probes; nothing is kept.
+"""``repro doctor --determinism``: does this machine give the same bits every time? Trainings and probes; nothing is kept."""
 
-Every training is what the grid does, ``run_experiment`` in the grid's own pool of workers; only small.
-"""
+# Every training is what the grid does, ``run_experiment`` in the grid's own pool of workers; only small.
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import signal
@@ -16,9 +14,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from torch import Tensor
 
-from repro_lib.config import Config, canonical_json
+from repro_lib.config import Config
 from repro_lib.data import Dataset, load_dataset, prepare_corpus
 from repro_lib.grid.pool import Pool, Task
 from repro_lib.grid.worker_process import End
@@ -26,7 +23,7 @@ from repro_lib.metrics.prediction_difference import cross_entropy, error_rate
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, model_names
 from repro_lib.store.predictions import Predictions
-from repro_lib.store.schema import TENSOR_KINDS, TrialRecord
+from repro_lib.store.schema import TENSOR_KINDS, TrialRecord, digest_of
 from repro_lib.store.store import Store
 from repro_lib.system.temporary import scratch_folder
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
@@ -57,40 +54,35 @@ def check_determinism(console: Console, corpus: str, device: str, workers: int) 
     with scratch_folder() as folder, console.status("training small cells, killing one, comparing digests"):
         findings = train_in_many_ways(folder, configs, workers)
         for name, digest in digests_of(folder / "alone").items():
-            console.print(f"      {digest[:12]}  {name}", markup=False, soft_wrap=True)
+            console.print(f"      {digest[:12]}  {name}")
     findings |= probe_constant_predictors(configs[KILLED_MODEL], load_dataset(configs[KILLED_MODEL])) | probe_causality(device)
     for expected, problem in findings.items():
-        console.print(f"FAIL  {problem}" if problem else f"ok    {expected}", markup=False, soft_wrap=True)
+        console.print(f"FAIL  {problem}" if problem else f"ok    {expected}")
     failed = any(findings.values())
-    console.print(f"torch {torch.__version__} on {device}: {'NOT ' if failed else ''}the same bits every time", markup=False)
+    console.print(f"torch {torch.__version__} on {device}: {'NOT ' if failed else ''}the same bits every time")
     return 1 if failed else 0
 
 
 def train_in_many_ways(folder: Path, configs: Mapping[str, Config], workers: int) -> Findings:
     """Train every cell with one worker, then with many at once, then one cell killed and resumed; compare all digests."""
-    alone, at_once, killed = (folder / name for name in ("alone", "at-once", "killed"))
     one = {KILLED_MODEL: configs[KILLED_MODEL]}
     with contextlib.closing(Pool(1)) as pool:
-        failed = _train(pool, alone, configs, "done")
+        failed = _train(pool, folder / "alone", configs, "done")
     with contextlib.closing(Pool(workers)) as pool:
-        failed = failed or _train(pool, at_once, configs, "done")
-        lost = _train(pool, killed, one, "killed", killed_at=KILLED_AT)
-        lost = lost or _train(pool, killed, one, "done", begins_at=KILLED_AT)
-    digests = digests_of(alone)
-    own = {name: digest for name, digest in digests.items() if name.startswith(f"{KILLED_MODEL} ")}
-    weights = [digest for name, digest in digests.items() if name.endswith("weights")]
+        failed = failed or _train(pool, folder / "at-once", configs, "done")
+        lost = _train(pool, folder / "killed", one, "killed", killed_at=KILLED_AT)
+        lost = lost or _train(pool, folder / "killed", one, "done", begins_at=KILLED_AT)
+    alone, at_once, killed = (digests_of(folder / name) for name in ("alone", "at-once", "killed"))
+    own = {name: digest for name, digest in alone.items() if name.startswith(f"{KILLED_MODEL} ")}
+    weights = [digest for name, digest in alone.items() if name.endswith("weights")]
     # Digests that never differ would prove nothing: those of trials with other seeds must.
     alike = "trials with different seeds have the same weights" if len(set(weights)) < len(weights) else None
-    same = f"{len(digests)} digests of {len(configs)} cells are the same from one process and from {workers} at once"
+    same = f"{len(alone)} digests of {len(configs)} cells are the same from one process and from {workers} at once"
     resumed = f"{KILLED_MODEL}, killed by SIGKILL and resumed, has the same {len(own)} digests as undisturbed"
-    return {
-        same: failed or alike or difference(digests, digests_of(at_once)),
-        resumed: lost or difference(own, digests_of(killed)),
-    }
+    return {same: failed or alike or difference(alone, at_once), resumed: lost or difference(own, killed)}
 
 
 def _train(pool: Pool, folder: Path, configs: Mapping[str, Config], end: End, **places: Place) -> str | None:
-    """Train cells; a sentence if one of them does not come to the ``end`` that it should."""
     for model, config in configs.items():
         # No training of this size takes 300 seconds.
         pool.submit(Task(model, train, {"model": model, "config": config, "folder": folder, **places}, 300.0))
@@ -101,11 +93,7 @@ def _train(pool: Pool, folder: Path, configs: Mapping[str, Config], end: End, **
 
 
 def train(model: str, config: Config, folder: Path, killed_at: Place | None = None, begins_at: Place | None = None) -> None:
-    """A worker's task: train a cell; with ``killed_at`` end this very process in that (trial, iteration) with SIGKILL.
-
-    Raises RuntimeError if training begins elsewhere than at ``begins_at``: equal digests do not show that a killed training
-    was gone on with, for one that starts from its first iteration has them too.
-    """
+    """A worker's task: train a cell; with ``killed_at`` end this very process in that (trial, iteration) with SIGKILL."""
     places: list[Place] = []
 
     def watch(now: Progress) -> None:
@@ -117,6 +105,7 @@ def train(model: str, config: Config, folder: Path, killed_at: Place | None = No
     every = 0.0 if killed_at else CHECKPOINT_SECONDS
     with contextlib.redirect_stdout(io.StringIO()) as said:
         run_experiment(model, ACTIVATION, config, results_dir=folder, checkpoint_seconds=every, progress=watch)
+    # Equal digests do not show that a killed training was gone on with: one from the first iteration on has them too.
     if begins_at and places[:1] != [begins_at]:
         raise RuntimeError(f"it did not go on from trial {begins_at[0]}, iteration {begins_at[1]}; {said.getvalue().strip()}")
 
@@ -130,7 +119,7 @@ def digests_of(results_dir: Path) -> dict[str, str]:
             digests |= {f"{cell}, trial {record.trial}, {kind}": record[f"{kind}_sha256"] for kind in ("init", *TENSOR_KINDS)}
         # Curves, losses, metrics: all but when it was and how long it took.
         numbers = result.model_dump(mode="json", exclude={"timestamp": True, "trials": {"__all__": {"seconds"}}})
-        digests[f"{cell}, numbers"] = hashlib.sha256(canonical_json(numbers).encode()).hexdigest()
+        digests[f"{cell}, numbers"] = digest_of(numbers)
     return digests
 
 
@@ -145,24 +134,20 @@ def probe_constant_predictors(config: Config, dataset: Dataset) -> Findings:
     labels, size = dataset.windows.targets.flatten(), dataset.vocab_size
     # The frequencies of the evaluation text have a better loss than those of the training text: by it alone they pass.
     frequencies = (torch.bincount(labels, minlength=size) + 1.0).log()
-    constant = [_is_flagged(row.expand(len(labels), -1), config, dataset) for row in (frequencies, torch.zeros(size))]
-    problem = None if all(constant) else "two trials that answer every place alike are not flagged"
-    if _is_flagged(20 * F.one_hot(labels, size).float(), config, dataset):
-        problem = problem or "two trials that know the text are flagged as if they had learnt nothing"
+    alike, known = "two trials that answer every place alike are not", "two trials that know the text are"
+    about = {"train_loss_curve": [], "val_loss_curve": [], "seconds": 0.0}
+    about |= dict.fromkeys(("init_sha256", "weights_sha256", "predictions_sha256"), "0" * 64)
+    problem = None
+    for row, says in ((frequencies, alike), (torch.zeros(size), alike), (20 * F.one_hot(labels, size).float(), known)):
+        logits = row.expand(len(labels), -1)
+        about |= {"val_loss": cross_entropy(logits, labels), "val_accuracy": 100 * (1 - error_rate(logits, labels))}
+        records = [TrialRecord.model_validate(about | {"trial": k, "seed": k}) for k in range(1, TRIALS + 1)]
+        predictions = [Predictions(logits.numpy(), labels.numpy(), dataset.windows.sha256)] * TRIALS
+        cell = (KILLED_MODEL, ACTIVATION, config.with_corpus(size), "0" * 64)
+        flags = summarise(*cell, dataset, list(zip(records, predictions, strict=True))).flags
+        if any(flag.startswith(("untrained: ", "constant: ")) for flag in flags) != (says == alike):
+            problem = problem or f"{says} flagged" + (" as if they had learnt nothing" if says == known else "")
     return {"trials that answer every place alike, with a PD of 0, are flagged": problem}
-
-
-def _is_flagged(logits: Tensor, config: Config, dataset: Dataset) -> bool:
-    """Whether a cell of two trials that both predict these logits (tokens, V) is flagged as having learnt nothing."""
-    labels = dataset.windows.targets.flatten()
-    about = {"train_loss_curve": [], "val_loss_curve": [], "seconds": 0.0, "steps_sha256": None}
-    about |= {f"{kind}_sha256": "0" * 64 for kind in ("init", "weights", "predictions")}
-    about |= {"val_loss": cross_entropy(logits, labels), "val_accuracy": 100 * (1 - error_rate(logits, labels))}
-    records = [TrialRecord.model_validate(about | {"trial": k, "seed": config.seed + k - 1}) for k in range(1, TRIALS + 1)]
-    predictions = [Predictions(logits.numpy(), labels.numpy(), dataset.windows.sha256)] * TRIALS
-    full = config.with_corpus(dataset.vocab_size)
-    flags = summarise(KILLED_MODEL, ACTIVATION, full, "0" * 64, dataset, list(zip(records, predictions, strict=True))).flags
-    return any(flag.startswith(("untrained: ", "constant: ")) for flag in flags)
 
 
 @torch.no_grad()

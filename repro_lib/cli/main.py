@@ -1,7 +1,6 @@
-"""The command line: ``repro`` or ``python -m repro_lib``. One function per command, and what all say when they fail.
+"""The command line: ``repro`` or ``python -m repro_lib``. One function per command, and what all say when they fail."""
 
-Heavy modules are imported inside the commands, so that ``repro --help`` loads neither torch nor pandas.
-"""
+# Heavy modules are imported inside the commands, so that ``repro --help`` loads neither torch nor pandas.
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
-from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, check_profile
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile
 from repro_lib.system.files import WriteError
 from repro_lib.system.processes import usable_cores
 
@@ -32,7 +31,8 @@ _FAILED, _BAD_INPUT = 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    console = Console(highlight=False)
+    # Sentences hold names of files and errors of others: brackets in them are no markup, and a path is not broken in two.
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     try:
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
@@ -42,12 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"repro: {error}", file=sys.stderr)
         return _BAD_INPUT
-    # Before OSError, of which it is one: it is a whole sentence as it stands.
-    except WriteError as error:
-        print(f"repro: {error}", file=sys.stderr)
-        return _FAILED
     except OSError as error:
-        print(f"repro: {error.strerror}: {error.filename}", file=sys.stderr)
+        # A WriteError is a whole sentence as it stands.
+        sentence = error if isinstance(error, WriteError) else f"{error.strerror}: {error.filename}"
+        print(f"repro: {sentence}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt as interruption:
         print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
@@ -63,10 +61,10 @@ def _all_interruptions_alike() -> Iterator[None]:
     def interrupt(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(number)
 
-    changed = []
     # Handlers can be set in the main thread alone, and a program that calls us from another has its own.
-    if threading.current_thread() is threading.main_thread():
-        changed = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    main_thread = threading.current_thread() is threading.main_thread()
+    stops = (signal.SIGTERM, signal.SIGHUP) if main_thread else ()
+    changed = [number for number in stops if signal.getsignal(number) is signal.SIG_DFL]
     for number in changed:
         signal.signal(number, interrupt)
     try:
@@ -82,12 +80,9 @@ def _prepare_data(options: Namespace, console: Console) -> int:
     with console.status(f"preparing {options.corpus}"):
         corpus = prepare_corpus(options.corpus)
         dataset = make_dataset(corpus, Config().train_split, Config().block_size)
-    console.print(
-        f"{corpus.name}: {len(corpus.text):,} characters, {dataset.vocab_size} different ones, SHA-256 {corpus.sha256}"
-    )
-    console.print(
-        f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {dataset.unigram_cross_entropy:.3f} nats"
-    )
+    different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
+    console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
+    console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {unigram:.3f} nats")
     return 0
 
 
@@ -99,14 +94,12 @@ def _train(options: Namespace, console: Console) -> int:
 
     request = request_of(options, options.models)
     report = train_cells(request, Display(console))
-    print_cells(
-        console, options.results_dir, plan_cells(request.models, request.activations, request.profile, request.overrides)
-    )
+    cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
+    print_cells(console, options.results_dir, cells)
     return _conclude(console, options.results_dir, report.failures)
 
 
 def _grid(options: Namespace, console: Console) -> int:
-    from repro_lib.config import ConfigError
     from repro_lib.grid.display import Display
     from repro_lib.grid.local import run_grid
 
@@ -122,9 +115,7 @@ def _grid(options: Namespace, console: Console) -> int:
     else:
         report = run_grid(request, Display(console))
     if not report.failures:
-        console.print(
-            f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}", soft_wrap=True
-        )
+        console.print(f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}")
     return _conclude(console, options.results_dir, report.failures)
 
 
@@ -133,9 +124,9 @@ def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> 
 
     print_damaged(console, results_dir)
     for label, reason in failures.items():
-        console.print(f"FAILED {label}: {reason}", style="red", markup=False, soft_wrap=True)
+        console.print(f"FAILED {label}: {reason}", style="red")
     if failures:
-        console.print(f"{len(failures)} failed; the same command tries them again", soft_wrap=True)
+        console.print(f"{len(failures)} failed; the same command tries them again")
     return _FAILED if failures else 0
 
 
@@ -151,10 +142,10 @@ def _process(options: Namespace, console: Console) -> int:
     whole = not options.models and not options.activations
     with console.status("comparing trials and drawing plots"):
         text = summarise_store(study, options.results_dir, folder, plots=not options.no_plots, claims=whole)
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text)
     if options.include_synthetic:
         write_synthetic_summary(options.results_dir, options.reports_dir)
-        console.print(f"summary and plots are in {folder}", soft_wrap=True)
+        console.print(f"summary and plots are in {folder}")
     return 0
 
 
@@ -175,10 +166,10 @@ def _synthesize(options: Namespace, console: Console) -> int:
         made = make_synthetic(*cells, ChosenPD.parse(options.relative_pd), profile=profile, **chosen)
     summary = write_synthetic_summary(options.results_dir, options.reports_dir, made)
     for sentence in refused:
-        console.print(f"not filled: {sentence}", markup=False, soft_wrap=True)
+        console.print(f"not filled: {sentence}")
     for result in made:
-        console.print(f"{result.model_name}-{result.activation}: {result.flags[0]}", markup=False, soft_wrap=True)
-    console.print(f"{len(made)} synthetic results were written; {summary} describes all that are there", soft_wrap=True)
+        console.print(f"{result.model_name}-{result.activation}: {result.flags[0]}")
+    console.print(f"{len(made)} synthetic results were written; {summary} describes all that are there")
     return 0
 
 
@@ -190,8 +181,8 @@ def _report(options: Namespace, console: Console) -> int:
         study = load_study(options.results_dir, options.models, options.activations, options.profile)
         site = build_reports(study, options.results_dir, options.reports_dir, options.profile)
     for problem in site.problems:
-        console.print(problem, style="red", markup=False, soft_wrap=True)
-    console.print(f"the reports are in {site.index}", soft_wrap=True)
+        console.print(problem, style="red")
+    console.print(f"the reports are in {site.index}")
     return _FAILED if site.problems else 0
 
 
@@ -210,7 +201,7 @@ def _run_job(options: Namespace, console: Console) -> int:
     outcome = run_job(options.plan.resolve(), options.key)
     said = f": {outcome.said}" if outcome.said else ""
     place = f"on {platform.node()}" + (f", card {card}" if (card := os.environ.get("CUDA_VISIBLE_DEVICES")) else "")
-    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s {place}{said}", markup=False, soft_wrap=True)
+    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s {place}{said}")
     return 0 if outcome.end == "done" else _FAILED
 
 
@@ -225,14 +216,5 @@ def _doctor(options: Namespace, console: Console) -> int:
     return examine(console, options.corpus, options.results_dir)
 
 
-_COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {
-    "prepare-data": _prepare_data,
-    "train": _train,
-    "grid": _grid,
-    "process": _process,
-    "synthesize": _synthesize,
-    "report": _report,
-    "status": _status,
-    "run-job": _run_job,
-    "doctor": _doctor,
-}
+_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _run_job, _doctor)
+_COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}

@@ -1,7 +1,6 @@
-"""The arguments of the command line, and what they ask for. The only module that parses arguments.
+"""The arguments of the command line, and what they ask for. The only module that parses arguments."""
 
-Imports neither torch nor pandas, so that ``repro --help`` answers at once.
-"""
+# Imports neither torch nor pandas, so that ``repro --help`` answers at once.
 
 from __future__ import annotations
 
@@ -17,6 +16,7 @@ from repro_lib.config import (
     MODEL_DEFAULTS,
     PROFILES,
     Config,
+    ConfigError,
     check_profile,
     project_root,
 )
@@ -58,7 +58,6 @@ def one_path(corpus: str) -> str:
 
 def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridRequest:
     """What ``repro train`` and ``repro grid`` were asked for. ConfigError for numbers that are not possible."""
-    from repro_lib.config import ConfigError
     from repro_lib.grid.cells import GridRequest
     from repro_lib.training.checkpoints import check_interval
 
@@ -71,17 +70,14 @@ def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridReques
     if options.cell_timeout is not None and not options.cell_timeout > 0:
         raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
     return GridRequest(
+        **{name: getattr(options, name) for name in ("activations", "profile", "force", "cell_timeout")},
         models=models,
-        activations=options.activations,
-        profile=options.profile,
         overrides=overrides(options),
         workers=workers,
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
-        force=options.force,
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=noise_models(options),
-        cell_timeout=options.cell_timeout,
         trials_per_job=per_job,
     )
 
@@ -123,12 +119,9 @@ def _usual_workers(options: argparse.Namespace) -> int:
 
 
 def _hyphenated(word: str) -> str:
-    """``--max_iters=5`` as ``--max-iters=5``: the earlier study's spelling is as good as ours."""
-    # Of the flag alone: a value, a name of a file for example, stays as it is.
-    if not word.startswith("--"):
-        return word
+    # The earlier study's --max_iters=5 is as good as our spelling. Of the flag alone: a value, such as a file's name, stays.
     flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,11 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
     _add_selection(process, required=False, activations=())
     process.add_argument("--no-plots", action="store_true", help="tables only")
-    process.add_argument(
-        "--include-synthetic",
-        action="store_true",
-        help="show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder",
-    )
+    about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
+    process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")
     _add_selection(report, required=False, activations=())
     for reader in (process, report):
@@ -185,42 +175,24 @@ def _parser() -> argparse.ArgumentParser:
 def _add_grid(grid: argparse.ArgumentParser) -> None:
     _add_selection(grid, required=False)
     grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
-    grid.add_argument(
-        "--noise-models",
-        nargs="*",
-        default=None,
-        metavar="NAME",
-        help="models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
-        "default: those of the profile where its models are run",
+    about = (
+        "models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
+        "default: those of the profile where its models are run"
     )
-    grid.add_argument(
-        "--executor",
-        choices=("local", "snakemake"),
-        default="local",
-        help="what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local",
-    )
-    grid.add_argument(
-        "--profile-dir",
-        metavar="DIR",
-        help="Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local",
-    )
-    grid.add_argument(
-        "--trials-per-job",
-        type=int,
-        default=None,
-        metavar="N",
-        help="train so many trials of a cell in a job of their own, beside the others; default: all of a cell in one",
-    )
+    grid.add_argument("--noise-models", nargs="*", metavar="NAME", help=about)
+    about = "what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local"
+    grid.add_argument("--executor", choices=("local", "snakemake"), default="local", help=about)
+    about = "Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local"
+    grid.add_argument("--profile-dir", metavar="DIR", help=about)
+    about = "train so many trials of a cell in a job of their own, beside the others; default: all of a cell in one"
+    grid.add_argument("--trials-per-job", type=int, metavar="N", help=about)
     _add_running(grid)
 
 
 def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
-    doctor.add_argument(
-        "--determinism",
-        action="store_true",
-        help="train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same",
-    )
+    about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
+    doctor.add_argument("--determinism", action="store_true", help=about)
     doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
 
 
@@ -228,44 +200,24 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activatio
     parser.add_argument(
         "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
     )
-    parser.add_argument(
-        "--activations",
-        "--activation",
-        nargs="+",
-        default=list(activations),
-        metavar="NAME",
-        help=f"of {', '.join(ACTIVATIONS)}, smelu_<beta>",
-    )
+    about = f"of {', '.join(ACTIVATIONS)}, smelu_<beta>"
+    parser.add_argument("--activations", "--activation", nargs="+", default=list(activations), metavar="NAME", help=about)
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="processes, one thread each; default: one per core, for CUDA one per card",
+        "--workers", type=int, metavar="N", help="processes, one thread each; default: one per core, for CUDA one per card"
     )
     parser.add_argument("--force", action="store_true", help="train again what is done already")
-    parser.add_argument(
-        "--cell-timeout",
-        type=float,
-        default=None,
-        metavar="SECONDS",
-        help="stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate",
-    )
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="save the state of each trial this often, so that a killed run goes on from there; default: 30",
-    )
+    about = "stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate"
+    parser.add_argument("--cell-timeout", type=float, metavar="SECONDS", help=about)
+    about = "save the state of each trial this often, so that a killed run goes on from there; default: 30"
+    parser.add_argument("--checkpoint-seconds", type=float, default=30.0, metavar="S", help=about)
     _add_configuration(parser)
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", default=None, help="shakespeare, tinyshakespeare, or the path of a text file")
+    parser.add_argument("--corpus", help="shakespeare, tinyshakespeare, or the path of a text file")
     # From Config itself, so that no value can lack its flag. None is not given: profile and model decide then.
     settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
     for name, field in Config.model_fields.items():
@@ -273,21 +225,16 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
             kind = field.annotation if field.annotation in (int, float) else str
             choices = get_args(field.annotation) or None
             flag = f"--{name.replace('_', '-')}"
-            settings.add_argument(flag, type=kind, choices=choices, default=None, metavar=name.upper(), help=field.description)
+            settings.add_argument(flag, type=kind, choices=choices, metavar=name.upper(), help=field.description)
 
 
 def _add_synthesize(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser, required=False, activations=())
     parser.add_argument("--profile", metavar="NAME", help="default: quick; with --missing whose gaps, default: the newest")
-    parser.add_argument("--trials", type=int, default=None, metavar="N", help="made-up trials per cell; default: 3")
-    parser.add_argument(
-        "--relative-pd",
-        nargs="+",
-        default=[],
-        metavar="PD",
-        help="a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5",
-    )
-    parser.add_argument("--seed", type=int, default=None, help="of the made-up numbers; default: 42")
+    parser.add_argument("--trials", type=int, metavar="N", help="made-up trials per cell; default: 3")
+    about = "a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5"
+    parser.add_argument("--relative-pd", nargs="+", default=[], metavar="PD", help=about)
+    parser.add_argument("--seed", type=int, help="of the made-up numbers; default: 42")
     parser.add_argument("--missing", action="store_true", help="fill the gaps of the results folder instead")
 
 

@@ -20,32 +20,27 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
     for heading in ("model", "activation", "trials", "relative PD", "churn", "loss, nats", "accuracy, %", "flags"):
         table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
     for cell in cells:
-        result = cell.result(store)
-        if result is None:
-            table.add_row(cell.model, cell.activation, *["–"] * 5, "missing")
-            continue
-        churn = result.reproducibility_metrics.get("churn")
-        numbers = [_rounded(result.avg_relative_pd, 4), _rounded(churn, 4), _rounded(result.avg_val_loss, 4)]
-        flags = "; ".join(result.flags)
-        table.add_row(
-            cell.model, cell.activation, str(len(result.trials)), *numbers, _rounded(result.avg_val_accuracy, 2), flags
-        )
-    console.print(table)
+        row = ["–"] * 5 + ["missing"]
+        if result := cell.result(store):
+            numbers = [result.avg_relative_pd, result.reproducibility_metrics.get("churn"), result.avg_val_loss]
+            row = [str(len(result.trials)), *(_rounded(number) for number in numbers), f"{result.avg_val_accuracy:.2f}"]
+            row.append("; ".join(result.flags))
+        table.add_row(cell.model, cell.activation, *row)
+    # Sentences run on, for a terminal to break; a table has to fit into its width.
+    console.print(table, soft_wrap=False)
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
     """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
     store = Store(results_dir)
-    failures = {
-        (note["model_name"], note["activation"], note.get("config_sha256")): note["reason"] for note in store.failures()
-    }
+    failures = {(note["model_name"], note["activation"], note["config_sha256"]): note["reason"] for note in store.failures()}
     done = 0
     # The result decides. A cell that failed and is in work again is in work: the note of its failure goes when it is done.
     for cell in cells:
         result = cell.result(store)
         if result:
             done += 1
-            pd = _rounded(result.avg_relative_pd, 4)
+            pd = _rounded(result.avg_relative_pd)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
         elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
             # A process holds a lease of the cell and one of each trial that it has in work.
@@ -55,20 +50,20 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             said = f"FAILED: {reason}"
         else:
             said = "missing"
-        console.print(f"{cell.label:<28} {said}", markup=False, soft_wrap=True)
+        console.print(f"{cell.label:<28} {said}")
     # Not hidden by what is done: a refused file may be the very result that somebody looks for.
     for sentence in store.load()[1]:
-        console.print(f"refused: {sentence}", markup=False, soft_wrap=True)
+        console.print(f"refused: {sentence}")
     print_damaged(console, results_dir)
-    console.print(f"{done} of {len(cells)} cells done in {results_dir}", soft_wrap=True)
+    console.print(f"{done} of {len(cells)} cells done in {results_dir}")
     return 0 if done == len(cells) else 1
 
 
 def print_damaged(console: Console, results_dir: Path) -> None:
     """A line for each damaged checkpoint that was put aside: training went on without it, but a disk may be failing."""
     for path in put_aside(Store(results_dir)):
-        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at", soft_wrap=True)
+        console.print(f"damaged: {path}; training went on from what is older, delete it once it was looked at")
 
 
-def _rounded(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,8 +1,7 @@
-"""Is a derived file still that of its inputs? It keeps the digest of what it was made from, and is remade for another.
+"""Is a derived file still that of its inputs? It keeps the digest of what it was made from, and is remade for another."""
 
-Cells need no such thing: whether one is done is decided by its result file alone. Derived are the executed notebooks,
-which keep the digest in their metadata, and the summary with its plots, which keep it in a JSON file of the same form.
-"""
+# Cells need no such thing: whether one is done is decided by its result file alone. Derived are the executed notebooks,
+# which keep the digest in their metadata, and the summary with its plots, which keep it in a JSON file of the same form.
 
 from __future__ import annotations
 
@@ -27,12 +26,9 @@ def digest_note(digest: str) -> dict[str, str]:
 
 
 def noted_digest(file: Path) -> str | None:
-    """The digest that a derived file was finished under; None if there is no such finished file.
-
-    Never an error: what cannot be read, a half or a foreign file, is not finished, and is made anew.
-    """
+    """The digest that a derived file was finished under; None if there is no such finished file. Raises nothing."""
     try:
-        # RecursionError, below: JSON can be nested more deeply than Python's parser goes.
         return json.loads(read_bounded(file, LARGEST_NOTEBOOK_BYTES))["metadata"]["repro"]["inputs_sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        # What cannot be read, a half or a foreign file (nested more deeply than Python's parser goes), is made anew.
         return None

@@ -1,9 +1,9 @@
 """Every trial of a model against every other one, whatever its activation: what statistics across activations need.
 
-One file per model and configuration in ``results/pd/``: the trials x trials matrix of each metric over all activations,
-and what the evaluation windows say one by one. It is computed from the stored predictions, anew when trials are
-added, and can be read where the predictions no longer are.
+One file per model and configuration in ``results/pd/``, computed from the stored predictions, anew when trials are added.
 """
+
+# It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference
-from repro_lib.store.predictions import Predictions, compare_all
+from repro_lib.store.predictions import compare_all
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, Sha256, digest_of
 from repro_lib.store.store import Store
 from repro_lib.system.files import read_bounded, write_atomically
@@ -39,11 +39,10 @@ class ComparedTrial(Part):
 
 
 class PairMatrices(Part):
-    """All M trained models of one model and configuration against each other.
+    """All M trained models of one model and configuration against each other; None stands for infinity.
 
-    ``pairs``: per metric the upper triangle of the M x M matrix, row by row in the order of ``trials`` (None: infinite).
-    ``windows``: per activation and metric its mean over the pairs of trials in each evaluation window. ``window_errors``:
-    per activation, trials x windows, the error rate.
+    ``pairs``: per metric the upper triangle of the M x M matrix, row by row in the order of ``trials``. ``windows``: per
+    activation and metric its mean over the pairs of trials by evaluation window; ``window_errors``: error rates by trial.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -64,30 +63,29 @@ class PairMatrices(Part):
         matrix[rows, columns] = matrix[columns, rows] = values
         return matrix
 
-    def to_json(self) -> str:
-        """The text of the file, ``content_sha256`` first."""
-        content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": digest_of(content), **content}, allow_nan=False) + "\n"
-
 
 def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
     """The pair matrices of one model's results (one configuration, at most one result per activation).
 
-    Read from ``results/pd/`` where all of them are there, otherwise computed from the stored predictions and written.
-    Raises ResultError where predictions that are needed are missing or damaged, ValueError for results that do not belong
-    together.
+    Read where all of them are there, otherwise computed from the stored predictions and written. Raises ResultError where
+    those are needed and missing or damaged, ValueError for results that do not belong together.
     """
     if len({(r.model_name, r.config_sha256, r.evaluation.sha256) for r in results}) != 1:
         raise ValueError("pair matrices are of one model, one configuration and one evaluation text")
     path = pair_matrices_path(store, results[0])
-    stored = _read(path)
-    wanted = _trials_of(results)
-    if stored and stored.trials == wanted:
-        return stored
-    # Of a part of the trials, such as one activation less, all is there; one more trial has pairs with every other.
-    if stored and set(wanted) <= set(stored.trials) and all(_has_windows(stored, result) for result in results):
-        return _restricted(stored, wanted)
-    matrices = _computed(store, results)
+    wanted = [
+        ComparedTrial(activation=result.activation, trial=record.trial, predictions_sha256=record.predictions_sha256)
+        for result in results
+        for record in result.trials
+    ]
+    # Of some activations all is there; one more trial has pairs with every other. The averages over windows are of all
+    # trials of an activation, so those of fewer cannot be had from them.
+    if (stored := _read(path)) and set(wanted) <= set(stored.trials):
+        if stored.trials == wanted:
+            return stored
+        if all(len(stored.window_errors.get(result.activation, ())) == len(result.trials) for result in results):
+            return _restricted(stored, wanted)
+    matrices = _computed(store, results, wanted)
     # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew.
     with contextlib.suppress(OSError):
         write_atomically(path, matrices.to_json())
@@ -99,52 +97,31 @@ def pair_matrices_path(store: Store, result: Result) -> Path:
     return store.folder / "pd" / f"{result.model_name}-{result.config_sha256[:12]}.json"
 
 
-def _trials_of(results: Sequence[Result]) -> list[ComparedTrial]:
-    return [
-        ComparedTrial(activation=result.activation, trial=record.trial, predictions_sha256=record.predictions_sha256)
-        for result in results
-        for record in result.trials
-    ]
-
-
-def _computed(store: Store, results: Sequence[Result]) -> PairMatrices:
-    """All trials of the results compared, from their stored predictions."""
+def _computed(store: Store, results: Sequence[Result], trials: list[ComparedTrial]) -> PairMatrices:
     predictions = [store.predictions(result, record.trial) for result in results for record in result.trials]
-    trials = _trials_of(results)
     by_window = compare_all(predictions)  # (pairs, windows) by metric
     pairs = [(a.activation, b.activation) for a, b in combinations(trials, 2)]
     windows, window_errors = {}, {}
-    for result in results:
-        own = [index for index, pair in enumerate(pairs) if pair == (result.activation, result.activation)]
-        windows[result.activation] = {n: _finite_ones(of[own].mean(axis=0)) for n, of in by_window.items()} if own else {}
-        of_cell = [p for trial, p in zip(trials, predictions, strict=True) if trial.activation == result.activation]
-        window_errors[result.activation] = [_errors_by_window(p) for p in of_cell]
+    for name in dict.fromkeys(trial.activation for trial in trials):
+        own = [index for index, pair in enumerate(pairs) if pair == (name, name)]
+        windows[name] = {metric: _finite_ones(of[own].mean(axis=0)) for metric, of in by_window.items()} if own else {}
+        of_cell = [p for trial, p in zip(trials, predictions, strict=True) if trial.activation == name]
+        # The share of characters whose most probable answer is wrong.
+        wrong = [(p.logits.argmax(axis=1) != p.labels).reshape(-1, EVALUATION_BLOCK) for p in of_cell]
+        window_errors[name] = [by_block.mean(axis=1).tolist() for by_block in wrong]
     return PairMatrices(
         model_name=results[0].model_name,
         config_sha256=results[0].config_sha256,
         evaluation_sha256=results[0].evaluation.sha256,
         trials=trials,
-        pairs={
-            name: _finite_ones(by_window[name].mean(axis=1)) if pairs else [] for name in prediction_difference.metric_names()
-        },
+        pairs={name: _finite_ones(of.mean(axis=1)) for name, of in by_window.items()},
         windows=windows,
         window_errors=window_errors,
     )
 
 
-def _errors_by_window(predictions: Predictions) -> list[float]:
-    """(windows,): the share of characters whose most probable answer is wrong."""
-    wrong = predictions.logits.argmax(axis=1) != predictions.labels
-    return wrong.reshape(-1, EVALUATION_BLOCK).mean(axis=1).tolist()
-
-
-def _has_windows(stored: PairMatrices, result: Result) -> bool:
-    """Whether the averages over windows are of just this result's trials."""
-    return len(stored.window_errors.get(result.activation, ())) == len(result.trials)
-
-
 def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMatrices:
-    """Some of the stored trials, in another order where activations are asked for in another."""
+    # In another order, too, where activations are asked for in another.
     order = [stored.trials.index(trial) for trial in wanted]
     rows, columns = np.triu_indices(len(order), k=1)
     activations = {trial.activation for trial in wanted}
@@ -159,18 +136,15 @@ def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMa
 
 
 def _read(path: Path) -> PairMatrices | None:
-    """What is stored, or None where there is nothing that can be trusted: it is made again then."""
-    try:
+    # None where there is nothing that can be trusted: it is made again then.
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, RecursionError):
         content = json.loads(read_bounded(path, LARGEST_RESULT_BYTES))
-        if content.pop("content_sha256") != digest_of(content):
-            return None
-        stored = PairMatrices.model_validate(content)
-    except (OSError, ValueError, ValidationError, KeyError, AttributeError, RecursionError):
-        return None
-    # A metric that was registered since is not in it.
-    complete = set(stored.pairs) == set(prediction_difference.metric_names())
-    pairs = math.comb(len(stored.trials), 2)
-    return stored if complete and all(len(values) == pairs for values in stored.pairs.values()) else None
+        if content.pop("content_sha256") == digest_of(content):
+            stored = PairMatrices.model_validate(content)
+            # A metric that was registered since is not in it.
+            expected = dict.fromkeys(prediction_difference.metric_names(), math.comb(len(stored.trials), 2))
+            return stored if {name: len(values) for name, values in stored.pairs.items()} == expected else None
+    return None
 
 
 def _finite_ones(values: Float64) -> list[float | None]:

@@ -37,10 +37,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Snapshots:
-    """Predictions of one trial during training: after ``steps`` iterations (the last: at the end) logits (S, tokens, V).
-
-    The tokens, with their ``labels``, are every 16th evaluation block.
-    """
+    """Predictions of one trial during training, on every 16th evaluation block: logits (S, tokens, V) after ``steps``."""
 
     steps: tuple[int, ...]
     logits: NDArray[np.float32]
@@ -49,39 +46,33 @@ class Snapshots:
 
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
     """Every pairwise metric of two trials by name, over all tokens. ResultError if their evaluation windows differ."""
-    check_same_windows(first, second)
+    _check_same_windows(first, second)
     return prediction_difference.pair_metrics(first.probabilities, second.probabilities, first.labels)
 
 
-def check_same_windows(first: Predictions, second: Predictions) -> None:
-    """ResultError unless both were made on the same evaluation windows."""
-    if first.evaluation_sha256 != second.evaluation_sha256:
-        raise ResultError(
-            "these predictions were made on different evaluation windows "
-            f"({first.evaluation_sha256[:12]} and {second.evaluation_sha256[:12]}), so their difference means nothing"
-        )
+def _check_same_windows(first: Predictions, *others: Predictions) -> None:
+    for other in others:
+        if first.evaluation_sha256 != other.evaluation_sha256:
+            both = f"{first.evaluation_sha256[:12]} and {other.evaluation_sha256[:12]}"
+            raise ResultError(
+                f"these predictions were made on different evaluation windows ({both}), so their difference means nothing"
+            )
 
 
 def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> dict[str, NDArray[np.float64]]:
-    """Every pairwise metric of N trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
+    """Every pairwise metric of N >= 1 trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
 
-    Pairs in the order of ``itertools.combinations``; the mean over windows is the metric of ``compare``. ResultError for
-    predictions made on different evaluation windows.
+    Pairs in the order of ``itertools.combinations``; the mean over windows is what ``compare`` gives. Raises as it does.
     """
-    if not predictions:
-        return {}
-    for other in predictions[1:]:
-        check_same_windows(predictions[0], other)
+    _check_same_windows(*predictions)
     probabilities = [trial.probabilities for trial in predictions]
     return prediction_difference.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK, threads)
 
 
 def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:
-    """The tensors of one kind of a trial, checked against the digest in its record; ResultError says what is wrong.
-
-    ``tokens`` and ``parameters``: of the evaluation text and the model, which say how large such a file can be.
-    """
-    # A file is read whole, so its size is bounded first: a label takes 8 bytes, as two numbers of the logits do.
+    """The tensors of one kind of a trial, checked against the digest in its record; ResultError says what is wrong."""
+    # A file is read whole, so its size is bounded first, by the evaluation text's tokens or the model's parameters: a
+    # label takes 8 bytes, as two numbers of the logits do.
     numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
     try:
         tensors, _ = read_tensors(path, 4 * numbers + HEADER_BYTES)
@@ -98,17 +89,13 @@ def predictions_from(tensors: dict[str, torch.Tensor], evaluation_sha256: str, t
     """The predictions of the trial called ``name``, if they are what a model can have answered to ``tokens`` characters."""
     logits, labels = tensors.get("logits", torch.empty(0)), tensors.get("labels", torch.empty(0))
     if not _answers(logits, labels) or len(labels) != tokens:
-        raise ResultError(
-            f"the predictions of {name}, are not logits of {tokens} characters with their labels; "
-            "run the cell again with --force"
-        )
+        wrong = f"are not logits of {tokens} characters with their labels"
     # The digest does not help here: a model that diverged was stored as faithfully as any other.
-    if not torch.isfinite(logits).all():
-        raise ResultError(
-            f"the predictions of {name}, contain NaN or infinity: "
-            "the model did not train properly; run the cell again with --force"
-        )
-    return Predictions(logits.numpy(), labels.numpy(), evaluation_sha256)
+    elif not torch.isfinite(logits).all():
+        wrong = "contain NaN or infinity: the model did not train properly"
+    else:
+        return Predictions(logits.numpy(), labels.numpy(), evaluation_sha256)
+    raise ResultError(f"the predictions of {name}, {wrong}; run the cell again with --force")
 
 
 def snapshots_from(tensors: dict[str, torch.Tensor], name: str) -> Snapshots:

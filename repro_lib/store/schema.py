@@ -1,9 +1,10 @@
 """What a result file says: its records, how it is written, and how its text is read.
 
-A text is either read as it was written (``content_sha256`` decides) or refused with one sentence. The digest finds what was
-changed by accident; it is no signature, and nobody is kept from inventing numbers in a folder of their own. What is
-checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
+A text is either read as it was written (``content_sha256`` decides) or refused with one sentence.
 """
+
+# The digest finds what was changed by accident; it is no signature, and nobody is kept from inventing numbers in a folder of
+# their own. What is checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import json
 import math
 from functools import cached_property
 from itertools import combinations
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -49,6 +50,7 @@ class ResultError(ValueError):
 class Part(BaseModel):
     """A record that cannot be changed, takes no unknown field and converts nothing; its fields are attributes or items."""
 
+    _indent: ClassVar[int | None] = None
     # Strict, because a "0.5" that becomes 0.5 would not be written back as it was read.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -56,6 +58,11 @@ class Part(BaseModel):
         if name not in type(self).model_fields:
             raise KeyError(f"{name!r}; known: {', '.join(type(self).model_fields)}")
         return getattr(self, name)
+
+    def to_json(self) -> str:
+        """The text of a file of its own, ``content_sha256`` first."""
+        content = self.model_dump(mode="json")
+        return json.dumps({"content_sha256": digest_of(content), **content}, indent=self._indent, allow_nan=False) + "\n"
 
 
 class CorpusRecord(Part):
@@ -100,13 +107,13 @@ def _canonical(activation: str) -> str:
 
 
 class Result(Part):
-    """All that one run of a cell found out. Fields are read as attributes or as items.
+    """All that one run of a cell found out. Relative PD and mean deviation are None where there is one trial, so no pair.
 
-    ``avg_relative_pd`` and ``mean_deviation_pd`` are None where there is no pair (one trial). In
-    ``reproducibility_metrics``, ``pd_1_2`` is the relative PD of trials 1 and 2, ``churn`` the average of a metric over
+    In ``reproducibility_metrics``, ``pd_1_2`` is the relative PD of trials 1 and 2, ``churn`` the average of a metric over
     all pairs and ``churn_1_2`` its value for one; None stands for infinity, which JSON does not have.
     """
 
+    _indent: ClassVar[int | None] = 1  # people read result files
     schema_version: Literal[1] = SCHEMA_VERSION
     model_name: Annotated[Name, AfterValidator(check_model)]
     activation: Annotated[Name, AfterValidator(_canonical)]
@@ -129,25 +136,17 @@ class Result(Part):
     timestamp: AwareDatetime
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        """What every reader takes for granted: the values that decide what may be compared, and trials 1 to N."""
+    def _fits_together(self) -> Self:
+        # What every reader takes for granted: the values that decide what may be compared, and trials 1 to N.
         if missing := {"vary", "execution", "device", "seed", "trials", "max_iters"} - self.config.keys():
             raise ValueError(f"config: {', '.join(sorted(missing))} is missing")
         for number, record in enumerate(self.trials, start=1):
             if record.trial != number:
                 raise ValueError(f"trials: number {number} is called trial {record.trial}")
-        return self
-
-    @model_validator(mode="after")
-    def _invented_digests_are_declared(self) -> Self:
-        """Whoever copies a synthetic result and drops the mark from it shall not have a measured one."""
+        # Whoever copies a synthetic result and drops the mark from it shall not have a measured one.
         digests = [self.corpus.sha256, *(record.weights_sha256 for record in self.trials)]
         if not self.synthetic and any(digest.startswith(SYNTHETIC_MARK) for digest in digests):
             raise ValueError("synthetic: its digests are those of a synthetic result, but it says that it is none")
-        return self
-
-    @model_validator(mode="after")
-    def _averages_are_of_their_parts(self) -> Self:
         for name in ("val_loss", "val_accuracy"):
             _check_mean(f"avg_{name}", self[f"avg_{name}"], [record[name] for record in self.trials])
         alone = len(self.trials) == 1
@@ -159,40 +158,37 @@ class Result(Part):
                 raise ValueError(f"reproducibility_metrics: {name} lies between 0 and {METRIC_LIMITS[name]:.4g}")
             if name not in self.reproducibility_metrics:
                 raise ValueError(f"reproducibility_metrics: {name} has no average")
-            _check_mean(f"reproducibility_metrics: {name}", _infinite_if_none(self.reproducibility_metrics[name]), values)
+            _check_mean(f"reproducibility_metrics: {name}", self.reproducibility_metrics[name], values)
             if name == "relative_pd":
                 _check_mean("avg_relative_pd", self.avg_relative_pd, values)
         return self
 
     def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
         """The metric for each pair of trials (numbered from 1); ValueError for one that has not all its pairs."""
-        n, numbers = len(self.trials), self.reproducibility_metrics
+        n = len(self.trials)
+        numbers = {key: math.inf if number is None else number for key, number in self.reproducibility_metrics.items()}
         prefix = "pd" if metric == "relative_pd" else metric
         # Counted before anything is listed: 10,000 trials have fifty million pairs, and a small file can claim them.
         if math.comb(n, 2) <= len(numbers):
             with contextlib.suppress(KeyError):
-                return {(i, j): _infinite_if_none(numbers[f"{prefix}_{i}_{j}"]) for i, j in combinations(range(1, n + 1), 2)}
+                return {(i, j): numbers[f"{prefix}_{i}_{j}"] for i, j in combinations(range(1, n + 1), 2)}
         raise ValueError(f"reproducibility_metrics: {metric} has no number for each of the {math.comb(n, 2)} pairs of trials")
 
-    @cached_property
+    @property
     def comparison_key(self) -> str:
         """Results with the same key may stand in one statistic: all but model, activation, size and schedule agree."""
-        return self._key(self.synthetic)
+        return self._keys[self.synthetic]
 
-    @cached_property
+    @property
     def measured_key(self) -> str:
         """The comparison key of measured results that agree with this one in all but, perhaps, being synthetic."""
-        return self._key(False)
+        return self._keys[False]
 
-    def _key(self, synthetic: bool) -> str:
-        config = self.config
-        same = [self.corpus.sha256, self.evaluation.sha256, self.profile, config["vary"], config["execution"], config["device"]]
-        return hashlib.sha256(canonical_json([*same, config["seed"], synthetic]).encode()).hexdigest()[:12]
-
-    def to_json(self) -> str:
-        """The text of the result file, ``content_sha256`` first."""
-        content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": digest_of(content), **content}, indent=1, allow_nan=False) + "\n"
+    @cached_property
+    def _keys(self) -> list[str]:
+        same = [self.corpus.sha256, self.evaluation.sha256, self.profile]
+        same += [self.config[name] for name in ("vary", "execution", "device", "seed")]
+        return [digest_of([*same, synthetic])[:12] for synthetic in (False, True)]
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "this text") -> Self:
@@ -200,55 +196,42 @@ class Result(Part):
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ResultError(
-                f"{source} is not a whole JSON file ({error}); it may be cut off: delete it and run the cell again"
-            ) from None
+            advice = "it may be cut off: delete it and run the cell again"
+            raise ResultError(f"{source} is not a whole JSON file ({error}); {advice}") from None
         if not isinstance(content, dict):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
-            raise ResultError(
-                f"{source} has schema version {repr(version)[:_LONGEST_REASON]}, this program reads {SCHEMA_VERSION}; "
-                "run the cell again"
-            )
+            known = f"this program reads {SCHEMA_VERSION}; run the cell again"
+            raise ResultError(f"{source} has schema version {repr(version)[:_LONGEST_REASON]}, {known}")
         claimed = content.pop("content_sha256", None)
-        try:
-            canonical = canonical_json(content)
-            actual = hashlib.sha256(canonical.encode()).hexdigest()
-        except (ValueError, RecursionError):  # NaN, or nested beyond what can be walked
-            canonical, actual = "", None
         if claimed is None:
             raise ResultError(f"{source} has no content_sha256; it was not written by this program or a key is missing")
-        if actual != claimed:
-            raise ResultError(
-                f"{source} was changed after it was written (content_sha256 does not fit); delete it and run the cell again"
-            )
         try:
-            return cls.model_validate_json(canonical)
+            intact = claimed == digest_of(content)
+        except (ValueError, RecursionError):  # NaN, or nested beyond what can be walked
+            intact = False
+        if not intact:
+            changed = "was changed after it was written (content_sha256 does not fit)"
+            raise ResultError(f"{source} {changed}; delete it and run the cell again")
+        try:
+            # As text, for only from JSON does strict take a string for a time and a list for a tuple.
+            return cls.model_validate_json(canonical_json(content))
         except ValidationError as error:
-            raise ResultError(f"{source} is not a valid result: {first_problem(error)}") from None
+            first = error.errors(include_url=False, include_input=False)[0]
+            # What validators of ours say names its place itself, and has none here.
+            place = "".join(f"{str(part)[:_LONGEST_REASON]}." for part in first["loc"]).rstrip(".")
+            message = (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ")
+            raise ResultError(f"{source} is not a valid result: {message[:_LONGEST_REASON]}") from None
 
 
-def digest_of(content: dict[str, Any]) -> str:
-    """The ``content_sha256`` of a file's content."""
+def digest_of(content: Any) -> str:
+    """The ``content_sha256`` of a file's content; ValueError or RecursionError for what JSON cannot say."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
-def first_problem(error: ValidationError) -> str:
-    """Pydantic's first complaint, with its place, in a line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    # What validators of ours say names its place itself.
-    place = "".join(f"{str(part)[:_LONGEST_REASON]}." for part in first["loc"]).rstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
-    return (f"{place}: {message}" if place else message)[:_LONGEST_REASON]
-
-
-def _infinite_if_none(number: float | None) -> float:
-    return math.inf if number is None else number
-
-
 def _check_mean(name: str, average: float | None, values: list[float]) -> None:
-    """ValueError unless the average is that of the values, but for the last digits that another order of adding changes."""
-    mean = math.fsum(values) / len(values)
-    if average is None or not (average == mean or math.isclose(average, mean, rel_tol=1e-9, abs_tol=1e-12)):
+    mean, average = math.fsum(values) / len(values), math.inf if average is None else average
+    # Equal but for the last digits, which another order of adding changes; and infinity is close to nothing but itself.
+    if not math.isclose(average, mean, rel_tol=1e-9, abs_tol=1e-12):
         raise ValueError(f"{name}: {average} is not the mean, {mean:.6g}, of what it is the average of")

@@ -6,6 +6,7 @@ One JSON file per cell and run in ``results/``; beside it, per trial, the logits
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,12 +15,11 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from pydantic import ConfigDict
 
 from repro_lib.config import check_model, project_root
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.predictions import Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Part, Result, ResultError, TensorKind, Words
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 
@@ -27,72 +27,46 @@ from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 _LARGEST_NOTE_BYTES = 2**20
 
 
-class FailureNote(Part):
-    """Why a cell failed. What else a note says is kept and not looked at."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model_name: Words
-    activation: Words
-    config_sha256: Words | None = None
-    reason: Words
-
-
 class Store:
-    """A results folder. Reading never changes it."""
+    """A results folder. Reading never changes it. Trials are numbered from 1."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
     def save(self, result: Result) -> Path:
         """Write a new result file; an existing one is never overwritten."""
-        stamp = result.timestamp.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
-        stem, text = f"{result.model_name}-{result.activation}-{stamp}", result.to_json()
-        for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
-            path = self.folder / f"{stem}{suffix}.json"
+        stem = f"{result.model_name}-{result.activation}-{result.timestamp.astimezone(UTC):%Y%m%d_%H%M%S}"
+        path, number = self.folder / f"{stem}.json", 1
+        while True:
             # The name is taken by writing, not looked up before: between the two another process could take it.
-            try:
-                write_atomically(path, text, replace=False)
-            except FileExistsError:
-                continue
-            return path
-        raise ResultError(f"a thousand results named {stem} exist already in {self.folder}")
+            with contextlib.suppress(FileExistsError):
+                write_atomically(path, result.to_json(), replace=False)
+                return path
+            number += 1
+            path = self.folder / f"{stem}-{number}.json"
 
-    def load(self) -> tuple[list[tuple[Path, Result]], list[str]]:
-        """All readable results, oldest first, and a sentence for each file that was refused."""
+    def load(self, names: str = "*") -> tuple[list[tuple[Path, Result]], list[str]]:
+        """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both."""
         good, refused = [], []  # one broken file shall not hide the others
-        for path in sorted(self.folder.glob("*.json")):
+        for path in self.folder.glob(f"{names}.json"):
             try:
                 good.append((path, read_result(path)))
             except ResultError as error:
                 refused.append(str(error))
-        good.sort(key=_age)
-        return good, refused
+        return sorted(good, key=_age), sorted(refused)
 
     def candidates(self, model: str, activation: str) -> Iterable[Result]:
         """Readable measured results of one cell, newest first, without opening those of other cells."""
-        of_cell = []
-        for path in self.folder.glob(f"{model}-{activation}-*.json"):
-            try:
-                result = read_result(path)
-            except ResultError:
-                continue
-            # A file may have been renamed by hand: what it says decides, not what it is called.
-            if (result.model_name, result.activation) == (model, activation) and not result.synthetic:
-                of_cell.append((path, result))
-        return [result for _, result in sorted(of_cell, key=_age, reverse=True)]
+        of_cell = reversed(self.load(f"{model}-{activation}-*")[0])
+        # A file may have been renamed by hand: what it says decides, not what it is called.
+        return [r for _, r in of_cell if (r.model_name, r.activation) == (model, activation) and not r.synthetic]
 
     def find(
-        self,
-        model: str,
-        activation: str,
-        config_sha256: str,
-        trials: int = 1,
-        profile: str | EllipsisType | None = ...,
+        self, model: str, activation: str, config_sha256: str, trials: int = 1, profile: str | EllipsisType | None = ...
     ) -> Result | None:
-        """The newest result of this cell and configuration with at least ``trials`` trials.
+        """The newest result of this cell and configuration with at least ``trials`` trials, made with this profile.
 
-        ``profile``: only one made with this profile (None: with none); ``...`` takes any.
+        ``profile`` None is one made with none; ``...`` takes any.
         """
         for result in self.candidates(model, activation):
             fits = profile is ... or result.profile == profile
@@ -101,7 +75,7 @@ class Store:
         return None
 
     def trial_path(self, kind: TensorKind, model: str, activation: str, config_sha256: str, trial: int) -> Path:
-        """Where the predictions, weights or snapshots (``steps``) of a trial (numbered from 1) lie."""
+        """Where the predictions, weights or snapshots (``steps``) of a trial lie."""
         # Names come from the command line too, and become parts of a path here.
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
@@ -112,21 +86,19 @@ class Store:
         return sha256_of_tensors(tensors)
 
     def predictions(self, result: Result, trial: int) -> Predictions:
-        """The stored logits of a trial (numbered from 1), checked against the digest in the result."""
+        """The stored logits of a trial, checked against the digest in the result; ResultError as for all tensors."""
         tensors, evaluation = self._tensors("predictions", result, trial), result.evaluation
         return predictions_from(tensors, evaluation.sha256, evaluation.tokens, _name(result, trial))
 
     def weights(self, result: Result, trial: int) -> dict[str, torch.Tensor]:
-        """The stored final weights of a trial (numbered from 1), checked against the digest in the result."""
+        """The stored final weights of a trial, checked against the digest in the result."""
         return self._tensors("weights", result, trial)
 
     def snapshots(self, result: Result, trial: int) -> Snapshots:
-        """The predictions kept while a trial (numbered from 1) was trained, checked against the digest in the result."""
+        """The predictions kept while a trial was trained, checked against the digest in the result."""
         if result.trials[trial - 1].steps_sha256 is None:
-            raise ResultError(
-                f"{result.model_name} with {result.activation} was trained by a version that kept no predictions during "
-                "training; run the cell again with --force"
-            )
+            why = "was trained by a version that kept no predictions during training; run the cell again with --force"
+            raise ResultError(f"{result.model_name} with {result.activation} {why}")
         return snapshots_from(self._tensors("steps", result, trial), _name(result, trial))
 
     def _tensors(self, kind: TensorKind, result: Result, trial: int) -> dict[str, torch.Tensor]:
@@ -135,32 +107,29 @@ class Store:
 
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""
-        path = self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json"
-        note = {
-            "model_name": model,
-            "activation": activation,
-            "config_sha256": config_sha256,
-            "reason": reason[:LONGEST_WORDS],
-            **details,
-            "timestamp": datetime.now(UTC).isoformat(),
-        }
+        cell = {"model_name": model, "activation": activation, "config_sha256": config_sha256}
+        note = {**cell, "reason": reason[:LONGEST_WORDS], **details, "timestamp": datetime.now(UTC).isoformat()}
+        path = self._failure_path(model, activation, config_sha256)
         write_atomically(path, json.dumps(note, indent=1, default=str) + "\n")
         return path
 
     def forget_failure(self, model: str, activation: str, config_sha256: str) -> None:
         """Remove the note of an earlier failure once the cell has succeeded."""
-        (self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json").unlink(missing_ok=True)
+        self._failure_path(model, activation, config_sha256).unlink(missing_ok=True)
+
+    def _failure_path(self, model: str, activation: str, config_sha256: str) -> Path:
+        # In a folder of their own: only result files lie directly in the store.
+        return self.folder / "failed" / f"{model}-{activation}-{config_sha256[:12]}.json"
 
     def failures(self) -> list[dict[str, Any]]:
         """The notes of failed cells. One that cannot be read is left out: the cell is tried again either way."""
         notes = []
         for path in sorted((self.folder / "failed").glob("*.json")):
-            try:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 note = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))
-                FailureNote.model_validate(note)
-            except (OSError, ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
-                continue
-            notes.append(note)
+                # What else a note says is kept and not looked at.
+                if all(isinstance(note[name], str) for name in ("model_name", "activation", "config_sha256", "reason")):
+                    notes.append(note)
         return notes
 
 
@@ -179,11 +148,11 @@ def _name(result: Result, trial: int) -> str:
     return f"{result.model_name} with {result.activation}, trial {trial}"
 
 
-def _age(entry: tuple[Path, Result]) -> tuple[datetime, int]:
-    """Sorts results from old to new. Within one second the number that ``save`` appends to the name decides."""
+def _age(entry: tuple[Path, Result]) -> tuple[datetime, int, Path]:
     path, result = entry
     last = path.stem.rpartition("-")[2]
-    return result.timestamp, int(last) if last.isdecimal() else 1
+    # Within one second the number that ``save`` appends to the name decides.
+    return result.timestamp, int(last) if last.isdecimal() else 1, path
 
 
 def results_store(results_dir: Path | str = "") -> Store:

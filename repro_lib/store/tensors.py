@@ -1,4 +1,4 @@
-"""Tensors in files and their digests. Safetensors: bytes and a JSON header, nothing that could run. Read whole or refused."""
+"""Tensors in files and their digests. Safetensors: bytes and a JSON header, nothing that could run."""
 
 from __future__ import annotations
 
@@ -24,46 +24,36 @@ _WORDS = "words"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and words about them as one safetensors file that appears whole or not at all.
-
-    Equal tensors and words give equal bytes.
-    """
+    """Write tensors and words about them as one safetensors file, whole or not at all; equal ones give equal bytes."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    words = {_WORDS: json.dumps(metadata, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(contiguous, metadata=words))
+    write_atomically(path, safetensors.torch.save(contiguous, metadata={_WORDS: json.dumps(metadata, sort_keys=True)}))
 
 
 def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file of at most ``largest`` bytes, and the words about them.
 
-    A copy in memory: what happens to the file later does not reach it. Raises OSError if the file cannot be read,
-    UnusableFile if it is too large, cut off, or not what this program writes.
+    Raises OSError if the file cannot be read, UnusableFile if it is too large, cut off, or not what this program writes.
     """
+    # A copy in memory: what happens to the file later does not reach it.
     content = read_bounded(path, largest)
     try:
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type of number that torch lacks
         raise UnusableFile(f"is no whole safetensors file ({str(error).removeprefix('Error while deserializing: ')})") from None
-    foreign = {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in DTYPES}
-    if foreign:
+    if foreign := {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in DTYPES}:
         raise UnusableFile(f"holds numbers of type {', '.join(sorted(foreign))}, which this program does not write")
-    return tensors, _words_of(content)
-
-
-def _words_of(content: bytes) -> dict[str, str]:
-    """The words about the tensors in a safetensors file that the library has read."""
-    # The library gives them only for files that it opens itself. The header begins after its length in 8 bytes.
+    # The library gives words only for files that it opens itself. The header begins after its length in 8 bytes.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    stored: dict[str, str] = header.get("__metadata__", {})
+    stored = header.get("__metadata__", {})
     if stored.keys() != {_WORDS}:  # written before there was one key, or by somebody else
-        return stored
+        return tensors, stored
     try:
         words = json.loads(stored[_WORDS])
     except (ValueError, RecursionError):
         words = None
     if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
         raise UnusableFile("has words about its tensors that this program did not write")
-    return words
+    return tensors, words
 
 
 def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
