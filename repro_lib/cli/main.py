@@ -56,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _all_interruptions_alike() -> Iterator[None]:
-    """``kill`` and a closed terminal stop a command in as orderly a way as Ctrl-C does; unless they are ignored (nohup)."""
-
+    # ``kill`` and a closed terminal stop a command in as orderly a way as Ctrl-C does; unless they are ignored (nohup).
     def interrupt(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(number)
 
@@ -199,9 +198,9 @@ def _run_job(options: Namespace, console: Console) -> int:
     from repro_lib.grid.snakemake.run_job import run_job
 
     outcome = run_job(options.plan.resolve(), options.key)
-    said = f": {outcome.said}" if outcome.said else ""
-    place = f"on {platform.node()}" + (f", card {card}" if (card := os.environ.get("CUDA_VISIBLE_DEVICES")) else "")
-    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s {place}{said}")
+    card = os.environ.get("CUDA_VISIBLE_DEVICES")
+    place = platform.node() + (f", card {card}" if card else "") + (f": {outcome.said}" if outcome.said else "")
+    console.print(f"{options.key} {outcome.end} after {outcome.seconds:.1f} s on {place}")
     return 0 if outcome.end == "done" else _FAILED
 
 

@@ -13,10 +13,10 @@ from repro_lib.cli import doctor
 def test_each_check_that_passes_or_fails_is_one_line_and_failures_make_the_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "_training", lambda: iter([doctor.Finding("training", False, "loss nan")]))
+    monkeypatch.setattr(doctor, "_training", lambda: iter([("training", False, "loss nan")]))
     monkeypatch.setattr(doctor, "_kernel", lambda: iter([]))
     monkeypatch.setattr(doctor, "_packages", lambda: 1 / 0)
-    assert doctor.examine(Console(), "nowhere", tmp_path) == 1
+    assert doctor.examine(Console(width=200), "nowhere", tmp_path) == 1
     said = capsys.readouterr().out
     assert "FAIL  training: loss nan" in said
     assert "ZeroDivisionError" in said, "a check that breaks is a finding, not the end"

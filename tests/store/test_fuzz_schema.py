@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from repro_lib.config import canonical_json
-from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.schema import Result, ResultError, digest_of
 from repro_lib.store.store import Store, read_result
 
-OF_BYTES, OF_VALUES = 1000, 1000
+OF_BYTES, OF_VALUES = 500, 500
 REASONS = (
     "is not a whole JSON file (",
     "is not a result file: a JSON object was expected",
@@ -42,40 +41,24 @@ def written(store: Store, make_result: Callable[..., Result]) -> Path:
 
 
 def read_or_reason(path: Path) -> Result | str:
-    """The result of a file, or the reason for which it is refused, without the path; any other error is the test's."""
+    """The result of a file, or which reason it is refused for; any other error is the test's."""
     try:
         return read_result(path)
     except ResultError as error:
-        sentence = str(error)
-        assert sentence.startswith(f"{path} ")
-        reason = sentence.removeprefix(f"{path} ")
-        assert reason.startswith(REASONS), reason
+        reason = str(error).removeprefix(f"{path} ")
         assert len(reason) < 1000
-        return reason
+        return next(known for known in REASONS if reason.startswith(known))
 
 
 def mutated_bytes(content: bytes, chooser: random.Random) -> bytes:
     """One to three bytes or pieces flipped, cut, dropped, doubled, zeroed, moved or replaced."""
     for _ in range(chooser.choice([1, 1, 1, 2, 3])):
-        kind = chooser.choice(["flip", "digit", "cut", "drop", "double", "zero", "noise", "move", "insert"])
         place, size = chooser.randrange(len(content) or 1), chooser.choice([1, 1, 2, 8, 64, 1024])
         before, piece, after = content[:place], content[place : place + size], content[place + size :]
-        if kind == "flip" and piece:
-            piece, after = bytes([piece[0] ^ (1 << chooser.randrange(8))]), content[place + 1 :]
-        elif kind == "digit":
-            digits = [match.start() for match in re.finditer(rb"\d", content)] or [0]
-            place = chooser.choice(digits)
-            before, piece, after = content[:place], str(chooser.randrange(10)).encode(), content[place + 1 :]
-        elif kind == "cut":
-            piece = after = b""
-        elif kind == "move":
-            rest = before + after
-            target = chooser.randrange(len(rest) + 1)
-            before, after = rest[:target], rest[target:]
-        else:
-            words = {"drop": b"", "double": piece * 2, "zero": bytes(len(piece)), "noise": chooser.randbytes(len(piece))}
-            piece = words.get(kind, chooser.choice(b'"{}[],:0123456789.eE- \n\\').to_bytes(1, "big") + piece)
-        content = before + piece + after
+        flipped = bytes(byte ^ (1 << chooser.randrange(8)) for byte in piece[:1]) + piece[1:]
+        digits = re.sub(rb"\d", str(chooser.randrange(10)).encode(), piece)
+        others = [b"", flipped, digits, piece * 2, bytes(len(piece)), chooser.randbytes(len(piece)), b'"' + piece, b"}" + piece]
+        content = chooser.choice([before, after + before, *(before + other + after for other in others)])
     return content
 
 
@@ -87,29 +70,24 @@ def holders(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def mutated_values(content: dict[str, Any], chooser: random.Random) -> dict[str, Any]:
-    """A copy with one to three values replaced, nudged, swapped, removed, added, renamed or doubled."""
+    """A copy with one to three values replaced, nudged, swapped, removed, added or doubled."""
     content = copy.deepcopy(content)
     for _ in range(chooser.choice([1, 1, 1, 2, 3])):
         places = list(holders(content))
-        if not places:
-            break
-        holder, key = chooser.choice(places)
-        value, kind = holder[key], chooser.choice(["junk", "nudge", "nudge", "swap", "remove", "add", "rename", "double"])
+        (holder, key), (other, place) = chooser.choice(places), chooser.choice(places)
+        value, kind = holder[key], chooser.choice(["junk", "nudge", "nudge", "swap", "remove", "add"])
         if kind == "junk":
             holder[key] = copy.deepcopy(chooser.choice(JUNK))
         elif kind == "nudge":
             holder[key] = nudged(value, chooser)
         elif kind == "swap":
-            other, place = chooser.choice(places)
             holder[key], other[place] = copy.deepcopy(other[place]), copy.deepcopy(value)
         elif kind == "remove":
             del holder[key]
         elif isinstance(holder, list):
             holder.insert(key, copy.deepcopy(value))
-        elif kind == "rename":
-            holder[f"{key}_"] = holder.pop(key)
         else:
-            holder[chooser.choice(["x", "", "pd_1_4", "pd_2_1", "trial", "\ud800"])] = copy.deepcopy(value)
+            holder[chooser.choice([f"{key}_", "", "pd_1_4", "pd_2_1", "trial", "\ud800"])] = copy.deepcopy(value)
     return content
 
 
@@ -117,10 +95,9 @@ def nudged(value: Any, chooser: random.Random) -> Any:
     """A value that is like this one, and is not."""
     if isinstance(value, bool) or value is None:
         return not value
-    if isinstance(value, int):
-        return chooser.choice([value + 1, value - 1, -value, float(value), str(value), value * 10**30])
-    if isinstance(value, float):
-        return chooser.choice([value * 1.001, -value, value + 2, math.nextafter(value, 9), round(value), str(value), [value]])
+    if isinstance(value, int | float):
+        near = [value + 1, value - 1, value + 2, -value, value * 1.001, round(value)]
+        return chooser.choice([*near, math.nextafter(value, 9), float(value), str(value), [value]])
     if isinstance(value, str):
         return chooser.choice([value + "x", value[1:], value.upper(), value[::-1], value.replace("0", "1", 1), f" {value}"])
     return chooser.choice([[value], {"x": value}, list(value), None])
@@ -129,19 +106,18 @@ def nudged(value: Any, chooser: random.Random) -> Any:
 def sign(content: dict[str, Any]) -> str:
     """The text of a result file whose digest fits."""
     content = {key: value for key, value in content.items() if key != "content_sha256"}
-    return json.dumps({"content_sha256": hashlib.sha256(canonical_json(content).encode()).hexdigest(), **content})
+    return json.dumps({"content_sha256": digest_of(content), **content})
 
 
 def says_what_it_holds(result: Result, content: dict[str, Any]) -> bool:
     """Whether nothing was guessed, rounded away or left out on the way from the file to the result."""
-    read = result.model_dump(mode="json")
-    given = {key: value for key, value in content.items() if key != "content_sha256"}
-    return datetime.fromisoformat(given.pop("timestamp")) == result.timestamp and equal(read | {"timestamp": None}, given)
+    given = {key: value for key, value in content.items() if key != "content_sha256"} | {"timestamp": None}
+    same_time = datetime.fromisoformat(content["timestamp"]) == result.timestamp
+    return same_time and equal(result.model_dump(mode="json") | {"timestamp": None}, given)
 
 
 def equal(read: Any, given: Any) -> bool:
-    """Whether two JSON values are the same, a number where a whole one stands for it being the nearest
-    that there is, and what was left out being null."""
+    # A whole number may stand for the nearest fraction that there is, and what was left out is null.
     if isinstance(read, dict) and isinstance(given, dict):
         return given.keys() <= read.keys() and all(equal(value, given.get(key)) for key, value in read.items())
     if isinstance(read, list) and isinstance(given, list):
@@ -150,17 +126,14 @@ def equal(read: Any, given: Any) -> bool:
 
 
 def test_files_with_mutated_bytes_are_read_as_they_were_written_or_refused(written: Path) -> None:
-    whole, chooser, refused = written.read_bytes(), random.Random(11), dict[str, int]()
+    whole, chooser, refused = written.read_bytes(), random.Random(11), Counter[str]()
     original = read_result(written)
     for _ in range(OF_BYTES):
         written.write_bytes(mutated_bytes(whole, chooser))
         read = read_or_reason(written)
-        if isinstance(read, str):
-            kind = next(reason for reason in REASONS if read.startswith(reason))
-            refused[kind] = refused.get(kind, 0) + 1
-        else:
-            assert read == original
-    assert sum(refused.values()) > 0.9 * OF_BYTES
+        assert isinstance(read, str) or read == original
+        refused.update([read] if isinstance(read, str) else [])
+    assert refused.total() > 0.8 * OF_BYTES
     assert {REASONS[0], REASONS[4]} <= refused.keys()
 
 
@@ -180,4 +153,4 @@ def test_files_with_mutated_values_are_refused_unless_signed_anew_and_valid(writ
             valid += 1
             assert says_what_it_holds(read, mutant)
             assert Result.from_json(read.to_json()) == read
-    assert valid > 30, "hardly one is valid: what is accepted was not looked at"
+    assert valid > 15, "hardly one is valid: what is accepted was not looked at"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.cli.main import main
 from repro_lib.config import Config
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
 from repro_lib.store.schema import Result
@@ -73,16 +72,10 @@ def test_its_pair_matrices_are_read_and_not_computed_again(store: Store) -> None
     assert path.read_bytes() == (OLD / "results" / "pd" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("how", ["run_experiment", "repro train"])
-def test_a_third_trial_is_all_that_is_trained(how: str, store: Store, text: Path, tmp_path: Path) -> None:
+def test_a_third_trial_is_all_that_is_trained(store: Store, text: Path) -> None:
     before, old = states(store), newest(store, "tinylstm")
-    if how == "run_experiment":
-        config = Config.for_model("tinylstm", "smoke", corpus=str(text), trials=3, max_iters=4, n_embd=16)
-        run_experiment("tinylstm", "relu", config, results_dir=store.folder)
-    else:
-        command = "train --model tinylstm --activations relu --profile smoke --trials 3 --max_iters 4 --n_embd 16 --workers 1"
-        folders = ["--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]
-        assert main([*command.split(), "--corpus", str(text), *folders]) == 0
+    config = Config.for_model("tinylstm", "smoke", corpus=str(text), trials=3, max_iters=4, n_embd=16)
+    run_experiment("tinylstm", "relu", config, results_dir=store.folder)
     result, after = newest(store, "tinylstm"), states(store)
     # A record holds the seconds that its training took: it would differ had the trial been trained again.
     assert (len(result.trials), result.trials[:2]) == (3, old.trials)

@@ -65,7 +65,9 @@ def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> 
 
     def sort(mean: Floats) -> Sums:
         members = np.digitize(mean, thresholds[1:])  # (tokens, V)
-        return lambda values, part: np.bincount(members[part].ravel(), weights=values.ravel(), minlength=len(thresholds)).astype(np.float64)
+        return lambda values, part: np.bincount(
+            members[part].ravel(), weights=values.ravel(), minlength=len(thresholds)
+        ).astype(np.float64)
 
     return _classes(cell, len(thresholds), sort)
 
