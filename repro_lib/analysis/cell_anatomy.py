@@ -1,12 +1,10 @@
-"""The disagreement of a study's cells taken apart: what the slices of the text and the swapped characters of each cell are.
-
-Loaded once, one cell at a time; a cell whose predictions or text are not at hand is a ``Gap`` that says why.
-"""
+"""The disagreement of a study's cells taken apart, into slices of the text and swapped characters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from repro_lib.analysis import slices
 from repro_lib.analysis.generation import corpus_of
-from repro_lib.analysis.slices import PairedTrials, Slicing, slice_frame, swapped_pairs
+from repro_lib.analysis.slices import PairedTrials, slice_frame, swapped_pairs
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
@@ -30,8 +28,7 @@ HEADS = {
 KINDS = ("rare", "uncertain")
 
 
-@dataclass(frozen=True)
-class TrainingText:
+class TrainingText(NamedTuple):
     """What the slicings must know of the text: its characters (V,) and their shares in the training part (V,)."""
 
     vocabulary: tuple[str, ...]
@@ -40,11 +37,10 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class CellAnatomy:
-    """One cell taken apart.
+    """One cell of ``n`` trials taken apart.
 
-    ``slices``: ``slices.slice_frame`` of the four slicings of ``HEADS``, one below the other. ``kinds``: the same for the
-    characters of ``KINDS``, which are whole slices put together. ``swaps``: ``slices.swapped_pairs``, with the characters
-    in ``first`` and ``second``. ``n``: trials.
+    ``slices``: ``slice_frame`` of the four slicings of ``HEADS``, one below the other; ``kinds``: the same for the characters
+    of ``KINDS``. ``swaps``: ``swapped_pairs``, with the characters themselves in ``first`` and ``second``.
     """
 
     model: str
@@ -81,6 +77,7 @@ class Anatomies:
         if not self.gaps:
             return "Every cell could be taken apart."
         lines = []
+        # A line per cell would be a page long where nothing is there.
         for words in dict.fromkeys(gap.words for gap in self.gaps):
             alike = [gap for gap in self.gaps if gap.words == words]
             by_model = {gap.model: [other.activation for other in alike if other.model == gap.model] for gap in alike}
@@ -91,18 +88,14 @@ class Anatomies:
 
 def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> Anatomies:
     """Take every expected cell (of ``models``) apart, one at a time: only its float32 logits are in memory at once."""
-    cells: list[CellAnatomy] = []
-    gaps: list[Gap] = []
     texts: dict[tuple[str, float], TrainingText] = {}
-    # One after the other, so that only one cell's logits are in memory.
-    for model in models if models is not None else study.models:
-        for activation in study.activations:
-            cell_or_reason = _dissect_cell(store, study.result(model, activation), texts)
-            if isinstance(cell_or_reason, CellAnatomy):
-                cells.append(cell_or_reason)
-            else:
-                gaps.append(Gap(model, activation, *cell_or_reason))
-    return Anatomies(tuple(cells), tuple(gaps))
+    found = [
+        _dissect_cell(store, study.result(model, activation), texts, model, activation)
+        for model in (models if models is not None else study.models)
+        for activation in study.activations
+    ]
+    cells = tuple(cell for cell in found if isinstance(cell, CellAnatomy))
+    return Anatomies(cells, tuple(gap for gap in found if isinstance(gap, Gap)))
 
 
 def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -111,8 +104,9 @@ def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tup
     context = slices.by_context(len(paired.labels), block_size)
     slicings = (frequency, context, confidence, slices.by_class(paired.labels, text.vocabulary))
     # Whole slices put together, so that the two kinds add up from what the tables show.
-    merged = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
-    kinds = [_kind(paired, slicing, chosen, name) for (slicing, chosen), name in zip(merged, KINDS, strict=True)]
+    chosen = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
+    merged = [slices.merged_slices(*several, name) for several, name in zip(chosen, KINDS, strict=True)]
+    kinds = [slice_frame(paired, slicing).iloc[:1] for slicing in merged]
     swaps = swapped_pairs(paired)
     named = {column: [text.vocabulary[i] for i in swaps[column]] for column in ("first", "second")}
     frames = [slice_frame(paired, slicing) for slicing in slicings]
@@ -129,14 +123,14 @@ def training_text(result: Result) -> TrainingText:
 
 
 def _dissect_cell(
-    store: Store, result: Result | None, texts: dict[tuple[str, float], TrainingText]
-) -> CellAnatomy | tuple[str, str]:
-    """The anatomy, or in short and in full why there is none. ``texts`` keeps what was read for the next cell."""
+    store: Store, result: Result | None, texts: dict[tuple[str, float], TrainingText], model: str, activation: str
+) -> CellAnatomy | Gap:
     if result is None:
-        return "missing", "there is no result yet; run ./run_papermill.sh"
+        return Gap(model, activation, "missing", "there is no result yet; run ./run_papermill.sh")
     # Said before anything is read, for it needs no file.
     if len(result.trials) < 2:
-        return "one trial", "one trial only, so there is nothing to compare; run the cell with --trials 3"
+        reason = "one trial only, so there is nothing to compare; run the cell with --trials 3"
+        return Gap(model, activation, "one trial", reason)
     # Cells of one study share their text: it is read and counted once.
     key = result.corpus.sha256, result.config["train_split"]
     try:
@@ -144,14 +138,8 @@ def _dissect_cell(
             texts[key] = training_text(result)
         paired = slices.pair_trials([store.predictions(result, trial.trial) for trial in result.trials])
     except (ResultError, CorpusError) as problem:
-        return "no predictions", str(problem)
-    return CellAnatomy(
-        result.model_name, result.activation, paired.n, *take_apart(paired, texts[key], result.config["block_size"])
-    )
-
-
-def _kind(paired: PairedTrials, slicing: Slicing, chosen: Sequence[str], name: str) -> pd.DataFrame:
-    return slice_frame(paired, slices.merged_slices(slicing, chosen, name)).iloc[:1]
+        return Gap(model, activation, "no predictions", str(problem))
+    return CellAnatomy(model, activation, paired.n, *take_apart(paired, texts[key], result.config["block_size"]))
 
 
 def churn_against_error(result: Result) -> ChurnAndError:

@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from repro_lib.analysis.slices import comparable_trials
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics.prediction_difference import total_variation_by_token
 from repro_lib.store.predictions import Predictions
-from repro_lib.store.schema import ResultError
 
 Float64 = NDArray[np.float64]
 
@@ -48,11 +48,8 @@ class Disagreement:
 
 
 def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
-    """Per-character disagreement between N >= 2 trials. ResultError for fewer, or for different evaluation windows."""
-    if len(predictions) < 2:
-        raise ResultError(f"disagreement needs two trials, there is {len(predictions)}; run the cell with --trials 3")
-    if len({prediction.evaluation_sha256 for prediction in predictions}) > 1:
-        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
+    """Per-character disagreement between N >= 2 trials; ResultError for what ``comparable_trials`` refuses."""
+    comparable_trials(predictions)
     labels = predictions[0].labels
     top1, total_variation, pairs = np.zeros(len(labels)), np.zeros(len(labels)), 0
     # Two trials in float64 at a time: ten of them, 65 characters wide, would be 85 MB for 16,384 tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, CorpusError, load_corpus
@@ -50,18 +50,14 @@ def corpus_of(result: Result) -> Corpus:
 
 
 @torch.inference_mode()
-def generate(
-    model: nn.Module, tokens: Tensor, length: int, context: int, generators: Sequence[torch.Generator | None]
-) -> Tensor:
+def generate(model: nn.Module, tokens: Tensor, length: int, context: int, generators: Sequence[Generator | None]) -> Tensor:
     """Continue each row of ``tokens`` (B, T) by ``length`` tokens; the new tokens (B, length).
 
     Row b is sampled from the model's distribution with ``generators[b]``, or takes the most probable character
     (greedy) where that is None. The model sees at most the last ``context`` tokens, the length it was trained with.
     """
     if tokens.shape[0] != len(generators) or tokens.shape[1] < 1:
-        raise ValueError(
-            f"one non-empty row per generator is needed; tokens {tuple(tokens.shape)}, {len(generators)} generators"
-        )
+        raise ValueError(f"one non-empty row per generator is needed; {len(generators)} generators, tokens {[*tokens.shape]}")
     start = tokens.shape[1]
     with deterministic_arithmetic():
         for _ in range(length):
@@ -75,22 +71,17 @@ def generate(
 def write_samples(
     store: Store, result: Result, corpus: Corpus, prompt: str, length: int, trials: Sequence[int], seed: int = 0
 ) -> list[tuple[str, str]]:
-    """(greedy, sampled) continuations of ``prompt`` by each of these trials.
-
-    Every trial samples with the same random numbers, so that a difference comes from the model and not from luck.
-    """
+    """(greedy, sampled) continuations of ``prompt`` by each of these trials."""
+    # Every trial samples with the same random numbers, so that a difference comes from the model and not from luck.
     tokens = corpus.encode(prompt).expand(2, -1)
     written = []
     for trial in trials:
         model = load_trained(store, result, trial)
-        generators = [None, torch.Generator().manual_seed(seed)]
+        generators = [None, Generator().manual_seed(seed)]
         greedy, sampled = generate(model, tokens, length, result.config["block_size"], generators)
         written.append((corpus.decode(greedy), corpus.decode(sampled)))
     return written
 
 
-def _choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The next token from logits (V,)."""
-    if generator is None:
-        return logits.argmax()
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[0]
+def _choose(logits: Tensor, generator: Generator | None) -> Tensor:
+    return logits.argmax() if generator is None else torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[0]

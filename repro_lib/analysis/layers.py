@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -29,16 +29,16 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
         network(torch.zeros(2, config.block_size, dtype=torch.int64))
     for hook in hooks:
         hook.remove()
-    layers.sort(key=_call_order([name for name, _ in layers], list(shapes)))
-    rows = [
-        (
-            ".".join("*" if part.isdigit() else part for part in name.split(".")),
-            type(layer).__name__,
-            *shapes.get(name, ("–", "–")),
-            sum(parameter.numel() for parameter in layer.parameters(recurse=False)),
-        )
-        for name, layer in layers
-    ]
+    # In the order of the calls; a layer that was not called stays behind the one it is listed after.
+    called, position, positions = list(shapes), -1, {}
+    for name, _ in layers:
+        positions[name] = position = called.index(name) if name in called else position
+    rows = []
+    for name, layer in sorted(layers, key=lambda named: positions[named[0]]):
+        # Repeated blocks get one name, and so one row with their number.
+        general = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        parameters = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+        rows.append((general, type(layer).__name__, *shapes.get(name, ("–", "–")), parameters))
     columns = ["layer", "type", "input", "output", "parameters"]
     return pd.DataFrame(rows, columns=columns).groupby(columns, sort=False).size().rename("times").reset_index()
 
@@ -56,19 +56,9 @@ def _shape_recorder(shapes: dict[str, tuple[str, str]], name: str) -> Callable[.
     def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         # An LSTM returns its state beside the output.
         first = output[0] if isinstance(output, tuple) else output
-        shapes[name] = (_shape(inputs[0]), _shape(first))
+        shapes[name] = _shape(inputs[0]), _shape(first)
 
     return record
-
-
-def _call_order(named: Sequence[str], called: Sequence[str]) -> Callable[[tuple[str, nn.Module]], int]:
-    """A sort key; a layer that was not called stays behind the one it is listed after."""
-    positions: dict[str, int] = {}
-    position = -1
-    for name in named:
-        position = called.index(name) if name in called else position
-        positions[name] = position
-    return lambda layer: positions[layer[0]]
 
 
 def _shape(tensor: Tensor) -> str:

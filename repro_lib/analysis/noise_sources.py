@@ -30,10 +30,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class NoiseSources:
-    """One cell with each source of randomness alone.
-
-    ``results``: by source, those that were run. ``states``: by source ``measured``, ``not applicable: ...`` or ``not run``.
-    """
+    """One cell with each source alone: the ``results`` there are, and the state of each (``measured``, ``not run``, ...)."""
 
     model: str
     activation: str
@@ -45,24 +42,26 @@ class NoiseSources:
         rows: list[dict[str, Any]] = []
         for source, varied in SOURCES.items():
             row: dict[str, Any] = {"source": source, "varies": varied, "state": self.states[source], "n": 0}
-            result = self.results.get(source)
-            if result:
+            if result := self.results.get(source):
                 row["n"] = len(result.trials)
                 for name in METRICS:
                     row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
             rows.append(row)
+        # Named one by one, so that they are there where nothing was run.
         columns = ["source", "varies", "state", "n", *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high"))]
         return pd.DataFrame(rows, columns=columns)
 
     def table(self) -> pd.DataFrame:
         """The same for people."""
+        shown = {"Relative PD": "relative_pd", "Total variation": "total_variation", "Churn": "churn"}
         rows = []
         for row in rows_of(self.frame()):
-            measured, numbers = bool(row["n"]), {"Relative PD": row["state"], "Total variation": "", "Churn": ""}
-            if measured:
-                metrics = ("relative_pd", "total_variation", "churn")
-                numbers = {head: Estimate.in_row(row, name).written(small) for head, name in zip(numbers, metrics, strict=True)}
-            rows.append({"Varies between trials": row["varies"], "N": row["n"] if measured else "–"} | numbers)
+            cells = {"Varies between trials": row["varies"], "N": row["n"] or "–"}
+            if row["n"]:
+                cells |= {head: Estimate.in_row(row, name).written(small) for head, name in shown.items()}
+            else:
+                cells |= dict.fromkeys(shown, "") | {"Relative PD": row["state"]}
+            rows.append(cells)
         return pd.DataFrame(rows, index=list(SOURCES))
 
     def sentence(self) -> str:
@@ -102,12 +101,16 @@ def compare_sources(stored: Sequence[Result], study: Study, model: str) -> Noise
         reference = study.result(model, activation)
         if reference is None:
             continue
-        by_source = {_source(other): other for other in stored if _same_but_vary(reference, other)}
-        by_source[_source(reference)] = reference
+        by_source = {other.config["vary"]: other for other in stored if _same_but_vary(reference, other)}
+        by_source[reference.config["vary"]] = reference
         known = {name: by_source[name] for name in SOURCES if name in by_source and len(by_source[name].trials) > 1}
         # One source beside nothing explains nothing; of two activations the one that is known better.
         if len(known) > 1 and (best is None or len(known) > len(best.results)):
-            best = NoiseSources(model, activation, known, _states(reference, known))
+            states = {source: "measured" if source in known else "not run" for source in SOURCES}
+            # Without dropout that source is no source, whatever was run.
+            if reference.config["dropout"] == 0:
+                states["dropout"] = "not applicable: the model has no dropout"
+            best = NoiseSources(model, activation, known, states)
     return best
 
 
@@ -119,19 +122,8 @@ def how_to_run(model: str) -> str:
     )
 
 
-def _states(reference: Result, known: dict[str, Result]) -> dict[str, str]:
-    states = {source: "measured" if source in known else "not run" for source in SOURCES}
-    if reference.config["dropout"] == 0:
-        # Without dropout that source is no source, whatever was run.
-        states["dropout"] = "not applicable: the model has no dropout"
-    return states
-
-
-def _source(result: Result) -> str:
-    return str(result.config["vary"])
-
-
 def _same_but_vary(reference: Result, other: Result) -> bool:
+    # Trials and the path of the text do not tell cells apart; the text's digest does.
     def rest(result: Result) -> str:
         values = {name: value for name, value in result.config.items() if name not in ("vary", "trials", "corpus")}
         about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]

@@ -1,8 +1,7 @@
 """Where the trials of one cell disagree, slice by slice of the evaluation text: pure functions of arrays.
 
-Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), ..., V characters, S slices. A slice's
-value is the metric over its characters alone, so that the slice values weighted by their number of characters add up to
-the metric of the cell. Intervals are delete-one-trial jackknifes, conditional on the evaluation text and on the slicing.
+Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), ..., V characters, S slices. The values of the
+slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing.
 """
 
 from __future__ import annotations
@@ -18,13 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.churn_and_influence import jackknife_ratio
-from repro_lib.metrics.prediction_difference import (
-    METRIC_LIMITS,
-    probabilities_from_logits,
-    relative_differences,
-    total_variation_by_token,
-)
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import ResultError
@@ -54,9 +48,9 @@ OTHER_CLASS = "other"
 class PairedTrials:
     """What the pairs of N >= 2 trials do at every evaluation character.
 
-    ``labels`` (tokens,): the true characters' ids, of a vocabulary of ``vocab_size``. ``top1`` (N, tokens): the most
-    probable character of each trial. ``confidence`` (tokens,): the largest probability, mean over the trials.
-    ``differences``: for each of ``SLICE_METRICS`` an array (P, tokens); the mean of a row is the metric of that pair.
+    ``labels`` (tokens,): the true characters' ids. ``top1`` (N, tokens): the most probable character of each trial.
+    ``confidence`` (tokens,): the largest probability, mean over the trials. ``differences``: for each of ``SLICE_METRICS``
+    an array (P, tokens); the mean of a row is the metric of that pair.
     """
 
     labels: Int64
@@ -78,10 +72,7 @@ class PairedTrials:
 
 @dataclass(frozen=True)
 class Slicing:
-    """A partition of the evaluation characters: each belongs to exactly one slice.
-
-    ``name``: by what; ``slices``: the names of the S slices in their order; ``members`` (tokens,): which one, from 0.
-    """
+    """By ``name``, the evaluation characters belong to one of S ``slices`` each; ``members`` (tokens,): to which, from 0."""
 
     name: str
     slices: tuple[str, ...]
@@ -99,34 +90,28 @@ class Slicing:
         return np.bincount(self.members, minlength=len(self.slices))
 
 
-# --- one pass over every pair
-
-
 def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     """Compare every pair of N >= 2 trials at every character, in one pass over the text.
 
-    No more than ``PART`` characters are held in float64 probabilities at a time. ResultError for fewer than two trials,
-    different evaluation windows, shapes that do not fit, or logits that are NaN or infinite.
+    ResultError for fewer than two trials, different evaluation windows or shapes, or logits that are NaN or infinite.
     """
-    _check_trials(trials)
+    comparable_trials(trials)
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
     pairs = list(combinations(range(n), 2))
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((len(pairs), tokens)) for name in SLICE_METRICS}
     for start in range(0, tokens, PART):
         part = slice(start, start + PART)
-        probabilities = [probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (PART, V)
+        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (PART, V)
         top1[:, part] = [p.argmax(axis=1) for p in probabilities]
         confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
+        # Every pair while the part is in the cache, instead of pair after pair over the whole text.
         for row, (i, j) in enumerate(pairs):
             p, q = probabilities[i], probabilities[j]
-            differences["total_variation"][row, part] = total_variation_by_token(p, q)
-            differences["relative_pd"][row, part] = relative_differences(p, q).mean(axis=1)
+            differences["total_variation"][row, part] = metrics.total_variation_by_token(p, q)
+            differences["relative_pd"][row, part] = metrics.relative_differences(p, q).mean(axis=1)
             differences["churn"][row, part] = top1[i, part] != top1[j, part]
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
-
-
-# --- slicings
 
 
 def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
@@ -137,10 +122,10 @@ def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
 def by_context(tokens: int, block_size: int) -> Slicing:
     """By how many characters the model was given before the true one, in slices that double: 1, 2, 3 to 4, 5 to 8, ...
 
-    The text is read in blocks of 256 characters, and each in pieces of at most ``block_size`` (see
-    ``data.EvaluationWindows.pieces``): nothing is carried over, so the context starts at 1 again in every piece. A
-    convolutional model may look back less far than that.
+    The most it can be given: a convolutional model may look back less far.
     """
+    # The text is read in blocks of 256 characters, and each in pieces of at most ``block_size`` (``EvaluationWindows.pieces``):
+    # nothing is carried over, so the context starts at 1 again in every piece.
     longest = min(block_size, EVALUATION_BLOCK)
     given = np.arange(tokens) % EVALUATION_BLOCK % longest + 1
     lows = [1] + [2**k + 1 for k in range((longest - 1).bit_length())]  # 1, 2, 3, 5, 9, ...
@@ -156,6 +141,7 @@ def by_confidence(confidence: Float64) -> Slicing:
 
 def by_class(labels: Int64, vocabulary: Sequence[str]) -> Slicing:
     """By what kind of character the true one is; the slice ``other`` is there only where the text has such a character."""
+    # The class of each character of the vocabulary, looked up for every label.
     names = (*CLASSES, OTHER_CLASS)
     members = np.array([names.index(character_class(character)) for character in vocabulary])[labels]
     return Slicing("class", names if (members == len(CLASSES)).any() else CLASSES, members)
@@ -163,37 +149,31 @@ def by_class(labels: Int64, vocabulary: Sequence[str]) -> Slicing:
 
 def character_class(character: str) -> str:
     """One of ``CLASSES``, or ``other`` for a letter without case, a control character and the like."""
+    # In this order: a line end is a space too, and what is none of these is told by its Unicode category.
     if character == "\n":
         return "line end"
-    if character.isspace():
-        return "space"
-    if character.isdigit():
-        return "digit"
-    if character.islower():
-        return "lower case"
-    if character.isupper():
-        return "upper case"
-    return "punctuation" if unicodedata.category(character)[0] in "PS" else OTHER_CLASS
-
-
-# --- frames
+    kinds = {"space": str.isspace, "digit": str.isdigit, "lower case": str.islower, "upper case": str.isupper}
+    other = "punctuation" if unicodedata.category(character)[0] in "PS" else OTHER_CLASS
+    return next((kind for kind, belongs in kinds.items() if belongs(character)), other)
 
 
 def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     """One row per slice of one slicing, in its order; numbers of a slice without characters are NaN.
 
-    Columns: slicing, slice, n (characters), share (of all characters); each of ``SLICE_METRICS`` with ``_low`` and
-    ``_high`` (95 % jackknife); error (rate, mean over the trials) with t interval; held (share of the cell's total
-    variation that lies in the slice) with jackknife interval. No intervals below 3 trials.
+    Columns: slicing, slice, n (characters), share (of all characters); each of ``SLICE_METRICS``, error (rate, mean over the
+    trials) and held (share of the cell's total variation that lies in the slice), with ``_low`` and ``_high``.
     """
     counts = slicing.counts
-    errors = slicing.means(paired.errors.astype(np.float64))  # (N, S)
+    # All slices of a metric at once: (N, S) and (S, N, N).
+    errors = slicing.means(paired.errors.astype(np.float64))
     matrices = {name: _matrices(slicing.means(values), paired.n) for name, values in paired.differences.items()}
     whole = _matrices(paired.differences["total_variation"].mean(axis=1, keepdims=True), paired.n)[0]
     rows = []
     for k, name in enumerate(slicing.slices):
         row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
-        estimates = {metric: jackknife_pairwise(values[k], METRIC_LIMITS[metric]) for metric, values in matrices.items()}
+        estimates = {
+            metric: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[metric]) for metric, values in matrices.items()
+        }
         estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
         estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
         for column, estimate in estimates.items():
@@ -209,9 +189,9 @@ def merged_slices(slicing: Slicing, chosen: Sequence[str], name: str) -> Slicing
 
 
 def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
-    """The share of a pairwise metric that a slice holds, 0 to 1, from the (N, N) matrices of the slice and of the cell.
+    """The share of a pairwise metric, 0 to 1, that a slice with ``share`` of the characters holds; (N, N) of slice and cell.
 
-    ``share``: that of the slice in the characters. NaN where trials do not differ at all; 0 for a slice without characters.
+    NaN where trials do not differ at all; 0 for a slice without characters.
     """
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
@@ -222,8 +202,7 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
 
-    Over all pairs of trials and all characters where their most probable character differs. Columns: first, second (ids,
-    first < second), count (of characters x pairs of trials), share (of all swaps). Empty where trials never differ.
+    Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps).
     """
     v = paired.vocab_size
     counts = np.zeros(v * v, dtype=np.int64)
@@ -237,13 +216,13 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _check_trials(trials: Sequence[Predictions]) -> None:
+def comparable_trials(trials: Sequence[Predictions]) -> None:
+    """ResultError unless these are two trials or more on the same text, of one shape, with a number for every probability."""
     if len(trials) < 2:
         raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
     if len({trial.evaluation_sha256 for trial in trials}) > 1:
         raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
-    shapes = {(trial.logits.shape, trial.labels.shape) for trial in trials}
-    if len(shapes) > 1:
+    if len(shapes := {(trial.logits.shape, trial.labels.shape) for trial in trials}) > 1:
         raise ResultError(f"these predictions have different shapes: {', '.join(map(str, sorted(shapes)))}")
     for number, trial in enumerate(trials, start=1):
         # A logit of minus infinity is a probability of 0; anything else that is not finite is no probability at all.
@@ -252,7 +231,7 @@ def _check_trials(trials: Sequence[Predictions]) -> None:
 
 
 def _matrices(per_pair: Float64, n: int) -> Float64:
-    """(P, S) -> (S, N, N), symmetric with a zero diagonal."""
+    # (P, S) -> (S, N, N): the pairs in the order of ``combinations``, which is that of the upper triangle.
     matrices = np.zeros((per_pair.shape[1], n, n))
     rows, columns = np.triu_indices(n, k=1)
     matrices[:, rows, columns] = matrices[:, columns, rows] = per_pair.T

@@ -1,9 +1,10 @@
 """Prediction difference while models are trained, and between runs of different length that each decayed fully.
 
-From the predictions that every trial keeps at log-spaced steps, for every 16th evaluation block. A snapshot of a long run
-and the end of a short one are not the same thing: the learning rate of the short run has gone down to zero. So both stand
-side by side, over steps and over the loss reached.
+From the predictions that every trial keeps at log-spaced steps, for every 16th evaluation block.
 """
+
+# A snapshot of a long run and the end of a short one are not the same thing: the learning rate of the short run has gone down
+# to zero. So both stand side by side, over steps and over the loss reached.
 
 from __future__ import annotations
 
@@ -16,17 +17,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.study import Study
-from repro_lib.metrics import prediction_difference
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
-from repro_lib.metrics.uncertainty import (
-    Estimate,
-    Float64,
-    jackknife_left_out,
-    jackknife_pairwise,
-    mean_interval,
-    mean_without_each,
-    without_each,
-)
+from repro_lib.metrics import prediction_difference as metrics, uncertainty
+from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Snapshots
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -72,12 +64,9 @@ class Trajectory:
         """One row per kept step: step, n, loss and each metric with _low and _high (over trials)."""
         rows = []
         for k, step in enumerate(self.steps):
-            estimates = {"loss": mean_interval(self.losses[k])}
+            row = {"step": step, "n": self.n} | mean_interval(self.losses[k]).columns("loss")
             for name in FOLLOWED:
-                estimates[name] = jackknife_pairwise(self.matrices[name][k], METRIC_LIMITS[name])
-            row: dict[str, float] = {"step": step, "n": self.n}
-            for name, estimate in estimates.items():
-                row |= estimate.columns(name)
+                row |= jackknife_pairwise(self.matrices[name][k], metrics.METRIC_LIMITS[name]).columns(name)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -96,8 +85,7 @@ def trajectory(store: Store, result: Result) -> Trajectory:
     kept = [store.snapshots(result, record.trial) for record in result.trials]
     if len({snapshots.steps for snapshots in kept}) > 1:
         raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
-    losses, matrices = _followed(kept)
-    return Trajectory(result, kept[0].steps, losses, matrices)
+    return Trajectory(result, kept[0].steps, *_followed(kept))
 
 
 def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
@@ -120,10 +108,8 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
 
     ``stored``: the results to look through. Runs whose kept predictions are gone are left out.
     """
-    newest: dict[int, Result] = {}
-    for other in stored:
-        if differs_in_length(result, other):
-            newest[other.config["max_iters"]] = other
+    # Stored results come oldest first.
+    newest = {other.config["max_iters"]: other for other in stored if differs_in_length(result, other)}
     runs = []
     for _, other in sorted(newest.items()):
         try:
@@ -136,10 +122,9 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
 def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
     """PD of each activation at one loss that all of them reached, between fully decayed runs of different length.
 
-    ``runs``: per activation its runs, at least two lengths. Straight lines between the ends of the runs, mean PD over mean
-    loss: an interpolation, and called so. The loss is the middle of the range that all activations cover. Columns:
-    activation, n, loss, lengths, and the metric with _low and _high (each trial in turn left out of all lengths at once;
-    needs one N). Empty where there is no common range.
+    ``runs``: per activation its runs, at least two lengths. The loss is the middle of the range that all activations cover;
+    the PD is interpolated on straight lines between the ends of the runs. Columns: activation, n, loss, lengths, and the
+    metric with _low and _high. Empty where there is no common range.
     """
     lines = {name: sorted(several, key=lambda run: run.losses[-1].mean()) for name, several in runs.items() if len(several) > 1}
     ends = [(line[0].losses[-1].mean(), line[-1].losses[-1].mean()) for line in lines.values()]
@@ -165,11 +150,10 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
         when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
         parts.append(f"{cell.activation} {when}")
     steps = ", ".join(map(str, followed[0].steps))
-    return (
-        "Trials have parted for good, that is, predict another character for more than "
-        f"{100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)} "
-        f"(kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
+    parted = (
+        f"Trials have parted for good, that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on"
     )
+    return f"{parted}: {'; '.join(parts)} (kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
 
 
 def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:
@@ -195,40 +179,37 @@ def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
     steps, n = len(kept[0].steps), len(kept)
     losses = np.zeros((steps, n))
     matrices = {name: np.zeros((steps, n, n)) for name in FOLLOWED}
+    # Step by step, so that N float64 arrays (tokens, V) are in memory and not S times as many.
     for step in range(steps):
-        probabilities = [
-            prediction_difference.probabilities_from_logits(trial.logits[step]) for trial in kept
-        ]  # N times (tokens, V)
-        losses[step] = [prediction_difference.cross_entropy(trial.logits[step], trial.labels) for trial in kept]
+        probabilities = [metrics.probabilities_from_logits(trial.logits[step]) for trial in kept]
+        losses[step] = [metrics.cross_entropy(trial.logits[step], trial.labels) for trial in kept]
         for i, j in combinations(range(n), 2):
             for name in FOLLOWED:
-                value = prediction_difference.PAIR_METRICS[name](probabilities[i], probabilities[j])
+                value = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
                 matrices[name][step, i, j] = matrices[name][step, j, i] = value
     return losses, matrices
 
 
 def differs_in_length(result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but the length of the run."""
-    same = (result.model_name, result.activation, result.comparison_key) == (
-        other.model_name, other.activation, other.comparison_key,
-    )  # fmt: skip
+    cells = [(one.model_name, one.activation, one.comparison_key) for one in (result, other)]
     values = [{name: v for name, v in r.config.items() if name not in _SCHEDULE} for r in (result, other)]
-    return same and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
+    return cells[0] == cells[1] and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
 
 
 def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:
-    """The metric at a loss on the line through the ends of the runs (sorted by loss), with its jackknife interval."""
+    # On the line through the ends of the runs, sorted by loss.
     pds = [without_each(run.matrices[metric][-1]) for run in line]
-    losses = [mean_without_each(run.losses[-1]) for run in line]
+    losses = [uncertainty.mean_without_each(run.losses[-1]) for run in line]
     value = _interpolated(loss, [x for x, _ in losses], [y for y, _ in pds])
     # A trial is left out of all lengths at once, which takes equal numbers of trials.
     if len({run.n for run in line}) > 1:
         return Estimate(value, math.nan, math.nan, min(run.n for run in line))
     without = [_interpolated(loss, [xs[k] for _, xs in losses], [ys[k] for _, ys in pds]) for k in range(line[0].n)]
-    return jackknife_left_out(value, np.array(without), 0.0, METRIC_LIMITS[metric])
+    return uncertainty.jackknife_left_out(value, np.array(without), 0.0, metrics.METRIC_LIMITS[metric])
 
 
 def _interpolated(loss: float, losses: Sequence[float], values: Sequence[float]) -> float:
-    """On the straight lines between the points; outside of them NaN, nothing is extended."""
+    # Outside of the points NaN: a line that is extended would be a guess.
     order = np.argsort(losses)
     return float(np.interp(loss, np.take(losses, order), np.take(values, order), left=math.nan, right=math.nan))

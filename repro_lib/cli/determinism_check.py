@@ -26,6 +26,7 @@ from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import TENSOR_KINDS, TrialRecord, digest_of
 from repro_lib.store.store import Store
 from repro_lib.system.temporary import scratch_folder
+from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
 from repro_lib.training.experiment import check_device, run_experiment, summarise
 from repro_lib.training.progress import Progress
 
@@ -101,9 +102,9 @@ def train(model: str, config: Config, folder: Path, killed_at: Place | None = No
             os.kill(os.getpid(), signal.SIGKILL)
 
     # Where it will be killed each iteration is saved: there must be something to go on from.
-    saving = {"checkpoint_seconds": 0.0} if killed_at else {}
+    seconds = 0.0 if killed_at else CHECKPOINT_SECONDS
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        run_experiment(model, ACTIVATION, config, results_dir=folder, progress=watch, **saving)
+        run_experiment(model, ACTIVATION, config, results_dir=folder, progress=watch, checkpoint_seconds=seconds)
     # Equal digests do not show that a killed training was gone on with: one from the first iteration on has them too.
     if begins_at and places[:1] != [begins_at]:
         raise RuntimeError(f"it did not go on from trial {begins_at[0]}, iteration {begins_at[1]}; {said.getvalue().strip()}")

@@ -43,8 +43,7 @@ def model_panel(
     names = [_activation_label(cell, column if numbers else None) for cell in rows] if labels else []
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(rows) - 0.4)
-    axes.grid(False, axis="x")
-    _value_limits(axes, cells, column, bar)
+    _scaled(axes, cells, column, bar)
 
 
 def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
@@ -57,11 +56,11 @@ def grid_panel(axes: Axes, study: Study, column: str, bar: bool = True) -> None:
             draw_cell(axes, x, width * 0.92, cell, column, _points(study, cell, column), bar)
     axes.set_xticks(range(len(study.models)), [_model_label(study, model) for model in study.models])
     axes.set_xlim(-0.5, len(study.models) - 0.5)
+    _scaled(axes, study.cells, column, bar)
+
+
+def _scaled(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> None:
     axes.grid(False, axis="x")
-    _value_limits(axes, study.cells, column, bar)
-
-
-def _value_limits(axes: Axes, cells: pd.DataFrame, column: str, bar: bool) -> None:
     # Bars start at 0, and synthetic cells get room for their name. Without any number a scale would say something.
     if not np.isfinite(cells[column]).any():
         axes.set_yticks([])
@@ -77,11 +76,10 @@ def _activation_label(cell: dict[str, Any], column: str | None) -> str:
     lines = [cell["activation"]]
     if column and math.isfinite(cell[column]):
         estimate = Estimate.in_row(cell, column)
-        lines.append(f"{cell[column]:.3f}")
-        lines.append(f"({estimate.interval('.3f')})" if estimate.has_interval else "no interval")
+        lines += [f"{cell[column]:.3f}", f"({estimate.interval('.3f')})" if estimate.has_interval else "no interval"]
     if cell["n"]:
-        mark = "\nsynthetic" if cell["synthetic"] else "\nflagged" if cell["flags"] else ""
-        lines.append(f"N = {cell['n']}{mark}")
+        lines.append(f"N = {cell['n']}")
+        lines += ["synthetic"] if cell["synthetic"] else ["flagged"] if cell["flags"] else []
     return "\n".join(lines)
 
 
@@ -103,17 +101,17 @@ def model_handles(study: Study) -> Sequence[Artist]:
     return [Line2D([], [], label=label, marker=model_marker(study, name), **style) for name, label in labels.items()]
 
 
+# Training losses are noisy and of single batches; the validation loss is what models are compared by, so it is the thick one.
 TRAIN_LINE: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.55}
 VALIDATION_LINE: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3.5}
+# What a model that knows only how frequent each character is would reach: a line above it has learnt nothing of the context.
+UNIGRAM_LINE: dict[str, Any] = {"linewidth": 1, "linestyle": "--"}
 
 
 def curve_handles() -> Sequence[Artist]:
     """What the lines of a curve panel are."""
-    return [
-        Line2D([], [], color=GREY, label="training, one line per trial", **TRAIN_LINE),
-        Line2D([], [], color=GREY, label="validation", **VALIDATION_LINE),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="loss of the unigrams"),
-    ]
+    looks = {"training, one line per trial": TRAIN_LINE, "validation": VALIDATION_LINE, "loss of the unigrams": UNIGRAM_LINE}
+    return [Line2D([], [], color=GREY, label=label, **look) for label, look in looks.items()]
 
 
 def curve_panel(axes: Axes, cell: dict[str, Any], curves: pd.DataFrame) -> None:
@@ -132,7 +130,7 @@ def curve_panel(axes: Axes, cell: dict[str, Any], curves: pd.DataFrame) -> None:
     for (split, _), line in own.groupby(["split", "trial"], sort=False):
         look = TRAIN_LINE if split == "train" else VALIDATION_LINE
         axes.plot(line["iteration"], line["loss"], color=colour_of(cell["activation"]), **look)
-    axes.axhline(cell["unigram_loss"], color=GREY, linestyle="--", linewidth=1)
+    axes.axhline(cell["unigram_loss"], color=GREY, **UNIGRAM_LINE)
 
 
 def boxes(axes: Axes, study: Study) -> None:
@@ -145,20 +143,18 @@ def boxes(axes: Axes, study: Study) -> None:
         if values.empty:
             draw_gap(axes, x, 0.6, "missing")
             continue
-        colour = colour_of(activation)
+        colour, hatch = colour_of(activation), SYNTHETIC_HATCH if study.is_synthetic else None
         # Whiskers to the ends, because every point is drawn anyway and none is an outlier among five models.
         axes.boxplot(
             [values], positions=[x], widths=0.6, patch_artist=True, whis=(0, 100), showfliers=False,
-            boxprops={"facecolor": colour, "alpha": 0.5, "hatch": SYNTHETIC_HATCH if study.is_synthetic else None},
-            medianprops={"color": "black"},
+            boxprops={"facecolor": colour, "alpha": 0.5, "hatch": hatch}, medianprops={"color": "black"},
         )  # fmt: skip
         look = {"color": colour, "markeredgecolor": "black", "markersize": 5, "clip_on": False}  # whole marks at the edge too
         axes.plot(np.full(len(values), x), values, marker_of(activation), **look)
     axes.set_xticks(range(len(study.activations)), study.activations)
     axes.set_xlim(-0.6, len(study.activations) - 0.4)
     axes.set_title("Per activation, one point per model")
-    axes.grid(False, axis="x")
-    _value_limits(axes, cells, "relative_pd", bar=True)
+    _scaled(axes, cells, "relative_pd", bar=True)
 
 
 def cv_bars(axes: Axes, study: Study) -> None:
@@ -220,11 +216,9 @@ def about_cells(study: Study) -> str:
     if (cells["n"] == 0).any():
         shown = f", {stand_ins} of them with a synthetic stand-in" if stand_ins else ""
         notes.append(f"Missing: {(cells['n'] == 0).sum()} cells{shown}.")
-    flagged = int((cells["flags"] != "").sum())
-    if flagged:
+    if flagged := int((cells["flags"] != "").sum()):
         notes.append(f"{flagged} of {(cells['n'] > 0).sum()} cells are flagged, not to be relied on.")
-    cut = list(dict.fromkeys(cells["model"][cells["cut"]]))
-    if cut:
+    if cut := list(dict.fromkeys(cells["model"][cells["cut"]])):
         every = set(cells["model"][cells["n"] > 0]) == set(cut)
         notes.append(f"Cut below their full size: {'all models' if every else ', '.join(cut)}.")
     return " ".join(notes)
@@ -235,12 +229,9 @@ def model_alt(study: Study, cells: pd.DataFrame, column: str, what: str) -> str:
     parts = []
     for cell in rows_of(cells):
         estimate = Estimate.in_row(cell, column)
-        if cell["n"] == 0:
-            number = "missing"
-        elif math.isnan(estimate.value):
-            number = "one trial, no pair"
-        else:
-            number = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
+        number = f"{estimate:.3f}" + ("" if estimate.has_interval else f" (no interval at N = {cell['n']})")
+        if math.isnan(estimate.value):
+            number = "one trial, no pair" if cell["n"] else "missing"
         parts.append(f"{cell['activation']} {number}" + (" SYNTHETIC" if cell["synthetic"] else ""))
     control = f" {CONTROL_IN_WORDS.capitalize()}: bit-identical across activations."
     control = control if cells["model"].isin(study.identical).any() else ""
@@ -270,6 +261,7 @@ def grid_alt(study: Study, column: str, what: str) -> str:
 
 def trade_off_alt(study: Study) -> str:
     """The ranges of both axes over the measured cells, and how many synthetic stand-ins are shown beside them."""
+    # Of the measured cells: the range of a figure must not come from stand-ins.
     cells = study.measured.cells.dropna(subset=["relative_pd"])
     if cells.empty:
         return "Accuracy against relative PD: no results yet."

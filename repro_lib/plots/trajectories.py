@@ -59,11 +59,9 @@ def through_training(
     """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars."""
     title = f"{model}: disagreement while it is trained" + (f" ({CONTROL_IN_WORDS})" if model in study.identical else "")
     colours = activation_handles([cell.activation for cell in followed])
-    handles = [
-        Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run"),
-        Line2D([], [], color=GREY, marker="*", markersize=11, linestyle="", label="end of a run, fully decayed"),
-    ]
-    figure, body = new_figure(6.6, title, _training_note(followed, lengths, gaps), colours, handles)
+    steps = Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run")
+    ends = Line2D([], [], color=GREY, marker="*", markersize=11, linestyle="", label="end of a run, fully decayed")
+    figure, body = new_figure(6.6, title, _training_note(followed, lengths, gaps), colours, [steps, ends])
     panels = body.subplots(2, 2, sharey="row", squeeze=False)
     for row, metric in zip(panels, FOLLOWED[1:], strict=True):
         for cell in followed:
@@ -147,6 +145,12 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
 
 
 def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
+<<<<<<< ours
+    # Nothing is drawn as 0, not even a file that is gone.
+||||||| base
+=======
+    # Nothing is drawn as 0, a missing file neither.
+>>>>>>> theirs
     if not followed:
         axes.text(0.5, 0.5, "no kept predictions", transform=axes.transAxes, ha="center")
         axes.set_axis_off()
@@ -158,6 +162,7 @@ def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
     for source, frame in frames.items():
         values = np.maximum(frame["total_variation"], floor)
         axes.plot(frame["step"], values, label=source, markersize=4.5, **SOURCE_STYLES[source])
+    # The sources are orders of magnitude apart early in training.
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
     _step_axis(axes, max(cell.max_iters for cell in followed.values()))
@@ -171,6 +176,7 @@ def _lines(least: int) -> str:
 
 
 def _training_note(followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str]) -> str:
+    # The smallest N is the one that a reader must know.
     least = min(cell.n for cell in followed)
     note = f"Mean over all pairs of trials on every 16th evaluation block, N = {least} trials{_lines(least)}. "
     if runs := sorted({run.max_iters for several in lengths.values() for run in several}):
@@ -186,10 +192,8 @@ def _training_alt(model: str, followed: Sequence[Trajectory], lengths: dict[str,
     for cell in followed:
         step, values = cell.parted_at(), cell.frame()["total_variation"]
         parted = "never part" if step is None else f"part at step {step}"
-        ends = ", ".join(
-            f"{run.max_iters} iterations {run.frame()['total_variation'].iloc[-1]:.3f}"
-            for run in lengths.get(cell.activation, [])
-        )
+        decayed = [(run.max_iters, run.frame()["total_variation"].iloc[-1]) for run in lengths.get(cell.activation, [])]
+        ends = ", ".join(f"{length} iterations {value:.3f}" for length, value in decayed)
         others = f", fully decayed runs of {ends}" if ends else ""
         change = f"from {values.iloc[0]:.3f} at step 0 to {values.iloc[-1]:.3f} at step {cell.max_iters}"
         parts.append(f"{cell.activation} {change}{others}; its trials {parted}")

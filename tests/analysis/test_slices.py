@@ -13,9 +13,8 @@ from hypothesis import given, strategies as st
 from repro_lib.analysis import slices
 from repro_lib.analysis.slices import SLICE_METRICS, Slicing, pair_trials, slice_frame, swapped_pairs
 from repro_lib.data import EvaluationWindows
-from repro_lib.metrics import prediction_difference, uncertainty
+from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.churn_and_influence import churn_and_error, trial_influence
-from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import ResultError
 
@@ -74,12 +73,9 @@ def test_rows_average_to_the_metrics_of_their_pair(n: int):
     assert paired.errors.mean(axis=1).tolist() == [prediction_difference.error_rate(t.logits, t.labels) for t in trials]
 
 
-def test_a_probability_of_zero_in_both_trials_is_no_difference():
+def test_impossible_characters_are_no_difference_and_improbable_ones_count_as_much_as_probable_ones():
     paired = pair_trials([trial_of([[1.0, 0.0, 0.0]], [0]), trial_of([[0.5, 0.5, 0.0]], [0])])
     assert paired.differences["relative_pd"][0, 0] == pytest.approx(2 * (0.5 / 1.5 + 1 + 0) / 3)
-
-
-def test_improbable_characters_count_as_much_as_probable_ones():
     tiny = 1e-30
     paired = pair_trials([trial_of([[1.0, tiny]], [0]), trial_of([[1.0, 3 * tiny]], [0])])
     assert paired.differences["relative_pd"][0, 0] == pytest.approx((0 + 2 * 2 / 4) / 2, rel=1e-5)
@@ -89,13 +85,9 @@ def test_improbable_characters_count_as_much_as_probable_ones():
     ("change", "said"),
     [
         (lambda trials: trials[:1], "needs two trials, there is 1"),
-        (lambda trials: [], "needs two trials, there is 0"),
         (lambda t: [t[0], Predictions(t[1].logits, t[1].labels, "other")], "different evaluation windows"),
         (lambda t: [t[0], Predictions(t[1].logits[:, :-1], t[1].labels, "e")], "different shapes"),
-        (
-            lambda t: [t[0], Predictions(np.where(t[1].logits > 1, np.nan, t[1].logits), t[1].labels, "e")],
-            "trial 2 contain NaN",
-        ),
+        (lambda t: [t[0], Predictions(np.full_like(t[1].logits, np.nan), t[1].labels, "e")], "trial 2 contain NaN"),
         (lambda t: [Predictions(np.where(t[0].logits > 1, np.inf, 0), t[0].labels, "e"), t[1]], "trial 1 contain NaN or inf"),
     ],
 )
@@ -119,9 +111,7 @@ def test_frequency_bins_are_closed_below():
     ("block_size", "names"),
     [
         (1, ("1",)),
-        (2, ("1", "2")),
         (6, ("1", "2", "3 to 4", "5 to 6")),
-        (64, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64")),
         (100, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64", "65 to 100")),
         (1024, ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 to 32", "33 to 64", "65 to 128", "129 to 256")),
     ],
@@ -149,15 +139,10 @@ def test_confidence_bins_and_slices_put_together():
 @pytest.mark.parametrize(
     ("characters", "kind"),
     [
-        ("aéß", "lower case"),
-        ("AÉ", "upper case"),
-        (" \t", "space"),
-        ("\n", "line end"),
-        (".,;:!?'\"-[]{}&$—", "punctuation"),
-        ("019", "digit"),
-        ("中\x00", "other"),
+        ("aéß", "lower case"), ("AÉ", "upper case"), (" \t", "space"), ("\n", "line end"),
+        (".,;:!?'\"-[]{}&$—", "punctuation"), ("019", "digit"), ("中\x00", "other"),
     ],
-)
+)  # fmt: skip
 def test_character_classes(characters: str, kind: str):
     assert {slices.character_class(character) for character in characters} == {kind}
     # The class "other" is there only where it is needed.
@@ -266,12 +251,8 @@ def test_swaps_by_hand():
     tops = [[0, 2, 1], [1, 2, 0], [1, 0, 1]]
     trials = [trial_of(np.where(np.eye(3)[top] > 0, 0.8, 0.1).tolist(), [0, 0, 0]) for top in tops]
     frame = swapped_pairs(pair_trials(trials))
-    assert frame.to_dict("list") == {
-        "first": [0, 0],
-        "second": [1, 2],
-        "count": [4, 2],
-        "share": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
-    }
+    assert frame[["first", "second", "count"]].to_numpy().tolist() == [[0, 1, 4], [0, 2, 2]]
+    assert frame["share"].tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 # --- single trials
@@ -329,14 +310,3 @@ def test_what_has_no_ratio():
     assert perfect.residual.value == 0.0
     with pytest.raises(ValueError, match="3 trials, 2 error rates"):
         churn_and_error(np.zeros((3, 3)), [0.1, 0.2])
-
-
-@pytest.mark.parametrize("n", [3, 6])
-def test_the_general_jackknife_is_the_pairwise_one_for_a_pairwise_mean(n: int):
-    rng = np.random.default_rng(1)
-    matrix = rng.random((n, n))
-    matrix += matrix.T
-    expected = jackknife_pairwise(matrix)
-    found = uncertainty.jackknife_left_out(*uncertainty.without_each(matrix), lower=0.0)
-    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
-    assert found.n == n

@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repro_lib.analysis import trajectories
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
-from repro_lib.analysis.trajectories import (
-    Trajectory,
-    at_matched_loss,
-    load_trajectories,
-    matched_loss_sentence,
-    other_lengths,
-    parting_sentence,
-    trajectory,
-)
+from repro_lib.analysis.trajectories import Trajectory, at_matched_loss, matched_loss_sentence, parting_sentence, trajectory
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.uncertainty import jackknife_pairwise
@@ -74,14 +67,16 @@ def of_steps(losses: list[list[float]], pds: list[list[float]]) -> Trajectory:
     return Trajectory(result, tuple(range(len(pds))), np.array(losses), dict.fromkeys(names, matrices))
 
 
-def test_the_study_is_of_the_grids_cells_and_not_of_their_variants(study: Study) -> None:
-    assert {(r.config["vary"], r.config["max_iters"]) for r in study.results} == {("all", 4)}
-    assert {(r.model_name, r.activation) for r in study.results} >= {("charlm", "relu"), ("charlm", "gelu")}
+def result_of(study: Study, model: str, activation: str) -> Result:
+    result = study.result(model, activation)
+    assert result is not None
+    return result
 
 
 def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store, study: Study) -> None:
-    result = study.result("charlm", "gelu")
-    assert result is not None
+    # The study is of the grid's cells and not of their variants.
+    assert {(r.config["vary"], r.config["max_iters"]) for r in study.results} == {("all", 4)}
+    result = result_of(study, "charlm", "gelu")
     followed = trajectory(trained, result)
     assert followed.steps == (0, 1, 2, 3, 4)
     assert followed.n == 3
@@ -113,19 +108,18 @@ def test_trials_part_for_good() -> None:
 def test_other_lengths_are_of_the_same_cell_and_differ_in_nothing_else(
     trained: Store, stored: list[Result], study: Study
 ) -> None:
-    gelu, relu = study.result("charlm", "gelu"), study.result("charlm", "relu")
-    assert gelu is not None
-    assert relu is not None
-    assert [run.max_iters for run in other_lengths(trained, stored, gelu)] == [1, 2]
-    assert [run.max_iters for run in other_lengths(trained, stored, relu)] == [2]
+    for activation, lengths in (("gelu", [1, 2]), ("relu", [2])):
+        found = trajectories.other_lengths(trained, stored, result_of(study, "charlm", activation))
+        assert [run.max_iters for run in found] == lengths
+
+
+def run(loss: float, pd: float = 0.2) -> Trajectory:
+    return of_steps([[loss] * 3], [[pd] * 3])
 
 
 def test_matched_loss_by_hand() -> None:
     # gelu: loss 3 with PD .2 and loss 2 with PD .4; relu: loss 2.8 with .1 and 2.0 with .5. Common range 2 to 2.8, middle
     # 2.4: gelu .4 - .2 * .4 = .32, relu .5 - .4 * .5 = .3.
-    def run(loss: float, pd: float) -> Trajectory:
-        return of_steps([[loss] * 3], [[pd] * 3])
-
     frame = at_matched_loss({"gelu": [run(3, 0.2), run(2, 0.4)], "relu": [run(2.8, 0.1), run(2, 0.5)]})
     assert frame["loss"].tolist() == pytest.approx([2.4, 2.4])
     assert frame.set_index("activation")["total_variation"].to_dict() == pytest.approx({"gelu": 0.32, "relu": 0.3})
@@ -146,9 +140,6 @@ def test_matched_loss_leaves_a_trial_out_of_every_length() -> None:
 
 
 def test_matched_loss_never_extends_a_line() -> None:
-    def run(loss: float) -> Trajectory:
-        return of_steps([[loss] * 3], [[0.2] * 3])
-
     apart = at_matched_loss({"gelu": [run(3), run(2.5)], "relu": [run(2.4), run(2)]})
     assert apart.empty
     assert "needs fully decayed runs of at least two lengths" in matched_loss_sentence(apart)
@@ -156,16 +147,14 @@ def test_matched_loss_never_extends_a_line() -> None:
 
 
 def test_what_cannot_be_followed_is_named(trained: Store, study: Study, tmp_path: Path) -> None:
-    found, gaps = load_trajectories(trained, study, "charlm")
+    found, gaps = trajectories.load_trajectories(trained, study, "charlm")
     assert [cell.activation for cell in found] == ["relu", "gelu"]
     assert gaps == ["charlm with swish cannot be followed: disagreement needs two trials, charlm with swish has one."]
-    _, gaps = load_trajectories(trained, study, "nanotransformer")
+    _, gaps = trajectories.load_trajectories(trained, study, "nanotransformer")
     assert gaps == ["nanotransformer with relu is missing.", "nanotransformer with swish is missing."]
     empty = Store(tmp_path)
-    relu = study.result("charlm", "relu")
-    assert relu is not None
     with pytest.raises(ResultError, match="is missing; run the cell again with --force"):
-        trajectory(empty, relu)
+        trajectory(empty, result_of(study, "charlm", "relu"))
     view = through_training_view(empty, [], study, "charlm")
     assert isinstance(view, Note)
     assert "charlm with relu cannot be followed" in view.text
