@@ -217,12 +217,7 @@ def interval_note(cells: pd.DataFrame, method: str) -> str:
     there = cells[cells["n"] > 0]
     if there.empty:
         return "No results yet."
-<<<<<<< ours
     # The note is about the measured cells where there are any; stand-ins would change the N that it states.
-||||||| base
-=======
-    # Stand-ins have as many trials as they like: the note is about the measured cells, where there are any.
->>>>>>> theirs
     if there["synthetic"].any():
         measured = cells[~cells["synthetic"].astype(bool)]
         if (measured["n"] > 0).any():

@@ -145,12 +145,7 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
 
 
 def _source_lines(axes: Axes, followed: dict[str, Trajectory]) -> None:
-<<<<<<< ours
     # Nothing is drawn as 0, not even a file that is gone.
-||||||| base
-=======
-    # Nothing is drawn as 0, a missing file neither.
->>>>>>> theirs
     if not followed:
         axes.text(0.5, 0.5, "no kept predictions", transform=axes.transAxes, ha="center")
         axes.set_axis_off()
