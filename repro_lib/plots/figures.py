@@ -32,7 +32,7 @@ def all_plots(source: Source, models: Sequence[str] | None = None, activations: 
 
     Where some models have results, the others have no figures of their own: those across models show that they are missing.
     """
-    study = _study(source, models, activations)
+    study = source if isinstance(source, Study) else Study.of(source, models, activations)
     for draw in _ACROSS_MODELS:
         yield draw(study)
     # An empty study still draws every figure, all of gaps.
@@ -193,8 +193,8 @@ _ACROSS_MODELS: tuple[Callable[..., Plot], ...] = (
 _OF_A_MODEL: tuple[Callable[..., Plot], ...] = (shamir_comparison, accuracy, reproducibility, training_curves)
 
 
-def _study(source: Source, *expected: Sequence[str] | None) -> Study:
-    return source if isinstance(source, Study) else Study.of(source, *expected)
+def _study(source: Source) -> Study:
+    return source if isinstance(source, Study) else Study.of(source)
 
 
 def _one_model(source: Source, model: str | None) -> tuple[Study, str, pd.DataFrame]:
