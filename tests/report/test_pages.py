@@ -518,7 +518,7 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     hostile: dict[str, Any] = {"flags": [ATTACK], "environment": {"cpu": ATTACK, "git_commit": ATTACK}}
     hostile["corpus"] = CorpusRecord(name=ATTACK, sha256="c" * 64)
     store.save(make_result("charlm", "relu", minute=5).model_copy(update=hostile))
-    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": ATTACK}
+    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": ATTACK, "config_sha256": ATTACK}
     (store.folder / "failed").mkdir()
     (store.folder / "failed" / "x.json").write_text(json.dumps(note))
     (store.folder / "<script>alert(1)<%2fscript>.json").write_text("{}")
