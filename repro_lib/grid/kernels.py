@@ -62,7 +62,10 @@ class Kernel:
             def kernel_spec(self) -> KernelSpec:
                 # -P: the notebook's folder is not searched for the modules that the kernel itself needs.
                 command = [sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python")
+                # Start-up files and settings that a user has for IPython are not for cells of ours: they decide numbers.
+                # Nor is a window that somebody wants his own figures in.
+                own = {"IPYTHONDIR": str(kernel.folder / "ipython"), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+                return KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python", env=own)
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **settings: Any) -> None:
                 with open(kernel.folder / "kernel.log", "wb") as log:

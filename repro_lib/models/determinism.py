@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,25 +79,67 @@ def _derive(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def _flushes_denormals() -> bool:
+    # torch has no way to ask. 1e-39 is below the smallest normal float32.
+    return torch.tensor([1e-39], dtype=torch.float32, device="cpu").mul(1).item() == 0.0
+
+
+def _attribute(owner: Any, name: str, value: Any) -> tuple[Callable[[], Any], Callable[[Any], None], Any]:
+    return partial(getattr, owner, name), partial(setattr, owner, name), value
+
+
+def _set_default_device(device: torch.device | None) -> None:
+    # None and not "cpu", which would have every call of torch ask a handler of its own.
+    torch.set_default_device(None if device is None or device.type == "cpu" else device)
+
+
+# torch adds this switch to the module at run time, where type checkers do not see it.
+_DEBUG: Any = torch.utils.deterministic
+_BACKENDS: Any = torch.backends
+# What a program, a notebook or a start-up file may have set, and what training is done with: how to read it, how to set it,
+# and the value, which is torch's own default where no reason is given.
+_PINNED: tuple[tuple[Callable[[], Any], Callable[[Any], Any], Any], ...] = (
+    # The number of threads changes how floating-point sums are split and so their last bits.
+    (torch.get_num_threads, torch.set_num_threads, 1),
+    # This mode holds two switches: deterministic kernels, and whether a lack of one is an error or a warning.
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, "error"),
+    # A debugging aid that writes NaN into every new tensor first: nothing here reads uninitialised memory.
+    _attribute(_DEBUG, "fill_uninitialized_memory", False),
+    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    (torch.get_default_device, _set_default_device, None),
+    *((partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind), False) for kind in ("cpu", "cuda")),
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, True),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp, True),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp, True),
+    (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, True),
+    _attribute(_BACKENDS.mkldnn, "enabled", True),
+    _attribute(_BACKENDS.cudnn, "benchmark", False),
+    # In what precision products of float32 are made: as they are, save where torch itself takes TF32.
+    *(
+        _attribute(of, "fp32_precision", "none")
+        for of in (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
+    ),
+    _attribute(_BACKENDS.cuda.matmul, "fp32_precision", "none"),
+    *(_attribute(of, "fp32_precision", "tf32") for of in (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)),
+    (_flushes_denormals, torch.set_flush_denormal, False),
+)
+
+
 @contextlib.contextmanager
 def deterministic_arithmetic() -> Iterator[None]:
-    """One thread and deterministic kernels within the block; the caller's settings return afterwards."""
+    """One thread, deterministic kernels and torch's own defaults within the block; the caller's settings return afterwards.
+
+    What decides a trial's bits is its configuration alone, not what its process did before.
+    """
     # Without it cuBLAS has no deterministic matrix products; it is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads = torch.get_num_threads()
-    # The debug mode holds both switches: deterministic kernels, and whether a lack of one is an error or a warning.
-    mode = torch.get_deterministic_debug_mode()
-    # torch adds this switch to the module at run time, where type checkers do not see it.
-    debug: Any = torch.utils.deterministic
-    fill = debug.fill_uninitialized_memory
+    before = [read() for read, _, _ in _PINNED]
     try:
-        # Their number changes how floating-point sums are split and so their last bits.
-        torch.set_num_threads(1)
-        torch.set_deterministic_debug_mode("error")
-        # A debugging aid that writes NaN into every new tensor first: nothing here reads uninitialised memory.
-        debug.fill_uninitialized_memory = False
-        yield
+        for _, pin, value in _PINNED:
+            pin(value)
+        # Tensors that are made in inference mode cannot be trained with.
+        with torch.inference_mode(False):
+            yield
     finally:
-        debug.fill_uninitialized_memory = fill
-        torch.set_deterministic_debug_mode(mode)
-        torch.set_num_threads(threads)
+        for (_, pin, _), value in zip(_PINNED, before, strict=True):
+            pin(value)

@@ -19,6 +19,7 @@ from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
 from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TensorKind, TrialRecord
@@ -36,6 +37,7 @@ Kept = tuple[TrialRecord, Predictions]
 CONSTANT = 1e-6
 
 
+@deterministic_arithmetic()
 def run_experiment(
     model: str,
     activation: str,
@@ -78,6 +80,7 @@ def run_experiment(
     return result
 
 
+@deterministic_arithmetic()
 def train_trials(
     model: str,
     activation: str,

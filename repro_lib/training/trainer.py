@@ -110,7 +110,7 @@ def carry_out(
 ) -> list[TrainedTrial]:
     """Begin a trial or a stack, or go on with it, to its end. Losses are looked at after each ``every`` iterations."""
     started = time.perf_counter()
-    with deterministic_arithmetic():
+    with deterministic_arithmetic(), torch.enable_grad():
         work = begin()
         state, histories = work.state, work.state.histories
         if checkpoints:

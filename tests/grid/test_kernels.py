@@ -87,6 +87,18 @@ def test_a_kernel_talks_over_sockets_in_a_private_folder_and_takes_no_neighbour_
     assert f'"ip": "{temporary}/repro-' in printed
 
 
+def test_what_somebody_has_set_up_for_his_own_notebooks_does_not_reach_ours(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "own.py").write_text("import torch; torch.set_default_dtype(torch.float64); own = 1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MPLBACKEND", "GTK")
+    _, printed = run_cells(tmp_path, "import matplotlib.pyplot, torch; print(torch.get_default_dtype(), 'own' in globals())")
+    assert printed == "torch.float32 False\n"
+
+
 def test_a_long_temporary_folder_costs_no_kernel_its_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("long" * 30)
     long.mkdir()

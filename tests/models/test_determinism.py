@@ -21,6 +21,7 @@ from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
 from repro_lib.models.determinism import STREAM_NAMES, deterministic_arithmetic, flip_one_bit, streams_for_trial
 from repro_lib.store.tensors import sha256_of_tensors
+from repro_lib.training.experiment import run_experiment
 from repro_lib.training.trainer import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +158,48 @@ def test_the_callers_settings_return_after_the_block_also_after_an_error(warn_on
     assert torch.get_num_threads() == 2
     assert torch.are_deterministic_algorithms_enabled() == warn_only
     assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+
+
+def inherit(state: str) -> contextlib.ExitStack:
+    """A process in which something was set before we came, for as long as the stack is open."""
+    stack = contextlib.ExitStack()
+    matmul: Any = torch.backends.mkldnn.matmul
+    if state == "no gradients":
+        stack.enter_context(torch.no_grad())
+    elif state == "inference mode":
+        stack.enter_context(torch.inference_mode())
+    elif state == "autocast":
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+    else:
+        read, write, value = {
+            "default dtype": (torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+            "default device": (torch.get_default_device, torch.set_default_device, torch.device("meta")),
+            "no flash attention": (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, False),
+            "products in bfloat16": (lambda: matmul.fp32_precision, lambda to: setattr(matmul, "fp32_precision", to), "bf16"),
+            "no oneDNN": (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled, False),
+        }[state]
+        stack.callback(write, read())
+        write(value)
+    return stack
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("default dtype", "default device", "autocast", "no flash attention", "products in bfloat16", "no oneDNN"),
+        *("no gradients", "inference mode"),
+    ],
+)
+def test_what_a_process_has_set_before_changes_no_bit(state: str, tmp_path: Path, corpus_file: Path) -> None:
+    # charlm for attention, convlm for convolutions.
+    for model in ("charlm", "convlm"):
+        config = Config.for_model(model, "smoke", corpus=str(corpus_file), trials=2)
+        plain = run_experiment(model, "gelu", config, results_dir=tmp_path / "plain")
+        with inherit(state):
+            again = run_experiment(model, "gelu", config, results_dir=tmp_path / "inherited")
+        for one, other in zip(plain.trials, again.trials, strict=True):
+            assert (one.weights_sha256, one.predictions_sha256) == (other.weights_sha256, other.predictions_sha256), state
+        assert again.reproducibility_metrics == plain.reproducibility_metrics
 
 
 def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_else() -> None:
