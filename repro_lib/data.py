@@ -6,12 +6,12 @@ Training batches are drawn from the first part of a text; every model is scored 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import subprocess
 import sys
 import tarfile
 import tempfile
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,6 +147,10 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
             f"corpus {corpus.name!r} has {len(corpus.vocabulary):,} different characters, more than the {LARGEST_VOCABULARY:,} "
             "for which predictions can be kept; use a text in an alphabet"
         )
+    if len(corpus.vocabulary) < 2:
+        raise CorpusError(
+            f"corpus {corpus.name!r} has one character alone, {corpus.vocabulary[0]!r}: there is nothing to predict"
+        )
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
     tokens = corpus.encode(corpus.text)
     border = int(len(tokens) * train_split)
@@ -255,18 +259,22 @@ def _fetch_url(name: str, entry: dict[str, Any], target: Path) -> str:
         with urllib.request.urlopen(entry["url"], timeout=30) as response:
             # One byte more than expected is enough to see that it is another file; a huge one is never read.
             return response.read(entry["bytes"] + 1).decode("utf-8")
-    except (urllib.error.URLError, TimeoutError, UnicodeDecodeError) as error:
+    # ValueError: no text, or an address (a proxy's, say) that is none.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         failed = f"could not download {name!r} from {entry['url']} ({error})"
         raise CorpusError(f"{failed}; download it elsewhere and put it at {target}") from None
 
 
 def _read_text(path: Path, name: str) -> Corpus:
     try:
-        text = read_bounded(path, LARGEST_CORPUS_BYTES).decode("utf-8")
+        text = read_bounded(path, LARGEST_CORPUS_BYTES).decode("utf-8-sig")
     except UnusableFile as error:
         raise CorpusError(f"{path} {error}; use a shorter text") from None
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8 text (byte {error.start}); convert it, e.g. with iconv -t UTF-8") from None
+    # UTF-16 of English letters is valid UTF-8, every other character of it NUL.
+    if (nul := text.find("\0")) >= 0:
+        raise CorpusError(f"{path} has a NUL at character {nul}, as UTF-16 does; convert it, with iconv -f UTF-16 -t UTF-8")
     if not text:
         raise CorpusError(f"{path} is empty; a corpus needs at least a few thousand characters")
     return Corpus(name, text, _sha256(text))

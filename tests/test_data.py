@@ -179,12 +179,20 @@ def test_a_text_shorter_than_one_evaluation_window_is_refused() -> None:
     assert make_dataset(corpus_of("ab" * 500), train_split=0.743, block_size=16).windows.tokens == 256
 
 
+def test_a_text_of_one_character_is_refused_and_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"'own' has one character alone, 'a': there is nothing to predict"):
+        make_dataset(corpus_of("a" * 5000), train_split=0.8, block_size=16)
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfab")
+    assert load_corpus(str(tmp_path / "marked.txt")).text == "ab"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "is empty"),
         (b"caf\xe9 in latin-1", r"is not UTF-8 text \(byte 3\); convert it"),
         (b"\xff\xfea\x00", r"is not UTF-8 text \(byte 0\)"),
+        (("No mark says so" * 200).encode("utf-16-le"), r"has a NUL at character 1, as UTF-16 does; convert it"),
     ],
 )
 def test_a_file_that_is_not_a_text_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -258,12 +266,13 @@ def test_tiny_shakespeare_is_read_as_the_field_knows_it(tmp_path: Path) -> None:
     assert prepare_corpus("tinyshakespeare", tmp_path) == dataset.corpus
 
 
+# Port 9 of this machine: nobody listens there, so every connection is refused at once.
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://proxy.example:port", "nonsense"])
 def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Port 9 of this machine: nobody listens there, so every connection is refused at once.
     for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+        monkeypatch.setenv(variable, proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(CorpusError, match=r"could not download 'tinyshakespeare' from https://.*put it at .*peare\.txt"):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from repro_lib.config import GRID_MODELS, Config, project_root
 from repro_lib.system.environment import mismatches
-from repro_lib.system.processes import usable_cores
+from repro_lib.system.processes import control_group, usable_cores
 
 # The default grid was seen to leave 0.6 GB in results/, and its kernels to take about 0.5 GB of memory each.
 _DISK_GB, _MEMORY_GB = 2.0, 2.0
@@ -62,12 +62,21 @@ def _packages() -> Iterator[Finding]:
 
 def _machine(folder: Path) -> Iterator[Finding]:
     yield "cores", True, f"{usable_cores()} usable, so {usable_cores()} cells train at a time"
-    memory = psutil.virtual_memory().available / 2**30
+    memory = _free_memory() / 2**30
     yield "memory", memory >= _MEMORY_GB, f"{memory:.1f} GB free, about {_MEMORY_GB:.0f} GB are needed"
     # The folder itself need not be there before the first run.
     existing = next(parent for parent in [folder.resolve(), *folder.resolve().parents] if parent.exists())
     disk, writable = shutil.disk_usage(existing).free / 2**30, os.access(existing, os.W_OK)
     yield "disk", disk >= _DISK_GB and writable, f"{disk:.1f} GB free, {'' if writable else 'NOT '}writable"
+
+
+def _free_memory() -> int:
+    # In bytes: of the machine's, or of what is left of its container's, where that is less.
+    free = [psutil.virtual_memory().available]
+    for most, taken in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        limits = zip(control_group(most), control_group(taken), strict=False)
+        free += [int(limit[0]) - int(used[0]) for limit, used in limits if limit[0] != "max"]
+    return max(0, min(free))
 
 
 def _device() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from repro_lib.cli.console import Output, complain, console_on, open_streams
 from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile
 from repro_lib.system.files import WriteError
@@ -30,9 +31,28 @@ _FAILED, _BAD_INPUT = 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    # Sentences hold names of files and errors of others: brackets in them are no markup, and a path is not broken in two.
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    open_streams()
+    # Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by all that we start, as is
+    # that modules are not looked for in the current folder.
+    os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
+    output = Output(sys.stdout)
+    code = _run(sys.argv[1:] if arguments is None else arguments, console_on(output))
+    output.flush()
+    # A reader that has seen enough (``| head``) is no failure.
+    if output.error is None or isinstance(output.error, BrokenPipeError):
+        return code
+    reason = getattr(output.error, "strerror", None) or output.error
+    complain(f"what was printed could not be written ({reason}); the work itself went on")
+    return code or _FAILED
+
+
+def _run(arguments: Sequence[str], console: Console) -> int:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        complain("the current folder was deleted; change into another one")
+        return _BAD_INPUT
+    options = parse(arguments)
     try:
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
@@ -40,15 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Our own errors are sentences for users; anything else that ends up here is a bug and says where.
         if not type(error).__module__.startswith("repro_lib") and type(error) not in (ValueError, RuntimeError):
             raise
-        print(f"repro: {error}", file=sys.stderr)
+        complain(error)
         return _BAD_INPUT
     except OSError as error:
         # A WriteError is a whole sentence as it stands.
         sentence = error if isinstance(error, WriteError) else f"{error.strerror}: {error.filename}"
-        print(f"repro: {sentence}", file=sys.stderr)
+        complain(sentence)
         return _FAILED
     except KeyboardInterrupt as interruption:
-        print("repro: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        complain("interrupted; what is finished is kept, and the same command goes on from there")
         # Python's own, for Ctrl-C, has no number. The exit code is what a shell reports for a program ended by that signal.
         (number,) = interruption.args or (signal.SIGINT,)
         return 128 + number

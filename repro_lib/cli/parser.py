@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -36,7 +37,14 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     # What stands behind -- is for Snakemake, in its own spelling.
     own = given[: given.index("--")] if "--" in given else given
+    for word in given:
+        # Bytes that are no text, which neither pages nor result files can hold, arrive as lone surrogates.
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            parser.error(f"{repr(os.fsencode(word))[1:]} is not UTF-8; rename it, or choose another")
     options = parser.parse_args([_hyphenated(word) for word in own])
+    folders = [getattr(options, name, None) for name in ("results_dir", "reports_dir")]
+    if folders[0] and folders[1] and folders[0].resolve() == folders[1].resolve():
+        parser.error(f"results and reports need a folder each, got {folders[0]} for both")
     options.engine_options = list(given[len(own) + 1 :])
     if options.engine_options and options.command != "grid":
         parser.error(f"only repro grid --executor snakemake takes options behind --, got {' '.join(options.engine_options)}")
@@ -52,8 +60,21 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_path(corpus: str) -> str:
-    """Notebooks run in their own folder, so the path of a text must not depend on where the command was given."""
-    return str(Path(corpus).resolve()) if Path(corpus).is_file() else corpus
+    """Notebooks run in their own folder, so the path of a text must not depend on where the command was given.
+
+    The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file.
+    """
+    if not (path := Path(os.path.expanduser(corpus))).is_file():
+        return corpus
+    from repro_lib.data import known_corpora
+
+    return corpus if corpus in known_corpora() else str(path.resolve())
+
+
+def _folder(name: str) -> Path:
+    if not name:
+        raise argparse.ArgumentTypeError("a folder's name is empty; is a variable unset?")
+    return Path(os.path.expanduser(name))
 
 
 def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridRequest:
@@ -138,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         for folder in ("results", "reports"):
             # Of the project, not of the current folder: the notebooks look there too, from wherever they are opened.
             default = project_root() / folder
-            sub.add_argument(f"--{folder}-dir", type=Path, default=default, metavar="DIR", help=f"default: {folder}/")
+            sub.add_argument(f"--{folder}-dir", type=_folder, default=default, metavar="DIR", help=f"default: {folder}/")
         sub.set_defaults(command=name)
         return sub
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from repro_lib.cli.console import print_table
 from repro_lib.grid.cells import Cell
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_holders
@@ -26,8 +27,7 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
             row = [str(len(result.trials)), *(_rounded(number) for number in numbers), f"{result.avg_val_accuracy:.2f}"]
             row.append("; ".join(result.flags))
         table.add_row(cell.model, cell.activation, *row)
-    # Sentences run on, for a terminal to break; a table has to fit into its width.
-    console.print(table, soft_wrap=False)
+    print_table(console, table)
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import publish, summary_is_current
 from repro_lib.store.derived import inputs_digest, noted_digest
 from repro_lib.store.store import Store
+from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:
     from repro_lib.report.site.index import SiteReport
@@ -176,6 +176,6 @@ class Tasks:
         # Only training says how far it is.
         progress = arguments["progress"] if about.get("cell") or about.get("part_of") else None
         # More workers than cores share them.
-        crowding = max(1.0, self.request.workers / (os.cpu_count() or 1))
+        crowding = max(1.0, self.request.workers / usable_cores())
         limit = self.request.cell_timeout or crowding * (_LEAST_LIMIT_SECONDS + _LIMIT_PER_COST * cost)
         return Job(key, function, arguments, limit, cost=cost, progress=progress, **about)

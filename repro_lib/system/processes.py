@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import re
@@ -104,7 +105,19 @@ def die_with(parent: int) -> None:
 
 def usable_cores() -> int:
     """How many cores this process may use, which in a container or under a scheduler can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [float(words[0]) / float(words[1]) for words in control_group("cpu.max") if words[0] != "max"]
+    quotas += [float(words[0]) / 1e5 for words in control_group("cpu/cpu.cfs_quota_us") if float(words[0]) > 0]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+def control_group(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[list[str]]:
+    """The words in the file ``name`` of each control group that this process is in, the innermost first."""
+    # Version 2 has one line, 0::/path; in a container, and under version 1 there, the groups lie at the root itself.
+    inner = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
+    folder = root / (inner[1] if inner else "")
+    files = [group / name for group in (folder, *folder.parents) if group.is_relative_to(root)]
+    return [words for file in files if file.is_file() and (words := file.read_text().split())]
 
 
 def kill_group(group: int) -> None:

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from repro_lib.system.processes import ProcessId, describe_exit, exit_signal, kill_group
+from repro_lib.system.processes import ProcessId, control_group, describe_exit, exit_signal, kill_group, usable_cores
 
 SAY_WHO = "from repro_lib.system.processes import ProcessId; print(ProcessId.here(), flush=True); input()"
 
@@ -119,3 +121,25 @@ def _is_running(pid: int) -> bool:
             return re.sub(r".*\)", "", file.read()).split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "said"),
+    [
+        ({"cpu.max": "150000 100000"}, "0::/\n", 2),
+        ({"cpu.max": "max 100000", "a/cpu.max": "max 100000", "a/b/cpu.max": "50000 100000"}, "0::/a/b\n", 1),
+        ({"cpu/cpu.cfs_quota_us": "100000"}, "4:cpu:/docker/x\n", 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu.max": "max 100000"}, "0::/not there\n", 64),
+    ],
+)
+def test_the_cores_of_a_container_count_and_not_those_of_its_machine(
+    files: dict[str, str], own: str, said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own)
+    read = partial(control_group, root=tmp_path / "root", own=tmp_path / "own")
+    monkeypatch.setattr("repro_lib.system.processes.control_group", read)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    assert usable_cores() == said

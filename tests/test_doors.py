@@ -1,0 +1,278 @@
+"""The commands as people meet them: odd folders, names, environments, terminals. No traceback, no file or number harmed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import Digests, digests
+
+from repro_lib.config import Config
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+
+CELL = ["--profile", "smoke", "--models", "charlm", "--activations", "relu", "--max_iters", "3", "--trials", "2"]
+DOORS = ("status", "process", "train", "report")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Path:
+    """A folder with results of one cell, which no test changes."""
+    folder = tmp_path_factory.mktemp("home")
+    config = Config.for_model("charlm", "smoke", corpus=str(corpus_file), max_iters=3, trials=2)
+    run_experiment("charlm", "relu", config, results_dir=folder / "results")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(home: Path) -> Digests:
+    return stored(home / "results")
+
+
+def stored(folder: Path) -> Digests:
+    return digests([result for _, result in Store(folder).load()[0]])
+
+
+def start(words: Sequence[str], cwd: Path, environment: Mapping[str, str] = {}, **streams: Any) -> subprocess.Popen[str]:
+    """``python -m repro_lib`` as a shell would start it there."""
+    about = {"env": {**os.environ, **environment}, "cwd": cwd, "text": True, "errors": "replace"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.Popen([sys.executable, "-m", "repro_lib", *words], **about, **streams)
+
+
+def run(words: Sequence[str], cwd: Path, environment: Mapping[str, str] = {}, **streams: Any) -> tuple[int, str, str]:
+    process = start(words, cwd, environment, **streams)
+    output, error = process.communicate(timeout=300)
+    return process.returncode, output or "", error or ""
+
+
+# --- every door under every condition --------------------------------------------------------------------------------
+
+CONDITIONS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "the C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "Latin 1": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"},
+    "a narrow terminal": {"COLUMNS": "20", "FORCE_COLOR": "1", "TERM": "xterm"},
+    "a dumb terminal": {"TERM": "dumb", "COLUMNS": "wide", "LINES": ""},
+    "a window for figures": {"MPLBACKEND": "GTK", "DISPLAY": ":99"},
+    "settings of torch": {"ATEN_CPU_CAPABILITY": "none such", "TORCH_LOGS": "", "OMP_NUM_THREADS": "0"},
+    "no home": {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent/cache", "TMPDIR": "/nonexistent/tmp"},
+    "an optimised Python": {"PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "7"},
+    "no programs": {"PATH": ""},
+}
+STREAMS = {"nothing to read": "<&-", "no output": ">&-", "no errors": "2>&-", "nothing at all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_door_opens_in_every_environment(condition: str, home: Path, undisturbed: Digests, corpus_file: Path) -> None:
+    ended = through_all_doors(home, corpus_file, lambda words: run(words, home, CONDITIONS[condition]))
+    for door, (code, output, error) in ended.items():
+        assert (code, error) == (0, ""), f"{door}: {output}{error}"
+    assert "1 of 1 cells done" in ended["status"][1]
+    # Numbers are whole, and names are, however narrow the terminal is.
+    assert re.search(r"charlm.*relu.*2\D+\d\.\d{4}\D+\d\.\d{4}\D+\d\.\d{4}\D+\d+\.\d\d", ended["train"][1]), ended["train"][1]
+    assert stored(home / "results") == undisturbed
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_every_door_opens_with_streams_closed(streams: str, home: Path, undisturbed: Digests, corpus_file: Path) -> None:
+    def shell(words: Sequence[str]) -> tuple[int, str, str]:
+        line = ["sh", "-c", f'exec "$@" {STREAMS[streams]}', "sh", sys.executable, "-m", "repro_lib", *words]
+        done = subprocess.run(line, cwd=home, capture_output=True, text=True, check=False, timeout=300)
+        return done.returncode, done.stdout, done.stderr
+
+    for door, (code, output, error) in through_all_doors(home, corpus_file, shell).items():
+        assert (code, error) == (0, ""), f"{door}: {output}{error}"
+    assert stored(home / "results") == undisturbed
+
+
+def test_what_cannot_be_printed_is_one_sentence_and_an_exit_code(home: Path, corpus_file: Path) -> None:
+    def full(words: Sequence[str]) -> tuple[int, str, str]:
+        with open("/dev/full", "w") as sink:
+            return run(words, home, stdout=sink)
+
+    for door, (code, _, error) in through_all_doors(home, corpus_file, full).items():
+        assert (code, error.count("\n")) == (1, 1), f"{door}: {error}"
+        assert "what was printed could not be written (No space left on device)" in error
+
+
+def through_all_doors(
+    home: Path, corpus: Path, go: Callable[[Sequence[str]], tuple[int, str, str]]
+) -> dict[str, tuple[int, str, str]]:
+    """How each command ended, at the same time, for they only read."""
+    folders = ["--results-dir", "results"]
+
+    def through(door: str) -> tuple[int, str, str]:
+        given = [*CELL, "--corpus", str(corpus)] if door in ("status", "train") else ["--profile", "smoke"]
+        return go([door, *given, *folders, "--reports-dir", f"reports-{door}"])
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(DOORS, pool.map(through, DOORS), strict=True))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--results-dir", ""], "--results-dir: a folder's name is empty; is a variable unset?"),
+        (["--reports-dir="], "--reports-dir: a folder's name is empty; is a variable unset?"),
+        (["--results-dir", os.fsdecode(b"caf\xe9")], r"'caf\xe9' is not UTF-8; rename it, or choose another"),
+        (["--corpus", os.fsdecode(b"caf\xe9.txt")], r"'caf\xe9.txt' is not UTF-8; rename it, or choose another"),
+        (["--results-dir", "same", "--reports-dir", "same/../same"], "results and reports need a folder each"),
+        (["--profile", "studdy"], "unknown profile 'studdy'; known: smoke, quick, study, cpu, full"),
+    ],
+)
+def test_a_folder_or_name_that_cannot_be_meant_is_refused_at_once(words: list[str], said: str, tmp_path: Path) -> None:
+    for command in ("grid", "process", "report", "status"):
+        code, output, error = run([command, *words], tmp_path)
+        assert (code, output) == (2, ""), command
+        assert said in error, (command, error)
+        assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_and_a_name_is_printed_as_it_is(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "run[gelu] :x: [/b]").symlink_to(home / "results")
+    for given in ("run[gelu] :x: [/b]", "--results-dir=~/run[gelu] :x: [/b]"):
+        words = given.split("=", 1) if given.startswith("--") else ["--results-dir", given]
+        code, output, error = run(["status", *CELL, "--corpus", "none.txt", *words], tmp_path, {"HOME": str(tmp_path)})
+        assert code == 2, output
+        assert "no corpus 'none.txt'" in error
+    words = ["status", "--profile", "smoke", "--models", "charlm", "--results-dir=~/run[gelu] :x: [/b]"]
+    _, output, error = run(words, Path("/"), {"HOME": str(tmp_path)})
+    assert error == ""
+    assert f"cells done in {tmp_path}/run[gelu] :x: [/b]\n" in output
+
+
+def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = ["sh", "-c", f'rmdir "{gone}"; exec "$@"', "sh", sys.executable, "-P", "-m", "repro_lib", "status"]
+    done = subprocess.run(line, cwd=gone, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "repro: the current folder was deleted; change into another one\n"
+
+
+# --- a folder that holds other things too ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which somebody else works: modules of his own with our modules' names, and files that look like ours."""
+    for name in ("struct", "rich", "random", "torch", "numpy", "pydantic"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    results = tmp_path / "run[gelu]"
+    (results / "sub").mkdir(parents=True)
+    old = time.time() - 2 * 24 * 3600
+    others = ["sub/.draft.tmp", ".draft.tmp", "sub/office.lease", "sub/work.partial.ipynb", "package.json", ".probe"]
+    for name in others:
+        (results / name).write_text("{}" if name.endswith("json") else "of somebody else")
+        os.utime(results / name, (old, old))
+    yield tmp_path
+    for name in others:
+        assert (results / name).exists(), name
+
+
+def test_training_in_a_shared_folder_leaves_what_is_not_ours_alone(
+    shared: Path, corpus_file: Path, undisturbed: Digests
+) -> None:
+    words = [*CELL, "--corpus", str(corpus_file), "--results-dir", "run[gelu]", "--reports-dir", "reports"]
+    code, output, error = run(["train", *words], shared)
+    assert (code, error) == (0, ""), output
+    assert stored(shared / "run[gelu]") == undisturbed
+    code, output, error = run(["process", "--results-dir", "run[gelu]", "--reports-dir", "reports"], shared)
+    assert (code, error) == (0, ""), output
+    code, output, error = run(["status", *words], shared)
+    assert (code, error) == (0, ""), output
+    assert "package.json" not in output
+
+
+@pytest.mark.parametrize("command", ["report", "grid", "process"])
+def test_a_page_of_somebody_else_is_never_replaced(command: str, home: Path, tmp_path: Path, corpus_file: Path) -> None:
+    page = tmp_path / "reports" / ("summary.txt" if command == "process" else "index.html")
+    page.parent.mkdir()
+    page.write_text("<h1>My home page</h1>")
+    words = [*CELL, "--corpus", str(corpus_file)] if command == "grid" else ["--profile", "smoke"]
+    folders = ["--results-dir", str(home / "results"), "--reports-dir", "reports"]
+    code, output, error = run([command, *words, *folders], tmp_path)
+    assert code in (1, 2), output
+    assert re.search(rf"{page.name} was not made by this program; choose another --reports-dir", error), error
+    assert page.read_text() == "<h1>My home page</h1>"
+
+
+# --- a corpus --------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path) -> None:
+    (tmp_path / "shakespeare").write_text(corpus_file.read_text())
+    words = [*CELL, "--results-dir", "results"]
+    code, output, error = run(["status", *words, "--corpus", "shakespeare"], tmp_path)
+    assert (code, error) == (1, "")
+    by_name = Config.for_model("charlm", "smoke", corpus="shakespeare", max_iters=3, trials=2)
+    assert "missing" in output
+    code, output, error = run(["train", *words, "--corpus", "./shakespeare"], tmp_path)
+    assert (code, error) == (0, ""), output
+    ((_, result),) = Store(tmp_path / "results").load()[0]
+    assert result.corpus.sha256 != by_name.sha256("0" * 64)
+    assert result.config["corpus"] == str(tmp_path / "shakespeare")
+    # Not the named one, whose results these are not.
+    assert run(["status", *words, "--corpus", "shakespeare"], tmp_path)[0] == 1
+
+
+def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corpus_file: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(corpus_file.read_text())
+    words = ["--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu", "--trials", "2", "--max_iters", "40"]
+    train = start(["train", *words, "--corpus", "own.txt", "--workers", "1", "--results-dir", "results"], tmp_path)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < until:
+        if list((tmp_path / "results" / "leases").glob("*-trial*")):
+            break
+        time.sleep(0.02)
+    with open(text, "a") as file:
+        file.write("one line more\n")
+    output, error = train.communicate(timeout=300)
+    assert (train.returncode, error) == (1, ""), output
+    failed = re.findall(r"^FAILED \S+: (.*)$", output, re.MULTILINE)
+    assert failed
+    for sentence in failed:
+        assert re.search(r"own\.txt was changed while it was trained on; .*the same command", sentence), sentence
+
+
+# --- what a full or a shared folder does to training ------------------------------------------------------------------
+
+
+def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: Path) -> None:
+    words = [*CELL[:4], "--activations", "relu", "gelu", "swish", *CELL[6:], "--corpus", str(corpus_file), "--results-dir", "r"]
+    with open("/dev/full", "w") as sink:
+        code, _, error = run(["train", *words], tmp_path, stdout=sink)
+    assert code == 1
+    assert error == "repro: what was printed could not be written (No space left on device); the work itself went on\n"
+    assert len(stored(tmp_path / "r")) == 3
+
+
+def test_temporary_files_that_are_cleared_away_cost_no_cell(tmp_path: Path, corpus_file: Path) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    words = [*CELL[:4], "--activations", "relu", "gelu", "swish", *CELL[6:], "--corpus", str(corpus_file), "--results-dir", "r"]
+    train = start(["train", *words, "--workers", "1"], tmp_path, {"TMPDIR": str(temporary)})
+    until = time.monotonic() + 120
+    while not list((tmp_path / "r").glob("*.json")) and time.monotonic() < until:
+        time.sleep(0.02)
+    for path in sorted(temporary.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+    output, error = train.communicate(timeout=300)
+    assert (train.returncode, error) == (0, ""), output
+    assert len(stored(tmp_path / "r")) == 3
