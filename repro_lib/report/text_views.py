@@ -128,16 +128,14 @@ def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, 
 
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
     """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
-    block: int | None = None
+    blocks: list[int] = []
 
     def view(result: Result) -> Passage:
-        nonlocal block
         corpus, n = corpus_of(result), len(result.trials)
         disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
         # The same passage for all activations, so that they can be compared by eye.
-        block = disagreement.typical_block() if block is None else block
-        title = f"{model} with {result.activation}, N = {n} trials"
-        return passage(disagreement, corpus, title, n * (n - 1) // 2, block)
+        blocks.append(disagreement.typical_block())
+        return passage(disagreement, corpus, f"{model} with {result.activation}, N = {n} trials", n * (n - 1) // 2, blocks[0])
 
     return _views(study, model, activations, "No passage for", view)
 
@@ -150,8 +148,7 @@ def samples_views(
     def view(result: Result) -> Samples:
         corpus = corpus_of(result)
         prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
-        numbers = range(1, min(trials, len(result.trials)) + 1)
-        written = write_samples(store, result, corpus, prompt, length, numbers)
+        written = write_samples(store, result, corpus, prompt, length, range(1, min(trials, len(result.trials)) + 1))
         return Samples(f"{model} with {result.activation}", prompt, written)
 
     return _views(study, model, activations, "No samples of", view)

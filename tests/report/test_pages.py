@@ -21,10 +21,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
+from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
-from repro_lib.report.site.page_frame import Page, frame_of
+from repro_lib.report.site.page_parts import Page, frame_of
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
 
@@ -58,18 +59,15 @@ def figure(alt: str | None) -> NotebookNode:
     return new_output("display_data", data=data, metadata={"image/png": {"alt": alt}} if alt else {})
 
 
-def html_output(html: str) -> NotebookNode:
-    return new_output("display_data", data={"text/html": html, "text/plain": "text"})
-
-
-def code(source: str, *outputs: NotebookNode, tags: tuple[str, ...] = ()) -> NotebookNode:
-    return new_code_cell(source, outputs=list(outputs), execution_count=1, metadata={"tags": list(tags)} if tags else {})
+def code(source: str, *outputs: NotebookNode | str, tags: tuple[str, ...] = ()) -> NotebookNode:
+    """An executed cell; an output that is a text is HTML."""
+    shown = [new_output("display_data", data={"text/html": out}) if isinstance(out, str) else out for out in outputs]
+    return new_code_cell(source, outputs=shown, execution_count=1, metadata={"tags": list(tags)} if tags else {})
 
 
 def write_notebook(path: Path, *cells: NotebookNode, title: str = "# A title", **metadata: Any) -> Path:
     """A notebook as the grid leaves it: executed, with the parameters papermill injected."""
-    python = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
-    nb = new_notebook(cells=[new_markdown_cell(title), *cells] if title else list(cells), metadata=python | metadata)
+    nb = new_notebook(cells=[new_markdown_cell(title), *cells] if title else list(cells), metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, path)
     return path
@@ -110,8 +108,7 @@ def fetched(page: Tags) -> list[str]:
     """What a browser would fetch when it opens the page."""
     found = [a[name] for _, a in page.tags for name in ("src", "srcset", "data", "poster") if name in a]
     found += [a["href"] for tag, a in page.tags if tag in ("link", "image", "use") and "href" in a]
-    styles = [*(style.get_text() for style in page.soup("style")), *(a["style"] for _, a in page.tags if "style" in a)]
-    found += [address for style in styles for address in re.findall(r"url\(\s*[\"']?([^)\"']*)|@import", style)]
+    found += re.findall(r"url\(\s*[\"']?([^)\"']*)|@import", str(page.soup))
     return [address for address in found if not address.startswith("data:")]
 
 
@@ -127,7 +124,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         code("model = 'SECRET_INJECTED'", tags=("injected-parameters",)),
         new_markdown_cell(MATHS),
         code("draw()", figure("Loss of three trials, falling from 4.3 to 2.0")),
-        code("frame", html_output("<table class='dataframe'><tr><td>1</td></tr></table>")),
+        code("frame", "<table class='dataframe'><tr><td>1</td></tr></table>"),
         code("formula", new_output("display_data", data={"text/latex": "$x^2$", "text/plain": "x"})),
         code("print()", new_output("stream", name="stdout", text=f"printed {ATTACK}\n")),
         code("warn()", new_output("stream", name="stderr", text="0%|\r100%|##|\nUserWarning: careful\n")),
@@ -181,8 +178,7 @@ def test_page_folds_code_and_messages_and_hides_parameter_cells(full: str) -> No
 
 def test_summary_comes_first_and_contents_lead_into_the_rest(tmp_path: Path) -> None:
     sections = [new_markdown_cell(f"## {k}. Section *{k}*\n\ntext") for k in range(1, 5)]
-    summary = code("say()", html_output("<p>THE RESULT</p>"), tags=("summary",))
-    html = rendered(tmp_path, code("load()", html_output("<p>LOADED</p>")), *sections, summary)
+    html = rendered(tmp_path, code("load()", "<p>LOADED</p>"), *sections, code("say()", "<p>THE RESULT</p>", tags=("summary",)))
     order = ["<h1>", "THE RESULT", "On this page", "LOADED", '<h2 id="1-section-1"']
     places = [html.index(text, html.index("<main")) for text in order]
     assert places == sorted(places)
@@ -220,14 +216,11 @@ NO_WORDS = "No description has been provided for this image"  # what nbconvert p
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        # Without alternative text.
         (code("draw()", figure(None)), "alternative text"),
-        (code("draw()", html_output('<img alt=" " src="data:image/png;base64,AA==">')), "alternative text"),
-        (code("draw()", html_output(f'<img alt="{NO_WORDS}" src="data:image/png;base64,AA==">')), "alternative text"),
+        *((code("draw()", f'<img alt="{alt}" src="data:,">'), "alternative text") for alt in (" ", NO_WORDS)),
         (new_markdown_cell("draw() ![](data:image/png;base64,AA==)"), "alternative text"),
-        # Loaded from elsewhere.
         *(
-            (code("draw()", html_output(html)), "would load")
+            (code("draw()", html), "would load")
             for html in [
                 '<script src="https://cdn.example/x.js"></script>',
                 '<link rel="stylesheet" href="//cdn.example/x.css">',
@@ -240,9 +233,8 @@ NO_WORDS = "No description has been provided for this image"  # what nbconvert p
         ),
         # A slider over a figure that does not follow misleads; of what HTML cannot show nbconvert only warns.
         (code("draw()", new_output("display_data", data=WIDGET | {"text/plain": "HBox(children=...)"})), "ipywidgets control"),
-        (code("draw()", html_output("<input type=range>")), "which nothing answers in a report"),
+        (code("draw()", "<input type=range>"), "which nothing answers in a report"),
         (code("draw()", PLOTLY), "shows application/vnd.plotly.v1+json, which HTML cannot"),
-        # Links that lead nowhere.
         *(
             (new_markdown_cell(f"draw() [this]({target})"), f"links to '{target}', which is not there")
             for target in ["missing.html", "#nowhere", "../elsewhere.html", "plots/x.png", "30_cross_model.html#x#y"]
@@ -269,16 +261,13 @@ def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
     assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
 
 
-def test_of_the_state_of_widgets_only_interact_is_refused(tmp_path: Path) -> None:
-    """A progress bar that closed itself leaves no view, and its state does not travel."""
+def test_picture_beside_the_notebook_is_embedded_and_the_state_of_widgets_is_not(tmp_path: Path) -> None:
+    """A progress bar that closed itself leaves no view, and its state does not travel; the controls of interact are refused."""
     assert "interact" in refusal(tmp_path, widgets=WIDGETS)
-    state = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"model_name": "IntProgressModel"}}}}
-    assert "IntProgressModel" not in rendered(tmp_path, widgets=state)
-
-
-def test_picture_beside_the_notebook_is_embedded(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(png())
-    html = rendered(tmp_path, new_markdown_cell("![A white picture](picture.png)"))
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"model_name": "IntProgressModel"}}}}
+    html = rendered(tmp_path, new_markdown_cell("![A white picture](picture.png)"), widgets=state)
+    assert "IntProgressModel" not in html
     assert Tags(html).all("img")[0]["src"] == "data:image/png;base64," + base64.b64encode(png()).decode()
     assert "<dl" not in html, "without parameters there is no line of parameters"
 
@@ -420,10 +409,10 @@ def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
         execute(site, stem)
     shutil.rmtree(site / "reports")
     before = set(site.rglob("*"))
-    assert set(build(site, analyses=()).rendered) == expected
+    assert set(build(site).rendered) == expected
     written = {path.name for path in set(site.rglob("*")) - before}
-    others = {"reports", "index.html", "20_deep_dive-charlm.html", "20_deep_dive-convlm.html"}
-    assert written == {f"{stem}.html" for stem in expected} | others
+    pages = expected | {"index", "20_deep_dive-charlm", "20_deep_dive-convlm", *ANALYSES}
+    assert written == {"reports"} | {f"{stem}.html" for stem in pages}
 
 
 # The index
@@ -438,15 +427,13 @@ def rows_of(folder: Path, table: str = "cells") -> dict[str, str]:
 
 def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> None:
     corpus = known_corpora()["shakespeare"]
-    environment = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "device": "cpu", "git_commit": "0123456789abcdef"}
-    record = CorpusRecord(name="shakespeare", sha256=corpus["sha256"])
-    made = make_result(corpus=record.sha256).model_copy(update={"environment": environment, "corpus": record})
-    Store(tmp_path / "results").save(made)
+    about: dict[str, Any] = {"corpus": CorpusRecord(name="shakespeare", sha256=corpus["sha256"])}
+    about["environment"] = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "git_commit": "0123456789abcdef"}
+    Store(tmp_path / "results").save(make_result(corpus=corpus["sha256"]).model_copy(update=about))
     build(tmp_path, [("charlm", "relu")])
-    text = index_of(tmp_path).text
     facts = ["smoke: tests: every cell", "Some CPU, Python 3.11.7, torch 2.13.0", "0123456789ab", "2025-01-01"]
     facts += [corpus["sha256"][:12], corpus["licence"], "1 of 1 cells done"]
-    assert [fact for fact in facts if fact not in text] == []
+    assert [fact for fact in facts if fact not in index_of(tmp_path).text] == []
 
 
 def test_missing_and_failed_cells_are_named(site: Path) -> None:
@@ -482,13 +469,12 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     monkeypatch.setattr(index, "project_root", lambda: tmp_path)
     published = tmp_path / "published" / "reports"
     published.mkdir(parents=True)
-    (published / "index.html").write_text("there")
-    for folder, led in ((tmp_path / "reports", True), (tmp_path / "elsewhere" / "reports", False), (published, False)):
-        build_site(tmp_path / "results", folder)
-        assert ('<a href="../published/reports/index.html">' in (folder / "index.html").read_text()) is led, folder
-    (published / "index.html").unlink()
-    build_site(tmp_path / "results", tmp_path / "reports")
-    assert "../published/" not in (tmp_path / "reports" / "index.html").read_text()
+    for there in (True, False):
+        for folder in (tmp_path / "reports", tmp_path / "elsewhere" / "reports", published):
+            (published / "index.html").write_text("there") if there else (published / "index.html").unlink(missing_ok=True)
+            build_site(tmp_path / "results", folder)
+            led = there and folder == tmp_path / "reports"
+            assert ("../published/reports/index.html" in (folder / "index.html").read_text()) is led, folder
 
 
 def test_index_while_running(site: Path) -> None:
@@ -506,6 +492,7 @@ def test_index_while_running(site: Path) -> None:
 def test_where_there_is_nothing_no_number_is_shown(tmp_path: Path, make_result: MakeResult) -> None:
     build(tmp_path, [])
     assert "No results yet" in index_of(tmp_path).text
+    assert "In short" not in index_of(tmp_path).text
     Store(tmp_path / "results").save(make_result(trials=1))
     build(tmp_path, [("charlm", "relu")])
     assert "no pair" in rows_of(tmp_path)["charlm relu"]
@@ -532,17 +519,17 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     assert fetched(page) == []
 
 
-def test_index_says_first_what_came_out_then_intervals_and_exact_values(site: Path) -> None:
+def test_index_says_first_what_came_out_then_intervals_and_exact_values(site: Path, make_result: MakeResult) -> None:
     """The table shows the interval, and sorts by the full value rather than by what is printed."""
+    for activation in ("relu", "gelu"):
+        Store(site / "results").save(make_result("charlm", activation, minute=5, trials=3))
     build(site)
-    assert "In short" not in index_of(site).text
-    build(site, in_short=["charlm: <b>lowest</b> with gelu."], intervals={("charlm", "relu"): (0.41, 0.62)})
     text = index_of(site).text
-    assert text.index("In short") < text.index("charlm: <b>lowest</b> with gelu.") < text.index("cells done")
-    assert "0.4100 to 0.6200" in rows_of(site)["charlm relu"]
-    assert "none" in rows_of(site)["charlm gelu"]
+    assert text.index("In short") < text.index("4 of 4 cells: profile smoke") < text.index("cells done")
+    assert "0.5000 to 0.5000" in rows_of(site)["charlm relu"]
+    assert "none" in rows_of(site)["convlm gelu"]
     cells = [cell for cell in index_of(site).all("td") if "data-value" in cell]
-    assert {"0.5", "3.0625", "20.5", "2"} <= {cell["data-value"] for cell in cells}
+    assert {"0.5", "3.0625", "20.5", "2", "3"} <= {cell["data-value"] for cell in cells}
 
 
 def test_figures_are_shown_with_their_words_or_named(site: Path) -> None:

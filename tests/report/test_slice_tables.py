@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,44 +69,38 @@ def filled(folder: Path) -> Store:
     return store
 
 
-def study_of(store: Store) -> Study:
-    return Study.load(store, ["charlm"], ACTIVATIONS)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """One to change."""
-    return filled(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    """One to look at, taken apart once."""
+    """A store to look at, taken apart once."""
     store = filled(tmp_path_factory.mktemp("whole"))
-    return store, study_of(store), dissect(store, study_of(store))
+    study = Study.load(store, ["charlm"], ACTIVATIONS)
+    return store, study, dissect(store, study)
 
 
-def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(store: Store, tmp_path: Path):
-    found = dissect(store, study_of(store))
+def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(tmp_path: Path):
+    store = filled(tmp_path)
+    study = Study.load(store, ["charlm"], ACTIVATIONS)
+    found = dissect(store, study)
     assert [(cell.activation, cell.n) for cell in found.cells] == [("relu", 3), ("gelu", 2)]
     gaps = [("swish", "one trial"), ("swiglu", "no predictions"), ("smelu_1", "missing")]
     assert [(gap.activation, gap.words) for gap in found.gaps] == gaps
-    lines = found.sentence().splitlines()
-    assert len(lines) == 3
-    assert "charlm with swish (one trial only" in lines[0]
-    assert "trial2.safetensors is missing" in lines[1]
-    assert "charlm with smelu_1 (there is no result yet" in lines[2]
+    reasons = (
+        "charlm with swish (one trial only",
+        "trial2.safetensors is missing",
+        "charlm with smelu_1 (there is no result yet",
+    )
+    assert all(reason in line for reason, line in zip(reasons, found.sentence().splitlines(), strict=True))
     # Reasons that are alike make one line.
     for path in (store.folder / "predictions").iterdir():
         path.unlink()
-    nothing = dissect(store, study_of(store))
+    nothing = dissect(store, study)
     assert "charlm with relu, gelu, swiglu (" in nothing.sentence()
-    assert isinstance(slices_view(study_of(store), nothing, "charlm", "churn"), Note)
+    assert isinstance(slices_view(study, nothing, "charlm", "churn"), Note)
     with pytest.raises(ValueError, match="could be taken apart"):
-        slices_plot(study_of(store), nothing, "charlm")
+        slices_plot(study, nothing, "charlm")
     # Another text has other frequencies.
     (tmp_path / "own.txt").write_text(TEXT + "changed")
-    assert "has changed since this result was made" in dissect(store, study_of(store)).sentence()
+    assert "has changed since this result was made" in dissect(store, study).sentence()
 
 
 def test_the_frames_of_a_cell_are_those_of_its_predictions_and_of_the_training_text(whole: Cells):
@@ -121,17 +116,13 @@ def test_the_frames_of_a_cell_are_those_of_its_predictions_and_of_the_training_t
     for kind, slicing, names in kinds:
         chosen = cell.slices[(cell.slices["slicing"] == slicing) & cell.slices["slice"].isin(names)]
         assert (kind["n"], kind["held"]) == (chosen["n"].sum(), pytest.approx(chosen["held"].sum()))
-    assert set(cell.swaps["first"]) | set(cell.swaps["second"]) <= set(TEXT)
     text, training = cell_anatomy.training_text(result), TEXT[: int(len(TEXT) * 0.8)]
     assert text.vocabulary == tuple(sorted(set(TEXT)))
     assert text.frequencies.tolist() == pytest.approx([training.count(c) / len(training) for c in text.vocabulary])
 
 
-# --- tables and sentences
-
-
 def test_the_slices_for_people_have_intervals_and_no_empty_slice(whole: Cells):
-    _, _, found = whole
+    found = whole[2]
     table = slice_tables.slices_table(found.cells[0])
     row = found.cells[0].slices.set_index(["slicing", "slice"]).loc[("class", "upper case")]
     shown = f"{row['churn']:.3f} ({row['churn_low']:.3f} to {row['churn_high']:.3f})"
@@ -140,16 +131,15 @@ def test_the_slices_for_people_have_intervals_and_no_empty_slice(whole: Cells):
     assert not slice_tables.slices_table(found.cells[1])["Churn"].str.contains("to").any(), "two trials have no interval"
     note, _ = slice_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
     assert "rare characters (under 1 % of the training text) are" in repr(note)
-    (only,) = slice_tables.slices_views(found, "charlm", ["smelu_1"])
-    assert isinstance(only, Note)
+    assert "No slices of charlm" in repr(*slice_tables.slices_views(found, "charlm", ["smelu_1"]))
 
 
 def test_swaps_are_readable(whole: Cells):
-    _, _, found = whole
-    first = found.cells[0].swaps.iloc[0]
+    relu, gelu = whole[2].cells
+    first = relu.swaps.iloc[0]
     # Columns of different lengths are filled with dashes.
-    short = dataclasses.replace(found.cells[1], swaps=found.cells[1].swaps.head(2))
-    table = slice_tables.swaps_view(Anatomies((found.cells[0], short), ()), "charlm")
+    short = dataclasses.replace(gelu, swaps=gelu.swaps.head(2))
+    table = slice_tables.swaps_view(Anatomies((relu, short), ()), "charlm")
     assert isinstance(table, pd.DataFrame)
     names = " / ".join(map(slice_tables.shown_character, (first["first"], first["second"])))
     assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
@@ -161,15 +151,24 @@ def test_swaps_are_readable(whole: Cells):
 
 def test_influence_in_words():
     # Pairs (1, 2), (1, 3), (2, 3); leaving out trial 1 leaves .7, trial 3 leaves .4.
-    sentence = slice_tables.influence_sentence(make_result(pairs=(0.4, 0.5, 0.7)))
     estimate = jackknife_pairwise(pair_matrix(make_result(pairs=(0.4, 0.5, 0.7))), 2.0)
-    assert "trial 1 moves the relative PD most; without it, it is 0.7000, one pair and so no interval, instead of" in sentence
-    assert f"0.5333\x20({estimate.low:.4f} to {estimate.high:.4f})" in sentence.replace("\N{NO-BREAK SPACE}", " ")
-    many = slice_tables.influence_sentence(make_result(pairs=(0.4, 0.4, 0.9, 0.4, 0.9, 0.9)))
-    assert "trial 4 moves" in many
-    assert "0.4000 (0.4000 to 0.4000) instead of" in many.replace("\N{NO-BREAK SPACE}", " ")
-    for pairs, part in (((), "N = 1 trial,"), ((0.5,), "N = 2 trials,"), ((0.0,) * 3, "the same whichever trial is left out")):
-        assert part in slice_tables.influence_sentence(make_result(pairs=pairs))
+    said = "trial 1 moves the relative PD most; without it, it is 0.7000, one pair and so no interval, instead of 0.5333 "
+    for pairs, part in {
+        (0.4, 0.5, 0.7): f"{said}({estimate.low:.4f} to {estimate.high:.4f})",
+        (
+            0.4,
+            0.4,
+            0.9,
+            0.4,
+            0.9,
+            0.9,
+        ): "trial 4 moves the relative PD most; without it, it is 0.4000 (0.4000 to 0.4000) ",
+        (): "N = 1 trial,",
+        (0.5,): "N = 2 trials,",
+        (0.0,) * 3: "the same whichever trial is left out",
+    }.items():
+        sentence = slice_tables.influence_sentence(make_result(pairs=pairs))
+        assert part in sentence.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_influence_and_churn_against_error_need_no_predictions(whole: Cells):
@@ -190,11 +189,6 @@ def test_influence_and_churn_against_error_need_no_predictions(whole: Cells):
 
 
 def test_churn_below_and_above_the_error_is_counted(whole: Cells):
-    # The error rate is what the accuracy leaves.
-    result = make_result(pairs=(0.2, 0.2, 0.2))
-    trials = [trial.model_copy(update={"val_accuracy": 20.0}) for trial in result.trials]
-    numbers = cell_anatomy.churn_against_error(result.model_copy(update={"trials": trials}))
-    assert (numbers.error.value, numbers.ratio.value) == (pytest.approx(0.8), pytest.approx(0.25))
     results = [make_result(activation="relu", pairs=(0.1, 0.1, 0.1)), make_result(activation="gelu", pairs=(0.9, 0.9, 0.9))]
     sentence = slice_tables.churn_error_sentence(Study.of(results, ["charlm"]))
     assert "below the error in 1 " in sentence
@@ -220,9 +214,6 @@ def test_the_overview_has_a_row_per_expected_cell_and_dashes(whole: Cells):
     assert "only churn / error" in slice_tables.overview_sentence(Anatomies((), ()))
 
 
-# --- the figure
-
-
 @pytest.mark.parametrize("metric", slices.SLICE_METRICS)
 def test_marks_and_lines_are_the_numbers(whole: Cells, metric: str):
     _, study, found = whole
@@ -231,26 +222,24 @@ def test_marks_and_lines_are_the_numbers(whole: Cells, metric: str):
     for axes, slicing in zip(axes_of(plot), cell_anatomy.HEADS, strict=True):
         for cell in found.cells:
             values = cell.slices[cell.slices["slicing"] == slicing][metric].dropna().tolist()
-            # The values drawn in the colour of the activation.
-            colour = COLOURS[cell.activation].lower()
-            lines = [line for line in axes.lines if to_hex(line.get_color()) == colour and len(line.get_xdata())]
-            drawn = [float(y) for line in lines if line.get_marker() not in ("None", "|", "_") for y in line.get_ydata()]
+            # The values drawn in the colour of the activation; a bar and a cap are no mark.
+            mine = [line for line in axes.lines if to_hex(line.get_color()) == COLOURS[cell.activation].lower()]
+            drawn = [float(y) for line in mine if line.get_marker() not in ("None", "|", "_") for y in line.get_ydata()]
             assert [y for y in drawn if not math.isnan(y)] == pytest.approx(values)
         # Only relu has three trials, so only its marks have lines.
         frame = found.cells[0].slices
         expected = frame[(frame["slicing"] == slicing) & frame[metric].notna()]
         drawn = sorted(bound for line in intervals(axes) for bound in line)
         assert drawn == pytest.approx(sorted(expected[[f"{metric}_low", f"{metric}_high"]].to_numpy().flatten()))
-        # Nothing that is drawn is cut off.
         assert axes.get_ylim()[0] == 0
-        assert axes.get_ylim()[1] >= max(drawn)
+        assert axes.get_ylim()[1] >= max(drawn), "something that is drawn is cut off"
 
 
 def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(whole: Cells):
     _, study, found = whole
     plot = slices_plot(study, found, "charlm")
-    for text in (words(plot), plot.alt):
-        assert "Not drawn: swish (one trial), swiglu (no predictions), smelu_1 (missing)." in text
+    gaps = "Not drawn: swish (one trial), swiglu (no predictions), smelu_1 (missing)."
+    assert (gaps in words(plot), gaps in plot.alt) == (True, True)
     assert "No line: fewer than 3 trials." in words(plot)
     kinds = axes_of(plot)[3]
     assert hatched(kinds) == 1
@@ -259,47 +248,38 @@ def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(whole: Cells):
     assert f"relu from {frame[frame['slicing'] == 'class']['total_variation'].min():.3f} (" in plot.alt
 
 
-def test_flagged_and_bit_identical_cells_are_marked(store: Store, tmp_path: Path):
-    path = tmp_path / "own.txt"
-    flags = {"relu": [], "gelu": ["untrained: x"]}
-    results = [save_cell(store, path, activation, 3, flags=flags[activation]) for activation in flags]
-    study = Study.of(results, ["charlm"], ["relu", "gelu"])
-    plot = slices_plot(study, dissect(store, study), "charlm")
-    assert "Flagged, not to be relied on: gelu." in words(plot)
-    assert "negative control" not in words(plot)
-    identical = dataclasses.replace(study, identical=("charlm",))
-    assert "negative control" in words(slices_plot(identical, dissect(store, study), "charlm"))
-
-
-# --- in the notebooks
+def test_flagged_and_bit_identical_cells_are_marked(whole: Cells):
+    _, study, found = whole
+    assert not re.search("Flagged|negative control", words(slices_plot(study, found, "charlm")))
+    relu, gelu, *others = study.results
+    flagged = (relu, gelu.model_copy(update={"flags": ["untrained: x"]}), *others)
+    shown = words(slices_plot(dataclasses.replace(study, results=flagged, identical=("charlm",)), found, "charlm"))
+    assert "Flagged, not to be relied on: gelu." in shown
+    assert "negative control" in shown
 
 
 def run_cells(name: str, first: str, **parameters: Any) -> list[Any]:
-    """What the section titled ``first`` and those after it display, once imports and loading have run.
-
-    The parameters are set instead of read.
-    """
+    """What the section titled ``first`` and those after it display, once imports and loading have run with the parameters."""
     shown: list[Any] = []
     cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    start = next(k for k, cell in enumerate(cells) if first in "".join(cell["source"]).partition("\n")[0])
-    code = [cell for cell in (*cells[:4], *cells[start:]) if cell["cell_type"] == "code"]
-    chosen = [cell for cell in code if "parameters" not in cell["metadata"].get("tags", [])]
+    start = next(k for k, cell in enumerate(cells) if first in cell["source"][0])
     scope: dict[str, Any] = {"profile": None, "configs": "", **parameters}
-    for cell in chosen:
-        exec("".join(cell["source"]), scope)
-        scope["display"] = lambda *values: shown.extend(values)
+    for cell in (*cells[:4], *cells[start:]):
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            exec("".join(cell["source"]), scope)
+            scope["display"] = lambda *values: shown.extend(values)
     return shown
 
 
 @pytest.mark.parametrize("trials", [0, 1, 2, 3])
-def test_the_sections_run_whatever_is_there(trials: int, store: Store, tmp_path: Path):
-    empty = Store(tmp_path / f"only {trials}")
+def test_the_sections_run_whatever_is_there(trials: int, tmp_path: Path):
+    empty, path = Store(tmp_path / f"only {trials}"), tmp_path / "own.txt"
+    path.write_text(TEXT)
     if trials:
-        save_cell(empty, tmp_path / "own.txt", "relu", trials)
+        save_cell(empty, path, "relu", trials)
     deep = run_cells("20_deep_dive", "Which characters the disagreement sits on", model="charlm", results_dir=str(empty.folder))
     assert sum(isinstance(value, Plot) for value in deep) == (2 if trials >= 2 else 0)
     texts = " ".join(repr(value) for value in deep if isinstance(value, Note))
-    assert ("there is no result yet" in texts) == (trials == 0)
-    assert ("one trial only" in texts) == (trials == 1)
+    assert ("there is no result yet" in texts, "one trial only" in texts) == (trials == 0, trials == 1)
     cross = run_cells("30_cross_model", "Where the disagreement sits", results_dir=str(empty.folder))
     assert ("only churn / error" in repr(cross[0])) == (trials < 2)
