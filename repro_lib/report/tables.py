@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,7 @@ from repro_lib.store.schema import Result
 
 @dataclass(frozen=True, eq=False)
 class WordTable:
-    """A table whose cells are words: it wraps them and aligns them left, where pandas would cut them at 50 characters.
-
-    With a ``summary`` the table is folded away under it, to be opened by who wants to know.
-    """
+    """A table of words, wrapped and aligned left, where pandas would cut them at 50 characters; folded under a ``summary``."""
 
     frame: pd.DataFrame
     summary: str = ""
@@ -47,10 +45,8 @@ class WordTable:
 
 # A verdict at the beginning in bold, so that a column of them can be read at a glance.
 def _emphasised(words: str) -> str:
-    escaped = html.escape(words)
-    verdict = next((v for v in ("not decided", "supported", "refuted") if escaped.startswith(v)), "")
-    bold = f'<strong style="white-space:nowrap">{verdict}</strong>'
-    return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
+    bold = r'<strong style="white-space:nowrap">\1</strong>'
+    return re.sub("^(not decided|supported|refuted)", bold, html.escape(words))
 
 
 def worded(frame: pd.DataFrame, words: Callable[[Any], dict[str, Any]], model: str | None = None) -> pd.DataFrame:

@@ -46,11 +46,10 @@ DOCUMENTS = {
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What ``build_site`` did: stems of pages made and of pages up to date, and a sentence for all that is wrong."""
+    """What ``build_site`` did: the stems of the pages that it made, and a sentence for all that is wrong."""
 
     index: Path
     rendered: tuple[str, ...]
-    unchanged: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -72,7 +71,7 @@ def build_site(
     matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
     # The navigation names what is expected, not what is there, so that one more finished cell costs one page.
     navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
-    rendered, unchanged, problems = _render(results_dir, reports_dir, navigated)
+    rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
@@ -112,8 +111,7 @@ def build_site(
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
     write_atomically(reports_dir / "index.html", html)
-    wrong = (*problems, *refused, *unexplained)
-    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), wrong)
+    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
 # What came out, of the cells that the index shows: a run of two models misses no third one.
@@ -123,18 +121,17 @@ def _in_short(study: Study, expected: Sequence[Cell]) -> list[str]:
     return grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
 
 
-def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str], list[str]]:
-    rendered, unchanged, problems = [], [], []
+def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+    rendered, problems = [], []
     for stem in sorted(_notebooks(results_dir)):
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
-        pages = navigation(stem, cells)
         try:
-            (rendered if render_notebook(notebook, output, pages) else unchanged).append(stem)
+            rendered += [stem] if render_notebook(notebook, output, navigation(stem, cells)) else []
         except ReportError as error:
             # It would pass for the notebook that is there now.
             output.unlink(missing_ok=True)
             problems.append(str(error))
-    return rendered, unchanged, problems
+    return rendered, problems
 
 
 def _notebooks(results_dir: Path, ending: str = "") -> set[str]:

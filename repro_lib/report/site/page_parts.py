@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,13 +224,9 @@ def _merge_heads(table: Tag) -> None:
 def one_copy_per_page(outputs: list[str]) -> list[str]:
     """The HTML outputs of one page with one style and one script among them, however many what-ifs each brings its own."""
     # The first style stays, so that nothing is shown without it, and the last script, so that all sections stand before it.
-    styles = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_STYLE.finditer(text)][1:]
-    scripts = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_SCRIPT.finditer(text)][:-1]
-    kept = list(outputs)
-    # From the end, so that places stay true.
-    for k, (start, end) in sorted([*styles, *scripts], reverse=True):
-        kept[k] = kept[k][:start] + kept[k][end:]
-    return kept
+    first, last = count(), count(1 - sum(len(_WHAT_IF_SCRIPT.findall(text)) for text in outputs))
+    styled = [_WHAT_IF_STYLE.sub(lambda found: "" if next(first) else found[0], text) for text in outputs]
+    return [_WHAT_IF_SCRIPT.sub(lambda found: "" if next(last) else found[0], text) for text in styled]
 
 
 # What nbconvert puts in the place of a missing alternative text.
