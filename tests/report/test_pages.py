@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
@@ -25,7 +26,7 @@ from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
-from repro_lib.report.site.page_parts import Page, frame_of
+from repro_lib.report.site.page_parts import Page, anchor, contents, frame_of, loaded, readable_table, shown_parameters
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
 
@@ -33,16 +34,7 @@ MakeResult = Callable[..., Result]
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a1", "version_major": 2, "version_minor": 0}}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
-MATHS = r"""## Maths
-
-$p$ and $$\frac{2|p-q|}{p+q}$$
-
-\begin{align} a &= b \end{align}
-
-| a | b |
-|---|---|
-| 1 | 2 |
-"""
+MATHS = "## Maths\n\n$p$ and $$\\frac{2|p-q|}{p+q}$$\n\n\\begin{align} a &= b \\end{align}"
 CELLS = [("charlm", "relu"), ("charlm", "gelu"), ("convlm", "relu"), ("convlm", "gelu")]
 
 
@@ -59,9 +51,13 @@ def figure(alt: str | None) -> NotebookNode:
     return new_output("display_data", data=data, metadata={"image/png": {"alt": alt}} if alt else {})
 
 
+def html_output(html: str) -> NotebookNode:
+    return new_output("display_data", data={"text/html": html, "text/plain": "text"})
+
+
 def code(source: str, *outputs: NotebookNode | str, tags: tuple[str, ...] = ()) -> NotebookNode:
     """An executed cell; an output that is a text is HTML."""
-    shown = [new_output("display_data", data={"text/html": out}) if isinstance(out, str) else out for out in outputs]
+    shown = [html_output(out) if isinstance(out, str) else out for out in outputs]
     return new_code_cell(source, outputs=shown, execution_count=1, metadata={"tags": list(tags)} if tags else {})
 
 
@@ -78,10 +74,10 @@ class Tags:
 
     def __init__(self, html: str) -> None:
         self.soup = BeautifulSoup(html, "html.parser", multi_valued_attributes=None)  # a class is one string, as it was written
-        self.tags = [(tag.name, {name: str(value) for name, value in tag.attrs.items()}) for tag in self.soup.find_all(True)]
+        self.tags = [(tag.name, tag.attrs) for tag in self.soup.find_all(True)]
         self.text = re.sub(r"\s+", " ", self.soup.get_text())
 
-    def all(self, name: str) -> list[dict[str, str]]:
+    def all(self, name: str) -> list[dict[str, Any]]:
         return [attributes for tag, attributes in self.tags if tag == name]
 
     def links(self) -> list[str]:
@@ -102,14 +98,6 @@ def refusal(tmp_path: Path, *cells: NotebookNode, **about: Any) -> str:
     assert "10_train-charlm-gelu.ipynb" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["10_train-charlm-gelu.ipynb"]
     return str(caught.value)
-
-
-def fetched(page: Tags) -> list[str]:
-    """What a browser would fetch when it opens the page."""
-    found = [a[name] for _, a in page.tags for name in ("src", "srcset", "data", "poster") if name in a]
-    found += [a["href"] for tag, a in page.tags if tag in ("link", "image", "use") and "href" in a]
-    found += re.findall(r"url\(\s*[\"']?([^)\"']*)|@import", str(page.soup))
-    return [address for address in found if not address.startswith("data:")]
 
 
 # One page
@@ -136,7 +124,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_page_loads_nothing_and_escapes_what_is_not_code_of_ours(full: str) -> None:
     """No tag names an address outside the page, and the browser is told to refuse whatever a script might try."""
     page = Tags(full)
-    assert fetched(page) == []
+    assert list(loaded(page.soup)) == []
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "http" not in policy
@@ -170,9 +158,8 @@ def test_page_folds_code_and_messages_and_hides_parameter_cells(full: str) -> No
         assert parameter.replace(" ", "") in page.text.replace(" ", "")
     assert not re.search("SECRET|/private", full)
     (details,) = page.soup.select("details.messages")
-    assert "UserWarning: careful" in details.get_text()
-    assert "100%|##|" in details.get_text()
-    assert not re.search(r"\b0%", details.get_text()), "a progress bar's overwritten lines"
+    # Of a progress bar no overwritten line.
+    assert re.search(r"\)\s+100%\|##\|\s+UserWarning: careful", details.get_text())
     assert full.count("UserWarning") == 1
 
 
@@ -185,27 +172,24 @@ def test_summary_comes_first_and_contents_lead_into_the_rest(tmp_path: Path) -> 
     page = Tags(html)
     links = [link for link in page.links() if link.startswith("#") and link != "#main"]
     assert links == [f"#{heading['id']}" for heading in page.all("h2") if heading["id"] != "toc"]
-    assert len(links) == 4
-    assert html.count("THE RESULT") == 1
+    assert (len(links), html.count("THE RESULT")) == (4, 1)
     assert "say" in page.text, "its code stays"
 
 
 def test_links_between_notebooks_become_links_between_pages(tmp_path: Path) -> None:
     text = "[here](30_cross_model.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"
     page = Tags(rendered(tmp_path, new_markdown_cell(text), pages=(Page("Cross model", "30_cross_model.html"),)))
-    links = page.links()
-    assert links.count("30_cross_model.html") == 2  # the navigation's, and this one
-    assert not [link for link in links if "10_train" in link]
+    assert page.links().count("30_cross_model.html") == 2  # the navigation's, and this one
+    assert not [link for link in page.links() if "10_train" in link]
     assert "here and there and the web" in page.text, "what has no page is text"
 
 
 def test_neighbours_are_those_of_the_row() -> None:
     row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
     frames = [frame_of((Page("Index", "index.html"), *row), page.href, "") for page in row]
-    found = [(frame["before"], frame["after"]) for frame in frames]
     # By their full titles; the first and the last of a row lead nowhere else.
     relu, gelu, swish = (Page(f"charlm × {page.title}", page.href) for page in row)
-    assert found == [(None, gelu), (relu, swish), (gelu, None)]
+    assert [(frame["before"], frame["after"]) for frame in frames] == [(None, gelu), (relu, swish), (gelu, None)]
 
 
 WIDGETS = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"state": {"_dom_classes": ["widget-interact"]}}}}}
@@ -231,9 +215,7 @@ NO_WORDS = "No description has been provided for this image"  # what nbconvert p
                 '<svg><image href="https://example.org/x.png"></image></svg>',
             ]
         ),
-        # A slider over a figure that does not follow misleads; of what HTML cannot show nbconvert only warns.
-        (code("draw()", new_output("display_data", data=WIDGET | {"text/plain": "HBox(children=...)"})), "ipywidgets control"),
-        (code("draw()", "<input type=range>"), "which nothing answers in a report"),
+        # Of what HTML cannot show nbconvert only warns.
         (code("draw()", PLOTLY), "shows application/vnd.plotly.v1+json, which HTML cannot"),
         *(
             (new_markdown_cell(f"draw() [this]({target})"), f"links to '{target}', which is not there")
@@ -325,6 +307,59 @@ def test_what_is_no_whole_notebook_no_file_or_too_large_is_refused(tmp_path: Pat
     os.mkfifo(path)
     refused("is no regular file")
     assert not (tmp_path / "page.html").exists()
+
+
+def table_of(frame: pd.DataFrame) -> BeautifulSoup:
+    """A data frame as a page shows it."""
+    return BeautifulSoup(readable_table(frame._repr_html_()), "html.parser")  # pyright: ignore[reportCallIssue]
+
+
+def cells_of(frame: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
+    """Each cell of the table as tag, scope and text."""
+    rows = [row.find_all(["th", "td"]) for row in table_of(frame).find_all("tr")]
+    return [[(cell.name, str(cell.get("scope", "")), cell.get_text(strip=True)) for cell in row] for row in rows]
+
+
+def test_names_of_the_index_stand_in_the_row_of_heads() -> None:
+    index = pd.MultiIndex.from_tuples([("charlm", "relu"), ("charlm", "gelu")], names=["Model", "Activation"])
+    heads, first, second = cells_of(pd.DataFrame({"N": [3, 3]}, index=index))
+    assert heads == [("th", "col", "Model"), ("th", "col", "Activation"), ("th", "col", "N")]
+    assert first == [("th", "rowgroup", "charlm"), ("th", "row", "relu"), ("td", "", "3")]
+    assert second == [("th", "row", "gelu"), ("td", "", "3")]
+    # A corner without words is no head, and two rows of real heads stay two.
+    plain = pd.DataFrame({"N": [3]}, index=["relu"])
+    assert cells_of(plain)[0] == [("td", "", ""), ("th", "col", "N")]
+    assert cells_of(plain.rename_axis(columns="Trial"))[0][0] == ("th", "col", "Trial")
+    frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")]))
+    assert [[text for _, _, text in row if text] for row in cells_of(frame)[:2]] == [["a"], ["b", "c"]]
+
+
+def test_columns_of_words_are_told_from_columns_of_numbers() -> None:
+    columns = {"value": ["0.5 (0.4 to 0.6)", "–"], "sign": ["-3", "+4 %"], "n": ["3 (synthetic)", "3"], "of": ["5 of 5", ""]}
+    columns |= {"said": ["yes", "no"], "why": ["x" * 40, "1"], "size": ["2 layers", "4 layers"]}
+    table = table_of(pd.DataFrame(columns))
+    looks = {head.get_text(strip=True): head.get("class") for head in table.select("thead th")}
+    words = {"said": ["words"], "why": ["long", "words"], "size": ["words"]}
+    assert looks == dict.fromkeys(("value", "sign", "n", "of")) | words
+    assert not table.select("style, table[border]")
+
+
+def test_contents_name_every_section() -> None:
+    headings = {"1. What *it* is": "1-what-it-is", "2. `code` and $x$": "2-code-and-x", "3. Third?": "3-third", "4": "4"}
+    cells = [new_markdown_cell(f"## {text}\n\n### deeper\n\ntext") for text in headings]
+    named = contents(new_notebook(cells=cells))
+    assert named == list(zip(headings.values(), ["1. What it is", "2. code and x", "3. Third?", "4"], strict=True))
+    assert contents(new_notebook(cells=cells[:3])) == [], "three sections are seen at a glance"
+    # A heading of a page is HTML, one of a notebook markdown.
+    assert anchor("3. Is it a *difference*?") == anchor("3. Is it a <em>difference</em>?") == "3-is-it-a-difference"
+
+
+def test_parameters_are_short_and_say_nothing_about_the_machine() -> None:
+    digests = f"{'ab' * 32} {'cd' * 32}"
+    parameters = {"results_dir": "/private/place/results/", "configs": digests, "names": ["a", "b"], "trials": 3}
+    shown = {"results_dir": ".../results", "configs": f"{'ab' * 6} {'cd' * 6}", "names": "a, b", "trials": "3"}
+    parameters |= {"profile": None, "empty": "", "none": [], "long": "x" * 200}
+    assert shown_parameters(parameters) == shown | {"long": "x" * 97 + "..."}
 
 
 # The site
@@ -446,16 +481,14 @@ def test_missing_and_failed_cells_are_named(site: Path) -> None:
     executed.rename(executed.with_suffix(".failed.ipynb"))
     build(site)
     rows, text = rows_of(site), index_of(site).text
-    assert "missing" in rows["charlm relu"]
-    assert "failed loss is nan" in rows["convlm relu"]
-    assert not re.search(r"\d\.\d", rows["charlm relu"] + rows["convlm relu"])
+    assert re.match(r"charlm relu missing\s*$", rows["charlm relu"])
+    assert re.match(r"convlm relu failed loss is nan \(see results/notebooks/x\)", rows["convlm relu"])
     assert "0.5000" in rows["charlm gelu"]
     assert [hole.get_text() for hole in index_of(site).soup.select("table.matrix .hole")] == ["missing", "failed"]
-    assert "0.0000" not in text
-    assert "2 of 4 cells done · 1 failed · 1 missing" in text
-    assert "No result yet: charlm × relu" in text
-    assert "results/notebooks/10_train-convlm-relu.failed.ipynb" in text
-    assert str(site) not in text
+    said = ["2 of 4 cells done · 1 failed · 1 missing", "No result yet: charlm × relu"]
+    said += ["results/notebooks/10_train-convlm-relu.failed.ipynb"]
+    assert [part for part in said if part not in text] == []
+    assert not re.search(rf"0\.0000|{site}", text)
     # A later success settles a failure, and only a later one.
     note = store.record_failure("charlm", "gelu", "ab", "too hot")
     build(site)
@@ -516,7 +549,7 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     assert page.text.count("<script>alert(1)") >= 5
     own = r"(#\w+|index\.html|\d\d_[a-z_]+(-[a-z0-9_]+){0,2}\.html)"
     assert [link for link in page.links() if not re.fullmatch(own, link)] == []
-    assert fetched(page) == []
+    assert list(loaded(page.soup)) == []
 
 
 def test_index_says_first_what_came_out_then_intervals_and_exact_values(site: Path, make_result: MakeResult) -> None:

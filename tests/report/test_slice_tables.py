@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from pathlib import Path
@@ -22,10 +21,9 @@ from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
-from repro_lib.grid.notebooks import notebooks_dir
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.plots.slices import slices_plot, slices_view
-from repro_lib.plots.style import COLOURS, Plot
+from repro_lib.plots.style import COLOURS
 from repro_lib.report import slice_tables
 from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result
 from repro_lib.store.store import Store
@@ -84,11 +82,7 @@ def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(tmp_path: 
     assert [(cell.activation, cell.n) for cell in found.cells] == [("relu", 3), ("gelu", 2)]
     gaps = [("swish", "one trial"), ("swiglu", "no predictions"), ("smelu_1", "missing")]
     assert [(gap.activation, gap.words) for gap in found.gaps] == gaps
-    reasons = (
-        "charlm with swish (one trial only",
-        "trial2.safetensors is missing",
-        "charlm with smelu_1 (there is no result yet",
-    )
+    reasons = "charlm with swish (one trial only", "trial2.safetensors is missing", "smelu_1 (there is no result yet"
     assert all(reason in line for reason, line in zip(reasons, found.sentence().splitlines(), strict=True))
     # Reasons that are alike make one line.
     for path in (store.folder / "predictions").iterdir():
@@ -256,30 +250,3 @@ def test_flagged_and_bit_identical_cells_are_marked(whole: Cells):
     shown = words(slices_plot(dataclasses.replace(study, results=flagged, identical=("charlm",)), found, "charlm"))
     assert "Flagged, not to be relied on: gelu." in shown
     assert "negative control" in shown
-
-
-def run_cells(name: str, first: str, **parameters: Any) -> list[Any]:
-    """What the section titled ``first`` and those after it display, once imports and loading have run with the parameters."""
-    shown: list[Any] = []
-    cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    start = next(k for k, cell in enumerate(cells) if first in cell["source"][0])
-    scope: dict[str, Any] = {"profile": None, "configs": "", **parameters}
-    for cell in (*cells[:4], *cells[start:]):
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
-            exec("".join(cell["source"]), scope)
-            scope["display"] = lambda *values: shown.extend(values)
-    return shown
-
-
-@pytest.mark.parametrize("trials", [0, 1, 2, 3])
-def test_the_sections_run_whatever_is_there(trials: int, tmp_path: Path):
-    empty, path = Store(tmp_path / f"only {trials}"), tmp_path / "own.txt"
-    path.write_text(TEXT)
-    if trials:
-        save_cell(empty, path, "relu", trials)
-    deep = run_cells("20_deep_dive", "Which characters the disagreement sits on", model="charlm", results_dir=str(empty.folder))
-    assert sum(isinstance(value, Plot) for value in deep) == (2 if trials >= 2 else 0)
-    texts = " ".join(repr(value) for value in deep if isinstance(value, Note))
-    assert ("there is no result yet" in texts, "one trial only" in texts) == (trials == 0, trials == 1)
-    cross = run_cells("30_cross_model", "Where the disagreement sits", results_dir=str(empty.folder))
-    assert ("only churn / error" in repr(cross[0])) == (trials < 2)

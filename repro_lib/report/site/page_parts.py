@@ -251,7 +251,7 @@ def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -
     for what_if in page.select("section.what-if"):
         if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
             yield f"{place(what_if)} shows a what-if without its data or script; run the notebook again"
-    for tag, address in _loaded(page):
+    for tag, address in loaded(page):
         yield f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it"
     places = {str(tag["id"]) for tag in page.find_all(id=True)}
     for link in page.find_all("a", href=True):
@@ -266,7 +266,8 @@ def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -
         yield f"{place(page)} must have exactly one '# title', has {titles or 'none'}"
 
 
-def _loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
+def loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
+    """What a browser would fetch when it opens the page: each tag that makes it, with the address."""
     for tag in page.find_all(True):
         # The href of a link in the text is followed by a reader; that of these tags is fetched by the browser.
         names = (*_LOADING, "href") if tag.name in ("link", "image", "use") else _LOADING
