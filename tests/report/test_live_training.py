@@ -37,16 +37,13 @@ def pictures(*places: Progress) -> list[str]:
     return shown
 
 
-def test_the_picture_while_training_has_a_bar_and_a_line_per_trial() -> None:
+def test_the_picture_while_training_has_a_bar_and_a_line_per_trial_and_is_folded_at_the_end() -> None:
+    """The colour is that of the activation, and dashes tell the trials apart."""
     html = pictures(at(1, 1, 4.0), at(1, 10, 3.0), at(2, 5, 3.5))[-1]
     assert "max='20' value='15'" in html
-    assert re.search(r"about \d+ s left", html)
-    assert len(re.findall("<polyline", html)) == 2
-    assert "from 4.00 down to 3.00 nats" in html
+    assert re.search(r"about \d+ s left.*from 4\.00 down to 3\.00 nats", html)
+    assert html.count("<polyline") == 2
     assert "<b>" not in html, "names are escaped"
-
-
-def test_the_finished_picture_is_folded_has_no_control_and_tells_trials_apart_in_the_colour_of_the_activation() -> None:
     html = pictures(at(1, 10, activation="gelu"), at(2, 10, activation="gelu"))[-1]
     assert html.startswith("<details><summary>Trained 2 trials of charlm with gelu")
     assert "<progress" not in html
