@@ -424,16 +424,6 @@ def test_every_link_leads_somewhere_also_while_pages_are_missing(site: Path) -> 
         assert f"{other}.html" in Tags((site / "reports" / f"{one}.html").read_text()).links()
 
 
-def test_bad_notebook_stops_no_other_and_leaves_no_old_page(site: Path) -> None:
-    (site / "results" / "notebooks" / "10_train-charlm-gelu.ipynb").write_text('{"cells": [')
-    execute(site, "10_train-convlm-gelu", "other text")
-    report = build(site)
-    assert report.rendered == ("10_train-convlm-gelu",)
-    assert [problem for problem in report.problems if "10_train-charlm-gelu.ipynb" in problem]
-    assert "10_train-charlm-gelu.html" not in index_of(site).links()
-    assert "10_train-charlm-gelu.ipynb is not a whole notebook" in index_of(site).text
-
-
 def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
     """Nothing is written outside the reports folder, and nothing under a name that is not ours."""
     expected = {f"10_train-{model}-{activation}" for model, activation in CELLS}
@@ -458,15 +448,20 @@ def rows_of(folder: Path, table: str = "cells") -> dict[str, str]:
     return {" ".join(next(c.strings) for c in row[:keys]): " ".join(c.get_text() for c in row) for row in rows}
 
 
-def test_index_says_what_was_run(tmp_path: Path, make_result: MakeResult) -> None:
+def test_index_says_what_was_run_and_no_number_where_there_is_none(tmp_path: Path, make_result: MakeResult) -> None:
+    build(tmp_path, [])
+    assert "No results yet" in index_of(tmp_path).text
+    assert "In short" not in index_of(tmp_path).text
     corpus = known_corpora()["shakespeare"]
     about: dict[str, Any] = {"corpus": CorpusRecord(name="shakespeare", sha256=corpus["sha256"])}
     about["environment"] = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "git_commit": "0123456789abcdef"}
-    Store(tmp_path / "results").save(make_result(corpus=corpus["sha256"]).model_copy(update=about))
+    Store(tmp_path / "results").save(make_result(corpus=corpus["sha256"], trials=1).model_copy(update=about))
     build(tmp_path, [("charlm", "relu")])
     facts = ["smoke: tests: every cell", "Some CPU, Python 3.11.7, torch 2.13.0", "0123456789ab", "2025-01-01"]
     facts += [corpus["sha256"][:12], corpus["licence"], "1 of 1 cells done"]
     assert [fact for fact in facts if fact not in index_of(tmp_path).text] == []
+    assert "no pair" in rows_of(tmp_path)["charlm relu"]
+    assert "0.0000" not in index_of(tmp_path).text
 
 
 def test_missing_and_failed_cells_are_named(site: Path) -> None:
@@ -518,16 +513,6 @@ def test_index_while_running(site: Path) -> None:
     assert index_of(site).soup.select("meta[http-equiv=refresh]")
     build(site)
     assert not index_of(site).soup.select("meta[http-equiv=refresh]")
-
-
-def test_where_there_is_nothing_no_number_is_shown(tmp_path: Path, make_result: MakeResult) -> None:
-    build(tmp_path, [])
-    assert "No results yet" in index_of(tmp_path).text
-    assert "In short" not in index_of(tmp_path).text
-    Store(tmp_path / "results").save(make_result(trials=1))
-    build(tmp_path, [("charlm", "relu")])
-    assert "no pair" in rows_of(tmp_path)["charlm relu"]
-    assert "0.0000" not in index_of(tmp_path).text
 
 
 def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
@@ -594,14 +579,18 @@ def test_negative_control_is_said_to_be_one(tmp_path: Path, make_result: MakeRes
     assert {model: "same bits" in row for model, row in rows.items()} == {"tinylstm": True, "charlm": False}
 
 
-def test_other_runs_and_bad_files_are_named_not_mixed(site: Path, make_result: MakeResult) -> None:
+def test_other_runs_and_bad_files_are_named_and_not_mixed_and_stop_no_other(site: Path, make_result: MakeResult) -> None:
+    """A notebook that is cut off leaves no page that would pass for its own."""
     store = Store(site / "results")
+    (store.folder / "notebooks" / "10_train-charlm-gelu.ipynb").write_text('{"cells": [')
+    execute(site, "10_train-convlm-gelu", "other text")
     store.save(make_result("charlm", "swish", minute=-9, pd=0.25).model_copy(update={"profile": "quick"}))
     store.save(make_result("charlm", "swish", minute=9, pd=0.125, synthetic=True))
     (store.folder / "charlm-relu-20250101_000000.json").write_text('{"cut')
-    problems = build(site).problems
-    assert [problem for problem in problems if "charlm-relu-20250101_000000.json" in problem]
-    text = index_of(site).text
-    assert "2 stored results are not shown" in text
-    assert "charlm-relu-20250101_000000.json is not a whole JSON file" in text
-    assert not re.search("0.2500|0.1250", text)
+    report, page = build(site), index_of(site)
+    assert report.rendered == ("10_train-convlm-gelu",)
+    bad = [f"{name} is not a whole" for name in ("10_train-charlm-gelu.ipynb", "charlm-relu-20250101_000000.json")]
+    assert [[words in problem for problem in report.problems] for words in bad] == [[True, False], [False, True]]
+    assert [words for words in (*bad, "2 stored results are not shown") if words not in page.text] == []
+    assert "10_train-charlm-gelu.html" not in page.links()
+    assert not re.search("0.2500|0.1250", page.text)

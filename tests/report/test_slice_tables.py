@@ -212,7 +212,7 @@ def test_marks_and_lines_are_the_numbers(whole: Cells, metric: str):
         assert axes.get_ylim()[1] >= max(drawn), "something that is drawn is cut off"
 
 
-def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(whole: Cells):
+def test_what_a_reader_must_know_is_on_the_figure(whole: Cells):
     _, study, found = whole
     plot = slices_plot(study, found, "charlm")
     gaps = "Not drawn: swish (one trial), swiglu (no predictions), smelu_1 (missing)."
@@ -223,11 +223,8 @@ def test_what_is_not_drawn_is_named_and_an_empty_slice_is_hatched(whole: Cells):
     assert "no character" in [text.get_text() for text in kinds.texts]
     frame = found.cells[0].slices
     assert f"relu from {frame[frame['slicing'] == 'class']['total_variation'].min():.3f} (" in plot.alt
-
-
-def test_flagged_and_bit_identical_cells_are_marked(whole: Cells):
-    _, study, found = whole
-    assert not re.search("Flagged|negative control", words(slices_plot(study, found, "charlm")))
+    # Flagged and bit-identical cells are marked, and no others.
+    assert not re.search("Flagged|negative control", words(plot))
     relu, gelu, *others = study.results
     flagged = (relu, gelu.model_copy(update={"flags": ["untrained: x"]}), *others)
     shown = words(slices_plot(dataclasses.replace(study, results=flagged, identical=("charlm",)), found, "charlm"))

@@ -80,15 +80,12 @@ def test_a_table_of_words_is_escaped_and_wraps() -> None:
     assert repr(WordTable(frame, "summary")) == "summary\n" + repr(WordTable(frame)) == "summary\n" + frame.to_string()
 
 
-def test_numbers_carry_their_interval_where_there_is_one() -> None:
+def test_numbers_carry_their_interval_and_trials_and_configuration_are_shown_whole() -> None:
     assert number(np.nan, 2) == number(None, 2) == "–"
     table = overview_table(cells_frame([full_result("charlm", "relu")], ["charlm", "convlm"], ["relu", "gelu"]))
     assert (list(table.index), list(table.columns)) == (["charlm", "convlm"], ["relu", "gelu"])
     assert table.loc["charlm", "relu"].startswith("0.500 (")
     assert set(table.loc["convlm"]) == {"–"}
-
-
-def test_trials_and_configuration_are_shown_whole() -> None:
     result = full_result("charlm", "relu", config_sources={"max_iters": "profile"})
     assert list(trials_table(result)["Seed"]) == [42, 43, 44]
     table = config_table(result)

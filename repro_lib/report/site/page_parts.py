@@ -65,12 +65,11 @@ def title_of(stem: str) -> str:
 
 def made_from(page: Path) -> str | None:
     """The digest a page carries of what it was made from; None for no page and for a stand-in."""
-    try:
-        with open(page, "rb") as file:
-            # It stands on the second line of the head; a page can hold megabytes.
-            match = SOURCE_META.search(file.read(1000))
-    except FileNotFoundError:
+    if not page.exists():
         return None
+    with open(page, "rb") as file:
+        # It stands on the second line of the head; a page can hold megabytes.
+        match = SOURCE_META.search(file.read(1000))
     return match[1].decode() if match else None
 
 
