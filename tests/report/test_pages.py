@@ -111,6 +111,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         code("model: str = 'charlm'  # SECRET_DEFAULT", tags=("parameters",)),
         code("model = 'SECRET_INJECTED'", tags=("injected-parameters",)),
         new_markdown_cell(MATHS),
+        new_markdown_cell("[here](other.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"),
         code("draw()", figure("Loss of three trials, falling from 4.3 to 2.0")),
         code("frame", "<table class='dataframe'><tr><td>1</td></tr></table>"),
         code("formula", new_output("display_data", data={"text/latex": "$x^2$", "text/plain": "x"})),
@@ -142,6 +143,9 @@ def test_page_structure(full: str) -> None:
     looked_for = ("a.skip", "a[aria-current=page]", "a[rel=prev]", "a[rel=next]")
     led = [[link["href"] for link in page.soup.select(look)] for look in looked_for]
     assert led == [[f"#{page.all('main')[0]['id']}"], ["page.html"], ["index.html"], []]
+    # A link to a notebook leads to its page, the navigation's too; what has no page is text.
+    assert (page.links().count("other.html"), [link for link in page.links() if "10_train" in link]) == (2, [])
+    assert "here and there and the web" in page.text
     assert [image["alt"] for image in page.all("img")] == ["Loss of three trials, falling from 4.3 to 2.0"]
     # Formulas inline, displayed, in an environment, in an output: all MathML, without a script, and no TeX is left over.
     assert [formula.get("display") for formula in page.all("math")] == ["inline", "block", "block", "inline"]
@@ -172,14 +176,6 @@ def test_summary_comes_first_and_contents_lead_into_the_rest(tmp_path: Path) -> 
     assert links == [f"#{heading['id']}" for heading in page.all("h2") if heading["id"] != "toc"]
     assert (len(links), html.count("THE RESULT")) == (4, 1)
     assert "say" in page.text, "its code stays"
-
-
-def test_links_between_notebooks_become_links_between_pages(tmp_path: Path) -> None:
-    text = "[here](30_cross_model.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"
-    page = Tags(rendered(tmp_path, new_markdown_cell(text), pages=(Page("Cross model", "30_cross_model.html"),)))
-    assert page.links().count("30_cross_model.html") == 2  # the navigation's, and this one
-    assert not [link for link in page.links() if "10_train" in link]
-    assert "here and there and the web" in page.text, "what has no page is text"
 
 
 def test_neighbours_are_those_of_the_row() -> None:
@@ -285,9 +281,6 @@ def test_a_picture_has_the_same_pixels_in_fewer_bytes_or_stays_as_it_is(name: st
         assert (pixels[0] == pixels[1]).all()
 
 
-BROKEN = [b'{"cells": [', b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000]
-
-
 def test_what_is_no_whole_notebook_no_file_or_too_large_is_refused(tmp_path: Path) -> None:
     """Nothing is waited for: a pipe that nobody writes to would hold up all other pages."""
     path = tmp_path / "10_train-charlm-gelu.ipynb"
@@ -296,7 +289,7 @@ def test_what_is_no_whole_notebook_no_file_or_too_large_is_refused(tmp_path: Pat
         with pytest.raises(ReportError, match=rf"10_train-charlm-gelu\.ipynb {said}"):
             render_notebook(path, tmp_path / "page.html")
 
-    for content in BROKEN:
+    for content in (b'{"cells": [', b"\xff", b"[]", b"{}", b'{"nbformat": 4, "cells": 3, "metadata": {}}', b"[" * 100_000):
         path.write_bytes(content)
         refused("is not a whole notebook")
     os.truncate(path, 2**40)  # sparse: takes no room

@@ -182,9 +182,9 @@ def test_the_overview_has_a_row_per_expected_cell_and_dashes(whole: Cells):
     assert table.loc["smelu_1"].tolist() == ["missing", "–", "–", "–", "–"]
     # Without predictions churn / error is still known.
     assert re.match(r"3 – – – 1\.000 \(", " ".join(map(str, table.loc["swiglu"])))
-    held = found.cells[0].kinds.iloc[1]
-    assert table.loc["relu", "Uncertain: hold, %"].startswith(f"{100 * held['held']:.1f}")
-    assert table.loc["relu", "Uncertain: of the text, %"] == f"{100 * held['share']:.1f}"
+    row, held = table.loc["relu"], found.cells[0].kinds.iloc[1]
+    assert row["Uncertain: hold, %"].startswith(f"{100 * held['held']:.1f}")
+    assert row["Uncertain: of the text, %"] == f"{100 * held['share']:.1f}"
     training = TEXT[: int(len(TEXT) * 0.8)]
     rare = sum(TEXT[:TOKENS].count(c) for c in set(TEXT) if training.count(c) / len(training) < 0.01)
     assert f"are {100 * rare / TOKENS:.1f} % of the evaluation text" in slice_tables.overview_sentence(found)

@@ -146,12 +146,14 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     assert "differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
 
 
-def test_the_grid_without_contrasts_says_what_n_allows() -> None:
+def test_the_grid_without_contrasts_says_what_n_allows_and_an_empty_one_what_to_run() -> None:
     said = grid_headlines(study_of(flags=["untrained: trial 1"]))
     assert said[2].startswith("The order is not decided at N = 3 trials")
     assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
     hole = Study.of([full_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
     assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole)
+    for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
+        assert said == ["no results yet: run ./run_papermill.sh"]
 
 
 def test_models_with_the_same_lowest_activation_are_named_together() -> None:
@@ -162,8 +164,3 @@ def test_models_with_the_same_lowest_activation_are_named_together() -> None:
     said = grid_headlines(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
     assert "tinylstm is bit-identical" in said[-1]
-
-
-def test_an_empty_store_says_what_to_run() -> None:
-    for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
-        assert said == ["no results yet: run ./run_papermill.sh"]
