@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro_lib.report.site.page_frame import made_from
+from repro_lib.report.site.page_parts import made_from
 from repro_lib.store.store import Store
 
 

@@ -13,7 +13,7 @@ from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
-from repro_lib.report.publish import publish, summary_is_current
+from repro_lib.report.publish import summary_is_current
 from repro_lib.store.derived import inputs_digest, noted_digest
 from repro_lib.store.store import Store
 from repro_lib.system.processes import usable_cores
@@ -84,9 +84,12 @@ class Tasks:
 
     def publish(self, *, running: bool) -> SiteReport:
         """Bring the index up to date, and every report that is missing."""
+        # Here, because planning a grid needs neither pandas nor templates.
+        from repro_lib.report.site.index import build_site
+
         expected = [(cell.model, cell.activation) for cell in self.cells]
         folders = (self.request.results_dir, self.request.reports_dir)
-        return publish(*folders, expected, self.request.profile, self.configs(), running=running)
+        return build_site(*folders, expected, self.request.profile, self.configs(), running=running)
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""

@@ -180,25 +180,20 @@ def claims_json(study: Study, evidence: Evidence, entries: Sequence[Entry]) -> s
             "trials_for_claim": TRIALS_FOR_CLAIM,
             "gaps": list(evidence.gaps),
         },
-        "claims": [_entry_content(entry) for entry in entries],
+        "claims": [
+            {name: getattr(entry.claim, name) for name in ("id", "group", "text", "published", "reading")}
+            | {name: getattr(entry.main, name) for name in ("verdict", "n", "trials_needed", "problems")}
+            | {
+                "decisive": _check_content(entry.main.decisive),
+                "checks": [_check_content(check) for check in entry.main.checks],
+                "verdict_by_metric": {metric: judgement.verdict for metric, judgement in entry.judgements.items()},
+                "metrics_agree": not entry.disagreeing,
+                "metrics_not_applicable": [metric for metric in METRICS if metric not in entry.judgements],
+            }
+            for entry in entries
+        ],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def _entry_content(entry: Entry) -> dict[str, Any]:
-    main = entry.main
-    return {
-        **{name: getattr(entry.claim, name) for name in ("id", "group", "text", "published", "reading")},
-        "verdict": main.verdict,
-        "n": main.n,
-        "trials_needed": main.trials_needed,
-        "problems": list(main.problems),
-        "decisive": _check_content(main.decisive),
-        "checks": [_check_content(check) for check in main.checks],
-        "verdict_by_metric": {metric: judgement.verdict for metric, judgement in entry.judgements.items()},
-        "metrics_agree": not entry.disagreeing,
-        "metrics_not_applicable": [metric for metric in METRICS if metric not in entry.judgements],
-    }
 
 
 def _check_content(check: Check) -> dict[str, Any]:

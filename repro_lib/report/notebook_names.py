@@ -1,7 +1,5 @@
 """What the notebooks are called: their files, executed copies and pages are found under these names by every stage."""
 
-from __future__ import annotations
-
 QUICKSTART = "00_quickstart"
 ACTIVATIONS = "01_activations"
 TRAIN = "10_train"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,33 +87,8 @@ def summary_is_current(reports_dir: Path, digest: str) -> bool:
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
-    (reports_dir / _NOTE).unlink(missing_ok=True)
-    save_plots(study, reports_dir / "plots")
-    cells = [(model, activation) for model in study.models for activation in study.activations]
-    return publish(results_dir, reports_dir, cells, profile, running=False)
-
-
-def publish(
-    results_dir: Path,
-    reports_dir: Path,
-    cells: Sequence[tuple[str, str]],
-    profile: str | None,
-    configs: Sequence[str] = (),
-    *,
-    running: bool,
-) -> SiteReport:
-    """Bring the site up to date with the executed notebooks and results that are there."""
-    from repro_lib.analysis.study import Study
-    from repro_lib.report.sentences import grid_headlines
     from repro_lib.report.site.index import build_site
 
-    study = Study.load(Store(results_dir), profile=profile, configs=configs)
-    # A cell of too few trials has no interval, and the index says so.
-    measured = study.cells.dropna(subset=["relative_pd_low"])[["model", "activation", "relative_pd_low", "relative_pd_high"]]
-    intervals = {(model, activation): (low, high) for model, activation, low, high in measured.itertuples(index=False)}
-    # Of the cells that the index shows: a run of two models misses no third one.
-    there = [*cells, *((result.model_name, result.activation) for result in study.results)]
-    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
-    said = grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
-    shown = {"intervals": intervals, "in_short": said, "profile": profile, "configs": configs}
-    return build_site(results_dir, reports_dir, cells, running=running, **shown)
+    (reports_dir / _NOTE).unlink(missing_ok=True)
+    save_plots(study, reports_dir / "plots")
+    return build_site(results_dir, reports_dir, list(product(study.models, study.activations)), profile)

@@ -98,13 +98,15 @@ def order(study: Study, model: str) -> str:
     overview = model_row(study, model)
     if overview["identical"]:
         return f"{model}: the same numbers for every activation, so there is no order."
-    if pd.isna(overview["best"]):
-        return f"{model}: fewer than two activations have a relative PD, so there is no order ({_why_no_pd(study, model)})."
     cells = study.cells[study.cells["model"] == model]
+    if pd.isna(overview["best"]):
+        named = {why: ", ".join(cells["activation"][cells["n"] == n]) for n, why in enumerate(("missing", "one trial only"))}
+        why = "; ".join(f"{why}: {names}" for why, names in named.items() if names) or "one activation in all"
+        return f"{model}: fewer than two activations have a relative PD, so there is no order ({why})."
     rows = {cell["activation"]: cell for _, cell in cells.iterrows()}
     low, high = (f"{overview[end]}, {with_interval(rows[overview[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
-    there, expected = overview["cells"], overview["expected"]
-    holes = "" if there == expected else f" Only {there} of {expected} activations are there."
+    few = overview["cells"] < overview["expected"]
+    holes = f" Only {overview['cells']} of {overview['expected']} activations are there." if few else ""
     return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
 
 
@@ -115,8 +117,8 @@ def decided(trials: Iterable[float]) -> str:
     if least < TRIALS_FOR_INTERVAL:
         return f"The order is not decided: N = {least}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
     if least < TRIALS_FOR_CLAIM:
-        few = "so few show where to look, and a claim needs"
-        return f"The order is not decided at N = {least} trials: {few} {TRIALS_FOR_CLAIM} or more."
+        needs = f"so few show where to look, and a claim needs {TRIALS_FOR_CLAIM} or more"
+        return f"The order is not decided at N = {least} trials: {needs}."
     return f"N = {least} trials can decide an order, but by the contrast of two activations, not by this list."
 
 
@@ -126,15 +128,6 @@ def ends(study: Study, model: str) -> list[str]:
     if not pd.isna(overview["best"]):
         return [overview["best"], overview["worst"]]
     return [result.activation for result in study.measured.results if result.model_name == model][:1]
-
-
-def _why_no_pd(study: Study, model: str) -> str:
-    cells = study.cells[study.cells["model"] == model]
-    named = {why: ", ".join(cells["activation"][cells["n"] == n]) for n, why in enumerate(("missing", "one trial only"))}
-    return "; ".join(f"{why}: {names}" for why, names in named.items() if names) or "one activation in all"
-
-
-# What a page says first
 
 
 def cell_headlines(result: Result) -> list[str]:

@@ -70,10 +70,7 @@ def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -
 
 
 def swaps_view(anatomies: Anatomies, model: str) -> pd.DataFrame | Note:
-    """The most frequent swaps of each activation of a model by rank: characters, share of all swaps, count.
-
-    A sentence where no two trials that can be compared ever differ in their top-1.
-    """
+    """The most frequent swaps of each activation of a model by rank: characters, share of all swaps, count; or that none is."""
     columns = {
         cell.activation: [
             f"{shown_character(row['first'])} / {shown_character(row['second'])}: "
@@ -91,9 +88,8 @@ def swaps_view(anatomies: Anatomies, model: str) -> pd.DataFrame | Note:
 
 def shown_character(character: str) -> str:
     """A character as a reader can see it: ``space``, ``line end``, ``U+00A0``, or itself."""
-    if character in CHARACTER_NAMES:
-        return CHARACTER_NAMES[character]
-    return character if character.isprintable() and not character.isspace() else f"U+{ord(character):04X}"
+    itself = character.isprintable() and not character.isspace()
+    return CHARACTER_NAMES.get(character) or (character if itself else f"U+{ord(character):04X}")
 
 
 # One row per expected cell, whether there is a result of it or not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,7 @@ from repro_lib.store.schema import Result
 
 @dataclass(frozen=True, eq=False)
 class WordTable:
-    """A table whose cells are words: it wraps them and aligns them left, where pandas would cut them at 50 characters.
-
-    With a ``summary`` the table is folded away under it, to be opened by who wants to know.
-    """
+    """A table of words, wrapped and aligned left, where pandas would cut them at 50 characters; folded under a ``summary``."""
 
     frame: pd.DataFrame
     summary: str = ""
@@ -47,16 +45,16 @@ class WordTable:
 
 # A verdict at the beginning in bold, so that a column of them can be read at a glance.
 def _emphasised(words: str) -> str:
-    escaped = html.escape(words)
-    verdict = next((v for v in ("not decided", "supported", "refuted") if escaped.startswith(v)), "")
-    bold = f'<strong style="white-space:nowrap">{verdict}</strong>'
-    return f"{bold}{escaped.removeprefix(verdict)}" if verdict else escaped
+    bold = r'<strong style="white-space:nowrap">\1</strong>'
+    return re.sub("^(not decided|supported|refuted)", bold, html.escape(words))
 
 
-def worded(frame: pd.DataFrame, words: Callable[[Any], dict[str, Any]], model: str | None = None) -> pd.DataFrame:
+def worded(
+    frame: pd.DataFrame, words: Callable[[Any], dict[str, Any]], model: str | None = None, synthetic: bool = False
+) -> pd.DataFrame:
     """A frame in words: a row of it is named by model and activation, then come N and the columns that ``words`` makes of it.
 
-    With ``model`` the rows are of that model alone.
+    With ``model`` the rows are of that model alone. What is all ``synthetic`` says so in its corner.
     """
     heads = {"model": "Model", "activation": "Activation", "n": "N"}
     known = {name: head for name, head in heads.items() if name in frame}
@@ -67,6 +65,7 @@ def worded(frame: pd.DataFrame, words: Callable[[Any], dict[str, Any]], model: s
     # The name of the only model would be the same in each row.
     names = [head for name, head in known.items() if name != "n" and (model is None or name != "model")]
     table = table.set_index(names) if model is None else table.drop(columns="Model").set_index(names)
+    table = table.rename_axis(columns="SYNTHETIC") if synthetic else table
     return table.rename_axis(None) if len(names) == 1 else table
 
 
@@ -151,8 +150,9 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
             "Training, s": cell_number(cell, "seconds", 0),
             "Flags": ", ".join(short_flags(cell["flags"])),
         },
+        synthetic=study.is_synthetic,
     )
-    return _labelled(study, table if table["Flags"].any() else table.drop(columns="Flags"))
+    return table if table["Flags"].any() else table.drop(columns="Flags")
 
 
 def models_table(study: Study) -> pd.DataFrame:
@@ -162,7 +162,7 @@ def models_table(study: Study) -> pd.DataFrame:
         found = "–" if pd.isna(row["best"]) else f"{row['best']} ({row['best_pd']:.3f})"
         return "none: bit-identical" if row["identical"] else found
 
-    table = worded(
+    return worded(
         models_overview(study),
         lambda row: {
             "Architecture": row["architecture"],
@@ -173,26 +173,21 @@ def models_table(study: Study) -> pd.DataFrame:
             "CV over activations, %": number(row["cv"], 2),
             "Training, s": number(row["seconds"], 0),
         },
+        synthetic=study.is_synthetic,
     )
-    return _labelled(study, table)
 
 
 def activations_table(study: Study) -> pd.DataFrame:
     """The overview of activations: average relative PD over the models not left out, and wins."""
-    table = worded(
+    return worded(
         activations_overview(study),
         lambda row: {
             "Average relative PD": with_interval(row, "average_pd", 3),
             "Models": f"{row['models']} of {row['expected']}",
             "Wins (lowest PD of a model)": row["wins"],
         },
+        synthetic=study.is_synthetic,
     )
-    return _labelled(study, table)
-
-
-# The table of a study that is all synthetic says so in its corner.
-def _labelled(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename_axis(columns="SYNTHETIC") if study.is_synthetic else table
 
 
 def short_flags(flags: str) -> list[str]:

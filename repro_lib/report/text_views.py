@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 Float64 = NDArray[np.float64]
-View = TypeVar("View", "Passage", "Samples")
 
 # From this total variation on: (words, inline style). Never colour alone: the underline says the same. The text keeps
 # the page's colour and the backgrounds are half transparent, so that both light and dark pages stay readable.
@@ -61,10 +60,9 @@ class Passage:
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:
         style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
-        if top1 > 0:
-            style = f"{style};{DIFFERENT_TOP1}".lstrip(";")
-        differing = round(top1 * self.pairs)
-        title = f"total variation {total_variation:.2f}; most probable character differs in {differing} of {self.pairs} pairs"
+        style = f"{style};{DIFFERENT_TOP1}".lstrip(";") if top1 > 0 else style
+        differing = f"most probable character differs in {round(top1 * self.pairs)} of {self.pairs} pairs"
+        title = f"total variation {total_variation:.2f}; {differing}"
         shown = "⏎\n" if character == "\n" else html.escape(character)
         return f'<span title="{title}"' + (f' style="{style}"' if style else "") + f">{shown}</span>"
 
@@ -79,8 +77,7 @@ class Samples:
 
     @property
     def common(self) -> int:
-        """How many characters all greedy texts share at their beginning."""
-        # Greedy texts alone: a sampled one may turn on the least change of a probability.
+        """How many characters all greedy texts share at their beginning: a sampled one may turn on the least change."""
         columns = zip(*(greedy for greedy, _ in self.written), strict=True)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
@@ -128,16 +125,14 @@ def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, 
 
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
     """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
-    block: int | None = None
+    blocks: list[int] = []
 
     def view(result: Result) -> Passage:
-        nonlocal block
         corpus, n = corpus_of(result), len(result.trials)
         disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
         # The same passage for all activations, so that they can be compared by eye.
-        block = disagreement.typical_block() if block is None else block
-        title = f"{model} with {result.activation}, N = {n} trials"
-        return passage(disagreement, corpus, title, n * (n - 1) // 2, block)
+        blocks.append(disagreement.typical_block())
+        return passage(disagreement, corpus, f"{model} with {result.activation}, N = {n} trials", n * (n - 1) // 2, blocks[0])
 
     return _views(study, model, activations, "No passage for", view)
 
@@ -150,16 +145,15 @@ def samples_views(
     def view(result: Result) -> Samples:
         corpus = corpus_of(result)
         prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
-        numbers = range(1, min(trials, len(result.trials)) + 1)
-        written = write_samples(store, result, corpus, prompt, length, numbers)
+        written = write_samples(store, result, corpus, prompt, length, range(1, min(trials, len(result.trials)) + 1))
         return Samples(f"{model} with {result.activation}", prompt, written)
 
     return _views(study, model, activations, "No samples of", view)
 
 
 # A sentence takes the place of a view whose result, predictions, weights or text are not at hand.
-def _views(study: Study, model: str, names: Sequence[str], none: str, view: Callable[[Result], View]) -> list[View | Note]:
-    views: list[View | Note] = []
+def _views(study: Study, model: str, names: Sequence[str], none: str, view: Callable[[Result], Any]) -> list[Any]:
+    views = []
     for activation in names:
         result = study.result(model, activation)
         try:

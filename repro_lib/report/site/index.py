@@ -13,17 +13,18 @@ from pathlib import Path
 import jinja2
 
 from repro_lib.analysis.selection import select_comparable
+from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
 from repro_lib.report import notebook_names
 from repro_lib.report.notebook_names import ANALYSES, TRAIN, deep_dive_stem, train_stem
-from repro_lib.report.site.page import ReportError, is_current, render_notebook
-from repro_lib.report.site.page_frame import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
+from repro_lib.report.sentences import grid_headlines
+from repro_lib.report.site.page import ReportError, render_notebook
+from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
 
-QUESTION = "Does the choice of activation function change how reproducible a small language model's predictions are?"
 # What the cards of the index say of each kind of report.
 ABOUT = {
     notebook_names.QUICKSTART: "A tour: from text to prediction difference.",
@@ -45,11 +46,10 @@ DOCUMENTS = {
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What ``build_site`` did: stems of pages made and of pages up to date, and a sentence for all that is wrong."""
+    """What ``build_site`` did: the stems of the pages that it made, and a sentence for all that is wrong."""
 
     index: Path
     rendered: tuple[str, ...]
-    unchanged: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -57,31 +57,31 @@ def build_site(
     results_dir: Path,
     reports_dir: Path,
     expected_cells: Sequence[Cell] = (),
-    *,
-    running: bool = False,
-    analyses: Sequence[str] = ANALYSES,
-    intervals: Mapping[Cell, tuple[float, float]] | None = None,
-    in_short: Sequence[str] = (),
     profile: str | None = None,
     configs: Sequence[str] = (),
+    *,
+    running: bool = False,
 ) -> SiteReport:
     """Render each executed notebook whose page is missing or was made from something else, then ``index.html``.
 
-    A notebook that cannot be rendered, and a file that had to be left out, is named in ``problems``. ``analyses``: stems of the
-    analysis notebooks this run executes. ``intervals``: low and high of a cell's relative PD. ``in_short``: what came out, in
-    sentences. ``profile``, ``configs``: whose results the index shows (see ``select_comparable``).
+    A notebook that cannot be rendered, and a file that had to be left out, is named in ``problems``. ``profile``, ``configs``:
+    whose results the index shows (see ``select_comparable``).
     """
     notebooks = sorted(_notebooks(results_dir))
     matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
     # The navigation names what is expected, not what is there, so that one more finished cell costs one page.
     navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
-    report = _render(results_dir, reports_dir, navigated, analyses)
-    _write_stand_ins(reports_dir, navigated, analyses)
+    rendered, problems = _render(results_dir, reports_dir, navigated)
+    _write_stand_ins(reports_dir, navigated)
     loaded, refused = Store(results_dir).load()
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
+    study = Study.of(list(results.values()), refused=refused)
+    # A cell of too few trials has no interval, and the index says so.
+    known = rows_of(study.cells.dropna(subset=["relative_pd_low"]))
+    intervals = {(row["model"], row["activation"]): (row["relative_pd_low"], row["relative_pd_high"]) for row in known}
     cells = in_order([*expected_cells, *results])
-    stems = dict.fromkeys([*_expected_stems(cells, analyses), *notebooks])
+    stems = dict.fromkeys([*_expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
@@ -93,7 +93,7 @@ def build_site(
         stem, result = train_stem("-".join(cell)), results.get(cell)
         state = "done" if result else absent.get(stem, "waiting" if running else "missing")
         rows.append({
-            "model": cell[0], "activation": cell[1], "result": result, "state": state, "interval": (intervals or {}).get(cell),
+            "model": cell[0], "activation": cell[1], "result": result, "state": state, "interval": intervals.get(cell),
             "report": f"{stem}.html" if result and stem in pages else None,
             "reason": failures[stem] if state == "failed" else "",
             # How often each kind of flag, the word before the colon, was raised.
@@ -101,35 +101,37 @@ def build_site(
         })  # fmt: skip
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = _environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells, analyses), "index.html", "none"), question=QUESTION, running=running,
-        written=datetime.now(UTC), folder=results_dir, results=list(results.values()), profiles=PROFILES, in_short=in_short,
+        site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
+        written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
         failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
-        notes=[*_not_comparable(stored, results), *refused, *report.problems, *unexplained],
+        notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
-    write_atomically(report.index, html)
-    return SiteReport(report.index, report.rendered, report.unchanged, (*report.problems, *refused, *unexplained))
+    write_atomically(reports_dir / "index.html", html)
+    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
-def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> SiteReport:
-    rendered, unchanged, problems = [], [], []
+# What came out, of the cells that the index shows: a run of two models misses no third one.
+def _in_short(study: Study, expected: Sequence[Cell]) -> list[str]:
+    there = [*expected, *((result.model_name, result.activation) for result in study.results)]
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
+    return grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
+
+
+def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+    rendered, problems = [], []
     for stem in sorted(_notebooks(results_dir)):
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
-        pages = navigation(stem, cells, analyses)
         try:
-            if is_current(notebook, output, pages):
-                unchanged.append(stem)
-                continue
-            render_notebook(notebook, output, pages)
-            rendered.append(stem)
+            rendered += [stem] if render_notebook(notebook, output, navigation(stem, cells)) else []
         except ReportError as error:
             # It would pass for the notebook that is there now.
             output.unlink(missing_ok=True)
             problems.append(str(error))
-    return SiteReport(reports_dir / "index.html", tuple(rendered), tuple(unchanged), tuple(problems))
+    return rendered, problems
 
 
 def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
@@ -151,16 +153,16 @@ def _environment() -> jinja2.Environment:
 
 
 # All that a run over these cells executes, in the order of the index.
-def _expected_stems(cells: Sequence[Cell], analyses: Sequence[str]) -> list[str]:
-    return [*analyses, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in cells)]
+def _expected_stems(cells: Sequence[Cell]) -> list[str]:
+    return [*ANALYSES, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in cells)]
 
 
 # A page for every link of the navigation that leads nowhere yet.
-def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
-    for stem in _expected_stems(cells, analyses):
+def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell]) -> None:
+    for stem in _expected_stems(cells):
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
-            site = frame_of(navigation(stem, cells, analyses), path.name, "none")
+            site = frame_of(navigation(stem, cells), path.name, "none")
             html = _environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
             # An open browser, and tools that copy the site, see only what has changed.
             if not path.exists() or path.read_text() != html:
@@ -168,10 +170,10 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequenc
 
 
 def _published_beside(reports_dir: Path) -> str | None:
-    root = project_root()
+    page = "published/reports/index.html"
     # A reports folder elsewhere, or one that will be copied, must not lead out of itself to the published study.
-    there = (root / "published" / "reports" / "index.html").is_file() and reports_dir.resolve().parent == root.resolve()
-    return "../published/reports/index.html" if there else None
+    ours = reports_dir.resolve().parent == project_root().resolve()
+    return f"../{page}" if ours and (project_root() / page).is_file() else None
 
 
 def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, str]:
@@ -187,8 +189,7 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
 
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    keys = {result.comparison_key for result in results.values()}
-    others = [result for result in stored if result.comparison_key not in keys]
+    others = [r for r in stored if r.comparison_key not in {shown.comparison_key for shown in results.values()}]
     kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
     said = f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."
     return [said] if others else []

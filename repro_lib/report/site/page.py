@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from PIL import Image
 
-from repro_lib.report.site import page_frame, page_parts
-from repro_lib.report.site.page_frame import TEMPLATES, Page, frame_of, made_from, title_of
+from repro_lib.report.site import page_parts
+from repro_lib.report.site.page_parts import TEMPLATES, Page, frame_of, made_from, title_of
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 
@@ -40,23 +40,23 @@ class ReportError(ValueError):
     """A notebook that cannot become an honest page; the message names notebook and cell, and says what to do."""
 
 
-def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> None:
-    """Write one executed notebook as one self-contained page, whole or not at all.
+def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> bool:
+    """Write one executed notebook as one self-contained page, whole or not at all; False where it is there as it should be.
 
-    ``pages`` is the navigation; the entry whose ``href`` is the output's name is marked as the current one. Raises
-    ReportError for an unreadable notebook, a dead control, an image without alternative text or that HTML cannot
-    show, anything loaded from elsewhere, a link that leads nowhere, a formula that is not understood, or other than one
-    ``# title``.
+    ``pages`` is the navigation; the entry whose ``href`` is the output's name is marked as the current one. Raises ReportError
+    for a notebook that is unreadable or shows what a page cannot (``complaints``), or a formula that is not understood.
     """
     content = _read(notebook)
+    digest = _source_sha256(content, pages)
+    if made_from(output) == digest:
+        return False
     nb = _parse(notebook, content)
     _refuse_dead_outputs(notebook, nb)
     # Every what-if brings its style and script along; the page needs one copy.
-    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
-    texts = page_parts.one_copy_per_page([str(output.data["text/html"]) for output in outputs])
-    for shown, text in zip(outputs, texts, strict=True):
-        shown.data["text/html"] = text
-    site = frame_of(pages, output.name, _source_sha256(content, pages)) | _headings(notebook, nb)
+    shown = [out.data for cell in nb.cells for out in cell.get("outputs", []) if "text/html" in out.get("data", {})]
+    for data, text in zip(shown, page_parts.one_copy_per_page([str(data["text/html"]) for data in shown]), strict=True):
+        data["text/html"] = text
+    site = frame_of(pages, output.name, digest) | _headings(notebook, nb)
     # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
     page = copy.deepcopy(nb)
     page_parts.rearrange(page)
@@ -67,11 +67,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     html, _ = _exporter().from_notebook_node(page, resources=resources)
     _check_page(notebook, nb, html, pages)
     write_atomically(output, html)
-
-
-def is_current(notebook: Path, output: Path, pages: Sequence[Page] = ()) -> bool:
-    """Whether ``output`` is what ``render_notebook`` would write; raises ReportError for an unreadable notebook."""
-    return made_from(output) == _source_sha256(_read(notebook), pages)
+    return True
 
 
 # One exporter for all pages of a process: nbconvert's, with our template and formulas as MathML.
@@ -185,10 +181,10 @@ def _parse(notebook: Path, content: bytes) -> NotebookNode:
     try:
         nb = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(nb)
+        return nb
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, nbformat.ValidationError) as error:
         said = f"{notebook.name} is not a whole notebook ({str(error)[:100]!r})"
         raise ReportError(f"{said}; delete it and run its cell again") from None
-    return nb
 
 
 # ``10_train.ipynb, cell 5 ('draw(frame)')``, counted from 1 as a reader would.
@@ -200,32 +196,29 @@ def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
     # Controls that would move without a kernel to answer, and outputs that HTML would silently drop.
     shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
     for index, output in ((k, output) for k, cell in enumerate(nb.cells) for output in cell.get("outputs", [])):
-        kinds = set(output.get("data", {}))
+        kinds, where = set(output.get("data", {})), f"{_place(notebook, nb, index)} shows"
         if WIDGET_VIEW in kinds:
-            if not page_parts.REPORT_HALF.search(str(output.data.get("text/html", ""))):
-                raise ReportError(
-                    f"{_place(notebook, nb, index)} shows an ipywidgets control, which is dead in a report; display it "
-                    "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
-                )
             # The other half of the same output is for the report.
             del output.data[WIDGET_VIEW]
+            if not page_parts.REPORT_HALF.search(str(output.data.get("text/html", ""))):
+                how = "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
+                raise ReportError(f"{where} an ipywidgets control, which is dead in a report; display it {how}")
         if kinds and not kinds & shown:
-            what = ", ".join(sorted(kinds))
-            raise ReportError(f"{_place(notebook, nb, index)} shows {what}, which HTML cannot; show a figure")
+            raise ReportError(f"{where} {', '.join(sorted(kinds))}, which HTML cannot; show a figure")
     # The controls of `interact` leave no view where they stood, only a state for the whole notebook.
     if "widget-interact" in json.dumps(nb.metadata.get("widgets", {})):
-        said = f"{notebook.name} uses ipywidgets' interact, whose controls are dead in a report"
-        raise ReportError(f"{said}; show a figure instead")
+        dead = "uses ipywidgets' interact, whose controls are dead in a report; show a figure instead"
+        raise ReportError(f"{notebook.name} {dead}")
 
 
 def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
     from bs4 import BeautifulSoup
 
-    numbers = {f"cell-id={cell.get('id')}": number for number, cell in enumerate(nb.cells)}
+    places = {f"cell-id={cell.get('id')}": _place(notebook, nb, k) for k, cell in enumerate(nb.cells)}
 
     def place(tag: Tag) -> str:
-        cell = tag.find_parent(id=list(numbers))
-        return _place(notebook, nb, numbers[str(cell["id"])]) if cell else notebook.name
+        cell = tag.find_parent(id=list(places))
+        return places[str(cell["id"])] if cell else notebook.name
 
     known = {"index.html", *(page.href for page in pages)}
     for complaint in page_parts.complaints(BeautifulSoup(html, "html.parser"), known, place):
@@ -242,8 +235,7 @@ def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
 # All that turns a notebook into a page, so that an update makes every page again: these modules, the templates, nbconvert.
 @functools.cache
 def _renderer_sha256() -> str:
-    modules = [Path(name) for name in (__file__, page_frame.__file__, page_parts.__file__)]
-    files = [*modules, *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
+    files = [Path(__file__), Path(page_parts.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
     return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
 
 

@@ -1,15 +1,33 @@
-"""What a page has and a notebook has not: a summary on top, contents, tables to be read aloud; and what it must not have."""
+"""What a page has and a notebook has not: head, navigation, a summary on top, contents, tables to be read aloud.
+
+And what it must not have (``complaints``).
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS
+from repro_lib.report.notebook_names import ANALYSES, deep_dive_stem, train_stem
 
 if TYPE_CHECKING:
     from bs4 import Tag
     from nbformat import NotebookNode
 
+PROJECT = "Activations and reproducibility"
+TEMPLATES = Path(__file__).parent / "templates"
+# Executed notebooks as the grid names them. Nothing else is rendered, so that no name leads out of the reports folder.
+NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<activation>[a-z0-9_.]+))?)?")
+# nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
+SOURCE_META = re.compile(rb'<meta [^>]*content="([0-9a-f]{64})"')
 # The tag of cells that say in a few sentences what came out.
 SUMMARY_TAG = "summary"
 # A page with fewer sections than this is seen at a glance.
@@ -23,6 +41,87 @@ _WHAT_IF_STYLE = re.compile(r'<style class="what-if-style">.*?</style>', re.DOTA
 _WHAT_IF_SCRIPT = re.compile(r'<script class="what-if-script">.*?</script>', re.DOTALL)
 # What a column of numbers may hold: numbers with what belongs to them ("0.5 (0.4 to 0.6)", "5 of 5"), a dash, nothing.
 _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d((?!\b[a-z]{5,}).)*(\(synthetic\))?|\N{EN DASH}|")
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A link of the navigation. Neighbours of one ``group`` share a row under that name."""
+
+    title: str
+    href: str
+    group: str = ""
+
+
+def title_of(stem: str) -> str:
+    """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
+    match = NOTEBOOK_NAME.fullmatch(stem)
+    if match and match["activation"]:
+        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
+    name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
+    return f"{name}: {match['model']}" if match and match["model"] else name
+
+
+def made_from(page: Path) -> str | None:
+    """The digest a page carries of what it was made from; None for no page and for a stand-in."""
+    if not page.exists():
+        return None
+    with open(page, "rb") as file:
+        # It stands on the second line of the head; a page can hold megabytes.
+        match = SOURCE_META.search(file.read(1000))
+    return match[1].decode() if match else None
+
+
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
+    # Names that no registry has (smelu_0.3, old results) come last, by the alphabet.
+    models, activations = ({name: place for place, name in enumerate(names)} for names in (MODEL_DEFAULTS, ACTIVATIONS))
+    return sorted(set(cells), key=lambda cell: (models.get(cell[0], 99), cell[0], activations.get(cell[1], 99), cell[1]))
+
+
+def navigation(stem: str, cells: Sequence[Cell]) -> tuple[Page, ...]:
+    """Index and analyses, the deep dives, and on the pages of a model its cells."""
+    match = NOTEBOOK_NAME.fullmatch(stem)
+    own = [cell for cell in cells if match and cell[0] == match["model"]]
+    return (
+        Page("Index", "index.html"),
+        *(Page(title_of(name), f"{name}.html") for name in ANALYSES),
+        *(Page(model, f"{deep_dive_stem(model)}.html", "Deep dives") for model in dict(cells)),
+        *(Page(activation, f"{train_stem(f'{model}-{activation}')}.html", f"{model} with") for model, activation in own),
+    )
+
+
+def frame_of(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
+    """What the head and top of a page (header.html.j2) need."""
+    match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
+    kind = "index" if here == "index.html" else "report"
+    # The row begins and ends with None, so that its first and last page have a neighbour of that kind too.
+    group = next((page.group for page in pages if page.href == here), None)
+    row = [None, *(page.href for page in pages if page.group == group), None]
+    around = [row[row.index(here) + step] for step in (-1, 1)] if here in row else [None, None]
+    # Neighbours go by their full titles, which say more than the short ones of their row.
+    before, after = (Page(title_of(href.removesuffix(".html")), href) if href else None for href in around)
+    return {
+        "project": PROJECT,
+        "here": here,
+        "parent": f"{deep_dive_stem(match['model'])}.html" if match and match["activation"] else None,
+        "navigation": [(group, list(members)) for group, members in groupby(pages, key=lambda page: page.group)],
+        "source_sha256": source_sha256,
+        # Only the index shows files beside it, the figures in plots/; all else is within the page.
+        "image_source": "'self' file:" if kind == "index" else "",
+        "before": before,
+        "after": after,
+        "head_script": _asset("head.js"),
+        "css": _asset("base.css") + _asset(f"{kind}.css"),
+        "script": _asset("base.js") + _asset(f"{kind}.js"),
+    }
+
+
+# Read once: a site has dozens of pages, each with all of them inline.
+@functools.cache
+def _asset(name: str) -> Markup:
+    return Markup((TEMPLATES / "static" / name).read_text())
 
 
 def rearrange(nb: NotebookNode) -> None:
@@ -124,13 +223,9 @@ def _merge_heads(table: Tag) -> None:
 def one_copy_per_page(outputs: list[str]) -> list[str]:
     """The HTML outputs of one page with one style and one script among them, however many what-ifs each brings its own."""
     # The first style stays, so that nothing is shown without it, and the last script, so that all sections stand before it.
-    styles = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_STYLE.finditer(text)][1:]
-    scripts = [(k, m.span()) for k, text in enumerate(outputs) for m in _WHAT_IF_SCRIPT.finditer(text)][:-1]
-    kept = list(outputs)
-    # From the end, so that places stay true.
-    for k, (start, end) in sorted([*styles, *scripts], reverse=True):
-        kept[k] = kept[k][:start] + kept[k][end:]
-    return kept
+    first, last = count(), count(1 - sum(len(_WHAT_IF_SCRIPT.findall(text)) for text in outputs))
+    styled = [_WHAT_IF_STYLE.sub(lambda found: "" if next(first) else found[0], text) for text in outputs]
+    return [_WHAT_IF_SCRIPT.sub(lambda found: "" if next(last) else found[0], text) for text in styled]
 
 
 # What nbconvert puts in the place of a missing alternative text.
@@ -155,7 +250,7 @@ def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -
     for what_if in page.select("section.what-if"):
         if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
             yield f"{place(what_if)} shows a what-if without its data or script; run the notebook again"
-    for tag, address in _loaded(page):
+    for tag, address in loaded(page):
         yield f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it"
     places = {str(tag["id"]) for tag in page.find_all(id=True)}
     for link in page.find_all("a", href=True):
@@ -170,7 +265,8 @@ def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -
         yield f"{place(page)} must have exactly one '# title', has {titles or 'none'}"
 
 
-def _loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
+def loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
+    """What a browser would fetch when it opens the page: each tag that makes it, with the address."""
     for tag in page.find_all(True):
         # The href of a link in the text is followed by a reader; that of these tags is fetched by the browser.
         names = (*_LOADING, "href") if tag.name in ("link", "image", "use") else _LOADING
