@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro_lib.analysis import slices
-from repro_lib.analysis.generation import corpus_of
 from repro_lib.analysis.slices import PairedTrials, slice_frame, swapped_pairs
+from repro_lib.analysis.stored_models import corpus_of
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error

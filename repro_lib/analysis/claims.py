@@ -21,7 +21,7 @@ import pandas as pd
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS
 from repro_lib.analysis.verdicts import All, AnyOf, Check, Judgement, Node, judge_node
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.uncertainty import Estimate, Float64
 
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")

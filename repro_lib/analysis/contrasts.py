@@ -14,8 +14,7 @@ import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import once
-from repro_lib.metrics.across_activations import coefficient_of_variation, probability_of_being_best
-from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
+from repro_lib.metrics.cells import bootstrap_windows, coefficient_of_variation, probability_of_being_best, variance_of_accuracy
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, relative_contrast
@@ -147,7 +146,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
 
 @once
 def accuracy_variance(evidence: Evidence) -> pd.DataFrame:
-    """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``evaluation_noise.variance_of_accuracy``).
+    """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``cells.variance_of_accuracy``).
 
     Columns: model, activation, n, windows, observed, evaluation, runs: variances in (per cent)^2, runs can be negative.
     """

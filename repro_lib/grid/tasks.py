@@ -15,8 +15,7 @@ from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import publish, summary_is_current
-from repro_lib.store.derived import inputs_digest, noted_digest
-from repro_lib.store.store import Store
+from repro_lib.store.store import Store, inputs_digest, noted_digest
 
 if TYPE_CHECKING:
     from repro_lib.report.site.index import SiteReport

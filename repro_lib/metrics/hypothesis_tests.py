@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.uncertainty import CONFIDENCE, Float64, pair_matrix_checked
 
 SIGNIFICANCE = 1 - CONFIDENCE

@@ -25,7 +25,7 @@ from repro_lib.analysis.contrasts import (
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS, Study
 from repro_lib.config import Config
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.hypothesis_tests import permutation_test, smallest_p, trials_needed
 from repro_lib.metrics.uncertainty import Estimate, jackknife
 from repro_lib.store.schema import Result

@@ -17,11 +17,10 @@ import pandas as pd
 import pytest
 import torch
 
-from repro_lib.analysis.disagreement import Disagreement, token_disagreement
-from repro_lib.analysis.generation import generate, load_trained
-from repro_lib.analysis.layers import layer_view
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.slices import Disagreement, token_disagreement
+from repro_lib.analysis.stored_models import generate, layer_view, load_trained
 from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus

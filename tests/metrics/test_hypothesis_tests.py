@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 from repro_lib.metrics import hypothesis_tests
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.hypothesis_tests import (
     cv_null,
     holm,

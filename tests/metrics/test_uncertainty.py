@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.metrics import across_activations, evaluation_noise, hypothesis_tests, prediction_difference, uncertainty
-from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words, probability_of_being_best
-from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
+from repro_lib.metrics import cells, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics.cells import (
+    bootstrap_windows,
+    coefficient_of_variation,
+    cv_in_words,
+    probability_of_being_best,
+    variance_of_accuracy,
+)
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife, jackknife_pairwise, mean_interval
 
 
@@ -283,7 +288,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [across_activations, evaluation_noise, prediction_difference, hypothesis_tests, uncertainty])
+@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed
