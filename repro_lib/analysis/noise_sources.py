@@ -10,11 +10,11 @@ import pandas as pd
 
 from repro_lib.analysis.formatting import small
 from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
-from repro_lib.analysis.trajectories import Trajectory, trajectory
+from repro_lib.analysis.trajectories import Trajectory, follow
 from repro_lib.config import canonical_json
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
-from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 # In the order of tables and figures: the value of ``vary``, and what differs between the trials then.
@@ -82,13 +82,8 @@ class NoiseSources:
 
     def trajectories(self, store: Store) -> dict[str, Trajectory]:
         """By source the cell through training, of those whose kept predictions are at hand."""
-        followed = {}
-        for source, result in self.results.items():
-            try:
-                followed[source] = trajectory(store, result)
-            except ResultError:  # its kept predictions are gone; the others can be shown without it
-                continue
-        return followed
+        # Where the kept predictions of one are gone, the others can be shown without it.
+        return {source: run for source, result in self.results.items() for run in follow(store, [result])[0]}
 
 
 def compare_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSources | None:

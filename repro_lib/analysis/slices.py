@@ -19,16 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.churn_and_influence import jackknife_ratio
-from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, without_each
+from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import ResultError
 
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-
 # The measures that are shown by slice. ``metrics`` has more; these three are a mean over characters of something simple.
 SLICE_METRICS = ("relative_pd", "total_variation", "churn")
-
 # A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
 PART = 512
 
@@ -171,9 +168,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     rows = []
     for k, name in enumerate(slicing.slices):
         row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
-        estimates = {
-            metric: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[metric]) for metric, values in matrices.items()
-        }
+        estimates = {m: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[m]) for m, values in matrices.items()}
         estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
         estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
         for column, estimate in estimates.items():
@@ -262,16 +257,9 @@ class Disagreement:
 
 def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
     """Per-character disagreement between N >= 2 trials; ResultError for what ``comparable_trials`` refuses."""
-    comparable_trials(predictions)
-    labels = predictions[0].labels
-    top1, total_variation, pairs = np.zeros(len(labels)), np.zeros(len(labels)), 0
-    # Two trials in float64 at a time: ten of them, 65 characters wide, would be 85 MB for 16,384 tokens.
-    for first, second in combinations(predictions, 2):
-        p, q = first.probabilities, second.probabilities  # (tokens, V)
-        top1 += p.argmax(axis=1) != q.argmax(axis=1)
-        total_variation += metrics.total_variation_by_token(p, q)
-        pairs += 1
-    return Disagreement(labels, top1 / pairs, total_variation / pairs)
+    paired = pair_trials(predictions)
+    top1, total_variation = (paired.differences[name].mean(axis=0) for name in ("churn", "total_variation"))
+    return Disagreement(paired.labels, top1, total_variation)
 
 
 def _matrices(per_pair: Float64, n: int) -> Float64:

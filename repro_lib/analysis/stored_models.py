@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -99,7 +101,7 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
     shapes: dict[str, tuple[str, str]] = {}
     # Leaves, and modules with parameters of their own, such as a table of positions.
     layers = [(name, m) for name, m in network.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
-    hooks = [layer.register_forward_hook(_shape_recorder(shapes, name)) for name, layer in layers]
+    hooks = [layer.register_forward_hook(partial(_record_shapes, shapes, name)) for name, layer in layers]
     with torch.inference_mode():
         network(torch.zeros(2, config.block_size, dtype=torch.int64))
     for hook in hooks:
@@ -127,14 +129,7 @@ def layer_view(study: Study, model: str) -> pd.DataFrame:
     return layer_table(model, config_of(result), result.activation)
 
 
-def _shape_recorder(shapes: dict[str, tuple[str, str]], name: str) -> Callable[..., None]:
-    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        # An LSTM returns its state beside the output.
-        first = output[0] if isinstance(output, tuple) else output
-        shapes[name] = _shape(inputs[0]), _shape(first)
-
-    return record
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"({', '.join(['B', *map(str, tensor.shape[1:])])})"
+def _record_shapes(shapes: dict[str, Any], name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+    # An LSTM returns its state beside the output.
+    ends = inputs[0], output[0] if isinstance(output, tuple) else output
+    shapes[name] = tuple(f"({', '.join(['B', *map(str, tensor.shape[1:])])})" for tensor in ends)

@@ -264,12 +264,9 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     for result in results:
         digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
         by_model.setdefault(result.model_name, []).append(digests)
-
-    def same(cells: list[list[tuple[str, str]]]) -> bool:
-        # Of cells with different numbers of trials those that both have are compared.
-        return all(a == b for other in cells[1:] for a, b in zip(cells[0], other, strict=False))
-
-    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same(cells))
+    # Of cells with different numbers of trials those that both have are compared.
+    same = {m: all(a == b for c in cells[1:] for a, b in zip(cells[0], c, strict=False)) for m, cells in by_model.items()}
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
