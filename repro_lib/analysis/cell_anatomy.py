@@ -127,10 +127,9 @@ def _dissect_cell(
 ) -> CellAnatomy | Gap:
     if result is None:
         return Gap(model, activation, "missing", "there is no result yet; run ./run_papermill.sh")
-    # Said before anything is read, for it needs no file.
-    if len(result.trials) < 2:
-        reason = "one trial only, so there is nothing to compare; run the cell with --trials 3"
-        return Gap(model, activation, "one trial", reason)
+    if len(result.trials) < 2:  # said before anything is read, for it needs no file
+        alone = "one trial only, so there is nothing to compare; run the cell with --trials 3"
+        return Gap(model, activation, "one trial", alone)
     # Cells of one study share their text: it is read and counted once.
     key = result.corpus.sha256, result.config["train_split"]
     try:

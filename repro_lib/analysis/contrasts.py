@@ -26,10 +26,9 @@ REFERENCE = "relu"
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation; n and n_reference; difference with _low, _high (95 % jackknife, negative: less PD than
-    relu); per_cent with _low, _high (of relu's PD); paired; p (permutation test, two-sided), permutations, exact,
-    smallest_p (that N could reach); p_holm (over the family); supported; trials_needed (per cell, for a power of .8 at the
-    family's first Holm step, if the difference is as large as it looks; NaN: none up to 10,000).
+    Columns: model, activation, n, n_reference; difference (95 % jackknife, negative: less PD than relu) and per_cent (of relu's
+    PD), each with _low, _high; paired; p (permutation test, two-sided), permutations, exact, smallest_p (that N could reach);
+    p_holm; supported; trials_needed (per cell, for a power of .8 at the family's first Holm step; NaN: none up to 10,000).
     """
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]

@@ -47,21 +47,16 @@ class NoiseSources:
                 for name in METRICS:
                     row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
             rows.append(row)
-        # Named one by one, so that they are there where nothing was run.
-        columns = ["source", "varies", "state", "n", *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high"))]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
         """The same for people."""
         shown = {"Relative PD": "relative_pd", "Total variation": "total_variation", "Churn": "churn"}
         rows = []
         for row in rows_of(self.frame()):
-            cells = {"Varies between trials": row["varies"], "N": row["n"] or "–"}
-            if row["n"]:
-                cells |= {head: Estimate.in_row(row, name).written(small) for head, name in shown.items()}
-            else:
-                cells |= dict.fromkeys(shown, "") | {"Relative PD": row["state"]}
-            rows.append(cells)
+            numbers = {head: Estimate.in_row(row, name).written(small) for head, name in shown.items()}
+            cells = numbers if row["n"] else dict.fromkeys(shown, "") | {"Relative PD": row["state"]}
+            rows.append({"Varies between trials": row["varies"], "N": row["n"] or "–"} | cells)
         return pd.DataFrame(rows, index=list(SOURCES))
 
     def sentence(self) -> str:

@@ -94,8 +94,8 @@ def _choose(logits: Tensor, generator: Generator | None) -> Tensor:
 def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
     """The layers of a model in the order they are called, with the shapes seen in one forward pass and their parameters.
 
-    Columns: layer (repeated blocks are one row with a * for their number), type, input and output (B batch), parameters
-    (of one) and times. A layer that is used as a plain matrix is not called and has no shapes.
+    ``layer`` has a * for the number of repeated blocks, in one row with their ``times``; ``parameters`` are of one; B is the
+    batch. A layer that is used as a plain matrix is not called and has no shapes.
     """
     network = build_model(model, config, activation).eval()
     shapes: dict[str, tuple[str, str]] = {}

@@ -150,11 +150,9 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
         step = cell.parted_at()
         when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
         parts.append(f"{cell.activation} {when}")
-    steps = ", ".join(map(str, followed[0].steps))
-    parted = (
-        f"Trials have parted for good, that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on"
-    )
-    return f"{parted}: {'; '.join(parts)} (kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
+    steps, n = ", ".join(map(str, followed[0].steps)), min(cell.n for cell in followed)
+    parted = f"that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)}"
+    return f"Trials have parted for good, {parted} (kept steps {steps}; N = {n} trials)."
 
 
 def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:

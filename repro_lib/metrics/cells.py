@@ -92,8 +92,8 @@ def probability_of_being_best(
 class VarianceParts(NamedTuple):
     """The variance of the error rate between trained models, taken apart (shares squared, so 1e-4 is (1 %)^2).
 
-    ``observed`` = ``evaluation`` + ``runs``: what the choice of evaluation windows adds by chance, and what remains on
-    windows without end. ``runs`` is an unbiased estimate, so it can be negative where the real variance is small.
+    ``observed`` = ``evaluation`` + ``runs``: what the choice of windows adds by chance, and what remains on windows without
+    end, an unbiased estimate and so negative at times.
     """
 
     observed: float
@@ -128,12 +128,11 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
     return VarianceParts(observed, observed - runs, runs, n, windows)
 
 
-def bootstrap_windows(values: ArrayLike, confidence: float = CONFIDENCE, draws: int = 10_000, seed: int = 0) -> Estimate:
+def bootstrap_windows(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Estimate:
     """Mean of a metric over evaluation windows, with a percentile bootstrap interval over the windows.
 
-    ``values``: (W,), the metric in each window (mean over pairs of trials). It says how much the number depends on which
-    text was scored, the models being what they are; the jackknife says the opposite half. ``n`` of the result is W. No
-    interval below 3 windows or where a value is not finite.
+    ``values``: (W,), the metric in each window (mean over pairs of trials); W is the ``n`` of the result. It says how much the
+    text that was scored matters, the jackknife the opposite half. None below 3 windows or where a value is not finite.
 
     >>> f"{bootstrap_windows([0.5] * 64):.2f}"
     '0.50 (0.50 to 0.50)'
@@ -143,8 +142,7 @@ def bootstrap_windows(values: ArrayLike, confidence: float = CONFIDENCE, draws: 
     if len(windows) < 3 or not np.isfinite(windows).all():
         return Estimate(value, math.nan, math.nan, len(windows))
     # Whole windows are drawn, because neighbouring characters depend on each other.
-    drawn = scipy.stats.bootstrap(
-        (windows,), np.mean, n_resamples=draws, batch=1_000, confidence_level=confidence, method="percentile", rng=seed
-    )
+    how = {"confidence_level": CONFIDENCE, "method": "percentile", "rng": seed}
+    drawn = scipy.stats.bootstrap((windows,), np.mean, n_resamples=draws, batch=1_000, **how)
     low, high = map(float, drawn.confidence_interval)
     return Estimate(value, low, high, len(windows), float(drawn.standard_error))

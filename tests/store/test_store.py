@@ -53,9 +53,7 @@ def test_loading_gives_the_oldest_first_and_changes_nothing(make_result: MakeRes
 
 def test_a_folder_that_does_not_exist_holds_no_results(tmp_path: Path) -> None:
     store = Store(tmp_path / "nothing")
-    assert store.load() == ([], [])
-    assert store.find("charlm", "relu", "0" * 64) is None
-    assert store.failures() == []
+    assert (store.load(), store.find("charlm", "relu", "0" * 64), store.failures()) == (([], []), None, [])
     assert not store.folder.exists()
 
 

@@ -94,15 +94,13 @@ def test_any_changed_byte_of_the_predictions_is_found_or_makes_no_difference(sto
             assert read == logits or str(path) in read
 
 
-def test_tensor_files_are_safetensors_with_the_digests_inside(stored: Result, store: Store) -> None:
+def test_tensor_files_are_safetensors_with_words_inside(stored: Result, store: Store, tmp_path: Path) -> None:
     path = path_of(store, "predictions", 1)
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata() == {"words": '{"about": "a test"}'}
         assert set(file.keys()) == {"logits", "labels"}
     assert path.parent == store.folder / "predictions"
-
-
-def test_words_about_tensors_have_one_spelling_and_come_back(tmp_path: Path) -> None:
+    # Words about tensors have one spelling, and come back.
     tensors, words = {"b": torch.zeros(3), "a": torch.arange(2)}, {"two": "2", "one": "\u00e9 \n {}"}
     write_tensors(tmp_path / "first", tensors, words)
     write_tensors(tmp_path / "second", dict(reversed(tensors.items())), dict(reversed(words.items())))
