@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from repro_lib.analysis.claims import judge as judge
     from repro_lib.analysis.contrasts import contrasts_frame as contrasts_frame, cv_over_activations as cv_over_activations
     from repro_lib.analysis.evidence import Evidence as Evidence
-    from repro_lib.analysis.layers import layer_view as layer_view
     from repro_lib.analysis.noise_sources import compare_sources as compare_sources
     from repro_lib.analysis.notes import say as say
     from repro_lib.analysis.selection import select_comparable as select_comparable
+    from repro_lib.analysis.stored_models import layer_view as layer_view
     from repro_lib.analysis.study import Study as Study, cells_frame as cells_frame, load_study as load_study
     from repro_lib.analysis.trajectories import trajectory as trajectory
 
@@ -29,7 +29,7 @@ __getattr__, __dir__ = lazily(
         "evidence": "Evidence",
         "contrasts": "contrasts_frame cv_over_activations",
         "cell_anatomy": "dissect",
-        "layers": "layer_view",
+        "stored_models": "layer_view",
         "trajectories": "trajectory",
         "noise_sources": "compare_sources",
         "claims": "judge",

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro_lib.analysis import slices
-from repro_lib.analysis.generation import corpus_of
 from repro_lib.analysis.slices import PairedTrials, slice_frame, swapped_pairs
+from repro_lib.analysis.stored_models import corpus_of
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
@@ -127,10 +127,9 @@ def _dissect_cell(
 ) -> CellAnatomy | Gap:
     if result is None:
         return Gap(model, activation, "missing", "there is no result yet; run ./run_papermill.sh")
-    # Said before anything is read, for it needs no file.
-    if len(result.trials) < 2:
-        reason = "one trial only, so there is nothing to compare; run the cell with --trials 3"
-        return Gap(model, activation, "one trial", reason)
+    if len(result.trials) < 2:  # said before anything is read, for it needs no file
+        alone = "one trial only, so there is nothing to compare; run the cell with --trials 3"
+        return Gap(model, activation, "one trial", alone)
     # Cells of one study share their text: it is read and counted once.
     key = result.corpus.sha256, result.config["train_split"]
     try:

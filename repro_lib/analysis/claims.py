@@ -21,7 +21,7 @@ import pandas as pd
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS
 from repro_lib.analysis.verdicts import All, AnyOf, Check, Judgement, Node, judge_node
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.uncertainty import Estimate, Float64
 
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
@@ -185,14 +185,13 @@ def _but(name: str) -> list[str]:
 
 
 def _cv(of: Measured, model: str) -> Node:
-    about, published = f"CV of {model}, %", CV[model]
-    if of.evidence.identical(model):
-        # 0 by digests: no interval, and no room but for rounding where 0 was published.
-        region = _within(published) if published else (-1e-9, 1e-9)
+    about, published, exact = f"CV of {model}, %", CV[model], of.evidence.identical(model)
+    # 0.00 % was published with two digits; 0 by digests has no interval, and no room but for rounding.
+    room = 1e-9 if exact else 0.005
+    region = _within(published) if published else (-room, room)
+    if exact:
         estimate = Estimate(0.0, 0.0, 0.0, of.n([model], ACTIVATIONS))
         return Check(about, estimate, *region, published, of.cut_down([model]), exact=True)
-    # 0.00 % was published with two digits.
-    region = _within(published) if published else (-0.005, 0.005)
     return of.check(about, [model], ACTIVATIONS, coefficient_of_variation, region, published)
 
 

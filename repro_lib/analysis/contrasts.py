@@ -14,8 +14,7 @@ import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import once
-from repro_lib.metrics.across_activations import coefficient_of_variation, probability_of_being_best
-from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
+from repro_lib.metrics.cells import bootstrap_windows, coefficient_of_variation, probability_of_being_best, variance_of_accuracy
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, relative_contrast
@@ -27,10 +26,9 @@ REFERENCE = "relu"
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation; n and n_reference; difference with _low, _high (95 % jackknife, negative: less PD than
-    relu); per_cent with _low, _high (of relu's PD); paired; p (permutation test, two-sided), permutations, exact,
-    smallest_p (that N could reach); p_holm (over the family); supported; trials_needed (per cell, for a power of .8 at the
-    family's first Holm step, if the difference is as large as it looks; NaN: none up to 10,000).
+    Columns: model, activation, n, n_reference; difference (95 % jackknife, negative: less PD than relu) and per_cent (of relu's
+    PD), each with _low, _high; paired; p (permutation test, two-sided), permutations, exact, smallest_p (that N could reach);
+    p_holm; supported; trials_needed (per cell, for a power of .8 at the family's first Holm step; NaN: none up to 10,000).
     """
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
@@ -147,7 +145,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
 
 @once
 def accuracy_variance(evidence: Evidence) -> pd.DataFrame:
-    """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``evaluation_noise.variance_of_accuracy``).
+    """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``cells.variance_of_accuracy``).
 
     Columns: model, activation, n, windows, observed, evaluation, runs: variances in (per cent)^2, runs can be negative.
     """

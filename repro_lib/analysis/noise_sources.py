@@ -10,11 +10,11 @@ import pandas as pd
 
 from repro_lib.analysis.formatting import small
 from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
-from repro_lib.analysis.trajectories import Trajectory, trajectory
+from repro_lib.analysis.trajectories import Trajectory, follow
 from repro_lib.config import canonical_json
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
-from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 # In the order of tables and figures: the value of ``vary``, and what differs between the trials then.
@@ -47,21 +47,16 @@ class NoiseSources:
                 for name in METRICS:
                     row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
             rows.append(row)
-        # Named one by one, so that they are there where nothing was run.
-        columns = ["source", "varies", "state", "n", *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high"))]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
         """The same for people."""
         shown = {"Relative PD": "relative_pd", "Total variation": "total_variation", "Churn": "churn"}
         rows = []
         for row in rows_of(self.frame()):
-            cells = {"Varies between trials": row["varies"], "N": row["n"] or "–"}
-            if row["n"]:
-                cells |= {head: Estimate.in_row(row, name).written(small) for head, name in shown.items()}
-            else:
-                cells |= dict.fromkeys(shown, "") | {"Relative PD": row["state"]}
-            rows.append(cells)
+            numbers = {head: Estimate.in_row(row, name).written(small) for head, name in shown.items()}
+            cells = numbers if row["n"] else dict.fromkeys(shown, "") | {"Relative PD": row["state"]}
+            rows.append({"Varies between trials": row["varies"], "N": row["n"] or "–"} | cells)
         return pd.DataFrame(rows, index=list(SOURCES))
 
     def sentence(self) -> str:
@@ -82,13 +77,8 @@ class NoiseSources:
 
     def trajectories(self, store: Store) -> dict[str, Trajectory]:
         """By source the cell through training, of those whose kept predictions are at hand."""
-        followed = {}
-        for source, result in self.results.items():
-            try:
-                followed[source] = trajectory(store, result)
-            except ResultError:  # its kept predictions are gone; the others can be shown without it
-                continue
-        return followed
+        # Where the kept predictions of one are gone, the others can be shown without it.
+        return {source: run for source, result in self.results.items() for run in follow(store, [result])[0]}
 
 
 def compare_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSources | None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
-from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words
+from repro_lib.metrics.cells import coefficient_of_variation, cv_in_words
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.models.registry import ARCHITECTURES

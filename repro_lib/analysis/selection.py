@@ -20,13 +20,11 @@ def select_comparable(
 ) -> list[Result]:
     """The newest result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then the
-    newest. Without a ``key`` it is that of the newest result of ``profile``, or of the newest that was made with any profile
-    and in which all randomness varies. ``configs`` (``config_sha256``) are preferred to all others, for the key and within a
-    model: a grid shows its own cells and not those of a later run.
-
-    ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of
-    the above with the real ones; where nothing real is chosen, synthetic results alone.
+    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then newest.
+    Without a ``key`` it is that of the newest result of ``profile``, or of the newest made with any and in which all randomness
+    varies. ``configs`` (``config_sha256``) come before all others: a grid shows its own cells and not those of a later run.
+    ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of the
+    above; where nothing real is chosen, synthetic results alone.
     """
     real = [result for result in results if not result.synthetic]
     chosen = _select(real, key, profile, configs)

@@ -19,16 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.churn_and_influence import jackknife_ratio
-from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, without_each
+from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import ResultError
 
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-
 # The measures that are shown by slice. ``metrics`` has more; these three are a mean over characters of something simple.
 SLICE_METRICS = ("relative_pd", "total_variation", "churn")
-
 # A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
 PART = 512
 
@@ -171,9 +168,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     rows = []
     for k, name in enumerate(slicing.slices):
         row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
-        estimates = {
-            metric: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[metric]) for metric, values in matrices.items()
-        }
+        estimates = {m: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[m]) for m, values in matrices.items()}
         estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
         estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
         for column, estimate in estimates.items():
@@ -228,6 +223,43 @@ def comparable_trials(trials: Sequence[Predictions]) -> None:
         # A logit of minus infinity is a probability of 0; anything else that is not finite is no probability at all.
         if np.isnan(trial.logits).any() or np.isposinf(trial.logits).any():
             raise ResultError(f"the predictions of trial {number} contain NaN or infinity: it did not train properly")
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How much the trials of a cell disagree about each evaluation character.
+
+    ``labels``: (tokens,) the characters' ids. ``top1``: (tokens,) share of the pairs of trials whose most probable
+    character differs; its mean is the churn. ``total_variation``: (tokens,) mean over the pairs; its mean is the metric.
+    """
+
+    labels: NDArray[np.int64]
+    top1: Float64
+    total_variation: Float64
+
+    def typical_block(self) -> int:
+        """The block of 256 characters whose total variation is the median one: neither the best nor the worst."""
+        blocks = len(self.labels) // EVALUATION_BLOCK
+        means = self.total_variation[: blocks * EVALUATION_BLOCK].reshape(blocks, EVALUATION_BLOCK).mean(axis=1)
+        return int(np.argsort(means, kind="stable")[(blocks - 1) // 2])
+
+    def sentence(self) -> str:
+        """How the disagreement is spread over the text, in words."""
+        # At least one character, and no division by 0 where the trials are all alike.
+        ranked = np.sort(self.total_variation)[::-1]
+        tenth = ranked[: max(1, len(ranked) // 10)].sum() / max(ranked.sum(), np.finfo(float).tiny)
+        return (
+            f"For {100 * np.mean(self.top1 > 0):.1f} % of the {len(self.top1):,} evaluation characters the trials do not all "
+            "have the same most probable character; the tenth of the characters with the most disagreement holds "
+            f"{100 * tenth:.0f} % of the total variation."
+        )
+
+
+def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
+    """Per-character disagreement between N >= 2 trials; ResultError for what ``comparable_trials`` refuses."""
+    paired = pair_trials(predictions)
+    top1, total_variation = (paired.differences[name].mean(axis=0) for name in ("churn", "total_variation"))
+    return Disagreement(paired.labels, top1, total_variation)
 
 
 def _matrices(per_pair: Float64, n: int) -> Float64:

@@ -104,11 +104,6 @@ class Study:
         return cls(tuple(chosen), tuple(models), tuple(activations), identical, tuple(refused))
 
     @cached_property
-    def cells(self) -> pd.DataFrame:
-        """See ``cells_frame``."""
-        return cells_frame(self.results, self.models, self.activations, self.is_mixed)
-
-    @cached_property
     def measured(self) -> Study:
         """What every statistic across cells rests on: this study as if its synthetic stand-ins were missing."""
         # Numbers that somebody chose would count as evidence. Where there are no others, all that is shown is labelled.
@@ -126,6 +121,7 @@ class Study:
         return bool(self.results) and all(result.synthetic for result in self.results)
 
     # On first use: a table of cells needs no curves, which are by far the longest.
+    cells = cached_property(lambda self: cells_frame(self.results, self.models, self.activations, self.is_mixed))
     trials = cached_property(lambda self: trials_frame(self.results))
     pairs = cached_property(lambda self: pairs_frame(self.results))
     curves = cached_property(lambda self: curves_frame(self.results))
@@ -264,12 +260,9 @@ def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     for result in results:
         digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
         by_model.setdefault(result.model_name, []).append(digests)
-
-    def same(cells: list[list[tuple[str, str]]]) -> bool:
-        # Of cells with different numbers of trials those that both have are compared.
-        return all(a == b for other in cells[1:] for a, b in zip(cells[0], other, strict=False))
-
-    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same(cells))
+    # Of cells with different numbers of trials those that both have are compared.
+    same = {m: all(a == b for c in cells[1:] for a, b in zip(cells[0], c, strict=False)) for m, cells in by_model.items()}
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -94,12 +94,10 @@ def synthetic_result(
 ) -> Result:
     """A made-up result of a cell whose mean pairwise relative PD is ``relative_pd`` (above 0, below 2).
 
-    The PD of trials i and j is mu exp(e_i + e_j), rescaled to the chosen mean, with e_k normal of standard deviation
-    ``spread`` (0 to 1): pairs that share a trial go together, as measured ones do. The other metrics, the losses and the
-    curves fit it. ``seed`` is both the configuration's and that of these draws; ``explicit`` are further configuration values.
-    Results of equal ``profile`` and ``seed`` are comparable with each other, and with nothing measured.
-
-    Raises SyntheticError, ConfigError or ValueError for bad input.
+    The PD of trials i and j is mu exp(e_i + e_j), rescaled to that mean, with e_k normal of standard deviation ``spread`` (0 to
+    1): pairs that share a trial go together, as measured ones do. The rest fits it. ``seed`` is the configuration's and that of
+    these draws; ``explicit`` are further configuration values. Results of equal ``profile`` and ``seed`` are comparable with
+    each other, and with nothing measured. SyntheticError, ConfigError or ValueError for bad input.
     """
     activation = canonical_activation(activation)
     config = Config.for_model(check_model(model), profile, **{"corpus": "synthetic", **explicit}, trials=trials, seed=seed)
@@ -200,9 +198,8 @@ def _record(
     trial: int, seed: int, loss: float, accuracy: float, cell: Sequence[Any], curve: Sequence[tuple[int, float]] = ()
 ) -> TrialRecord:
     # With this loss (nats) and accuracy (per cent). No two trials have equal digests, so that none look identical.
-    values: dict[str, Any] = {
-        f"{kind}_sha256": synthetic_digest(kind, *cell, trial) for kind in ("init", "weights", "predictions")
-    }
+    kinds = ("init", "weights", "predictions")
+    values: dict[str, Any] = {f"{kind}_sha256": synthetic_digest(kind, *cell, trial) for kind in kinds}
     values |= {f"{split}_loss_curve": list(curve) for split in ("train", "val")}
     return TrialRecord(trial=trial, seed=seed + trial - 1, val_loss=loss, val_accuracy=accuracy, seconds=0.0, **values)
 
@@ -233,8 +230,8 @@ def fill_missing(
 ) -> tuple[list[Result], list[str]]:
     """A stand-in for each missing cell of a folder, from the measured ones of its model, and a sentence for each model without.
 
-    Missing is what the study that ``repro process`` would show expects and lacks, or, where they are named, these ``models``
-    and ``activations`` alone; stand-ins that are there already are not made again. SyntheticError where none can be made.
+    Missing is what the study of ``repro process`` lacks, or of these ``models`` and ``activations`` alone. SyntheticError where
+    none can be made.
     """
     # A name nobody knows is the better complaint where the folder is empty as well.
     models, activations = [check_model(name) for name in models], [canonical_activation(name) for name in activations]

@@ -9,7 +9,7 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -93,13 +93,20 @@ def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Traj
     followed, gaps = [], []
     for activation in study.activations:
         result = study.result(model, activation)
-        if result is None:
-            gaps.append(f"{model} with {activation} is missing.")
-            continue
+        runs, why = follow(store, [result]) if result else ([], [f"{model} with {activation} is missing."])
+        followed += runs
+        gaps += why
+    return followed, gaps
+
+
+def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], list[str]]:
+    """Those of these results whose kept predictions are at hand; and a sentence for each of the others."""
+    followed, gaps = [], []
+    for result in results:
         try:
             followed.append(trajectory(store, result))
         except ResultError as problem:
-            gaps.append(f"{model} with {activation} cannot be followed: {problem}.")
+            gaps.append(f"{result.model_name} with {result.activation} cannot be followed: {problem}.")
     return followed, gaps
 
 
@@ -110,13 +117,7 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     """
     # Stored results come oldest first.
     newest = {other.config["max_iters"]: other for other in stored if differs_in_length(result, other)}
-    runs = []
-    for _, other in sorted(newest.items()):
-        try:
-            runs.append(trajectory(store, other))
-        except ResultError:
-            continue
-    return runs
+    return follow(store, [newest[length] for length in sorted(newest)])[0]
 
 
 def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
@@ -149,11 +150,9 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
         step = cell.parted_at()
         when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
         parts.append(f"{cell.activation} {when}")
-    steps = ", ".join(map(str, followed[0].steps))
-    parted = (
-        f"Trials have parted for good, that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on"
-    )
-    return f"{parted}: {'; '.join(parts)} (kept steps {steps}; N = {min(cell.n for cell in followed)} trials)."
+    steps, n = ", ".join(map(str, followed[0].steps)), min(cell.n for cell in followed)
+    parted = f"that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)}"
+    return f"Trials have parted for good, {parted} (kept steps {steps}; N = {n} trials)."
 
 
 def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
-from repro_lib.store.derived import digest_note, inputs_digest
+from repro_lib.store.store import digest_note, inputs_digest
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
 from repro_lib.system.leases import LeaseHeldError

@@ -14,8 +14,7 @@ from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import summary_is_current
-from repro_lib.store.derived import inputs_digest, noted_digest
-from repro_lib.store.store import Store
+from repro_lib.store.store import Store, inputs_digest, noted_digest
 from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:

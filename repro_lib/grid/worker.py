@@ -14,8 +14,7 @@ from repro_lib.grid.notebooks import execute, notebooks_dir
 from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
-from repro_lib.store.derived import noted_digest
-from repro_lib.store.store import Store
+from repro_lib.store.store import Store, noted_digest
 from repro_lib.system.files import remove_leftovers
 from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
 from repro_lib.training.experiment import run_experiment, train_trials

@@ -52,9 +52,8 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
 def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     """Churn against error of one cell. ``churn``: (N, N), 0 to 1; ``errors``: (N,) error rates, 0 to 1.
 
-    A model that errs less has less room to disagree: hence the ratio. The residual churn - error is 0 in expectation where
-    the votes of the trials are calibrated class by class (Jiang et al. 2021, arXiv 2106.13799, which calls it the
-    generalization disagreement equality). Jackknife of ratio and difference: trial k leaves both at once.
+    A model that errs less has less room to disagree: hence the ratio. The residual is 0 in expectation where the votes of
+    the trials are calibrated class by class (Jiang et al. 2021, arXiv 2106.13799, the generalization disagreement equality).
     """
     error_rates = np.asarray(errors, dtype=np.float64)
     mean, means_without = mean_without_each(error_rates)

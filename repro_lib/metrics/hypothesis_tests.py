@@ -6,6 +6,7 @@ A matrix holds one pairwise metric between the trials of several cells, (M, M), 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.uncertainty import CONFIDENCE, Float64, pair_matrix_checked
 
 SIGNIFICANCE = 1 - CONFIDENCE
@@ -171,11 +172,7 @@ def trials_needed(effect: float, *, paired: bool, alpha: float = SIGNIFICANCE, w
 
     if not math.isfinite(effect) or not enough(MOST_TRIALS):
         return None
-    low, high = 1, MOST_TRIALS  # enough is monotonous: low never is, high always is
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(MOST_TRIALS), True, lo=2, key=enough)  # enough is monotonous
 
 
 def _differences(distances: Float64, arms: NDArray[np.bool_], trials: int) -> Float64:

@@ -102,13 +102,12 @@ def pair_matrix_checked(matrix: ArrayLike) -> Float64:
     return distances
 
 
-def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf, confidence: float = CONFIDENCE) -> Estimate:
+def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf) -> Estimate:
     """Mean of a pairwise metric over all pairs of trials, with its delete-one-trial jackknife interval.
 
-    ``matrix``: (N, N), symmetric, of a metric whose values lie between 0 and ``upper``; the interval is cut to that
-    range. With U the mean over all pairs and U_(-k) that over the pairs without trial k, the variance is
-    (N - 1) / N sum_k (U_(-k) - their mean)^2 and the interval U +- t_{N-1} sqrt(variance). No interval below 3 trials or
-    where a value is not finite; no pair, or a missing value, gives NaN.
+    ``matrix``: (N, N), symmetric, of a metric between 0 and ``upper``, to which the interval is cut. With U the mean over all
+    pairs and U_(-k) that without trial k the variance is (N - 1) / N sum_k (U_(-k) - their mean)^2, the interval U +- t_{N-1}
+    sqrt(variance). None below 3 trials or where a value is not finite; no pair, or a missing value, gives NaN.
 
     >>> f"{jackknife_pairwise([[0, 0.4, 0.5], [0.4, 0, 0.6], [0.5, 0.6, 0]], upper=2.0):.3f}"
     '0.500 (0.003 to 0.997)'
@@ -116,7 +115,7 @@ def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf, confidence: f
     # The pairs of one trial depend on each other; leaving trials out is conservative in expectation (Lin, Lunde & Sarkar 2020,
     # arXiv 2004.08935). Simulated with a lognormal effect of each trial, the 95 % interval covers the truth in 94.7, 95.4 and
     # 94.0 % of runs at N = 3, 5 and 10; a t interval over the pairs would in 83, 59 and 43 %.
-    return jackknife([matrix], _first, lower=0.0, upper=upper, confidence=confidence)
+    return jackknife([matrix], _first, lower=0.0, upper=upper)
 
 
 def jackknife(
@@ -129,11 +128,10 @@ def jackknife(
 ) -> Estimate:
     """Any function of the mean PDs of several cells, with its delete-one-trial jackknife interval.
 
-    ``matrices``: per cell a symmetric (N, N) matrix of one metric. ``statistic``: takes the C means and returns a number.
-    ``groups``: a label per cell; cells with the same label have the same N and depend on each other trial by trial (same
-    initial weights), so trial k is left out of all of them at once. By default every cell is on its own. The variance is the
-    sum over groups of (N - 1) / N sum_k (theta_(-k) - their mean)^2. The interval is cut to ``lower`` ... ``upper``; none
-    below 3 trials in any cell or where a value is not finite.
+    ``matrices``: per cell a symmetric (N, N) matrix of one metric; ``statistic``: of the C means. ``groups``: a label per cell;
+    those with the same one (the same N and initial weights) lose trial k all at once; by default each is on its own. Variance:
+    sum over groups of (N - 1) / N sum_k (theta_(-k) - their mean)^2. The interval is cut to ``lower`` ... ``upper``; none below
+    3 trials in any cell or where a value is not finite.
 
     >>> one, other = [[0, 1, 2], [1, 0, 3], [2, 3, 0]], [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
     >>> f"{jackknife([one, other], lambda means: means[0] / means[1], groups=[0, 0]):.2f}"
@@ -170,7 +168,7 @@ def jackknife(
     return _cut(value, t_quantile(degrees, confidence) * error, lower, upper, n, error, degrees)
 
 
-def contrast(first: ArrayLike, second: ArrayLike, *, paired: bool, confidence: float = CONFIDENCE) -> Estimate:
+def contrast(first: ArrayLike, second: ArrayLike, *, paired: bool) -> Estimate:
     """Mean PD of the first cell minus that of the second, with its jackknife interval.
 
     ``first``, ``second``: (N, N) and (M, M) matrices of one metric. ``paired``: trial k of both started from the same
@@ -179,7 +177,7 @@ def contrast(first: ArrayLike, second: ArrayLike, *, paired: bool, confidence: f
     >>> contrast([[0, 1], [1, 0]], [[0, 3], [3, 0]], paired=False).value
     -2.0
     """
-    return jackknife([first, second], lambda means: means[0] - means[1], [0, 0] if paired else [0, 1], confidence=confidence)
+    return jackknife([first, second], lambda means: means[0] - means[1], [0, 0] if paired else [0, 1])
 
 
 def relative_contrast(first: ArrayLike, second: ArrayLike, *, paired: bool, confidence: float = CONFIDENCE) -> Estimate:
@@ -195,9 +193,7 @@ def relative_contrast(first: ArrayLike, second: ArrayLike, *, paired: bool, conf
     return jackknife([first, second], difference, [0, 0] if paired else [0, 1], confidence=confidence)
 
 
-def jackknife_left_out(
-    value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
-) -> Estimate:
+def jackknife_left_out(value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf) -> Estimate:
     """``value`` +- t_{N-1} sqrt((N - 1) / N sum_k (without_k - their mean)^2), cut to ``lower`` ... ``upper``.
 
     ``without``: (N,), the same number computed without trial k. No interval below 3 trials or where one is not finite.
@@ -209,7 +205,7 @@ def jackknife_left_out(
     if n < TRIALS_FOR_INTERVAL or not (math.isfinite(value) and np.isfinite(without).all()):
         return Estimate(value, math.nan, math.nan, n)
     error = math.sqrt(_jackknife_variance(without))
-    return _cut(value, t_quantile(n - 1, confidence) * error, lower, upper, n, error, n - 1)
+    return _cut(value, t_quantile(n - 1) * error, lower, upper, n, error, n - 1)
 
 
 def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
@@ -239,9 +235,7 @@ def mean_without_each(values: Float64) -> tuple[float, Float64]:
     return float(values.mean()) if n else math.nan, without
 
 
-def mean_interval(
-    values: Sequence[float] | Float64, lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
-) -> Estimate:
+def mean_interval(values: Sequence[float] | Float64, lower: float = -math.inf, upper: float = math.inf) -> Estimate:
     """Mean of one number per trial (a loss, an accuracy) with Student's t interval, cut to ``lower`` ... ``upper``.
 
     ``values``: (N,), same unit as the result. No interval below 3 trials or where a value is not finite.
@@ -257,7 +251,7 @@ def mean_interval(
     if n < TRIALS_FOR_INTERVAL or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan, n)
     error = float(trials.std(ddof=1)) / math.sqrt(n)
-    return _cut(value, t_quantile(n - 1, confidence) * error, lower, upper, n, error, n - 1)
+    return _cut(value, t_quantile(n - 1) * error, lower, upper, n, error, n - 1)
 
 
 def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:

@@ -11,7 +11,7 @@ from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import number
 from repro_lib.analysis.study import rows_of
-from repro_lib.metrics.across_activations import cv_in_words
+from repro_lib.metrics.cells import cv_in_words
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.tables import spread, worded
 

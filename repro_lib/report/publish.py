@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro_lib.store.derived import digest_note, noted_digest
-from repro_lib.store.store import Store
+from repro_lib.store.store import Store, digest_note, noted_digest
 from repro_lib.system.files import write_atomically
 
 # The rest is imported where it is used: whoever plans or runs the grid imports this module, and need not load pandas for it.

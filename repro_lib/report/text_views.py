@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from repro_lib.analysis.disagreement import Disagreement, token_disagreement
-from repro_lib.analysis.generation import corpus_of, write_samples
 from repro_lib.analysis.notes import Note
+from repro_lib.analysis.slices import Disagreement, token_disagreement
+from repro_lib.analysis.stored_models import corpus_of, write_samples
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError
 from repro_lib.store.schema import Result, ResultError

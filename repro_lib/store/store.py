@@ -19,9 +19,9 @@ import torch
 from repro_lib.config import check_model, project_root
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.predictions import Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind, digest_of
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
-from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 
 # A note of a failure is a sentence.
 _LARGEST_NOTE_BYTES = 2**20
@@ -158,3 +158,27 @@ def _age(entry: tuple[Path, Result]) -> tuple[datetime, int, Path]:
 def results_store(results_dir: Path | str = "") -> Store:
     """The store in a folder; without one the project's own ``results/``."""
     return Store(results_dir or project_root() / "results")
+
+
+# --- derived files: executed notebooks, which keep the digest of what they were made from in their metadata, and the summary
+# with its plots, which keep it in a JSON file of the same form. Cells need no such thing: their result file alone decides.
+
+
+def inputs_digest(*inputs: Any) -> str:
+    """SHA-256, in hex, of whatever a file is derived from, given as JSON values."""
+    return digest_of(list(inputs))
+
+
+# One form for all of them, so that there is one reader. That of notebooks, which allow any key in their metadata.
+def digest_note(digest: str) -> dict[str, str]:
+    """What the metadata of a derived JSON file hold under ``repro``."""
+    return {"inputs_sha256": digest}
+
+
+def noted_digest(file: Path) -> str | None:
+    """The digest that a derived file was finished under; None if there is no such finished file. Raises nothing."""
+    try:
+        return json.loads(read_bounded(file, LARGEST_NOTEBOOK_BYTES))["metadata"]["repro"]["inputs_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        # What cannot be read, a half or a foreign file (nested more deeply than Python's parser goes), is made anew.
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def world(
     ``cells``: true means where they are not 1. ``spread``: sd of a trial's effect, in units of the mean; the noise of a
     pair has half of it. Every metric has the same values.
     """
-    rng, parts = np.random.default_rng(seed), []
+    rng, parts, columns = np.random.default_rng(seed), [], dict[str, Any]()
     owner, trial = np.repeat(np.arange(len(ACTIVATIONS)), n), np.tile(np.arange(n), len(ACTIVATIONS))
     first, second = np.triu_indices(len(owner), k=1)
     within = owner[first] == owner[second]
@@ -54,19 +55,11 @@ def world(
         means = np.array([(cells or {}).get((model, activation), 1.0) for activation in ACTIVATIONS])[owner[first]]
         values = np.where(within, means * (1 + effects[first] + effects[second] + noise), math.nan)
         names = np.array(ACTIVATIONS)
-        frame = pd.DataFrame(
-            {
-                "model": model,
-                "parameters": parameters if model == "minigpt" else 430_000.0,
-                "activation_1": names[owner[first]],
-                "trial_1": trial[first] + 1,
-                "activation_2": names[owner[second]],
-                "trial_2": trial[second] + 1,
-                "same_init": False,
-                "identical": same & (trial[first] == trial[second]),
-            }
-        )
-        parts.append(frame.assign(**dict.fromkeys(METRICS, values)))
+        columns = {"model": model, "parameters": parameters if model == "minigpt" else 430_000.0, "same_init": False}
+        for k, half in ((1, first), (2, second)):
+            columns |= {f"activation_{k}": names[owner[half]], f"trial_{k}": trial[half] + 1}
+        columns["identical"] = same & (trial[first] == trial[second])
+        parts.append(pd.DataFrame(columns | dict.fromkeys(METRICS, values)))
     return pd.concat(parts, ignore_index=True)
 
 

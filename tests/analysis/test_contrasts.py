@@ -25,7 +25,7 @@ from repro_lib.analysis.contrasts import (
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS, Study
 from repro_lib.config import Config
-from repro_lib.metrics.across_activations import coefficient_of_variation
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.hypothesis_tests import permutation_test, smallest_p, trials_needed
 from repro_lib.metrics.uncertainty import Estimate, jackknife
 from repro_lib.store.schema import Result
@@ -70,13 +70,11 @@ def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared(
 
 
 def test_paired_only_where_every_seed_gave_the_same_initial_weights() -> None:
-    relu, gelu = make_result("charlm", "relu"), make_result("charlm", "gelu")
-    assert of(with_inits(relu, 1, 2, 3), with_inits(gelu, 1, 2, 3)).paired("charlm", "relu", "gelu")
-    assert not of(with_inits(relu, 1, 2, 3), with_inits(gelu, 1, 2, 4)).paired("charlm", "relu", "gelu")
+    relu = with_inits(make_result("charlm", "relu"), 1, 2, 3)
+    gelu, two = make_result("charlm", "gelu"), make_result("charlm", "gelu", (0.6,))
     # The same weights under other numbers are no pairs.
-    assert not of(with_inits(relu, 1, 2, 3), with_inits(gelu, 2, 1, 3)).paired("charlm", "relu", "gelu")
-    two = make_result("charlm", "gelu", (0.6,))
-    assert not of(with_inits(relu, 1, 2, 3), with_inits(two, 1, 2)).paired("charlm", "relu", "gelu")
+    for other, paired in (((gelu, 1, 2, 3), True), ((gelu, 1, 2, 4), False), ((gelu, 2, 1, 3), False), ((two, 1, 2), False)):
+        assert of(relu, with_inits(*other)).paired("charlm", "relu", "gelu") == paired
 
 
 def test_contrast_with_the_numbers_of_the_jackknife() -> None:
@@ -94,17 +92,13 @@ def test_contrast_with_the_numbers_of_the_jackknife() -> None:
     assert math.isnan(row["p"])
     assert not row["supported"]
     assert row["smallest_p"] == pytest.approx(0.1)
-
-
-def test_trials_to_tell_scale_with_the_spread_of_one_trial() -> None:
+    # The trials to tell scale with the spread of one trial.
     # An error of .1 from 4 trials unpaired: each arm's unit has sd .1 sqrt(4 / 2); effect .2 / .1414.
     difference = Estimate(0.2, 0.0, 0.4, 4, 0.1, 6)
     assert needed_for(difference, paired=False) == trials_needed(0.2 / (0.1 * math.sqrt(2)), paired=False)
     assert needed_for(difference, paired=True) == trials_needed(0.2 / 0.2, paired=True)
     assert needed_for(Estimate(0.2, 0.2, 0.2, 4, 0.0, 3), paired=True) is None
-
-
-def test_infinite_and_missing_numbers_give_no_evidence() -> None:
+    # Infinite and missing numbers give no evidence.
     lost = make_result("charlm", "gelu")
     numbers = dict(lost.reproducibility_metrics) | {"log_prob_pd_1_2": None, "log_prob_pd": None}
     evidence = of(make_result("charlm", "relu"), lost.model_copy(update={"reproducibility_metrics": numbers}))
@@ -120,9 +114,8 @@ def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
     found = evidence.estimate(cells, np.mean, "relative_pd")
     # Bundles: without trial 1 (.6 + .8) / 2, without 2 (.5 + .7) / 2, without 3 (.4 + .3) / 2.
     left_out = np.array([0.7, 0.6, 0.35])
-    assert found.value == pytest.approx((0.5 + 0.6) / 2)
-    assert found.error == pytest.approx(math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum()))
-    assert found.degrees == pytest.approx(2)
+    error = math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum())
+    assert (found.value, found.error, found.degrees) == pytest.approx(((0.5 + 0.6) / 2, error, 2))
     assert math.isnan(evidence.estimate([("charlm", "gelu")], np.mean, "relative_pd").value)
 
 
@@ -142,7 +135,7 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
 # --- on really trained cells
 
 
-def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence]) -> None:
+def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence], tmp_path: Path) -> None:
     _, evidence = trained
     assert evidence.identical("tinylstm")
     assert evidence.candidates() == ("charlm",)
@@ -151,6 +144,10 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evide
     assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_high"]) == (0.0, 0.0)
     assert set(chances_of_being_best(evidence)["model"]) == {"charlm"}
     assert not evidence.gaps
+    # A frame alone gives the same numbers.
+    evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
+    pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))
 
 
 def test_permutation_p_by_brute_force(trained: tuple[Study, Evidence]) -> None:
@@ -168,14 +165,10 @@ def test_permutation_p_by_brute_force(trained: tuple[Study, Evidence]) -> None:
 
     ways = [difference(rows) for rows in combinations(range(8), 4)]
     expected = np.mean([way >= ways[0] - 1e-12 for way in ways])
-    assert frame.loc["swiglu", "p"] == pytest.approx(expected)
-    assert frame.loc["swiglu", "permutations"] == 70
-    assert frame.loc["swiglu", "smallest_p"] == smallest_p(4, 4, paired=False)
+    found = frame.loc["swiglu", ["p", "permutations", "smallest_p"]].tolist()
+    assert found == [pytest.approx(expected), 70, smallest_p(4, 4, paired=False)]
     assert not frame["supported"].any()
-
-
-def test_the_cv_by_the_jackknife_itself(trained: tuple[Study, Evidence]) -> None:
-    _, evidence = trained
+    # The CV, by the jackknife itself.
     row = cv_over_activations(evidence).set_index("model").loc["charlm"]
     matrices = [evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu")]
     # relu and gelu share their initial weights, so their trials leave together.
@@ -198,10 +191,3 @@ def test_intervals_and_variances_are_of_the_numbers_in_the_results(trained: tupl
         assert (parts["model"], parts["activation"]) == (row["model"], row["activation"])
         assert parts["evaluation"] + parts["runs"] == pytest.approx(parts["observed"])
         assert parts["observed"] == pytest.approx(observed, rel=1e-6)
-
-
-def test_a_frame_alone_gives_the_same_numbers(trained: tuple[Study, Evidence], tmp_path: Path) -> None:
-    _, evidence = trained
-    evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
-    pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))

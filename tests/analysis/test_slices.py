@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -61,9 +62,8 @@ def test_pairs_by_hand():
     assert paired.errors.tolist() == [[False, True, False], [False, True, False], [True, True, False]]
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_rows_average_to_the_metrics_of_their_pair(n: int):
-    trials = random_trials(n)
+def test_rows_average_to_the_metrics_of_their_pair():
+    trials = random_trials(4)
     paired = pair_trials(trials)
     for row, (one, other) in enumerate(combinations(trials, 2)):
         for name in SLICE_METRICS:
@@ -71,9 +71,7 @@ def test_rows_average_to_the_metrics_of_their_pair(n: int):
             assert paired.differences[name][row].mean() == pytest.approx(expected, rel=1e-12), name
     assert paired.confidence == pytest.approx(np.mean([t.probabilities.max(axis=1) for t in trials], axis=0), rel=1e-12)
     assert paired.errors.mean(axis=1).tolist() == [prediction_difference.error_rate(t.logits, t.labels) for t in trials]
-
-
-def test_impossible_characters_are_no_difference_and_improbable_ones_count_as_much_as_probable_ones():
+    # Impossible characters are no difference, and improbable ones count as much as probable ones.
     paired = pair_trials([trial_of([[1.0, 0.0, 0.0]], [0]), trial_of([[0.5, 0.5, 0.0]], [0])])
     assert paired.differences["relative_pd"][0, 0] == pytest.approx(2 * (0.5 / 1.5 + 1 + 0) / 3)
     tiny = 1e-30
@@ -81,30 +79,33 @@ def test_impossible_characters_are_no_difference_and_improbable_ones_count_as_mu
     assert paired.differences["relative_pd"][0, 0] == pytest.approx((0 + 2 * 2 / 4) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda trials: trials[:1], "needs two trials, there is 1"),
-        (lambda t: [t[0], Predictions(t[1].logits, t[1].labels, "other")], "different evaluation windows"),
-        (lambda t: [t[0], Predictions(t[1].logits[:, :-1], t[1].labels, "e")], "different shapes"),
-        (lambda t: [t[0], Predictions(np.full_like(t[1].logits, np.nan), t[1].labels, "e")], "trial 2 contain NaN"),
-        (lambda t: [Predictions(np.where(t[0].logits > 1, np.inf, 0), t[0].labels, "e"), t[1]], "trial 1 contain NaN or inf"),
-    ],
-)
-def test_trials_that_cannot_be_compared_are_refused(change, said: str):
-    with pytest.raises(ResultError, match=said):
-        pair_trials(change(random_trials(2)))
+def test_trials_that_cannot_be_compared_are_refused():
+    first, second = random_trials(2)
+    for others, said in (
+        ([], "needs two trials, there is 1"),
+        ([replace(second, evaluation_sha256="other")], "different evaluation windows"),
+        ([replace(second, logits=second.logits[:, :-1])], "different shapes"),
+        ([replace(second, logits=np.full_like(second.logits, np.nan))], "trial 2 contain NaN"),
+        ([second, replace(second, logits=np.where(second.logits > 1, np.inf, 0))], "trial 3 contain NaN or inf"),
+    ):
+        with pytest.raises(ResultError, match=said):
+            pair_trials([first, *others])
 
 
 # --- slicings
 
 
-def test_frequency_bins_are_closed_below():
+def test_bins_are_closed_below_and_slices_are_put_together():
     frequencies = np.array([0.0, 0.0009, 0.001, 0.01, 0.0199, 0.02, 0.05, 0.5])
     slicing = slices.by_frequency(np.array([7, 6, 5, 4, 3, 2, 1, 0]), frequencies)
     assert slicing.members.tolist() == [4, 4, 3, 2, 2, 1, 0, 0]
     assert len(slicing.slices) == 5
     assert slices.RARE == ("under 0.1 %", "0.1 to 1 %")
+    slicing = slices.by_confidence(np.array([0.1, 0.25, 0.4999, 0.5, 0.75, 0.9, 1.0]))
+    assert slicing.members.tolist() == [0, 1, 1, 2, 3, 4, 4]
+    merged = slices.merged_slices(slicing, slices.UNCERTAIN, "uncertain")
+    assert merged.slices == ("uncertain", "the others")
+    assert merged.members.tolist() == [0, 0, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -128,27 +129,13 @@ def test_the_context_is_what_the_pieces_of_the_windows_give(block_size: int, nam
         assert int(low) <= length <= int(high or low)
 
 
-def test_confidence_bins_and_slices_put_together():
-    slicing = slices.by_confidence(np.array([0.1, 0.25, 0.4999, 0.5, 0.75, 0.9, 1.0]))
-    assert slicing.members.tolist() == [0, 1, 1, 2, 3, 4, 4]
-    merged = slices.merged_slices(slicing, slices.UNCERTAIN, "uncertain")
-    assert merged.slices == ("uncertain", "the others")
-    assert merged.members.tolist() == [0, 0, 0, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("characters", "kind"),
-    [
-        ("aéß", "lower case"), ("AÉ", "upper case"), (" \t", "space"), ("\n", "line end"),
-        (".,;:!?'\"-[]{}&$—", "punctuation"), ("019", "digit"), ("中\x00", "other"),
-    ],
-)  # fmt: skip
-def test_character_classes(characters: str, kind: str):
-    assert {slices.character_class(character) for character in characters} == {kind}
-    # The class "other" is there only where it is needed.
-    slicing = slices.by_class(np.arange(len(characters)), characters)
-    assert {slicing.slices[k] for k in slicing.members} == {kind}
-    assert ("other" in slicing.slices) == (kind == "other")
+def test_character_classes():
+    kinds = {"aéß": "lower case", "AÉ": "upper case", " \t": "space", "\n": "line end", "019": "digit", "中\x00": "other"}
+    for characters, kind in (kinds | {".,;:!?'\"-[]{}&$—": "punctuation"}).items():
+        # The class "other" is there only where it is needed.
+        slicing = slices.by_class(np.arange(len(characters)), characters)
+        assert {slicing.slices[k] for k in slicing.members} == {kind}
+        assert ("other" in slicing.slices) == (kind == "other")
 
 
 # --- frames
@@ -185,10 +172,9 @@ def test_the_share_held_by_brute_force():
 
     without = np.array([share([t for t in trials if t is not left_out]) for left_out in trials])
     half = 3.182446305284263 * math.sqrt(3 / 4 * np.square(without - without.mean()).sum())
-    held = frame.loc["c"]
-    assert held["held"] == pytest.approx(share(trials), rel=1e-10)
-    assert held["held_low"] == pytest.approx(share(trials) - half, rel=1e-10)
-    assert held["held_high"] == pytest.approx(share(trials) + half, rel=1e-10)
+    whole = share(trials)
+    held = frame.loc["c", ["held", "held_low", "held_high"]].tolist()
+    assert held == pytest.approx([whole, whole - half, whole + half], rel=1e-10)
     assert frame["held"].sum() == pytest.approx(1.0, rel=1e-12)
 
 
@@ -225,25 +211,19 @@ def test_a_slice_without_characters_has_no_numbers_and_holds_nothing():
     assert (row["n"], row["share"], row["held"]) == (0, 0.0, 0.0)
     assert row[[*SLICE_METRICS, "error", "churn_low", "held_low"]].isna().all()
 
-
-def test_two_trials_have_values_and_no_intervals():
+    # Two trials have values and no intervals.
     frame = slice_frame(pair_trials(random_trials(2)), thirds(1300)).dropna(subset=["churn"])
     assert len(frame) == 3
     bounds = [column for column in frame.columns if column.endswith(("_low", "_high"))]
     assert len(bounds) == 10
     assert frame[bounds].isna().all(axis=None)
     assert frame[[*SLICE_METRICS, "error", "held"]].notna().all(axis=None)
-
-
-def test_identical_trials_do_not_disagree_anywhere():
+    # Identical trials do not disagree anywhere.
     paired = pair_trials(random_trials(1) * 3)
     frame = slice_frame(paired, thirds(1300)).dropna(subset=["churn"])
     assert (frame[[*SLICE_METRICS, "churn_low", "churn_high"]] == 0).all(axis=None)
     assert frame["held"].isna().all(), "a share of nothing"
     assert swapped_pairs(paired).empty
-
-
-# --- swaps
 
 
 def test_swaps_by_hand():
@@ -261,50 +241,37 @@ def test_swaps_by_hand():
 def test_influence_by_hand():
     matrix = [[0, 0.4, 0.5], [0.4, 0, 0.6], [0.5, 0.6, 0]]
     frame = trial_influence(matrix, 2.0)
-    assert frame["trial"].tolist() == [1, 2, 3]
-    assert frame["score"].tolist() == pytest.approx([0.45, 0.5, 0.55])
-    assert frame["without"].tolist() == pytest.approx([0.6, 0.5, 0.4])
-    assert frame["influence"].tolist() == pytest.approx([0.1, 0.0, -0.1])
+    numbers = frame[["trial", "score", "without", "influence"]].to_numpy()
+    assert numbers == pytest.approx(np.array([[1, 0.45, 0.6, 0.1], [2, 0.5, 0.5, 0.0], [3, 0.55, 0.4, -0.1]]))
     assert frame["without_low"].isna().all(), "two trials have no interval"
-
-
-# --- churn against error
 
 
 def test_churn_and_error_by_hand():
     churn = [[0, 0.2, 0.3], [0.2, 0, 0.4], [0.3, 0.4, 0]]
     found = churn_and_error(churn, [0.5, 0.6, 0.7])
-    assert found.churn.value == pytest.approx(0.3)
-    assert found.error.value == pytest.approx(0.6)
-    assert found.ratio.value == pytest.approx(0.5)
-    assert found.residual.value == pytest.approx(-0.3)
+    assert [estimate.value for estimate in found] == pytest.approx([0.3, 0.6, 0.5, -0.3])
     # Without trial 1: .4 / .65, without 2: .3 / .6, without 3: .2 / .55.
     without = np.array([0.4 / 0.65, 0.3 / 0.6, 0.2 / 0.55])
     half = T3 * math.sqrt(2 / 3 * np.square(without - without.mean()).sum())
     assert found.ratio.high == pytest.approx(0.5 + half)
     # Residuals -.25, -.3, -.35: squares .005.
-    assert found.residual.high == pytest.approx(-0.3 + T3 * math.sqrt(2 / 3 * 0.005))
-    assert found.residual.low == pytest.approx(-0.3 - T3 * math.sqrt(2 / 3 * 0.005))
-
-
-def test_the_ratio_is_cut_at_zero_and_the_residual_at_one():
+    half = T3 * math.sqrt(2 / 3 * 0.005)
+    assert (found.residual.low, found.residual.high) == pytest.approx((-0.3 - half, -0.3 + half))
+    # The ratio is cut at 0 and the residual at 1.
     found = churn_and_error([[0, 0.0, 0.9], [0.0, 0, 0.9], [0.9, 0.9, 0]], [0.1, 0.9, 0.2])
     assert found.ratio.low == 0.0
     assert -1.0 <= found.residual.low < found.residual.high == 1.0
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_too_few_trials_have_no_influence_and_no_ratio_interval(n: int):
-    frame = trial_influence(np.full((n, n), 0.3))
-    assert frame[["without", "influence"]].isna().all(axis=None)
-    assert frame["score"].isna().all() if n == 1 else frame["score"].tolist() == [0.3, 0.3]
-    numbers = churn_and_error(np.full((n, n), 0.3), [0.6] * n)
-    assert math.isnan(numbers.ratio.value) if n == 1 else numbers.ratio.value == pytest.approx(0.5)
-    assert not numbers.ratio.has_interval
-    assert not numbers.residual.has_interval
-
-
-def test_what_has_no_ratio():
+def test_what_has_no_influence_no_interval_or_no_ratio():
+    for n, score, ratio in ((1, math.nan, math.nan), (2, 0.3, 0.5)):
+        frame = trial_influence(np.full((n, n), 0.3))
+        assert frame[["without", "influence"]].isna().all(axis=None)
+        assert frame["score"].tolist() == pytest.approx([score] * n, nan_ok=True)
+        numbers = churn_and_error(np.full((n, n), 0.3), [0.6] * n)
+        assert numbers.ratio.value == pytest.approx(ratio, nan_ok=True)
+        assert not numbers.ratio.has_interval
+        assert not numbers.residual.has_interval
     perfect = churn_and_error(np.zeros((3, 3)), [0.0, 0.0, 0.0])
     assert math.isnan(perfect.ratio.value)
     assert perfect.residual.value == 0.0

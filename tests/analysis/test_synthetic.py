@@ -23,7 +23,7 @@ from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame
 from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic, synthetic_result
 from repro_lib.cli.main import main
-from repro_lib.config import GRID_ACTIVATIONS, Config, ConfigError
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.plots import figures
 from repro_lib.plots.style import SYNTHETIC_HATCH, Plot
@@ -78,16 +78,13 @@ def words(plot: Plot) -> str:
 # --- made up
 
 
-@pytest.mark.parametrize(
-    "model", ["charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm", "tinylstm_readout"]
-)
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, tmp_path: Path) -> None:
     profile = "smoke" if model == "charlm" else "quick"
     result = synthetic_result(model, "smelu_0.5", 0.7, profile=profile)
     ((path, read),), refused = saved(tmp_path, result).load()
-    assert (read, refused) == (result, [])
+    assert (read, refused, read.synthetic) == (result, [], True)
     assert path.name.startswith(f"{model}-smelu_05-")
-    assert read.synthetic
     assert read.flags[0].startswith("synthetic: made up")
     assert [trial.seed for trial in read.trials] == [42, 43, 44]
     assert read.avg_val_loss < read.evaluation.unigram_cross_entropy
@@ -120,23 +117,20 @@ def test_the_chosen_pd_is_exact_and_all_metrics_are_possible(
     assert trials > 2 or result.mean_deviation_pd == chosen / 2
 
 
-def test_pairs_that_share_a_trial_go_together() -> None:
+def test_pairs_that_share_a_trial_go_together_and_equal_requests_give_equal_numbers(made_up: Study) -> None:
     values = synthetic_result("charlm", "relu", 0.5, trials=4, spread=0.3).pairs()
     assert len(set(values.values())) == 6
     # exp(e_i + e_j): the products over disjoint pairs of trials are equal.
     products = [values[1, 2] * values[3, 4], values[1, 3] * values[2, 4], values[1, 4] * values[2, 3]]
     assert products == pytest.approx([products[0]] * 3)
-
-
-def test_equal_requests_give_equal_numbers_and_results_of_one_call_are_comparable(made_up: Study) -> None:
     first, second = (synthetic_result("charlm", "relu", 0.5, timestamp=STARTED) for _ in range(2))
     other = synthetic_result("charlm", "relu", 0.5, timestamp=STARTED, seed=7)
     assert first == second
     assert first.pairs() != other.pairs()
     assert not {t.weights_sha256 for t in first.trials} & {t.weights_sha256 for t in other.trials}
+    # Results of one call are comparable.
     assert len({result.comparison_key for result in made_up.results}) == 1
-    for model in MODELS:
-        assert len({result.config_sha256 for result in made_up.results if result.model_name == model}) == 1
+    assert len({(result.model_name, result.config_sha256) for result in made_up.results}) == len(MODELS)
     assert made_up.identical == ("tinylstm",)
     assert made_up.cells["relative_pd"].tolist() == pytest.approx([0.5, 0.6, 0.5, 0.7, 0.6, 0.7, 0.5, 0.5, 0.5])
 
@@ -148,43 +142,35 @@ def test_a_chosen_pd_counts_for_the_most_specific_name() -> None:
     assert [chosen.of(*cell) for cell in [*asked, ("tinylstm", "smelu_05")]] == [0.1, 0.2, 0.3, 0.3, 0.4, 0.1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"relative_pd": 0.0}, "between 0 and 2"),
-        ({"trials": 501}, "at most 500"),
-        ({"spread": -0.1}, "spread"),
-        ({"spread": math.nan}, "spread"),
-        ({"trials": 0}, "trials = 0"),
-        ({"max_iter": 3}, "unknown parameter 'max_iter'"),
-    ],
-)
-def test_what_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> None:
+REFUSED = [("relative_pd", 0.0, "between 0 and 2"), ("trials", 501, "at most 500"), ("spread", -0.1, "spread")]
+REFUSED += [("spread", math.nan, "spread"), ("trials", 0, "trials = 0"), ("max_iter", 3, "unknown parameter 'max_iter'")]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), REFUSED)
+def test_what_cannot_be_made_is_refused(name: str, value: Any, said: str) -> None:
     # What the command line can ask for as well is refused below.
     with pytest.raises((SyntheticError, ConfigError), match=said):
-        synthetic_result("charlm", "relu", **changes)
+        synthetic_result("charlm", "relu", **{name: value})
 
 
 # --- left out unless asked for
 
 
-def test_they_are_left_out_unless_asked_for(real: Study, mixed: Study, tmp_path: Path) -> None:
-    store = saved(tmp_path, *mixed.results)
+def test_only_asked_for_they_come_after_the_real_ones_where_those_are_missing(
+    real: Study, mixed: Study, tmp_path: Path
+) -> None:
+    extra = extreme(make_result("charlm", "gelu"), timestamp=STARTED + timedelta(days=1))
+    store = saved(tmp_path, extra, *mixed.results)
     study = Study.load(store, MODELS, THREE)
     assert study.results == real.results
     assert summary_text(study) == summary_text(real)
     assert store.find("charlm", "relu", mixed.results[-1].config_sha256) is None
-
-
-def test_asked_for_they_come_after_the_real_ones_and_only_where_those_are_missing(mixed: Study, tmp_path: Path) -> None:
-    extra = extreme(make_result("charlm", "gelu"), timestamp=STARTED + timedelta(days=1))
-    study = Study.load(saved(tmp_path, extra, *mixed.results), MODELS, THREE, include_synthetic=True)
+    study = Study.load(store, MODELS, THREE, include_synthetic=True)
     shown = [(result.model_name, result.activation) for result in study.results if result.synthetic]
     assert set(shown) == GAPS
     assert [result.synthetic for result in study.results] == sorted(result.synthetic for result in study.results)
     assert (study.is_mixed, study.is_synthetic) == (True, False)
-    cells = study.cells
-    assert set(zip(*(cells.loc[cells["synthetic"], name] for name in ("model", "activation")), strict=True)) == GAPS
+    assert set(study.cells.set_index(["model", "activation"]).query("synthetic").index) == GAPS
     # Alone they are chosen by the rules for real ones.
     old, new = (synthetic_result("charlm", "relu", pd_, timestamp=STARTED + timedelta(hours=pd_)) for pd_ in (0.1, 0.9))
     assert select_comparable([new, old]) == []
@@ -229,13 +215,12 @@ def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Stu
     assert_frame_equal(models_overview(mixed), models_overview(real))
     assert_frame_equal(activations_overview(mixed), activations_overview(real))
     assert mixed.identical == real.identical == ("tinylstm",)
-    for say in (sentences.about, sentences.flagged, sentences.identical):
-        assert say(mixed) == say(real)
     for table in (tables.models_table, tables.activations_table):
         assert_frame_equal(table(mixed), table(real))
-    for model in MODELS:
-        assert sentences.order(mixed, model) == sentences.order(real, model)
-        assert sentences.ends(mixed, model) == sentences.ends(real, model)
+    said = [[say(study) for say in (sentences.about, sentences.flagged, sentences.identical)] for study in (mixed, real)]
+    for words, study in zip(said, (mixed, real), strict=True):
+        words += [say(study, model) for model in MODELS for say in (sentences.order, sentences.ends)]
+    assert said[0] == said[1]
 
 
 def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
@@ -246,8 +231,7 @@ def test_every_synthetic_number_is_marked_and_no_other(mixed: Study) -> None:
     overview = tables.overview_table(mixed.cells)
     assert overview.map(lambda text: "synthetic" in text).sum(axis=None) == 2
     assert "synthetic" in overview.loc["charlm", "relu"]
-    lines = summary_text(mixed).splitlines()
-    marked = [line for line in lines if "(SYNTHETIC, not measured)" in line]
+    marked = [line for line in summary_text(mixed).splitlines() if "(SYNTHETIC, not measured)" in line]
     assert [line.split()[0] for line in marked] == ["RELU:", "SWISH:"]
     assert not any("BEST" in line for line in marked)
     assert "no statistic across cells: charlm with relu, tinylstm with swish." in sentences.missing(mixed)
@@ -330,14 +314,14 @@ def small_grid() -> list[Result]:
 
 
 def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tmp_path: Path) -> None:
-    store = saved(tmp_path, *small_grid())
+    saved(tmp_path, *small_grid())
     made, refused = fill_missing(tmp_path)
     assert refused == []
     values = {(r.model_name, r.activation): (r.avg_relative_pd, r.avg_val_loss) for r in made}
     assert values == {("charlm", "swish"): pytest.approx((0.5, 2.5)), ("hybridlm", "gelu"): pytest.approx((0.4, 2.0))}
     stand_in, neighbour = made[0], small_grid()[0]
-    assert stand_in.flags == ["synthetic: nothing was trained, relative PD 0.5000 is the mean of charlm over relu, gelu"]
-    assert stand_in.synthetic
+    flag = "synthetic: nothing was trained, relative PD 0.5000 is the mean of charlm over relu, gelu"
+    assert (stand_in.flags, stand_in.synthetic) == ([flag], True)
     assert Result.from_json(stand_in.to_json()) == stand_in
     assert stand_in.measured_key == neighbour.comparison_key != stand_in.comparison_key
     assert stand_in.config_sha256 == neighbour.config_sha256
@@ -346,12 +330,9 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     assert all(trial.weights_sha256.startswith(SYNTHETIC_MARK) for trial in stand_in.trials)
     assert stand_in.environment["neighbours"] == "charlm-relu-20260101_000000, charlm-gelu-20260101_000000"
     # What is there is not made again, and no stand-in rests on another one.
-    for result in made:
-        store.save(result)
+    saved(tmp_path, *made)
     assert fill_missing(tmp_path) == ([], [])
-
-
-def test_without_neighbours_nothing_is_filled_and_the_others_are(tmp_path: Path) -> None:
+    # Without neighbours nothing is filled, and the others are.
     saved(tmp_path / "some", *small_grid())
     with pytest.raises(SyntheticError, match=r"^nothing of minigpt is measured.*train one first$"):
         fill_missing(tmp_path / "some", ["minigpt"])
@@ -382,11 +363,9 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     expected = [(model, name, pd_, 4, 7) for model, pd_ in (("charlm", 0.3), ("convlm", 0.8)) for name in ("relu", "smelu_05")]
     assert made == expected
     summary = (tmp_path / "reports" / "SYNTHETIC_DATA_SUMMARY.md").read_text()
-    for path, result in stored:
-        assert f"| {path.name} | {result.model_name} | {result.activation} |" in summary
-        assert result.flags[0] in summary
-    assert "**Not for**" in summary
-    assert "4 synthetic results are in the store" in summary
+    parts = [f"| {path.name} | {result.model_name} | {result.activation} |" for path, result in stored]
+    parts += [result.flags[0] for _, result in stored]
+    assert all(part in summary for part in [*parts, "**Not for**", "4 synthetic results are in the store"])
     capsys.readouterr()
     assert main(["process", *folders]) == 2
     assert "but 4 synthetic ones" in capsys.readouterr().err
@@ -429,32 +408,31 @@ def test_missing_fills_the_gaps_once(folders: list[str], tmp_path: Path, capsys:
         store.predictions(made[0], 1)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--relative-pd", "nan"], "a relative PD lies between 0 and 2"),
-        (["--relative-pd", "much"], "a number or as NAME=number, got 'much'"),
-        (["--relative-pd", "rleu=0.5"], "--relative-pd names 'rleu'"),
-        (["--relative-pd", "gpt-relu=0.5"], "unknown model 'gpt'"),
-        (["--relative-pd", "0.5", "0.6"], "given twice"),
-        (["--relative-pd", "convlm=0.5", "--models", "charlm"], "names convlm, which no cell"),
-        (["--activations", "rleu"], "unknown activation 'rleu'"),
-        (["--profile", "quik"], "unknown profile 'quik'"),
-        (["--trials", "1"], "at least 2"),
-        (["--seed", "-1"], "seed = -1"),
-        (["--missing"], "nothing measured is in"),
-        (["--missing", "--relative-pd", "0.5"], "leave out --relative-pd"),
-        (["--missing", "--models", "gpt"], "unknown model 'gpt'"),
-    ],
-)
+BAD_INPUT = {
+    "--relative-pd nan": "a relative PD lies between 0 and 2",
+    "--relative-pd much": "a number or as NAME=number, got 'much'",
+    "--relative-pd rleu=0.5": "--relative-pd names 'rleu'",
+    "--relative-pd gpt-relu=0.5": "unknown model 'gpt'",
+    "--relative-pd 0.5 0.6": "given twice",
+    "--relative-pd convlm=0.5 --models charlm": "names convlm, which no cell",
+    "--activations rleu": "unknown activation 'rleu'",
+    "--profile quik": "unknown profile 'quik'",
+    "--trials 1": "at least 2",
+    "--seed -1": "seed = -1",
+    "--missing": "nothing measured is in",
+    "--missing --relative-pd 0.5": "leave out --relative-pd",
+    "--missing --models gpt": "unknown model 'gpt'",
+}
+
+
 def test_bad_input_is_one_sentence_and_writes_nothing(
-    words: list[str], said: str, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["synthesize", *words, *folders]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.startswith("repro: ")
-    assert error.count("\n") == 1
+    for words, said in BAD_INPUT.items():
+        assert main(["synthesize", *words.split(), *folders]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert (error.startswith("repro: "), error.count("\n")) == (True, 1)
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -462,16 +440,13 @@ def test_an_empty_summary_says_so_and_foreign_text_keeps_the_table_whole() -> No
     assert "There is none in the store." in synthetic_summary([(Path("a.json"), make_result())])
     hostile = extreme(make_result(), flags=["synthetic: a | b\n| c"])
     rows = [line for line in synthetic_summary([(Path("a.json"), hostile)]).splitlines() if line.startswith("| a.json")]
-    assert len(rows) == 1
-    assert rows[0].replace("\\|", "").count("|") == 9
+    assert [row.replace("\\|", "").count("|") for row in rows] == [9]
     silent = synthetic_summary([(Path("a.json"), make_result(pairs=(), synthetic=True))])
-    assert "| – (synthetic) | 1 |" in silent
-    assert "the file does not say" in silent
+    assert all(part in silent for part in ("| – (synthetic) | 1 |", "the file does not say"))
 
 
 @pytest.mark.slow
 def test_the_benchmark_runs() -> None:
     words = [sys.executable, "-m", "benchmarks.results_scale", "--files", "30"]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "draw every figure" in done.stdout
+    assert (done.returncode, "draw every figure" in done.stdout) == (0, True), done.stderr

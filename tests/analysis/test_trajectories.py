@@ -56,15 +56,14 @@ def study(trained: Store) -> Study:
     return Study.load(trained, ["charlm", "nanotransformer"], ["relu", "gelu", "swish"])
 
 
-def of_steps(losses: list[list[float]], pds: list[list[float]]) -> Trajectory:
+def of_steps(*pds: list[float], loss: float = 3.0) -> Trajectory:
     """Three trials whose pairs (1,2), (1,3), (2,3) have these values at each step, in every metric."""
     matrices = np.zeros((len(pds), 3, 3))
-    for step, values in enumerate(pds):
-        for (i, j), value in zip([(0, 1), (0, 2), (1, 2)], values, strict=True):
-            matrices[step, i, j] = matrices[step, j, i] = value
+    rows, columns = np.triu_indices(3, k=1)
+    matrices[:, rows, columns] = matrices[:, columns, rows] = pds
     names = ("relative_pd", "total_variation", "churn")
     result = Result.model_construct(model_name="charlm", activation="gelu")
-    return Trajectory(result, tuple(range(len(pds))), np.array(losses), dict.fromkeys(names, matrices))
+    return Trajectory(result, tuple(range(len(pds))), np.full((len(pds), 3), loss), dict.fromkeys(names, matrices))
 
 
 def result_of(study: Study, model: str, activation: str) -> Result:
@@ -82,11 +81,8 @@ def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store,
     assert followed.n == 3
     block = np.r_[0:256, 16 * 256 : 17 * 256]  # the small text has 31 evaluation blocks: the first and the 17th are kept
     predictions = [trained.predictions(result, k) for k in (1, 2, 3)]
-    by_hand = np.zeros((3, 3))
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        by_hand[i, j] = by_hand[j, i] = prediction_difference.total_variation(
-            predictions[i].probabilities[block], predictions[j].probabilities[block]
-        )
+    kept = [trial.probabilities[block] for trial in predictions]
+    by_hand = [[prediction_difference.total_variation(p, q) for q in kept] for p in kept]
     last = followed.frame().iloc[-1]
     assert last["total_variation"] == pytest.approx(jackknife_pairwise(by_hand).value)
     assert last["total_variation_high"] == pytest.approx(jackknife_pairwise(by_hand).high)
@@ -97,24 +93,16 @@ def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store,
 
 
 def test_trials_part_for_good() -> None:
-    apart = of_steps([[3, 3, 3]] * 4, [[0.9] * 3, [0.01] * 3, [0.2] * 3, [0.3] * 3])
+    apart = of_steps([0.9] * 3, [0.01] * 3, [0.2] * 3, [0.3] * 3)
     assert apart.parted_at() == 2
     assert "gelu at step 2" in parting_sentence([apart])
-    assert of_steps([[3, 3, 3]] * 2, [[0.9] * 3, [0.01] * 3]).parted_at() is None
-    assert of_steps([[3, 3, 3]] * 2, [[0.9] * 3, [0.5] * 3]).parted_at() == 0
-    assert "never" in parting_sentence([of_steps([[3, 3, 3]], [[0.0] * 3])])
-
-
-def test_other_lengths_are_of_the_same_cell_and_differ_in_nothing_else(
-    trained: Store, stored: list[Result], study: Study
-) -> None:
-    for activation, lengths in (("gelu", [1, 2]), ("relu", [2])):
-        found = trajectories.other_lengths(trained, stored, result_of(study, "charlm", activation))
-        assert [run.max_iters for run in found] == lengths
+    assert of_steps([0.9] * 3, [0.01] * 3).parted_at() is None
+    assert of_steps([0.9] * 3, [0.5] * 3).parted_at() == 0
+    assert "never" in parting_sentence([of_steps([0.0] * 3)])
 
 
 def run(loss: float, pd: float = 0.2) -> Trajectory:
-    return of_steps([[loss] * 3], [[pd] * 3])
+    return of_steps([pd] * 3, loss=loss)
 
 
 def test_matched_loss_by_hand() -> None:
@@ -126,10 +114,8 @@ def test_matched_loss_by_hand() -> None:
     # All trials alike: the interval has no width.
     assert frame["total_variation_low"].tolist() == pytest.approx([0.32, 0.3])
     assert "interpolated between fully decayed runs (N = 3)" in matched_loss_sentence(frame)
-
-
-def test_matched_loss_leaves_a_trial_out_of_every_length() -> None:
-    runs = [of_steps([[3, 3, 3]], [[0.1, 0.2, 0.3]]), of_steps([[2, 2, 2]], [[0.3, 0.4, 0.8]])]
+    # A trial is left out of every length.
+    runs = [of_steps([0.1, 0.2, 0.3]), of_steps([0.3, 0.4, 0.8], loss=2)]
     frame = at_matched_loss({"gelu": runs, "relu": runs})
     # At the middle: without trial 1 the pairs (2,3), and so on.
     without = [(0.3 + 0.8) / 2, (0.2 + 0.4) / 2, (0.1 + 0.3) / 2]
@@ -137,16 +123,18 @@ def test_matched_loss_leaves_a_trial_out_of_every_length() -> None:
     row = frame.iloc[0]
     assert row["total_variation"] == pytest.approx((0.2 + 0.5) / 2)
     assert row["total_variation_high"] == pytest.approx(min(1, 0.35 + 4.302652729911275 * error))
-
-
-def test_matched_loss_never_extends_a_line() -> None:
+    # A line is never extended.
     apart = at_matched_loss({"gelu": [run(3), run(2.5)], "relu": [run(2.4), run(2)]})
     assert apart.empty
     assert "needs fully decayed runs of at least two lengths" in matched_loss_sentence(apart)
     assert at_matched_loss({"gelu": [run(3), run(2)], "relu": [run(2.5)]}).empty
 
 
-def test_what_cannot_be_followed_is_named(trained: Store, study: Study, tmp_path: Path) -> None:
+def test_what_cannot_be_followed_is_named(trained: Store, stored: list[Result], study: Study, tmp_path: Path) -> None:
+    # Other lengths are of the same cell and differ in nothing else.
+    for activation, lengths in (("gelu", [1, 2]), ("relu", [2])):
+        found = trajectories.other_lengths(trained, stored, result_of(study, "charlm", activation))
+        assert [run.max_iters for run in found] == lengths
     found, gaps = trajectories.load_trajectories(trained, study, "charlm")
     assert [cell.activation for cell in found] == ["relu", "gelu"]
     assert gaps == ["charlm with swish cannot be followed: disagreement needs two trials, charlm with swish has one."]
@@ -167,11 +155,9 @@ def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: St
     assert sources.activation == "gelu"
     frame = sources.frame().set_index("source")
     assert list(frame.index) == list(SOURCES)
-    assert frame.loc["none", "relative_pd"] == 0.0
-    assert frame.loc["none", "relative_pd_high"] == 0.0
+    assert frame.loc["none", ["relative_pd", "relative_pd_high"]].tolist() == [0.0, 0.0]
     assert 0 < frame.loc["bit", "relative_pd"] < frame.loc["order", "relative_pd"]
-    assert frame.loc["init", "n"] == 3
-    assert frame.loc["dropout", "state"] == "not run"
+    assert (frame.loc["init", "n"], frame.loc["dropout", "state"]) == (3, "not run")
     assert math.isnan(frame.loc["dropout", "relative_pd"])
     said = sources.sentence()
     assert "Without any source the trials are the same to the last bit: PD exactly 0." in said
@@ -203,5 +189,4 @@ def test_figures_state_their_numbers(trained: Store, stored: list[Result], study
     bars = noise.figure.subfigs[1].axes[0]
     # Five bars; the source that was not run is a hatched gap and no bar of height 0.
     assert len(bars.containers) >= 5
-    assert any(text.get_text() == "not run" for text in bars.texts)
-    assert any(text.get_text() == "exactly 0" for text in bars.texts)
+    assert {"not run", "exactly 0"} <= {text.get_text() for text in bars.texts}

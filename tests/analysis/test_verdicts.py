@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,18 +24,19 @@ def below_zero(value: float, error: float = 0.1, n: int = 10, about: str = "x") 
 
 def test_one_check_by_hand() -> None:
     # t with 9 degrees: 2.262. 0.3 - 0.226 > 0 is outside, -0.3 + 0.226 < 0 inside, 0.2 - 0.226 < 0 across.
-    assert judge_node(below_zero(-0.3)).verdict == SUPPORTED
-    assert judge_node(below_zero(0.3)).verdict == REFUTED
-    assert judge_node(below_zero(0.2)).verdict == NOT_DECIDED
-    assert judge_node(below_zero(-0.2)).verdict == NOT_DECIDED
+    expected = {-0.3: SUPPORTED, 0.3: REFUTED, 0.2: NOT_DECIDED, -0.2: NOT_DECIDED}
+    assert {value: judge_node(below_zero(value)).verdict for value in expected} == expected
     # An interval does not leave the range of its number.
     check = Check("a CV", estimate(0.05, 0.1), 0.0, 1.0, floor=0.0)
     assert judge_node(check).decisive.simultaneous[0] == 0.0
-
-
-def test_below_ten_trials_nothing_is_decided_whatever_the_interval() -> None:
+    # Below ten trials nothing is decided, whatever the interval.
     for value in (-50.0, 50.0):
         assert judge_node(below_zero(value, 0.001, n=9)).verdict == NOT_DECIDED
+    # Digests need no trials.
+    for value, verdict in ((0.0, SUPPORTED), (1.0, REFUTED)):
+        check = Check("x", Estimate(value, value, value, 2), -0.5, 0.5, exact=True)
+        assert judge_node(check).verdict == verdict
+        assert judge_node(replace(check, problem="it is missing")).verdict == NOT_DECIDED
 
 
 def test_what_one_check_refutes_is_refuted_at_its_trials_though_another_could_not_be_made() -> None:
@@ -47,14 +49,6 @@ def test_what_one_check_refutes_is_refuted_at_its_trials_though_another_could_no
     left_open = judge_node(All([below_zero(-0.9), absent]))
     assert (left_open.verdict, left_open.n, left_open.trials_needed) == (NOT_DECIDED, 0, None)
     assert left_open.problems == ("y is missing",)
-
-
-def test_digests_need_no_trials() -> None:
-    same = Check("x", Estimate(0.0, 0.0, 0.0, 2), -0.5, 0.5, exact=True)
-    other = Check("x", Estimate(1.0, 1.0, 1.0, 2), -0.5, 0.5, exact=True)
-    assert judge_node(same).verdict == SUPPORTED
-    assert judge_node(other).verdict == REFUTED
-    assert judge_node(Check("x", same.estimate, -0.5, 0.5, exact=True, problem="it is missing")).verdict == NOT_DECIDED
 
 
 def test_intervals_of_one_claim_are_simultaneous() -> None:
@@ -102,9 +96,7 @@ def test_trials_needed_by_simulation() -> None:
     assert needed is not None
     assert power(-0.5, needed) >= 0.78
     assert power(-0.5, needed - 3) < 0.8
-
-
-def test_trials_needed_is_at_least_what_any_verdict_needs_and_none_without_an_interval() -> None:
+    # At least what any verdict needs, and none without an interval.
     assert judge_node(below_zero(-5.0, 0.01, 3)).trials_needed == 10
     assert judge_node(Check("x", Estimate(-1.0, math.nan, math.nan, 2), -math.inf, 0.0)).trials_needed is None
     assert judge_node(below_zero(-9.0)).trials_needed is None  # decided already

@@ -20,7 +20,7 @@ from repro_lib.grid.notebooks import (
     notebooks_dir,
 )
 from repro_lib.report import notebook_names as names
-from repro_lib.store.derived import noted_digest
+from repro_lib.store.store import noted_digest
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
 TRAIN = notebooks_dir() / f"{names.TRAIN}.ipynb"

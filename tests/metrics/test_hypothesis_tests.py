@@ -12,23 +12,13 @@ import pytest
 import scipy.stats
 
 from repro_lib.metrics import hypothesis_tests
-from repro_lib.metrics.across_activations import coefficient_of_variation
-from repro_lib.metrics.hypothesis_tests import (
-    cv_null,
-    holm,
-    permutation_test,
-    power,
-    smallest_p,
-    trials_needed,
-)
-
-# Additive effects: PD of trials i and j = effect_i + effect_j.
-Effects = np.ndarray
+from repro_lib.metrics.cells import coefficient_of_variation
+from repro_lib.metrics.hypothesis_tests import cv_null, holm, permutation_test, power, smallest_p, trials_needed
 
 
-def additive(effects: Effects) -> np.ndarray:
-    matrix = effects[:, None] + effects[None, :]
-    return matrix * (1 - np.eye(len(effects)))
+def additive(effects: np.ndarray) -> np.ndarray:
+    """The PD of trials i and j is effect_i + effect_j."""
+    return (effects[:, None] + effects[None, :]) * (1 - np.eye(len(effects)))
 
 
 # --- the permutation test
@@ -38,12 +28,8 @@ def test_two_against_two_by_hand():
     # Effects 1, 2 | 4, 8: means 3 and 12, difference 9. Of the six ways to deal the trials only this one and its mirror
     # reach 9: {1,4}|{2,8} gives 5 and 10, {1,8}|{2,4} gives 9 and 6. So p = 2/6.
     found = permutation_test(additive(np.array([1.0, 2, 4, 8])), 2, paired=False)
-    assert (found.p, found.permutations, found.exact) == (pytest.approx(2 / 6), 6, True)
-    assert found.smallest == pytest.approx(2 / 6)
-
-
-def test_two_against_two_paired_by_hand():
-    # Swaps within a seed: none, first, second, both: differences 9, {4,2}|{1,8} 3, {1,8}|{4,2} 3, 9. So p = 2/4.
+    assert (found.p, found.permutations, found.exact, found.smallest) == (pytest.approx(2 / 6), 6, True, pytest.approx(2 / 6))
+    # Paired. Swaps within a seed: none, first, second, both: differences 9, {4,2}|{1,8} 3, {1,8}|{4,2} 3, 9. So p = 2/4.
     found = permutation_test(additive(np.array([1.0, 2, 4, 8])), 2, paired=True)
     assert (found.p, found.permutations, found.exact) == (pytest.approx(2 / 4), 4, True)
 
@@ -68,33 +54,25 @@ def test_a_sample_of_permutations_states_its_number_and_never_gives_zero():
     effects = np.r_[np.zeros(12), np.full(12, 50.0)] + np.random.default_rng(0).normal(size=24)
     sampled = permutation_test(additive(effects), 12, paired=False, resamples=2_000)
     assert (sampled.exact, sampled.permutations, sampled.p) == (False, 2_000, pytest.approx(1 / 2_000))
-
-
-def test_a_sample_agrees_with_all_permutations():
+    # Up to ten against ten trials all are tried, and a sample of deals agrees with them.
     effects = np.random.default_rng(1).normal(size=20) + np.r_[np.zeros(10), np.full(10, 0.9)]
     exact = permutation_test(additive(effects), 10, paired=False)
-    assert exact.exact
-    assert exact.permutations == math.comb(20, 10)
+    assert (exact.exact, exact.permutations) == (True, math.comb(20, 10))
     rng = np.random.default_rng(5)
     dealt = rng.permuted(np.tile(effects, (20_000, 1)), axis=1)[:, :10].mean(axis=1)
     share = np.mean(abs(dealt - effects.mean()) >= abs(effects[:10].mean() - effects.mean()) - 1e-12)
     assert exact.p == pytest.approx(share, abs=0.015)
 
 
-def test_what_three_trials_can_show():
-    assert smallest_p(3, 3, paired=False) == pytest.approx(0.10)
-    assert smallest_p(5, 5, paired=False) == pytest.approx(2 / 252)
+def test_what_a_few_trials_can_show():
+    unpaired = {(3, 3): 0.10, (5, 5): 2 / 252, (2, 3): 1 / 10, (1, 1): 1.0}
+    assert {n: smallest_p(*n, paired=False) for n in unpaired} == pytest.approx(unpaired)
     assert smallest_p(5, 5, paired=True) == pytest.approx(0.0625)
-    assert smallest_p(10, 10, paired=True) == pytest.approx(2 / 1024)
-    assert smallest_p(2, 3, paired=False) == pytest.approx(1 / 10)
-    assert smallest_p(1, 1, paired=False) == 1.0
-
-
-@pytest.mark.parametrize(("n", "paired"), [(3, False), (3, True), (5, True), (4, False)])
-def test_the_smallest_p_is_reached_by_the_largest_difference(n: int, paired: bool):
-    effects = np.r_[np.arange(n) * 0.01, 100 + np.arange(n) * 0.01]
-    found = permutation_test(additive(effects), n, paired=paired)
-    assert found.p == pytest.approx(found.smallest)
+    # The largest difference reaches it.
+    for n, paired in ((3, False), (3, True), (5, True), (4, False)):
+        effects = np.r_[np.arange(n) * 0.01, 100 + np.arange(n) * 0.01]
+        found = permutation_test(additive(effects), n, paired=paired)
+        assert found.p == pytest.approx(found.smallest) == smallest_p(n, n, paired=paired)
 
 
 def test_what_has_no_pair_no_number_or_no_difference():
@@ -129,10 +107,7 @@ def test_cv_null_by_hand_for_two_by_two():
     assert null.p == pytest.approx(1 / 3, abs=0.01)
     assert null.median == pytest.approx(100 / 3)
     assert null.high == pytest.approx(60)
-
-
-def test_paired_cv_null_deals_within_a_seed():
-    # Within a seed {1, 4} and {2, 8} change places: (3, 12) or (4 + 2, 1 + 8), half each.
+    # Paired, {1, 4} and {2, 8} change places within a seed: (3, 12) or (4 + 2, 1 + 8), half each.
     null = cv_null(additive(np.array([1.0, 2, 4, 8])), [2, 2], paired=True, resamples=30_000)
     assert null.p == pytest.approx(1 / 2, abs=0.01)
     assert null.median in (pytest.approx(20), pytest.approx(60))
@@ -171,15 +146,12 @@ def test_power(n: int, effect: float, alpha: float, paired: bool, expected: floa
     assert power(n, effect, paired=paired, alpha=alpha) == pytest.approx(expected, abs=0.006)
 
 
-def test_power_against_simulated_t_tests():
+def test_power_against_simulated_t_tests_and_far_out_where_scipy_gives_nan():
     rng = np.random.default_rng(2)
     first, second = rng.normal(1.5, 1, (20_000, 5)), rng.normal(0, 1, (20_000, 5))
     found = scipy.stats.ttest_ind(first, second, axis=1)
     share = ((found.pvalue < 0.05) & (found.statistic > 0)).mean()
     assert power(5, 1.5, paired=False) == pytest.approx(share, abs=0.012)
-
-
-def test_power_far_out_where_scipy_gives_nan():
     for effect in np.geomspace(0.01, 1000, 25):
         for paired in (True, False):
             chances = [power(n, effect, paired=paired, alpha=0.002) for n in (2, 3, 5, 10, 20, 70, 300, 10_000)]

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics import prediction_difference as metrics
 
 Array = NDArray[np.float64]
 
@@ -25,8 +25,8 @@ LEFT, RIGHT = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
 
 UPPER_END = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
 
-OVER_VOCABULARY = {name: metric for name, metric in prediction_difference.PAIR_METRICS.items() if not metric.at_label}
-AT_LABEL = {name: metric for name, metric in prediction_difference.PAIR_METRICS.items() if metric.at_label}
+OVER_VOCABULARY = {name: metric for name, metric in metrics.PAIR_METRICS.items() if not metric.at_label}
+AT_LABEL = {name: metric for name, metric in metrics.PAIR_METRICS.items() if metric.at_label}
 
 
 @st.composite
@@ -45,41 +45,32 @@ def predictions(draw: st.DrawFn, models: int = 2) -> tuple[list[Array], NDArray[
 
 
 def test_hand_worked_values() -> None:
-    assert prediction_difference.total_variation(P, Q) == pytest.approx((0.25 + 0.0) / 2)
+    assert metrics.total_variation(P, Q) == pytest.approx((0.25 + 0.0) / 2)
     # (2 * .25 / .75 + 2 * .25 / 1.25 + 0 + 0) / 4
-    assert prediction_difference.relative_pd(P, Q) == pytest.approx((2 / 3 + 2 / 5) / 4)
-    assert prediction_difference.churn(P, Q) == 0.5
-    assert prediction_difference.true_label_pd(P, Q, LABELS) == pytest.approx((2 / 3 + 0) / 2)
-    assert prediction_difference.log_prob_pd(P, Q, LABELS) == pytest.approx(math.log(2) / 2)
+    assert metrics.relative_pd(P, Q) == pytest.approx((2 / 3 + 2 / 5) / 4)
+    assert metrics.churn(P, Q) == 0.5
+    assert metrics.true_label_pd(P, Q, LABELS) == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics.log_prob_pd(P, Q, LABELS) == pytest.approx(math.log(2) / 2)
     # m = (3/4, 1/4): (ln 4/3) / 2 + (1/2 ln 2/3 + 1/2 ln 2) / 2
     expected = (math.log(4 / 3) + (math.log(2 / 3) + math.log(2)) / 2) / 2
-    assert prediction_difference.js_divergence(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
-    assert prediction_difference.relative_pd(P, Q) == pytest.approx(prediction_difference.relative_differences(P, Q).mean())
-    assert prediction_difference.pair_metrics(P, Q, LABELS)["true_label_pd"] == prediction_difference.true_label_pd(
-        P, Q, LABELS
-    )
+    assert metrics.js_divergence(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
+    assert metrics.relative_pd(P, Q) == pytest.approx(metrics.relative_differences(P, Q).mean())
+    assert metrics.pair_metrics(P, Q, LABELS)["true_label_pd"] == metrics.true_label_pd(P, Q, LABELS)
 
-
-def test_a_difference_of_next_to_nothing_is_relative_too() -> None:
+    # A difference of next to nothing is relative too.
     least = np.finfo(float).tiny
-    assert prediction_difference.relative_differences([0.0, least, least], [0.0, 0.0, 3 * least]).tolist() == [0.0, 2.0, 1.0]
-
-
-def test_models_that_are_sure_of_different_things_reach_the_upper_end_of_every_range() -> None:
-    for name, metric in OVER_VOCABULARY.items():
-        assert metric(LEFT, RIGHT) == pytest.approx(UPPER_END[name]), name
-    assert prediction_difference.true_label_pd(LEFT, RIGHT, np.array([0])) == 2.0
-
-
-def test_log_prob_pd_is_zero_where_both_give_zero_and_infinite_where_one_does() -> None:
+    assert metrics.relative_differences([0.0, least, least], [0.0, 0.0, 3 * least]).tolist() == [0.0, 2.0, 1.0]
+    # Models that are sure of different things reach the upper end of every range.
+    assert {name: metric(LEFT, RIGHT) for name, metric in OVER_VOCABULARY.items()} == pytest.approx(UPPER_END)
+    assert metrics.true_label_pd(LEFT, RIGHT, np.array([0])) == 2.0
+    # The log-probability PD is 0 where both give 0, and infinite where one does.
     first, second = np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.5, 0.5]])
-    assert prediction_difference.log_prob_pd(first, second, np.array([0])) == 0.0
-    assert prediction_difference.log_prob_pd(first, second, np.array([1])) == pytest.approx(math.log(2))
-    assert prediction_difference.log_prob_pd(first, second, np.array([2])) == math.inf
+    by_label = [metrics.log_prob_pd(first, second, np.array([label])) for label in range(3)]
+    assert by_label == [0.0, pytest.approx(math.log(2)), math.inf]
 
 
-@given(predictions())
-def test_every_metric_is_symmetric_within_its_range_and_zero_only_without_a_difference(drawn: Any) -> None:
+@given(predictions(), st.randoms(use_true_random=False))
+def test_every_metric_is_symmetric_within_its_range_and_zero_only_without_a_difference(drawn: Any, chooser: Any) -> None:
     (p, q), labels = drawn
     for name, metric in OVER_VOCABULARY.items():
         value = metric(p, q)
@@ -91,55 +82,43 @@ def test_every_metric_is_symmetric_within_its_range_and_zero_only_without_a_diff
         assert value == metric(q, p, labels), name
         assert value >= 0, name
         assert metric(p, p, labels) == 0.0, name
-    assert prediction_difference.true_label_pd(p, q, labels) <= 2.0
+    assert metrics.true_label_pd(p, q, labels) <= 2.0
     if np.abs(p - q).max() > 1e-6:
-        assert prediction_difference.relative_pd(p, q) > 0
-        assert prediction_difference.total_variation(p, q) > 0
-        assert prediction_difference.js_divergence(p, q) > 0
-
-
-@given(predictions(), st.randoms(use_true_random=False))
-def test_renaming_the_characters_changes_no_metric(drawn: Any, chooser: Any) -> None:
-    (p, q), labels = drawn
+        assert metrics.relative_pd(p, q) > 0
+        assert metrics.total_variation(p, q) > 0
+        assert metrics.js_divergence(p, q) > 0
+    # Of two models the deviation from the mean is half the relative PD.
+    assert metrics.mean_deviation_pd([p, q]) == pytest.approx(metrics.relative_pd(p, q) / 2, abs=1e-12)
+    # Renaming the characters changes no metric.
     order = list(range(p.shape[1]))
     chooser.shuffle(order)
     new_labels = np.array([order.index(label) for label in labels])
     for name in ("relative_pd", "total_variation", "js_divergence"):
         metric = OVER_VOCABULARY[name]
         assert metric(p[:, order], q[:, order]) == pytest.approx(metric(p, q), abs=1e-12), name
-    assert prediction_difference.true_label_pd(p[:, order], q[:, order], new_labels) == prediction_difference.true_label_pd(
-        p, q, labels
-    )
+    assert metrics.true_label_pd(p[:, order], q[:, order], new_labels) == metrics.true_label_pd(p, q, labels)
 
 
 @given(predictions(models=3))
 def test_total_variation_obeys_the_triangle_inequality_and_pinskers_bound(drawn: Any) -> None:
     (p, q, r), _ = drawn
-    tv = prediction_difference.total_variation
+    tv = metrics.total_variation
     assert tv(p, r) <= tv(p, q) + tv(q, r) + 1e-12
     # Per token: JS <= ln 2 * TV (Lin 1991), and TV^2 <= 2 JS.
     for a, b in zip(p, q, strict=True):
-        distance, divergence = tv(a[None], b[None]), prediction_difference.js_divergence(a[None], b[None])
+        distance, divergence = tv(a[None], b[None]), metrics.js_divergence(a[None], b[None])
         assert divergence <= math.log(2) * distance + 1e-12
         assert distance**2 <= 2 * divergence + 1e-12
-
-
-@given(predictions())
-def test_of_two_models_the_deviation_from_the_mean_is_half_the_relative_pd(drawn: Any) -> None:
-    (p, q), _ = drawn
-    assert prediction_difference.mean_deviation_pd([p, q]) == pytest.approx(
-        prediction_difference.relative_pd(p, q) / 2, abs=1e-12
-    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_the_deviation_from_the_mean_grows_with_the_number_of_trials_where_the_pairwise_form_does_not(n: int) -> None:
     # Every model is sure of a character of its own: pairwise 2 on the two characters concerned, 0 on the others.
     stack = np.eye(n)[:, None, :]
-    assert prediction_difference.mean_deviation_pd(stack) == pytest.approx(2 * (n - 1) / n)
+    assert metrics.mean_deviation_pd(stack) == pytest.approx(2 * (n - 1) / n)
     for p, q in itertools.combinations(stack, 2):
-        assert prediction_difference.relative_pd(p, q) == pytest.approx(2 * 2 / n)
-        assert prediction_difference.total_variation(p, q) == 1.0
+        assert metrics.relative_pd(p, q) == pytest.approx(2 * 2 / n)
+        assert metrics.total_variation(p, q) == 1.0
 
 
 def test_numpy_torch_and_single_precision_give_the_same_float() -> None:
@@ -150,9 +129,7 @@ def test_numpy_torch_and_single_precision_give_the_same_float() -> None:
         assert metric(P.astype(np.float32), torch.tensor(Q, dtype=torch.float32)) == value
     for metric in AT_LABEL.values():
         assert metric(torch.tensor(P), torch.tensor(Q), torch.tensor(LABELS)) == metric(P, Q, LABELS)
-    assert prediction_difference.mean_deviation_pd(torch.tensor(np.stack([P, Q]))) == prediction_difference.mean_deviation_pd(
-        [P, Q]
-    )
+    assert metrics.mean_deviation_pd(torch.tensor(np.stack([P, Q]))) == metrics.mean_deviation_pd([P, Q])
 
 
 @given(predictions(models=4), st.integers(1, 3))
@@ -161,69 +138,63 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
     tokens = len(labels)
     stack, labels = [np.tile(p, (blocks, 1)) for p in stack], np.tile(labels, blocks)
     stack[3] = stack[2].copy()
-    found = prediction_difference.pair_metrics_by_block(stack, labels, tokens)
-    assert list(found) == list(prediction_difference.metric_names())
+    found = metrics.pair_metrics_by_block(stack, labels, tokens)
+    assert list(found) == list(metrics.metric_names())
     for pair, (i, j) in enumerate(itertools.combinations(range(4), 2)):
-        alone = prediction_difference.pair_metrics(stack[i], stack[j], labels)
+        alone = metrics.pair_metrics(stack[i], stack[j], labels)
         for name, values in found.items():
             assert values.shape == (6, blocks)
             assert values[pair].mean() == pytest.approx(alone[name], rel=1e-9, abs=1e-14)
     # Equal models differ in nothing at all, not even by rounding, zeros and sure answers included.
     assert all((values[5] == 0).all() for values in found.values())
     # However many threads share the blocks.
-    shared = prediction_difference.pair_metrics_by_block(stack, labels, tokens, threads=3)
+    shared = metrics.pair_metrics_by_block(stack, labels, tokens, threads=3)
     assert all(np.array_equal(shared[name], values) for name, values in found.items())
 
 
 def test_all_pairs_at_once_keep_blocks_apart() -> None:
-    found = prediction_difference.pair_metrics_by_block([P, Q], LABELS, 1)
+    found = metrics.pair_metrics_by_block([P, Q], LABELS, 1)
     assert found["total_variation"].tolist() == [[0.25, 0.0]]
     assert found["churn"].tolist() == [[1.0, 0.0]]
-    assert prediction_difference.pair_metrics_by_block([LEFT, RIGHT], [0], 1)["log_prob_pd"].tolist() == [[math.inf]]
-    assert prediction_difference.pair_metrics_by_block([P], LABELS, 2)["churn"].shape == (0, 1)
+    assert metrics.pair_metrics_by_block([LEFT, RIGHT], [0], 1)["log_prob_pd"].tolist() == [[math.inf]]
+    assert metrics.pair_metrics_by_block([P], LABELS, 2)["churn"].shape == (0, 1)
     with pytest.raises(ValueError, match="2 tokens are no multiple of a block of 3"):
-        prediction_difference.pair_metrics_by_block([P, Q], LABELS, 3)
+        metrics.pair_metrics_by_block([P, Q], LABELS, 3)
     with pytest.raises(ValueError, match="same tokens and vocabulary"):
-        prediction_difference.pair_metrics_by_block([P, Q[:1]], LABELS, 1)
+        metrics.pair_metrics_by_block([P, Q[:1]], LABELS, 1)
 
 
 def test_metrics_do_not_change_their_inputs() -> None:
     p, q, logits = P.copy(), Q.copy(), np.array([[1.0, 2.0]])
-    prediction_difference.pair_metrics(p, q, LABELS)
-    prediction_difference.mean_deviation_pd([p, q])
-    prediction_difference.probabilities_from_logits(logits)
-    prediction_difference.cross_entropy(logits, np.array([0]))
-    assert np.array_equal(p, P)
-    assert np.array_equal(q, Q)
-    assert np.array_equal(logits, [[1.0, 2.0]])
-
-
-@pytest.mark.parametrize("name", OVER_VOCABULARY)
-def test_arrays_of_different_tokens_or_vocabularies_are_refused(name: str) -> None:
-    metric = OVER_VOCABULARY[name]
-    with pytest.raises(ValueError, match=r"same tokens and vocabulary; shapes are \(2, 2\) and \(1, 2\)"):
-        metric(P, Q[:1])
-    with pytest.raises(ValueError, match="same tokens and vocabulary"):
-        metric(P, np.full((2, 3), 1 / 3))
-    with pytest.raises(ValueError, match=r"shape \(tokens, V\)"):
-        metric(P[0], Q[0])
+    metrics.pair_metrics(p, q, LABELS)
+    metrics.mean_deviation_pd([p, q])
+    metrics.probabilities_from_logits(logits)
+    metrics.cross_entropy(logits, np.array([0]))
+    assert [p.tolist(), q.tolist(), logits.tolist()] == [P.tolist(), Q.tolist(), [[1.0, 2.0]]]
 
 
 def test_what_no_metric_can_be_made_of_is_refused() -> None:
+    for metric in OVER_VOCABULARY.values():
+        with pytest.raises(ValueError, match=r"same tokens and vocabulary; shapes are \(2, 2\) and \(1, 2\)"):
+            metric(P, Q[:1])
+        with pytest.raises(ValueError, match="same tokens and vocabulary"):
+            metric(P, np.full((2, 3), 1 / 3))
+        with pytest.raises(ValueError, match=r"shape \(tokens, V\)"):
+            metric(P[0], Q[0])
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="NaN or infinity"):
-            prediction_difference.relative_pd(P, np.full_like(Q, bad))
+            metrics.relative_pd(P, np.full_like(Q, bad))
         with pytest.raises(ValueError, match="NaN or infinity"):
-            prediction_difference.mean_deviation_pd([P, np.full_like(Q, bad)])
+            metrics.mean_deviation_pd([P, np.full_like(Q, bad)])
     with pytest.raises(ValueError, match="one label per token is needed: 2 tokens"):
-        prediction_difference.true_label_pd(P, Q, np.array([0]))
+        metrics.true_label_pd(P, Q, np.array([0]))
     with pytest.raises(ValueError, match="at least 2 trials, got 1"):
-        prediction_difference.mean_deviation_pd([P])
+        metrics.mean_deviation_pd([P])
 
 
 def test_probabilities_come_from_logits_in_double_precision_and_survive_large_logits() -> None:
     logits = torch.tensor([[1000.0, 999.0, -1000.0], [0.0, 0.0, 0.0], [-3.0, 1e-3, 20.0]])
-    p = prediction_difference.probabilities_from_logits(logits)
+    p = metrics.probabilities_from_logits(logits)
     assert p.dtype == np.float64
     np.testing.assert_allclose(p, torch.softmax(logits.double(), -1).numpy(), rtol=1e-14)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
@@ -236,6 +207,6 @@ def test_cross_entropy_and_error_rate_agree_with_torch() -> None:
     logits = torch.randn(50, 7, generator=generator) * 30
     labels = torch.randint(7, (50,), generator=generator)
     expected = torch.nn.functional.cross_entropy(logits.double(), labels).item()
-    assert prediction_difference.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-13)
-    assert prediction_difference.error_rate(logits, labels) == (logits.argmax(-1) != labels).double().mean().item()
-    assert prediction_difference.error_rate(np.eye(3), np.array([0, 1, 0])) == pytest.approx(1 / 3)
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-13)
+    assert metrics.error_rate(logits, labels) == (logits.argmax(-1) != labels).double().mean().item()
+    assert metrics.error_rate(np.eye(3), np.array([0, 1, 0])) == pytest.approx(1 / 3)

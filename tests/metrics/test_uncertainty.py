@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.metrics import across_activations, evaluation_noise, hypothesis_tests, prediction_difference, uncertainty
-from repro_lib.metrics.across_activations import coefficient_of_variation, cv_in_words, probability_of_being_best
-from repro_lib.metrics.evaluation_noise import bootstrap_windows, variance_of_accuracy
+from repro_lib.metrics import cells, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics.cells import (
+    bootstrap_windows,
+    coefficient_of_variation,
+    cv_in_words,
+    probability_of_being_best,
+    variance_of_accuracy,
+)
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife, jackknife_pairwise, mean_interval
 
 
@@ -32,11 +37,8 @@ def test_three_trials_by_hand():
     # the variance is 2/3 (.01 + 0 + .01) = .02/1.5 = .0133..., its root .11547, and t_2 = 4.302653.
     estimate = jackknife_pairwise(THREE)
     half = 4.302652729911275 * math.sqrt(0.04 / 3)
-    assert estimate.value == pytest.approx(0.5)
-    assert estimate.low == pytest.approx(0.5 - half)
-    assert estimate.high == pytest.approx(0.5 + half)
-    assert estimate.n == 3
-    assert estimate.has_interval
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    assert (estimate.n, estimate.has_interval) == (3, True)
     assert jackknife_pairwise(THREE + 9 * np.eye(3)) == estimate, "the diagonal does not count"
 
 
@@ -124,10 +126,9 @@ def test_contrast_by_hand():
     # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with Welch's degrees 2.
     first, second = THREE, np.ones((3, 3))
     estimate = contrast(first, second, paired=False)
-    assert estimate.value == pytest.approx(-0.5)
-    assert estimate.error == pytest.approx(math.sqrt(0.04 / 3))
-    assert estimate.degrees == pytest.approx(2)
-    assert estimate.high == pytest.approx(-0.5 + 4.302652729911275 * math.sqrt(0.04 / 3))
+    error = math.sqrt(0.04 / 3)
+    assert (estimate.value, estimate.error, estimate.degrees) == pytest.approx((-0.5, error, 2))
+    assert estimate.high == pytest.approx(-0.5 + 4.302652729911275 * error)
     # Paired with itself nothing remains.
     assert contrast(first, first, paired=True).error == 0.0
     assert contrast(first, first, paired=False).error == pytest.approx(math.sqrt(2 * 0.04 / 3))
@@ -143,30 +144,22 @@ def test_unpaired_contrast_has_welchs_degrees():
     assert (estimate.low, estimate.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
 
-def test_paired_contrast_leaves_the_seed_out_of_both():
+def test_a_paired_contrast_and_any_function_of_cells_leave_a_trial_out_of_all():
     first, second = random_matrix(6, 1), random_matrix(6, 2, 1.4)
     thetas = np.array([without(first, k) - without(second, k) for k in range(6)])
     error = math.sqrt(5 / 6 * np.square(thetas - thetas.mean()).sum())
     estimate = contrast(first, second, paired=True)
     assert estimate.error == pytest.approx(error)
     assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
+    several = [random_matrix(5, seed) for seed in range(4)]
+    thetas = np.array([coefficient_of_variation([without(m, k) for m in several]) for k in range(5)])
+    estimate = jackknife(several, coefficient_of_variation, groups=[0] * 4)
+    assert (estimate.error, estimate.n) == (pytest.approx(math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())), 5)
 
 
-def test_any_function_of_cells_by_brute_force():
-    cells = [random_matrix(5, seed) for seed in range(4)]
-    thetas = np.array([coefficient_of_variation([without(m, k) for m in cells]) for k in range(5)])
-    error = math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())
-    estimate = jackknife(cells, coefficient_of_variation, groups=[0] * 4)
-    assert estimate.error == pytest.approx(error)
-    assert estimate.n == 5
-
-
-def test_cells_of_one_group_need_equal_numbers():
+def test_contrasts_that_cannot_be_made_or_have_no_interval():
     with pytest.raises(ValueError, match=r"the same number of trials, they have \[3, 4\]"):
         contrast(random_matrix(3, 0), random_matrix(4, 0), paired=True)
-
-
-def test_contrast_below_three_trials_has_no_interval():
     estimate = contrast(random_matrix(2, 0), random_matrix(5, 1), paired=False)
     assert math.isfinite(estimate.value)
     assert not estimate.has_interval
@@ -205,17 +198,12 @@ def test_probability_of_being_best():
     together = probability_of_being_best([close[0], close[0] * 1.001], groups=[0, 0])
     assert together[0] > 0.99
     assert probability_of_being_best([close[0], close[0] * 1.001])[0] < 0.6
-
-
-def test_probability_of_being_best_of_two_against_the_t_distribution():
     # One cell without variance: P(best) is P(t_{N-1} < distance / error).
     first, second = random_matrix(4, 3), matrix_of(4, dict.fromkeys([(i, j) for i in range(4) for j in range(i)], 2.0))
     estimate = jackknife_pairwise(first)
     expected = scipy.stats.t.cdf((2.0 - estimate.value) / estimate.error, 3)
     assert probability_of_being_best([first, second], draws=200_000)[0] == pytest.approx(expected, abs=0.005)
-
-
-def test_identical_cells_share_and_few_trials_have_no_chance_to_state():
+    # Identical cells share; few trials have no chance to state.
     assert list(probability_of_being_best([np.zeros((3, 3))] * 2)) == [0.5, 0.5]
     assert np.isnan(probability_of_being_best([np.zeros((2, 2)), np.zeros((3, 3))])).all()
 
@@ -227,25 +215,16 @@ def test_variance_of_accuracy_by_hand():
     # Three trials, two windows: (0, 0), (.5, 0), (1, 0). Means 0 .25 .5, variance .0625. Per window .25 and 0: .25 / 4 =
     # .0625. So runs = 2 (.0625 - .0625) = 0: all of it is one window's luck.
     parts = variance_of_accuracy([[0, 0], [0.5, 0], [1, 0]])
-    assert parts.observed == pytest.approx(0.0625)
-    assert parts.runs == pytest.approx(0)
-    assert parts.evaluation == pytest.approx(0.0625)
+    assert (parts.observed, parts.evaluation, parts.runs) == pytest.approx((0.0625, 0.0625, 0))
     # Both windows agree: .25 observed, 2 (.25 - .125) = .25 is real.
     assert variance_of_accuracy([[0, 0], [0.5, 0.5], [1, 1]]).runs == pytest.approx(0.25)
     # They contradict each other: a negative estimate, shown as such.
     assert variance_of_accuracy([[0, 1], [0.5, 0.5], [1, 0]]).runs == pytest.approx(-0.25)
-
-
-def test_variance_of_accuracy_finds_the_planted_variance():
+    # What was planted is found.
     rng = np.random.default_rng(4)
-    runs = []
-    for _ in range(400):
-        skill = rng.normal(0.5, 0.03, (10, 1))
-        runs.append(variance_of_accuracy(skill + rng.normal(0, 0.1, (10, 64))).runs)
-    assert np.mean(runs) == pytest.approx(0.03**2, rel=0.08)
-
-
-def test_variance_of_accuracy_needs_trials_and_windows():
+    planted = [rng.normal(0.5, 0.03, (10, 1)) + rng.normal(0, 0.1, (10, 64)) for _ in range(400)]
+    assert np.mean([variance_of_accuracy(errors).runs for errors in planted]) == pytest.approx(0.03**2, rel=0.08)
+    # It needs trials and windows.
     assert math.isnan(variance_of_accuracy([[0.1, 0.2], [0.3, 0.4]]).runs)
     assert math.isnan(variance_of_accuracy([[0.1], [0.3], [0.2]]).runs)
     with pytest.raises(ValueError, match="trials x windows"):
@@ -254,15 +233,10 @@ def test_variance_of_accuracy_needs_trials_and_windows():
 
 def test_bootstrap_over_windows_agrees_with_the_normal_interval():
     values = np.random.default_rng(6).normal(0.5, 0.1, 64)
-    estimate = bootstrap_windows(values)
-    half = 1.96 * values.std() / 8
-    assert estimate.value == pytest.approx(values.mean())
-    assert estimate.low == pytest.approx(values.mean() - half, abs=0.003)
-    assert estimate.high == pytest.approx(values.mean() + half, abs=0.003)
+    estimate, mean, half = bootstrap_windows(values), values.mean(), 1.96 * values.std() / 8
+    assert estimate.value == pytest.approx(mean)
+    assert (estimate.low, estimate.high) == pytest.approx((mean - half, mean + half), abs=0.003)
     assert estimate == bootstrap_windows(values)
-
-
-def test_bootstrap_over_too_few_windows():
     assert not bootstrap_windows([0.1, 0.2]).has_interval
     assert not bootstrap_windows([0.1, math.inf, 0.2, 0.3]).has_interval
 
@@ -283,7 +257,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [across_activations, evaluation_noise, prediction_difference, hypothesis_tests, uncertainty])
+@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_schema import signed
 
-from repro_lib.store.schema import Result, ResultError, digest_of
+from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store, read_result
 
 OF_BYTES, OF_VALUES = 500, 500
@@ -103,12 +104,6 @@ def nudged(value: Any, chooser: random.Random) -> Any:
     return chooser.choice([[value], {"x": value}, list(value), None])
 
 
-def sign(content: dict[str, Any]) -> str:
-    """The text of a result file whose digest fits."""
-    content = {key: value for key, value in content.items() if key != "content_sha256"}
-    return json.dumps({"content_sha256": digest_of(content), **content})
-
-
 def says_what_it_holds(result: Result, content: dict[str, Any]) -> bool:
     """Whether nothing was guessed, rounded away or left out on the way from the file to the result."""
     given = {key: value for key, value in content.items() if key != "content_sha256"} | {"timestamp": None}
@@ -147,7 +142,7 @@ def test_files_with_mutated_values_are_refused_unless_signed_anew_and_valid(writ
             read = read_or_reason(written)
             assert isinstance(read, str) or read == original
             continue
-        written.write_text(sign(mutant))
+        written.write_text(signed(mutant))
         read = read_or_reason(written)
         if isinstance(read, Result):
             valid += 1

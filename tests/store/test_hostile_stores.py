@@ -166,9 +166,7 @@ def test_predictions_that_cannot_be_compared_leave_a_gap_and_the_rest(copy: Stor
     text = text_of(copy, tmp_path)
     assert "CV by chance alone" not in text
     assert "95 % interval" in text
-
-
-def test_results_of_different_evaluation_texts_are_not_mixed(copy: Store) -> None:
+    # Nor are results of different evaluation texts mixed.
     _, result = result_of(copy, "gelu")
     replace_result(copy, "gelu", evaluation=result.evaluation.model_copy(update={"sha256": "0" * 64}))
     assert [result.activation for result in load_study(copy.folder).results] == ["relu", "swiglu"]

@@ -44,9 +44,7 @@ def results_of(store: Store) -> list[Result]:
 def test_every_pair_of_trials_as_compared_one_by_one(store: Store) -> None:
     results = results_of(store)
     matrices = load_pair_matrices(store, results)
-    assert [(trial.activation, trial.trial) for trial in matrices.trials] == [
-        (a, k) for a in ("relu", "gelu") for k in (1, 2, 3)
-    ]
+    assert [(t.activation, t.trial) for t in matrices.trials] == [(a, k) for a in ("relu", "gelu") for k in (1, 2, 3)]
     predictions = [store.predictions(result, k) for result in results for k in (1, 2, 3)]
     for i, j in combinations(range(6), 2):
         by_hand = compare(predictions[i], predictions[j])
@@ -122,10 +120,6 @@ def test_predictions_that_are_gone_or_of_another_configuration_are_refused(store
     store.trial_path("predictions", "charlm", "gelu", gelu.config_sha256, 2).unlink()
     with pytest.raises(ResultError, match="charlm"):
         load_pair_matrices(store, [relu, gelu])
-
-
-def test_a_folder_that_cannot_be_written_costs_time_only(store: Store) -> None:
-    # A file where the folder should be: also root cannot write below it.
+    # A folder that cannot be written costs time only: a file in its place stops root, too.
     (store.folder / "pd").write_text("in the way")
-    matrices = load_pair_matrices(store, results_of(store))
-    assert len(matrices.trials) == 6
+    assert len(load_pair_matrices(store, [relu]).trials) == 3

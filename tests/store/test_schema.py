@@ -32,12 +32,21 @@ def signed(content: dict[str, Any]) -> str:
     return json.dumps({"content_sha256": digest_of(content), **content})
 
 
-def refusal(path: Path) -> str:
-    """Why a file is refused; the message names the file."""
+def refusal(path: Path, text: str | bytes | None = None) -> str:
+    """Why a file (with this ``text``) is refused; the message names the file."""
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ResultError) as caught:
         read_result(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
+
+
+@pytest.fixture
+def saved(make_result: Callable[..., Result], store: Store) -> tuple[Path, dict[str, Any]]:
+    """The file of a valid result, and what it holds."""
+    path = store.save(make_result())
+    return path, json.loads(path.read_text())
 
 
 def test_a_result_is_read_as_it_was_written(make_result: MakeResult, store: Store) -> None:
@@ -69,58 +78,39 @@ def test_fields_are_read_as_attributes_or_as_items_and_cannot_be_changed(make_re
         result.avg_relative_pd = 0.0
 
 
-def test_a_truncated_file_is_refused_wherever_it_is_cut(make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    whole = path.read_bytes()
+def test_a_truncated_file_is_refused_wherever_it_is_cut(saved: tuple[Path, Any]) -> None:
+    path, whole = saved[0], saved[0].read_bytes()
     for length in [0, 1, *range(2, len(whole) - 1, 97), len(whole) - 2]:
-        path.write_bytes(whole[:length])
-        assert "is not a whole JSON file" in refusal(path)
+        assert "is not a whole JSON file" in refusal(path, whole[:length])
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
-def test_another_schema_version_is_refused_and_both_versions_are_named(
-    version: Any, make_result: MakeResult, store: Store
-) -> None:
-    path = store.save(make_result())
-    path.write_text(signed(json.loads(path.read_text()) | {"schema_version": version}))
-    assert f"has schema version {version!r}, this program reads 1" in refusal(path)
+def test_another_schema_version_is_refused_and_both_versions_are_named(saved: tuple[Path, Any]) -> None:
+    for version in (0, 2, "1", None, [1]):
+        reason = refusal(saved[0], signed(saved[1] | {"schema_version": version}))
+        assert f"has schema version {version!r}, this program reads 1" in reason
 
 
-def test_a_file_without_any_one_of_its_keys_is_refused(make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    content = json.loads(path.read_text())
+def test_a_file_without_any_one_of_its_keys_is_refused(saved: tuple[Path, Any]) -> None:
+    path, content = saved
     reasons = {key: f"is not a valid result: {key}: Field required" for key in RESULT_KEYS}
     reasons |= {"content_sha256": "has no content_sha256", "schema_version": "has schema version None"}
     for key, reason in reasons.items():
         text = json.loads(signed({name: value for name, value in content.items() if name != key}))
-        path.write_text(json.dumps({name: value for name, value in text.items() if name != key}))
-        assert reason in refusal(path)
+        assert reason in refusal(path, json.dumps({name: value for name, value in text.items() if name != key}))
+    first, second = content["trials"]
     for key in TRIAL_KEYS - {"steps_sha256", "stack"}:  # those that may be missing
-        first, second = content["trials"]
-        path.write_text(signed(content | {"trials": [first, {n: v for n, v in second.items() if n != key}]}))
-        assert f"trials.1.{key}: Field required" in refusal(path)
+        reason = refusal(path, signed(content | {"trials": [first, {n: v for n, v in second.items() if n != key}]}))
+        assert f"trials.1.{key}: Field required" in reason
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("avg_relative_pd", "0.5"),
-        ("avg_relative_pd", 2.5),
-        ("avg_val_accuracy", 101),
-        ("parameters", 1.5),
-        ("synthetic", 0),
-        ("trials", []),
-        ("config_sha256", "abc"),
-        ("model_name", "../../etc/passwd"),
-        ("activation", "a/b"),
-        ("timestamp", "yesterday"),
-        ("colour", "red"),
-    ],
-)
-def test_a_value_of_the_wrong_kind_is_refused_by_name(key: str, value: Any, make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    path.write_text(signed(json.loads(path.read_text()) | {key: value}))
-    assert f"is not a valid result: {key}" in refusal(path)
+WRONG = [("avg_relative_pd", "0.5"), ("avg_relative_pd", 2.5), ("avg_val_accuracy", 101), ("parameters", 1.5), ("synthetic", 0)]
+WRONG += [("trials", []), ("config_sha256", "abc"), ("model_name", "../../etc/passwd"), ("activation", "a/b")]
+WRONG += [("timestamp", "yesterday"), ("colour", "red")]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(key: str, value: Any, saved: tuple[Path, Any]) -> None:
+    assert f"is not a valid result: {key}" in refusal(saved[0], signed(saved[1] | {key: value}))
 
 
 def numbers(**changes: float | None) -> Callable[[Any], None]:
@@ -133,10 +123,7 @@ def numbers(**changes: float | None) -> Callable[[Any], None]:
         # Trials put together by hand, or in the wrong order.
         (lambda content: content["trials"].reverse(), "trials: number 1 is called trial 2"),
         (lambda content: content["trials"].extend(content["trials"] * 2_000), "trials: number 3 is called trial 1"),
-        (
-            lambda content: content["trials"].append(content["trials"][1] | {"trial": 3}),
-            "reproducibility_metrics: relative_pd has no number",
-        ),
+        (lambda of: of["trials"].append(of["trials"][1] | {"trial": 3}), "reproducibility_metrics: relative_pd has no number"),
         (lambda content: content["trials"].pop(), "avg_relative_pd, mean_deviation_pd: they are there where"),
         # A number that was corrected in one place.
         (lambda content: content.update(avg_val_loss=3.0), "avg_val_loss: 3.0 is not the mean, 3.0625,"),
@@ -144,10 +131,7 @@ def numbers(**changes: float | None) -> Callable[[Any], None]:
         (numbers(churn=0.2), "reproducibility_metrics: churn: 0.2 is not the mean, 0.125,"),
         (numbers(churn_1_2=None), "reproducibility_metrics: churn lies between 0 and 1"),
         (numbers(js_divergence=0.7, js_divergence_1_2=0.7), "reproducibility_metrics: js_divergence lies between 0 and 0.6931"),
-        (
-            numbers(total_variation=-0.1, total_variation_1_2=-0.1),
-            "reproducibility_metrics: total_variation lies between 0",
-        ),
+        (numbers(total_variation=-0.1, total_variation_1_2=-0.1), "reproducibility_metrics: total_variation lies between 0"),
         (lambda content: content["reproducibility_metrics"].pop("churn"), "reproducibility_metrics: churn has no average"),
         # What another version wrote.
         (lambda content: content["config"].pop("vary"), "config: vary is missing"),
@@ -157,48 +141,37 @@ def numbers(**changes: float | None) -> Callable[[Any], None]:
         (lambda content: content["corpus"].update(sha256="facade" * 2 + "0" * 52), "synthetic: its digests are those of"),
     ],
 )
-def test_an_honest_mistake_is_named(mistake: Callable[[Any], None], reason: str, make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    content = json.loads(path.read_text())
+def test_an_honest_mistake_is_named(mistake: Callable[[Any], None], reason: str, saved: tuple[Path, Any]) -> None:
+    path, content = saved
     mistake(content)
-    path.write_text(signed(content))
-    assert f"is not a valid result: {reason}" in refusal(path)
+    assert f"is not a valid result: {reason}" in refusal(path, signed(content))
 
 
-def test_a_file_that_claims_millions_of_pairs_is_refused_before_they_are_listed(make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    content = json.loads(path.read_text())
-    content["trials"] = [content["trials"][0] | {"trial": k} for k in range(1, 3_001)]
-    path.write_text(signed(content))
-    assert "relative_pd has no number for each of the 4498500 pairs of trials" in refusal(path)
+def test_a_file_that_claims_millions_of_pairs_is_refused_before_they_are_listed(saved: tuple[Path, Any]) -> None:
+    trials = [saved[1]["trials"][0] | {"trial": k} for k in range(1, 3_001)]
+    reason = refusal(saved[0], signed(saved[1] | {"trials": trials}))
+    assert "relative_pd has no number for each of the 4498500 pairs of trials" in reason
 
 
-def test_every_altered_digit_is_found(make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    whole = path.read_text()
+def test_every_altered_digit_is_found(saved: tuple[Path, Any]) -> None:
+    path, whole = saved[0], saved[0].read_text()
     digits = [match.start() for match in re.finditer(r"\d", whole)]
     assert len(digits) > 300
     for place in digits[::5]:
-        path.write_text(whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :])
-        assert refusal(path)
+        assert refusal(path, whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :])
 
 
-@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_json_does_not_have_are_refused(word: str, make_result: MakeResult, store: Store) -> None:
-    path = store.save(make_result())
-    path.write_text(re.sub(r'"avg_val_loss": [\d.]+', f'"avg_val_loss": {word}', path.read_text()))
-    assert word in path.read_text()
-    assert "was changed after it was written" in refusal(path)
-    # Nor can a result with such a number be made.
-    with pytest.raises(ValueError, match="finite"):
-        make_result(avg_val_loss=float(word))
-
-
-@pytest.mark.parametrize("content", [b"[]", b'"result"', b"1", b"null", b"true", b"\xff\xfe\x00", b"\x00" * 100, b"9" * 5000])
-def test_what_is_no_json_object_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "charlm-relu-20250101_120000.json"
-    path.write_bytes(content)
-    assert re.search("a JSON object was expected|is not a whole JSON file", refusal(path))
+def test_what_json_does_not_have_is_refused(make_result: MakeResult, saved: tuple[Path, Any]) -> None:
+    path, whole = saved[0], saved[0].read_text()
+    for word in ("NaN", "Infinity", "-Infinity", "1e999"):
+        changed = re.sub(r'"avg_val_loss": [\d.]+', f'"avg_val_loss": {word}', whole)
+        assert changed != whole
+        assert "was changed after it was written" in refusal(path, changed)
+        # Nor can a result with such a number be made.
+        with pytest.raises(ValueError, match="finite"):
+            make_result(avg_val_loss=float(word))
+    for content in (b"[]", b'"result"', b"1", b"null", b"true", b"\xff\xfe\x00", b"\x00" * 100, b"9" * 5000):
+        assert re.search("a JSON object was expected|is not a whole JSON file", refusal(path, content))
 
 
 @pytest.mark.parametrize(("opening", "closing"), ["[]", ('{"a":', "}")])
@@ -208,5 +181,4 @@ def test_nesting_of_any_depth_is_refused_and_not_a_crash(opening: str, closing: 
     for depth in [50, 500, *range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 5), 200_000]:
         nested = opening * depth + "1" + closing * depth
         for text in (nested, f'{{"schema_version": 1, "content_sha256": "{"0" * 64}", "config": {nested}}}'):
-            path.write_text(text)
-            assert refusal(path)
+            assert refusal(path, text)

@@ -40,8 +40,7 @@ def stored(make_result: MakeResult, store: Store) -> Result:
 
 def test_predictions_and_weights_come_back_with_the_digest_of_the_evaluation(stored: Result, store: Store) -> None:
     predictions = store.predictions(stored, 2)
-    assert predictions.logits.shape == (6, 4)
-    assert predictions.logits.dtype.name == "float32"
+    assert (predictions.logits.shape, predictions.logits.dtype.name) == ((6, 4), "float32")
     assert predictions.labels.tolist() == [0, 1, 2, 3, 0, 1]
     assert predictions.evaluation_sha256 == stored.evaluation.sha256
     assert predictions.probabilities.dtype.name == "float64"
@@ -64,27 +63,21 @@ def test_snapshots_come_back_and_a_result_without_them_says_so(stored: Result, s
 
 
 @pytest.mark.parametrize("kind", ["predictions", "weights"])
-def test_tensors_of_another_trial_are_refused(kind: Any, stored: Result, store: Store) -> None:
-    first, second = (path_of(store, kind, trial) for trial in (1, 2))
-    first.write_bytes(second.read_bytes())
-    with pytest.raises(ResultError, match=rf"trial1\.safetensors does not hold the {kind} its result names"):
-        getattr(store, kind)(stored, 1)
-    assert getattr(store, kind)(stored, 2)
-
-
-@pytest.mark.parametrize("kind", ["predictions", "weights"])
-def test_missing_truncated_and_foreign_tensor_files_are_refused_and_say_what_to_do(
+def test_files_of_another_trial_and_missing_truncated_and_foreign_ones_are_refused_and_say_what_to_do(
     kind: Any, stored: Result, store: Store
 ) -> None:
-    path = path_of(store, kind, 1)
-    whole = path.read_bytes()
-    for content in (whole[:-1], whole[:20], b"", b"\xff" * 64, b"not tensors"):
+    path, read = path_of(store, kind, 1), getattr(store, kind)
+    whole, other = path.read_bytes(), path_of(store, kind, 2).read_bytes()
+    unreadable = rf"{path.name} cannot be read .*--force"
+    said = dict.fromkeys((whole[:-1], whole[:20], b"", b"\xff" * 64, b"not tensors"), unreadable)
+    for content, reason in (said | {other: f"{path.name} does not hold the {kind} its result names"}).items():
         path.write_bytes(content)
-        with pytest.raises(ResultError, match=r"trial1\.safetensors cannot be read .*--force"):
-            getattr(store, kind)(stored, 1)
+        with pytest.raises(ResultError, match=reason):
+            read(stored, 1)
+    assert read(stored, 2)
     path.unlink()
-    with pytest.raises(ResultError, match=r"trial1\.safetensors is missing; run the cell again with --force"):
-        getattr(store, kind)(stored, 1)
+    with pytest.raises(ResultError, match=rf"{path.name} is missing; run the cell again with --force"):
+        read(stored, 1)
 
 
 def test_any_changed_byte_of_the_predictions_is_found_or_makes_no_difference(stored: Result, store: Store) -> None:
@@ -101,15 +94,13 @@ def test_any_changed_byte_of_the_predictions_is_found_or_makes_no_difference(sto
             assert read == logits or str(path) in read
 
 
-def test_tensor_files_are_safetensors_with_the_digests_inside(stored: Result, store: Store) -> None:
+def test_tensor_files_are_safetensors_with_words_inside(stored: Result, store: Store, tmp_path: Path) -> None:
     path = path_of(store, "predictions", 1)
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata() == {"words": '{"about": "a test"}'}
         assert set(file.keys()) == {"logits", "labels"}
     assert path.parent == store.folder / "predictions"
-
-
-def test_words_about_tensors_have_one_spelling_and_come_back(tmp_path: Path) -> None:
+    # Words about tensors have one spelling, and come back.
     tensors, words = {"b": torch.zeros(3), "a": torch.arange(2)}, {"two": "2", "one": "\u00e9 \n {}"}
     write_tensors(tmp_path / "first", tensors, words)
     write_tensors(tmp_path / "second", dict(reversed(tensors.items())), dict(reversed(words.items())))
@@ -117,19 +108,15 @@ def test_words_about_tensors_have_one_spelling_and_come_back(tmp_path: Path) -> 
     assert read_tensors(tmp_path / "first", 10_000)[1] == words
 
 
-@pytest.mark.parametrize("words", [{}, {"one": "1", "two": "2"}, {"checkpoint": "{}"}])
-def test_words_as_earlier_versions_wrote_them_are_read(words: dict[str, str], tmp_path: Path) -> None:
-    path = tmp_path / "old.safetensors"
-    path.write_bytes(safetensors.torch.save({"a": torch.zeros(3)}, metadata=words))
-    assert read_tensors(path, 10_000)[1] == words
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"one": 1}', "[" * 100_000])
-def test_words_that_this_program_did_not_write_are_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "foreign.safetensors"
-    path.write_bytes(safetensors.torch.save({"a": torch.zeros(3)}, metadata={"words": text}))
-    with pytest.raises(UnusableFile, match="words about its tensors"):
-        read_tensors(path, 10**6)
+def test_words_as_earlier_versions_wrote_them_are_read_and_foreign_ones_refused(tmp_path: Path) -> None:
+    path, tensors = tmp_path / "words.safetensors", {"a": torch.zeros(3)}
+    for words in ({}, {"one": "1", "two": "2"}, {"checkpoint": "{}"}):
+        path.write_bytes(safetensors.torch.save(tensors, metadata=words))
+        assert read_tensors(path, 10_000)[1] == words
+    for text in ("", "{", "[]", '{"one": 1}', "[" * 100_000):
+        path.write_bytes(safetensors.torch.save(tensors, metadata={"words": text}))
+        with pytest.raises(UnusableFile, match="words about its tensors"):
+            read_tensors(path, 10**6)
 
 
 def test_an_activation_has_one_tensor_file_however_it_is_spelled(store: Store) -> None:

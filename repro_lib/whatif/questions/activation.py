@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from repro_lib.analysis.generation import load_trained
+from repro_lib.analysis.stored_models import load_trained
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.models.activations import Activation, canonical_activation

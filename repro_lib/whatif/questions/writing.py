@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from repro_lib.analysis.generation import corpus_of, write_samples
 from repro_lib.analysis.notes import Note
+from repro_lib.analysis.stored_models import corpus_of, write_samples
 from repro_lib.analysis.study import Study
 from repro_lib.data import CorpusError
 from repro_lib.store.schema import Result, ResultError

@@ -1,15 +1,23 @@
-"""Numbers about all activations of a model at once: the CV over them, and the chance of each to be the best one."""
+"""Numbers about cells beside their mean PD: CV over activations, chance of each to be best, chance in the evaluation text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Float64, pair_matrix_checked, without_each
+from repro_lib.metrics.uncertainty import (
+    CONFIDENCE,
+    TRIALS_FOR_INTERVAL,
+    Estimate,
+    Float64,
+    pair_matrix_checked,
+    without_each,
+)
 
 # The earlier study's way of naming a CV. They are only words: a CV is above 0 even where the activations do not
 # differ at all, so none of them says that a difference is real. (from this CV in per cent on, word)
@@ -79,3 +87,62 @@ def probability_of_being_best(
     # Cells without any variance are equal only up to the rounding of a mean.
     lowest = np.isclose(drawn, drawn.min(axis=1, keepdims=True), rtol=1e-12, atol=0)
     return (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)
+
+
+class VarianceParts(NamedTuple):
+    """The variance of the error rate between trained models, taken apart (shares squared, so 1e-4 is (1 %)^2).
+
+    ``observed`` = ``evaluation`` + ``runs``: what the choice of windows adds by chance, and what remains on windows without
+    end, an unbiased estimate and so negative at times.
+    """
+
+    observed: float
+    evaluation: float
+    runs: float
+    n: int
+    windows: int
+
+
+def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
+    """Evaluation-set noise and real variance between runs in the accuracy of N trained models.
+
+    ``errors``: (N, W), the error rate (0 to 1) of each trial in each evaluation window. With S the mean over windows,
+    runs = W / (W - 1) (Var(S) - 1/W^2 sum_w Var(errors_w)), variances over trials with N - 1 (Jordan 2023, arXiv
+    2304.01910, equation 3). NaN below 3 trials or 2 windows; ValueError for another number of dimensions.
+
+    >>> parts = variance_of_accuracy([[0, 0], [0.5, 0], [1, 0]])  # all of it is one window's luck
+    >>> parts.observed, parts.evaluation, parts.runs
+    (0.0625, 0.0625, 0.0)
+    """
+    rates = np.asarray(errors, dtype=np.float64)
+    if rates.ndim != 2:
+        raise ValueError(f"error rates of trials x windows are needed, got shape {rates.shape}")
+    n, windows = rates.shape
+    if n < TRIALS_FOR_INTERVAL or windows < 2:
+        return VarianceParts(math.nan, math.nan, math.nan, n, windows)
+    # Windows are the paper's examples, because the characters of one window depend on each other.
+    observed = float(rates.mean(axis=1).var(ddof=1))
+    independent = float(rates.var(axis=0, ddof=1).sum()) / windows**2
+    # Not cut at 0: a mean over many cells of cut estimates would be too large.
+    runs = windows / (windows - 1) * (observed - independent)
+    return VarianceParts(observed, observed - runs, runs, n, windows)
+
+
+def bootstrap_windows(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Estimate:
+    """Mean of a metric over evaluation windows, with a percentile bootstrap interval over the windows.
+
+    ``values``: (W,), the metric in each window (mean over pairs of trials); W is the ``n`` of the result. It says how much the
+    text that was scored matters, the jackknife the opposite half. None below 3 windows or where a value is not finite.
+
+    >>> f"{bootstrap_windows([0.5] * 64):.2f}"
+    '0.50 (0.50 to 0.50)'
+    """
+    windows = np.asarray(values, dtype=np.float64)
+    value = float(windows.mean()) if len(windows) else math.nan
+    if len(windows) < 3 or not np.isfinite(windows).all():
+        return Estimate(value, math.nan, math.nan, len(windows))
+    # Whole windows are drawn, because neighbouring characters depend on each other.
+    how = {"confidence_level": CONFIDENCE, "method": "percentile", "rng": seed}
+    drawn = scipy.stats.bootstrap((windows,), np.mean, n_resamples=draws, batch=1_000, **how)
+    low, high = map(float, drawn.confidence_interval)
+    return Estimate(value, low, high, len(windows), float(drawn.standard_error))
