@@ -119,9 +119,8 @@ def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: P
         area = ((EDGES[1:] + EDGES[:-1]) / 2, low + 0.6 * (high - low) * mass.density / mass.density.max())
     # SmeLU, in front of the others, has the colour of its family.
     looks = {name: (colour_on_page(name), dash_of(name)) for name in BESIDE}
-    lines = tuple(
-        Line(name, curve[0], curve[which], *looks.get(name, (colour_on_page("smelu_1"), ""))) for name, curve in curves.items()
-    )
+    usual = (colour_on_page("smelu_1"), "")
+    lines = tuple(Line(name, curve[0], curve[which], *looks.get(name, usual)) for name, curve in curves.items())
     about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
     return LinePanel(title, Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, lines, area=area)
 

@@ -13,7 +13,7 @@ import numpy as np
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
-from repro_lib.whatif.charts import Axis, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
 from repro_lib.whatif.wording import axis_end, bar_panel, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
@@ -39,8 +39,7 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     def see(model: str, k: int) -> View:
         by_size, read = measured[model], predictions.of(model)
         limit = axis_end(estimate for estimates in by_size.values() for estimate in estimates.values())
-        missing = Estimate(math.nan, math.nan, math.nan, 0)
-        bars = {cell.activation: by_size[k].get(cell.activation, missing) for cell in read.cells}
+        bars = {cell.activation: by_size[k].get(cell.activation, alone(math.nan)) for cell in read.cells}
         lines = []
         for name in bars:
             values = {float(size): estimates[name].value for size, estimates in by_size.items() if name in estimates}
