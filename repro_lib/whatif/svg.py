@@ -53,19 +53,16 @@ def in_words(number: Estimate, digits: int, missing: str = "missing") -> str:
 
 def simplified(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float = 0.15) -> tuple[NDArray[np.float64], ...]:
     """The same line (x, y) through fewer points, nowhere off by more than ``tolerance`` (Douglas & Peucker 1973)."""
-    kept, open_parts = {0, len(x) - 1}, [(0, len(x) - 1)] if len(x) > 2 else []
-    while open_parts:
-        first, last = open_parts.pop()
-        inside = slice(first + 1, last)
-        run, rise = x[last] - x[first], y[last] - y[first]
-        distance = np.abs(run * (y[inside] - y[first]) - rise * (x[inside] - x[first])) / (math.hypot(run, rise) or 1.0)
-        if len(distance) and distance.max() > tolerance:
-            middle = first + 1 + int(distance.argmax())
-            kept.add(middle)
-            open_parts += [(first, middle), (middle, last)]
-    # In the order of the line, in which they were not found; of an empty line nothing.
-    chosen = sorted(kept) if len(x) else []
-    return x[chosen], y[chosen]
+    if len(x) < 3:
+        return x, y
+    run, rise = x[-1] - x[0], y[-1] - y[0]
+    distance = np.abs(run * (y - y[0]) - rise * (x - x[0])) / (math.hypot(run, rise) or 1.0)
+    far = int(distance.argmax())
+    if distance[far] <= tolerance:
+        return x[[0, -1]], y[[0, -1]]
+    # The farthest point belongs to both halves, and once to the whole.
+    halves = simplified(x[: far + 1], y[: far + 1], tolerance), simplified(x[far:], y[far:], tolerance)
+    return tuple(np.append(before[:-1], after) for before, after in zip(*halves, strict=True))
 
 
 def opening(height: float, title: str, alt: str) -> list[str]:

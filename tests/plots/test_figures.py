@@ -103,17 +103,16 @@ def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_se
     assert np.abs(shown - meant).mean() < 1
 
 
-@pytest.mark.parametrize(("pairs", "said"), [((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")])
-def test_without_a_number_or_an_interval_the_figure_says_why(pairs: tuple[float, ...], said: str):
-    study = one_model(pairs=pairs)
-    for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility):
-        plot = draw(study, "charlm")
-        assert not any(intervals(axes) for axes in axes_of(plot))
-        assert said in words(plot)
-    assert ("one trial" in words(figures.shamir_comparison(study, "charlm"))) == (not pairs)
+def test_without_a_number_or_an_interval_the_figure_says_why():
+    for pairs, said in (((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")):
+        study = one_model(pairs=pairs)
+        for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility):
+            plot = draw(study)
+            assert not any(intervals(axes) for axes in axes_of(plot))
+            assert said in words(plot)
+        assert ("one trial" in words(figures.shamir_comparison(study))) == (not pairs)
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
-    study = one_model(reproducibility_metrics=numbers)
-    panel = axes_of(figures.reproducibility(study, "charlm"))[-1]
+    panel = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))[-1]
     assert not bars(panel)
     assert [text.get_text() for text in panel.texts].count("infinite") == 2
 
@@ -197,13 +196,6 @@ def test_the_four_panels(study: Study):
     assert [text.get_text() for text in heat_map.texts].count("missing") == 4
 
 
-def test_identical_models_are_marked(study: Study):
-    assert "(control)" in words(figures.multi_model_reproducibility(study))
-    assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
-    assert "negative control" in figures.multi_model_reproducibility(study).alt
-    assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
-
-
 def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
     left, right = axes_of(figures.accuracy_vs_reproducibility(study))
     containers = [container for container in left.containers if isinstance(container, ErrorbarContainer)]
@@ -212,11 +204,15 @@ def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
     assert len(right.lines) == 8
 
 
-def test_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
-    alone = figures.shamir_comparison(Study.of([make_result("charlm", "gelu")], ["charlm"], ["gelu"]))
+def test_identical_models_are_marked_and_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
+    every = figures.multi_model_reproducibility(study)
+    assert "(control)" in words(every)
+    assert "negative control" in every.alt
+    assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
+    assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
+    alone = figures.shamir_comparison([make_result("charlm", "gelu", profile=None)])
     assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
-    grid_bars = bars(axes_of(figures.multi_model_reproducibility(study))[0])
-    assert [colour for _, colour in grid_bars][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
+    assert [colour for _, colour in bars(axes_of(every)[0])][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
     assert set(COLOURS) == set(ACTIVATIONS)
     assert len(set(COLOURS.values())) == len(COLOURS)
 
