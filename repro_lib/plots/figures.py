@@ -26,12 +26,11 @@ TRIALS = "Large marks: mean over trials; points: the trials."
 JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"
 
 
-def all_plots(source: Source, models: Sequence[str] | None = None, activations: Sequence[str] | None = None) -> Iterator[Plot]:
+def all_plots(study: Study) -> Iterator[Plot]:
     """Every figure of the design, one at a time: those across models, then four for each model.
 
     Where some models have results, the others have no figures of their own: those across models show that they are missing.
     """
-    study = source if isinstance(source, Study) else Study.of(source, models, activations)
     for draw in _ACROSS_MODELS:
         yield draw(study)
     # An empty study still draws every figure, all of gaps.

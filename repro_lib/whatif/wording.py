@@ -35,9 +35,9 @@ def colour_on_page(activation: str) -> str:
     return COLOURS.get(activation, PAGE_COLOUR)
 
 
-def dash_of(activation: str) -> str:
-    """The dash pattern of an activation, which says the same as its colour."""
-    return dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
+def look_of(activation: str) -> tuple[str, str]:
+    """The colour of an activation and its dash pattern, which says the same."""
+    return colour_on_page(activation), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
 
 
 def bar_panel(

@@ -16,7 +16,7 @@ from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
 from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
-from repro_lib.whatif.wording import axis_end, bar_panel, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
+from repro_lib.whatif.wording import axis_end, bar_panel, look_of, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
 LEAST_TRIALS = 4
@@ -41,7 +41,7 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
         limit = axis_end(chain(*by_size.values()))
         bars = {name: sizes[k - 1] if k <= len(sizes) else alone(math.nan) for name, sizes in by_size.items()}
         lines = tuple(
-            Line(name, range(1, len(sizes) + 1), [x.value for x in sizes], colour_on_page(name), dash_of(name), dots=True)
+            Line(name, range(1, len(sizes) + 1), [estimate.value for estimate in sizes], *look_of(name), dots=True)
             for name, sizes in by_size.items()
         )
         fall = LinePanel(

@@ -14,6 +14,7 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.close_ups import SOURCE_STYLES
 from repro_lib.plots.style import GREY
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -24,14 +25,8 @@ from repro_lib.whatif.wording import axis_end, metric_words, number_words, trial
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 # As in the figure of the sources (plots.close_ups), with the page's own colour for black.
-STYLES = {
-    "all": (PAGE_COLOUR, ""),
-    "init": ("#0072B2", "7 3"),
-    "order": ("#D55E00", "9 3 2 3"),
-    "dropout": ("#009E73", "2 3"),
-    "bit": ("#CC79A7", "4 2"),
-    "none": (GREY, "1 4"),
-}
+_COLOURS = [PAGE_COLOUR, *(look["color"] for look in list(SOURCE_STYLES.values())[1:])]
+STYLES = dict(zip(SOURCE_STYLES, zip(_COLOURS, ("", "7 3", "9 3 2 3", "2 3", "4 2", "1 4"), strict=True), strict=True))
 
 
 class NoisyCell(NamedTuple):
