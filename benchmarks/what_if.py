@@ -22,7 +22,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.config import project_root
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import WhatIf
-from repro_lib.whatif.html import alive_html, view_html
+from repro_lib.whatif.display import alive_html, view_html
 from repro_lib.whatif.predictions import StoredPredictions
 from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
 

@@ -12,28 +12,19 @@ from repro_lib import lazily
 
 if TYPE_CHECKING:
     from repro_lib.plots.activations import activation_curves as activation_curves, smelu_family as smelu_family
-    from repro_lib.plots.figures import (
-        accuracy as accuracy,
-        accuracy_vs_reproducibility as accuracy_vs_reproducibility,
-        all_plots as all_plots,
-        multi_model_accuracy as multi_model_accuracy,
-        multi_model_reproducibility as multi_model_reproducibility,
-        reproducibility as reproducibility,
-        shamir_comparison as shamir_comparison,
-        shamir_cross_model_analysis as shamir_cross_model_analysis,
-        training_curves as training_curves,
+    from repro_lib.plots.close_ups import (
+        noise_view as noise_view,
+        slices_view as slices_view,
+        through_training_view as through_training_view,
     )
-    from repro_lib.plots.slices import slices_view as slices_view
+    from repro_lib.plots.figures import all_plots as all_plots, training_curves as training_curves
     from repro_lib.plots.style import Plot as Plot
-    from repro_lib.plots.trajectories import noise_view as noise_view, through_training_view as through_training_view
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "figures": "all_plots training_curves shamir_comparison shamir_cross_model_analysis accuracy "
-        "reproducibility accuracy_vs_reproducibility multi_model_accuracy multi_model_reproducibility",
-        "slices": "slices_view",
-        "trajectories": "through_training_view noise_view",
+        "figures": "all_plots training_curves",
+        "close_ups": "slices_view through_training_view noise_view",
         "activations": "activation_curves smelu_family",
         "style": "Plot",
     },

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -42,43 +42,31 @@ def derivatives(activation: str, width: float) -> Curves:
 @styled
 def activation_curves(activations: Sequence[str], width: float = 3.0) -> Plot:
     """Value, slope and curvature of several ungated activations, side by side."""
-    names = [canonical_activation(name) for name in activations]
-    figure, axes = _three_panels()
-    lowest = {}
-    for name, line_style in zip(names, cycle(_LINE_STYLES), strict=False):
-        curves = derivatives(name, width)
-        lowest[name] = curves[1].min()
-        _draw(axes, curves, colour_of(name), line_style, name)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
-    minima = ", ".join(f"{name} {value:.2f}" for name, value in lowest.items())
-    alt = f"Value, slope and curvature of {', '.join(names)} from {-width:g} to {width:g}. Lowest values: {minima}."
-    return Plot(figure, "activation_curves", alt)
+    curves = {name: derivatives(name, width) for name in map(canonical_activation, activations)}
+    looks = zip(map(colour_of, curves), cycle(_LINE_STYLES), strict=False)
+    minima = ", ".join(f"{name} {value.min():.2f}" for name, (_, value, *_) in curves.items())
+    alt = f"Value, slope and curvature of {', '.join(curves)} from {-width:g} to {width:g}. Lowest values: {minima}."
+    return Plot(_three_panels(curves, looks), "activation_curves", alt)
 
 
 @styled
 def smelu_family(betas: Sequence[float], width: float = 3.0) -> Plot:
     """Value, slope and curvature of SmeLU for several half-widths, dark to light with growing beta."""
-    figure, axes = _three_panels()
-    for k, beta in enumerate(betas):
-        shade = str(0.75 * k / max(len(betas) - 1, 1))
-        _draw(axes, derivatives(f"smelu_{beta:g}", width), shade, "-", f"beta {beta:g}")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(betas))
+    curves = {f"beta {beta:g}": derivatives(f"smelu_{beta:g}", width) for beta in betas}
+    looks = [(str(0.75 * k / max(len(betas) - 1, 1)), "-") for k in range(len(betas))]
     alt = f"SmeLU for beta {', '.join(f'{beta:g}' for beta in betas)}: the slope rises from 0 to 1 between -beta and beta, "
     alt += "so the curvature is 1 / (2 beta) there and 0 elsewhere."
-    return Plot(figure, "smelu_family", alt)
+    return Plot(_three_panels(curves, looks), "smelu_family", alt)
 
 
-def _three_panels() -> tuple[Figure, list[Axes]]:
+def _three_panels(named: Mapping[str, Curves], looks: Iterable[tuple[str, Any]]) -> Figure:
     figure = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
-    axes = [figure.add_subplot(1, 3, k) for k in (1, 2, 3)]
+    axes = figure.subplots(1, 3)
     for axis, title in zip(axes, ("value", "slope", "curvature"), strict=True):
-        axis.set_title(title)
-        axis.set_xlabel("x")
+        axis.set(title=title, xlabel="x")
+    for (label, (points, *lines)), (colour, line_style) in zip(named.items(), looks, strict=False):
+        for axis, line in zip(axes, lines, strict=True):
+            axis.plot(points, line, color=colour, linestyle=line_style, linewidth=1.8, label=label)
     axes[2].set_ylim(-0.4, _HIGHEST_CURVATURE)
-    return figure, axes
-
-
-def _draw(axes: Sequence[Axes], curves: Curves, colour: str, style: object, label: str) -> None:
-    points, *lines = curves
-    for axis, line in zip(axes, lines, strict=True):
-        axis.plot(points, line, color=colour, linestyle=style, linewidth=1.8, label=label)  # pyright: ignore[reportArgumentType]
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(named))
+    return figure

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from repro_lib.analysis.study import METRICS, Study, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.plots import panels, style
 from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel
-from repro_lib.plots.style import Plot, activation_handles, interval_note, new_figure, styled
+from repro_lib.plots.style import Plot, activation_handles, arms, interval_note, new_figure, styled
 from repro_lib.store.schema import Result
 
 Source = Study | Sequence[Result]
@@ -27,12 +26,11 @@ TRIALS = "Large marks: mean over trials; points: the trials."
 JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"
 
 
-def all_plots(source: Source, models: Sequence[str] | None = None, activations: Sequence[str] | None = None) -> Iterator[Plot]:
+def all_plots(study: Study) -> Iterator[Plot]:
     """Every figure of the design, one at a time: those across models, then four for each model.
 
     Where some models have results, the others have no figures of their own: those across models show that they are missing.
     """
-    study = source if isinstance(source, Study) else Study.of(source, models, activations)
     for draw in _ACROSS_MODELS:
         yield draw(study)
     # An empty study still draws every figure, all of gaps.
@@ -171,18 +169,15 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
     for cell in rows_of(cells):
         marker, x = panels.model_marker(study, cell["model"]), cell["val_accuracy"]
         look = {"color": style.colour_of(cell["activation"]), "marker": marker, "markersize": 7, "alpha": 0.75}
-        spread = [_spread(cell, name) for name in ("relative_pd", "val_accuracy")]
-        left.errorbar(x, cell["relative_pd"], *spread, elinewidth=0.9, **look)
+        left.errorbar(x, cell["relative_pd"], arms(cell, "relative_pd"), arms(cell, "val_accuracy"), elinewidth=0.9, **look)
         right.plot(x, cell["churn_per_error"], **look)
         if cell["synthetic"]:
             label = "synthetic" if study.is_mixed else ""  # where all are, the title says it
             style.mark_synthetic(left, x, cell["relative_pd"], marker, label)
             style.mark_synthetic(right, x, cell["churn_per_error"], marker, label)
-    left.set(xlabel=TITLES["val_accuracy"], title="Relative PD")
-    right.set(xlabel=TITLES["val_accuracy"], title="Churn / error")
-    # From 0, so that a small difference does not look like a large one.
-    for axes in (left, right):
-        axes.set_ylim(bottom=0)
+    for axes, name in ((left, "Relative PD"), (right, "Churn / error")):
+        axes.set(xlabel=TITLES["val_accuracy"], title=name)
+        axes.set_ylim(bottom=0)  # so that a small difference does not look like a large one
     return Plot(figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
 
 
@@ -213,9 +208,3 @@ def _title(study: Study, title: str, model: str | None = None) -> str:
     if any(shown):
         title = f"{'SYNTHETIC' if all(shown) else 'PARTLY SYNTHETIC'}: {title}"
     return f"{title} ({CONTROL_IN_WORDS})" if model in study.identical else title
-
-
-def _spread(cell: dict[str, Any], name: str) -> list[list[float]] | None:
-    # The lengths of an interval's two arms; without an interval none are drawn.
-    value, low, high = cell[name], cell[f"{name}_low"], cell[f"{name}_high"]
-    return None if math.isnan(low) else [[value - low], [high - value]]

@@ -6,13 +6,12 @@ Figures are plain ``matplotlib.figure.Figure`` objects: nothing here touches pyp
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -25,8 +24,6 @@ from PIL import Image
 
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
 
-P = ParamSpec("P")
-
 # Okabe & Ito's colours (jfly.uni-koeln.de/color, 2008): told apart by readers with any common colour blindness. One per
 # activation, everywhere; the marker repeats it for a reader who sees none.
 COLOURS = {
@@ -37,9 +34,7 @@ COLOURS = {
     "smelu_1": "#E69F00",
     "smelu_05": "#56B4E9",
 }
-OTHER_COLOUR = "#000000"
 MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
-OTHER_MARKER = "X"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 # What is missing is hatched, because an empty place would look like a 0.
 GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": "#999999", "hatch": MISSING_HATCH}
@@ -67,6 +62,8 @@ STYLE = {
     "hatch.color": "#999999",
     "text.usetex": False,
 }
+# A decorator: a figure is drawn in the suite's style whatever the reader's own matplotlib settings are, which are left alone.
+styled = matplotlib.style.context(["default", STYLE])
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +100,6 @@ def _in_few_colours(picture: io.BytesIO) -> bytes:
     return buffer.getvalue()
 
 
-def styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
-    """Draw with the suite's style whatever the reader's own matplotlib settings are, and leave those alone."""
-
-    @functools.wraps(draw)
-    def with_style(*args: P.args, **kwargs: P.kwargs) -> Plot:
-        with matplotlib.style.context(["default", STYLE]):
-            return draw(*args, **kwargs)
-
-    return with_style
-
-
 def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -> tuple[Figure, SubFigure]:
     """A figure of the report's width and, inside it, the empty part for the panels, ``body`` inches high.
 
@@ -137,12 +123,12 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
 
 def colour_of(activation: str) -> str:
     """The colour of an activation, the same in every figure; black for one outside the registry."""
-    return COLOURS.get(activation, OTHER_COLOUR)
+    return COLOURS.get(activation, "#000000")
 
 
 def marker_of(activation: str) -> str:
     """The marker of an activation, the same in every figure."""
-    return MARKERS.get(activation, OTHER_MARKER)
+    return MARKERS.get(activation, "X")
 
 
 def draw_cell(
@@ -153,7 +139,7 @@ def draw_cell(
     ``cell`` is a row of ``cells_frame`` and ``column`` names the number. A missing cell is a hatched gap; a synthetic one
     is hatched another way and says so.
     """
-    value, low, high = cell[column], cell[f"{column}_low"], cell[f"{column}_high"]
+    value = cell[column]
     if not math.isfinite(value):
         reason = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
         draw_gap(axes, x, width, reason)
@@ -174,9 +160,15 @@ def draw_cell(
         if not bar:
             axes.axvspan(x - width / 2, x + width / 2, facecolor="none", linewidth=0, alpha=0.5, **SYNTHETIC_LOOK)
         _write_upright(axes, x, 0.97, "synthetic", va="top")
-    if math.isfinite(low):
-        beside, spread = x + (0.26 * width if bar else 0), [[value - low], [high - value]]
+    if spread := arms(cell, column):
+        beside = x + (0.26 * width if bar else 0)
         axes.errorbar(beside, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4 if wide else 2)
+
+
+def arms(row: Mapping[str, Any], name: str) -> list[list[float]] | None:
+    """The lengths of the two arms of a number's interval; None where it has none, so that none is drawn."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return None if math.isnan(low) else [[value - low], [high - value]]
 
 
 def mark_synthetic(axes: Axes, x: float, y: float, marker: str, label: str) -> None:

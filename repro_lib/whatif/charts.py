@@ -6,10 +6,12 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.whatif.svg import FAINT, LETTER, PAGE_COLOUR, WIDTH, in_words, nice_ticks, opening, simplified, text, written
 
 # Heights of the title, a row of bars, a plot, and an axis with its numbers and its label; room beside the plot. Fixed, so
@@ -22,15 +24,18 @@ _LONGEST = 18  # letters of a name beside its bar
 Floats = Sequence[float] | NDArray[np.float64]
 
 
+def alone(value: float) -> Estimate:
+    """A number without an interval."""
+    return Estimate(value, math.nan, math.nan, 0)
+
+
 @dataclass(frozen=True)
 class Bar:
-    """One row: a number with its interval (NaN: none). ``words`` stand in place of a number that is missing."""
+    """One row: a number, with its interval where it has one. ``words`` stand in place of a number that is missing."""
 
     label: str
-    value: float
+    number: Estimate
     colour: str
-    low: float = math.nan
-    high: float = math.nan
     words: str = "missing"
     strong: bool = False
 
@@ -45,7 +50,7 @@ class BarPanel:
     digits: int = 3
 
     def pieces(self) -> list[str]:
-        """See ``Panel``. Whatever does not change with the numbers is a piece of its own."""
+        """The text of the SVG element, cut so that pictures that differ little have most pieces in common."""
         left = 12 + LETTER * max((min(len(bar.label), _LONGEST) for bar in self.bars), default=0)
         width = WIDTH - left - _NUMBERS
         bottom = _TITLE + _ROW * len(self.bars)
@@ -67,26 +72,24 @@ class BarPanel:
             return left + width * min(max(value / self.limit, 0.0), 1.0)
 
         # Numbers apart from what surrounds them: two pictures then differ in a few short pieces, and a page stores each once.
-        known = [(bar, y) for bar, y in rows if math.isfinite(bar.value)]
+        known = [(bar, y) for bar, y in rows if math.isfinite(bar.number.value)]
         parts = [f"<g stroke-width='{_ROW - 8}' stroke-opacity='.8'>"]
         for bar, y in known:
-            parts += [f"<path stroke='{bar.colour}' d='M{left:.1f} {y}H", f"{place(bar.value):.1f}", "'/>"]
+            parts += [f"<path stroke='{bar.colour}' d='M{left:.1f} {y}H", f"{place(bar.number.value):.1f}", "'/>"]
         parts.append(f"</g><g stroke='{PAGE_COLOUR}' stroke-width='1.4' fill='none'>")
-        for bar, y in known:
-            if math.isfinite(bar.low):
-                low, high = place(bar.low), place(bar.high)
-                parts += ["<path d='", f"M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 4}v8M{high:.1f} {y - 4}v8", "'/>"]
+        for bar, y in ((bar, y) for bar, y in known if bar.number.has_interval):
+            low, high = place(bar.number.low), place(bar.number.high)
+            parts += ["<path d='", f"M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 4}v8M{high:.1f} {y - 4}v8", "'/>"]
         parts.append("</g><g text-anchor='end'>")
         for bar, y in known:
             weight = " font-weight='700'" if bar.strong else ""
-            parts += [f"<text x='{WIDTH - 2}' y='{y + 4}'{weight}>", written(bar.value, self.digits), "</text>"]
-        parts.append("</g>")
-        return parts + [text(left + 4, y + 4, bar.words, faint=True) for bar, y in rows if not math.isfinite(bar.value)]
+            parts += [f"<text x='{WIDTH - 2}' y='{y + 4}'{weight}>", written(bar.number.value, self.digits), "</text>"]
+        gaps = (text(left + 4, y + 4, bar.words, faint=True) for bar, y in rows if not math.isfinite(bar.number.value))
+        return [*parts, "</g>", *gaps]
 
     def alt(self) -> str:
-        """See ``Panel``."""
-        said = (f"{bar.label} {in_words(bar.value, bar.low, bar.high, self.digits, bar.words)}" for bar in self.bars)
-        return f"{self.title}: {', '.join(said)}"
+        """What the picture shows, in words."""
+        return f"{self.title}: {', '.join(f'{b.label} {in_words(b.number, self.digits, b.words)}' for b in self.bars)}"
 
 
 @dataclass(frozen=True)
@@ -121,16 +124,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point with intervals to both sides (NaN: none); ``label`` names it in the key, a strong one has a ring."""
+    """A point, with intervals to both sides where there are any; ``label`` names it in the key, a strong one has a ring."""
 
     label: str
-    x: float
-    y: float
+    x: Estimate
+    y: Estimate
     colour: str
-    left: float = math.nan
-    right: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
     strong: bool = False
 
 
@@ -151,7 +150,7 @@ class LinePanel:
     marker: float | None = None
 
     def pieces(self) -> list[str]:
-        """See ``Panel``."""
+        """As those of ``BarPanel``."""
         key, height = self._key(_FLOOR + _AXIS + 8)
         parts = [*opening(height, self.title, self.alt()), *self._axes()]
         if self.area is not None:
@@ -162,14 +161,11 @@ class LinePanel:
             look = f"stroke='{PAGE_COLOUR}' stroke-opacity='.55' stroke-dasharray='3 3'"
             parts.append(f"<path d='M{self._across(self.marker):.1f} {_TITLE}v{_PLOT}' {look}/>")
         # Dots last: what a point is of matters more than the line that passes through it.
-        for line in self.lines:
-            parts += self._line(line)
-        for dot in self.dots:
-            parts += self._dot(dot)
-        return [*parts, *key, "</svg>"]
+        drawn = (*map(self._line, self.lines), *map(self._dot, self.dots))
+        return [*parts, *(piece for shape in drawn for piece in shape), *key, "</svg>"]
 
     def alt(self) -> str:
-        """See ``Panel``."""
+        """What the picture shows, in words."""
         return f"{self.title}: {self.about}"
 
     def _places(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -199,20 +195,18 @@ class LinePanel:
         known = np.isfinite(y)
         x, y = simplified(x[known], y[known])
         look = f"stroke='{line.colour}' stroke-width='2'{_dashed(line)}"
-        parts = [f"<polyline points='{_points(x, y)}' fill='none' {look}/>"]
-        if line.dots:
-            parts += [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='2.6' fill='{line.colour}'/>" for a, b in zip(x, y, strict=True)]
-        return parts
+        dots = zip(x, y, strict=True) if line.dots else ()
+        circles = [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='2.6' fill='{line.colour}'/>" for a, b in dots]
+        return [f"<polyline points='{_points(x, y)}' fill='none' {look}/>", *circles]
 
     def _dot(self, dot: Dot) -> list[str]:
-        x, y = self._places([dot.x, dot.left, dot.right], [dot.y, dot.low, dot.high])
-        path = f"M{x[1]:.1f} {y[0]:.1f}H{x[2]:.1f}" if math.isfinite(dot.left) else ""
-        path += f"M{x[0]:.1f} {y[1]:.1f}V{y[2]:.1f}" if math.isfinite(dot.low) else ""
+        x, y = self._places([dot.x.value, dot.x.low, dot.x.high], [dot.y.value, dot.y.low, dot.y.high])
+        path = f"M{x[1]:.1f} {y[0]:.1f}H{x[2]:.1f}" if dot.x.has_interval else ""
+        path += f"M{x[0]:.1f} {y[1]:.1f}V{y[2]:.1f}" if dot.y.has_interval else ""
         thin, centre = "stroke-width='1.2' stroke-opacity='.6' fill='none'", f"cx='{x[0]:.1f}' cy='{y[0]:.1f}'"
-        parts = [f"<path d='{path}' stroke='{dot.colour}' {thin}/>"] if path else []
-        parts.append(f"<circle {centre} r='4.5' fill='{dot.colour}'/>")
-        ring = [f"<circle {centre} r='9' fill='none' stroke='{PAGE_COLOUR}' stroke-width='2'/>"]
-        return parts + (ring if dot.strong else [])
+        cross = [f"<path d='{path}' stroke='{dot.colour}' {thin}/>"] if path else []
+        ring = [f"<circle {centre} r='9' fill='none' stroke='{PAGE_COLOUR}' stroke-width='2'/>"] if dot.strong else []
+        return [*cross, f"<circle {centre} r='4.5' fill='{dot.colour}'/>", *ring]
 
     def _key(self, top: float) -> tuple[list[str], float]:
         """The names of lines and dots below the chart, and the height of everything."""
@@ -223,14 +217,17 @@ class LinePanel:
             if x + width > WIDTH and x > _LEFT:
                 x, y = float(_LEFT), y + 17
             if isinstance(named, Line):
-                look = f"stroke='{named.colour}' stroke-width='2.5'{_dashed(named)}"
-                parts.append(f"<path d='M{x:.1f} {y - 4}h22' {look}/>")
+                sample = f"<path d='M{x:.1f} {y - 4}h22' stroke='{named.colour}' stroke-width='2.5'{_dashed(named)}/>"
             else:
-                parts.append(f"<circle cx='{x + 16:.1f}' cy='{y - 4}' r='4.5' fill='{named.colour}'/>")
+                sample = f"<circle cx='{x + 16:.1f}' cy='{y - 4}' r='4.5' fill='{named.colour}'/>"
             strong = isinstance(named, Dot) and named.strong
-            parts.append(text(x + 27, y, named.label, weight=700 if strong else 400))
+            parts += [sample, text(x + 27, y, named.label, weight=700 if strong else 400)]
             x += width
         return parts, y + 6 if parts else top
+
+
+# Anything that can be drawn as one SVG picture.
+Panel: TypeAlias = BarPanel | LinePanel
 
 
 def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

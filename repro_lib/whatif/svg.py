@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import math
-import re
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from repro_lib.metrics.uncertainty import Estimate
 
 # As wide as a phone, so that several panels stand side by side on a desk and below each other in a hand.
 WIDTH = 340
@@ -18,35 +18,6 @@ PAGE_COLOUR = "currentColor"
 FAINT = f"stroke='{PAGE_COLOUR}' stroke-opacity='.18'"
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
-
-
-class Panel(Protocol):
-    """Anything that can be drawn as one SVG picture."""
-
-    def pieces(self) -> list[str]:
-        """The text of the SVG element, cut so that pictures that differ little have most pieces in common."""
-        ...
-
-    def alt(self) -> str:
-        """What the picture shows, in words."""
-        ...
-
-
-def svg(panel: Panel) -> str:
-    """A panel as an element of a page."""
-    return "".join(panel.pieces())
-
-
-def standalone_svg(panel: Panel) -> str:
-    """A panel as a picture of its own: dark on white with a margin of 8, whatever the page looks like."""
-
-    def with_margin(size: re.Match[str]) -> str:
-        width, height = int(size[1]) + 16, int(size[2]) + 16
-        return f"viewBox='-8 -8 {width} {height}' width='{width}' height='{height}'"
-
-    own = "xmlns='http://www.w3.org/2000/svg' style='color:#1a1f25;background:#fff'"
-    drawn = svg(panel).replace("<svg ", f"<svg {own} ", 1)
-    return re.sub(r"viewBox='0 0 (\d+) (\d+)' width='\d+' height='\d+'", with_margin, drawn, count=1)
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -75,29 +46,23 @@ def written(value: float, digits: int) -> str:
     return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
 
 
-def in_words(value: float, low: float, high: float, digits: int, missing: str = "missing") -> str:
+def in_words(number: Estimate, digits: int, missing: str = "missing") -> str:
     """``0.412 (0.390 to 0.434)``, without the bracket where there is no interval."""
-    if not math.isfinite(value):
-        return missing
-    interval = "" if math.isnan(low) else f" ({written(low, digits)} to {written(high, digits)})"
-    return f"{written(value, digits)}{interval}"
+    return number.written(lambda end: written(end, digits)) if math.isfinite(number.value) else missing
 
 
 def simplified(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float = 0.15) -> tuple[NDArray[np.float64], ...]:
     """The same line (x, y) through fewer points, nowhere off by more than ``tolerance`` (Douglas & Peucker 1973)."""
-    kept, open_parts = {0, len(x) - 1}, [(0, len(x) - 1)] if len(x) > 2 else []
-    while open_parts:
-        first, last = open_parts.pop()
-        inside = slice(first + 1, last)
-        run, rise = x[last] - x[first], y[last] - y[first]
-        distance = np.abs(run * (y[inside] - y[first]) - rise * (x[inside] - x[first])) / (math.hypot(run, rise) or 1.0)
-        if len(distance) and distance.max() > tolerance:
-            middle = first + 1 + int(distance.argmax())
-            kept.add(middle)
-            open_parts += [(first, middle), (middle, last)]
-    # In the order of the line, in which they were not found; of an empty line nothing.
-    chosen = sorted(kept) if len(x) else []
-    return x[chosen], y[chosen]
+    if len(x) < 3:
+        return x, y
+    run, rise = x[-1] - x[0], y[-1] - y[0]
+    distance = np.abs(run * (y - y[0]) - rise * (x - x[0])) / (math.hypot(run, rise) or 1.0)
+    far = int(distance.argmax())
+    if distance[far] <= tolerance:
+        return x[[0, -1]], y[[0, -1]]
+    # The farthest point belongs to both halves, and once to the whole.
+    halves = simplified(x[: far + 1], y[: far + 1], tolerance), simplified(x[far:], y[far:], tolerance)
+    return tuple(np.append(before[:-1], after) for before, after in zip(*halves, strict=True))
 
 
 def opening(height: float, title: str, alt: str) -> list[str]:

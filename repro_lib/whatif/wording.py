@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
@@ -12,7 +12,7 @@ from repro_lib.plots.style import COLOURS
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.whatif.charts import Bar, BarPanel
-from repro_lib.whatif.svg import DASHES, PAGE_COLOUR, in_words, nice_limit, written
+from repro_lib.whatif.svg import DASHES, PAGE_COLOUR, in_words, nice_limit
 
 
 def unanswered(title: str, study: Study, needs: str = "") -> Note:
@@ -35,31 +35,22 @@ def colour_on_page(activation: str) -> str:
     return COLOURS.get(activation, PAGE_COLOUR)
 
 
-def dash_of(activation: str) -> str:
-    """The dash pattern of an activation, which says the same as its colour."""
-    names = list(COLOURS)
-    return DASHES[names.index(activation) % len(DASHES)] if activation in names else "1 2"
+def look_of(activation: str) -> tuple[str, str]:
+    """The colour of an activation and its dash pattern, which says the same."""
+    return colour_on_page(activation), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
 
 
 def bar_panel(
     title: str,
-    numbers: Mapping[str, Estimate | float],
+    numbers: Mapping[str, Estimate],
     limit: float,
-    words: Callable[[str], str] | str = "missing",
+    words: str = "missing",
     digits: int = 3,
     scale: float = 1.0,
 ) -> BarPanel:
-    """A bar per activation, its number with its interval in its colour; where there is none ``words``, one for all or by name.
-
-    Numbers are drawn times ``scale``, on an axis from 0 to ``limit`` times ``scale``.
-    """
-
-    def bar(name: str, number: Estimate | float) -> Bar:
-        ends = (number.value, number.low, number.high) if isinstance(number, Estimate) else (number, math.nan, math.nan)
-        value, low, high = (scale * end for end in ends)
-        return Bar(name, value, colour_on_page(name), low, high, words if isinstance(words, str) else words(name))
-
-    return BarPanel(title, tuple(bar(name, number) for name, number in numbers.items()), scale * limit, digits)
+    """A bar per activation in its colour, ``words`` where it has no number; numbers and ``limit`` are drawn times ``scale``."""
+    bars = tuple(Bar(name, number.scaled(scale), colour_on_page(name), words) for name, number in numbers.items())
+    return BarPanel(title, bars, scale * limit, digits)
 
 
 def axis_end(estimates: Iterable[Estimate], largest: float = math.inf) -> float:
@@ -76,10 +67,8 @@ def metric_words(metric: str) -> str:
 
 def number_words(estimate: Estimate, digits: int = 3) -> str:
     """``0.412 (95 % interval 0.390 to 0.434)``, or that there is none."""
-    if not estimate.has_interval:
-        return f"{in_words(estimate.value, math.nan, math.nan, digits, 'no number')} (no interval, N = {estimate.n})"
-    value, low, high = (written(number, digits) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} (95 % interval {low} to {high})"
+    number = in_words(estimate, digits, "no number")
+    return number.replace("(", "(95 % interval ") if estimate.has_interval else f"{number} (no interval, N = {estimate.n})"
 
 
 def lowest_and_highest(estimates: Mapping[str, Estimate]) -> str:

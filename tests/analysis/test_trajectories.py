@@ -17,8 +17,8 @@ from repro_lib.analysis.trajectories import Trajectory, at_matched_loss, matched
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.uncertainty import jackknife_pairwise
+from repro_lib.plots.close_ups import noise_plot, noise_view, through_training_view
 from repro_lib.plots.style import Plot
-from repro_lib.plots.trajectories import noise_plot, noise_view, through_training_view
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment

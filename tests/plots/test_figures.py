@@ -67,22 +67,34 @@ def hatched(axes: Axes) -> int:
 # --- one model
 
 
-def test_bars_intervals_and_points_are_the_numbers():
-    (axes,) = axes_of(figures.shamir_comparison(one_model(), "charlm"))
+def test_bars_intervals_and_points_are_the_numbers_and_a_missing_cell_is_hatched_and_named():
+    plot = figures.shamir_comparison(one_model(), "charlm")
+    (axes,) = axes_of(plot)
     half = 4.302652729911275 * math.sqrt(0.04 / 3)
     assert [height for height, _ in bars(axes)] == pytest.approx([0.5, 0.5])
     assert intervals(axes) == [pytest.approx((0.5 - half, 0.5 + half))] * 2
     dots = [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"]
     assert dots == [[0.4, 0.5, 0.6]] * 2
     assert axes.get_ylim()[0] == 0
+    assert hatched(axes) == 1
+    assert "missing" in [text.get_text() for text in axes.texts]
+    assert "swish missing" in plot.alt
 
 
-def test_pictures_are_small_and_the_same_to_the_eye():
+def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_settings():
     plot = figures.shamir_comparison(one_model())
     exact = io.BytesIO()
     with mpl.style.context(["default", STYLE]):
         plot.figure.savefig(exact, format="png", dpi=DPI)
     small = plot.png()
+    data, metadata = plot._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == small
+    assert metadata["image/png"] == {"width": 900, "alt": plot.alt}
+    assert data["text/plain"] == plot.alt
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20, "lines.linewidth": 9}):
+        before = dict(mpl.rcParams)
+        assert figures.shamir_comparison(one_model()).png() == small
+        assert dict(mpl.rcParams) == before
     assert len(small) < len(exact.getvalue()) / 2
     shown, meant = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float) for png in (small, exact.getvalue()))
     assert shown.shape == meant.shape
@@ -91,30 +103,16 @@ def test_pictures_are_small_and_the_same_to_the_eye():
     assert np.abs(shown - meant).mean() < 1
 
 
-def test_missing_cell_is_hatched_and_named_and_has_no_bar():
-    plot = figures.shamir_comparison(one_model(), "charlm")
-    (axes,) = axes_of(plot)
-    assert len(bars(axes)) == 2
-    assert hatched(axes) == 1
-    assert "missing" in [text.get_text() for text in axes.texts]
-    assert "swish missing" in plot.alt
-
-
-@pytest.mark.parametrize(("pairs", "said"), [((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")])
-def test_without_an_interval_the_figure_says_why(pairs: tuple[float, ...], said: str):
-    study = one_model(pairs=pairs)
-    for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility):
-        plot = draw(study, "charlm")
-        assert not any(intervals(axes) for axes in axes_of(plot))
-        assert said in words(plot)
-    if not pairs:
-        assert "one trial" in words(figures.shamir_comparison(study, "charlm"))
-
-
-def test_infinite_metric_is_named_and_not_drawn():
+def test_without_a_number_or_an_interval_the_figure_says_why():
+    for pairs, said in (((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")):
+        study = one_model(pairs=pairs)
+        for draw in (figures.shamir_comparison, figures.accuracy, figures.reproducibility):
+            plot = draw(study)
+            assert not any(intervals(axes) for axes in axes_of(plot))
+            assert said in words(plot)
+        assert ("one trial" in words(figures.shamir_comparison(study))) == (not pairs)
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
-    study = one_model(reproducibility_metrics=numbers)
-    panel = axes_of(figures.reproducibility(study, "charlm"))[-1]
+    panel = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))[-1]
     assert not bars(panel)
     assert [text.get_text() for text in panel.texts].count("infinite") == 2
 
@@ -172,16 +170,15 @@ def study() -> Study:
 def test_the_set_of_figures_is_closed(study: Study):
     drawn = list(figures.all_plots(study))
     assert all(len(plot.alt) > 60 and re.search(r"\d\.\d", plot.alt) for plot in drawn), "the numbers are in the text too"
-    made = [plot.name for plot in drawn]
-    across = [
-        "shamir_cross_model_analysis",
-        "multi_model_accuracy",
-        "multi_model_reproducibility",
-        "accuracy_vs_reproducibility",
-    ]
-    own = ("shamir_comparison", "accuracy", "reproducibility", "training_curves")
+    names = ["shamir_cross_model_analysis", "multi_model_accuracy", "multi_model_reproducibility"]
+    names += ["accuracy_vs_reproducibility"]
     # A model without any result has no figures of its own; those across models show it as missing.
-    assert made == across + [f"{model}_{name}" for model in ("charlm", "convlm", "tinylstm") for name in own]
+    for model in ("charlm", "convlm", "tinylstm"):
+        names += [f"{model}_{own}" for own in ("shamir_comparison", "accuracy", "reproducibility", "training_curves")]
+    assert [plot.name for plot in drawn] == names
+    for plot in figures.all_plots(Study.of([], ["charlm"])):
+        assert not any(bars(axes) for axes in axes_of(plot)), "of nothing only gaps are drawn"
+        assert "missing" in plot.alt or "no results yet" in plot.alt
 
 
 def test_the_four_panels(study: Study):
@@ -199,13 +196,6 @@ def test_the_four_panels(study: Study):
     assert [text.get_text() for text in heat_map.texts].count("missing") == 4
 
 
-def test_identical_models_are_marked(study: Study):
-    assert "(control)" in words(figures.multi_model_reproducibility(study))
-    assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
-    assert "negative control" in figures.multi_model_reproducibility(study).alt
-    assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
-
-
 def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
     left, right = axes_of(figures.accuracy_vs_reproducibility(study))
     containers = [container for container in left.containers if isinstance(container, ErrorbarContainer)]
@@ -214,66 +204,31 @@ def test_trade_off_has_both_intervals_and_no_missing_cell(study: Study):
     assert len(right.lines) == 8
 
 
-def test_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
-    alone = figures.shamir_comparison(Study.of([make_result("charlm", "gelu")], ["charlm"], ["gelu"]))
+def test_identical_models_are_marked_and_colours_are_fixed_per_activation_whatever_is_shown(study: Study):
+    every = figures.multi_model_reproducibility(study)
+    assert "(control)" in words(every)
+    assert "negative control" in every.alt
+    assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
+    assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
+    alone = figures.shamir_comparison([make_result("charlm", "gelu", profile=None)])
     assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
-    grid_bars = bars(axes_of(figures.multi_model_reproducibility(study))[0])
-    assert [colour for _, colour in grid_bars][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
+    assert [colour for _, colour in bars(axes_of(every)[0])][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
     assert set(COLOURS) == set(ACTIVATIONS)
     assert len(set(COLOURS.values())) == len(COLOURS)
 
 
-def test_an_empty_study_draws_only_gaps():
-    for plot in figures.all_plots([], ["charlm"]):
-        assert not any(bars(axes) for axes in axes_of(plot))
-        assert "missing" in plot.alt or "no results yet" in plot.alt
-
-
-# --- all figures
-
-
-SHOWN = ("shamir_cross_model_analysis", "multi_model_accuracy", "multi_model_reproducibility", "accuracy_vs_reproducibility")
-SHOWN += ("nanotransformer_shamir_comparison", "nanotransformer_accuracy", "nanotransformer_reproducibility")
-SHOWN += ("nanotransformer_training_curves",)
-
-
-@pytest.fixture(scope="module")
-def fullest() -> Study:
-    """All models and six activations: the most that has to find room."""
+@pytest.mark.parametrize("crowded", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_nothing_is_cut_off_and_no_text_is_tiny(crowded: bool):
+    # All models and six activations: the most that has to find room.
     models = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm")
-    return Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
-
-
-CROWDED = ("accuracy_vs_reproducibility", "nanotransformer_shamir_comparison")
-
-
-@pytest.mark.parametrize("name", [name if name in CROWDED else pytest.param(name, marks=pytest.mark.slow) for name in SHOWN])
-def test_nothing_is_cut_off_and_no_text_is_tiny(fullest: Study, name: str):
-    model, drawn = ("nanotransformer",) * name.startswith("nano"), name.removeprefix("nanotransformer_")
-    plot = getattr(figures, drawn)(fullest, *model)
-    with mpl.style.context(["default", STYLE]):
-        plot.figure.draw_without_rendering()  # gives everything its place
-    box = plot.figure.get_tightbbox()
-    width, height = plot.figure.get_size_inches()
-    assert min(box.x0, box.y0) >= -0.01
-    assert box.x1 <= width + 0.01
-    assert box.y1 <= height + 0.01
-    assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9
-
-
-def test_png_is_independent_of_the_readers_settings():
-    first = figures.shamir_comparison(one_model()).png()
-    with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20, "lines.linewidth": 9}):
-        before = dict(mpl.rcParams)
-        second = figures.shamir_comparison(one_model()).png()
-        assert dict(mpl.rcParams) == before
-    assert first[:4] == b"\x89PNG"
-    assert first == second
-
-
-def test_a_notebook_gets_a_png_with_its_width_and_alternative_text():
-    plot = figures.shamir_comparison(one_model(), "charlm")
-    data, metadata = plot._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == plot.png()
-    assert metadata["image/png"] == {"width": 900, "alt": plot.alt}
-    assert data["text/plain"] == plot.alt
+    fullest = Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
+    tightest = (figures.accuracy_vs_reproducibility(fullest), figures.shamir_comparison(fullest, "nanotransformer"))
+    for plot in tightest if crowded else figures.all_plots(fullest):
+        with mpl.style.context(["default", STYLE]):
+            plot.figure.draw_without_rendering()  # gives everything its place
+        box = plot.figure.get_tightbbox()
+        width, height = plot.figure.get_size_inches()
+        assert min(box.x0, box.y0) >= -0.01, plot.name
+        assert box.x1 <= width + 0.01, plot.name
+        assert box.y1 <= height + 0.01, plot.name
+        assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9, plot.name

@@ -21,7 +21,7 @@ from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-from repro_lib.plots.slices import slices_plot, slices_view
+from repro_lib.plots.close_ups import slices_plot, slices_view
 from repro_lib.plots.style import COLOURS
 from repro_lib.report import slice_tables
 from repro_lib.store.schema import CorpusRecord, EvaluationRecord

@@ -23,7 +23,7 @@ from repro_lib.analysis.trajectories import trajectory
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.hypothesis_tests import trials_needed
-from repro_lib.metrics.uncertainty import contrast, jackknife_pairwise
+from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise
 from repro_lib.models.registry import build_model
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -33,7 +33,6 @@ from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_
 from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
 from repro_lib.whatif.svg import WIDTH
 
-Tiny = Callable[..., Config]
 OF_STUDY = (metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if)
 OF_PREDICTIONS = (temperature.temperature_what_if, improbable.threshold_what_if, improbable.top_what_if)
 OF_PREDICTIONS += (ensembles.ensembles_what_if,)
@@ -67,9 +66,13 @@ def made(what_if: WhatIf | Note) -> WhatIf:
     return what_if
 
 
+def ends(number: Estimate) -> tuple[float, float, float]:
+    return number.value, number.low, number.high
+
+
 def bars(view: View, panel: int = 0) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) by label of one bar panel."""
-    return {bar.label: (bar.value, bar.low, bar.high) for bar in cast(BarPanel, view.panels[panel]).bars}
+    return {bar.label: ends(bar.number) for bar in cast(BarPanel, view.panels[panel]).bars}
 
 
 def lines(view: View, panel: int) -> LinePanel:
@@ -77,8 +80,7 @@ def lines(view: View, panel: int) -> LinePanel:
 
 
 def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
-    numbers = study.cells[study.cells["activation"] == name].iloc[0]
-    return tuple(numbers[f"{column}{end}"] for end in ("", "_low", "_high"))
+    return ends(Estimate.in_row(study.cells.set_index("activation").loc[name], column))
 
 
 # --- all of them
@@ -88,13 +90,11 @@ def test_every_view_of_every_what_if_can_be_drawn_and_says_something(
     stored: Store, study: Study, predictions: StoredPredictions, everything: list[Result]
 ) -> None:
     """Nothing is drawn outside of its picture, no title is cut off, no number is called nan."""
-    what_ifs = [
-        activation.activation_what_if(activation.measured_inputs(stored, study)),
-        *(build(study) for build in OF_STUDY),
-        *(build(predictions) for build in OF_PREDICTIONS),
-        noise.noise_what_if(stored, everything, study),
-    ]
-    for view in (what_if.view(**values) for what_if in map(made, what_ifs) for values in what_if.grid()):
+    what_ifs = [activation.activation_what_if(activation.measured_inputs(stored, study))]
+    what_ifs += [made(build(what)) for builds, what in ((OF_STUDY, study), (OF_PREDICTIONS, predictions)) for build in builds]
+    what_ifs.append(made(noise.noise_what_if(stored, everything, study)))
+    assert all(what_if.view() is what_if.view() for what_if in what_ifs), "a view is computed once"
+    for view in (what_if.view(**values) for what_if in what_ifs for values in what_if.grid()):
         assert view.sentence.endswith(".")
         assert "nan" not in view.sentence
         for panel in view.panels:
@@ -122,27 +122,6 @@ def test_at_its_defaults_a_what_if_shows_the_numbers_of_the_result_files(predict
     assert f"lowest with {models_overview(study)['best'].iloc[0]}, " in by_temperature.sentence
 
 
-def test_a_view_is_computed_once_and_only_for_values_of_the_grid(predictions: StoredPredictions) -> None:
-    what_if = made(temperature.temperature_what_if(predictions))
-    assert what_if.view() is what_if.view(temperature=1.0, model="charlm")
-    with pytest.raises(ValueError, match=r"temperature = 0\.123 is none of"):
-        what_if.view(temperature=0.123)
-    with pytest.raises(ValueError, match="no parameter temprature"):
-        what_if.view(temprature=1.0)
-    assert len(list(what_if.grid())) == len(temperature.TEMPERATURES)
-
-
-def test_without_results_a_sentence_says_what_to_run(tmp_path: Path) -> None:
-    empty, nowhere = Study.of([]), Store(tmp_path)
-    notes = [
-        *(build(empty) for build in OF_STUDY),
-        *(build(StoredPredictions(nowhere, empty)) for build in OF_PREDICTIONS),
-        noise.noise_what_if(nowhere, [], empty),
-    ]
-    for note in notes:
-        assert "There are no results yet: run ./run_papermill.sh." in str(note)
-
-
 def test_what_a_study_lacks_is_named_with_the_command(stored: Store, study: Study) -> None:
     three = Study.of([make_result("charlm", "relu")], ["charlm"], ["relu"])
     needs = str(ensembles.ensembles_what_if(StoredPredictions(stored, three)))
@@ -151,6 +130,10 @@ def test_what_a_study_lacks_is_named_with_the_command(stored: Store, study: Stud
     assert "repro grid --noise-models charlm" in str(noise.noise_what_if(stored, study.results, study))
     alike = Study.of([make_result("tinylstm", name, same=True) for name in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
     assert "It needs a model with two activations" in str(tradeoff.tradeoff_what_if(alike)), "nothing to weigh"
+    results = [make_result("charlm", "relu", (0.4, 0.5, 0.6)), make_result("charlm", "gelu", (0.3, 0.5, 0.4))]
+    few = made(trials.trials_what_if(Study.of(results, ["charlm"], ["relu", "gelu"]))).view().sentence
+    assert "no exact test can tell them apart, for its p cannot be below 0.25" in few
+    assert "This is the measured N" in few
 
 
 def test_predictions_that_are_missing_are_named_with_the_command(what_if_folder: Path, tmp_path: Path, study: Study) -> None:
@@ -226,37 +209,22 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
 # --- ignore the improbable
 
 
-def by_hand() -> tuple[CellLogits, np.ndarray]:
-    """Two trials at two places, three characters; and 2|p - q| / (p + q) of each."""
+@pytest.mark.parametrize("ranks", [(1, 2), (1, 2, 30)], ids=["fewer ranks than characters", "more"])
+def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
+    """Two trials at two places, three characters."""
     p = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], [[0.5, 0.3, 0.2], [0.5, 0.1, 0.4]]], dtype=torch.float64)
-    relative = (2 * (p[0] - p[1]).abs() / (p[0] + p[1])).numpy()
-    return CellLogits("relu", p.log().float(), torch.tensor([0, 1])), relative
-
-
-def test_thresholds_by_hand() -> None:
-    of_cell, relative = by_hand()
-    # Means over the trials: .6 .25 .15 at the first place, .5 .2 .3 at the second.
-    classes = improbable.by_threshold(of_cell, (0.0, 0.22, 0.4, 0.9))
-    assert classes.kept(slice(0, None)).pd.value == pytest.approx(relative.mean(), rel=CLOSE)
-    upper = classes.kept(slice(1, None))
-    assert upper.pd.value == pytest.approx((relative[0, 0] + relative[0, 1] + relative[1, 0] + relative[1, 2]) / 4, rel=CLOSE)
-    assert upper.share == pytest.approx(4 / 6)
-    assert upper.mass == pytest.approx((0.85 + 0.8) / 2, rel=CLOSE)
-    assert classes.kept(slice(2, None)).pd.value == pytest.approx((relative[0, 0] + relative[1, 0]) / 2, rel=CLOSE)
-    assert math.isnan(classes.kept(slice(3, None)).pd.value), "nothing is that probable"
-
-
-@pytest.mark.parametrize("kept", [(1, 2), (1, 2, 30)], ids=["fewer ranks than characters", "more"])
-def test_ranks_by_hand(kept: tuple[int, ...]) -> None:
-    of_cell, relative = by_hand()
-    classes = improbable.by_rank(of_cell, kept)
-    first, two, every = classes.kept(slice(1)), classes.kept(slice(2)), classes.kept(slice(None))
-    assert first.pd.value == pytest.approx((relative[0, 0] + relative[1, 0]) / 2, rel=CLOSE)
-    assert first.mass == pytest.approx((0.6 + 0.5) / 2, rel=CLOSE)
-    assert two.pd.value == pytest.approx((relative[0, :2].sum() + relative[1, 0] + relative[1, 2]) / 4, rel=CLOSE)
-    assert two.share == pytest.approx(2 / 3)
-    assert every.pd.value == pytest.approx(relative.mean(), rel=CLOSE)
-    assert every.share == pytest.approx(1)
+    of_cell = CellLogits("relu", p.log().float(), torch.tensor([0, 1]))
+    relative, mean = (2 * (p[0] - p[1]).abs() / (p[0] + p[1])).numpy(), np.array([[0.6, 0.25, 0.15], [0.5, 0.2, 0.3]])
+    above, ranked = improbable.by_threshold(of_cell, (0.0, 0.22, 0.4, 0.9)), improbable.by_rank(of_cell, ranks)
+    for least, kept in (
+        *((0, above.kept(slice(0, None))), (0.22, above.kept(slice(1, None))), (0.4, above.kept(slice(2, None)))),
+        *((0.5, ranked.kept(slice(1))), (0.22, ranked.kept(slice(2))), (0, ranked.kept(slice(None)))),
+    ):
+        chosen = mean >= least
+        assert kept.pd.value == pytest.approx(relative[chosen].mean(), rel=CLOSE)
+        assert kept.share.value == pytest.approx(chosen.mean())
+        assert kept.mass.value == pytest.approx(mean[chosen].sum() / 2, rel=CLOSE)
+    assert math.isnan(above.kept(slice(3, None)).pd.value), "nothing is that probable"
 
 
 # --- ensembles
@@ -295,9 +263,7 @@ def test_the_ranking_follows_the_metric(study: Study) -> None:
     for name in METRICS:
         view = what_if.view(metric=name)
         shown = bars(view)
-        assert [value for value, _, _ in shown.values()] == sorted(value for value, _, _ in shown.values())
-        for activation_name, numbers in shown.items():
-            assert numbers == cell(study, activation_name, name)
+        assert list(shown.values()) == sorted(cell(study, activation_name, name) for activation_name in shown)
         same = next(iter(shown)) == usual
         assert ("the winner does not change" in view.sentence) == (same and name != METRICS[0])
         assert same or name != METRICS[0]
@@ -317,23 +283,16 @@ def test_what_has_no_number_is_last_and_says_why() -> None:
     assert "there is no number" in view.sentence
 
 
-POINTS = st.dictionaries(
-    st.sampled_from(["relu", "gelu", "swish", "swiglu", "smelu_1"]),
-    st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda k: k / 4)),
-    min_size=1,
+@given(
+    st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1),
+    st.sampled_from(tradeoff.WEIGHTS),
 )
-
-
-@given(POINTS, st.sampled_from(tradeoff.WEIGHTS))
 def test_what_a_weight_picks_lies_on_the_pareto_front(points: dict[str, tuple[float, float]], weight: float) -> None:
     scores, front = tradeoff.weighed(points, weight), tradeoff.pareto_front(points)
     assert all(-1e-12 <= score <= 1 + 1e-12 for score in scores.values())
-    if 0 < weight < 1:
-        picked = min(scores, key=lambda name: scores[name])
-        assert picked in front
-    by_accuracy = [points[name] for name in front]
-    assert [a for a, _ in by_accuracy] == sorted((a for a, _ in by_accuracy), reverse=True)
-    assert [d for _, d in by_accuracy] == sorted((d for _, d in by_accuracy), reverse=True), "less accuracy buys less PD"
+    assert weight in (0, 1) or min(scores, key=lambda name: scores[name]) in front
+    for column in zip(*(points[name] for name in front), strict=True):
+        assert list(column) == sorted(column, reverse=True), "less accuracy buys less PD"
 
 
 def test_the_ends_of_the_weight_are_the_best_of_each_and_the_front_is_that_by_hand(study: Study) -> None:
@@ -367,13 +326,6 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         assert needed == 2 or difference.chance(needed - 1) < 0.8
 
 
-def test_three_trials_cannot_be_told_apart_by_an_exact_test() -> None:
-    results = [make_result("charlm", "relu", (0.4, 0.5, 0.6)), make_result("charlm", "gelu", (0.3, 0.5, 0.4))]
-    view = made(trials.trials_what_if(Study.of(results, ["charlm"], ["relu", "gelu"]))).view()
-    assert "no exact test can tell them apart, for its p cannot be below 0.25" in view.sentence
-    assert "This is the measured N" in view.sentence
-
-
 # --- noise
 
 
@@ -396,7 +348,7 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
     end = trajectory(stored, short).frame().iloc[-1]["total_variation"]
     (dot,) = lines(what_if.view(), 1).dots
     ticks = {words: place for place, words in lines(what_if.view(), 1).x.ticks}
-    assert (dot.x, dot.y) == (ticks["4"], end)
+    assert (dot.x.value, dot.y.value) == (ticks["4"], end)
     assert f"end at 4 steps {end:.4f}" in what_if.view().sentence
 
 
@@ -405,21 +357,17 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
 
 @pytest.mark.parametrize("beta", [0.05, 3.0])
 def test_the_bend_of_smelu(beta: float) -> None:
+    """Value and slope by hand are in test_words.py."""
     view = activation.activation_what_if().view(beta=beta)
-    value, slope, curvature = (np.asarray(lines(view, k).lines[-1].y) for k in range(3))
-    x = np.asarray(lines(view, 0).lines[-1].x)
-    assert value[x <= -beta] == pytest.approx(0, abs=1e-12)
-    assert value[x >= beta] == pytest.approx(x[x >= beta])
-    assert slope[len(x) // 2] == pytest.approx(0.5)
-    assert curvature[np.abs(x) < beta - 0.01] == pytest.approx(1 / (2 * beta), rel=1e-6)
+    curve = lines(view, 2).lines[-1]
+    assert np.asarray(curve.y)[np.abs(curve.x) < beta - 0.01] == pytest.approx(1 / (2 * beta), rel=1e-6)
     assert f"a curvature of {1 / (2 * beta):.3g}" in view.sentence
 
 
-def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Tiny) -> None:
-    config = tiny("charlm")
-    labels = torch.randint(config.vocab_size or 0, (4 * 256,), generator=torch.Generator().manual_seed(0))
+def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Callable[..., Config]) -> None:
+    labels = torch.arange(4 * 256) % 20
     for name, gated in (("relu", False), ("swiglu", True)):
-        network = build_model("charlm", config, name).eval()
+        network = build_model("charlm", tiny("charlm"), name).eval()
         layer = network.blocks[0].feed_forward  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
         seen: list[torch.Tensor] = []
         hook = layer.expand.register_forward_hook(lambda _m, _i, output, seen=seen: seen.append(output))
@@ -432,17 +380,14 @@ def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Tiny
     assert activation.pre_activations(control, labels, block_size=32) is None
 
 
-def test_the_mass_in_the_bend_is_counted() -> None:
-    mass = activation.PreActivations("x", np.array([-5, -0.5, -0.125, 0.125, 0.25, 2], dtype=np.float32))
-    assert [mass.within(beta) for beta in (0.05, 0.25, 10)] == [0, 3 / 6, 1]
-    # -5 lies outside of the curves and counts as a value all the same.
-    assert mass.density.sum() / activation.BINS_PER_UNIT == pytest.approx(5 / 6)
-
-
-def test_the_models_whose_inputs_are_shown(stored: Store, study: Study) -> None:
+def test_the_models_whose_inputs_are_shown_and_the_mass_in_the_bend(stored: Store, study: Study) -> None:
     what_if = activation.activation_what_if(activation.measured_inputs(stored, study))
     (model,) = [p for p in what_if.parameters if p.name == "model"]
     assert model.values == ("charlm with relu", "none")
     assert "of what the activations of charlm with relu (trial 1) are given" in what_if.view().sentence
     assert lines(what_if.view(), 0).area is not None
     assert lines(what_if.view(model="none"), 0).area is None
+    mass = activation.PreActivations("x", np.array([-5, -0.5, -0.125, 0.125, 0.25, 2], dtype=np.float32))
+    assert [mass.within(beta) for beta in (0.05, 0.25, 10)] == [0, 3 / 6, 1]
+    # -5 lies outside of the curves and counts as a value all the same.
+    assert mass.density.sum() / activation.BINS_PER_UNIT == pytest.approx(5 / 6)

@@ -20,7 +20,7 @@ from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
 from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.wording import cell_name, colour_on_page, dash_of
+from repro_lib.whatif.wording import cell_name, colour_on_page, look_of
 
 BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")
@@ -118,10 +118,8 @@ def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: P
     if mass is not None:
         area = ((EDGES[1:] + EDGES[:-1]) / 2, low + 0.6 * (high - low) * mass.density / mass.density.max())
     # SmeLU, in front of the others, has the colour of its family.
-    looks = {name: (colour_on_page(name), dash_of(name)) for name in BESIDE}
-    lines = tuple(
-        Line(name, curve[0], curve[which], *looks.get(name, (colour_on_page("smelu_1"), ""))) for name, curve in curves.items()
-    )
+    looks, usual = {name: look_of(name) for name in BESIDE}, (colour_on_page("smelu_1"), "")
+    lines = tuple(Line(name, curve[0], curve[which], *looks.get(name, usual)) for name, curve in curves.items())
     about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
     return LinePanel(title, Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, lines, area=area)
 

@@ -6,17 +6,17 @@ An average of k trained models is compared with the average of k others; nothing
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
-from repro_lib.whatif.charts import Axis, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
-from repro_lib.whatif.wording import axis_end, bar_panel, colour_on_page, dash_of, lowest_and_highest, ranking, trial_counts
+from repro_lib.whatif.wording import axis_end, bar_panel, look_of, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
 LEAST_TRIALS = 4
@@ -34,40 +34,36 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
         return predictions.missing(TITLE, LEAST_TRIALS)
     largest = max(cell.n for model in models for cell in predictions.of(model).cells) // 2
     # Compared once, here: after that every position of the control is there already.
-    measured = {model: by_group_size(predictions.of(model), largest) for model in models}
+    measured = {model: by_group_size(predictions.of(model)) for model in models}
 
     def see(model: str, k: int) -> View:
-        by_size, read = measured[model], predictions.of(model)
-        limit = axis_end(estimate for estimates in by_size.values() for estimate in estimates.values())
-        missing = Estimate(math.nan, math.nan, math.nan, 0)
-        bars = {cell.activation: by_size[k].get(cell.activation, missing) for cell in read.cells}
-        lines = []
-        for name in bars:
-            values = {float(size): estimates[name].value for size, estimates in by_size.items() if name in estimates}
-            lines.append(Line(name, list(values), list(values.values()), colour_on_page(name), dash_of(name), dots=True))
+        by_size = measured[model]
+        limit = axis_end(chain(*by_size.values()))
+        bars = {name: sizes[k - 1] if k <= len(sizes) else alone(math.nan) for name, sizes in by_size.items()}
+        lines = tuple(
+            Line(name, range(1, len(sizes) + 1), [estimate.value for estimate in sizes], *look_of(name), dots=True)
+            for name, sizes in by_size.items()
+        )
         fall = LinePanel(
             "Relative PD by number of trials averaged",
-            Axis("trials averaged", 1, max(largest, 2), tuple((float(size), str(size)) for size in by_size)),
+            Axis("trials averaged", 1, max(largest, 2), tuple((size, str(size)) for size in range(1, largest + 1))),
             Axis("relative PD", 0, limit),
             "; ".join(f"{line.label} {', '.join(f'{value:.3f}' for value in line.y)}" for line in lines),
-            tuple(lines),
-            marker=float(k),
+            lines,
+            marker=k,
         )
         panels = (bar_panel(f"Relative PD between averages of {k}", bars, limit, f"needs {2 * k} trials"), fall)
-        return View(panels, _sentence(read, model, k, by_size))
+        return View(panels, _sentence(predictions.of(model), model, k, by_size))
 
     averaged = slider("k", "Trials averaged", range(1, largest + 1), 1)
     return WhatIf("ensembles", TITLE, (choice("model", "Model", models), averaged), see)
 
 
 @one_thread()
-def by_group_size(read: ModelLogits, largest: int) -> dict[int, dict[str, Estimate]]:
-    """``difference_of_averages`` by k from 1 to ``largest`` and activation, where there are trials enough."""
-    probabilities = {cell.activation: cell.probabilities() for cell in read.cells}
-    return {
-        k: {name: difference_of_averages(p, k) for name, p in probabilities.items() if len(p) >= 2 * k}
-        for k in range(1, largest + 1)
-    }
+def by_group_size(read: ModelLogits) -> dict[str, list[Estimate]]:
+    """By activation ``difference_of_averages`` for each k from 1 on for which there are trials enough."""
+    cells = {cell.activation: cell.probabilities() for cell in read.cells}
+    return {name: [difference_of_averages(p, k) for k in range(1, len(p) // 2 + 1)] for name, p in cells.items()}
 
 
 def _ways(trials: int, k: int) -> int:
@@ -112,8 +108,8 @@ def _relative_pd(probabilities: Floats, split: Split) -> float:
     return total / tokens
 
 
-def _sentence(read: ModelLogits, model: str, k: int, by_size: dict[int, dict[str, Estimate]]) -> str:
-    estimates = by_size[k]
+def _sentence(read: ModelLogits, model: str, k: int, by_size: dict[str, list[Estimate]]) -> str:
+    estimates = {name: sizes[k - 1] for name, sizes in by_size.items() if k <= len(sizes)}
     if not estimates:
         counts = trial_counts(cell.n for cell in read.cells)
         return f"{model} has fewer than the {2 * k} trials per cell that averages of {k} need ({counts})."
@@ -121,6 +117,7 @@ def _sentence(read: ModelLogits, model: str, k: int, by_size: dict[int, dict[str
     words = f"The relative PD between {what} of {model} {read.where()} is {lowest_and_highest(estimates)}"
     if k > 1:
         best = ranking(estimates)[0]
-        saved = 100 * (1 - estimates[best].value / by_size[1][best].value) if by_size[1][best].value else 0.0
+        single = by_size[best][0].value
+        saved = 100 * (1 - estimates[best].value / single) if single else 0.0
         words += f"; for {best} that is {saved:.0f} % less than between single trials"
     return read.told(f"{words}.", (estimate.n for estimate in estimates.values()))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import relative_differences
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.whatif.charts import alone
 from repro_lib.whatif.definition import Parameter, Value, View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
 from repro_lib.whatif.wording import bar_panel, lowest_and_highest
@@ -26,18 +27,14 @@ THRESHOLDS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 KEPT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
 THRESHOLD_TITLE = "What if only characters above some probability counted?"
 TOP_TITLE = "What if only the most probable characters counted?"
-# Of a part of the text: the sum of values (tokens, V) for each class.
-Sums = Callable[[Floats, slice], Floats]
-# Of a position of the control: which classes it keeps, in words too.
-Rule = Callable[[Any], tuple[slice, str]]
 
 
 class Kept(NamedTuple):
     """Relative PD over the characters that are kept, and their shares of the vocabulary and of the probability."""
 
     pd: Estimate
-    share: float
-    mass: float
+    share: Estimate
+    mass: Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,44 +54,34 @@ class Classes:
         count = self.counts[classes].sum()
         total = self.relative[classes].sum(axis=0)
         matrix = total / count if count else np.full_like(total, np.nan)
-        return Kept(estimate(matrix), float(count / self.counts.sum()), float(self.masses[classes].sum() / self.places))
+        return Kept(estimate(matrix), alone(count / self.counts.sum()), alone(self.masses[classes].sum() / self.places))
 
 
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
-
-    def sort(mean: Floats) -> Sums:
-        members = np.digitize(mean, thresholds[1:])  # (tokens, V)
-        return lambda values, part: np.bincount(
-            members[part].ravel(), weights=values.ravel(), minlength=len(thresholds)
-        ).astype(np.float64)
-
-    return _classes(cell, len(thresholds), sort)
+    return _classes(cell, len(thresholds), lambda mean: np.digitize(mean, thresholds[1:]))
 
 
 def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
     """Class k: the characters of rank k + 1 by mean probability, the last class all that have a rank beyond the largest."""
     most = min(max(kept), cell.logits.shape[-1])
 
-    def sort(mean: Floats) -> Sums:
-        # (tokens, most), the most probable first; stable, so that equal ones have one order on every machine.
-        order = np.argsort(-mean, axis=-1, kind="stable")[:, :most]
+    def ranks(mean: Floats) -> NDArray[np.integer]:
+        # Stable, so that equally probable ones have one order on every machine; the place in that order is the rank.
+        return np.minimum(np.argsort(-mean, axis=-1, kind="stable").argsort(axis=-1), most)
 
-        def sums(values: Floats, part: slice) -> Floats:
-            ranked = np.take_along_axis(values, order[part], axis=-1).sum(axis=0, dtype=np.float64)
-            # What is left after rounding where every character has a rank is nothing.
-            return np.append(ranked, values.sum(dtype=np.float64) - ranked.sum() if most < values.shape[1] else 0.0)
-
-        return sums
-
-    return _classes(cell, most + 1, sort)
+    return _classes(cell, most + 1, ranks)
 
 
 @one_thread()
-def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], Sums]) -> Classes:
+def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], NDArray[np.integer]]) -> Classes:
     p = cell.probabilities()
     mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
-    (n, tokens, _), sums = p.shape, sort(mean)
+    (n, tokens, _), members = p.shape, sort(mean)
+
+    def sums(values: Floats, part: slice) -> NDArray[Any]:
+        return np.bincount(members[part].ravel(), weights=values.ravel(), minlength=classes)
+
     counts, masses, relative = np.zeros(classes), np.zeros(classes), np.zeros((classes, n, n))
     for part in parts(tokens):
         counts += sums(np.ones_like(mean[part]), part)
@@ -136,8 +123,9 @@ def _what_if(
     title: str,
     parameter: Parameter,
     sort: Callable[[CellLogits], Classes],
-    rule: Rule,
+    rule: Callable[[Any], tuple[slice, str]],
 ) -> WhatIf | Note:
+    """``rule``: of a position of the control, which classes it keeps, in words too."""
     models = predictions.models()
     if not models:
         return predictions.missing(title)
@@ -161,7 +149,7 @@ def _what_if(
     return WhatIf(name, title, (choice("model", "Model", models), parameter), see)
 
 
-def _range(shares: Iterable[float]) -> str:
-    ends = sorted(shares)
+def _range(shares: Iterable[Estimate]) -> str:
+    ends = sorted(share.value for share in shares)
     low, high = f"{100 * ends[0]:.1f}", f"{100 * ends[-1]:.1f}"
     return f"{low} %" if low == high else f"{low} to {high} %"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.study import METRICS, Study, rows_of
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.figures import TITLES
+from repro_lib.whatif.charts import Bar, BarPanel
 from repro_lib.whatif.definition import View, WhatIf, choice
-from repro_lib.whatif.wording import axis_end, bar_panel, lowest_and_highest, metric_words, ranking, reach, unanswered
+from repro_lib.whatif.wording import axis_end, colour_on_page, lowest_and_highest, metric_words, ranking, reach, unanswered
 
 TITLE = "What if disagreement were measured another way?"
 
@@ -25,14 +25,11 @@ def metric_what_if(study: Study) -> WhatIf | Note:
 
     def see(metric: str, model: str) -> View:
         estimates = cell_estimates(study, model, metric)
-
-        def why_none(name: str) -> str:
-            return {0: "missing", 1: "one trial"}.get(estimates[name].n, "infinite")
-
         # What has no number stands last, so that it is seen to be missing.
-        order = [*ranking(estimates), *(name for name in estimates if not math.isfinite(estimates[name].value))]
-        limit = axis_end(estimates.values(), METRIC_LIMITS[metric])
-        panel = bar_panel(TITLES[metric], {name: estimates[name] for name in order}, limit, why_none)
+        order = dict.fromkeys([*ranking(estimates), *estimates])
+        why_none = {0: "missing", 1: "one trial"}
+        bars = (Bar(x, estimates[x], colour_on_page(x), why_none.get(estimates[x].n, "infinite")) for x in order)
+        panel = BarPanel(TITLES[metric], tuple(bars), axis_end(estimates.values(), METRIC_LIMITS[metric]))
         return View((panel,), _sentence(study, model, metric, estimates))
 
     measures = choice("metric", "Measure", METRICS, text=lambda name: TITLES[name].partition(" (")[0].partition(":")[0])
@@ -41,8 +38,8 @@ def metric_what_if(study: Study) -> WhatIf | Note:
 
 def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]:
     """A number of ``Study.cells`` with its interval, by activation; NaN for a missing cell."""
-    rows = study.cells[study.cells["model"] == model].to_dict("records")
-    return {r["activation"]: Estimate(r[column], r[f"{column}_low"], r[f"{column}_high"], int(r["n"])) for r in rows}
+    rows = rows_of(study.cells[study.cells["model"] == model])
+    return {row["activation"]: Estimate.in_row(row, column) for row in rows}
 
 
 def _sentence(study: Study, model: str, metric: str, estimates: Mapping[str, Estimate]) -> str:

@@ -4,59 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.noise_sources import SOURCES, compare_sources, how_to_run
+from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources, how_to_run
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study
+from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.close_ups import SOURCE_STYLES
 from repro_lib.plots.style import GREY
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.svg import PAGE_COLOUR, in_words
 from repro_lib.whatif.wording import axis_end, metric_words, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
-# As in the figure of the sources (trajectory_plots), with the page's own colour for black.
-STYLES = {
-    "all": (PAGE_COLOUR, ""),
-    "init": ("#0072B2", "7 3"),
-    "order": ("#D55E00", "9 3 2 3"),
-    "dropout": ("#009E73", "2 3"),
-    "bit": ("#CC79A7", "4 2"),
-    "none": (GREY, "1 4"),
-}
+# As in the figure of the sources (plots.close_ups), with the page's own colour for black.
+_COLOURS = [PAGE_COLOUR, *(look["color"] for look in list(SOURCE_STYLES.values())[1:])]
+STYLES = dict(zip(SOURCE_STYLES, zip(_COLOURS, ("", "7 3", "9 3 2 3", "2 3", "4 2", "1 4"), strict=True), strict=True))
 
 
-@dataclass(frozen=True)
-class NoisyCell:
+class NoisyCell(NamedTuple):
     """One cell with each source of randomness alone."""
 
-    activation: str
-    # By source ``Trajectory.frame``, all with the same steps; and by source why it is not there.
+    sources: NoiseSources
+    # After which predictions were kept.
+    steps: tuple[int, ...]
+    # By source ``Trajectory.frame``, all with these steps.
     frames: Mapping[str, pd.DataFrame]
-    states: Mapping[str, str]
     # The last row of runs of other lengths with all sources, by their length.
     ends: Mapping[int, pd.Series]
 
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The steps after which predictions were kept."""
-        return tuple(int(step) for step in next(iter(self.frames.values()))["step"])
-
     def through(self, metric: str) -> dict[str, list[Estimate]]:
         """By source a metric at every step."""
-        columns = [metric, f"{metric}_low", f"{metric}_high", "n"]
-        return {
-            source: [Estimate(value, low, high, int(n)) for value, low, high, n in frame[columns].to_numpy(float).tolist()]
-            for source, frame in self.frames.items()
-        }
+        return {source: [Estimate.in_row(row, metric) for row in rows_of(frame)] for source, frame in self.frames.items()}
 
 
 def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
@@ -90,12 +76,13 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
     if sources is None:
         return None
     frames = {source: run.frame() for source, run in sources.trajectories(store).items()}
+    steps = {tuple(frame["step"].tolist()) for frame in frames.values()}
     # One source has nothing beside it, and runs that kept other steps have no common slider.
-    if len(frames) < 2 or len({tuple(frame["step"]) for frame in frames.values()}) > 1:
+    if len(frames) < 2 or len(steps) > 1:
         return None
     reference = sources.results.get("all")
     ends = {run.max_iters: run.frame().iloc[-1] for run in other_lengths(store, stored, reference)} if reference else {}
-    return NoisyCell(sources.activation, frames, {s: state for s, state in sources.states.items() if s not in frames}, ends)
+    return NoisyCell(sources, steps.pop(), frames, ends)
 
 
 def _panels(
@@ -104,9 +91,9 @@ def _panels(
     # Over all steps, so that the axis stays while the control moves.
     limit = axis_end(estimate for estimates in through.values() for estimate in estimates)
     bars = tuple(
-        Bar(source, estimate.value, STYLES[source][0], estimate.low, estimate.high)
-        if (estimate := at_step.get(source))
-        else Bar(source, math.nan, GREY, words=cell.states.get(source, "not run").partition(":")[0])
+        Bar(source, at_step[source], STYLES[source][0])
+        if source in at_step
+        else Bar(source, alone(math.nan), GREY, cell.sources.states[source].partition(":")[0])
         for source in SOURCES
     )
     # Steps were kept at log-spaced places, so on an even axis each is as far from the next.
@@ -117,10 +104,10 @@ def _panels(
     )
     # A run of another length ends between two of these steps.
     ends = tuple(
-        Dot("", float(np.interp(length, cell.steps, list(places.values()))), end[metric], PAGE_COLOUR, strong=True)
+        Dot("", alone(np.interp(length, cell.steps, [*places.values()])), alone(end[metric]), PAGE_COLOUR, strong=True)
         for length, end in cell.ends.items()
     )
-    words = "; ".join(f"{source} {in_words(e.value, e.low, e.high, 4)}" for source, e in at_step.items())
+    words = "; ".join(f"{source} {in_words(estimate, 4)}" for source, estimate in at_step.items())
     return (
         BarPanel(f"{_capital(metric)} at step {step}", bars, limit, 4),
         LinePanel(
@@ -143,7 +130,7 @@ def _capital(metric: str) -> str:
 def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Mapping[str, Estimate]) -> str:
     parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
     sentence = (
-        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.activation} the {metric_words(metric)} between "
+        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.sources.activation} the {metric_words(metric)} between "
         f"trials is, by what alone differs between them, {'; '.join(parts)}"
     )
     if "none" in estimates:

@@ -6,13 +6,18 @@ from functools import cache
 
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.uncertainty import Estimate, mean_interval
-from repro_lib.whatif.charts import BarPanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials, estimate, one_thread
 from repro_lib.whatif.wording import axis_end, bar_panel, lowest_and_highest, ranking
 
 # Evenly spaced to the eye around 1, as usual for sampling, and out to where the softmax is nearly flat.
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0)
+# What ``at_temperature`` gives: its name, title, digits and factor.
+PANELS = (
+    ("relative_pd", "Relative PD", 3, 1),
+    ("total_variation", "Total variation", 3, 1),
+    ("sampled", "A sampled character is right, %", 1, 100),
+)
 TITLE = "What if the softmax were sharper or flatter?"
 
 
@@ -24,30 +29,25 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
     @cache
     def measured(model: str, temperature: float) -> dict[str, dict[str, Estimate]]:
-        return {cell.activation: at_temperature(cell, temperature) for cell in predictions.of(model).cells}
+        cells = {cell.activation: at_temperature(cell, temperature) for cell in predictions.of(model).cells}
+        return {name: {activation: numbers[name] for activation, numbers in cells.items()} for name, *_ in PANELS}
 
     @cache
     def limit(model: str, name: str) -> float:
         # All three are largest where the softmax is sharpest, or at T = 1: axes that do not move with the control.
-        return axis_end(cell[name] for t in (TEMPERATURES[0], 1.0) for cell in measured(model, t).values())
+        return axis_end(number for t in (TEMPERATURES[0], 1.0) for number in measured(model, t)[name].values())
 
     top1 = {model: {cell.activation: top1_accuracy(cell) for cell in predictions.of(model).cells} for model in models}
 
     def see(model: str, temperature: float) -> View:
-        def numbers(name: str) -> dict[str, Estimate]:
-            return {activation: values[name] for activation, values in measured(model, temperature).items()}
-
-        def panel(name: str, title: str, digits: int = 3, scale: float = 1.0) -> BarPanel:
-            return bar_panel(title, numbers(name), limit(model, name), digits=digits, scale=scale)
-
-        panels = (
-            panel("relative_pd", "Relative PD"),
-            panel("total_variation", "Total variation"),
-            panel("sampled", "A sampled character is right, %", 1, 100),
+        numbers, read = measured(model, temperature), predictions.of(model)
+        panels = tuple(
+            bar_panel(title, numbers[name], limit(model, name), digits=digits, scale=scale)
+            for name, title, digits, scale in PANELS
         )
-        best = ranking(pds := numbers("relative_pd"))[0]
+        best = ranking(pds := numbers["relative_pd"])[0]
         how = "as it is" if temperature == 1 else "sharpened" if temperature < 1 else "flattened"
-        sampled, read = 100 * numbers("sampled")[best].value, predictions.of(model)
+        sampled = 100 * numbers["sampled"][best].value
         sentence = (
             f"At T = {temperature:g} ({how}) the relative PD of {model} {read.where()} is {lowest_and_highest(pds)}; a "
             f"character sampled from {best} is right in {sampled:.1f} % of places. The most probable one (right in "

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel
+from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.questions.metric import cell_estimates
 from repro_lib.whatif.svg import PAGE_COLOUR
@@ -32,7 +32,7 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
         points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
         scores, front = weighed(points, weight), pareto_front(points)
         picked = min(scores, key=lambda name: scores[name])
-        bars = tuple(Bar(name, scores[name], colour_on_page(name), strong=name == picked) for name in offers)
+        bars = tuple(Bar(name, alone(scores[name]), colour_on_page(name), strong=name == picked) for name in offers)
         panels = (_front_panel(offers, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
         accuracy, pd = offers[picked]
         on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
@@ -86,10 +86,7 @@ def _front_panel(offers: Mapping[str, tuple[Estimate, Estimate]], front: list[st
         margin = 0.08 * (high - low) or least
         return low - margin, high + margin
 
-    dots = tuple(
-        Dot(name, a.value, pd.value, colour_on_page(name), a.low, a.high, pd.low, pd.high, name == picked)
-        for name, (a, pd) in offers.items()
-    )
+    dots = tuple(Dot(name, *offer, colour_on_page(name), strong=name == picked) for name, offer in offers.items())
     corners = [offers[name] for name in reversed(front)]
     line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], PAGE_COLOUR, "2 3")
     low, high = ends(1, 0.1)

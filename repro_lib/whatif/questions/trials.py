@@ -92,21 +92,17 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
 
 
 def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, LinePanel]:
-    x = Axis("trials per cell", counts[0], counts[-1])
+    def panel(title: str, y: Axis, values: list[float], form: str, label: str, *beside: Line) -> LinePanel:
+        about = ", ".join(f"N = {n}: {form.format(value)}" for n, value in zip(counts, values, strict=True))
+        lines = (Line(label, counts, values, colour_on_page(activation)), *beside)
+        return LinePanel(title, Axis("trials per cell", counts[0], counts[-1]), y, about, lines, marker=trials)
+
     widths, chances = [difference.half_width(n) for n in counts], [100 * difference.chance(n) for n in counts]
     # Where the half-width falls below the difference itself, the interval no longer holds 0.
-    size, colour = abs(difference.estimate.value), colour_on_page(activation)
+    size, title = abs(difference.estimate.value), "95 % interval of the difference in relative PD"
     level = Line("the difference itself", [counts[0], counts[-1]], [size, size], PAGE_COLOUR, "3 3")
-    y, percent = Axis("plus or minus", 0, nice_limit(max(*widths, size))), Axis("chance, %", 0, 100)
-    about_widths = ", ".join(f"N = {n}: {width:.3f}" for n, width in zip(counts, widths, strict=True))
-    about_chances = ", ".join(f"N = {n}: {chance:.0f} %" for n, chance in zip(counts, chances, strict=True))
-    lines = (Line("half-width", counts, widths, colour), level)
-    return (
-        LinePanel("95 % interval of the difference in relative PD", x, y, about_widths, lines, marker=trials),
-        LinePanel(
-            "Chance to tell the two apart", x, percent, about_chances, (Line("", counts, chances, colour),), marker=trials
-        ),
-    )
+    width = panel(title, Axis("plus or minus", 0, nice_limit(max(*widths, size))), widths, "{:.3f}", "half-width", level)
+    return width, panel("Chance to tell the two apart", Axis("chance, %", 0, 100), chances, "{:.0f} %", "")
 
 
 def _sentence(model: str, activation: str, difference: Difference, trials: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from difflib import SequenceMatcher
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -35,18 +34,13 @@ class Continuations(NamedTuple):
     first: tuple[str, str]
     second: tuple[str, str]
 
-    def common(self) -> int:
-        """How many characters the greedy texts share at their beginning."""
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.first[0], self.second[0], strict=True)))
-
     def sentence(self) -> str:
         """Where the greedy texts part, and on which characters."""
-        common, (a, b) = self.common(), self.trials
-        who = f"Trials {a} and {b} of {self.cell}"
-        if common == len(self.first[0]):
-            return f"{who} write the same {common} characters when each takes its most probable one."
-        here, there = (repr(text[common]) for text in (self.first[0], self.second[0]))
-        return f"{who}, each taking its most probable character, part at character {common + 1}: {here} against {there}."
+        who = f"Trials {self.trials[0]} and {self.trials[1]} of {self.cell}"
+        for place, (here, there) in enumerate(zip(self.first[0], self.second[0], strict=True), 1):
+            if here != there:
+                return f"{who}, each taking its most probable character, part at character {place}: {here!r} against {there!r}."
+        return f"{who} write the same {len(self.first[0])} characters when each takes its most probable one."
 
     def html(self) -> str:
         """The four texts side by side; what one trial has and the other does not is marked. Everything is escaped."""
@@ -77,18 +71,14 @@ def continuations(
     return Continuations(cell_name(result), prompt, trials, first, second)
 
 
-def usual_prompt(store: Store, result: Result) -> str:
-    """The first evaluation characters."""
-    return corpus_of(result).decode(torch.from_numpy(store.predictions(result, 1).labels[:PROMPT_CHARACTERS]))
-
-
 def recorded_continuations(store: Store, study: Study) -> Continuations | Note:
-    """An example for where nobody can ask for another: the first cell that can write."""
+    """An example for where nobody can ask for another: the first cell that can write, after the first evaluation characters."""
     cells, problem = cells_that_write(study), ""
     # Weights may have been deleted to save room: whatever cell still has them will do.
     for result in cells.values():
         try:
-            return continuations(store, result, usual_prompt(store, result))
+            prompt = torch.from_numpy(store.predictions(result, 1).labels[:PROMPT_CHARACTERS])
+            return continuations(store, result, corpus_of(result).decode(prompt))
         except (ResultError, CorpusError) as error:
             problem = problem or f"Nothing now: {reason(error, store)}"
     return unanswered(TITLE, study, problem or "It needs two trials of a cell; run: repro grid --trials 2")

@@ -1,4 +1,4 @@
-"""Figures of training over time: PD by step and by loss, and the sources of randomness."""
+"""Figures of one model looked at closely: by slice of the text, through training, and by source of randomness."""
 
 from __future__ import annotations
 
@@ -11,27 +11,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, how_to_run
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.trajectories import FOLLOWED, PARTED, Trajectory, load_trajectories, other_lengths
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
+from repro_lib.plots import style
 from repro_lib.plots.figures import JACKKNIFE, TITLES
 from repro_lib.plots.panels import CONTROL_IN_WORDS
-from repro_lib.plots.style import (
-    GREY,
-    Plot,
-    activation_handles,
-    colour_of,
-    draw_gap,
-    draw_interval,
-    marker_of,
-    new_figure,
-    styled,
-)
+from repro_lib.plots.style import GREY, Plot, arms, colour_of, draw_gap, draw_interval, marker_of, styled
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
+# The activations of one slice stand side by side in this part of its slot.
+GROUP_WIDTH = 0.7
 # The sources of randomness, told apart by line and marker as well as by colour (Okabe & Ito).
 SOURCE_STYLES: dict[str, dict[str, Any]] = {
     "all": {"color": "#000000", "marker": "o", "linestyle": "-"},
@@ -43,29 +37,120 @@ SOURCE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str) -> Plot | Note:
+    """``slices_plot``, or a sentence where no cell of the model could be taken apart."""
+    if not any(cell.model == model for cell in anatomies.cells):
+        return Note(f"No figure of the slices of {model}: none of its cells could be taken apart.")
+    return slices_plot(study, anatomies, model, metric)
+
+
+@styled
+def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "total_variation") -> Plot:
+    """One of ``slices.SLICE_METRICS`` by slice of the text, one panel per slicing, all activations of one model.
+
+    A cell that could not be taken apart is named below the panels; ValueError where none of the model's could.
+    """
+    cells = [cell for cell in anatomies.cells if cell.model == model]
+    if not cells:
+        raise ValueError(f"no cell of {model!r} could be taken apart: {anatomies.sentence()}")
+    title = f"{model}: {TITLES[metric]} by slice of the text"
+    title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
+    title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
+    looks = [(cell.activation, colour_of(cell.activation), marker_of(cell.activation)) for cell in cells]
+    handles = [Line2D([], [], color=colour, marker=marker, linestyle="", label=name) for name, colour, marker in looks]
+    figure, body = style.new_figure(7.4, title, _slices_note(study, anatomies, model), handles)
+    panels = body.subplots(2, 2, sharey=True)
+    for axes, slicing in zip(panels.flat, HEADS, strict=True):
+        _slices_panel(axes, cells, slicing, metric)
+    # Only now: a limit that is set ends the scaling to what the other panels hold.
+    panels.flat[0].set_ylim(bottom=0)
+    return Plot(figure, f"{model}_slices_{metric}", _slices_alt(cells, anatomies, model, metric))
+
+
+def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric: str) -> None:
+    """One slot per slice, in it one mark per activation with its interval; a slice no character is in is a hatched gap."""
+    frames = [_rows(cell, slicing) for cell in cells]
+    # Cells of different contexts may have different slices: the longest list has them all.
+    names = max((frame["slice"].tolist() for frame in frames), key=len)
+    step = GROUP_WIDTH / len(cells)
+    for k, (cell, frame) in enumerate(zip(cells, frames, strict=True)):
+        across = np.array([names.index(name) for name in frame["slice"]]) + (k - (len(cells) - 1) / 2) * step
+        colour, marker = colour_of(cell.activation), marker_of(cell.activation)
+        axes.plot(across, frame[metric], marker, color=colour, markersize=5, alpha=0.85, clip_on=False)
+        draw_interval(axes, across, frame, metric, ecolor=colour, elinewidth=1.1)
+    for x, name in enumerate(names):
+        if not any(frame.loc[frame["slice"] == name, "n"].any() for frame in frames):
+            draw_gap(axes, x, GROUP_WIDTH, "no character")
+    axes.set_xticks(range(len(names)), [_tick(name, frames) for name in names], fontsize=8)
+    axes.set(xlim=(-0.6, len(names) - 0.4), title=HEADS[slicing])
+    axes.grid(False, axis="x")
+
+
+def _tick(name: str, frames: Sequence[pd.DataFrame]) -> str:
+    # With its share of the text, which differs between activations only where slices are by confidence.
+    shares = [share for frame in frames for share in frame.loc[frame["slice"] == name, "share"]]
+    low, high = (f"{100 * end:.0f}" if end == 0 or end >= 0.1 else f"{100 * end:.1f}" for end in (min(shares), max(shares)))
+    label = name.replace(" to ", "\nto ").replace(" and ", "\nand ").replace("under ", "under\n").replace(" case", "\ncase")
+    return f"{label}\n{low} %" if low == high else f"{label}\n{low} to\n{high} %"
+
+
+def _slices_note(study: Study, anatomies: Anatomies, model: str) -> str:
+    drawn = [cell.activation for cell in anatomies.cells if cell.model == model]
+    rows = study.cells[(study.cells["model"] == model) & study.cells["activation"].isin(drawn)]
+    note = "Marks: mean over all pairs of trials, for the characters of the slice alone. Below each slice its share of the "
+    note += f"evaluation text. {style.interval_note(rows, JACKKNIFE)} "
+    gaps = [f"{gap.activation} ({gap.words})" for gap in anatomies.gaps if gap.model == model]
+    note += f"Not drawn: {', '.join(gaps)}. " if gaps else ""
+    flagged = rows["activation"][rows["flags"] != ""].tolist()
+    note += f"Flagged, not to be relied on: {', '.join(flagged)}. " if flagged else ""
+    note += "The model was cut below its full size." if rows["cut"].any() else ""
+    return note.strip()
+
+
+def _slices_alt(cells: Sequence[CellAnatomy], anatomies: Anatomies, model: str, metric: str) -> str:
+    # The lowest and the highest slice alone: with all of them and their intervals it would be too long to hear.
+    panels = []
+    for slicing, head in HEADS.items():
+        parts = []
+        for cell in cells:
+            ranked = rows_of(_rows(cell, slicing).dropna(subset=[metric]).sort_values(metric, kind="stable"))
+            low, high = (f"{ranked[end][metric]:.3f} ({ranked[end]['slice']})" for end in (0, -1))
+            parts.append(f"{cell.activation} from {low} to {high}")
+        panels.append(f"{head}: {'; '.join(parts)}.")
+    gaps = [f"{gap.activation} ({gap.words})" for gap in anatomies.gaps if gap.model == model]
+    missing = f" Not drawn: {', '.join(gaps)}." if gaps else ""
+    # One cell with enough trials is enough: the figure then has lines.
+    bounded = any(cell.n >= TRIALS_FOR_INTERVAL for cell in cells)
+    lines = "with 95 % intervals over trials as lines" if bounded else "without intervals: too few trials"
+    return f"{TITLES[metric]} of {model} by slice of the text, {lines}. {' '.join(panels)}{missing}"
+
+
+def _rows(cell: CellAnatomy, slicing: str) -> pd.DataFrame:
+    return cell.slices[cell.slices["slicing"] == slicing].reset_index(drop=True)
+
+
+# --- through training
+
+
+@styled
 def through_training_view(store: Store, stored: Sequence[Result], study: Study, model: str) -> Plot | Note:
-    """``through_training``, or a sentence where no cell of the model can be followed."""
+    """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars.
+
+    A sentence where no cell of the model can be followed.
+    """
     followed, gaps = load_trajectories(store, study, model)
     if not followed:
         return Note(f"No figure of {model} through training: " + (" ".join(gaps) or "there is no result yet."))
     lengths = {cell.activation: other_lengths(store, stored, cell.result) for cell in followed}
-    return through_training(study, model, followed, lengths, gaps)
-
-
-@styled
-def through_training(
-    study: Study, model: str, followed: Sequence[Trajectory], lengths: dict[str, list[Trajectory]], gaps: Sequence[str] = ()
-) -> Plot:
-    """Total variation and churn over training steps, and over the loss reached; ends of runs of other lengths as stars."""
     title = f"{model}: disagreement while it is trained" + (f" ({CONTROL_IN_WORDS})" if model in study.identical else "")
-    colours = activation_handles([cell.activation for cell in followed])
+    colours = style.activation_handles([cell.activation for cell in followed])
     steps = Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run")
     ends = Line2D([], [], color=GREY, marker="*", markersize=11, linestyle="", label="end of a run, fully decayed")
-    figure, body = new_figure(6.6, title, _training_note(followed, lengths, gaps), colours, [steps, ends])
-    panels = body.subplots(2, 2, sharey="row", squeeze=False)
+    figure, body = style.new_figure(6.6, title, _training_note(followed, lengths, gaps), colours, [steps, ends])
+    panels = body.subplots(2, 2, sharey="row")
     for row, metric in zip(panels, FOLLOWED[1:], strict=True):
         for cell in followed:
-            _follow(row[0], row[1], cell, lengths.get(cell.activation, []), metric)
+            _follow(dict(zip(("step", "loss"), row, strict=True)), cell, lengths[cell.activation], metric)
         row[0].set_ylabel(TITLES[metric])
     longest = max(run.max_iters for several in (followed, *lengths.values()) for run in several)
     for by_step, by_loss in panels:
@@ -86,7 +171,7 @@ def noise_plot(store: Store, sources: NoiseSources) -> Plot:
         f"Left: mean over all pairs of trials{_lines(least)}. N = {least} trials. Right: the same at the kept steps, on every "
     )
     note += "16th evaluation block; on a log scale, where exactly 0 is drawn at the lower edge."
-    figure, body = new_figure(4.2, f"{sources.model} with {sources.activation}: where the randomness comes from", note)
+    figure, body = style.new_figure(4.2, f"{sources.model} with {sources.activation}: where the randomness comes from", note)
     left, right = body.subplots(1, 2, width_ratios=[1, 1.15])
     for x, row in enumerate(rows_of(frame)):
         _source_bar(left, x, row)
@@ -103,22 +188,16 @@ def noise_view(store: Store, sources: NoiseSources | None, model: str) -> Plot |
     return Note(how_to_run(model)) if sources is None else noise_plot(store, sources)
 
 
-def _follow(by_step: Axes, by_loss: Axes, cell: Trajectory, others: Sequence[Trajectory], metric: str) -> None:
+def _follow(panels: dict[str, Axes], cell: Trajectory, others: Sequence[Trajectory], metric: str) -> None:
     colour, marker = colour_of(cell.activation), marker_of(cell.activation)
-    frame = cell.frame()
-    style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3, "alpha": 0.85}
-    _line(by_step, frame["step"], frame, metric, style)
-    _line(by_loss, frame["loss"], frame, metric, style)
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3, "alpha": 0.85}
     # The end of each run, this one's too: there alone the learning rate has decayed to 0.
     ends = pd.DataFrame([run.frame().iloc[-1] for run in [*others, cell]])
-    stars = {**style, "marker": "*", "markersize": 11, "linestyle": "", "markeredgecolor": "black"}
-    _line(by_step, ends["step"], ends, metric, stars)
-    _line(by_loss, ends["loss"], ends, metric, stars)
-
-
-def _line(axes: Axes, x: pd.Series, frame: pd.DataFrame, metric: str, style: dict[str, Any]) -> None:
-    axes.plot(x, frame[metric], **style)
-    draw_interval(axes, x, frame, metric, ecolor=style["color"], elinewidth=0.8, alpha=0.5)
+    stars = {**look, "marker": "*", "markersize": 11, "linestyle": "", "markeredgecolor": "black"}
+    for over, axes in panels.items():
+        for frame, marks in ((cell.frame(), look), (ends, stars)):
+            axes.plot(frame[over], frame[metric], **marks)
+            draw_interval(axes, frame[over], frame, metric, ecolor=colour, elinewidth=0.8, alpha=0.5)
 
 
 def _step_axis(axes: Axes, longest: int) -> None:
@@ -134,10 +213,10 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
     if row["state"] != "measured":
         draw_gap(axes, x, 0.7, row["state"].split(":")[0])
         return
-    value, low, high = (row[f"total_variation{end}"] for end in ("", "_low", "_high"))
+    value, high = row["total_variation"], row["total_variation_high"]
     axes.bar(x, value, 0.7, color=SOURCE_STYLES[row["source"]]["color"], alpha=0.75)
-    if not math.isnan(low):
-        axes.errorbar(x, value, [[value - low], [high - value]], fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
+    if spread := arms(row, "total_variation"):
+        axes.errorbar(x, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
     # A trial that is repeated gives exactly 0, and a rounded 0.000 would not say so.
     label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
     top = (x, value if math.isnan(high) else max(value, high))
@@ -187,7 +266,7 @@ def _training_alt(model: str, followed: Sequence[Trajectory], lengths: dict[str,
     for cell in followed:
         step, values = cell.parted_at(), cell.frame()["total_variation"]
         parted = "never part" if step is None else f"part at step {step}"
-        decayed = [(run.max_iters, run.frame()["total_variation"].iloc[-1]) for run in lengths.get(cell.activation, [])]
+        decayed = [(run.max_iters, run.frame()["total_variation"].iloc[-1]) for run in lengths[cell.activation]]
         ends = ", ".join(f"{length} iterations {value:.3f}" for length, value in decayed)
         others = f", fully decayed runs of {ends}" if ends else ""
         change = f"from {values.iloc[0]:.3f} at step 0 to {values.iloc[-1]:.3f} at step {cell.max_iters}"
