@@ -11,15 +11,16 @@ from repro_lib.models.layers import Embedding, TransformerBlock
 class CharLM(nn.Module):
     """Token ids (B, T) -> logits (B, T, V). Learnt positions; separate input and output matrices."""
 
-    bias = True
+    # Not ``bias``: that is what a layer calls its vector.
+    has_biases = True
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
         self.embedding = Embedding(vocab_size, config.n_embd, config.block_size, config.dropout)
-        size = config.n_embd, config.n_head, activation, config.dropout, self.bias
+        size = config.n_embd, config.n_head, activation, config.dropout, self.has_biases
         self.blocks = nn.Sequential(*(TransformerBlock(*size) for _ in range(config.n_layer)))
-        self.norm = nn.LayerNorm(config.n_embd, bias=self.bias)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=self.bias)
+        self.norm = nn.LayerNorm(config.n_embd, bias=self.has_biases)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=self.has_biases)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)  # (B, T) -> (B, T, C)

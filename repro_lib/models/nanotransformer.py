@@ -8,4 +8,4 @@ from repro_lib.models.charlm import CharLM
 class NanoTransformer(CharLM):
     """Token ids (B, T) -> logits (B, T, V). No dropout: Config.for_model refuses any."""
 
-    bias = False
+    has_biases = False
