@@ -36,7 +36,7 @@ UNPLUGGED = "tinylstm"
 PLUGGED = [model for model in MODELS if model != UNPLUGGED]
 UNGATED = [name for name in ACTIVATIONS if not get_activation(name).gated]
 
-# The formulas once more, so that a class of the right name with the wrong content is found out too.
+# The formulas once more, so that the right name with the wrong content is found out too.
 FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: x.clamp(min=0),
     "gelu": lambda x: x * torch.special.ndtr(x),
@@ -138,7 +138,6 @@ def test_the_named_activation_and_no_other_works_in_every_layer_of_the_forward_p
     places = activations_of(built)
     assert places, "at least once"
     assert model not in PLACES or Counter(path.split(".")[0] for path in places) == PLACES[model]
-    assert {type(module) for module in places.values()} == {type(get_activation(activation))}
     counter = calls(built)
     built(some_tokens())
     assert counter == dict.fromkeys(places, 1)

@@ -1,4 +1,4 @@
-"""CharLM: a small pre-norm transformer, the study's reference model (430 K parameters)."""
+"""The transformers: CharLM (430 K parameters), the reference; the same at GPT's size; and without all that regularises."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ from repro_lib.models.layers import Embedding, TransformerBlock
 class CharLM(nn.Module):
     """Token ids (B, T) -> logits (B, T, V). Learnt positions; separate input and output matrices."""
 
-    # Not ``bias``: that is what a layer calls its vector.
-    has_biases = True
+    biases = True
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()
         self.embedding = Embedding(vocab_size, config.n_embd, config.block_size, config.dropout)
-        size = config.n_embd, config.n_head, activation, config.dropout, self.has_biases
+        size = config.n_embd, config.n_head, activation, config.dropout, self.biases
         self.blocks = nn.Sequential(*(TransformerBlock(*size) for _ in range(config.n_layer)))
-        self.norm = nn.LayerNorm(config.n_embd, bias=self.has_biases)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=self.has_biases)
+        self.norm = nn.LayerNorm(config.n_embd, bias=self.biases)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=self.biases)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)  # (B, T) -> (B, T, C)
         x = self.blocks(x)
         return self.head(self.norm(x))  # (B, T, C) -> (B, T, V)
+
+
+class MiniGPT(CharLM):
+    """The same at GPT's proportions and 25 times the size (10.8 M parameters, context 256): what changes with scale alone?"""
+
+
+class NanoTransformer(CharLM):
+    """The same without biases and without dropout, which Config.for_model refuses: does regularisation matter?"""
+
+    biases = False
