@@ -214,27 +214,9 @@ def test_a_config_is_frozen() -> None:
     assert config.sources["max_iters"] == "base"
 
 
-CHANGES: dict[str, Any] = {
-    "train_split": 0.7,
-    "block_size": 64,
-    "batch_size": 31,
-    "max_iters": 499,
-    "learning_rate": 1.25e-3,
-    "warmup_iters": 51,
-    "weight_decay": 0.11,
-    "beta1": 0.91,
-    "beta2": 0.98,
-    "grad_clip": 1.5,
-    "dropout": 0.15,
-    "n_layer": 3,
-    "n_head": 8,
-    "n_embd": 64,
-    "seed": 43,
-    "vary": "init",
-    "eval_interval": 49,
-    "device": "cuda",
-    "execution": "stacked",
-}
+# For each field another value than charlm's own; those of numbers are at the lower end of what is allowed.
+CHANGES = {field: allowed[0] for field, (allowed, _) in RANGES.items() if field not in ("trials", "vocab_size")}
+CHANGES |= {"vary": "init", "device": "cuda", "execution": "stacked"}
 
 
 def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() -> None:

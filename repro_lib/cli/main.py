@@ -89,10 +89,10 @@ def _train(options: Namespace, console: Console) -> int:
     from repro_lib.cli.status import print_cells
     from repro_lib.grid.cells import plan_cells
     from repro_lib.grid.display import Display
-    from repro_lib.grid.local import train_cells
+    from repro_lib.grid.local import run_grid
 
     request = request_of(options, options.models)
-    report = train_cells(request, Display(console))
+    report = run_grid(request, Display(console), with_notebooks=False)
     cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
     print_cells(console, options.results_dir, cells)
     return _conclude(console, options.results_dir, report.failures)

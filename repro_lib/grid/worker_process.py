@@ -98,12 +98,12 @@ def last_words(folder: Path) -> str:
     return f" (last words: {lines[-1]})" if lines else ""
 
 
-def take_card() -> None:
+def take_card(device: str = "cuda") -> None:
     """Let this worker and the kernels it starts from now on see one of the graphics cards alone, that of its place.
 
     It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
     """
-    if len(cards := visible_cards()) > 1:
+    if device == "cuda" and len(cards := visible_cards()) > 1:
         os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(_PLACE, 0)) % len(cards)]
 
 

@@ -37,9 +37,6 @@ class Dropout(nn.Module):
             raise RuntimeError("this dropout layer has no random stream; build the model with build_model")
         return x * dropout_mask(x.shape, self.share, self.generator, x.dtype)
 
-    def extra_repr(self) -> str:
-        return f"share={self.share:g}"
-
 
 def dropout_mask(shape: Sequence[int], share: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """0 for a share of the places, 1 / (1 - share) for the others, drawn from ``generator`` on its device."""
