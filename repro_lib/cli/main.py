@@ -91,7 +91,7 @@ def _train(options: Namespace, console: Console) -> int:
     from repro_lib.grid.display import Display
     from repro_lib.grid.local import run_grid
 
-    request = request_of(options, options.models)
+    request = request_of(options)
     report = run_grid(request, Display(console), with_notebooks=False)
     cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
     print_cells(console, options.results_dir, cells)
@@ -102,7 +102,7 @@ def _grid(options: Namespace, console: Console) -> int:
     from repro_lib.grid.display import Display
     from repro_lib.grid.local import run_grid
 
-    request = request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    request = request_of(options)
     if options.executor == "snakemake":
         from repro_lib.grid.snakemake.executor import run_grid_by_snakemake
 

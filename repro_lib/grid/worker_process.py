@@ -21,7 +21,7 @@ import psutil
 from repro_lib.system.leases import LeaseHeldError
 from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
 
-_LOG, _GRACE_SECONDS = "worker.log", 5.0
+LOG, _GRACE_SECONDS = "worker.log", 5.0
 _VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
@@ -41,7 +41,7 @@ def serve(connection: Connection, folder: Path, place: int) -> None:
     os.environ[_PLACE] = str(os.getppid() + place)
     # Temporary files of this process and of its kernels lie where the grid finds them, however these end.
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    with open(folder / _LOG, "w", buffering=1, encoding="utf-8") as file:
+    with open(folder / LOG, "w", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
         with contextlib.suppress(EOFError):
@@ -89,13 +89,6 @@ def kill_family(family: Sequence[psutil.Process]) -> None:
             elif member.is_running():
                 kill_group(group)
     psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-
-
-def last_words(folder: Path) -> str:
-    """The last line that a worker with this folder printed, in parentheses; empty if there is none."""
-    log = folder / _LOG
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return f" (last words: {lines[-1]})" if lines else ""
 
 
 def take_card(device: str = "cuda") -> None:

@@ -217,7 +217,9 @@ def test_marks_follow_the_results(request_for: Callable[..., GridRequest], make_
     assert read_plan(tmp_path / "plan" / "plan.json")["request"]["models"] == ["charlm"]
 
 
-def test_settings_of_the_snakefile_are_the_flags_of_the_grid(corpus_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
+    corpus_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = {"profile": "smoke", "models": "charlm tinylstm", "activations": ["relu"], "trials": 3, "force": True}
     request = grid_request(config | {"corpus": str(corpus_file), "noise_models": "", "results_dir": "r", "skip": "charlm-relu"})
     assert (request.models, request.activations, request.noise_models) == (["charlm", "tinylstm"], ["relu"], [])
@@ -226,7 +228,7 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(corpus_file: Path, 
         grid_request({"max_iter": 5})
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
-        grid_request({"profile": "smok"})
+        write_plan(grid_request({"profile": "smok"}), tmp_path)
     # How a grid is run does not say which it is.
     assert plan_folder(config) == plan_folder(config | {"force": False, "skip": "x", "checkpoint_seconds": 3})
     assert plan_folder(config) != plan_folder(config | {"trials": 4})
