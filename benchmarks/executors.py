@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.grid.cells import Cell, GridRequest, plan_cells
+from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.snakemake.executor import plan_jobs
 from repro_lib.grid.tasks import Tasks
 from repro_lib.plots.style import COLOURS, GREY
@@ -148,10 +148,8 @@ def large_plan(store: Store, corpus: str, trials_per_job: int | None) -> tuple[d
     request = GridRequest(
         models, LARGE_ACTIVATIONS, "cpu", asked, 1, nowhere, nowhere, noise_models=[], trials_per_job=trials_per_job
     )
-    cells = plan_cells(models, LARGE_ACTIVATIONS, "cpu", asked)
-    tasks = Tasks(request, cells, [], nowhere, with_notebooks=True)
-    jobs = plan_jobs(tasks)
-    whole = seconds_of(cells, store)
+    tasks = Tasks(request, nowhere)
+    jobs, whole = plan_jobs(tasks), seconds_of(tasks.cells, store)
     training = {}
     for key, job in jobs.items():
         label, _, part = key.partition(".trials-")

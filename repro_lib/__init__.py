@@ -47,8 +47,9 @@ __getattr__, __dir__ = lazily(
         "config": "Config",
         "data": "prepare_corpus",
         "metrics": "metrics",
-        "models": "build_model get_activation",
+        "models.registry": "build_model",
+        "models.activations": "get_activation",
         "analysis": "load_study",
-        "training": "run_experiment",
+        "training.experiment": "run_experiment",
     },
 )

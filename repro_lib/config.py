@@ -74,13 +74,6 @@ _OWN: dict[str, dict[str, Any]] = {
 PROFILES = {name: {"noise_models": ("charlm",), "model_values": {}} | own for name, own in _OWN.items()}
 
 _ALL_STREAMS = ("init", "order", "dropout")
-# What a grid runs beside its cells for a profile's ``noise_models``: one activation with one source of randomness at a
-# time, and two activations in runs that last a quarter and half as long.
-NOISE_ACTIVATION = "gelu"
-NOISE_SOURCES = ("init", "order", "dropout", "bit", "none")
-LENGTH_ACTIVATIONS = ("relu", "gelu")
-LENGTH_SHARES = (0.25, 0.5)
-
 # How the trials of a cell train where nothing else says so: one trial fills a core, but only many at once fill a GPU.
 DEVICE_EXECUTION = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
 Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]

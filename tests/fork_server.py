@@ -46,13 +46,8 @@ def run(order: dict[str, Any]) -> int:
         die_at(order["die_at"])
     config = Config.for_model(order["model"], "smoke", **order["config"])
     try:
-        run_experiment(
-            order["model"],
-            order["activation"],
-            config,
-            results_dir=order["results_dir"],
-            checkpoint_seconds=order["checkpoint_seconds"],
-        )
+        where = {name: order[name] for name in ("results_dir", "checkpoint_seconds")}
+        run_experiment(order["model"], order["activation"], config, **where)
     except BaseException:
         traceback.print_exc()
         return 1

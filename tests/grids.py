@@ -30,19 +30,8 @@ class Folder:
     def start(self, command: str, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command; what stands behind -- among the words stays at the end."""
         words, behind = (words[: words.index("--")], words[words.index("--") :]) if "--" in words else (words, ())
-        line = [
-            sys.executable,
-            "-m",
-            "repro_lib",
-            command,
-            "--profile",
-            "smoke",
-            "--corpus",
-            str(self.corpus),
-            "--workers",
-            "2",
-        ]
-        line += ["--results-dir", str(self.results), "--reports-dir", str(self.reports), *words]
+        line = [sys.executable, "-m", "repro_lib", command, "--profile", "smoke", "--workers", "2"]
+        line += ["--corpus", str(self.corpus), "--results-dir", str(self.results), "--reports-dir", str(self.reports), *words]
         if command == "grid" and "--noise-models" not in words:
             line.append("--noise-models")
         process = subprocess.Popen(

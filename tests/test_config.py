@@ -107,16 +107,8 @@ def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_laye
     assert config.profile == profile
 
 
-def test_profiles_name_only_known_models_and_fields() -> None:
-    assert tuple(PROFILES) == ("smoke", "quick", "study", "cpu", "full")
-    for profile in PROFILES.values():
-        assert set(profile["models"]) <= set(config_module.GRID_MODELS)
-        assert set(profile["model_values"]) <= set(MODEL_DEFAULTS)
-        for values in [profile["values"], *profile["model_values"].values()]:
-            assert set(values) <= set(Config.model_fields)
-
-
 def test_profiles_are_what_the_readme_says() -> None:
+    assert tuple(PROFILES) == ("smoke", "quick", "study", "cpu", "full")
     assert PROFILES["smoke"]["models"] == PROFILES["quick"]["models"] == PROFILES["full"]["models"] == config_module.GRID_MODELS
     assert PROFILES["study"]["models"] == PROFILES["cpu"]["models"] == config_module.SMALL_MODELS
     for profile, iterations, batch, context in [("study", 500, 16, 128), ("cpu", 500, 32, 128), ("full", 5000, 64, 256)]:
@@ -214,27 +206,9 @@ def test_a_config_is_frozen() -> None:
     assert config.sources["max_iters"] == "base"
 
 
-CHANGES: dict[str, Any] = {
-    "train_split": 0.7,
-    "block_size": 64,
-    "batch_size": 31,
-    "max_iters": 499,
-    "learning_rate": 1.25e-3,
-    "warmup_iters": 51,
-    "weight_decay": 0.11,
-    "beta1": 0.91,
-    "beta2": 0.98,
-    "grad_clip": 1.5,
-    "dropout": 0.15,
-    "n_layer": 3,
-    "n_head": 8,
-    "n_embd": 64,
-    "seed": 43,
-    "vary": "init",
-    "eval_interval": 49,
-    "device": "cuda",
-    "execution": "stacked",
-}
+# For each field another value than charlm's own; those of numbers are at the lower end of what is allowed.
+CHANGES = {field: allowed[0] for field, (allowed, _) in RANGES.items() if field not in ("trials", "vocab_size")}
+CHANGES |= {"vary": "init", "device": "cuda", "execution": "stacked"}
 
 
 def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() -> None:

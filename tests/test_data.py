@@ -146,13 +146,6 @@ def test_pieces_cover_every_block_once_and_are_no_longer_than_the_context(datase
         assert torch.equal(inputs, windows.inputs[:, offset : offset + inputs.shape[1]])
 
 
-def test_a_cheaper_look_takes_every_fourth_block_and_has_a_digest_of_its_own(dataset: Dataset) -> None:
-    curve = dataset.windows.every(4)
-    assert torch.equal(curve.inputs, dataset.windows.inputs[::4])
-    assert torch.equal(curve.targets, dataset.windows.targets[::4])
-    assert curve.sha256 != dataset.windows.sha256
-
-
 def test_the_unigram_cross_entropy_is_that_of_training_frequencies_on_the_evaluation_text() -> None:
     # 300 a, 100 b in training; validation is a and the unseen c in turn. Counts start at one: 301, 101, 1 of 403.
     text = "aaab" * 100 + "ac" * 200

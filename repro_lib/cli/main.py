@@ -109,10 +109,10 @@ def _train(options: Namespace, console: Console) -> int:
     from repro_lib.cli.status import print_cells
     from repro_lib.grid.cells import plan_cells
     from repro_lib.grid.display import Display
-    from repro_lib.grid.local import train_cells
+    from repro_lib.grid.local import run_grid
 
-    request = request_of(options, options.models)
-    report = train_cells(request, Display(console))
+    request = request_of(options)
+    report = run_grid(request, Display(console), with_notebooks=False)
     cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
     print_cells(console, options.results_dir, cells)
     return _conclude(console, options.results_dir, report.failures)
@@ -122,7 +122,7 @@ def _grid(options: Namespace, console: Console) -> int:
     from repro_lib.grid.display import Display
     from repro_lib.grid.local import run_grid
 
-    request = request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    request = request_of(options)
     if options.executor == "snakemake":
         from repro_lib.grid.snakemake.executor import run_grid_by_snakemake
 

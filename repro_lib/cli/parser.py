@@ -10,17 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from repro_lib.config import (
-    ACTIVATIONS,
-    DEVICES,
-    GRID_ACTIVATIONS,
-    MODEL_DEFAULTS,
-    PROFILES,
-    Config,
-    ConfigError,
-    check_profile,
-    project_root,
-)
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
 
 if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest
@@ -77,7 +67,7 @@ def _folder(name: str) -> Path:
     return Path(os.path.expanduser(name))
 
 
-def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridRequest:
+def request_of(options: argparse.Namespace) -> GridRequest:
     """What ``repro train`` and ``repro grid`` were asked for. ConfigError for numbers that are not possible."""
     from repro_lib.grid.cells import GridRequest
     from repro_lib.training.checkpoints import check_interval
@@ -91,8 +81,7 @@ def request_of(options: argparse.Namespace, models: Sequence[str]) -> GridReques
     if options.cell_timeout is not None and not options.cell_timeout > 0:
         raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
     return GridRequest(
-        **{name: getattr(options, name) for name in ("activations", "profile", "force", "cell_timeout")},
-        models=models,
+        **{name: getattr(options, name) for name in ("models", "activations", "profile", "force", "cell_timeout")},
         overrides=overrides(options),
         workers=workers,
         results_dir=options.results_dir.resolve(),
@@ -113,8 +102,7 @@ def grid_request(config: Mapping[str, Any]) -> GridRequest:
         if name != "skip" and value is not None and value is not False:
             given = value if isinstance(value, list) else str(value).split() if name in _SEVERAL else [value]
             words += [f"--{name.replace('_', '-')}", *(str(word) for word in given if value is not True)]
-    options = _parser().parse_args(words)
-    return request_of(options, options.models or PROFILES[check_profile(options.profile)]["models"])
+    return request_of(_parser().parse_args(words))
 
 
 def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
@@ -214,7 +202,8 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
     about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
     doctor.add_argument("--determinism", action="store_true", help=about)
-    doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
+    devices, about = get_args(Config.model_fields["device"].annotation), "with --determinism: where to train; default: cpu"
+    doctor.add_argument("--device", choices=devices, default="cpu", help=about)
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:

@@ -7,17 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro_lib.config import (
-    LENGTH_ACTIVATIONS,
-    LENGTH_SHARES,
-    MODEL_DEFAULTS,
-    NOISE_ACTIVATION,
-    NOISE_SOURCES,
-    PROFILES,
-    Config,
-    check_model,
-    check_profile,
-)
+from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, check_model, check_profile
 from repro_lib.data import corpus_sha256
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.schema import Result
@@ -31,6 +21,10 @@ _MATRICES_PER_LAYER = dict.fromkeys(MODEL_DEFAULTS, 12.0) | {"convlm": 3.6, "tin
 _MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
 # Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).
 _PARAMETER_CHARACTERS_PER_SECOND = 8e9
+# What a grid runs beside its cells for a profile's ``noise_models``: one activation with one source of randomness at a
+# time, and two activations in runs that last a quarter and half as long.
+_NOISE_ACTIVATION, _NOISE_SOURCES = "gelu", ("init", "order", "dropout", "bit", "none")
+_LENGTH_ACTIVATIONS, _LENGTH_SHARES = ("relu", "gelu"), (0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -118,12 +112,12 @@ def plan_variants(
     for cell in cells:
         if cell.model not in {check_model(model) for model in chosen}:
             continue
-        if cell.activation == NOISE_ACTIVATION:
-            sources = [source for source in NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
+        if cell.activation == _NOISE_ACTIVATION:
+            sources = [source for source in _NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
             variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
-        if cell.activation in LENGTH_ACTIVATIONS:
+        if cell.activation in _LENGTH_ACTIVATIONS:
             # A share of a very short run can round to nothing or to all of it.
-            lengths = {round(share * cell.config.max_iters) for share in LENGTH_SHARES} - {0, cell.config.max_iters}
+            lengths = {round(share * cell.config.max_iters) for share in _LENGTH_SHARES} - {0, cell.config.max_iters}
             variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
     return variants
 

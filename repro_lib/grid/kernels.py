@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro_lib.system.processes import ProcessKilledError, describe_exit, die_with, exit_signal, kill_group, out_of_memory_kills
+from repro_lib.system import processes
 from repro_lib.system.temporary import fits_socket, scratch_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PRINTED_CHARACTERS = 1_000_000
 CUT_OUTPUT = "application/vnd.repro.cut+json"
 
 
-class KernelKilledError(ProcessKilledError):
+class KernelKilledError(processes.ProcessKilledError):
     """The kernel was ended by a signal, or did not start; a fresh one may do better."""
 
 
@@ -41,7 +41,7 @@ class Kernel:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        self._kills_before = out_of_memory_kills()
+        self._kills_before = processes.out_of_memory_kills()
 
     def manager_class(self) -> type:
         """A kernel manager class whose kernel is this one."""
@@ -91,26 +91,20 @@ class Kernel:
             return KernelKilledError(f"its kernel did not start within {START_SECONDS} s")
         if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
             return error
-        kind = KernelEndedError if exit_signal(code) is None else KernelKilledError
-        return kind(f"its kernel {describe_exit(code)}{self._out_of_memory(code)}{self._last_words()}")
+        kind = KernelEndedError if processes.exit_signal(code) is None else KernelKilledError
+        last_words = processes.last_words(self.folder / "kernel.log", most=200)
+        return kind(f"its kernel {processes.describe_exit(code)}{self._out_of_memory(code)}{last_words}")
 
     def end(self) -> None:
         """End what is left of it, and of all that its cells have started."""
         if self.process:
-            kill_group(self.process.pid)
+            processes.kill_group(self.process.pid)
             self.process.wait()
 
     def _out_of_memory(self, code: int | None) -> str:
-        if code != -9 or (out_of_memory_kills() or 0) <= (self._kills_before or 0):
+        if code != -9 or (processes.out_of_memory_kills() or 0) <= (self._kills_before or 0):
             return ""
         return ", probably out of memory: this machine's out-of-memory killer was at work meanwhile"
-
-    def _last_words(self) -> str:
-        with contextlib.suppress(OSError), open(self.folder / "kernel.log", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 1000))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-            return f" (last words: {lines[-1].strip()[:200]})" if lines else ""
-        return ""
 
 
 @contextlib.contextmanager
@@ -125,7 +119,7 @@ def private_kernel() -> Iterator[Kernel]:
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """What ipykernel lacks, called in each kernel before its first cell: an end with its parent, a bound to printing."""
     # ipykernel looks after its parent too, but not before it has started, and only where the parent's heir is process 1.
-    die_with(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+    processes.die_with(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
     # What lies beside a notebook is found by its cells, but was not (see -P above) by the kernel's own imports.
     sys.path.insert(0, "")
     printed = {"stdout": 0, "stderr": 0}

@@ -1,4 +1,4 @@
-"""The grid on this machine, in a pool of worker processes: no engine, no service.
+"""The grid on this machine, in a pool of worker processes: no engine, no service; and what it has in common with Snakemake's.
 
 Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
 """
@@ -9,24 +9,122 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_lib.grid.cells import GridRequest
+from repro_lib.data import load_dataset, prepare_corpus
+from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
-from repro_lib.grid.executor import ATTEMPTS, GridReport, Run
+from repro_lib.grid.notebooks import keep_as_failed
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
-from repro_lib.grid.tasks import Job
+from repro_lib.grid.tasks import Job, Tasks
+from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
+from repro_lib.store.store import Store
+from repro_lib.system.files import WriteError, check_writable
+from repro_lib.training.checkpoints import sweep
+from repro_lib.training.experiment import check_device
 from repro_lib.training.progress import progress_share
 
-
-def train_cells(request: GridRequest, display: Display) -> GridReport:
-    """Train the cells without notebooks: what ``repro train`` does."""
-    return _PoolRun(request, display, Pool(request.workers), with_notebooks=False).work()
+# How often a job is tried in all when its processes are killed from outside.
+ATTEMPTS = 3
 
 
-def run_grid(request: GridRequest, display: Display) -> GridReport:
-    """Execute the notebooks of all cells, then the analysis, then the site."""
-    return _PoolRun(request, display, Pool(request.workers), with_notebooks=True).work()
+@dataclass
+class GridReport:
+    """How a run ended: how many cells it ran itself, and its failures by label, each one sentence."""
+
+    finished: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class Run:
+    """One run of a grid, whatever executes its jobs. ``folder`` is where these say how far they are."""
+
+    def __init__(self, request: GridRequest, display: Display, folder: Path, *, with_notebooks: bool) -> None:
+        self.request, self.display, self.with_notebooks = request, display, with_notebooks
+        self.store, self.report = Store(request.results_dir), GridReport()
+        self.tasks = Tasks(request, folder, with_notebooks=with_notebooks)
+        # Its own cells, and with their variants all.
+        self.cells, self.all_cells = self.tasks.cells, [*self.tasks.cells, *self.tasks.variants]
+
+    def check(self, todo: Sequence[Cell], *, trains_here: bool = True) -> None:
+        """What every cell would fail of is said once, before anything starts; and what killed runs left goes."""
+        for corpus in {cell.config.corpus for cell in self.cells}:
+            prepare_corpus(corpus)
+        for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
+            if trains_here:
+                check_device(config)
+            # A text too short for one window would fail every cell alike, each after its kernel has started.
+            load_dataset(config)
+        if todo or self.with_notebooks:
+            check_writable(self.request.results_dir)
+            clear_leftovers(self.request.results_dir, self.request.reports_dir)
+        if self.with_notebooks:
+            check_writable(self.request.reports_dir)
+        sweep(self.store)
+
+    def settle(self, job: Job, outcome: Outcome) -> str:
+        """Note how a job ended; the result file, not the absence of an error, says that a cell is done."""
+        error, cell = self._error(job, outcome), job.cell
+        result = cell.result(self.store) if cell else None
+        if cell and not result:
+            error = error or self._lost()
+        if error:
+            if cell:
+                # Noted in the results folder; where that cannot be written either, it is said.
+                try:
+                    self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
+                except WriteError as problem:
+                    error += f"; nor could this be noted: {problem}"
+            if job.part_of:  # no failure yet: the cell trains what its parts have left
+                return f"FAILED: {error}; its cell tries once more, and says how it ended"
+            self.report.failures[job.key] = error
+            return f"FAILED: {error}"
+        remark = f" ({outcome.said})" if outcome.said else ""
+        if result is None:
+            return f"done in {outcome.seconds:.0f} s{remark}"
+        # Work of another grid in the same folder is not ours to count.
+        self.report.finished += outcome.said != MADE_ELSEWHERE
+        self.store.forget_failure(result.model_name, result.activation, result.config_sha256)
+        pd = "no pair to compare" if result.avg_relative_pd is None else f"relative PD {result.avg_relative_pd:.4f}"
+        return f"{pd}, validation loss {result.avg_val_loss:.3f}, in {outcome.seconds:.0f} s{remark}"
+
+    def _error(self, job: Job, outcome: Outcome) -> str | None:
+        # The sentence for a job that is not done, with the place of what it left; None for one that is.
+        if outcome.end == "done":
+            return None
+        advice = {"late": "; --cell-timeout gives it more", "killed": f", {ATTEMPTS} times in a row"}.get(outcome.end, "")
+        # A worker that was ended could not keep its notebook itself.
+        return (outcome.said or "no reason given") + advice + (keep_as_failed(job.output) if job.output else "")
+
+    def look_for_lost_results(self) -> None:
+        """Every cell that did not fail has its result, or the report says that it has not."""
+        # Once more for all: a folder can be emptied after a cell was settled.
+        for cell in self.all_cells:
+            if cell.label not in self.report.failures and cell.result(self.store) is None:
+                self.report.failures[cell.label] = self._lost()
+
+    def _lost(self) -> str:
+        # A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran.
+        folder = self.request.results_dir
+        return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
+
+    def publish(self, *, running: bool) -> None:
+        """As ``Tasks.publish``, but no cell fails for a report."""
+        try:
+            site = self.tasks.publish(running=running)
+        except WriteError as error:
+            self.report.failures["reports"] = str(error)
+            return
+        # Written after all: a disk that was full for a while, for example.
+        self.report.failures.pop("reports", None)
+        if not running:
+            self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}
+
+
+def run_grid(request: GridRequest, display: Display, *, with_notebooks: bool = True) -> GridReport:
+    """Execute the notebooks of all cells, then the analysis, then the site; without notebooks train the cells alone."""
+    return _PoolRun(request, display, Pool(request.workers), with_notebooks=with_notebooks).work()
 
 
 class _PoolRun(Run):
@@ -49,7 +147,7 @@ class _PoolRun(Run):
     def work(self) -> GridReport:
         """Do everything; KeyboardInterrupt ends the workers and leaves only whole files."""
         with contextlib.closing(self.pool):
-            todo = [cell for cell in (*self.cells, *self.variants) if self.tasks.wanted(cell)]
+            todo = [cell for cell in self.all_cells if self.tasks.wanted(cell)]
             self.check(todo)
             try:
                 jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
@@ -59,7 +157,7 @@ class _PoolRun(Run):
                     # The index is there from the first second, with a row for every cell that is still to come.
                     self.publish(running=bool(todo))
                     self._add_deep_dives([cell.model for cell in self.cells])
-                self.display.started(len(todo), len(self.cells) + len(self.variants) - len(todo))
+                self.display.started(len(todo), len(self.all_cells) - len(todo))
                 self._drain()
                 if self.with_notebooks:
                     self._add(self.tasks.analyses())

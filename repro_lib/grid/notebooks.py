@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import json
-import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from pydantic import ConfigDict, ValidationError, create_model
 
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
@@ -72,15 +68,11 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
         known = ", ".join(declared) or "none"
         raise NotebookError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has: {known}")
     # A parameter is a literal of these types, or of one of them or None: nothing that a command line cannot say.
-    types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
+    types = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,), "None": (type(None),)}
     for name, value in values.items():
-        annotation = functools.reduce(operator.or_, [types[part.strip()] for part in declared[name].annotation.split("|")])
-        # strict: pydantic would take "500" for 500 and 1 for True, and papermill would write what was given.
-        model = create_model("Parameters", __config__=ConfigDict(strict=True), **{name: (annotation, ...)})  # pyright: ignore[reportCallIssue, reportArgumentType]
-        try:
-            model(**{name: value})
-        except ValidationError:
-            raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {declared[name].annotation}") from None
+        # The very type: "500" is not 500 and 1 is not True, for papermill would write what was given.
+        if not any(type(value) in types[part.strip()] for part in declared[name].annotation.split("|")):
+            raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {declared[name].annotation}")
 
 
 def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
@@ -91,15 +83,12 @@ def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any =
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
     """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``, noting ``digest`` in it.
 
-    While it runs the copy is ``*.partial.ipynb``; a failed one is kept as ``*.failed.ipynb``. Returns remarks, for example
-    on a cell that printed too much to keep.
-
-    Raises NotebookError with the error of the failing cell, KernelKilledError if the kernel was ended from outside,
-    LeaseHeldError if the notebook found somebody else at work, WriteError if the finished copy cannot be written.
+    A failed one is kept as ``*.failed.ipynb``. Returns remarks, as on a cell that printed too much to keep. Raises
+    NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody else at work, WriteError.
     """
     check_parameters(notebook, parameters)
     papermill = _papermill()
-    partial = partial_path(output)
+    partial, failed = _unfinished(output)
     try:
         with private_kernel() as kernel:
             try:
@@ -137,27 +126,23 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
     # papermill noted the name that the copy had while it was at work.
     executed.metadata["papermill"]["output_path"] = str(output)
     write_atomically(output, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
-    for leftover in (partial, failed_path(output)):
+    for leftover in (partial, failed):
         leftover.unlink(missing_ok=True)
     return _remarks(executed)
 
 
-def partial_path(output: Path) -> Path:
-    """The name of an executed notebook while it is at work."""
-    return output.with_suffix(".partial.ipynb")
-
-
-def failed_path(output: Path) -> Path:
-    """The name of an executed notebook that failed."""
-    return output.with_suffix(".failed.ipynb")
-
-
 def keep_as_failed(output: Path) -> str:
     """Give what there is of an unfinished notebook the name of a failed one; returns where to look, for a message."""
+    partial, failed = _unfinished(output)
     with contextlib.suppress(OSError):
-        os.replace(partial_path(output), failed_path(output))
-        return f" (see {failed_path(output)})"
+        os.replace(partial, failed)
+        return f" (see {failed})"
     return ""
+
+
+def _unfinished(output: Path) -> tuple[Path, Path]:
+    # The names of an executed notebook while it is at work, and once it failed.
+    return output.with_suffix(".partial.ipynb"), output.with_suffix(".failed.ipynb")
 
 
 class _WholeFiles:

@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from repro_lib.grid.worker_process import End, kill_family, last_words, serve
-from repro_lib.system.processes import describe_exit, exit_signal
+from repro_lib.grid.worker_process import LOG, End, kill_family, serve
+from repro_lib.system.processes import describe_exit, exit_signal, last_words
 from repro_lib.system.temporary import scratch_folder
 
 # How often one looks after a task that another process has in work.
@@ -132,7 +132,7 @@ class Pool:
             # The pipe closed without an answer: the process is gone.
             worker.process.join(_GRACE_SECONDS)
             end = "failed" if exit_signal(worker.process.exitcode) is None else "killed"
-            said = f"its worker process {describe_exit(worker.process.exitcode)}{last_words(worker.folder)}"
+            said = f"its worker process {describe_exit(worker.process.exitcode)}{last_words(worker.folder / LOG)}"
             self._forget(worker)
         return worker.take(end, said)
 

@@ -48,30 +48,18 @@ class Job(Task):
 
 
 class Tasks:
-    """Makes the jobs of one run. ``folder`` is where jobs say how far they are."""
+    """Makes the jobs of one run: of its cells and, with notebooks, their variants; in ``folder`` they say how far they are."""
 
-    def __init__(
-        self,
-        request: GridRequest,
-        cells: Sequence[Cell],
-        variants: Sequence[Cell],
-        folder: Path,
-        *,
-        with_notebooks: bool = True,
-    ) -> None:
-        self.request, self.cells, self.variants, self.folder = request, cells, variants, folder
-        self.with_notebooks = with_notebooks
+    def __init__(self, request: GridRequest, folder: Path, *, with_notebooks: bool = True) -> None:
+        self.request, self.folder, self.with_notebooks = request, folder, with_notebooks
+        asked = request.profile, request.overrides
+        self.cells = plan_cells(request.models, request.activations, *asked)
+        self.variants = plan_variants(self.cells, *asked, request.noise_models) if with_notebooks else []
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:
         """Whether there is anything to do for a cell."""
         return self.request.force or not is_done(cell, self.request.results_dir, with_notebook=self.with_notebooks)
-
-    @classmethod
-    def of(cls, request: GridRequest, folder: Path) -> Tasks:
-        """The tasks of a whole grid, with its variants and notebooks."""
-        cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
-        return cls(request, cells, plan_variants(cells, request.profile, request.overrides, request.noise_models), folder)
 
     def to_do(self) -> Iterator[Job]:
         """All jobs that are to be done as things are, in any order."""

@@ -54,7 +54,7 @@ def run_notebook(
         if done and not force:
             return MADE_ELSEWHERE
         if cell:
-            _prepare_device(cell)
+            take_card(cell.config.device)
             # The notebook would ask too, but only after its kernel has started, which takes seconds.
             if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
                 raise LeaseHeldError(str(at_work[0]))
@@ -68,7 +68,7 @@ def run_cell(cell: Cell, progress: Path, trials: Sequence[int] | None = None, **
     """
     if trials is None and not settings["force"] and is_done(cell, settings["results_dir"], with_notebook=False):
         return MADE_ELSEWHERE
-    _prepare_device(cell)
+    take_card(cell.config.device)
     what, settings = (cell.model, cell.activation, cell.config), settings | {"progress": write_progress_to(progress)}
     # What is told of unfinished work is returned, for nobody reads the log of a worker.
     with listening() as heard:
@@ -97,8 +97,3 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
         output = partial.with_name(partial.name.replace(".partial", ""))
         if holder(notebook_lease(output)) is None:
             partial.unlink(missing_ok=True)
-
-
-def _prepare_device(cell: Cell) -> None:
-    if cell.config.device == "cuda":
-        take_card()

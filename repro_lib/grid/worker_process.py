@@ -21,7 +21,7 @@ import psutil
 from repro_lib.system.leases import LeaseHeldError
 from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
 
-_LOG, _GRACE_SECONDS = "worker.log", 5.0
+LOG, _GRACE_SECONDS = "worker.log", 5.0
 _VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
@@ -41,7 +41,7 @@ def serve(connection: Connection, folder: Path, place: int) -> None:
     os.environ[_PLACE] = str(os.getppid() + place)
     # Temporary files of this process and of its kernels lie where the grid finds them, however these end.
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    with open(folder / _LOG, "w", buffering=1, encoding="utf-8") as file:
+    with open(folder / LOG, "w", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
         with contextlib.suppress(EOFError):
@@ -91,19 +91,12 @@ def kill_family(family: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(family, timeout=_GRACE_SECONDS)
 
 
-def last_words(folder: Path) -> str:
-    """The last line that a worker with this folder printed, in parentheses; empty if there is none."""
-    log = folder / _LOG
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return f" (last words: {lines[-1]})" if lines else ""
-
-
-def take_card() -> None:
+def take_card(device: str = "cuda") -> None:
     """Let this worker and the kernels it starts from now on see one of the graphics cards alone, that of its place.
 
     It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
     """
-    if len(cards := visible_cards()) > 1:
+    if device == "cuda" and len(cards := visible_cards()) > 1:
         os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(_PLACE, 0)) % len(cards)]
 
 

@@ -1,7 +1,7 @@
 """The activation functions under study, and the one closed registry that names them.
 
 An ungated one maps (..., C) to (..., C); a gated one maps (..., 2C) to (..., C), and the layer around it makes room
-(``repro_lib.models.layers.FeedForward``). To add one: a class, a line in ``_BUILDERS``, its name in ``repro_lib.config``.
+(``repro_lib.models.layers.FeedForward``). To add one: a function, a line in ``_BUILDERS``, its name in ``repro_lib.config``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,40 +18,20 @@ from torch import Tensor, nn
 
 
 class Activation(nn.Module):
-    """Base class: ``gated`` says whether the last dimension is halved."""
+    """A function of (..., C) that gives (..., C); or, ``gated``, one of (..., 2C)."""
 
-    gated: bool = False
-
-
-class ReLU(Activation):
-    """max(x, 0). Shape (..., C) -> (..., C)."""
+    def __init__(self, function: Callable[[Tensor], Tensor], gated: bool = False) -> None:
+        super().__init__()
+        self.function, self.gated = function, gated
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
+        return self.function(x)
 
 
-class GELU(Activation):
-    """x * Phi(x), the exact form with erf (Hendrycks & Gimpel 2016, arXiv 1606.08415). (..., C) -> (..., C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x, approximate="none")
-
-
-class Swish(Activation):
-    """x * sigmoid(x), also called SiLU (Ramachandran et al. 2017, arXiv 1710.05941). (..., C) -> (..., C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x)
-
-
-class SwiGLU(Activation):
+def swiglu(x: Tensor) -> Tensor:
     """swish(gate) * value with [gate, value] = x halved (Shazeer 2020, arXiv 2002.05202). (..., 2C) -> (..., C)."""
-
-    gated = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = x.chunk(2, dim=-1)
-        return F.silu(gate) * value
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 class _SmeLUFunction(torch.autograd.Function):
@@ -73,43 +54,29 @@ class _SmeLUFunction(torch.autograd.Function):
         return grad_outputs[0] * slope, None
 
 
-class SmeLU(Activation):
-    """Smooth ReLU of half-width ``beta`` (Shamir, Lin & Coviello 2020, arXiv 2010.09931). (..., C) -> (..., C).
+def smelu(x: Tensor, beta: float) -> Tensor:
+    """Smooth ReLU of half-width ``beta`` > 0 (Shamir, Lin & Coviello 2020, arXiv 2010.09931). (..., C) -> (..., C).
 
     0 for x <= -beta; (x + beta)^2 / (4 beta) for abs(x) <= beta; x for x >= beta. ``beta`` towards 0 gives ReLU.
     """
-
-    def __init__(self, beta: float) -> None:
-        super().__init__()
-        if not 0.0 < beta < float("inf"):
-            raise ValueError(f"SmeLU needs a finite beta > 0, got {beta!r}")
-        self.beta = beta
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            # The compiler fuses the plain formula and saves only x, too.
-            return (x + self.beta).clamp(0.0, 2.0 * self.beta).square() * (0.25 / self.beta) + F.relu(x - self.beta)
-        return _SmeLUFunction.apply(x, self.beta)  # pyright: ignore[reportReturnType]  (torch types apply as Any)
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta:g}"
+    if torch.compiler.is_compiling():
+        # The compiler fuses the plain formula and saves only x, too.
+        return (x + beta).clamp(0.0, 2.0 * beta).square() * (0.25 / beta) + F.relu(x - beta)
+    return _SmeLUFunction.apply(x, beta)  # pyright: ignore[reportReturnType]  (torch types apply as Any)
 
 
 _BUILDERS: dict[str, Callable[[], Activation]] = {
-    "relu": ReLU,
-    "gelu": GELU,
-    "swish": Swish,
-    "swiglu": SwiGLU,
-    "smelu_1": lambda: SmeLU(1.0),
-    "smelu_05": lambda: SmeLU(0.5),
+    "relu": lambda: Activation(F.relu),
+    # x * Phi(x), the exact form with erf (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+    "gelu": lambda: Activation(F.gelu),
+    # x * sigmoid(x), also called SiLU (Ramachandran et al. 2017, arXiv 1710.05941).
+    "swish": lambda: Activation(F.silu),
+    "swiglu": lambda: Activation(swiglu, gated=True),
+    "smelu_1": lambda: Activation(partial(smelu, beta=1.0)),
+    "smelu_05": lambda: Activation(partial(smelu, beta=0.5)),
 }
 # One digit more before the point than after it: the canonical name of 0.123456789 is smelu_0123456789.
 _SMELU_NAME = re.compile(r"smelu_(\d{1,10}(?:\.\d{1,9})?)")
-
-
-def activation_names() -> tuple[str, ...]:
-    """The registered names. Besides them ``smelu_<beta>`` is understood for every beta > 0."""
-    return tuple(_BUILDERS)
 
 
 def smelu_beta(name: str) -> Decimal | None:
@@ -145,4 +112,4 @@ def get_activation(name: str) -> Activation:
     """A fresh module for ``name``. Errors as in ``canonical_activation``."""
     name = canonical_activation(name)
     # What is not registered and got this far is smelu_<beta>.
-    return _BUILDERS[name]() if name in _BUILDERS else SmeLU(float(smelu_beta(name) or 0))
+    return _BUILDERS[name]() if name in _BUILDERS else Activation(partial(smelu, beta=float(smelu_beta(name) or 0)))

@@ -6,8 +6,10 @@ a global random generator, so a stream can be varied while the others are held f
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,20 +35,14 @@ class Streams:
 def streams_for_trial(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES, device: str = "cpu") -> Streams:
     """Streams of trial ``trial`` (from 1): those named in ``vary`` use ``seed + trial - 1``, the others ``seed``.
 
-    Initialisation and data order are drawn on the CPU for every device; dropout masks are drawn on ``device``. Raises
-    ValueError for an unknown stream and for a trial below 1.
+    Dropout masks are drawn on ``device``. Raises ValueError for a trial below 1.
     """
     if trial < 1:
         raise ValueError(f"there is no trial {trial}: trials count from 1")
-    unknown = set(vary) - set(STREAM_NAMES)
-    if unknown:
-        raise ValueError(f"unknown random stream {sorted(unknown)}; known: {', '.join(STREAM_NAMES)}")
-
-    def stream(name: str, where: str) -> torch.Generator:
-        stream_seed = seed + trial - 1 if name in vary else seed
-        return torch.Generator(where).manual_seed(_derive(stream_seed, name))
-
-    return Streams(stream("init", "cpu"), stream("order", "cpu"), stream("dropout", device))
+    seeds = {name: _derive(seed + trial - 1 if name in vary else seed, name) for name in STREAM_NAMES}
+    # Initialisation and data order are drawn on the CPU for every device.
+    places = ("cpu", "cpu", device)
+    return Streams(*(torch.Generator(place).manual_seed(seeds[name]) for place, name in zip(places, STREAM_NAMES, strict=True)))
 
 
 @torch.no_grad()
@@ -63,14 +59,11 @@ def flip_one_bit(model: nn.Module, seed: int) -> str:
     if not sum(counts):
         raise ValueError("there is no weight to flip a bit of: all matrices are 0")
     generator = torch.Generator().manual_seed(_derive(seed, "bit"))
-    place = int(torch.randint(sum(counts), (), generator=generator))
-    for (name, tensor), count in zip(matrices.items(), counts, strict=True):
-        if place < count:
-            index = tuple(tensor.nonzero()[place].tolist())
-            tensor.view(torch.int32)[index] ^= 1
-            return name
-        place -= count
-    raise AssertionError("unreachable: place is smaller than the sum of the counts")
+    place, ends = int(torch.randint(sum(counts), (), generator=generator)), list(itertools.accumulate(counts))
+    k = bisect.bisect_right(ends, place)
+    name, tensor = list(matrices.items())[k]
+    tensor.view(torch.int32)[tuple(tensor.nonzero()[place - ends[k]].tolist())] ^= 1  # counted from the matrix's end
+    return name
 
 
 def _derive(seed: int, name: str) -> int:

@@ -37,9 +37,6 @@ class Dropout(nn.Module):
             raise RuntimeError("this dropout layer has no random stream; build the model with build_model")
         return x * dropout_mask(x.shape, self.share, self.generator, x.dtype)
 
-    def extra_repr(self) -> str:
-        return f"share={self.share:g}"
-
 
 def dropout_mask(shape: Sequence[int], share: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """0 for a share of the places, 1 / (1 - share) for the others, drawn from ``generator`` on its device."""
@@ -73,9 +70,9 @@ class FeedForward(nn.Module):
     def __init__(self, width_in: int, hidden: int, width_out: int, activation: str, bias: bool = True) -> None:
         super().__init__()
         self.activation = get_activation(activation)
-        # ``hidden`` is the width of an ungated one; a gated one gets what keeps the number of parameters the same.
+        # ``hidden`` is the width of an ungated one; a gated one gets the multiple of 4 that keeps the number of parameters.
         if self.activation.gated:
-            hidden = gated_width(width_in, hidden, width_out)
+            hidden = max(4, 4 * round(hidden * (width_in + width_out) / (2 * width_in + width_out) / 4))
         self.expand = nn.Linear(width_in, 2 * hidden if self.activation.gated else hidden, bias=bias)
         self.project = nn.Linear(hidden, width_out, bias=bias)
 
@@ -83,15 +80,10 @@ class FeedForward(nn.Module):
         return self.project(self.activation(self.expand(x)))
 
 
-def gated_width(width_in: int, hidden: int, width_out: int) -> int:
-    """Hidden width, a multiple of 4, at which a gated layer has the parameters of an ungated one of width ``hidden``."""
-    exact = hidden * (width_in + width_out) / (2 * width_in + width_out)
-    return max(4, 4 * round(exact / 4))
-
-
-def frequencies(width: int, device: torch.device | None = None) -> Tensor:
-    """(width/2,) angles per character, from 1 down to about 1/200: turns that suit contexts of a few hundred."""
-    return 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+def _angles(length: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(T, C/2) angles: per character from 1 down to about 1/200, turns that suit contexts of a few hundred."""
+    frequencies = 200.0 ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    return torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequencies
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -113,8 +105,7 @@ def rotate(x: Tensor) -> Tensor:
 def _rotate_in_parts(x: Tensor) -> Tensor:
     # In real numbers, for the compiler: it makes one kernel of them and none of complex ones.
     T, D = x.shape[1], x.shape[-1]
-    angles = torch.arange(T, dtype=torch.float32, device=x.device)[:, None] * frequencies(D, x.device)
-    angles = angles.view(T, *[1] * (x.ndim - 3), D // 2)
+    angles = _angles(T, D, x.device).view(T, *[1] * (x.ndim - 3), D // 2)
     real, imaginary = x.float().unflatten(-1, (D // 2, 2)).unbind(-1)
     turned = (real * angles.cos() - imaginary * angles.sin(), real * angles.sin() + imaginary * angles.cos())
     return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
@@ -124,7 +115,7 @@ def _rotate_in_parts(x: Tensor) -> Tensor:
 def _turns(length: int, width: int, device: torch.device) -> Tensor:
     """(T, D/2) complex numbers of size 1: how far each pair is turned at each position."""
     with torch.inference_mode(False):  # kept for training, whoever asks first
-        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)
+        angles = _angles(length, width)
         return torch.polar(torch.ones_like(angles), angles).to(device)
 
 
@@ -224,9 +215,10 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
             std = 0.0 if name.endswith("project") else 0.02 if name == "head" else 1 / math.sqrt(module.in_features)
             nn.init.normal_(module.weight, std=std, generator=generator)
         elif isinstance(module, nn.Embedding):
-            # Positions are learnt from sinusoids of the same size on (Vaswani et al. 2017).
+            # Positions are learnt from sinusoids of the same size on, at the turns of ``rotate`` (Vaswani et al. 2017).
             if name.endswith("positions"):
-                module.weight.copy_(EMBEDDING_SIZE * sinusoids(*module.weight.shape))
+                angles = _angles(module.num_embeddings, module.embedding_dim)
+                module.weight.copy_(EMBEDDING_SIZE * torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1))
             else:
                 nn.init.normal_(module.weight, std=EMBEDDING_SIZE, generator=generator)
         elif isinstance(module, nn.LayerNorm):
@@ -235,12 +227,6 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
             _initialise_lstm(module, generator)
         if getattr(module, "bias", None) is not None and not isinstance(module, nn.LSTM):
             nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """(T, C): sine and cosine of the position at the frequencies of ``rotate``, side by side; C even."""
-    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies(width)  # (T, C/2)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 def _initialise_lstm(lstm: nn.LSTM, generator: torch.Generator) -> None:

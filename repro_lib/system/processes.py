@@ -79,6 +79,15 @@ def exit_signal(code: int | None) -> int | None:
     return -code if code is not None and code < 0 else None
 
 
+def last_words(log: Path, most: int | None = None) -> str:
+    """The last line of a process's log, at most so many characters of it, in parentheses; empty if there is none."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        file.seek(max(0, file.seek(0, 2) - 10_000))  # it may have written for hours
+        if lines := file.read().decode(errors="replace").strip().splitlines():
+            return f" (last words: {lines[-1].strip()[:most]})"
+    return ""
+
+
 def out_of_memory_kills() -> int | None:
     """How many processes the out-of-memory killer of this machine has ended since it started; None: not known here."""
     with contextlib.suppress(OSError):

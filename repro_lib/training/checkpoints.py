@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -236,9 +237,8 @@ def _read_or_put_aside(path: Path, read: Callable[[], Any]) -> Any:
 def _put_aside(path: Path) -> str:
     # Under its new name nobody takes a damaged file for a checkpoint. Only a person can say whether a disk is failing or
     # somebody edited the file: nothing is deleted, nor what was put aside before.
-    k = 1
-    while (aside := path.with_name(f"{path.name}.damaged{'' if k == 1 else f'-{k}'}")).exists():
-        k += 1
+    names = (f"{path.name}.damaged{f'-{k}' if k > 1 else ''}" for k in itertools.count(1))
+    aside = next(aside for aside in map(path.with_name, names) if not aside.exists())
     with contextlib.suppress(OSError):  # where nothing can be written it stays, and is refused again
         os.replace(path, aside)
     return aside.name

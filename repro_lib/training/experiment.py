@@ -51,15 +51,13 @@ def run_experiment(
 ) -> Result:
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
-    Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for or
-    another profile means the same. A bare ``config`` is completed with the model's defaults. A run that is killed, at whatever
-    moment, is gone on with by the next one and ends with the same bits: a trial or a stack in training saves its state every
-    ``checkpoint_seconds`` (0: after each iteration; less often where that would take more than 1 % of the time). What a user
-    should know of that is said by the logger ``repro_lib``, or printed where nobody has set up logging.
+    Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for.
+    A bare ``config`` is completed with the model's defaults. A killed run is gone on with by the next, to the same bits: its
+    state is saved every ``checkpoint_seconds`` (0: after each iteration; never for more than 1 % of the time).
 
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
-    StackTooLarge if stacked trials do not fit into the memory of the device, LeaseHeldError if another process trains this
-    cell, LeaseLostError if the results folder was deleted meanwhile, WriteError if it cannot be written.
+    StackTooLarge, LeaseHeldError if another process trains this cell, LeaseLostError if the results folder was deleted
+    meanwhile, WriteError if it cannot be written.
     """
     cell = CellTraining(model, activation, config, results_dir, data_dir, checkpoint_seconds)
     whole = (*cell.names, cell.config.trials, cell.config.profile)
@@ -93,9 +91,8 @@ def train_trials(
 ) -> int:
     """Train some trials of a cell (numbered from 1) and keep them for ``run_experiment``, which joins them.
 
-    What is there already is not trained again. Processes may train different trials of a cell at the same time; a trial that
-    is kept counts where the cell is joined with the same torch and on the same kind of machine, and is trained anew elsewhere.
-    Returns how many trials were trained here. Errors and other arguments (``where``) as of ``run_experiment``.
+    What is there already is not trained again; what is kept counts where the cell is joined with the same torch and on the
+    same kind of machine. Returns how many were trained here. Errors and other arguments (``where``) as of ``run_experiment``.
     """
     cell = CellTraining(model, activation, config, **where)
     stored = None if force else cell.extendable()
@@ -281,9 +278,8 @@ def _flags(trials: Sequence[Kept], pairs: dict[tuple[int, int], dict[str, float]
     for record, predictions in trials:
         # A trial that reads nothing agrees with others of its kind; its loss may be what it will.
         if np.ptp(predictions.probabilities, axis=0).max() < CONSTANT:
-            flags.append(
-                f"constant: trial {record.trial} gives each character the same probability, whatever the text before it"
-            )
+            same = "gives each character the same probability, whatever the text before it"
+            flags.append(f"constant: trial {record.trial} {same}")
         # A model that does not beat the frequencies of the characters has learnt nothing.
         if record.val_loss >= unigram:
             of_unigrams = f"not below the unigrams' {unigram:.3f}"

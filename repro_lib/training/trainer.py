@@ -71,11 +71,10 @@ def train_trial(
     progress: ProgressCallback | None = None,
     checkpoints: TrialCheckpoints | None = None,
 ) -> TrainedTrial:
-    """Train trial ``trial`` (from 1) and score it on the evaluation windows.
+    """Train trial ``trial`` (from 1), or go on with the one in ``checkpoints``, and score it on the evaluation windows.
 
-    ``config`` is a complete one, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it (else ConfigError). With
-    ``checkpoints`` it saves its state now and then, and goes on from the newest one that is there: to the same bits.
-    ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows. Raises TrainingDiverged.
+    ConfigError unless ``config`` is complete, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it;
+    TrainingDiverged. ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows.
     """
     return carry_out(lambda: OneTrial(model_name, activation, config, dataset, trial), progress, checkpoints)[0]
 

@@ -54,16 +54,6 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", [b"", b"too short", b"\xff\xfe not text" * 100])
-def test_a_corpus_that_cannot_be_used_is_refused(
-    text: bytes, tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "text.txt"
-    path.write_bytes(text)
-    assert main(["prepare-data", "--corpus", str(path), *folders]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

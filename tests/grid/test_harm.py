@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from grids import Digests, Folder, digests, flags
+from interrupting import wait_for
 
 from repro_lib.config import Config
 from repro_lib.store.store import Store
@@ -98,9 +99,7 @@ def test_after_kernel_worker_and_parent_were_killed_by_turns_the_store_is_that_o
 @pytest.mark.slow
 def test_a_grid_that_is_told_to_stop_does_so_as_after_ctrl_c(folder: Folder) -> None:
     grid = folder.start("grid", *CELLS)
-    until = time.monotonic() + 60
-    while not victims(grid, "kernel") and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: victims(grid, "kernel"))
     time.sleep(1.0)
     grid.send_signal(signal.SIGTERM)
     _, error = grid.communicate(timeout=60)
@@ -303,9 +302,7 @@ def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Fold
 @pytest.mark.slow
 def test_a_folder_deleted_while_a_grid_runs_is_said_of_every_cell_that_was_lost(folder: Folder, undisturbed: Digests) -> None:
     train = folder.start("train", *CELLS, "--workers", "1")
-    until = time.monotonic() + 60
-    while not list(folder.results.glob("*.json")) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: list(folder.results.glob("*.json")))
     shutil.rmtree(folder.results, ignore_errors=True)
     output, error = train.communicate(timeout=120)
     assert (train.returncode, error) == (1, ""), output

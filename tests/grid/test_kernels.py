@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from interrupting import is_running, wait_for
 
 from repro_lib.grid.kernels import Kernel, KernelKilledError
 from repro_lib.grid.notebooks import NotebookError, execute
@@ -25,20 +27,13 @@ WHERE = "from ipykernel.connect import get_connection_info; print(get_connection
 
 def run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
     """Execute a notebook of these cells; returns the remarks and what the last cell printed."""
-    # ipykernel leaves file descriptors alone where it takes itself for a part of pytest, which our kernels are not.
-    of_pytest = os.environ.pop("PYTEST_CURRENT_TEST", None)
-    try:
-        return _run_cells(folder, *sources)
-    finally:
-        if of_pytest:
-            os.environ["PYTEST_CURRENT_TEST"] = of_pytest
-
-
-def _run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
     notebook = folder / "n.ipynb"
     cells = [nbformat.v4.new_markdown_cell("# A notebook"), *(nbformat.v4.new_code_cell(source) for source in sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
-    remarks = execute(notebook, folder / "out" / "n.ipynb", {})
+    # ipykernel leaves file descriptors alone where it takes itself for a part of pytest, which our kernels are not.
+    with pytest.MonkeyPatch.context() as outside:
+        outside.delenv("PYTEST_CURRENT_TEST", raising=False)
+        remarks = execute(notebook, folder / "out" / "n.ipynb", {})
     last = nbformat.read(folder / "out" / "n.ipynb", 4).cells[-1]
     return remarks, "".join(output.get("text", "") for output in last.outputs)
 
@@ -69,10 +64,6 @@ def is_kernel(process: psutil.Process) -> bool:
         return "ipykernel_launcher" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # or a zombie, which is one of them
         return False
-
-
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_kernel_talks_over_sockets_in_a_private_folder_and_takes_no_neighbour_for_its_modules(
@@ -189,30 +180,23 @@ def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(tem
 
 def test_what_a_cell_has_started_ends_with_its_kernel(temporary: Path, tmp_path: Path) -> None:
     _, pid = run_cells(tmp_path, "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid)")
-    until = time.monotonic() + 10
-    while is_running(int(pid)) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not is_running(int(pid))
+    wait_for(lambda: not is_running(int(pid)), 10)
 
 
 def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from test_kernels import run_cells\n"
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from test_kernels import run_cells\n"
         f"run_cells(Path(sys.argv[1]), \"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)\")"
     )
-    runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])
-    until = time.monotonic() + 60
-    while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
-        time.sleep(0.05)
+    here = Path(__file__).parent
+    runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(here), str(here.parent)])
+    wait_for(lambda: pid.exists() and pid.read_text())
     kernel = int(pid.read_text())
     assert is_running(kernel)
     runner.kill()
     runner.wait()
-    until = time.monotonic() + 5
-    while is_running(kernel) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not is_running(kernel)
+    wait_for(lambda: not is_running(kernel), 5)
     # Its folder with sockets and key is left; the next one clears it away (see the fixture).
     assert len(list(temporary.iterdir())) == 1
     run_cells(tmp_path, "1")
@@ -220,14 +204,11 @@ def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_40_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
-    pool = Pool(workers=16)
     outcomes = []
-    try:
+    with contextlib.closing(Pool(workers=16)) as pool:
         for k in range(40):
             pool.submit(Task(f"n{k}", run_trivial, {"folder": tmp_path / f"n{k}"}, limit=300))
         while pool.busy:
             outcomes += pool.step(timeout=0.5)
-    finally:
-        pool.close()
     assert [(outcome.task.key, outcome.said) for outcome in outcomes if outcome.end != "done"] == []
     assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 40

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grids import SMOKE_GRID, Folder, store_digests
+from interrupting import wait_for
 
 from repro_lib.config import ConfigError
 from repro_lib.grid.cells import plan_cells, plan_variants
@@ -95,9 +95,7 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(
 def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(folder: Folder) -> None:
     words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
     process = folder.start("grid", *words)
-    until = time.monotonic() + 120
-    while not list(folder.results.glob("*.json")) and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_for(lambda: list(folder.results.glob("*.json")), 120)
     # Ctrl-C in a terminal reaches every process of the group.
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)

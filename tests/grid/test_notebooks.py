@@ -26,10 +26,6 @@ NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
 TRAIN = notebooks_dir() / f"{names.TRAIN}.ipynb"
 
 
-def by_name(path: Path) -> str:
-    return path.stem
-
-
 def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> Path:
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     if parameters is not None:
@@ -42,7 +38,7 @@ def test_the_suite_has_the_notebooks_that_are_named() -> None:
     assert {path.stem for path in NOTEBOOKS} == {TRAIN.stem, names.DEEP_DIVE, *names.ANALYSES}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_clean(path: Path) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -53,7 +49,7 @@ def test_a_notebook_is_committed_clean(path: Path) -> None:
     nbformat.validate(notebook)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_thin_and_starts_with_one_title_and_a_question(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -66,7 +62,7 @@ def test_a_notebook_is_thin_and_starts_with_one_title_and_a_question(path: Path)
     assert not [text for text in others if text.startswith("# ")]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_are_one_tagged_cell_of_typed_literals_with_help(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
@@ -151,11 +147,6 @@ def test_a_failed_notebook_counts_as_not_executed_and_a_success_removes_it(tmp_p
 
 def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Path) -> None:
     first, second = make_notebook(tmp_path / "a.ipynb", "1"), make_notebook(tmp_path / "b.ipynb", "2")
-    digests = [
-        notebook_digest(first, {}),
-        notebook_digest(second, {}),
-        notebook_digest(first, {"x": 1}),
-        notebook_digest(first, {}, ["result"]),
-    ]
-    assert len(set(digests)) == 4
-    assert notebook_digest(first, {}) == digests[0]
+    cases: list[tuple[Any, ...]] = [(first, {}), (second, {}), (first, {"x": 1}), (first, {}, ["result"]), (first, {})]
+    digests = [notebook_digest(*case) for case in cases]
+    assert (len(set(digests)), digests[0]) == (4, digests[-1])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interrupting import is_running, wait_for
 
 from repro_lib.grid.kernels import KernelKilledError
 from repro_lib.grid.pool import Outcome, Pool, Task
@@ -25,12 +26,8 @@ def write(path: Path) -> None:
     path.write_text(str(os.getpid()))
 
 
-def fail(sentence: str) -> None:
-    raise ValueError(sentence)
-
-
-def break_down() -> None:
-    raise KeyError("a bug")
+def fail(error: Exception) -> None:
+    raise error
 
 
 def kill_itself() -> None:
@@ -44,14 +41,6 @@ def leave_quietly() -> None:
 
 def remark() -> str:
     return "cut short"
-
-
-def find_somebody_at_work() -> None:
-    raise LeaseHeldError("process 1 is at work on it")
-
-
-def lose_a_kernel() -> None:
-    raise KernelKilledError("its kernel was killed")
 
 
 def leave_a_temporary_file(path: Path) -> None:
@@ -72,9 +61,8 @@ def start_a_child_and_sleep(path: Path) -> None:
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     """One for all tests here: whatever befell its workers in one of them, it has to do the tasks of the next."""
-    pool = Pool(workers=2)
-    yield pool
-    pool.close()
+    with contextlib.closing(Pool(workers=2)) as pool:
+        yield pool
 
 
 def drain(pool: Pool, seconds: float = 60) -> dict[str, Outcome]:
@@ -86,9 +74,11 @@ def drain(pool: Pool, seconds: float = 60) -> dict[str, Outcome]:
 
 
 def test_a_task_says_how_it_ended(pool: Pool, tmp_path: Path) -> None:
-    pool.submit(Task("bad", fail, {"sentence": "the corpus is empty"}))
-    functions = {"bug": break_down, "remark": remark, "held": find_somebody_at_work, "kernel": lose_a_kernel}
-    for name, function in (functions | {"killed": kill_itself, "left": leave_quietly}).items():
+    errors = {"bad": ValueError("the corpus is empty"), "bug": KeyError("a bug")}
+    errors |= {"held": LeaseHeldError("process 1 is at work on it"), "kernel": KernelKilledError("its kernel was killed")}
+    for name, error in errors.items():
+        pool.submit(Task(name, fail, {"error": error}))
+    for name, function in {"remark": remark, "killed": kill_itself, "left": leave_quietly}.items():
         pool.submit(Task(name, function, {}))
     for k in range(6):
         pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
@@ -120,23 +110,12 @@ def test_an_idle_worker_that_is_killed_costs_nobody_anything(pool: Pool, tmp_pat
 def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> None:
     pool = Pool(workers=1)
     pool.submit(Task("long", start_a_child_and_sleep, {"path": tmp_path / "pid"}))
-    until = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() and time.monotonic() < until:
-        pool.step(timeout=0.1)
-    child = psutil.Process(int((tmp_path / "pid").read_text()))
-    worker = child.parent()
-    assert worker is not None
-    assert is_alive(worker)
+    wait_for(lambda: pool.step(timeout=0.1) or (tmp_path / "pid").exists())
+    child = int((tmp_path / "pid").read_text())
+    worker = psutil.Process(child).ppid()
+    assert (is_running(worker), is_running(child)) == (True, True)
     pool.close()
-    assert not is_alive(worker)
-    assert not is_alive(child)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert (is_running(worker), is_running(child)) == (False, False)
 
 
 def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_go_on(pool: Pool, tmp_path: Path) -> None:
@@ -146,22 +125,18 @@ def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_
     assert (outcomes["late"].end, outcomes["late"].said) == ("late", "it was stopped at its time limit of 3 s")
     assert 3 <= outcomes["late"].seconds < 13
     assert outcomes["good"].end == "done"
-    child = int((tmp_path / "pid").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert not is_running(int((tmp_path / "pid").read_text()))
     pool.submit(Task("next", write, {"path": tmp_path / "y"}))
     assert drain(pool)["next"].end == "done"
 
 
 def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folder_and_go_with_it(tmp_path: Path) -> None:
-    pool = Pool(workers=1)
-    try:
+    with contextlib.closing(Pool(workers=1)) as pool:
         pool.submit(Task("t", leave_a_temporary_file, {"path": tmp_path / "places"}))
         assert drain(pool)["t"].end == "done"
         mine, of_child = (tmp_path / "places").read_text().split()
         assert Path(mine).is_file()
         assert Path(mine).parent == Path(of_child) == pool.folder / "w1"
-    finally:
-        pool.close()
     assert not pool.folder.exists()
 
 
@@ -178,9 +153,7 @@ def test_the_cards_are_dealt_out_to_the_workers(tmp_path: Path, monkeypatch: pyt
     with contextlib.closing(Pool(workers=4)) as pool:
         for k in range(4):
             pool.submit(Task(f"t{k}", say_card, {"path": tmp_path / f"card{k}", "until": tmp_path / "all"}))
-        until = time.monotonic() + 60
-        while len(list(tmp_path.glob("card?"))) < 4 and time.monotonic() < until:
-            pool.step(timeout=0.1)
+        wait_for(lambda: pool.step(timeout=0.1) or len(list(tmp_path.glob("card?"))) == 4)
         (tmp_path / "all").touch()
         drain(pool)
     assert sorted(path.read_text() for path in tmp_path.glob("card?")) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]

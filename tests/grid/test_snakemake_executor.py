@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from grids import Digests, Folder, flags, store_digests
+from interrupting import wait_for
 
 from repro_lib.cli.main import main
 from repro_lib.cli.parser import grid_request
@@ -54,13 +54,6 @@ def jobs_of(folder: Folder) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found += [process] if "run-job" in process.cmdline() else []
     return found
-
-
-def wait_for(what: Callable[[], object], seconds: float = 180.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "what was waited for did not come"
-        time.sleep(0.1)
 
 
 def training(folder: Folder) -> bool:
@@ -106,10 +99,10 @@ def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(fol
 def test_a_killed_job_and_a_killed_command_change_nothing_in_the_store(folder: Folder, undisturbed: Digests) -> None:
     words = [*CELLS, "--trials-per-job", "1", *SNAKEMAKE, "--", "--until", "cell"]
     grid = folder.start("grid", *words)
-    wait_for(lambda: training(folder))
+    wait_for(lambda: training(folder), 180)
     jobs_of(folder)[0].kill()
     log = folder.results / "workflow" / ".snakemake" / "log"
-    wait_for(lambda: "Trying to restart job" in "".join(path.read_text() for path in log.glob("*.log")))
+    wait_for(lambda: "Trying to restart job" in "".join(path.read_text() for path in log.glob("*.log")), 180)
     grid.kill()
     grid.communicate()
     # Nothing goes on without it on this machine; on a cluster jobs would.
@@ -127,7 +120,7 @@ def test_a_killed_job_and_a_killed_command_change_nothing_in_the_store(folder: F
 def test_a_second_command_is_refused_and_the_first_cancels_its_jobs_when_told_to_stop(folder: Folder) -> None:
     words = [*CELLS, "--max_iters", "4000", *SNAKEMAKE]
     grid = folder.start("grid", *words)
-    wait_for(lambda: training(folder))
+    wait_for(lambda: training(folder), 180)
     code, _, error = folder.run("grid", *words)
     assert code == 2
     assert re.fullmatch(rf"repro: process {grid.pid} on \S+ is at work on this grid since .*\n", error)
@@ -185,7 +178,7 @@ def request_for(corpus_file: Path, tmp_path: Path) -> Callable[..., GridRequest]
 
 
 def jobs_for(request: GridRequest) -> dict[str, dict[str, Any]]:
-    return plan_jobs(Tasks.of(request, request.results_dir))
+    return plan_jobs(Tasks(request, request.results_dir))
 
 
 def test_a_plan_says_what_comes_before_what_and_what_it_asks_for(request_for: Callable[..., GridRequest]) -> None:
@@ -210,7 +203,7 @@ def test_a_plan_says_what_comes_before_what_and_what_it_asks_for(request_for: Ca
 
 def test_marks_follow_the_results(request_for: Callable[..., GridRequest], make_result: Any, tmp_path: Path) -> None:
     request = request_for(activations=["gelu"], noise_models=["charlm"])
-    variant = Tasks.of(request, tmp_path).variants[0]  # it has no notebook: its result alone decides
+    variant = Tasks(request, tmp_path).variants[0]  # it has no notebook: its result alone decides
     made = {"config": variant.config, "corpus": corpus_sha256(variant.config.corpus), "trials": variant.config.trials}
     result = Store(request.results_dir).save(make_result("charlm", "gelu", **made))
 
@@ -224,7 +217,9 @@ def test_marks_follow_the_results(request_for: Callable[..., GridRequest], make_
     assert read_plan(tmp_path / "plan" / "plan.json")["request"]["models"] == ["charlm"]
 
 
-def test_settings_of_the_snakefile_are_the_flags_of_the_grid(corpus_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
+    corpus_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = {"profile": "smoke", "models": "charlm tinylstm", "activations": ["relu"], "trials": 3, "force": True}
     request = grid_request(config | {"corpus": str(corpus_file), "noise_models": "", "results_dir": "r", "skip": "charlm-relu"})
     assert (request.models, request.activations, request.noise_models) == (["charlm", "tinylstm"], ["relu"], [])
@@ -233,7 +228,7 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(corpus_file: Path, 
         grid_request({"max_iter": 5})
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
-        grid_request({"profile": "smok"})
+        write_plan(grid_request({"profile": "smok"}), tmp_path)
     # How a grid is run does not say which it is.
     assert plan_folder(config) == plan_folder(config | {"force": False, "skip": "x", "checkpoint_seconds": 3})
     assert plan_folder(config) != plan_folder(config | {"trials": 4})

@@ -380,18 +380,18 @@ def test_setup_does_not_take_an_active_environment_without_this_checkout(checkou
 
 
 @pytest.mark.parametrize(
-    ("environment", "sentence"),
-    [({"TOO_OLD": "1"}, "no Python 3.11 or newer was found"), ({"NO_VENV": "1"}, "has no venv module: install it")],
+    ("code", "option", "environment", "sentence"),
+    [
+        (1, "--print-python", {"TOO_OLD": "1"}, "no Python 3.11 or newer was found"),
+        (1, "--print-python", {"NO_VENV": "1"}, "has no venv module: install it"),
+        (2, "--print-pyhton", {}, "unknown option '--print-pyhton'"),
+    ],
 )
-def test_setup_says_what_is_missing(checkout: Checkout, environment: dict[str, str], sentence: str) -> None:
-    refused = checkout.setup("--print-python", **environment)
-    assert (refused.returncode, refused.stdout) == (1, "")
+def test_setup_says_in_a_line_what_is_missing_or_wrong(
+    checkout: Checkout, code: int, option: str, environment: dict[str, str], sentence: str
+) -> None:
+    refused = checkout.setup(option, **environment)
+    assert (refused.returncode, refused.stdout) == (code, "")
     assert sentence in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not checkout.venv.exists()
-
-
-def test_setup_refuses_an_unknown_option(checkout: Checkout) -> None:
-    refused = checkout.setup("--print-pyhton")
-    assert refused.returncode == 2
-    assert "unknown option '--print-pyhton'" in refused.stderr

@@ -8,24 +8,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from interrupting import wait_for
 
-from repro_lib.cli.status import print_status
-from repro_lib.grid.cells import plan_cells
-from repro_lib.system import leases as leases
-from repro_lib.system.leases import (
-    STALE_SECONDS,
-    LeaseHeldError,
-    LeaseLostError,
-    cell_lease,
-    hold,
-    holder,
-    remove_void,
-)
+from repro_lib.system import leases
+from repro_lib.system.leases import STALE_SECONDS, LeaseHeldError, LeaseLostError, hold, holder, remove_void
 from repro_lib.system.processes import ProcessId
 
 # Holds the lease, says so, and waits to be killed.
@@ -100,9 +89,7 @@ def test_another_process_holds_it_until_it_is_killed_and_then_it_is_free_at_once
     with pytest.raises(LeaseHeldError, match=f"process {process.pid} "), hold(path, "x"):
         pytest.fail("two held it")
     process.kill()
-    until = time.monotonic() + 10
-    while holder(path) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: not holder(path), 10)
     # Nobody has waited for it yet, so its number is still taken; and the file is still there.
     assert path.exists()
     with hold(path, "y") as lease:
@@ -138,10 +125,7 @@ def test_a_holder_stamps_its_lease(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
     with hold(path, "x"):
         os.utime(path, (0, 0))
-        until = time.monotonic() + 10
-        while path.stat().st_mtime == 0 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert path.stat().st_mtime > 0
+        wait_for(lambda: path.stat().st_mtime, 10)
 
 
 def test_who_stood_still_too_long_is_told_and_does_not_take_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,15 +203,3 @@ def test_of_many_that_want_it_one_at_a_time_has_it_also_when_holders_are_killed(
     assert [output for (output, _), code in ended if code == 0] == ["40\n", "40\n"]
     remove_void(path.parent)
     assert list(path.parent.iterdir()) == []
-
-
-def test_the_status_names_who_has_a_cell_in_work(tmp_path: Path, corpus_file: Path) -> None:
-    (cell,) = plan_cells(["charlm"], ["relu"], "smoke", {"corpus": str(corpus_file)})
-    said = []
-    with hold(cell_lease(tmp_path, cell.model, cell.activation, cell.config_sha256), "x"):
-        for folder in (tmp_path, tmp_path / "another"):
-            console = Console(file=StringIO(), width=200)
-            assert print_status(console, folder, [cell]) == 1
-            said.append(console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
-    assert f"in work: process {os.getpid()} on " in said[0]
-    assert "missing" in said[1]

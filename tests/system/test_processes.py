@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from interrupting import is_running, wait_for
 
 from repro_lib.system.processes import ProcessId, control_group, describe_exit, exit_signal, kill_group, usable_cores
 
@@ -43,9 +42,7 @@ def test_a_process_is_there_until_it_ends_even_if_nobody_has_asked_how(child: su
     assert replace(process, machine="00000000").is_gone() is None, "of another machine nothing is known"
     assert ProcessId.here().is_gone() is False
     child.send_signal(signal.SIGKILL)
-    until = time.monotonic() + 10
-    while not process.is_gone() and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(process.is_gone, 10)
     # It is a zombie now: its number is still taken.
     os.kill(child.pid, 0)
     assert process.is_gone() is True
@@ -88,10 +85,7 @@ def test_a_process_dies_with_the_parent_that_it_was_told_of() -> None:
     os.kill(pid, 0)
     parent.kill()
     parent.communicate()
-    until = time.monotonic() + 10
-    while _is_running(pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not _is_running(pid)
+    wait_for(lambda: not is_running(pid), 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")
@@ -108,19 +102,8 @@ def test_a_group_is_ended_as_a_whole_and_one_that_is_not_there_is_no_error() -> 
     kill_group(leader.pid)
     leader.communicate()
     assert leader.returncode == -9
-    until = time.monotonic() + 10
-    while _is_running(member) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not _is_running(member)
+    wait_for(lambda: not is_running(member), 10)
     kill_group(leader.pid)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return re.sub(r".*\)", "", file.read()).split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,6 @@ def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: T
     assert edited.comparison_key != first.comparison_key
 
 
-def test_an_activation_is_stored_under_its_canonical_name(store: Store, tiny: Tiny) -> None:
-    first = run_experiment("charlm", "smelu_0.50", tiny("charlm", trials=1), results_dir=store.folder)
-    assert first.activation == "smelu_05"
-    again = run_experiment("charlm", "smelu_05", tiny("charlm", trials=1), results_dir=store.folder, progress=no_training)
-    assert again == first
-
-
 @pytest.mark.parametrize("execution", ["sequential", "stacked"])
 def test_tinylstm_is_identical_under_all_five_activations(execution: str, store: Store, tiny: Tiny) -> None:
     config = tiny("tinylstm", max_iters=2, execution=execution)

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from repro_lib.config import project_root
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
-from repro_lib.grid.executor import GridReport, Run
+from repro_lib.grid.local import GridReport, Run
 from repro_lib.grid.pool import Outcome
 from repro_lib.grid.snakemake.run_job import WorkflowError, plan_folder
 from repro_lib.grid.tasks import CLOSING_JOBS, Job, Tasks
@@ -47,7 +47,7 @@ _PUBLISH_SECONDS, _CANCEL_SECONDS = 20.0, 60.0
 
 def write_plan(request: GridRequest, folder: Path) -> None:
     """Write a grid's ``plan.json``, and bring the marks of its jobs in ``done/`` in line with the results that are there."""
-    tasks, now = Tasks.of(request, folder), time.time()
+    tasks, now = Tasks(request, folder), time.time()
     jobs, to_do = plan_jobs(tasks), {step.name for step in tasks.to_do()}
     marks = {key: folder / "done" / job["kind"] / key for key, job in jobs.items()}
     # The corpus and the site have no result that could be looked at.
@@ -70,7 +70,7 @@ def plan_jobs(tasks: Tasks) -> dict[str, dict[str, Any]]:
     """All jobs of a grid by name, done or not, each after what it needs: its rule, its needs, what it asks for."""
     cells = [*tasks.cells, *tasks.variants]
     # A plan does not change while it is worked on: it lists the parts of a cell that is through, too.
-    forced = Tasks(dataclasses.replace(tasks.request, force=True), cells, (), tasks.folder, with_notebooks=True)
+    forced = Tasks(dataclasses.replace(tasks.request, force=True), tasks.folder)
     jobs = {"corpus": {"kind": "corpus", "needs": []} | _LIGHT}
     for cell in cells:
         parts = {step.name: _training(cell, step, tasks.request) for step in forced.parts(cell)}
@@ -111,7 +111,7 @@ def run_grid_by_snakemake(
     elif workers:
         flags += ["--jobs", str(workers)]
     run, folder = Run(request, display, request.results_dir, with_notebooks=True), plan_folder(config)
-    todo = [cell for cell in (*run.cells, *run.variants) if run.tasks.wanted(cell)]
+    todo = [cell for cell in run.all_cells if run.tasks.wanted(cell)]
     run.check(todo, trains_here=is_local)
     # Not Snakemake's own lock: that outlives a kill, and the same command would be refused.
     with hold(folder / "grid.lease", "this grid"):

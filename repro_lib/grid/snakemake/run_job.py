@@ -83,7 +83,7 @@ def _work(plan_file: Path, key: str) -> str | None:
         said = "its machine has another source of repro_lib than the grid was planned with"
         raise WorkflowError(f"{said}; run the same command again")
     request = TypeAdapter(GridRequest).validate_python(plan["request"])
-    tasks, kind = Tasks.of(request, Path(tempfile.gettempdir())), plan["jobs"][key]["kind"]
+    tasks, kind = Tasks(request, Path(tempfile.gettempdir())), plan["jobs"][key]["kind"]
     if kind == "corpus":
         for corpus in {cell.config.corpus for cell in tasks.cells}:
             prepare_corpus(corpus)
