@@ -5,9 +5,11 @@ The names below are loaded on first use, so that ``import repro_lib`` and ``repr
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,32 +26,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def lazily(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package that hands on ``names``: by module below it, separated by spaces.
+def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that hands on the names it imports from below itself for type checkers.
 
     A module is imported when one of its names is first asked for (PEP 562): what a face offers costs nothing before.
     """
-    homes = {name: module for module, listed in names.items() for name in listed.split()}
+    # Read from the source, so that no list of names stands beside the imports that type checkers need.
+    tree = ast.parse(Path(sys.modules[package].__file__ or "").read_text(encoding="utf-8"))
+    imports = [(node.module or "", node.names) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: module for module, names in imports if f"{module}.".startswith(f"{package}.") for alias in names}
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{homes[name]}")
-        return module if homes[name] == name else getattr(module, name)
+        # What a package imports from itself is a module.
+        return import_module(f"{package}.{name}") if homes[name] == package else getattr(import_module(homes[name]), name)
 
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
 __all__ = ["Config", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus", "run_experiment"]
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "config": "Config",
-        "data": "prepare_corpus",
-        "metrics": "metrics",
-        "models.registry": "build_model",
-        "models.activations": "get_activation",
-        "analysis": "load_study",
-        "training.experiment": "run_experiment",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)

@@ -148,9 +148,7 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
             "for which predictions can be kept; use a text in an alphabet"
         )
     if len(corpus.vocabulary) < 2:
-        raise CorpusError(
-            f"corpus {corpus.name!r} has one character alone, {corpus.vocabulary[0]!r}: there is nothing to predict"
-        )
+        raise CorpusError(f"corpus {corpus.name!r} has one character alone, {corpus.text[:1]!r}: there is nothing to predict")
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
     tokens = corpus.encode(corpus.text)
     border = int(len(tokens) * train_split)

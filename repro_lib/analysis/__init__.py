@@ -21,18 +21,4 @@ if TYPE_CHECKING:
     from repro_lib.analysis.study import Study as Study, cells_frame as cells_frame, load_study as load_study
     from repro_lib.analysis.trajectories import trajectory as trajectory
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "study": "Study load_study cells_frame",
-        "selection": "select_comparable",
-        "evidence": "Evidence",
-        "contrasts": "contrasts_frame cv_over_activations",
-        "cell_anatomy": "dissect",
-        "stored_models": "layer_view",
-        "trajectories": "trajectory",
-        "noise_sources": "compare_sources",
-        "claims": "judge",
-        "notes": "say",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)

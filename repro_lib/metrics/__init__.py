@@ -30,12 +30,4 @@ if TYPE_CHECKING:
         relative_contrast as relative_contrast,
     )
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "prediction_difference": "relative_pd total_variation churn true_label_pd log_prob_pd js_divergence mean_deviation_pd "
-        "metric_names pair_metrics probabilities_from_logits",
-        "uncertainty": "Estimate jackknife_pairwise relative_contrast",
-        "hypothesis_tests": "permutation_test holm",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)

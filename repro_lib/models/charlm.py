@@ -1,4 +1,4 @@
-"""The transformers: CharLM (430 K parameters), the reference; the same at GPT's size; and without all that regularises."""
+"""CharLM: a small pre-norm transformer, the reference (430 K parameters)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,3 @@ class CharLM(nn.Module):
         x = self.embedding(tokens)  # (B, T) -> (B, T, C)
         x = self.blocks(x)
         return self.head(self.norm(x))  # (B, T, C) -> (B, T, V)
-
-
-class MiniGPT(CharLM):
-    """The same at GPT's proportions and 25 times the size (10.8 M parameters, context 256): what changes with scale alone?"""
-
-
-class NanoTransformer(CharLM):
-    """The same without biases and without dropout, which Config.for_model refuses: does regularisation matter?"""
-
-    biases = False

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from repro_lib.config import Config, ConfigError, check_model
-from repro_lib.models.charlm import CharLM, MiniGPT, NanoTransformer
+from repro_lib.models.charlm import CharLM
 from repro_lib.models.convlm import ConvLM
 from repro_lib.models.determinism import Streams, streams_for_trial
 from repro_lib.models.hybridlm import HybridLM
 from repro_lib.models.layers import initialise, use_dropout_stream
+from repro_lib.models.minigpt import MiniGPT
+from repro_lib.models.nanotransformer import NanoTransformer
 from repro_lib.models.tinylstm import TinyLSTM, TinyLSTMReadout
 
 _MODELS: dict[str, Callable[[Config, int, str], nn.Module]] = {

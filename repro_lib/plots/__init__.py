@@ -17,15 +17,17 @@ if TYPE_CHECKING:
         slices_view as slices_view,
         through_training_view as through_training_view,
     )
-    from repro_lib.plots.figures import all_plots as all_plots, training_curves as training_curves
+    from repro_lib.plots.figures import (
+        accuracy as accuracy,
+        accuracy_vs_reproducibility as accuracy_vs_reproducibility,
+        all_plots as all_plots,
+        multi_model_accuracy as multi_model_accuracy,
+        multi_model_reproducibility as multi_model_reproducibility,
+        reproducibility as reproducibility,
+        shamir_comparison as shamir_comparison,
+        shamir_cross_model_analysis as shamir_cross_model_analysis,
+        training_curves as training_curves,
+    )
     from repro_lib.plots.style import Plot as Plot
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "figures": "all_plots training_curves",
-        "close_ups": "slices_view through_training_view noise_view",
-        "activations": "activation_curves smelu_family",
-        "style": "Plot",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)

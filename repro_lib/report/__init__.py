@@ -4,6 +4,14 @@ In: a ``Study`` and the numbers of ``analysis``. Out: tables and sentences in no
 ledger, and the HTML site in ``site/``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from repro_lib import lazily
 
-__getattr__, __dir__ = lazily(__name__, {"live_training": "LiveTraining first_step"})
+if TYPE_CHECKING:
+    from repro_lib.report.console_summary import summary_text as summary_text
+    from repro_lib.report.live_training import LiveTraining as LiveTraining, first_step as first_step
+
+__getattr__, __dir__ = lazily(__name__)

@@ -16,12 +16,4 @@ if TYPE_CHECKING:
     from repro_lib.store.schema import Result as Result, ResultError as ResultError, TrialRecord as TrialRecord
     from repro_lib.store.store import Store as Store, results_store as results_store
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "store": "Store results_store",
-        "schema": "Result ResultError TrialRecord",
-        "predictions": "Predictions compare",
-        "pair_matrices": "PairMatrices load_pair_matrices",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)

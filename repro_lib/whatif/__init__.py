@@ -16,13 +16,4 @@ if TYPE_CHECKING:
     from repro_lib.whatif.questions.activation import activation_what_if as activation_what_if
     from repro_lib.whatif.questions.metric import metric_what_if as metric_what_if
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "display": "explore explore_writing",
-        "questions.activation": "activation_what_if",
-        "questions.metric": "metric_what_if",
-        "definition": "WhatIf",
-        "predictions": "StoredPredictions",
-    },
-)
+__getattr__, __dir__ = lazily(__name__)
