@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, CorpusError, load_corpus
+from repro_lib.models.activations import Activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model
 from repro_lib.store.schema import Result, ResultError
@@ -115,7 +116,8 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
         # Repeated blocks get one name, and so one row with their number.
         general = ".".join("*" if part.isdigit() else part for part in name.split("."))
         parameters = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        rows.append((general, type(layer).__name__, *shapes.get(name, ("–", "–")), parameters))
+        kind = layer.title if isinstance(layer, Activation) else type(layer).__name__
+        rows.append((general, kind, *shapes.get(name, ("–", "–")), parameters))
     columns = ["layer", "type", "input", "output", "parameters"]
     return pd.DataFrame(rows, columns=columns).groupby(columns, sort=False).size().rename("times").reset_index()
 

@@ -18,14 +18,17 @@ from torch import Tensor, nn
 
 
 class Activation(nn.Module):
-    """A function of (..., C) that gives (..., C); or, ``gated``, one of (..., 2C)."""
+    """A function of (..., C) that gives (..., C); or, ``gated``, one of (..., 2C). ``title``: its name in tables of layers."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], gated: bool = False) -> None:
+    def __init__(self, title: str, function: Callable[[Tensor], Tensor], gated: bool = False) -> None:
         super().__init__()
-        self.function, self.gated = function, gated
+        self.title, self.function, self.gated = title, function, gated
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+    def extra_repr(self) -> str:
+        return self.title
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -66,14 +69,14 @@ def smelu(x: Tensor, beta: float) -> Tensor:
 
 
 _BUILDERS: dict[str, Callable[[], Activation]] = {
-    "relu": lambda: Activation(F.relu),
+    "relu": lambda: Activation("ReLU", F.relu),
     # x * Phi(x), the exact form with erf (Hendrycks & Gimpel 2016, arXiv 1606.08415).
-    "gelu": lambda: Activation(F.gelu),
+    "gelu": lambda: Activation("GELU", F.gelu),
     # x * sigmoid(x), also called SiLU (Ramachandran et al. 2017, arXiv 1710.05941).
-    "swish": lambda: Activation(F.silu),
-    "swiglu": lambda: Activation(swiglu, gated=True),
-    "smelu_1": lambda: Activation(partial(smelu, beta=1.0)),
-    "smelu_05": lambda: Activation(partial(smelu, beta=0.5)),
+    "swish": lambda: Activation("Swish", F.silu),
+    "swiglu": lambda: Activation("SwiGLU", swiglu, gated=True),
+    "smelu_1": lambda: Activation("SmeLU", partial(smelu, beta=1.0)),
+    "smelu_05": lambda: Activation("SmeLU", partial(smelu, beta=0.5)),
 }
 # One digit more before the point than after it: the canonical name of 0.123456789 is smelu_0123456789.
 _SMELU_NAME = re.compile(r"smelu_(\d{1,10}(?:\.\d{1,9})?)")
@@ -112,4 +115,4 @@ def get_activation(name: str) -> Activation:
     """A fresh module for ``name``. Errors as in ``canonical_activation``."""
     name = canonical_activation(name)
     # What is not registered and got this far is smelu_<beta>.
-    return _BUILDERS[name]() if name in _BUILDERS else Activation(partial(smelu, beta=float(smelu_beta(name) or 0)))
+    return _BUILDERS[name]() if name in _BUILDERS else Activation("SmeLU", partial(smelu, beta=float(smelu_beta(name) or 0)))

@@ -194,13 +194,13 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
     assert [sampling_step([n] * 5, 16_384, 65) for n in (3, 10)] == [1, 12]
     assert sampling_step([500] * 5, 512, 65) == 2, "a block is left"
     assert every_block(torch.arange(5 * 256), 2).tolist() == [*range(256), *range(512, 768), *range(1024, 1280)]
+    whole = predictions.of("charlm").cells[0]  # read before the limit falls
     monkeypatch.setattr("repro_lib.whatif.predictions.MOST_COMPARED", 500_000)
     thinned = StoredPredictions(stored, study)
     what_if = made(temperature.temperature_what_if(thinned))
     step = thinned.of("charlm").step
     assert step > 1
     assert f"(every {step}th block, so that it follows at once)" in what_if.view().sentence
-    whole = predictions.of("charlm").cells[0]
     kept = CellLogits("relu", torch.stack([every_block(t, step) for t in whole.logits]), every_block(whole.labels, step))
     expected = jackknife_pairwise(compare_trials(kept).relative_pd).value
     assert bars(what_if.view())["relu"][0] == pytest.approx(expected, rel=CLOSE)
