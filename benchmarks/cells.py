@@ -51,7 +51,7 @@ def _start(what: str, model: str, profile: str, corpus: str, iterations: int, th
     command = [sys.executable, "-m", "benchmarks.cells", what, model, profile, corpus, str(iterations)]
     if threads:
         command.append(str(threads))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[float, float]:

@@ -198,7 +198,7 @@ def main() -> int:
     asked, console = parser.parse_args(own[: len(own) - len(behind)]), Console()
     overheads = {}
     if asked.json and asked.json.exists():
-        overheads = {name: Overhead(**found) for name, found in json.loads(asked.json.read_text()).items()}
+        overheads = {name: Overhead(**found) for name, found in json.loads(asked.json.read_text(encoding="utf-8")).items()}
     for name in asked.executors:
         if name not in overheads:
             overheads[name] = measure(name, asked.corpus, *asked.cells, behind if name == "slurm" else ())

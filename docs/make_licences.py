@@ -39,7 +39,7 @@ SPDX = {
 def pinned() -> Iterator[tuple[str, str]]:
     """Name and version of every pin of every file, whether it applies here or not."""
     for name in PINS:
-        yield from re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", (ROOT / name).read_text(), re.MULTILINE)
+        yield from re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def licence(about: Mapping[str, Sequence[str]]) -> str:
@@ -70,7 +70,7 @@ def reported(reports: Sequence[Path]) -> dict[tuple[str, str], str]:
     """The licences in reports of ``pip install --report``, by name and version."""
     found = {}
     for report in reports:
-        for item in json.loads(report.read_text())["install"]:
+        for item in json.loads(report.read_text(encoding="utf-8"))["install"]:
             about = item["metadata"]
             lists = {key: [value] if isinstance(value, str) else value for key, value in about.items()}
             found[re.sub(r"[-_.]+", "-", about["name"]).lower(), about["version"]] = licence(lists)
@@ -80,13 +80,13 @@ def reported(reports: Sequence[Path]) -> dict[tuple[str, str], str]:
 def page(rows: Mapping[tuple[str, str], str]) -> str:
     """The text of the page; what stands above the table stays as it is."""
     lines = [f"| {name} | {version} | {text.replace('|', '/')} |\n" for (name, version), text in sorted(rows.items())]
-    return PAGE.read_text().partition(TABLE)[0] + TABLE + "".join(lines)
+    return PAGE.read_text(encoding="utf-8").partition(TABLE)[0] + TABLE + "".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write or check the page; returns 0, or 1 if the page is not right or a licence could not be found."""
     check = list(arguments) == ["--check"]
-    kept = {(name, version): text for name, version, text in ROW.findall(PAGE.read_text().partition(TABLE)[2])}
+    kept = {(name, version): text for name, version, text in ROW.findall(PAGE.read_text(encoding="utf-8").partition(TABLE)[2])}
     asked = {} if check else reported([Path(argument) for argument in arguments])
     rows, unknown = {}, []
     for pin in pinned():

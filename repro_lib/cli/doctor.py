@@ -127,4 +127,4 @@ def _kernel() -> Iterator[Finding]:
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")]), notebook)
         started = time.perf_counter()
         execute(notebook, out, {})
-        yield "kernel", "42" in out.read_text(), f"a notebook ran in {time.perf_counter() - started:.1f} s"
+        yield "kernel", "42" in out.read_text(encoding="utf-8"), f"a notebook ran in {time.perf_counter() - started:.1f} s"

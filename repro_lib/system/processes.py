@@ -91,14 +91,14 @@ def last_words(log: Path, most: int | None = None) -> str:
 def out_of_memory_kills() -> int | None:
     """How many processes the out-of-memory killer of this machine has ended since it started; None: not known here."""
     with contextlib.suppress(OSError):
-        if match := re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE):
+        if match := re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(encoding="utf-8"), re.MULTILINE):
             return int(match[1])
     return None
 
 
 def be_first_out_of_memory() -> None:
     """Where memory runs out, let it be this process that goes, which can be started again, and not whoever waits for it."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("500")  # of 1000, in thousandths of the machine's memory that count on top; children inherit it
 
 
@@ -123,10 +123,10 @@ def usable_cores() -> int:
 def control_group(name: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[list[str]]:
     """The words in the file ``name`` of each control group that this process is in, the innermost first."""
     # Version 2 has one line, 0::/path; in a container, and under version 1 there, the groups lie at the root itself.
-    inner = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
+    inner = re.search(r"^0::/(.*)$", own.read_text(encoding="utf-8"), re.MULTILINE) if own.exists() else None
     folder = root / (inner[1] if inner else "")
     files = [group / name for group in (folder, *folder.parents) if group.is_relative_to(root)]
-    return [words for file in files if file.is_file() and (words := file.read_text().split())]
+    return [words for file in files if file.is_file() and (words := file.read_text(encoding="utf-8").split())]
 
 
 def kill_group(group: int) -> None:
@@ -151,13 +151,15 @@ def _started(pid: int) -> str | None:
     if sys.platform == "linux":
         try:
             # The name in parentheses may hold anything; what follows it is state, ..., start in clock ticks.
-            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             return None
         return "" if fields[0] in "ZX" else f"{int(fields[19]):x}"
     # macOS and the BSDs have no /proc.
     try:
-        listing = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=True)
+        listing = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     state, _, since = listing.stdout.strip().partition(" ")

@@ -65,7 +65,11 @@ def describe_environment(device: str) -> dict[str, str | None]:
     """Versions, device, processor and commit; never a path or a host name, for results are published."""
     command = ["git", "rev-parse", "HEAD"]
     # A cluster worker or a container may have no git.
-    git = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False) if which("git") else None
+    git = (
+        subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace", check=False)
+        if which("git")
+        else None
+    )
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

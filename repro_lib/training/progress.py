@@ -102,14 +102,14 @@ def write_progress(path: Path, progress: Progress) -> None:
     # Renamed into place, but not flushed to the disk as results are: nobody needs it after a crash.
     temporary = path.with_suffix(".tmp")
     with contextlib.suppress(OSError):
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
 
 
 def read_progress(file: Path) -> dict[str, Any]:
     """What the training in a kernel last said about itself; empty before its first word."""
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -141,7 +141,7 @@ def _work_through(run: Run, folder: Path, flags: Sequence[str]) -> None:
     # Again without what failed, so that the reports show what there is.
     failed: dict[str, str] = {}
     while code := _run_snakemake(run, folder, [*flags, "--config", f"skip={' '.join(failed)}"]):
-        reasons = {path.name: path.read_text() for path in (folder / "failed").glob("*")}
+        reasons = {path.name: path.read_text(encoding="utf-8") for path in (folder / "failed").glob("*")}
         if "corpus" in reasons:
             raise WorkflowError(f"nothing was trained, because the first job failed: {reasons['corpus']}")
         if exit_signal(code) or reasons.keys() <= failed.keys():

@@ -165,7 +165,7 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell]) -> None:
             site = frame_of(navigation(stem, cells), path.name, "none")
             html = _environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
             # An open browser, and tools that copy the site, see only what has changed.
-            if not path.exists() or path.read_text() != html:
+            if not path.exists() or path.read_text(encoding="utf-8") != html:
                 write_atomically(path, html)
 
 

@@ -121,7 +121,7 @@ def frame_of(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, 
 # Read once: a site has dozens of pages, each with all of them inline.
 @functools.cache
 def _asset(name: str) -> Markup:
-    return Markup((TEMPLATES / "static" / name).read_text())
+    return Markup((TEMPLATES / "static" / name).read_text(encoding="utf-8"))
 
 
 def rearrange(nb: NotebookNode) -> None:
