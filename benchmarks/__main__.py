@@ -5,8 +5,6 @@ earlier study's code does; a real grid, its first report and what it spends besi
 About half an hour; ``--quick`` a few minutes, with more noise. Run it on a machine that does nothing else.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

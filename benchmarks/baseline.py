@@ -6,8 +6,6 @@ accuracies of 1,000 single windows and, for each pair of models, 1,000 single-wi
 another. Sizes and recipe are the suite's, so that the work that matters is the same.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Whole cells: the suite's own trial against the baseline loop, in alternation; and what of a trial is evaluation."""
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

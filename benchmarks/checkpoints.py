@@ -4,8 +4,6 @@ One trial of each model is trained, without interruption, and both times are tak
 suite's own; a shorter one (``--every 2``) shows more saves, ``--every 0`` what saving after each iteration costs.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

@@ -6,8 +6,6 @@ the smaller grid is what a grid costs once. The wall-clock is simulated with tho
 seconds of a cell as measured in a results folder, given to workers as they become free, longest first.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import json

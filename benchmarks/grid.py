@@ -4,8 +4,6 @@ The same commands, kernels, notebooks and pages as for a user, in a folder of it
 (a kernel, imports, plots, its page) does not depend on how long it trains, so a short profile says what it is of a longer one.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

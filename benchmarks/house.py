@@ -3,8 +3,6 @@
 ``python -m benchmarks.house`` prints them beside what they may be; ``tests/test_house.py`` holds the limits.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import tokenize

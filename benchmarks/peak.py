@@ -4,8 +4,6 @@ A share of a peak says more than seconds: it is the same on an idle and on a slo
 same run, on the same core, with the other core as busy as it is while training.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable

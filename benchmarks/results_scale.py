@@ -4,8 +4,6 @@ The results are synthetic, 3 trials each, of 6 models x 5 activations in as many
 files have the size of those of the ``study`` profile. Making them is not counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

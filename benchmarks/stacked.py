@@ -5,8 +5,6 @@ on the same device; and what share that is of the device's peak, measured in the
 ``--grid`` the wall-clock of the whole ``full`` profile. Without a GPU a small version runs: less text per step, fewer trials.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -1,7 +1,5 @@
 """The first second of every command, and the metrics of many trials."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import subprocess

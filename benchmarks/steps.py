@@ -4,8 +4,6 @@ As many processes as cores, one thread each, all on the same cell at the same ti
 so that whatever else the machine does hits both.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import statistics

@@ -4,8 +4,6 @@ A redraw is the view of one position of the controls, computed anew, and its SVG
 what-if is made (reading predictions, sorting characters), is counted beside it, and so is the whole grid as a page holds it.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import statistics

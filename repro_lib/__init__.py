@@ -3,8 +3,6 @@
 The names below are loaded on first use, so that ``import repro_lib`` and ``repro --help`` stay quick.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Reads orders from stdin, one JSON object a line, and answers with two lines: the
 ended (-9: killed). ``die_at``: the child kills itself just before its k-th call of one of ``STEPS``.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

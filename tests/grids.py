@@ -1,7 +1,5 @@
 """Grids for tests: started as users start them, in folders of their own, with nothing left over; and their digests."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

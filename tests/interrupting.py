@@ -1,7 +1,5 @@
 """What tests of processes need: a start that listens to signals, something to wait for, whether one still runs."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A real Slurm of one node, from Debian's packages, with two graphics cards that are none: for as long as a test takes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

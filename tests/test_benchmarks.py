@@ -1,7 +1,5 @@
 """The benchmarks run and measure what they say; how fast anything is, no test asks."""
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

@@ -1,7 +1,5 @@
 """Configuration: precedence, validation, digest."""
 
-from __future__ import annotations
-
 import math
 import typing
 from typing import Any

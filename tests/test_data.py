@@ -1,7 +1,5 @@
 """Corpora, tokenizer, batches and evaluation windows."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

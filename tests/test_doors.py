@@ -1,7 +1,5 @@
 """The commands as people meet them: odd folders, names, environments, terminals. No traceback, no file or number harmed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,6 @@
 A further one, t-tests on pairs that share models, is held by the tests of the statistics.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from functools import partial

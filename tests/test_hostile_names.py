@@ -1,7 +1,5 @@
 """Names and words from elsewhere: parameters of notebooks, names of texts and folders, the text itself. All are data."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

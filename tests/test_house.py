@@ -3,8 +3,6 @@
 The figures and their limits are in ``benchmarks/house.py``; ``python -m benchmarks.house`` prints them.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import json

@@ -1,7 +1,5 @@
 """JupyterLab, started as the README says, answers nobody without its token, and nobody from elsewhere at all."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The published study comes out of its committed result files again: tables, figures, conclusions, report, README."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

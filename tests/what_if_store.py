@@ -1,7 +1,5 @@
 """One small trained store for every test of the what-ifs, and its study and predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

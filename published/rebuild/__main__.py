@@ -3,8 +3,6 @@
 Without ``--out`` the committed ones are written again, in place: ``git status`` then says whether anything differs.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,8 +5,6 @@ are written without line breaks, a third smaller; their digest is of the content
 stay behind. What is published already and not in FOLDER is left alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The figures of the published study, drawn from its tables. Each has an alternative text that states its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

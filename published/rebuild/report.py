@@ -1,7 +1,5 @@
 """The text of the research report: prose that is fixed, numbers that are filled in from the tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stores of the published study, read once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

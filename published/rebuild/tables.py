@@ -1,7 +1,5 @@
 """The tables of the published study as frames, every number with its interval and N; each becomes a CSV file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """What needs the predictions: tables of where in the text trials disagree. Made once, and committed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -3,8 +3,6 @@
 In: a ``Store``. Out: a ``Study`` with tidy frames, the ``Evidence`` of all pairs of trials, verdicts; no figure, no page.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -1,7 +1,5 @@
 """The disagreement of a study's cells taken apart, into slices of the text and swapped characters."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import product
 from typing import Any

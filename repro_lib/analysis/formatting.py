@@ -1,7 +1,5 @@
 """Numbers and words as people read them: a dash for what is missing, a mark on what is synthetic, markup that does nothing."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

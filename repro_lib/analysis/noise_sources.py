@@ -1,7 +1,5 @@
 """Where the randomness comes from: the same cell with one source of it at a time (Summers & Dinneen 2021, arXiv 2103.04514)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

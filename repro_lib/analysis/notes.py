@@ -1,7 +1,5 @@
 """Sentences that a notebook shows as text, and what is said where there is nothing to show yet."""
 
-from __future__ import annotations
-
 import html
 from dataclasses import dataclass
 

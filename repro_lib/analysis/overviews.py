@@ -1,7 +1,5 @@
 """The overviews of a study: a row per model with its best and worst activation and its CV, a row per activation."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

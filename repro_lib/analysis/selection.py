@@ -3,8 +3,6 @@
 A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 from repro_lib.store.schema import Result

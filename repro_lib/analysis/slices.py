@@ -4,8 +4,6 @@ Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), .
 slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing.
 """
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections.abc import Sequence

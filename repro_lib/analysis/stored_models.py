@@ -1,7 +1,5 @@
 """The models of a study up close: the text that their stored weights write, and the layers that they are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

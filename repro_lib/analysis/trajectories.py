@@ -6,8 +6,6 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 # A snapshot of a long run and the end of a short one are not the same thing: the learning rate of the short run has gone down
 # to zero. So both stand side by side, over steps and over the loss reached.
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The terminal as it is: closed, full, narrow, or without some of our characters. No work stops for what cannot be shown."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -2,8 +2,6 @@
 
 # Every training is what the grid does, ``run_experiment`` in the grid's own pool of workers; only small.
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Is this machine ready? Each check is one line: what was looked at, what was found, what to do about it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """What a terminal is told of a results folder: which cells are done, what came out, what failed, what is damaged."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

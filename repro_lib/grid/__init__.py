@@ -3,8 +3,6 @@
 In: a ``GridRequest``. Out: results in the store, executed notebooks, and a site; on this machine or by ``snakemake/``.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -1,7 +1,5 @@
 """What a grid is asked for, and its cells: which model with which activation under which configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a terminal shows while the grid runs: bars that move in place, or plain lines alone where nobody watches live."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import Counter

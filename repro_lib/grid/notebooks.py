@@ -4,8 +4,6 @@
 # instead of warnings, kernels are private (see ``kernels``), files are written whole, and the output has another name until
 # it is finished, because papermill marks the cells of dead and interrupted runs as completed.
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import json

@@ -2,8 +2,6 @@
 
 # Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What happens in a worker process of the grid: its life, the graphics card it sees, its end and that of what it started."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -4,8 +4,6 @@ In: probabilities (tokens, V) of two trained models, or matrices (N, N) of a met
 estimates with intervals. Nothing here knows of files, models or texts.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -1,7 +1,5 @@
 """Numbers about cells beside their mean PD: CV over activations, chance of each to be best, chance in the evaluation text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

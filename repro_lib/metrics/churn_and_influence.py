@@ -1,7 +1,5 @@
 """Of the N trials of a cell, without their predictions: which one moves the result, and churn beside the error rate."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 A matrix holds one pairwise metric between the trials of several cells, (M, M), the trials of one cell in neighbouring rows.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Sequence

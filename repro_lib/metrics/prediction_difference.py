@@ -3,8 +3,6 @@
 NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, and for values not finite.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

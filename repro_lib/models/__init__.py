@@ -3,8 +3,6 @@
 In: a name, a ``Config``, the name of an activation. Out: a module that takes token ids (B, T) and returns logits (B, T, V).
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

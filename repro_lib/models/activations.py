@@ -4,8 +4,6 @@ An ungated one maps (..., C) to (..., C); a gated one maps (..., 2C) to (..., C)
 (``repro_lib.models.layers.FeedForward``). To add one: a function, a line in ``_BUILDERS``, its name in ``repro_lib.config``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """CharLM: a small pre-norm transformer, the reference (430 K parameters)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from repro_lib.config import Config

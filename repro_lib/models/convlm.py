@@ -1,7 +1,5 @@
 """ConvLM: dilated causal convolutions in the manner of WaveNet; no attention, no positions (430 K parameters)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from repro_lib.config import Config

@@ -4,8 +4,6 @@ A trial owns three independent random streams (initialisation, data order, dropo
 a global random generator, so a stream can be varied while the others are held fixed.
 """
 
-from __future__ import annotations
-
 import bisect
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """HybridLM: causal convolutions in front, a transformer behind, the activation in both (430 K parameters)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from repro_lib.config import Config

@@ -5,8 +5,6 @@ otherwise. The activation is given by its name and nothing else about a layer de
 activation needs a wider first matrix and gets a narrower hidden layer in exchange.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

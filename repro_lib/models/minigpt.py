@@ -1,7 +1,5 @@
 """MiniGPT: CharLM at GPT's proportions and 25 times the size, context 256 (10.8 M parameters): what does scale alone change?"""
 
-from __future__ import annotations
-
 from repro_lib.models.charlm import CharLM
 
 

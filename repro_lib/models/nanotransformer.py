@@ -1,7 +1,5 @@
 """NanoTransformer: CharLM without dropout and without biases (does regularisation matter?) (430 K parameters)."""
 
-from __future__ import annotations
-
 from repro_lib.models.charlm import CharLM
 
 

@@ -4,8 +4,6 @@ To add one: a file with a class ``Name(config, vocab_size, activation)``, a line
 ``repro_lib.config.MODEL_DEFAULTS``. The registry-wide tests then cover it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """TinyLSTM: the grid's negative control, and TinyLSTMReadout, which does have an activation (176 K parameters each)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from repro_lib.config import Config

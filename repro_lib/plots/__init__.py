@@ -4,8 +4,6 @@ In: a ``Study`` and the frames of ``analysis``. Out: ``Plot`` objects that a not
 home of matplotlib.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

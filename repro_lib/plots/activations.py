@@ -1,7 +1,5 @@
 """The activation functions themselves as figures: value, slope and curvature."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any

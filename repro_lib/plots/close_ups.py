@@ -1,7 +1,5 @@
 """Figures of one model looked at closely: by slice of the text, through training, and by source of randomness."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

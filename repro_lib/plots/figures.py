@@ -3,8 +3,6 @@
 Every number has its interval or the figure says why not; pairs and trials are points; a missing cell is a hatched gap.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 

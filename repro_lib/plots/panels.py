@@ -1,7 +1,5 @@
 """The panels that figures are put together from, and the alternative texts that say what they show."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

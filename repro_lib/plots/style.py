@@ -3,8 +3,6 @@
 Figures are plain ``matplotlib.figure.Figure`` objects: nothing here touches pyplot or a global figure.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import math

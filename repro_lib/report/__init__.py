@@ -4,8 +4,6 @@ In: a ``Study`` and the numbers of ``analysis``. Out: tables and sentences in no
 ledger, and the HTML site in ``site/``.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

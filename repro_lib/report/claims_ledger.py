@@ -1,7 +1,5 @@
 """The claims ledger: published beside measured, a verdict by every metric. Every sentence has N and an interval, or why not."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

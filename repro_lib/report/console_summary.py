@@ -1,7 +1,5 @@
 """Two texts about a whole store: ``summary.txt``, which ``repro process`` prints too, and ``SYNTHETIC_DATA_SUMMARY.md``."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from datetime import UTC

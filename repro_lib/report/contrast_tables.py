@@ -1,7 +1,5 @@
 """Evidence as tables and sentences for people. Every sentence carries N and an interval, or says why there is none."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

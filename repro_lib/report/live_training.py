@@ -1,7 +1,5 @@
 """What a notebook shows while it trains, and the button with which an empty store gets its first cells."""
 
-from __future__ import annotations
-
 import html
 import math
 import os

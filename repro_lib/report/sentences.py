@@ -1,7 +1,5 @@
 """What a study found, in words and tables for people. Every sentence is computed, and none says more than N allows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd

@@ -3,8 +3,6 @@
 What can be said from result files alone (single trials, churn against error) is said also where predictions are missing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Frames as tables for people: few columns, units in the heads, sensible rounding, a dash for what is missing."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """One cell looked at closely, as HTML for notebooks: where in the text its trials disagree, and what they write."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In: records and tensors of trained cells. Out: results that were read as they we
 metrics between all trials of a model.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -5,8 +5,6 @@ One file per model and configuration in ``results/pd/``, computed from the store
 
 # It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

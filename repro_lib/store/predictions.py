@@ -3,8 +3,6 @@
 Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ A text is either read as it was written (``content_sha256`` decides) or refused 
 # The digest finds what was changed by accident; it is no signature, and nobody is kept from inventing numbers in a folder of
 # their own. What is checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

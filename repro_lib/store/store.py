@@ -4,8 +4,6 @@ One JSON file per cell and run in ``results/``; beside it, per trial, the logits
 ``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Tensors in files and their digests. Safetensors: bytes and a JSON header, nothing that could run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ In: paths and process numbers, by the standard library alone. Out: files that ar
 writer at a time, processes that surely end, folders that are gone afterwards.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -3,8 +3,6 @@
 ``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import import_module, metadata

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and what to say where one cannot be written."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

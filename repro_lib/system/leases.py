@@ -13,8 +13,6 @@ machine sees that at once, others when it was not stamped for five minutes, and 
 # (RENAME_EXCHANGE), which NFS and SMB refuse, and then it leaves the lease to its dead holder for ever. It also takes a
 # killed process for alive until its parent has asked how it ended, which in a container without an init is never.
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import json

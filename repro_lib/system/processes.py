@@ -4,8 +4,6 @@ A process number alone names nobody: it is used again, and other machines use th
 the machine and the start of the process; as text it stands in the names of temporary files and folders and in leases.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

@@ -1,7 +1,5 @@
 """Short-lived private folders, for sockets above all: short names, and none outlives its owner for long."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

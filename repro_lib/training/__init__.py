@@ -3,8 +3,6 @@
 In: a complete ``Config`` and a text. Out: a ``Result`` in the store, with predictions and weights beside it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

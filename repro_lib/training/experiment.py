@@ -3,8 +3,6 @@
 Its trials are trained, or found where a killed run or another process left them, and stored one by one.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime

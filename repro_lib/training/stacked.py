@@ -5,8 +5,6 @@ Each trial has its own initial weights, data order, dropout masks, gradient clip
 batched products. The same stack gives the same bits. Built and tested on CPUs; never run on a GPU so far.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ One that is put back to a saved state ends with the same bits as one that was ne
 the optimiser, the three random streams (and with them the position in the data), and everything measured so far.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

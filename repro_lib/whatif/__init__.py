@@ -3,8 +3,6 @@
 In: a ``Study``, a ``Store`` or stored predictions. Out: widgets in a live kernel, a section with a script in a report.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily

@@ -1,7 +1,5 @@
 """The two kinds of small charts: bars with intervals, and lines, dots and a shaded area over two axes."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Sequence

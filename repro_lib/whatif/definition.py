@@ -4,8 +4,6 @@
 both draw the same panels and say the same sentence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product

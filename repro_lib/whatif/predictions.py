@@ -4,8 +4,6 @@ The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range
 six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

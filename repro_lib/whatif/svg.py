@@ -1,7 +1,5 @@
 """SVG as text: what small charts are made of, whatever they show. Whatever is written is escaped here."""
 
-from __future__ import annotations
-
 import html
 import math
 

@@ -1,7 +1,5 @@
 """What every question needs: colours and axes for its numbers, words for them, and what it says where it has none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 

@@ -4,8 +4,6 @@ A world gives each cell a true mean PD; its trials have effects of their own, so
 as those of trained models are. Nothing is trained.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Evidence across activations: by hand on results made up, against brute force, and on really trained cells."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from itertools import combinations

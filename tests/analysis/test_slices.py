@@ -1,7 +1,5 @@
 """Disagreement slice by slice: worked by hand, by brute force, and by the identity that the slices add up. No training."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from itertools import combinations

@@ -3,8 +3,6 @@
 The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Synthetic results: made as chosen, estimated by hand-worked rules, and never where nobody asked for them."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

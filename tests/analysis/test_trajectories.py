@@ -1,7 +1,5 @@
 """PD through training, runs of other lengths, and the sources of randomness, on a small store that is really trained."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

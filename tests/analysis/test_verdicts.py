@@ -1,7 +1,5 @@
 """From intervals to verdicts, by hand: regions, trees of checks, simultaneous intervals, trials needed."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

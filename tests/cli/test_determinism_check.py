@@ -1,7 +1,5 @@
 """``repro doctor --determinism``, for real; and every check of it fails where something is wrong with what it checks."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

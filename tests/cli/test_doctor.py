@@ -1,7 +1,5 @@
 """The examination of a machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

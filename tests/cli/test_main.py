@@ -1,7 +1,5 @@
 """The command line as users type it: flags, errors in one sentence, exit codes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

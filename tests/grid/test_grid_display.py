@@ -1,7 +1,5 @@
 """What is shown while a grid runs: the same lines everywhere, bars where somebody watches."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -3,8 +3,6 @@
 Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import re

@@ -1,7 +1,5 @@
 """Kernels that start on private sockets, end surely, and say how they ended. Real ones, and cells that do the harm."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

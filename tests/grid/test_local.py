@@ -1,7 +1,5 @@
 """The grid end to end: real workers, real kernels, real notebooks, real pages."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Notebook hygiene, the check of parameters before any kernel starts, and execution in a real kernel."""
 
-from __future__ import annotations
-
 import ast
 import json
 from pathlib import Path

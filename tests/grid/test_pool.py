@@ -1,7 +1,5 @@
 """The pool of worker processes, with real processes that really die."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The grid on a real Slurm, of one node and with two cards that are none, started here and stopped afterwards."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

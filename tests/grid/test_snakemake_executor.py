@@ -1,7 +1,5 @@
 """The grid by Snakemake on this machine: the store of the local executor, digest by digest, whatever is killed meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Permutation tests, Holm, the CV's null and power: by hand, against scipy and by simulation. No training."""
 
-from __future__ import annotations
-
 import gc
 import math
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Metrics: hand-worked values, identities and ranges, refusals."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Statistics against values worked out by hand and against scipy. No training; under a second."""
 
-from __future__ import annotations
-
 import doctest
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Activations: values, gradients, names. The reference formulas are written out once more, in plain torch."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """Randomness: three independent streams, no global generator, the same bits again."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import random

@@ -1,7 +1,5 @@
 """All registered models: sizes, shapes, initialisation, dropout, and what each one sees."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Stacked layers and models against the same layers and models one by one: outputs, gradients, masks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Figures of made-up results: what is on them is read back from the artists. Seconds; trains nothing."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

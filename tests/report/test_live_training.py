@@ -1,7 +1,5 @@
 """What a notebook shows while it trains, what stays of it, and the first step of an empty store."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Report pages and their index: nothing loaded, nothing dead, nothing hidden, nothing made twice."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

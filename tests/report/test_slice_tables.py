@@ -1,7 +1,5 @@
 """Cells taken apart for the notebooks: tables, sentences and the figure, with cells of three, two, one and no trials."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """Tables and sentences for people, on results made up by hand: computed, whole, and no bolder than N allows."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

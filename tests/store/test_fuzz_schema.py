@@ -1,7 +1,5 @@
 """Mutated result files: each is read as it was written, or refused with one sentence that names the file and the reason."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

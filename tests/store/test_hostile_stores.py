@@ -3,8 +3,6 @@
 Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -9,8 +9,6 @@
 and then ``repro process``, which made ``pd/``. Never make it anew: that it is old is what it is for.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Trials against trials, really trained: the same numbers as by hand; read back, extended, cut, and never trusted blindly."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The text of a result file: read as it was written, or refused with a reason."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """A results folder: files written whole or not at all, none overwritten, and one broken file does not hide the others."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Predictions, weights and snapshots in files: they come back with their digest, or are refused with a reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

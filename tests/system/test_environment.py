@@ -1,7 +1,5 @@
 """The set-up files agree with each other, and setup.sh tells a right environment from a wrong one."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, on disks that are full, folders that can only be read, and folders that are gone."""
 
-from __future__ import annotations
-
 import ast
 import errno
 import os

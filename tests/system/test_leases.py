@@ -1,7 +1,5 @@
 """One writer at a time: with processes that race, die, stand still, and run on machines that cannot be asked."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

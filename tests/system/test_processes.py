@@ -1,7 +1,5 @@
 """Which process is which, with real processes that really end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

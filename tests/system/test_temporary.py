@@ -1,7 +1,5 @@
 """Private short-lived folders: where they lie, and that none stays."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat

@@ -1,7 +1,5 @@
 """Checkpoints: what is damaged, foreign or hostile is named and not used; what is used gives the same bits; what they cost."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """``run_experiment`` end to end, on a small text and with tiny models: train, store, reuse, extend, fail."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a training tells, and how far it is, reaches its user: in a terminal, and through the workers of a grid."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import subprocess

@@ -1,7 +1,5 @@
 """Runs that are killed, with SIGKILL and at whatever moment, and go on to the same bits; and then nothing is left over."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

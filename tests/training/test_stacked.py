@@ -1,7 +1,5 @@
 """Training of stacked trials against training them one after another, and stacked cells end to end."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Training of one trial: the recipe's properties, the curves, what is recorded, and what stops it."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Trials of one cell trained apart, by whom and in what order ever, are joined into the result of one who trained them all."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """What-ifs where readers meet them: widgets where a front end asks, HTML for papermill; notebooks; the quickstart."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """What-ifs in a page: alive where a script may run, picture and sentence where not, never a control that nothing answers."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

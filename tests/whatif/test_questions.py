@@ -1,7 +1,5 @@
 """What-ifs: their numbers are the library's own, their limits are right, and what is missing is said in a sentence."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Snakemake decides where and when, tries again what was killed, and says what it does; only results say what is done.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util

@@ -3,8 +3,6 @@
 In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The site in a folder to open in a browser: executed notebooks become pages, result files the index over them."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections import Counter

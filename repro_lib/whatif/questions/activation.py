@@ -1,7 +1,5 @@
 """What if the bend were wider? SmeLU beside the other activations, and where a trained model's own inputs to them lie."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property

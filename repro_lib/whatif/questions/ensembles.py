@@ -3,8 +3,6 @@
 An average of k trained models is compared with the average of k others; nothing is trained for it.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import chain, combinations
 

@@ -4,8 +4,6 @@ Relative PD counts a character of probability 0.00001 as much as one of 0.5. Whi
 text is decided once per cell, by their mean probability over its trials, so that all pairs are compared on the same ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """What if disagreement were measured another way? The ranking of a model's activations by each metric."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from repro_lib.analysis.notes import Note

@@ -1,7 +1,5 @@
 """What if only one source of randomness were left? PD at a step of training with each source alone, and other lengths."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

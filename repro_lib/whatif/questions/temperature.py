@@ -1,7 +1,5 @@
 """What if the softmax were sharper or flatter? Prediction difference of softmax(logits / T), from stored predictions."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from repro_lib.analysis.notes import Note

@@ -1,7 +1,5 @@
 """What if reproducibility weighed as much as accuracy? The activation that a weight picks, and the Pareto front."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

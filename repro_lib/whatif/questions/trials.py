@@ -1,7 +1,5 @@
 """What if there were more trials? How wide intervals get with N, and the chance to tell two activations apart."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

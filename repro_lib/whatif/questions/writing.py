@@ -1,7 +1,5 @@
 """What would this model write? The continuations of one prompt by two trials, with their differences marked."""
 
-from __future__ import annotations
-
 import html
 from difflib import SequenceMatcher
 from typing import NamedTuple
