@@ -1,5 +1,7 @@
 """What the browser tests share: Debian's Chromium driven by Playwright, and a small site from a really trained grid."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

@@ -1,5 +1,7 @@
 """Shared by all tests: one thread, a small text of our own, tiny configurations, a store in a temporary folder."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

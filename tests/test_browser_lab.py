@@ -1,5 +1,7 @@
 """The notebooks in JupyterLab, started as the README says: every one opened in a real browser and run by Run All Cells."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys

@@ -1,5 +1,7 @@
 """Report pages as a reader has them: opened from the disk in a real browser, without a network, by mouse and by keys."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
