@@ -14,18 +14,16 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from repro_lib.config import Config
-from repro_lib.data import Dataset, load_dataset, prepare_corpus
+from repro_lib.data import prepare_corpus
 from repro_lib.grid.pool import Pool, Task
 from repro_lib.grid.worker_process import End
-from repro_lib.metrics.prediction_difference import cross_entropy, error_rate
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, model_names
-from repro_lib.store.predictions import Predictions
-from repro_lib.store.schema import TENSOR_KINDS, TrialRecord, digest_of
+from repro_lib.store.schema import TENSOR_KINDS, digest_of
 from repro_lib.store.store import Store
 from repro_lib.system.temporary import scratch_folder
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
-from repro_lib.training.experiment import check_device, run_experiment, summarise
+from repro_lib.training.experiment import check_device, run_experiment
 from repro_lib.training.progress import Progress
 
 ACTIVATION, ITERATIONS = "swiglu", 12
@@ -53,7 +51,7 @@ def check_determinism(console: Console, corpus: str, device: str, workers: int) 
         findings = train_in_many_ways(folder, configs, workers)
         for name, digest in digests_of(folder / "alone").items():
             console.print(f"      {digest[:12]}  {name}")
-    findings |= probe_constant_predictors(configs[KILLED_MODEL], load_dataset(configs[KILLED_MODEL])) | probe_causality(device)
+    findings |= probe_causality(device)
     for expected, problem in findings.items():
         console.print(f"FAIL  {problem}" if problem else f"ok    {expected}")
     failed = any(findings.values())
@@ -125,23 +123,6 @@ def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | N
     """A sentence if two trainings differ in a digest, or one of them lacks it."""
     names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     return f"{len(names)} of {len(expected)} digests of the same training differ, the first: {names[0]}" if names else None
-
-
-def probe_constant_predictors(config: Config, dataset: Dataset) -> Findings:
-    """Two trials that answer every place alike have a PD of 0, and must be flagged as having learnt nothing."""
-    labels = dataset.windows.targets.flatten()
-    # The frequencies of the evaluation text have a better loss than those of the training text: by it alone they pass.
-    logits = (torch.bincount(labels, minlength=dataset.vocab_size) + 1.0).log().expand(len(labels), -1)
-    about = {"train_loss_curve": [], "val_loss_curve": [], "seconds": 0.0, "seed": config.seed}
-    about |= {"val_loss": cross_entropy(logits, labels), "val_accuracy": 100 * (1 - error_rate(logits, labels))}
-    about |= dict.fromkeys(("init_sha256", "weights_sha256", "predictions_sha256"), "0" * 64)
-    records = [TrialRecord.model_validate(about | {"trial": k}) for k in (1, 2)]
-    predictions = [Predictions(logits.numpy(), labels.numpy(), dataset.windows.sha256)] * 2
-    cell = (KILLED_MODEL, ACTIVATION, config.with_corpus(dataset.vocab_size), "0" * 64)
-    flags = " ".join(summarise(*cell, dataset, list(zip(records, predictions, strict=True))).flags)
-    flagged = "constant: trial 1 " in flags and "constant: trial 2 " in flags
-    problem = None if flagged else "two trials that answer every place alike are not flagged"
-    return {"trials that answer every place alike, with a PD of 0, are flagged": problem}
 
 
 @torch.no_grad()
