@@ -30,3 +30,9 @@ def test_this_machine_trains_every_model_and_starts_a_kernel(tmp_path: Path, cap
     for model in ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm"):
         assert f"ok    training: {model}: one step" in said
     assert "ok    kernel" in said
+
+
+def test_the_memory_of_a_container_counts_and_not_that_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"memory.max": [["max"], [str(2**30)]], "memory.current": [["5"], [str(2**29)]]}
+    monkeypatch.setattr(doctor, "control_group", lambda name: files.get(name, []))
+    assert doctor._free_memory() == 2**29
