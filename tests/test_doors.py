@@ -230,6 +230,7 @@ def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path
     assert run(["status", *words, "--corpus", "shakespeare"], tmp_path)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corpus_file: Path) -> None:
     text = tmp_path / "own.txt"
     text.write_text(corpus_file.read_text())
@@ -253,6 +254,7 @@ def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corp
 # --- what a full or a shared folder does to training ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: Path) -> None:
     words = [*CELL[:4], "--activations", "relu", "gelu", "swish", *CELL[6:], "--corpus", str(corpus_file), "--results-dir", "r"]
     with open("/dev/full", "w") as sink:
@@ -262,6 +264,7 @@ def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: P
     assert len(stored(tmp_path / "r")) == 3
 
 
+@pytest.mark.slow
 def test_temporary_files_that_are_cleared_away_cost_no_cell(tmp_path: Path, corpus_file: Path) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()
