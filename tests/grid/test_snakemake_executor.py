@@ -1,6 +1,7 @@
 """The grid by Snakemake on this machine: the store of the local executor, digest by digest, whatever is killed meanwhile."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from grids import Digests, Folder, flags, store_digests
 from interrupting import wait_for
 
 from repro_lib.cli.main import main
-from repro_lib.cli.parser import grid_request
+from repro_lib.cli.parser import grid_request, parse, request_of, snakemake_config
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest
@@ -227,6 +228,11 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
         write_plan(grid_request({"profile": "smok"}), tmp_path)
+    for words in ("", "--models charlm tinylstm --seed 0", "--noise-models", "--force --max_iters 3 --trials-per-job 2"):
+        options = parse(["grid", "--workers", "2", *words.split()])
+        # There and back; how many jobs run at a time is Snakemake's matter.
+        back = grid_request(snakemake_config(options))
+        assert dataclasses.replace(back, workers=2) == request_of(options), words
     # How a grid is run does not say which it is.
     assert plan_folder(config) == plan_folder(config | {"force": False, "skip": "x", "checkpoint_seconds": 3})
     assert plan_folder(config) != plan_folder(config | {"trials": 4})
