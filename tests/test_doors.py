@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from grids import Digests, digests
 
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
@@ -162,6 +163,17 @@ def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=gone, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "repro: the current folder was deleted; change into another one\n"
+
+
+def test_a_package_without_its_checkout_says_how_to_install_it(tmp_path: Path) -> None:
+    shutil.copytree(project_root() / "repro_lib", tmp_path / "site" / "repro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for words in (["status"], ["--help"], ["prepare-data"], ["grid", "--results-dir", "r", "--reports-dir", "p"]):
+        command = [sys.executable, "-P", "-m", "repro_lib", *words]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        said = "has no data/corpora.toml: repro_lib works in its checkout alone; there, run ./setup.sh"
+        assert done.stderr == f"repro: {tmp_path}/site {said}\n"
 
 
 # --- a folder that holds other things too ----------------------------------------------------------------------------

@@ -53,8 +53,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     except FileNotFoundError:
         complain("the current folder was deleted; change into another one")
         return _BAD_INPUT
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
     except (ValueError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from repro_lib.data import load_dataset, prepare_corpus
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
-from repro_lib.grid.notebooks import keep_as_failed
+from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
 from repro_lib.grid.tasks import Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
@@ -59,6 +59,8 @@ class Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             check_writable(self.request.reports_dir)
+            if edited := edited_notebooks():
+                self.display.note(f"of what is edited in notebooks/ the grid runs the original: {', '.join(edited)}")
         sweep(self.store)
 
     def settle(self, job: Job, outcome: Outcome) -> str:

@@ -38,8 +38,20 @@ class Parameter:
 
 
 def notebooks_dir() -> Path:
-    """The folder of the suite's notebooks."""
-    return project_root() / "notebooks"
+    """The folder of the notebooks that the grid runs; those in ``notebooks/`` are copies, which people may edit."""
+    return Path(__file__).parent / "pristine"
+
+
+def edited_notebooks() -> list[str]:
+    """The names of the notebooks that are not in ``notebooks/`` with every word that the grid runs."""
+    edited = []
+    for ours in sorted(notebooks_dir().glob("*.ipynb")):
+        theirs = None
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            theirs = notebook_digest(project_root() / "notebooks" / ours.name, {})
+        if theirs != notebook_digest(ours, {}):
+            edited.append(ours.name)
+    return edited
 
 
 @cache
@@ -85,6 +97,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
     NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody else at work, WriteError.
     """
     check_parameters(notebook, parameters)
+    # All of them, so that the copy says what it ran with.
+    parameters = {name: one.default for name, one in declared_parameters(notebook).items()} | dict(parameters)
     papermill = _papermill()
     partial, failed = _unfinished(output)
     try:
@@ -93,7 +107,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
                 executed = papermill.execute_notebook(
                     _literal_path(notebook),
                     _SCHEME + _literal_path(partial),
-                    parameters=dict(parameters),
+                    parameters=parameters,
                     # Not what the notebook or this machine calls a kernel: ours is made by the class below.
                     kernel_name="python3",
                     language="python",

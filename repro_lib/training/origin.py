@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import platform
 import re
 import subprocess
 from pathlib import Path
-from shutil import which
 
 import torch
 from pydantic import Field
@@ -63,19 +63,16 @@ def code_sha256() -> str:
 @functools.cache
 def describe_environment(device: str) -> dict[str, str | None]:
     """Versions, device, processor and commit; never a path or a host name, for results are published."""
-    command = ["git", "rev-parse", "HEAD"]
-    # A cluster worker or a container may have no git.
-    git = (
-        subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace", check=False)
-        if which("git")
-        else None
-    )
+    command, commit = ["git", "rev-parse", "HEAD"], ""
+    # A cluster worker or a container may have no git, or one for another processor.
+    with contextlib.suppress(OSError):
+        commit = subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace").stdout
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": _cpu_name(),
-        "git_commit": (git.stdout.strip() if git else "") or None,
+        "git_commit": commit.strip() or None,
     }
 
 

@@ -2,21 +2,26 @@
 
 import ast
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
+from repro_lib.grid import notebooks
+from repro_lib.grid.cells import GridRequest
 from repro_lib.grid.notebooks import (
     NotebookError,
     check_parameters,
     declared_parameters,
+    edited_notebooks,
     execute,
     notebook_digest,
     notebooks_dir,
 )
+from repro_lib.grid.tasks import Tasks
 from repro_lib.report import notebook_names as names
 from repro_lib.store.store import noted_digest
 
@@ -34,6 +39,12 @@ def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> P
 
 def test_the_suite_has_the_notebooks_that_are_named() -> None:
     assert {path.stem for path in NOTEBOOKS} == {TRAIN.stem, names.DEEP_DIVE, *names.ANALYSES}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_grid_runs_what_is_in_the_folder_of_notebooks(path: Path) -> None:
+    same = (project_root() / "notebooks" / path.name).read_bytes() == path.read_bytes()
+    assert same, "after a change on purpose: cp notebooks/*.ipynb repro_lib/grid/pristine/"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -148,3 +159,30 @@ def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Pat
     cases: list[tuple[Any, ...]] = [(first, {}), (second, {}), (first, {"x": 1}), (first, {}, ["result"]), (first, {})]
     digests = [notebook_digest(*case) for case in cases]
     assert (len(set(digests)), digests[0]) == (4, digests[-1])
+
+
+def test_what_somebody_edited_or_put_beside_a_notebook_decides_nothing_in_a_grid(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "notebooks"
+    shutil.copytree(project_root() / "notebooks", folder)
+    text = (folder / "10_train.ipynb").read_text(encoding="utf-8")
+    for name, value in (("max_iters: int", 6), ("weight_decay: float", 0.5)):
+        text = text.replace(f"{name} | None = None", f"{name} | None = {value}")
+    (folder / "10_train.ipynb").write_text(text, encoding="utf-8")
+    (folder / "40_claims.ipynb").write_text("half a f", encoding="utf-8")
+    for name in ("torch", "random", "repro_lib"):
+        (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    monkeypatch.setattr(notebooks, "project_root", lambda: tmp_path)
+    asked = {"models": ["tinylstm"], "activations": ["relu"], "profile": "smoke", "workers": 1}
+    folders = {"results_dir": tmp_path / "results", "reports_dir": tmp_path / "reports"}
+    tasks = Tasks(GridRequest(**asked, **folders, overrides={"corpus": str(corpus_file), "trials": 2}), tmp_path)
+    (cell,) = tasks.cells
+    job = tasks.cell(cell)
+    job.function(**job.arguments)
+    assert cell.result(tasks.store)
+    # What it ran with is all said in what is left of it.
+    passed = nbformat.read(job.output, 4).metadata.papermill.parameters
+    assert list(passed) == list(declared_parameters(TRAIN))
+    assert (passed["trials"], passed["max_iters"]) == (2, None)
+    assert edited_notebooks() == ["10_train.ipynb", "40_claims.ipynb"]
