@@ -152,6 +152,13 @@ def keep_as_failed(output: Path) -> str:
     return ""
 
 
+def is_unfinished(notebook: Path) -> bool:
+    """Whether ``execute`` wrote this as the copy of a notebook at work, and not somebody else a file of such a name."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _read_json(notebook)["metadata"]["papermill"]["output_path"].startswith(_SCHEME)
+    return False
+
+
 def _unfinished(output: Path) -> tuple[Path, Path]:
     # The names of an executed notebook while it is at work, and once it failed.
     return output.with_suffix(".partial.ipynb"), output.with_suffix(".failed.ipynb")

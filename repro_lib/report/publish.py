@@ -28,7 +28,7 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     from repro_lib.analysis.evidence import Evidence
     from repro_lib.report.console_summary import summary_text
 
-    (reports_dir / _NOTE).unlink(missing_ok=True)
+    _forget_note(reports_dir)
     evidence = Evidence.load(Store(results_dir), study)
     text = summary_text(study, evidence)
     write_atomically(reports_dir / "summary.txt", text)
@@ -38,6 +38,12 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     if plots:
         save_plots(study, reports_dir / "plots")
     return text
+
+
+def _forget_note(reports_dir: Path) -> None:
+    # Somebody else's file of that name is no note of ours.
+    if noted_digest(reports_dir / _NOTE):
+        (reports_dir / _NOTE).unlink(missing_ok=True)
 
 
 def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> None:
@@ -88,6 +94,6 @@ def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: s
     """Render whatever notebook is executed, with an index over the expected cells."""
     from repro_lib.report.site.index import build_site
 
-    (reports_dir / _NOTE).unlink(missing_ok=True)
+    _forget_note(reports_dir)
     save_plots(study, reports_dir / "plots")
     return build_site(results_dir, reports_dir, list(product(study.models, study.activations)), profile)

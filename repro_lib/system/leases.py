@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.system.files import folder_time, read_bounded, write_atomically
+from repro_lib.system.files import folder_time, in_places, read_bounded, write_atomically
 from repro_lib.system.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -124,8 +124,8 @@ def notebook_lease(output: Path) -> Path:
 
 
 def remove_void(folder: Path) -> None:
-    """Remove the leases below a folder that killed processes left. What is no lease, whatever its name, stays."""
-    for path in folder.rglob("*.lease"):
+    """Remove the leases in a folder of results or reports that killed processes left; what is none stays."""
+    for path in in_places(folder, "*.lease"):
         current = _read(path)
         if current and current.token and _is_void(path, current):
             _remove_void(path, current)

@@ -36,7 +36,7 @@ CHECKPOINT_SECONDS = 30.0
 _COST_SHARE = 0.01
 _ESTIMATED_BYTES_PER_SECOND = 1e8
 # Of one trial (trial3), or of trials that train as one (trial1to10); ``last`` is the last of them.
-_TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\."
+_TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\.(?:previous\.)?(?:safetensors|json)"
 _NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<config>[0-9a-f]{12})-" + _TRIALS)
 _NOT_SAVED = "no checkpoint could be saved to {} ({}); training goes on without"
 
@@ -199,7 +199,7 @@ def check_interval(seconds: float) -> float:
 def sweep(store: Store) -> None:
     """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_leftovers(store.folder)
-    remove_void(store.folder / "leases")
+    remove_void(store.folder)
     for path, match in _files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
             holds = result.config_sha256.startswith(match["config"]) and int(match["last"]) <= len(result.trials)
@@ -216,8 +216,7 @@ def put_aside(store: Store) -> list[Path]:
 
 def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     # Checkpoints and records of finished trials; not what was put aside.
-    paths = [path for path in sorted(folder.glob("*-trial*")) if path.suffix in (".safetensors", ".json")]
-    return [(path, match) for path in paths if (match := _NAME.match(path.name))]
+    return [(path, match) for path in sorted(folder.glob("*-trial*")) if (match := _NAME.fullmatch(path.name))]
 
 
 def _read_or_put_aside(path: Path, read: Callable[[], Any]) -> Any:

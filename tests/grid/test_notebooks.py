@@ -22,6 +22,7 @@ from repro_lib.grid.notebooks import (
     notebooks_dir,
 )
 from repro_lib.grid.tasks import Tasks
+from repro_lib.grid.worker import clear_leftovers
 from repro_lib.report import notebook_names as names
 from repro_lib.store.store import noted_digest
 
@@ -142,6 +143,19 @@ def test_a_notebook_runs_in_a_kernel_of_this_interpreter_with_its_parameters(tmp
     assert printed.split() == [sys.executable, "42"]
     assert noted_digest(output) == "abc"
     assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_what_a_killed_run_left_of_a_notebook_is_told_from_a_file_of_such_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "notebooks"
+    (folder / "sub").mkdir(parents=True)
+    ours, others = folder / "a.partial.ipynb", [folder / "b.partial.ipynb", folder / "sub" / "a.partial.ipynb"]
+    # A copy of what lies there while a notebook is at work.
+    copy = f"import shutil; shutil.copy({str(folder / 'n.partial.ipynb')!r}, {str(ours)!r})"
+    execute(make_notebook(tmp_path / "n.ipynb", copy), folder / "n.ipynb", {})
+    for path in others:
+        path.write_text(ours.read_text().replace("whole:", "") if path.parent == folder else "of somebody else")
+    clear_leftovers(tmp_path, tmp_path / "reports")
+    assert [path for path in (ours, *others) if path.exists()] == others
 
 
 def test_a_failed_notebook_counts_as_not_executed_and_a_success_removes_it(tmp_path: Path) -> None:

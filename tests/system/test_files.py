@@ -144,6 +144,21 @@ def test_a_folder_that_vanishes_in_between_is_said(tmp_path: Path, monkeypatch: 
         write_atomically(tmp_path / "results" / "x.json", "text")
 
 
+def test_a_folder_whose_modes_cannot_be_changed_is_written_and_not_called_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Network drives refuse it, and no file system that root can mount here does.
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_atomically(tmp_path / "x", "text")
+    assert (tmp_path / "x").read_text() == "text"
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(WriteError, match=r"x could not be written \(Operation not permitted\); look into that"):
+        write_atomically(tmp_path / "x", "new")
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
 def test_a_folder_without_hard_links_still_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -176,24 +191,27 @@ def test_a_killed_writer_leaves_the_old_file_and_a_temporary_one_that_is_removed
     writer_killed_at(call, path)
     assert path.read_text() == "old"
     assert len(list(path.parent.iterdir())) == 2
-    remove_leftovers(tmp_path)
+    remove_leftovers(path.parent)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_temporary_files_of_others_stay_while_they_may_be_at_work(tmp_path: Path) -> None:
-    mine = tmp_path / f".x.json.{ProcessId.here()}.ab.tmp"
-    far = tmp_path / ".x.json.00000000-12-1f.ab.tmp"
-    old_and_far = tmp_path / ".y.json.00000000-12-1f.ab.tmp"
-    unknown_and_old = tmp_path / ".z.json.k3x_ab.tmp"
-    for file in (mine, far, old_and_far, unknown_and_old):
-        file.touch()
-    for file in (mine, old_and_far, unknown_and_old):
-        os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
-    (tmp_path / "notes.tmp").touch()
+def test_the_temporary_files_of_others_stay_and_of_ours_those_whose_writer_may_be_at_work(tmp_path: Path) -> None:
+    mine, far = f".x.json.{ProcessId.here()}.ab.tmp", ".x.json.00000000-12-1f.ab.tmp"
+    gone = [".y.json.00000000-12-1f.ab.tmp", "steps/.y.00000000-12-1f.ab.tmp", ".tomorrow.00000000-12-1f.ab.tmp"]
+    # Those of somebody else, some with a time or another number in the name that looks like one of our processes.
+    others = [".draft.tmp", ".z.json.k3x_ab.tmp", ".2025.a-20251201-1530-12.x.tmp", "notes.tmp", ".probe"]
+    others += ["sub/.y.json.00000000-12-1f.ab.tmp", "sub/steps/.draft.tmp"]
+    (tmp_path / "sub" / "steps").mkdir(parents=True)
+    (tmp_path / "steps").mkdir()
+    for name in (mine, far, *gone, *others):
+        (tmp_path / name).touch()
+        days = {far: 0, ".tomorrow.00000000-12-1f.ab.tmp": 2}.get(name, -2)
+        os.utime(tmp_path / name, (time.time() + days * 24 * 3600,) * 2)
     assert abs(folder_time(tmp_path) - time.time()) < 5
     check_writable(tmp_path)
     remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {mine.name, far.name, "notes.tmp"}
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {mine, far, *others}
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
 def test_files_that_killed_processes_were_writing_go_and_those_in_work_stay(store: Store) -> None:
     folder, me = store.folder / "predictions", ProcessId.here()
     write_atomically(folder / "a.safetensors", "x")
-    gone, working = (f".{who}.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
+    gone, working = (f".a.{who}.ab.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
     for name in (gone, working, ".somebody-elses.tmp"):
         (folder / name).write_text("half")
     sweep(store)
