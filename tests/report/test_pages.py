@@ -21,12 +21,14 @@ from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import ANALYSES
+from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
 from repro_lib.report.site.page_parts import Page, anchor, contents, frame_of, loaded, readable_table, shown_parameters
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
+from repro_lib.system.files import UnusableFile
 
 MakeResult = Callable[..., Result]
 
@@ -429,6 +431,34 @@ def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
     assert written == {"reports"} | {f"{stem}.html" for stem in pages}
 
 
+OURS = Path(__file__).parents[2] / "published" / "reports"
+FOREIGN = ["20_deep_dive-charlm.html", "claims.json", "FINAL_CONCLUSIONS.md", "SYNTHETIC_DATA_SUMMARY.md", "plots/inputs.json"]
+FOREIGN += ["plots/charlm_accuracy.png", "plots/charlm_accuracy.txt", "plots/multi_model_accuracy.png", "50_what_if.html"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_of_somebody_else_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """What an earlier version wrote is ours, whatever lies beside it."""
+    refuse_foreign_reports(OURS, CELLS)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(png() if name.endswith("png") else b"{}")
+    with pytest.raises(UnusableFile, match=rf"{name} was not made by this program; choose another --reports-dir"):
+        refuse_foreign_reports(tmp_path, CELLS)
+    if (OURS / name).exists():
+        shutil.copy(OURS / name, tmp_path / name)
+    if name.endswith("txt"):
+        shutil.copy(OURS / name.replace("txt", "png"), tmp_path / name.replace("txt", "png"))
+    if (OURS / name).exists():
+        refuse_foreign_reports(tmp_path, CELLS)
+
+
+def test_the_page_of_a_guest_does_not_replace_another(site: Path) -> None:
+    execute(site, "60_own")
+    (site / "reports" / "60_own.html").write_text("<h1>Mine</h1>")
+    with pytest.raises(UnusableFile, match=r"60_own\.html was not made by this program"):
+        build(site)
+
+
 # The index
 
 
@@ -488,7 +518,8 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     published.mkdir(parents=True)
     for there in (True, False):
         for folder in (tmp_path / "reports", tmp_path / "elsewhere" / "reports", published):
-            (published / "index.html").write_text("there") if there else (published / "index.html").unlink(missing_ok=True)
+            page = published / "index.html"
+            page.write_text("source-sha256") if there else page.unlink(missing_ok=True)
             build_site(tmp_path / "results", folder)
             led = there and folder == tmp_path / "reports"
             assert ("../published/reports/index.html" in (folder / "index.html").read_text()) is led, folder
