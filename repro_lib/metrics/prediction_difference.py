@@ -1,6 +1,7 @@
 """Prediction-difference metrics of two models: p and q are probabilities (tokens, V) of one text, labels token ids (tokens,).
 
-NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, and for values not finite.
+NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, for what is no probability (as
+logits are none), for labels outside the vocabulary, and for values that are not finite or masked.
 """
 
 import math
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+# How far from 1 rounding may take a sum of probabilities, in half precision too.
+_ROUNDING = 1e-3
 
 
 def relative_differences(p: Any, q: Any) -> Float64:
@@ -22,7 +25,7 @@ def relative_differences(p: Any, q: Any) -> Float64:
     [0.667, 2.0, 0.0]
     """
     # In the precision of the arrays: float32 is enough for a picture, and several times as fast.
-    p, q = _floats(p), _floats(q)
+    p, q = _alike([_checked(_floats(p), sums=False), _checked(_floats(q), sums=False)])
     return 2 * _quotients(np.abs(p - q), p + q)
 
 
@@ -32,7 +35,8 @@ def total_variation_by_token(p: Any, q: Any) -> Float64:
     >>> total_variation_by_token([[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist()
     [0.25, 0.0]
     """
-    return np.abs(_floats(p) - _floats(q)).sum(axis=-1) / 2
+    p, q = _alike([_checked(_floats(p)), _checked(_floats(q))])
+    return np.abs(p - q).sum(axis=-1) / 2
 
 
 def relative_pd(p: Any, q: Any) -> float:
@@ -106,7 +110,7 @@ def mean_deviation_pd(probabilities: Any) -> float:
     >>> round(mean_deviation_pd([[[0.5, 0.5]], [[0.25, 0.75]]]), 4)
     0.2667
     """
-    stack = [_probabilities(p) for p in probabilities]
+    stack = _models(probabilities)
     if len(stack) < 2:
         raise ValueError(f"a deviation from the mean needs at least 2 trials, got {len(stack)}")
     mean = np.mean(stack, axis=0)
@@ -168,7 +172,7 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
     [[1.0, 1.0]]
     """
-    models = [_pair(p, probabilities[0])[0] for p in probabilities]
+    models = _models(probabilities)
     pairs = list(combinations(range(len(models)), 2))
     if len(labels) % block:
         raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
@@ -218,12 +222,6 @@ def _quotients(difference: Float64, total: Float64) -> Float64:
     return np.divide(difference, total, out=difference)
 
 
-def _floats(values: Any) -> NDArray[Any]:
-    # Of one dimension at least, because what is computed in place must be an array; single precision stays as it is.
-    array = np.atleast_1d(_numpy(values))
-    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
-
-
 def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
     # For x > 0; overwrites the buffer. No dot product: BLAS would start threads, and sums would depend on their number.
     np.multiply(x, np.log(x, out=buffer), out=buffer)
@@ -260,29 +258,52 @@ def error_rate(scores: Any, labels: Any) -> float:
     >>> error_rate([[0.9, 0.1], [0.6, 0.4]], [0, 1])
     0.5
     """
-    return float(np.mean(_numpy(scores).argmax(axis=-1) != _numpy(labels)))
+    scores = _numpy(scores)
+    return float(np.mean(scores.argmax(axis=-1) != _labels(labels, scores)))
 
 
 def _numpy(array: Any) -> NDArray[Any]:
     # Asked by attribute, so that torch need not be imported here: a tensor may have a gradient or live on a GPU.
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    array = array.detach().cpu() if hasattr(array, "detach") else array
+    # NumPy itself would take what is masked for a number.
+    return np.ma.filled(array.astype(np.float64), math.nan) if np.ma.isMaskedArray(array) else np.asarray(array)
 
 
-def _probabilities(p: Any) -> Float64:
-    p = _numpy(p).astype(np.float64, copy=False)
-    # Before any arithmetic: NaN would spread silently, and a vector would be broadcast.
-    if p.ndim != 2:
-        raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
+def _floats(values: Any) -> NDArray[Any]:
+    # Of one dimension at least, because what is computed in place must be an array; single precision stays as it is.
+    array = np.atleast_1d(_numpy(values))
+    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
+
+
+def _models(probabilities: Sequence[Any]) -> list[Float64]:
+    models = [_numpy(p).astype(np.float64, copy=False) for p in probabilities]
+    for p in models:
+        # A vector would be broadcast.
+        if p.ndim != 2:
+            raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
+    return _alike([_checked(p) for p in models])
+
+
+def _checked(p: NDArray[Any], *, sums: bool = True) -> NDArray[Any]:
+    # Before any arithmetic: NaN would spread silently, and is neither above nor below anything. A product is the faster sum.
+    negative = p.size and not p.min() >= 0
+    if not negative and not (sums and p.size and np.abs(p @ np.ones(p.shape[-1], p.dtype) - 1).max() > _ROUNDING):
+        return p
     if not np.isfinite(p).all():
         raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
-    return p
+    lie, add = (f"between {x.min():.4g} and {x.max():.4g}" for x in (p, p.sum(axis=-1)))
+    raise ValueError(f"these are no probabilities: they lie {lie}, their sums {add}; probabilities_from_logits makes some")
 
 
-def _pair(p: Any, q: Any) -> tuple[Float64, Float64]:
-    p, q = _probabilities(p), _probabilities(q)
-    if p.shape != q.shape:
-        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {p.shape} and {q.shape}")
-    return p, q
+def _alike(models: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    if len(shapes := dict.fromkeys(p.shape for p in models)) > 1:
+        both = " and ".join(str(shape) for shape in shapes)
+        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {both}")
+    return models
+
+
+def _pair(p: Any, q: Any) -> list[Float64]:
+    return _models([p, q])
 
 
 def _log_gap(p: Float64, q: Float64) -> Float64:
@@ -292,7 +313,14 @@ def _log_gap(p: Float64, q: Float64) -> Float64:
 
 
 def _at_labels(p: Float64, labels: Any) -> Float64:
-    labels = _numpy(labels)
-    if labels.shape != p.shape[:1]:
-        raise ValueError(f"one label per token is needed: {p.shape[0]} tokens, labels of shape {labels.shape}")
-    return np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
+    return np.take_along_axis(p, _labels(labels, p)[:, None], axis=1)[:, 0]
+
+
+def _labels(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
+    labels, (*tokens, width) = _numpy(labels), scores.shape
+    if labels.shape != tuple(tokens):
+        raise ValueError(f"one label per token is needed: {scores.shape[0]} tokens, labels of shape {labels.shape}")
+    # Python would count a negative one from the end.
+    if labels.dtype.kind not in "iu" or (labels.size and not (labels.min() >= 0 and labels.max() < width)):
+        raise ValueError(f"labels are whole numbers from 0 to {width - 1}, the characters of the vocabulary")
+    return labels
