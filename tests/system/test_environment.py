@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mounting import mounted
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -418,3 +419,11 @@ def test_setup_says_in_a_line_what_is_missing_or_wrong(
     assert sentence in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not checkout.venv.exists()
+
+
+def test_setup_says_that_a_folder_is_not_writable(checkout: Checkout) -> None:
+    with mounted(checkout.root, "--bind", str(checkout.root)) as remount:
+        remount("bind,ro")
+        refused = checkout.setup()
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "is not writable, so .venv cannot be made in it" in refused.stderr
