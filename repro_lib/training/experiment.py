@@ -172,6 +172,9 @@ class CellTraining:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
                 raise
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"{own.name}, was stopped; asked for again it {own.place}")
+                raise
             for lease in leases:
                 lease.confirm()
             kept = [self._keep(trial) for trial in trained]

@@ -159,10 +159,10 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     line += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", *flags]
     # A session of its own: Ctrl-C reaches this process alone, which then ends all in order. However it ends, Snakemake ends
     # with it; jobs on a cluster have lives of their own.
-    me, settings = os.getpid(), {"stdin": subprocess.DEVNULL, "start_new_session": True}
-    # Its cache lies with its logs, for a home may be read-only, or another one on another machine.
-    settings["env"] = os.environ | {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache")}
-    with subprocess.Popen(line, preexec_fn=lambda: die_with(me), **settings) as process:
+    me = os.getpid()
+    # Its cache lies with its logs, for a home may be read-only.
+    own = {"stdin": subprocess.DEVNULL, "env": os.environ | {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache")}}
+    with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
