@@ -60,7 +60,7 @@ def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence
     from repro_lib.report.console_summary import synthetic_summary
 
     store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
-    for result in made:
+    for result in [store.stamped(result) for result in made]:
         store.save(result)
     write_atomically(path, synthetic_summary(store.load()[0]))
     return path

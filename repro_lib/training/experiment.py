@@ -70,6 +70,8 @@ def run_experiment(
         result = summarise(*cell.names[:2], cell.config, cell.config_sha256, cell.dataset, trials)
         # Where the folder was deleted meanwhile another process may have begun anew: its result is not to meet this one.
         lease.confirm()
+        if (result := cell.store.stamped(result)).timestamp > datetime.now(UTC):
+            tell(f"the clock was ahead when results were stored; this one, the newest, is stamped {result.timestamp}")
         cell.store.save(result)
         cell.checkpoints.remove(len(trials))
         cell.store.forget_failure(*cell.names)
@@ -126,14 +128,14 @@ class CellTraining:
         check_device(self.config)
         self.every = check_interval(checkpoint_seconds)
         self.store = Store(results_dir or project_root() / "results")
-        # Before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
-        sweep(self.store)
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
         # By these the store knows the cell.
         self.names = (self.model, self.activation, self.config_sha256)
 
     def load(self) -> None:
         """Read the data; only from here on the configuration is complete, and trials can be obtained."""
+        # Before any is looked for: checkpoints that a killed run left beside its result are no unfinished work.
+        sweep(self.store)
         self.dataset = load_dataset(self.config, self.data_dir)
         self.config = self.config.with_corpus(self.dataset.vocab_size)
         machine = describe_environment(self.config.device)
