@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
-from repro_lib.data import Dataset, corpus_sha256, load_dataset
+from repro_lib.data import CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
@@ -33,6 +33,9 @@ from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDi
 Kept = tuple[TrialRecord, Predictions]
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
+TEXT_CHANGED = (
+    "{} was changed while it was trained on; what was made of it before stays, and the same command trains on what it says now"
+)
 
 
 @deterministic_arithmetic()
@@ -137,6 +140,8 @@ class CellTraining:
         # Before any is looked for: checkpoints that a killed run left beside its result are no unfinished work.
         sweep(self.store)
         self.dataset = load_dataset(self.config, self.data_dir)
+        if self.config.sha256(self.dataset.corpus.sha256) != self.config_sha256:
+            raise CorpusError(TEXT_CHANGED.format(self.dataset.corpus.name))
         self.config = self.config.with_corpus(self.dataset.vocab_size)
         machine = describe_environment(self.config.device)
         about = {name: str(machine[name]) for name in ("torch", "device", "cpu")} | {"code_sha256": code_sha256()}

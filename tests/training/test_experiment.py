@@ -21,6 +21,7 @@ from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.schema import Result, ResultError, TrialRecord
 from repro_lib.store.store import Store, read_result
 from repro_lib.training.checkpoints import sweep
+from repro_lib.training.experiment import CellTraining
 from repro_lib.training.origin import describe_environment
 from repro_lib.training.progress import Progress, listening
 from repro_lib.training.trainer import TrainingDiverged, predict_logits
@@ -164,6 +165,11 @@ def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: T
     assert edited.corpus.sha256 != first.corpus.sha256
     assert edited.config_sha256 != first.config_sha256
     assert edited.comparison_key != first.comparison_key
+    # Edited after it was asked what it says, and before it is read to train on it.
+    asked = CellTraining("tinylstm", "relu", moved, store.folder)
+    mine.write_text(corpus_file.read_text())
+    with pytest.raises(CorpusError, match=r"mine\.txt was changed while it was trained on; .*the same command"):
+        asked.load()
 
 
 @pytest.mark.parametrize("execution", ["sequential", "stacked"])
