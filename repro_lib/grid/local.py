@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_lib.data import load_dataset, prepare_corpus
+from repro_lib.data import CorpusError, corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
 from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
@@ -21,7 +21,7 @@ from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
-from repro_lib.training.experiment import check_device
+from repro_lib.training.experiment import TEXT_CHANGED, check_device
 from repro_lib.training.progress import progress_share
 
 # How often a job is tried in all when its processes are killed from outside.
@@ -70,7 +70,7 @@ class Run:
         error, cell = self._error(job, outcome), job.cell
         result = cell.result(self.store) if cell else None
         if cell and not result:
-            error = error or self._lost()
+            error = error or self._lost(cell)
         if error:
             if cell:
                 # Noted in the results folder; where that cannot be written either, it is said.
@@ -104,10 +104,13 @@ class Run:
         # Once more for all: a folder can be emptied after a cell was settled.
         for cell in self.all_cells:
             if cell.label not in self.report.failures and cell.result(self.store) is None:
-                self.report.failures[cell.label] = self._lost()
+                self.report.failures[cell.label] = self._lost(cell)
 
-    def _lost(self) -> str:
-        # A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran.
+    def _lost(self, cell: Cell) -> str:
+        # A result that was written and is not there was written for another text, or somebody took it, or the folder.
+        with contextlib.suppress(CorpusError):
+            if cell.config.sha256(corpus_sha256(cell.config.corpus)) != cell.config_sha256:
+                return TEXT_CHANGED.format(Path(cell.config.corpus).name)
         folder = self.request.results_dir
         return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
 

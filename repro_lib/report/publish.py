@@ -53,7 +53,7 @@ def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence
 
     refuse_foreign(reports_dir)
     store, path = Store(results_dir), reports_dir / SYNTHETIC
-    for result in made:
+    for result in [store.stamped(result) for result in made]:
         store.save(result)
     write_atomically(path, synthetic_summary(store.load()[0]))
     return path

@@ -101,7 +101,8 @@ class CellCheckpoints:
         """Remove all that is kept of the first ``trials`` trials: their result is stored."""
         for path, match in self._own():
             if int(match["last"]) <= trials:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _own(self) -> list[tuple[Path, re.Match[str]]]:
         return [(path, match) for path, match in _files(self.folder) if match[0].startswith(self.stem)]
@@ -135,7 +136,8 @@ class TrialCheckpoints:
             tell(_NOT_SAVED.format(self.path.parent, error.strerror))
         else:
             # Only now: a kill between the two leaves both, and the record is asked for first.
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def finished(self) -> list[TrialRecord] | None:
         """The records of these trials if an earlier run finished them, as one, and they can be used."""
@@ -209,9 +211,10 @@ def sweep(store: Store) -> None:
     for path, match in _files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
             holds = result.config_sha256.startswith(match["config"]) and int(match["last"]) <= len(result.trials)
-            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-                # A cell that is being trained again has newer files. A second, for results are stamped with whole ones.
-                if holds and path.stat().st_mtime < result.timestamp.timestamp() + 1:
+            with contextlib.suppress(OSError):  # another process sweeps too, or may alone
+                # A cell that is being trained again has newer files. A second, for results are stamped with whole ones; a
+                # result of tomorrow says nothing.
+                if holds and path.stat().st_mtime < result.timestamp.timestamp() + 1 < time.time() + 2:
                     path.unlink()
 
 

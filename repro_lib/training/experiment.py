@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
-from repro_lib.data import Dataset, corpus_sha256, load_dataset
+from repro_lib.data import CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
@@ -33,6 +33,9 @@ from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDi
 Kept = tuple[TrialRecord, Predictions]
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
+TEXT_CHANGED = (
+    "{} was changed while it was trained on; what was made of it before stays, and the same command trains on what it says now"
+)
 
 
 @deterministic_arithmetic()
@@ -70,6 +73,8 @@ def run_experiment(
         result = summarise(*cell.names[:2], cell.config, cell.config_sha256, cell.dataset, trials)
         # Where the folder was deleted meanwhile another process may have begun anew: its result is not to meet this one.
         lease.confirm()
+        if (result := cell.store.stamped(result)).timestamp > datetime.now(UTC):
+            tell(f"the clock was ahead when results were stored; this one, the newest, is stamped {result.timestamp}")
         cell.store.save(result)
         cell.checkpoints.remove(len(trials))
         cell.store.forget_failure(*cell.names)
@@ -126,15 +131,17 @@ class CellTraining:
         check_device(self.config)
         self.every = check_interval(checkpoint_seconds)
         self.store = Store(results_dir or project_root() / "results")
-        # Before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
-        sweep(self.store)
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
         # By these the store knows the cell.
         self.names = (self.model, self.activation, self.config_sha256)
 
     def load(self) -> None:
         """Read the data; only from here on the configuration is complete, and trials can be obtained."""
+        # Before any is looked for: checkpoints that a killed run left beside its result are no unfinished work.
+        sweep(self.store)
         self.dataset = load_dataset(self.config, self.data_dir)
+        if self.config.sha256(self.dataset.corpus.sha256) != self.config_sha256:
+            raise CorpusError(TEXT_CHANGED.format(self.dataset.corpus.name))
         self.config = self.config.with_corpus(self.dataset.vocab_size)
         machine = describe_environment(self.config.device)
         about = {name: str(machine[name]) for name in ("torch", "device", "cpu")} | {"code_sha256": code_sha256()}

@@ -16,12 +16,15 @@ import psutil
 import pytest
 from grids import Digests, Folder, flags, store_digests
 from interrupting import wait_for
+from rich.console import Console
 
 from repro_lib.cli.main import main
 from repro_lib.cli.parser import grid_request, parse, request_of, snakemake_config
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest
+from repro_lib.grid.display import Display
+from repro_lib.grid.snakemake import executor
 from repro_lib.grid.snakemake.executor import plan_jobs, write_plan
 from repro_lib.grid.snakemake.run_job import plan_folder, read_plan
 from repro_lib.grid.tasks import Tasks
@@ -268,6 +271,22 @@ def test_a_worker_with_another_source_and_a_plan_that_cannot_be_read_are_refused
     done = run_job(tmp_path / "plan.json", "corpus")
     assert done.returncode == 1
     assert "its machine has another source of repro_lib than the grid was planned with" in done.stdout
+
+
+def test_a_text_that_changed_while_snakemake_was_at_work_is_named(
+    request_for: Callable[..., GridRequest], corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(corpus_file.read_text())
+
+    def work(*_: Any) -> int:
+        text.write_text(corpus_file.read_text() + "one line more")
+        return 0  # its jobs trained on that
+
+    monkeypatch.setattr(executor, "_run_snakemake", work)
+    request = request_for(overrides={"corpus": str(text)})
+    report = executor.run_grid_by_snakemake(request, {"results_dir": str(tmp_path)}, Display(Console()), "local", [], None)
+    assert report.failures["charlm-relu"].startswith("own.txt was changed while it was trained on")
 
 
 # --- what is missing or wrong ----------------------------------------------------------------------------------------

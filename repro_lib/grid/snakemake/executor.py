@@ -117,6 +117,8 @@ def run_grid_by_snakemake(
         write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
         try:
             _work_through(run, folder, [*flags, *options])
+            if not run.report.failures:
+                run.look_for_lost_results()
         finally:
             run.publish(running=False)
     run.report.finished = sum((folder / "done" / "cell" / cell.label).exists() for cell in todo)
