@@ -237,6 +237,34 @@ def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
     assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
 
 
+def test_the_page_of_a_guest_is_made_and_names_what_is_wrong_in_it(tmp_path: Path) -> None:
+    """The house's rules are for its own notebooks; what somebody else wrote is shown as far as a page can."""
+    cells = [
+        code("draw()", figure(None)),
+        code("plot()", PLOTLY, '<b id="seen">seen</b>'),
+        code("move()", new_output("display_data", WIDGET)),
+    ]
+    cells += [new_markdown_cell(rf"# Another title ${formula}$ and more") for formula in ("x^", r"\unheard{<b>}")]
+    cells += [new_markdown_cell("![](attachment:gone.png)"), code("frame", '<iframe src="https://example.org"></iframe>')]
+    notebook = write_notebook(tmp_path / "60_own.ipynb", *cells, widgets=WIDGETS)
+    assert render_notebook(notebook, tmp_path / "page.html")
+    page = Tags((tmp_path / "page.html").read_text())
+    said = [item.get_text() for item in page.soup.select("main section.wrong li")]
+    parts = [
+        "cell 2 ('draw()') shows an image without",
+        "plotly",
+        "an ipywidgets control",
+        "interact",
+        "'x^' is not",
+        "unheard",
+    ]
+    parts += ["missing attachment: gone.png", "would load 'https://example.org'", "exactly one '# title', has ['A title', "]
+    assert [part for part in parts if not any(part in sentence for sentence in said)] == []
+    assert len(said) == len(parts)
+    assert "Another title x^ and more" in page.text
+    assert page.soup.select("#seen")
+
+
 def test_picture_beside_the_notebook_is_embedded_and_the_state_of_widgets_is_not(tmp_path: Path) -> None:
     """A progress bar that closed itself leaves no view, and its state does not travel; the controls of interact are refused."""
     assert "interact" in refusal(tmp_path, widgets=WIDGETS)
