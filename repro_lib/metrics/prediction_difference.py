@@ -11,11 +11,8 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
-# How far from 1 rounding may take a sum of probabilities, in half precision too.
-_ROUNDING = 1e-3
+from repro_lib.metrics.given import Float64, labels_given, models_given, numpy_of, probabilities_given
 
 
 def relative_differences(p: Any, q: Any) -> Float64:
@@ -25,7 +22,7 @@ def relative_differences(p: Any, q: Any) -> Float64:
     [0.667, 2.0, 0.0]
     """
     # In the precision of the arrays: float32 is enough for a picture, and several times as fast.
-    p, q = _alike([_checked(_floats(p), sums=False), _checked(_floats(q), sums=False)])
+    p, q = probabilities_given([p, q], sums=False)
     return 2 * _quotients(np.abs(p - q), p + q)
 
 
@@ -35,7 +32,7 @@ def total_variation_by_token(p: Any, q: Any) -> Float64:
     >>> total_variation_by_token([[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist()
     [0.25, 0.0]
     """
-    p, q = _alike([_checked(_floats(p)), _checked(_floats(q))])
+    p, q = probabilities_given([p, q])
     return np.abs(p - q).sum(axis=-1) / 2
 
 
@@ -48,7 +45,7 @@ def relative_pd(p: Any, q: Any) -> float:
     >>> round(relative_pd([[0.5, 0.5]], [[0.25, 0.75]]), 4)
     0.5333
     """
-    return float(np.mean(relative_differences(*_pair(p, q))))
+    return float(np.mean(relative_differences(*models_given([p, q]))))
 
 
 def total_variation(p: Any, q: Any) -> float:
@@ -57,7 +54,7 @@ def total_variation(p: Any, q: Any) -> float:
     >>> total_variation([[0.5, 0.5]], [[0.25, 0.75]])
     0.25
     """
-    return float(total_variation_by_token(*_pair(p, q)).mean())
+    return float(total_variation_by_token(*models_given([p, q])).mean())
 
 
 def churn(p: Any, q: Any) -> float:
@@ -66,7 +63,7 @@ def churn(p: Any, q: Any) -> float:
     >>> churn([[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.4, 0.6]])
     0.5
     """
-    p, q = _pair(p, q)
+    p, q = models_given([p, q])
     return float(np.mean(p.argmax(axis=1) != q.argmax(axis=1)))
 
 
@@ -76,7 +73,7 @@ def true_label_pd(p: Any, q: Any, labels: Any) -> float:
     >>> true_label_pd([[0.5, 0.5]], [[0.25, 0.75]], [1])
     0.4
     """
-    return float(np.mean(relative_differences(*(_at_labels(model, labels) for model in _pair(p, q)))))
+    return float(np.mean(relative_differences(*(_atlabels_given(model, labels) for model in models_given([p, q])))))
 
 
 def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
@@ -85,7 +82,7 @@ def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
     >>> round(log_prob_pd([[0.5, 0.5]], [[0.25, 0.75]], [0]), 4)  # ln 2
     0.6931
     """
-    return float(np.mean(_log_gap(*(_at_labels(model, labels) for model in _pair(p, q)))))
+    return float(np.mean(_log_gap(*(_atlabels_given(model, labels) for model in models_given([p, q])))))
 
 
 def js_divergence(p: Any, q: Any) -> float:
@@ -94,7 +91,7 @@ def js_divergence(p: Any, q: Any) -> float:
     >>> round(js_divergence([[1.0, 0.0]], [[0.5, 0.5]]), 4)
     0.2158
     """
-    p, q = _pair(p, q)
+    p, q = models_given([p, q])
     middle = (p + q) / 2
     # 0 log 0 = 0: where p is 0 the logarithm is that of 1.
     terms = [(a * np.log(np.where(a > 0, a, 1.0) / np.where(a > 0, middle, 1.0))).sum(axis=1) for a in (p, q)]
@@ -110,7 +107,7 @@ def mean_deviation_pd(probabilities: Any) -> float:
     >>> round(mean_deviation_pd([[[0.5, 0.5]], [[0.25, 0.75]]]), 4)
     0.2667
     """
-    stack = _models(probabilities)
+    stack = models_given(probabilities)
     if len(stack) < 2:
         raise ValueError(f"a deviation from the mean needs at least 2 trials, got {len(stack)}")
     mean = np.mean(stack, axis=0)
@@ -172,18 +169,18 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
     [[1.0, 1.0]]
     """
-    models = _models(probabilities)
+    models = models_given(probabilities)
     pairs = list(combinations(range(len(models)), 2))
     if len(labels) % block:
         raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
-    shape = len(pairs), len(parts := _numpy(labels).reshape(-1, block))
+    shape = len(pairs), len(parts := numpy_of(labels).reshape(-1, block))
     found = {name: np.empty(shape) for name in ("relative_pd", "total_variation", "churn", "js_divergence")}
     # Many times as fast as pair by pair: what belongs to one model is computed once, and a block of 256 tokens x 65
     # characters, 133 kB in float64, stays in the processor's cache for all pairs.
     blocks = [[p[k * block :][:block] for p in models] for k in range(len(parts))]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda k: _fill_block(found, k, blocks[k], pairs), range(len(blocks))))
-    at_labels = [_at_labels(p, labels) for p in models]
+    at_labels = [_atlabels_given(p, labels) for p in models]
     for name, per_token in (("true_label_pd", relative_differences), ("log_prob_pd", _log_gap)):
         values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
         found[name] = np.reshape(values, shape)
@@ -234,7 +231,7 @@ def probabilities_from_logits(logits: Any) -> Float64:
     >>> probabilities_from_logits([[0.0, 0.0]]).tolist()
     [[0.5, 0.5]]
     """
-    logits = _numpy(logits).astype(np.float64)
+    logits = numpy_of(logits).astype(np.float64)
     # No logit is above 0 then, so that none overflows.
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
@@ -247,9 +244,9 @@ def cross_entropy(logits: Any, labels: Any) -> float:
     >>> round(cross_entropy([[0.0, 0.0]], [1]), 4)  # ln 2
     0.6931
     """
-    logits = _numpy(logits).astype(np.float64)
+    logits = numpy_of(logits).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _at_labels(logits, labels)))
+    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _atlabels_given(logits, labels)))
 
 
 def error_rate(scores: Any, labels: Any) -> float:
@@ -258,52 +255,8 @@ def error_rate(scores: Any, labels: Any) -> float:
     >>> error_rate([[0.9, 0.1], [0.6, 0.4]], [0, 1])
     0.5
     """
-    scores = _numpy(scores)
-    return float(np.mean(scores.argmax(axis=-1) != _labels(labels, scores)))
-
-
-def _numpy(array: Any) -> NDArray[Any]:
-    # Asked by attribute, so that torch need not be imported here: a tensor may have a gradient or live on a GPU.
-    array = array.detach().cpu() if hasattr(array, "detach") else array
-    # NumPy itself would take what is masked for a number.
-    return np.ma.filled(array.astype(np.float64), math.nan) if np.ma.isMaskedArray(array) else np.asarray(array)
-
-
-def _floats(values: Any) -> NDArray[Any]:
-    # Of one dimension at least, because what is computed in place must be an array; single precision stays as it is.
-    array = np.atleast_1d(_numpy(values))
-    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
-
-
-def _models(probabilities: Sequence[Any]) -> list[Float64]:
-    models = [_numpy(p).astype(np.float64, copy=False) for p in probabilities]
-    for p in models:
-        # A vector would be broadcast.
-        if p.ndim != 2:
-            raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
-    return _alike([_checked(p) for p in models])
-
-
-def _checked(p: NDArray[Any], *, sums: bool = True) -> NDArray[Any]:
-    # Before any arithmetic: NaN would spread silently, and is neither above nor below anything. A product is the faster sum.
-    negative = p.size and not p.min() >= 0
-    if not negative and not (sums and p.size and np.abs(p @ np.ones(p.shape[-1], p.dtype) - 1).max() > _ROUNDING):
-        return p
-    if not np.isfinite(p).all():
-        raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
-    lie, add = (f"between {x.min():.4g} and {x.max():.4g}" for x in (p, p.sum(axis=-1)))
-    raise ValueError(f"these are no probabilities: they lie {lie}, their sums {add}; probabilities_from_logits makes some")
-
-
-def _alike(models: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    if len(shapes := dict.fromkeys(p.shape for p in models)) > 1:
-        both = " and ".join(str(shape) for shape in shapes)
-        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {both}")
-    return models
-
-
-def _pair(p: Any, q: Any) -> list[Float64]:
-    return _models([p, q])
+    scores = numpy_of(scores)
+    return float(np.mean(scores.argmax(axis=-1) != labels_given(labels, scores)))
 
 
 def _log_gap(p: Float64, q: Float64) -> Float64:
@@ -312,15 +265,5 @@ def _log_gap(p: Float64, q: Float64) -> Float64:
         return np.where((p == 0) & (q == 0), 0.0, np.abs(np.log(p) - np.log(q)))
 
 
-def _at_labels(p: Float64, labels: Any) -> Float64:
-    return np.take_along_axis(p, _labels(labels, p)[:, None], axis=1)[:, 0]
-
-
-def _labels(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
-    labels, (*tokens, width) = _numpy(labels), scores.shape
-    if labels.shape != tuple(tokens):
-        raise ValueError(f"one label per token is needed: {scores.shape[0]} tokens, labels of shape {labels.shape}")
-    # Python would count a negative one from the end.
-    if labels.dtype.kind not in "iu" or (labels.size and not (labels.min() >= 0 and labels.max() < width)):
-        raise ValueError(f"labels are whole numbers from 0 to {width - 1}, the characters of the vocabulary")
-    return labels
+def _atlabels_given(p: Float64, labels: Any) -> Float64:
+    return np.take_along_axis(p, labels_given(labels, p)[:, None], axis=1)[:, 0]
