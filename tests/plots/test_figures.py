@@ -3,7 +3,9 @@
 import base64
 import io
 import math
+import os
 import re
+import subprocess
 import sys
 
 import matplotlib as mpl
@@ -230,3 +232,10 @@ def test_nothing_is_cut_off_and_no_text_is_tiny(crowded: bool):
         assert box.x1 <= width + 0.01, plot.name
         assert box.y1 <= height + 0.01, plot.name
         assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9, plot.name
+
+
+def test_a_home_that_takes_no_files_is_no_news_on_every_page() -> None:
+    nowhere = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "", "MPLCONFIGDIR": ""}
+    line = [sys.executable, "-c", "from repro_lib.plots import activation_curves; activation_curves(['relu'], 1.0)"]
+    done = subprocess.run(line, env=os.environ | nowhere, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
