@@ -93,7 +93,7 @@ def begin_notebook(name: str, namespace: dict[str, Any]) -> None:
     ``namespace``: its ``globals()``. A word for another type, as of papermill's ``-p force false``, is taken for what it says.
     """
     if "get_ipython" in namespace:
-        kinds = (ValueError, RuntimeError, OSError, KeyboardInterrupt)
+        kinds = (ValueError, TypeError, RuntimeError, OSError, KeyboardInterrupt)
         namespace["get_ipython"]().set_custom_exc(kinds, _show_error)
     notebook = notebooks_dir() / f"{name}.ipynb"
     declared, values = declared_parameters(notebook), {}
@@ -122,13 +122,12 @@ def _names_set(cells: Sequence[str]) -> set[str]:
 
 
 def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
-    # As the command line does: our own errors are sentences, anything else says where.
-    *_, (frame, _) = traceback.walk_tb(trace)
-    ours = kind in (ValueError, RuntimeError) and Path(frame.f_code.co_filename).is_relative_to(Path(repro_lib.__file__).parent)
-    said = str(error)
+    # What we raise ourselves is a sentence for users. Anything else says where, also what torch raises at a line of ours.
+    last, said = traceback.extract_tb(trace)[-1], str(error)
+    raised = Path(last.filename).is_relative_to(Path(repro_lib.__file__).parent) and (last.line or "").startswith("raise ")
     if kind is KeyboardInterrupt:
         said = "; ".join(getattr(error, "__notes__", ())) or "what is finished is kept"
-    if ours or kind is KeyboardInterrupt or kind.__module__.startswith("repro_lib"):
+    if raised or kind is KeyboardInterrupt:
         vars(error)["_render_traceback_"] = lambda: [f"{kind.__name__}: {said}"]
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset, running_compiled_code=True)
 

@@ -261,20 +261,23 @@ run_experiment("tinylstm", "relu", config, results_dir={results!r}, progress=sto
 def test_errors_for_users_are_one_sentence_and_others_say_where(corpus_file: Path, tmp_path: Path) -> None:
     begin = "from repro_lib import begin_notebook\nbegin_notebook('10_train', globals())"
     sources = [parameters_cell(max_iter=3), begin, parameters_cell(), begin, "from repro_lib import *; Config(trials='3')"]
-    sources += ["run_experiment('charlm', 'geluu')", "int('x')", STOPS.format(corpus=str(corpus_file), results=str(tmp_path))]
+    at_our_line = "import torch, repro_lib.data as d; d.windows_at(torch.zeros(3), torch.tensor([1]), 5)"
+    sources += ["run_experiment('charlm', 'geluu')", "int('x')", at_our_line]
+    sources += [STOPS.format(corpus=str(corpus_file), results=str(tmp_path))]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     client = NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     errors = [[o for o in cell.outputs if o.output_type == "error"] for cell in notebook.cells]
     shown = ["\n".join(error.traceback) for (error,) in filter(None, errors)]
-    assert [len(found) for found in errors] == [0, 1, 0, 0, 1, 1, 1, 1]
+    assert [len(found) for found in errors] == [0, 1, 0, 0, 1, 1, 1, 1, 1]
     assert shown[0].startswith("NotebookError: 10_train.ipynb has no parameter max_iter; it has: model, activation, ")
     assert shown[1].startswith("ConfigError: trials = '3' is not possible: input should be a valid integer")
     assert shown[2].startswith("ValueError: unknown activation 'geluu'; known: relu, ")
     assert "int('x')" in re.sub(r"\x1b.*?m", "", shown[3])
+    assert "windows_at" in shown[4]
     stopped = "KeyboardInterrupt: tinylstm with relu, trial 2, was stopped; asked for again it goes on from iteration 2"
-    assert shown[4] == stopped
-    assert [text.count("\n") for text in (*shown[:3], shown[4])] == [0, 0, 0, 0]
+    assert shown[5] == stopped
+    assert [text.count("\n") for text in (*shown[:3], shown[5])] == [0, 0, 0, 0]
     # Whoever runs a notebook learns the error as before.
     assert errors[5][0].ename == "ValueError"
     assert errors[5][0].evalue.startswith("unknown activation 'geluu'")
