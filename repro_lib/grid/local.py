@@ -99,10 +99,10 @@ class Run:
         # A worker that was ended could not keep its notebook itself.
         return (outcome.said or "no reason given") + advice + (keep_as_failed(job.output) if job.output else "")
 
-    def look_for_lost_results(self) -> None:
-        """Every cell that did not fail has its result, or the report says that it has not."""
+    def look_for_lost_results(self, cells: Sequence[Cell]) -> None:
+        """Each of these that did not fail has its result, or the report says that it has not."""
         # Once more for all: a folder can be emptied after a cell was settled.
-        for cell in self.all_cells:
+        for cell in cells:
             if cell.label not in self.report.failures and cell.result(self.store) is None:
                 self.report.failures[cell.label] = self._lost(cell)
 
@@ -167,7 +167,7 @@ class _PoolRun(Run):
                 if self.with_notebooks:
                     self._add(self.tasks.analyses())
                     self._drain()
-                self.look_for_lost_results()
+                self.look_for_lost_results(self.all_cells)
             finally:
                 self.pool.close()
                 self.display.close()

@@ -89,13 +89,19 @@ def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(fol
     assert "Nothing to be done" in plain(folder)
     # The result alone decides: what is done is not asked for, and what is gone is made again.
     words = ["--models", "charlm", "--activations", "relu", *flags(VALUES)]
-    # Nor does a home that takes no files keep it from working, as it keeps Snakemake alone.
-    code, output, error = folder.run("grid", *words, *SNAKEMAKE, HOME="/proc/nowhere", XDG_CACHE_HOME="")
+    code, output, error = folder.run("grid", *words, *SNAKEMAKE)
     assert (code, "0 cells were run" in output) == (0, True), output + error
     assert "rule cell" not in error
     assert "1 cells are done already, 0 to do" in folder.run("grid", *words)[1]
     next(folder.results.glob("charlm-relu*.json")).unlink()
     assert re.search(r"^cell +1$", plain(folder, "--dry-run"), re.MULTILINE)
+
+
+def test_it_needs_neither_names_of_models_nor_a_home_nor_a_folder_without_braces(folder: Folder) -> None:
+    folder.results = folder.results.parent / "a {y}" / "results"
+    code, output, error = folder.run("grid", *SNAKEMAKE, "--", "--dry-run", HOME="/proc/nowhere", XDG_CACHE_HOME="")
+    assert code == 0, output + error
+    assert re.search(r"^cell +30$", output + error, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -279,8 +285,10 @@ def test_a_text_that_changed_while_snakemake_was_at_work_is_named(
     text = tmp_path / "own.txt"
     text.write_text(corpus_file.read_text())
 
-    def work(*_: Any) -> int:
+    def work(_run: Any, folder: Path, _flags: Any) -> int:
         text.write_text(corpus_file.read_text() + "one line more")
+        (folder / "done" / "cell").mkdir(parents=True)
+        (folder / "done" / "cell" / "charlm-relu").touch()
         return 0  # its jobs trained on that
 
     monkeypatch.setattr(executor, "_run_snakemake", work)

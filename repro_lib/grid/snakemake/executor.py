@@ -117,11 +117,12 @@ def run_grid_by_snakemake(
         write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
         try:
             _work_through(run, folder, [*flags, *options])
-            if not run.report.failures:
-                run.look_for_lost_results()
+            # Of those whose job ended well: Snakemake may have been told to do a part, or nothing.
+            marked = [cell for cell in run.all_cells if (folder / "done" / "cell" / cell.label).exists()]
+            run.look_for_lost_results(marked)
         finally:
             run.publish(running=False)
-    run.report.finished = sum((folder / "done" / "cell" / cell.label).exists() for cell in todo)
+    run.report.finished = sum(cell in marked for cell in todo)
     return run.report
 
 
