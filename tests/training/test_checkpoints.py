@@ -165,6 +165,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     ("field", "value", "said"),
     [
         ("torch", "2.0.0", "torch 2.0.0, this is 2."),
+        ("instructions", "AVX1", "instructions AVX1, this is"),
         ("cpu", "another processor", "cpu another processor, this is"),
         ("code_sha256", "0" * 64, "code 0000"),
         ("config_sha256", "0" * 64, "config 0000"),
