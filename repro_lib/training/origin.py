@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import os
@@ -79,9 +80,18 @@ def made_otherwise(environment: dict[str, str | None], device: str) -> str:
 
 @functools.cache
 def code_sha256() -> str:
-    """Digest of the source of all that decides a trial's bits."""
+    """Digest of the source of all that decides a trial's bits; comments and layout decide none."""
     files = sorted(path for pattern in CODE for path in PACKAGE.glob(pattern))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return hashlib.sha256("\n".join(_meaning(path.read_text(encoding="utf-8")) for path in files).encode()).hexdigest()
+
+
+def _meaning(source: str) -> str:
+    # What a source does, without its texts that stand alone, docstrings among them.
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [each for each in body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))]  # pyright: ignore
+    return ast.unparse(tree)
 
 
 @functools.cache

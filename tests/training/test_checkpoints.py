@@ -199,10 +199,25 @@ def test_a_changed_program_is_another_program(monkeypatch: pytest.MonkeyPatch, t
         write_atomically(tmp_path / path.relative_to(source), path.read_bytes())
     monkeypatch.setattr(origin, "PACKAGE", tmp_path)
     assert digest() == own
-    for name, changes in (("training/progress.py", False), ("training/trainer.py", True), ("models/charlm.py", True)):
+    # A module that decides nothing, and the words of one that does: only what it does is another program.
+    words = '# another line\n"""Another\ndocstring."""\n'
+    for name, text, changes in (
+        ("training/progress.py", "x = 1\n", False),
+        ("training/trainer.py", words, False),
+        ("training/trainer.py", "x = 1\n", True),
+        ("models/charlm.py", "x = '# another line'\n", True),
+    ):
         with open(tmp_path / name, "a") as file:
-            file.write("# another line\n")
-        assert (digest() != own) == changes
+            file.write(text)
+        assert (digest() != own) == changes, (name, text)
+        own = digest()
+    edits = (('"""Train', '"""Drill', False), ("    # On", "\n    # At", False), ("max_iters + 1", "max_iters + 2", True))
+    for old, new, changes in edits:
+        module = tmp_path / "training" / "trainer.py"
+        source = module.read_text()
+        assert old in source
+        write_atomically(module, source.replace(old, new))
+        assert (digest() != own) == changes, old
         own = digest()
 
 
