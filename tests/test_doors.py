@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from grids import Digests, digests
 
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
@@ -164,6 +165,17 @@ def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
     assert done.stderr == "repro: the current folder was deleted; change into another one\n"
 
 
+def test_a_package_without_its_checkout_says_how_to_install_it(tmp_path: Path) -> None:
+    shutil.copytree(project_root() / "repro_lib", tmp_path / "site" / "repro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for words in (["status"], ["--help"], ["prepare-data"], ["grid", "--results-dir", "r", "--reports-dir", "p"]):
+        command = [sys.executable, "-P", "-m", "repro_lib", *words]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        said = "has no data/corpora.toml: repro_lib works in its checkout alone; there, run ./setup.sh"
+        assert done.stderr == f"repro: {tmp_path}/site {said}\n"
+
+
 # --- a folder that holds other things too ----------------------------------------------------------------------------
 
 
@@ -230,6 +242,7 @@ def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path
     assert run(["status", *words, "--corpus", "shakespeare"], tmp_path)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corpus_file: Path) -> None:
     text = tmp_path / "own.txt"
     text.write_text(corpus_file.read_text())
@@ -253,6 +266,7 @@ def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corp
 # --- what a full or a shared folder does to training ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: Path) -> None:
     words = [*CELL[:4], "--activations", "relu", "gelu", "swish", *CELL[6:], "--corpus", str(corpus_file), "--results-dir", "r"]
     with open("/dev/full", "w") as sink:
@@ -262,6 +276,7 @@ def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: P
     assert len(stored(tmp_path / "r")) == 3
 
 
+@pytest.mark.slow
 def test_temporary_files_that_are_cleared_away_cost_no_cell(tmp_path: Path, corpus_file: Path) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()

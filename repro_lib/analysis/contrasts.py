@@ -31,7 +31,6 @@ def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataF
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
     frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
-    # Holm over what could be tested. The family is all that was asked, so its size sets the trials needed, below.
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
     # Both are asked for: the test alone could answer to models that differ in anything, not just in PD.
     frame["supported"] = (frame["p_holm"] <= SIGNIFICANCE) & ((frame["difference_low"] > 0) | (frame["difference_high"] < 0))
@@ -60,7 +59,7 @@ def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, 
         "p": test.p,
         "permutations": test.permutations,
         "exact": test.exact,
-        "smallest_p": smallest_p(n, reference, paired=paired),
+        "smallest_p": test.smallest if test.permutations else smallest_p(n, reference, paired=paired),
         "trials_needed": needed_for(difference, paired=paired, alpha=SIGNIFICANCE / family) or math.nan,
     }
 

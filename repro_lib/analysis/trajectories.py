@@ -7,7 +7,7 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 # to zero. So both stand side by side, over steps and over the loss reached.
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -118,7 +118,7 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     return follow(store, [newest[length] for length in sorted(newest)])[0]
 
 
-def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
+def at_matched_loss(runs: Mapping[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
     """PD of each activation at one loss that all of them reached, between fully decayed runs of different length.
 
     ``runs``: per activation its runs, at least two lengths. The loss is the middle of the range that all activations cover;

@@ -32,9 +32,10 @@ _FAILED, _BAD_INPUT = 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
     open_streams()
-    # Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by all that we start, as is
-    # that modules are not looked for in the current folder.
-    os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
+    if arguments is None:
+        # The process is ours. Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by
+        # all that we start, as is that modules are not looked for in the current folder.
+        os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
     output = Output(sys.stdout)
     code = _run(sys.argv[1:] if arguments is None else arguments, console_on(output))
     output.flush()
@@ -52,8 +53,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     except FileNotFoundError:
         complain("the current folder was deleted; change into another one")
         return _BAD_INPUT
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
     except (ValueError, RuntimeError) as error:

@@ -107,7 +107,9 @@ def grid_request(config: Mapping[str, Any]) -> GridRequest:
 
 def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
     """The flags of a grid as settings of ``workflow/Snakefile``: the way back."""
-    chosen = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED and value is not None}
+    given = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED}
+    # A flag without words says something of --noise-models alone.
+    chosen = {name: value for name, value in given.items() if value is not None and (value != [] or name == "noise_models")}
     folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
     return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
 

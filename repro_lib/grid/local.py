@@ -13,12 +13,13 @@ from pathlib import Path
 from repro_lib.data import TEXT_CHANGED, CorpusError, corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
-from repro_lib.grid.notebooks import keep_as_failed
+from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
 from repro_lib.grid.tasks import Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
+from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.store import Store
-from repro_lib.system.files import WriteError, check_writable
+from repro_lib.system.files import UnusableFile, WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
 from repro_lib.training.experiment import check_device
 from repro_lib.training.progress import progress_share
@@ -59,6 +60,9 @@ class Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             check_writable(self.request.reports_dir)
+            refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.activation) for cell in self.cells])
+            if edited := edited_notebooks():
+                self.display.note(f"of what is edited in notebooks/ the grid runs the original: {', '.join(edited)}")
         sweep(self.store)
 
     def settle(self, job: Job, outcome: Outcome) -> str:
@@ -114,7 +118,7 @@ class Run:
         """As ``Tasks.publish``, but no cell fails for a report."""
         try:
             site = self.tasks.publish(running=running)
-        except WriteError as error:
+        except (WriteError, UnusableFile) as error:
             self.report.failures["reports"] = str(error)
             return
         # Written after all: a disk that was full for a while, for example.

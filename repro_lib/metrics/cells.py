@@ -8,14 +8,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from repro_lib.metrics.uncertainty import (
-    CONFIDENCE,
-    TRIALS_FOR_INTERVAL,
-    Estimate,
-    Float64,
-    pair_matrix_checked,
-    without_each,
-)
+from repro_lib.metrics.given import Float64, cells_by_group, check_draws, floats, pair_matrix_checked
+from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_INTERVAL, Estimate, without_each
 
 # The earlier study's way of naming a CV. They are only words: a CV is above 0 even where the activations do not
 # differ at all, so none of them says that a difference is real. (from this CV in per cent on, word)
@@ -31,7 +25,7 @@ def coefficient_of_variation(values: ArrayLike) -> float:
     >>> coefficient_of_variation([1.0, 3.0])
     50.0
     """
-    present = np.asarray(values, dtype=np.float64)
+    present = floats(values)
     present = present[~np.isnan(present)]
     if len(present) < 2 or not np.isfinite(present).all() or present.mean() == 0:
         return math.nan
@@ -66,15 +60,15 @@ def probability_of_being_best(
     >>> probability_of_being_best([np.ones((3, 3)), 2 * np.ones((3, 3))]).tolist()
     [1.0, 0.0]
     """
+    check_draws(draws)
     pairs = [pair_matrix_checked(matrix) for matrix in matrices]
-    labels = list(range(len(pairs))) if groups is None else list(groups)
+    by_group = cells_by_group(pairs, groups)
     if not pairs or min(map(len, pairs)) < TRIALS_FOR_INTERVAL or not all(np.isfinite(matrix).all() for matrix in pairs):
         return np.full(len(pairs), math.nan)
     rng = np.random.default_rng(seed)
     drawn = np.empty((draws, len(pairs)))
     # Group by group: only cells that share their trials move together.
-    for label in dict.fromkeys(labels):
-        cells = [c for c, other in enumerate(labels) if other == label]
+    for cells in by_group:
         left_out = np.array([without_each(pairs[c])[1] for c in cells])  # (cells of the group, N)
         n = left_out.shape[1]
         deviations = left_out - left_out.mean(axis=1, keepdims=True)
@@ -112,7 +106,7 @@ def variance_of_accuracy(errors: ArrayLike) -> VarianceParts:
     >>> parts.observed, parts.evaluation, parts.runs
     (0.0625, 0.0625, 0.0)
     """
-    rates = np.asarray(errors, dtype=np.float64)
+    rates = floats(errors)
     if rates.ndim != 2:
         raise ValueError(f"error rates of trials x windows are needed, got shape {rates.shape}")
     n, windows = rates.shape
@@ -135,7 +129,8 @@ def bootstrap_windows(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> 
     >>> f"{bootstrap_windows([0.5] * 64):.2f}"
     '0.50 (0.50 to 0.50)'
     """
-    windows = np.asarray(values, dtype=np.float64)
+    check_draws(draws)
+    windows = floats(values)
     value = float(windows.mean()) if len(windows) else math.nan
     if len(windows) < 3 or not np.isfinite(windows).all():
         return Estimate(value, math.nan, math.nan, len(windows))

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from repro_lib.metrics.given import Float64, floats
 from repro_lib.metrics.uncertainty import (
     Estimate,
-    Float64,
     jackknife_left_out,
     jackknife_pairwise,
     mean_interval,
@@ -34,7 +34,7 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
     cell's value from the other trials, with jackknife interval where 3 are left); influence (without - value of all).
     NaN where nothing is left to compare. ``upper``: the largest value the metric can take.
     """
-    distances = np.array(matrix, dtype=np.float64)
+    distances = floats(matrix)
     n, value = len(distances), jackknife_pairwise(distances, upper).value
     np.fill_diagonal(distances, 0.0)
     # Removed and computed anew rather than from sums, so that each value has an interval of its own.
@@ -53,7 +53,7 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     A model that errs less has less room to disagree: hence the ratio. The residual is 0 in expectation where the votes of
     the trials are calibrated class by class (Jiang et al. 2021, arXiv 2106.13799, the generalization disagreement equality).
     """
-    error_rates = np.asarray(errors, dtype=np.float64)
+    error_rates = floats(errors)
     mean, means_without = mean_without_each(error_rates)
     value, values_without = without_each(churn)
     # Churn and error share their trials: leaving one out of both at once keeps what they have in common.

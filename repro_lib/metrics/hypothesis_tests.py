@@ -17,7 +17,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from repro_lib.metrics.cells import coefficient_of_variation
-from repro_lib.metrics.uncertainty import CONFIDENCE, Float64, pair_matrix_checked
+from repro_lib.metrics.given import Float64, check_draws, check_share, floats, pair_matrix_checked
+from repro_lib.metrics.uncertainty import CONFIDENCE
 
 SIGNIFICANCE = 1 - CONFIDENCE
 POWER = 0.8
@@ -60,6 +61,7 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
     >>> round(permutation_test(effects[:, None] + effects, 2, paired=False).p, 3)
     0.333
     """
+    check_draws(resamples)
     distances = pair_matrix_checked(matrix)
     second = len(distances) - trials
     if paired and trials != second:
@@ -72,7 +74,8 @@ def permutation_test(matrix: ArrayLike, trials: int, *, paired: bool, resamples:
     differences = np.abs(_differences(distances, arms, trials))
     # Equal splits must count as equal, whatever order their sums were rounded in. The first row is the data.
     extreme = int((differences >= differences[0] - 1e-9 * max(differences[0], 1e-300)).sum())
-    return Permutation(extreme / len(arms), len(arms), exact, smallest_p(trials, second, paired=paired))
+    smallest = smallest_p(trials, second, paired=paired) if exact else 1 / len(arms)
+    return Permutation(extreme / len(arms), len(arms), exact, smallest)
 
 
 def smallest_p(first: int, second: int, *, paired: bool) -> float:
@@ -89,17 +92,21 @@ def smallest_p(first: int, second: int, *, paired: bool) -> float:
 
 
 def holm(p_values: Sequence[float]) -> Float64:
-    """Holm's adjusted p values (Holm 1979) of one family of tests, in the order given; NaN, a test not made, stays NaN.
+    """Holm's adjusted p values (Holm 1979) of one declared family of tests, in the order given.
+
+    NaN, a test that could not be made, stays NaN and counts in the family: what was asked decides, not what came of it.
 
     >>> holm([0.04, 0.01, math.nan]).tolist()
-    [0.04, 0.02, nan]
+    [0.08, 0.03, nan]
     """
-    adjusted = np.array(p_values, dtype=np.float64)
-    made = ~np.isnan(adjusted)
-    # A test that could not be made does not count in the family; statsmodels refuses an empty one.
-    if made.any():
-        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
-    return adjusted
+    given = floats(p_values)
+    if (given < 0).any() or (given > 1).any():
+        raise ValueError(f"p values lie between 0 and 1, got {given.tolist()}")
+    adjusted = np.full(len(given), math.nan)
+    # statsmodels refuses an empty family.
+    if len(given):
+        adjusted[:] = multipletests(np.nan_to_num(given, nan=1.0), method="holm")[1]
+    return np.where(np.isnan(given), math.nan, adjusted)
 
 
 def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples: int = RESAMPLES, seed: int = 0) -> CVNull:
@@ -113,6 +120,7 @@ def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples
     >>> round(cv_null(effects[:, None] + effects, [2, 2], paired=False).high, 1)  # the CV of the data itself
     60.0
     """
+    check_draws(resamples)
     distances = pair_matrix_checked(matrix)
     if sum(trials) != len(distances):
         raise ValueError(f"{sum(trials)} trials in all, but a matrix of {len(distances)}")
@@ -137,13 +145,14 @@ def power(trials: int, effect: float, *, paired: bool, alpha: float = SIGNIFICAN
     """The chance that a two-sided t test with ``trials`` trials per cell finds a difference of ``effect``, sign included.
 
     ``effect``: the difference over the standard deviation of the unit (paired: of the differences between trials of
-    equal seed). 0 below 2 trials.
+    equal seed), infinite where nothing varies. 0 below 2 trials.
 
     >>> round(power(10, 1.0, paired=True), 2), round(power(10, 1.0, paired=False), 2)
     (0.8, 0.56)
     """
+    check_share("alpha", alpha)
     if trials < 2 or not math.isfinite(effect):
-        return 0.0
+        return 0.0 if trials < 2 else 1.0 if math.isinf(effect) else math.nan
     test = TTestPower() if paired else TTestIndPower()
     # One-sided at alpha / 2, for the wrong sign is no find.
     chance = float(test.power(abs(effect), trials, alpha / 2, alternative="larger"))
@@ -164,11 +173,13 @@ def trials_needed(effect: float, *, paired: bool, alpha: float = SIGNIFICANCE, w
     >>> trials_needed(2.0, paired=False), trials_needed(0.0, paired=False)
     (6, None)
     """
+    check_share("alpha", alpha)
+    check_share("wanted", wanted)
 
     def enough(n: int) -> bool:
         return smallest_p(n, n, paired=paired) <= alpha and power(n, effect, paired=paired, alpha=alpha) >= wanted
 
-    if not math.isfinite(effect) or not enough(MOST_TRIALS):
+    if not enough(MOST_TRIALS):
         return None
     return bisect_left(range(MOST_TRIALS), True, lo=2, key=enough)  # enough is monotonous
 

@@ -1,6 +1,7 @@
 """Prediction-difference metrics of two models: p and q are probabilities (tokens, V) of one text, labels token ids (tokens,).
 
-NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, and for values not finite.
+NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, for what is no probability (as
+logits are none), for labels outside the vocabulary, and for values that are not finite or masked.
 """
 
 import math
@@ -10,9 +11,8 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from repro_lib.metrics.given import Float64, labels_given, models_given, numpy_of, probabilities_given
 
 
 def relative_differences(p: Any, q: Any) -> Float64:
@@ -22,7 +22,7 @@ def relative_differences(p: Any, q: Any) -> Float64:
     [0.667, 2.0, 0.0]
     """
     # In the precision of the arrays: float32 is enough for a picture, and several times as fast.
-    p, q = _floats(p), _floats(q)
+    p, q = probabilities_given([p, q], sums=False)
     return 2 * _quotients(np.abs(p - q), p + q)
 
 
@@ -32,7 +32,8 @@ def total_variation_by_token(p: Any, q: Any) -> Float64:
     >>> total_variation_by_token([[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [1.0, 0.0]]).tolist()
     [0.25, 0.0]
     """
-    return np.abs(_floats(p) - _floats(q)).sum(axis=-1) / 2
+    p, q = probabilities_given([p, q])
+    return np.abs(p - q).sum(axis=-1) / 2
 
 
 def relative_pd(p: Any, q: Any) -> float:
@@ -44,7 +45,7 @@ def relative_pd(p: Any, q: Any) -> float:
     >>> round(relative_pd([[0.5, 0.5]], [[0.25, 0.75]]), 4)
     0.5333
     """
-    return float(np.mean(relative_differences(*_pair(p, q))))
+    return float(np.mean(relative_differences(*models_given([p, q]))))
 
 
 def total_variation(p: Any, q: Any) -> float:
@@ -53,7 +54,7 @@ def total_variation(p: Any, q: Any) -> float:
     >>> total_variation([[0.5, 0.5]], [[0.25, 0.75]])
     0.25
     """
-    return float(total_variation_by_token(*_pair(p, q)).mean())
+    return float(total_variation_by_token(*models_given([p, q])).mean())
 
 
 def churn(p: Any, q: Any) -> float:
@@ -62,7 +63,7 @@ def churn(p: Any, q: Any) -> float:
     >>> churn([[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.4, 0.6]])
     0.5
     """
-    p, q = _pair(p, q)
+    p, q = models_given([p, q])
     return float(np.mean(p.argmax(axis=1) != q.argmax(axis=1)))
 
 
@@ -72,7 +73,7 @@ def true_label_pd(p: Any, q: Any, labels: Any) -> float:
     >>> true_label_pd([[0.5, 0.5]], [[0.25, 0.75]], [1])
     0.4
     """
-    return float(np.mean(relative_differences(*(_at_labels(model, labels) for model in _pair(p, q)))))
+    return float(np.mean(relative_differences(*(_atlabels_given(model, labels) for model in models_given([p, q])))))
 
 
 def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
@@ -81,7 +82,7 @@ def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
     >>> round(log_prob_pd([[0.5, 0.5]], [[0.25, 0.75]], [0]), 4)  # ln 2
     0.6931
     """
-    return float(np.mean(_log_gap(*(_at_labels(model, labels) for model in _pair(p, q)))))
+    return float(np.mean(_log_gap(*(_atlabels_given(model, labels) for model in models_given([p, q])))))
 
 
 def js_divergence(p: Any, q: Any) -> float:
@@ -90,7 +91,7 @@ def js_divergence(p: Any, q: Any) -> float:
     >>> round(js_divergence([[1.0, 0.0]], [[0.5, 0.5]]), 4)
     0.2158
     """
-    p, q = _pair(p, q)
+    p, q = models_given([p, q])
     middle = (p + q) / 2
     # 0 log 0 = 0: where p is 0 the logarithm is that of 1.
     terms = [(a * np.log(np.where(a > 0, a, 1.0) / np.where(a > 0, middle, 1.0))).sum(axis=1) for a in (p, q)]
@@ -106,7 +107,7 @@ def mean_deviation_pd(probabilities: Any) -> float:
     >>> round(mean_deviation_pd([[[0.5, 0.5]], [[0.25, 0.75]]]), 4)
     0.2667
     """
-    stack = [_probabilities(p) for p in probabilities]
+    stack = models_given(probabilities)
     if len(stack) < 2:
         raise ValueError(f"a deviation from the mean needs at least 2 trials, got {len(stack)}")
     mean = np.mean(stack, axis=0)
@@ -168,18 +169,18 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
     [[1.0, 1.0]]
     """
-    models = [_pair(p, probabilities[0])[0] for p in probabilities]
+    models = models_given(probabilities)
     pairs = list(combinations(range(len(models)), 2))
     if len(labels) % block:
         raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
-    shape = len(pairs), len(parts := _numpy(labels).reshape(-1, block))
+    shape = len(pairs), len(parts := numpy_of(labels).reshape(-1, block))
     found = {name: np.empty(shape) for name in ("relative_pd", "total_variation", "churn", "js_divergence")}
     # Many times as fast as pair by pair: what belongs to one model is computed once, and a block of 256 tokens x 65
     # characters, 133 kB in float64, stays in the processor's cache for all pairs.
     blocks = [[p[k * block :][:block] for p in models] for k in range(len(parts))]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda k: _fill_block(found, k, blocks[k], pairs), range(len(blocks))))
-    at_labels = [_at_labels(p, labels) for p in models]
+    at_labels = [_atlabels_given(p, labels) for p in models]
     for name, per_token in (("true_label_pd", relative_differences), ("log_prob_pd", _log_gap)):
         values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
         found[name] = np.reshape(values, shape)
@@ -218,12 +219,6 @@ def _quotients(difference: Float64, total: Float64) -> Float64:
     return np.divide(difference, total, out=difference)
 
 
-def _floats(values: Any) -> NDArray[Any]:
-    # Of one dimension at least, because what is computed in place must be an array; single precision stays as it is.
-    array = np.atleast_1d(_numpy(values))
-    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
-
-
 def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
     # For x > 0; overwrites the buffer. No dot product: BLAS would start threads, and sums would depend on their number.
     np.multiply(x, np.log(x, out=buffer), out=buffer)
@@ -236,7 +231,7 @@ def probabilities_from_logits(logits: Any) -> Float64:
     >>> probabilities_from_logits([[0.0, 0.0]]).tolist()
     [[0.5, 0.5]]
     """
-    logits = _numpy(logits).astype(np.float64)
+    logits = numpy_of(logits).astype(np.float64)
     # No logit is above 0 then, so that none overflows.
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
@@ -249,9 +244,9 @@ def cross_entropy(logits: Any, labels: Any) -> float:
     >>> round(cross_entropy([[0.0, 0.0]], [1]), 4)  # ln 2
     0.6931
     """
-    logits = _numpy(logits).astype(np.float64)
+    logits = numpy_of(logits).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _at_labels(logits, labels)))
+    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _atlabels_given(logits, labels)))
 
 
 def error_rate(scores: Any, labels: Any) -> float:
@@ -260,29 +255,8 @@ def error_rate(scores: Any, labels: Any) -> float:
     >>> error_rate([[0.9, 0.1], [0.6, 0.4]], [0, 1])
     0.5
     """
-    return float(np.mean(_numpy(scores).argmax(axis=-1) != _numpy(labels)))
-
-
-def _numpy(array: Any) -> NDArray[Any]:
-    # Asked by attribute, so that torch need not be imported here: a tensor may have a gradient or live on a GPU.
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
-
-
-def _probabilities(p: Any) -> Float64:
-    p = _numpy(p).astype(np.float64, copy=False)
-    # Before any arithmetic: NaN would spread silently, and a vector would be broadcast.
-    if p.ndim != 2:
-        raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
-    if not np.isfinite(p).all():
-        raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
-    return p
-
-
-def _pair(p: Any, q: Any) -> tuple[Float64, Float64]:
-    p, q = _probabilities(p), _probabilities(q)
-    if p.shape != q.shape:
-        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {p.shape} and {q.shape}")
-    return p, q
+    scores = numpy_of(scores)
+    return float(np.mean(scores.argmax(axis=-1) != labels_given(labels, scores)))
 
 
 def _log_gap(p: Float64, q: Float64) -> Float64:
@@ -291,8 +265,5 @@ def _log_gap(p: Float64, q: Float64) -> Float64:
         return np.where((p == 0) & (q == 0), 0.0, np.abs(np.log(p) - np.log(q)))
 
 
-def _at_labels(p: Float64, labels: Any) -> Float64:
-    labels = _numpy(labels)
-    if labels.shape != p.shape[:1]:
-        raise ValueError(f"one label per token is needed: {p.shape[0]} tokens, labels of shape {labels.shape}")
-    return np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
+def _atlabels_given(p: Float64, labels: Any) -> Float64:
+    return np.take_along_axis(p, labels_given(labels, p)[:, None], axis=1)[:, 0]

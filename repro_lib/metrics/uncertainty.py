@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit  # pyright: ignore[reportAttributeAccessIssue]  (compiled, and scipy ships no types)
 
-Float64 = NDArray[np.float64]
+from repro_lib.metrics.given import Float64, cells_by_group, check_share, floats, pair_matrix_checked
 
 # With two trials there is a single pair, and nothing to judge its spread by.
 TRIALS_FOR_INTERVAL = 3
@@ -87,21 +87,6 @@ def rounded(value: float, spec: str) -> str:
     return "–" if math.isnan(value) else format(value, spec)
 
 
-def pair_matrix_checked(matrix: ArrayLike) -> Float64:
-    """A float64 copy (N, N) of a pairwise metric with a zero diagonal; ValueError unless it is square and symmetric.
-
-    >>> pair_matrix_checked([[9, 1], [1, 9]]).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
-    """
-    distances = np.array(matrix, dtype=np.float64)
-    if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
-        raise ValueError(f"a pairwise metric is a square matrix of trials x trials, got shape {distances.shape}")
-    np.fill_diagonal(distances, 0.0)
-    if not np.array_equal(distances, distances.T, equal_nan=True):
-        raise ValueError("a pairwise metric is a symmetric matrix; this one has different values for (i, j) and (j, i)")
-    return distances
-
-
 def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf) -> Estimate:
     """Mean of a pairwise metric over all pairs of trials, with its delete-one-trial jackknife interval.
 
@@ -137,10 +122,9 @@ def jackknife(
     >>> f"{jackknife([one, other], lambda means: means[0] / means[1], groups=[0, 0]):.2f}"
     '1.00 (-1.48 to 3.48)'
     """
+    check_share("confidence", confidence)
     pairs = [pair_matrix_checked(matrix) for matrix in matrices]
-    labels = list(range(len(pairs))) if groups is None else list(groups)
-    if len(labels) != len(pairs):
-        raise ValueError(f"one group per cell is needed: {len(pairs)} cells, {len(labels)} groups")
+    by_group = cells_by_group(pairs, groups)
     n = min((len(matrix) for matrix in pairs), default=0)
     if n < 2:
         return Estimate(math.nan, math.nan, math.nan, n)
@@ -152,12 +136,8 @@ def jackknife(
         return Estimate(value, math.nan, math.nan, n)
     left_out = [without_each(matrix)[1] for matrix in pairs]
     parts = []  # of each group: its part of the variance, and its degrees of freedom
-    for label in dict.fromkeys(labels):
-        cells = [c for c, other in enumerate(labels) if other == label]
-        sizes = {len(left_out[c]) for c in cells}
-        if len(sizes) > 1:
-            raise ValueError(f"cells of one group need the same number of trials, they have {sorted(sizes)}")
-        without = np.tile(means, (sizes.pop(), 1))
+    for cells in by_group:
+        without = np.tile(means, (len(left_out[cells[0]]), 1))
         without[:, cells] = np.transpose([left_out[c] for c in cells])
         parts.append((_jackknife_variance(np.array([statistic(row) for row in without])), len(without) - 1))
     variance = sum(part for part, _ in parts)
@@ -201,6 +181,7 @@ def jackknife_left_out(value: float, without: Float64, lower: float = -math.inf,
     >>> jackknife_left_out(0.5, np.array([0.6, 0.5, 0.4])).interval(".3f")
     '0.003 to 0.997'
     """
+    without = floats(without)
     n = len(without)
     if n < TRIALS_FOR_INTERVAL or not (math.isfinite(value) and np.isfinite(without).all()):
         return Estimate(value, math.nan, math.nan, n)
@@ -214,7 +195,7 @@ def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
     >>> without_each([[0, 1, 2], [1, 0, 3], [2, 3, 0]])
     (2.0, array([3., 2., 1.]))
     """
-    distances = np.array(matrix, dtype=np.float64)
+    distances = floats(matrix)
     np.fill_diagonal(distances, 0.0)
     n, total = len(distances), distances.sum() / 2
     value = float(total / math.comb(n, 2)) if n > 1 else math.nan
@@ -230,6 +211,7 @@ def mean_without_each(values: Float64) -> tuple[float, Float64]:
     >>> mean_without_each(np.array([1.0, 2.0, 6.0]))
     (3.0, array([4. , 3.5, 1.5]))
     """
+    values = floats(values)
     n = len(values)
     without = (values.sum() - values) / (n - 1) if n > 1 else np.full(n, math.nan)
     return float(values.mean()) if n else math.nan, without
@@ -243,7 +225,7 @@ def mean_interval(values: Sequence[float] | Float64, lower: float = -math.inf, u
     >>> f"{mean_interval([1.0, 2.0, 6.0], lower=0.0):.2f}"
     '3.00 (0.00 to 9.57)'
     """
-    trials = np.asarray(values, dtype=np.float64)
+    trials = floats(values)
     n = len(trials)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)

@@ -38,6 +38,11 @@ def all_plots(study: Study) -> Iterator[Plot]:
             yield draw(study, model)
 
 
+def plot_names(models: Sequence[str]) -> list[str]:
+    """What the figures of these models are called: as that which draws them."""
+    return [f.__name__ for f in _ACROSS_MODELS] + [f"{model}_{f.__name__}" for model in models for f in _OF_A_MODEL]
+
+
 @styled
 def shamir_comparison(source: Source, model: str | None = None) -> Plot:
     """Relative PD of one model per activation."""

@@ -120,8 +120,13 @@ class TrialCheckpoints:
         self.name = f"{self.origin.model_name} with {self.origin.activation}, {words}"
         self.path, self._record = (cell.folder / f"{cell.stem}{numbers}{ending}" for ending in (".safetensors", ".json"))
         self.costs: list[float] = []
-        # Nothing is due before ``resume`` has looked: what is there must not be replaced unread.
-        self._next, self._complained = math.inf, False
+        # Of the saved state. Nothing is due before ``resume`` has looked: what is there must not be replaced unread.
+        self.iteration, self._next, self._complained = 0, math.inf, False
+
+    @property
+    def place(self) -> str:
+        """What these trials do when they are asked for again, in words."""
+        return f"goes on from iteration {self.iteration}" if self.iteration else "starts from its first iteration"
 
     def keep_finished(self, records: Sequence[TrialRecord]) -> None:
         """Note that the trial, or the stack, is through (its tensors are stored already), and remove its state."""
@@ -152,8 +157,9 @@ class TrialCheckpoints:
         """Put a trial, as it was before its first step, to its saved state, if there is one that can be used."""
         largest = trial.largest_bytes()
         if self.path.exists():
-            saved = _read_or_put_aside(self.path, lambda: self._restored(trial, largest))
-            tell(f"{self.name}, {f'goes on from iteration {trial.iteration}' if saved else 'starts from its first iteration'}")
+            _read_or_put_aside(self.path, lambda: self._restore(trial, largest))
+            self.iteration = trial.iteration
+            tell(f"{self.name}, {self.place}")
         self._plan(largest / _ESTIMATED_BYTES_PER_SECOND)
 
     def due(self) -> bool:
@@ -168,6 +174,7 @@ class TrialCheckpoints:
         words = _SavedState(origin=self.origin, iteration=state.iteration, seconds=seconds)
         try:
             write_tensors(self.path, tensors, {"checkpoint": words.sealed(sha256_of_tensors(tensors))})
+            self.iteration = state.iteration
         except OSError as error:
             # A folder that cannot be written is no reason to stop: it is said once, and training goes on.
             if not self._complained:
@@ -180,7 +187,7 @@ class TrialCheckpoints:
         # When the next one is due, if saving takes ``cost`` seconds. An interval of 0 asks for all, at any cost.
         self._next = time.monotonic() + (max(self.every, cost / _COST_SHARE) if self.every else 0.0)
 
-    def _restored(self, trial: TrialState, largest: int) -> bool:
+    def _restore(self, trial: TrialState, largest: int) -> None:
         tensors, words = read_tensors(self.path, largest + HEADER_BYTES)
         saved = _SavedState.unsealed(words.get("checkpoint", ""), sha256_of_tensors(tensors))
         saved.origin.check(self.origin)
@@ -188,7 +195,6 @@ class TrialCheckpoints:
             raise Unsuitable("its predictions before training are others: this machine computes otherwise")
         trial.restore(tensors, saved.iteration)
         trial.seconds = saved.seconds
-        return True
 
 
 def check_interval(seconds: float) -> float:

@@ -126,11 +126,9 @@ class CellTraining:
         self.model, self.activation = model, canonical_activation(activation)
         self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
         check_device(self.config)
-        self.every = check_interval(checkpoint_seconds)
-        self.store = Store(results_dir or project_root() / "results")
+        self.every, self.store = check_interval(checkpoint_seconds), Store(results_dir or project_root() / "results")
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
-        # By these the store knows the cell.
-        self.names = (self.model, self.activation, self.config_sha256)
+        self.names = (self.model, self.activation, self.config_sha256)  # by these the store knows the cell
 
     def load(self) -> None:
         """Read the data; only from here on the configuration is complete, and trials can be obtained."""
@@ -176,6 +174,9 @@ class CellTraining:
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
+                raise
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"{own.name}, was stopped; asked for again it {own.place}")
                 raise
             for lease in leases:
                 lease.confirm()
@@ -246,9 +247,8 @@ def summarise(
     pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
     names = prediction_difference.metric_names() if pairs else ()
     averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in names}
-    flat = dict(averages)
-    for name in names:
-        flat |= {f"{'pd' if name == 'relative_pd' else name}_{i}_{j}": pair[name] for (i, j), pair in pairs.items()}
+    short = {"relative_pd": "pd"}
+    flat = averages | {f"{short.get(name, name)}_{i}_{j}": of[name] for name in names for (i, j), of in pairs.items()}
     windows, unigram = dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import os
@@ -11,7 +12,6 @@ import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import torch
@@ -97,13 +97,10 @@ def _meaning(source: str) -> str:
 @functools.cache
 def describe_environment(device: str) -> dict[str, str | None]:
     """Versions, device, processor and commit; never a path or a host name, for results are published."""
-    command = ["git", "rev-parse", "HEAD"]
-    # A cluster worker or a container may have no git.
-    git = (
-        subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace", check=False)
-        if which("git")
-        else None
-    )
+    command, commit = ["git", "rev-parse", "HEAD"], ""
+    # A cluster worker or a container may have no git, or one for another processor.
+    with contextlib.suppress(OSError):
+        commit = subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace").stdout
     restricted = [f"{name}={os.environ[name]}" for name in _RESTRICTING if os.environ.get(name)]
     return {
         "python": platform.python_version(),
@@ -111,7 +108,7 @@ def describe_environment(device: str) -> dict[str, str | None]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": _cpu_name(),
         "instructions": ", ".join([torch.backends.cpu.get_cpu_capability(), *restricted]),
-        "git_commit": (git.stdout.strip() if git else "") or None,
+        "git_commit": commit.strip() or None,
     }
 
 

@@ -1,6 +1,7 @@
 """The grid by Snakemake on this machine: the store of the local executor, digest by digest, whatever is killed meanwhile."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from interrupting import wait_for
 from rich.console import Console
 
 from repro_lib.cli.main import main
-from repro_lib.cli.parser import grid_request
+from repro_lib.cli.parser import grid_request, parse, request_of, snakemake_config
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest
@@ -88,7 +89,8 @@ def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(fol
     assert "Nothing to be done" in plain(folder)
     # The result alone decides: what is done is not asked for, and what is gone is made again.
     words = ["--models", "charlm", "--activations", "relu", *flags(VALUES)]
-    code, output, error = folder.run("grid", *words, *SNAKEMAKE)
+    # Nor does a home that takes no files keep it from working, as it keeps Snakemake alone.
+    code, output, error = folder.run("grid", *words, *SNAKEMAKE, HOME="/proc/nowhere", XDG_CACHE_HOME="")
     assert (code, "0 cells were run" in output) == (0, True), output + error
     assert "rule cell" not in error
     assert "1 cells are done already, 0 to do" in folder.run("grid", *words)[1]
@@ -230,6 +232,11 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
         write_plan(grid_request({"profile": "smok"}), tmp_path)
+    for words in ("", "--models charlm tinylstm --seed 0", "--noise-models", "--force --max_iters 3 --trials-per-job 2"):
+        options = parse(["grid", "--workers", "2", *words.split()])
+        # There and back; how many jobs run at a time is Snakemake's matter.
+        back = grid_request(snakemake_config(options))
+        assert dataclasses.replace(back, workers=2) == request_of(options), words
     # How a grid is run does not say which it is.
     assert plan_folder(config) == plan_folder(config | {"force": False, "skip": "x", "checkpoint_seconds": 3})
     assert plan_folder(config) != plan_folder(config | {"trials": 4})

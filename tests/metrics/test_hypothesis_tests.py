@@ -86,13 +86,16 @@ def test_what_has_no_pair_no_number_or_no_difference():
 # --- Holm
 
 
-def test_holm_by_hand_and_without_tests_that_could_not_be_made():
+def test_holm_by_hand_and_over_all_that_was_declared():
     # Sorted .01 .02 .04 times 3 2 1: .03 .04 .04.
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    adjusted = holm([0.01, math.nan, 0.04])
-    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.04])
-    assert math.isnan(adjusted[1])
+    # A test that could not be made was asked for all the same: .01 .04 times 3 2.
+    assert holm([0.01, math.nan, 0.04]) == pytest.approx([0.03, math.nan, 0.08], nan_ok=True)
+    assert holm([0.004, *[0.5] * 9, *[math.nan] * 10])[0] == pytest.approx(0.08)
     assert math.isnan(holm([math.nan])[0])
+    assert len(holm([])) == 0
+    with pytest.raises(ValueError, match="p values lie between 0 and 1"):
+        holm([0.01, 1.5])
 
 
 # --- the CV's null
@@ -210,3 +213,34 @@ def test_the_families_power_at_two_standard_deviations(monkeypatch: pytest.Monke
     rng = np.random.default_rng(2027)
     found = np.concatenate([simulated_family(rng, np.full(FAMILY, 2.0)) <= 0.05 for _ in range(200)])
     assert found.mean() >= 0.5
+
+
+# --- what cannot be meant
+
+
+def test_a_sample_cannot_give_a_smaller_p_than_its_number_allows():
+    found = permutation_test(additive(np.r_[np.arange(11) * 0.01, 100 + np.arange(11) * 0.01]), 11, paired=False)
+    assert not found.exact
+    assert found.p == found.smallest == 1 / found.permutations
+
+
+def test_what_no_test_can_be_made_with_is_refused_in_a_sentence():
+    distances = additive(np.arange(1.0, 7))
+    for resamples in (0, -1):
+        for paired in (False, True):
+            with pytest.raises(ValueError, match=f"at least one random draw is needed, got {resamples}"):
+                permutation_test(distances, 3, paired=paired, resamples=resamples)
+            with pytest.raises(ValueError, match=f"at least one random draw is needed, got {resamples}"):
+                cv_null(distances, [3, 3], paired=paired, resamples=resamples)
+    for alpha in (5, 0, 1.0, math.nan):
+        with pytest.raises(ValueError, match="alpha is a share between 0 and 1, got"):
+            power(10, 1.0, paired=True, alpha=alpha)
+    with pytest.raises(ValueError, match="wanted is a share between 0 and 1, got 80"):
+        trials_needed(1.0, paired=True, wanted=80)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_difference_without_end_is_found_whenever_a_test_can_be_made(paired: bool):
+    assert [power(n, effect, paired=paired) for n in (1, 2, 10) for effect in (math.inf, -math.inf)] == [0, 0, 1, 1, 1, 1]
+    assert trials_needed(math.inf, paired=paired) == trials_needed(1e6, paired=paired)
+    assert math.isnan(power(10, math.nan, paired=paired))

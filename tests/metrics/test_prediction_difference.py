@@ -208,3 +208,54 @@ def test_cross_entropy_and_error_rate_agree_with_torch() -> None:
     assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-13)
     assert metrics.error_rate(logits, labels) == (logits.argmax(-1) != labels).double().mean().item()
     assert metrics.error_rate(np.eye(3), np.array([0, 1, 0])) == pytest.approx(1 / 3)
+
+
+EVERY_DOOR = {
+    **OVER_VOCABULARY,
+    **{name: lambda p, q, metric=metric: metric(p, q, LABELS) for name, metric in AT_LABEL.items()},
+    "pair_metrics": lambda p, q: metrics.pair_metrics(p, q, LABELS),
+    "pair_metrics_by_block": lambda p, q: metrics.pair_metrics_by_block([p, q], LABELS, 1),
+    "mean_deviation_pd": lambda p, q: metrics.mean_deviation_pd([p, q]),
+    "relative_differences": metrics.relative_differences,
+    "total_variation_by_token": metrics.total_variation_by_token,
+}
+
+
+@pytest.mark.parametrize("door", EVERY_DOOR)
+def test_what_is_no_probability_is_refused_at_every_door(door: str) -> None:
+    measure, logits, log_p = EVERY_DOOR[door], np.log(P + 1e-9) + 3, np.log(P + 1e-9)
+    for first, second in ((P, logits), (logits, P), (logits, logits), (P, log_p), (P, -P)):
+        with pytest.raises(ValueError, match="these are no probabilities: they lie between"):
+            measure(first, second)
+    with pytest.raises(ValueError, match=r"NaN or infinity"):
+        measure(P, np.where(Q == 0.25, math.nan, Q))
+    # A mask says that a number is missing, and is no ornament.
+    with pytest.raises(ValueError, match=r"NaN or infinity"):
+        measure(P, np.ma.array(Q, mask=Q == 0.25))
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        measure(P, Q[:1])
+    if door != "relative_differences":  # it takes numbers one by one
+        with pytest.raises(ValueError, match=r"these are no probabilities: .* sums between 0.9 and 0.9;"):
+            measure(P * 0.9, Q)
+    for rounded in (np.float32, np.float16):
+        thirds = np.full((2, 3), 1 / 3).astype(rounded)
+        measure(thirds, thirds)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 0.0])
+def test_a_label_that_is_no_character_of_the_vocabulary_is_refused(label: float) -> None:
+    labels = [0, label]
+    with pytest.raises(ValueError, match="labels are whole numbers from 0 to 1"):
+        metrics.true_label_pd(P, Q, labels)
+    for door in (metrics.cross_entropy, metrics.error_rate):
+        with pytest.raises(ValueError, match="labels are whole numbers from 0 to 1"):
+            door(P, labels)
+    with pytest.raises(ValueError, match="labels are whole numbers from 0 to 1"):
+        metrics.pair_metrics_by_block([P, Q], labels, 1)
+
+
+def test_probabilities_next_to_nothing_count_alike_alone_and_in_blocks() -> None:
+    rng = np.random.default_rng(0)
+    p, q = (np.c_[np.ones(64), rng.random((64, 3)) * 10.0 ** rng.integers(-324, -300, (64, 3))] for _ in range(2))
+    alone, found = metrics.pair_metrics(p, q, np.arange(64) % 4), metrics.pair_metrics_by_block([p, q], np.arange(64) % 4, 16)
+    assert {name: values.mean() for name, values in found.items()} == pytest.approx(alone, rel=1e-9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.metrics import cells, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics import cells, given, hypothesis_tests, prediction_difference, uncertainty
 from repro_lib.metrics.cells import (
     bootstrap_windows,
     coefficient_of_variation,
@@ -17,7 +17,8 @@ from repro_lib.metrics.cells import (
     probability_of_being_best,
     variance_of_accuracy,
 )
-from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife, jackknife_pairwise, mean_interval
+from repro_lib.metrics.churn_and_influence import churn_and_error, trial_influence
+from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife, jackknife_pairwise, mean_interval, relative_contrast
 
 
 def matrix_of(n: int, pairs: dict[tuple[int, int], float]) -> np.ndarray:
@@ -239,6 +240,81 @@ def test_bootstrap_over_windows_agrees_with_the_normal_interval():
     assert not bootstrap_windows([0.1, math.inf, 0.2, 0.3]).has_interval
 
 
+# --- what cannot be meant
+
+
+def test_groups_of_cells_are_one_per_cell_and_of_one_size():
+    cells = [random_matrix(4, 1), random_matrix(4, 2)]
+    for of in (probability_of_being_best, lambda *given: jackknife(given[0], np.mean, given[1])):
+        for groups in ([0], [0, 0, 1], []):
+            with pytest.raises(ValueError, match=f"one group per cell is needed: 2 cells, {len(groups)} groups"):
+                of(cells, groups)
+        with pytest.raises(ValueError, match=r"cells of one group need the same number of trials, they have \[3, 4\]"):
+            of([cells[0], random_matrix(3, 2)], [0, 0])
+
+
+def test_a_confidence_is_a_share():
+    matrix = random_matrix(4, 1)
+    for confidence in (95, 0, 1, -0.5, math.nan):
+        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
+            jackknife([matrix], np.mean, confidence=confidence)
+        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
+            relative_contrast(matrix, matrix, paired=True, confidence=confidence)
+
+
+def test_a_sample_of_none_is_refused():
+    for draws in (0, -1):
+        with pytest.raises(ValueError, match=f"at least one random draw is needed, got {draws}"):
+            probability_of_being_best([random_matrix(4, 1)] * 2, draws=draws)
+        with pytest.raises(ValueError, match=f"at least one random draw is needed, got {draws}"):
+            bootstrap_windows([0.1, 0.2, 0.3], draws=draws)
+
+
+def test_rounding_may_differ_on_the_two_sides_of_a_matrix():
+    exact = random_matrix(4, 1)
+    turned = exact.copy()
+    turned[0, 1] = np.nextafter(turned[0, 1], 9)
+    assert jackknife_pairwise(turned).value == pytest.approx(jackknife_pairwise(exact).value, rel=1e-15)
+    checked = given.pair_matrix_checked(turned)
+    assert np.array_equal(checked, checked.T)
+    assert np.array_equal(given.pair_matrix_checked(exact), exact)
+    turned[0, 1] += 1e-6
+    with pytest.raises(ValueError, match="different values"):
+        jackknife_pairwise(turned)
+
+
+def test_what_is_masked_is_missing():
+    square, row = random_matrix(4, 1), np.arange(4.0)
+    hidden = np.ma.array(square, mask=(square == square[0, 1]) & ~np.eye(4, dtype=bool))
+    missing = np.where(hidden.mask, math.nan, square)
+    values, holes = np.ma.array(row + 1, mask=row == 2), np.where(row == 2, math.nan, row + 1)
+    for of in (
+        jackknife_pairwise,
+        lambda given: jackknife([given, square], np.mean),
+        lambda given: contrast(square, given, paired=True),
+        lambda given: hypothesis_tests.permutation_test(given, 2, paired=False).p,
+        lambda given: hypothesis_tests.cv_null(given, [2, 2], paired=False).p,
+        lambda given: probability_of_being_best([given, square])[0],
+        lambda given: variance_of_accuracy(given).runs,
+        lambda given: churn_and_error(given / 10, row / 10),
+        lambda given: trial_influence(given).to_numpy(),
+        uncertainty.without_each,
+    ):
+        assert str(of(hidden)) == str(of(missing))
+        assert str(of(hidden)) != str(of(square))
+    for of in (
+        mean_interval,
+        coefficient_of_variation,
+        bootstrap_windows,
+        lambda given: churn_and_error(square / 10, given / 10),
+        lambda given: hypothesis_tests.holm(given / 100),
+        uncertainty.mean_without_each,
+        lambda given: uncertainty.jackknife_left_out(1.0, given),
+    ):
+        assert str(of(values)) == str(of(holes))
+        assert str(of(values)) != str(of(row + 1))
+
+
 # --- words and examples
 
 
@@ -255,7 +331,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
+@pytest.mark.parametrize("module", [cells, given, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed

@@ -21,12 +21,14 @@ from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import ANALYSES
+from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
 from repro_lib.report.site.page_parts import Page, anchor, contents, frame_of, loaded, readable_table, shown_parameters
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
+from repro_lib.system.files import UnusableFile
 
 MakeResult = Callable[..., Result]
 
@@ -235,6 +237,34 @@ def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
     assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
 
 
+def test_the_page_of_a_guest_is_made_and_names_what_is_wrong_in_it(tmp_path: Path) -> None:
+    """The house's rules are for its own notebooks; what somebody else wrote is shown as far as a page can."""
+    cells = [
+        code("draw()", figure(None)),
+        code("plot()", PLOTLY, '<b id="seen">seen</b>'),
+        code("move()", new_output("display_data", WIDGET)),
+    ]
+    cells += [new_markdown_cell(rf"# Another title ${formula}$ and more") for formula in ("x^", r"\unheard{<b>}")]
+    cells += [new_markdown_cell("![](attachment:gone.png)"), code("frame", '<iframe src="https://example.org"></iframe>')]
+    notebook = write_notebook(tmp_path / "60_own.ipynb", *cells, widgets=WIDGETS)
+    assert render_notebook(notebook, tmp_path / "page.html")
+    page = Tags((tmp_path / "page.html").read_text())
+    said = [item.get_text() for item in page.soup.select("main section.wrong li")]
+    parts = [
+        "cell 2 ('draw()') shows an image without",
+        "plotly",
+        "an ipywidgets control",
+        "interact",
+        "'x^' is not",
+        "unheard",
+    ]
+    parts += ["missing attachment: gone.png", "would load 'https://example.org'", "exactly one '# title', has ['A title', "]
+    assert [part for part in parts if not any(part in sentence for sentence in said)] == []
+    assert len(said) == len(parts)
+    assert "Another title x^ and more" in page.text
+    assert page.soup.select("#seen")
+
+
 def test_picture_beside_the_notebook_is_embedded_and_the_state_of_widgets_is_not(tmp_path: Path) -> None:
     """A progress bar that closed itself leaves no view, and its state does not travel; the controls of interact are refused."""
     assert "interact" in refusal(tmp_path, widgets=WIDGETS)
@@ -429,6 +459,34 @@ def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
     assert written == {"reports"} | {f"{stem}.html" for stem in pages}
 
 
+OURS = Path(__file__).parents[2] / "published" / "reports"
+FOREIGN = ["20_deep_dive-charlm.html", "claims.json", "FINAL_CONCLUSIONS.md", "SYNTHETIC_DATA_SUMMARY.md", "plots/inputs.json"]
+FOREIGN += ["plots/charlm_accuracy.png", "plots/charlm_accuracy.txt", "plots/multi_model_accuracy.png", "50_what_if.html"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_of_somebody_else_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """What an earlier version wrote is ours, whatever lies beside it."""
+    refuse_foreign_reports(OURS, CELLS)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(png() if name.endswith("png") else b"{}")
+    with pytest.raises(UnusableFile, match=rf"{name} was not made by this program; choose another --reports-dir"):
+        refuse_foreign_reports(tmp_path, CELLS)
+    if (OURS / name).exists():
+        shutil.copy(OURS / name, tmp_path / name)
+    if name.endswith("txt"):
+        shutil.copy(OURS / name.replace("txt", "png"), tmp_path / name.replace("txt", "png"))
+    if (OURS / name).exists():
+        refuse_foreign_reports(tmp_path, CELLS)
+
+
+def test_the_page_of_a_guest_does_not_replace_another(site: Path) -> None:
+    execute(site, "60_own")
+    (site / "reports" / "60_own.html").write_text("<h1>Mine</h1>")
+    with pytest.raises(UnusableFile, match=r"60_own\.html was not made by this program"):
+        build(site)
+
+
 # The index
 
 
@@ -488,7 +546,8 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     published.mkdir(parents=True)
     for there in (True, False):
         for folder in (tmp_path / "reports", tmp_path / "elsewhere" / "reports", published):
-            (published / "index.html").write_text("there") if there else (published / "index.html").unlink(missing_ok=True)
+            page = published / "index.html"
+            page.write_text("source-sha256") if there else page.unlink(missing_ok=True)
             build_site(tmp_path / "results", folder)
             led = there and folder == tmp_path / "reports"
             assert ("../published/reports/index.html" in (folder / "index.html").read_text()) is led, folder

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mounting import mounted
 
 from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
 from repro_lib.system.processes import ProcessId
@@ -88,50 +89,36 @@ def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_name_is_gi
 # --- where nothing can be written ------------------------------------------------------------------------------------
 
 
-def mount(folder: Path, *words: str) -> None:
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a file system of one's own cannot be mounted here: {done.stderr.strip()}")
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command here")
-    folder = tmp_path / "small"
-    mount(folder, "-t", "tmpfs", "-o", "size=256k", "tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A disk of 256 KiB, and what remounts it."""
+    with mounted(folder := tmp_path / "small", "-t", "tmpfs", "-o", "size=256k", "tmpfs") as remount:
+        yield folder, remount
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(small_disk: Path) -> None:
-    write_atomically(small_disk / "kept", "old")
+def test_a_full_disk_is_said_and_what_was_there_stays(small_disk: tuple[Path, Callable[[str], None]]) -> None:
+    folder, _ = small_disk
+    write_atomically(folder / "kept", "old")
     with pytest.raises(WriteError, match=r"big could not be written because the disk is full; free some space") as error:
-        write_atomically(small_disk / "big", b"x" * 2**20)
+        write_atomically(folder / "big", b"x" * 2**20)
     assert error.value.errno == errno.ENOSPC
     with pytest.raises(WriteError, match="the disk is full"):
-        write_atomically(small_disk / "kept", b"x" * 2**20)
-    assert (small_disk / "kept").read_text() == "old"
-    assert [path.name for path in small_disk.iterdir()] == ["kept"]
-    write_atomically(small_disk / "kept", "new")
+        write_atomically(folder / "kept", b"x" * 2**20)
+    assert (folder / "kept").read_text() == "old"
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+    write_atomically(folder / "kept", "new")
 
 
-def test_a_read_only_folder_is_said(small_disk: Path) -> None:
-    # Not a matter of modes, which root ignores.
-    write_atomically(small_disk / "kept", "old")
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    try:
-        with pytest.raises(WriteError, match=r"kept could not be written because .*small is read-only; choose another folder"):
-            write_atomically(small_disk / "kept", "new")
+def test_a_read_only_folder_is_said(small_disk: tuple[Path, Callable[[str], None]]) -> None:
+    folder, remount = small_disk
+    write_atomically(folder / "kept", "old")
+    remount("ro")
+    with pytest.raises(WriteError, match=r"kept could not be written because .*small is read-only; choose another folder"):
+        write_atomically(folder / "kept", "new")
+    for place in (folder, folder / "below"):
         with pytest.raises(WriteError, match="is read-only"):
-            check_writable(small_disk)
-        with pytest.raises(WriteError, match="is read-only"):
-            check_writable(small_disk / "below")
-        assert (small_disk / "kept").read_text() == "old"
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+            check_writable(place)
+    assert (folder / "kept").read_text() == "old"
 
 
 def test_a_folder_that_vanishes_in_between_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,9 +263,15 @@ def test_bad_input_is_refused_before_anything_is_written(store: Store, tiny: Tin
     assert not store.folder.exists()
 
 
-def test_a_machine_without_git_can_train_and_says_that_the_commit_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("what", ["none", "no program", "not executable", "a folder"])
+def test_a_machine_without_a_git_that_works_can_train_and_says_that_the_commit_is_unknown(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if what == "a folder":
+        (tmp_path / "git").mkdir()
+    elif what != "none":
+        (tmp_path / "git").write_text("for another processor")
+        (tmp_path / "git").chmod(0o755 if what == "no program" else 0o644)
     monkeypatch.setenv("PATH", str(tmp_path))
     describe_environment.cache_clear()
     environment = describe_environment("cpu")

@@ -162,7 +162,9 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     # A session of its own: Ctrl-C reaches this process alone, which then ends all in order. However it ends, Snakemake ends
     # with it; jobs on a cluster have lives of their own.
     me = os.getpid()
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: die_with(me)) as process:
+    # Its cache lies with its logs, for a home may be read-only.
+    own = {"stdin": subprocess.DEVNULL, "env": os.environ | {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache")}}
+    with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):

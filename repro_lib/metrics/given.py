@@ -1,0 +1,137 @@
+"""What metrics and statistics are given: made arrays of, or refused in a sentence."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64 = NDArray[np.float64]
+# How far from 1 rounding may take a sum of probabilities, in half precision too.
+_ROUNDING = 1e-3
+
+
+def floats(values: ArrayLike) -> Float64:
+    """A copy in float64, with NaN for what is masked in it.
+
+    >>> floats(np.ma.array([1, 2], mask=[False, True])).tolist()
+    [1.0, nan]
+    """
+    return np.ma.array(values, dtype=np.float64, copy=True).filled(math.nan)
+
+
+def check_share(name: str, value: float) -> None:
+    """ValueError unless a value, of that ``name`` for the sentence, lies between 0 and 1.
+
+    >>> check_share("confidence", 0.95)
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is a share between 0 and 1, got {value:g}")
+
+
+def check_draws(count: int) -> None:
+    """ValueError unless there is something to draw.
+
+    >>> check_draws(1)
+    """
+    if count < 1:
+        raise ValueError(f"at least one random draw is needed, got {count}")
+
+
+def pair_matrix_checked(matrix: ArrayLike) -> Float64:
+    """A float64 copy (N, N) of a pairwise metric with a zero diagonal.
+
+    ValueError unless it is square and, but for rounding, symmetric.
+
+    >>> pair_matrix_checked([[9, 1], [1, 9]]).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    distances = floats(matrix)
+    if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
+        raise ValueError(f"a pairwise metric is a square matrix of trials x trials, got shape {distances.shape}")
+    np.fill_diagonal(distances, 0.0)
+    if not np.allclose(distances, distances.T, rtol=1e-9, atol=1e-12, equal_nan=True):
+        raise ValueError("a pairwise metric is a symmetric matrix; this one has different values for (i, j) and (j, i)")
+    return np.maximum(distances, distances.T)
+
+
+def cells_by_group(matrices: Sequence[Float64], groups: Sequence[int] | None) -> list[list[int]]:
+    """The places of the cells of each group (see ``jackknife``); ValueError for other than one label a cell, or unequal N.
+
+    >>> cells_by_group([np.eye(3)] * 3, [7, 8, 7])
+    [[0, 2], [1]]
+    """
+    labels = list(range(len(matrices)) if groups is None else groups)
+    if len(labels) != len(matrices):
+        raise ValueError(f"one group per cell is needed: {len(matrices)} cells, {len(labels)} groups")
+    by_group = [[c for c, other in enumerate(labels) if other == label] for label in dict.fromkeys(labels)]
+    for cells in by_group:
+        if len(sizes := {len(matrices[c]) for c in cells}) > 1:
+            raise ValueError(f"cells of one group need the same number of trials, they have {sorted(sizes)}")
+    return by_group
+
+
+def numpy_of(array: Any) -> NDArray[Any]:
+    """A NumPy array of anything: of a torch tensor too, and with NaN for what is masked.
+
+    >>> numpy_of([1, 2]).tolist()
+    [1, 2]
+    """
+    # Asked by attribute, so that torch need not be imported here: a tensor may have a gradient or live on a GPU.
+    array = array.detach().cpu() if hasattr(array, "detach") else array
+    # NumPy itself would take what is masked for a number.
+    return floats(array) if np.ma.isMaskedArray(array) else np.asarray(array)
+
+
+def probabilities_given(models: Iterable[Any], *, sums: bool = True) -> list[NDArray[Any]]:
+    """Probabilities (..., V) of several models, all of one shape and, with ``sums``, of sum 1 over V; float32 stays as it is.
+
+    >>> probabilities_given([[0.5, 0.5], [1, 0]])
+    [array([0.5, 0.5]), array([1., 0.])]
+    """
+    # Of one dimension at least, because what is computed in place must be an array.
+    arrays = [np.atleast_1d(numpy_of(model)) for model in models]
+    arrays = [p if p.dtype == np.float32 else p.astype(np.float64, copy=False) for p in arrays]
+    if len(shapes := dict.fromkeys(p.shape for p in arrays)) > 1:
+        both = " and ".join(str(shape) for shape in shapes)
+        raise ValueError(f"the two models must be scored on the same tokens and vocabulary; shapes are {both}")
+    for p in arrays:
+        # Before any arithmetic: NaN would spread silently, and is neither above nor below 0. A product is the faster sum.
+        ones = np.ones(p.shape[-1], p.dtype)
+        if not p.size or (p.min() >= 0 and not (sums and np.abs(p @ ones - 1).max() > _ROUNDING)):
+            continue
+        if not np.isfinite(p).all():
+            raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
+        lie, add = (f"between {x.min():.4g} and {x.max():.4g}" for x in (p, p.sum(axis=-1)))
+        raise ValueError(f"these are no probabilities: they lie {lie}, their sums {add}; probabilities_from_logits makes some")
+    return arrays
+
+
+def models_given(models: Iterable[Any]) -> list[Float64]:
+    """Probabilities (tokens, V) of several models, in float64; ValueError for what is none.
+
+    >>> models_given([[[1, 0]]])
+    [array([[1., 0.]])]
+    """
+    arrays = [numpy_of(model) for model in models]
+    for p in arrays:
+        # A vector would be broadcast.
+        if p.ndim != 2:
+            raise ValueError(f"probabilities must have shape (tokens, V), got {p.shape}")
+    return probabilities_given(p.astype(np.float64, copy=False) for p in arrays)
+
+
+def labels_given(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
+    """A label for each token of ``scores`` (tokens, V); ValueError for what is no place in V.
+
+    >>> labels_given([1], np.zeros((1, 2)))
+    array([1])
+    """
+    labels, (*tokens, width) = numpy_of(labels), scores.shape
+    if labels.shape != tuple(tokens):
+        raise ValueError(f"one label per token is needed: {scores.shape[0]} tokens, labels of shape {labels.shape}")
+    # Python would count a negative one from the end.
+    if labels.dtype.kind not in "iu" or (labels.size and not (labels.min() >= 0 and labels.max() < width)):
+        raise ValueError(f"labels are whole numbers from 0 to {width - 1}, the characters of the vocabulary")
+    return labels
