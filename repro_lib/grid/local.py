@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_lib.data import CorpusError, corpus_sha256, load_dataset, prepare_corpus
+from repro_lib.data import TEXT_CHANGED, CorpusError, corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
 from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
@@ -21,7 +21,7 @@ from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
-from repro_lib.training.experiment import TEXT_CHANGED, check_device
+from repro_lib.training.experiment import check_device
 from repro_lib.training.progress import progress_share
 
 # How often a job is tried in all when its processes are killed from outside.

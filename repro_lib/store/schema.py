@@ -38,6 +38,8 @@ Words = Annotated[str, Field(max_length=LONGEST_WORDS)]
 # keep the name that they had in the first stores.
 TensorKind = Literal["predictions", "weights", "steps"]
 TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
+# What of an environment decides the last bits of a training. Earlier versions did not record the instructions.
+ORIGIN = ("torch", "device", "cpu", "instructions")
 Curve = list[tuple[int, Annotated[float, Field(ge=0)]]]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
-from repro_lib.data import CorpusError, Dataset, corpus_sha256, load_dataset
+from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
@@ -24,7 +24,7 @@ from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord,
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
-from repro_lib.training.origin import Origin, code_sha256, describe_environment
+from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
 from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
@@ -33,9 +33,6 @@ from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDi
 Kept = tuple[TrialRecord, Predictions]
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
-TEXT_CHANGED = (
-    "{} was changed while it was trained on; what was made of it before stays, and the same command trains on what it says now"
-)
 
 
 @deterministic_arithmetic()
@@ -129,11 +126,9 @@ class CellTraining:
         self.model, self.activation = model, canonical_activation(activation)
         self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
         check_device(self.config)
-        self.every = check_interval(checkpoint_seconds)
-        self.store = Store(results_dir or project_root() / "results")
+        self.every, self.store = check_interval(checkpoint_seconds), Store(results_dir or project_root() / "results")
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
-        # By these the store knows the cell.
-        self.names = (self.model, self.activation, self.config_sha256)
+        self.names = (self.model, self.activation, self.config_sha256)  # by these the store knows the cell
 
     def load(self) -> None:
         """Read the data; only from here on the configuration is complete, and trials can be obtained."""
@@ -143,17 +138,18 @@ class CellTraining:
         if self.config.sha256(self.dataset.corpus.sha256) != self.config_sha256:
             raise CorpusError(TEXT_CHANGED.format(self.dataset.corpus.name))
         self.config = self.config.with_corpus(self.dataset.vocab_size)
-        machine = describe_environment(self.config.device)
-        about = {name: str(machine[name]) for name in ("torch", "device", "cpu")} | {"code_sha256": code_sha256()}
-        about |= {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
+        about = {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
+        about |= made_here(self.config.device)
         origin = Origin(evaluation_sha256=self.dataset.windows.sha256, trial=1, last_trial=1, **about)
         self.checkpoints = CellCheckpoints(self.store, origin, self.every)
 
     def extendable(self) -> Result | None:
         """The stored result that more trials can join, of however many it is."""
         stored = self.store.find(*self.names)
-        # Trials of two torch versions may differ in their last bits and are never mixed.
-        return stored if stored and stored.environment.get("torch") == torch.__version__ else None
+        if stored and (why := made_otherwise(stored.environment, self.config.device)):
+            tell(f"the stored trials of {self.model} with {self.activation} are not joined, for {why}; all are trained here")
+            return None
+        return stored
 
     def obtain(self, trials: range, progress: ProgressCallback | None) -> tuple[list[Kept], bool]:
         """These trials (one, or a stack), and whether they were trained here. One process works on a trial."""
@@ -251,9 +247,8 @@ def summarise(
     pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
     names = prediction_difference.metric_names() if pairs else ()
     averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in names}
-    flat = dict(averages)
-    for name in names:
-        flat |= {f"{'pd' if name == 'relative_pd' else name}_{i}_{j}": pair[name] for (i, j), pair in pairs.items()}
+    short = {"relative_pd": "pd"}
+    flat = averages | {f"{short.get(name, name)}_{i}_{j}": of[name] for name in names for (i, j), of in pairs.items()}
     windows, unigram = dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,

@@ -1,7 +1,10 @@
 """``run_experiment`` end to end, on a small text and with tiny models: train, store, reuse, extend, fail."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -290,12 +293,31 @@ def test_a_profile_that_means_the_same_configuration_labels_the_trials_anew_and_
     assert run_experiment("convlm", "relu", config, results_dir=store.folder) == second
 
 
-def test_trials_of_another_torch_are_not_mixed_into_a_result(store: Store, tiny: Tiny) -> None:
+@pytest.mark.parametrize("name", ["torch", "cpu", "instructions"])
+def test_trials_of_another_origin_are_not_mixed_into_a_result(name: str, store: Store, tiny: Tiny) -> None:
     result = run_experiment("convlm", "relu", tiny("convlm", trials=1), results_dir=store.folder)
-    old = result.model_copy(update={"environment": result.environment | {"torch": "0.0.1"}})
+    (path,) = store.folder.glob("*.json")
+    path.unlink()
+    store.save(result.model_copy(update={"environment": result.environment | {name: "another"}}))
+    seen: list[Progress] = []
+    with listening() as heard:
+        both = run_experiment("convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {1, 2}
+    own = str(describe_environment("cpu")[name])[:40]
+    why = f"it was made with {name} another, this is {own}"
+    assert heard == [f"the stored trials of convlm with relu are not joined, for {why}; all are trained here"]
+    # What an earlier version did not record is no difference.
     for path in store.folder.glob("*.json"):
         path.unlink()
-    store.save(old)
-    seen: list[Progress] = []
-    run_experiment("convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=seen.append)
-    assert {now.trial for now in seen} == {1, 2}
+    store.save(both.model_copy(update={"environment": {k: v for k, v in both.environment.items() if k != name}}))
+    seen.clear()
+    run_experiment("convlm", "relu", tiny("convlm", trials=3), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {3}
+
+
+def test_what_restricts_the_instructions_is_recorded() -> None:
+    script = "from repro_lib.training.origin import describe_environment; print(describe_environment('cpu')['instructions'])"
+    variables = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+    line = [sys.executable, "-c", script]
+    done = subprocess.run(line, env=os.environ | variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "DEFAULT, ONEDNN_MAX_CPU_ISA=AVX2, MKL_CBWR=COMPATIBLE\n"
