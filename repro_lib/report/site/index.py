@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 
+from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
@@ -104,7 +105,7 @@ def build_site(
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
-    write_atomically(reports_dir / "index.html", html)
+    write_atomically(reports_dir / "index.html", visible(html))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
