@@ -110,6 +110,11 @@ class Dataset:
         """Number of characters V."""
         return len(self.corpus.vocabulary)
 
+    @property
+    def unseen(self) -> list[str]:
+        """The characters of the validation text that are not in the training text: no model can learn them."""
+        return [self.corpus.vocabulary[token] for token in np.setdiff1d(self.validation, self.train)]
+
     def batch(self, batch_size: int, block_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random training windows: inputs and targets of shape (B, T); the offsets come from ``generator``."""
         return windows_at(self.train, self.offsets(batch_size, block_size, generator), block_size)

@@ -156,6 +156,23 @@ def test_a_tilde_is_the_home_and_a_name_is_printed_as_it_is(home: Path, tmp_path
     assert f"cells done in {tmp_path}/run[gelu] :x: [b]\n" in output
 
 
+def test_what_a_terminal_would_obey_is_shown_as_a_sign(home: Path, tmp_path: Path) -> None:
+    name, text = "[b] \x1b[31m\x9b5m", "own [/b]\x1b[31m.txt"
+    (tmp_path / name).symlink_to(home / "results")
+    (tmp_path / text).parent.mkdir()
+    (tmp_path / text).write_text("ab\n" * 2000 + "45{" * 300)
+    code, output, error = run(["status", "--profile", "smoke", "--models", "charlm", "--results-dir", name], tmp_path)
+    ended = [(output.splitlines()[-1], error)]
+    code, output, error = run(["prepare-data", "--corpus", text], tmp_path)
+    assert (code, error) == (0, "")
+    assert output.splitlines()[1:2] == ["3 characters occur in validation alone: '4', '5', '{'"]
+    ended += [(output, error), run(["process", "--results-dir", "none\x1b[31m"], tmp_path)[1:]]
+    ended += [run(["status", "--\x1b[31m"], tmp_path)[1:]]
+    for said in ("".join(both) for both in ended):
+        assert "\N{SYMBOL FOR ESCAPE}[31m" in said
+        assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said) is None
+
+
 def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

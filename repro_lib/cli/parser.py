@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from repro_lib.analysis.notes import visible
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
 
 if TYPE_CHECKING:
@@ -135,8 +136,13 @@ def _hyphenated(word: str) -> str:
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible(message), file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="repro",
         description="Does the choice of activation function change how reproducible a small language model's predictions are?",
         allow_abbrev=False,

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro_lib.analysis.notes import visible
 from repro_lib.report.own_files import NOTE, SYNTHETIC, refuse_foreign, refuse_foreign_reports
 from repro_lib.store.store import Store, digest_note, noted_digest
 from repro_lib.system.files import write_atomically
@@ -28,7 +29,7 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     refuse_foreign(reports_dir, study.models if plots else ())
     (reports_dir / NOTE).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
-    text = summary_text(study, evidence)
+    text = visible(summary_text(study, evidence))
     write_atomically(reports_dir / "summary.txt", text)
     # Nothing that was made up may decide a claim.
     if claims and not any(result.synthetic for result in study.results):

@@ -6,7 +6,6 @@ six digits (tested). Shapes: N trials, V characters, tokens of the evaluation te
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -22,6 +21,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences, total_variation_by_token
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
@@ -141,18 +141,6 @@ def every_block(values: Tensor, step: int) -> Tensor:
     return blocks[::step].flatten(0, 1).clone()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it torch computes with one thread, whatever it had before."""
-    # The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def parts(tokens: int) -> Iterator[slice]:
     """Slices of ``PART`` tokens."""
     return (slice(start, start + PART) for start in range(0, tokens, PART))
@@ -166,7 +154,7 @@ class Compared(NamedTuple):
     true: NDArray[np.float64]
 
 
-@one_thread()
+@deterministic_arithmetic()
 def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
     """Compare the trials of a cell with their logits divided by a temperature."""
     n, tokens, _ = cell.logits.shape

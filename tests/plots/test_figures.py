@@ -84,7 +84,7 @@ def test_bars_intervals_and_points_are_the_numbers_and_a_missing_cell_is_hatched
 def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_settings():
     plot = figures.shamir_comparison(one_model())
     exact = io.BytesIO()
-    with mpl.style.context(["default", STYLE]):
+    with mpl.style.context(STYLE):
         plot.figure.savefig(exact, format="png", dpi=DPI)
     small = plot.png()
     data, metadata = plot._repr_mimebundle_()
@@ -224,7 +224,7 @@ def test_nothing_is_cut_off_and_no_text_is_tiny(crowded: bool):
     fullest = Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
     tightest = (figures.accuracy_vs_reproducibility(fullest), figures.shamir_comparison(fullest, "nanotransformer"))
     for plot in tightest if crowded else figures.all_plots(fullest):
-        with mpl.style.context(["default", STYLE]):
+        with mpl.style.context(STYLE):
             plot.figure.draw_without_rendering()  # gives everything its place
         box = plot.figure.get_tightbbox()
         width, height = plot.figure.get_size_inches()

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageCms
 
+from repro_lib.analysis.notes import visible
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.own_files import refuse_foreign_reports
@@ -33,7 +34,8 @@ from repro_lib.system.files import UnusableFile
 MakeResult = Callable[..., Result]
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a1", "version_major": 2, "version_minor": 0}}
-ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\x9b5m\x07"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 MATHS = "## Maths\n\n$p$ and $$\\frac{2|p-q|}{p+q}$$\n\n\\begin{align} a &= b \\end{align}"
 CELLS = [("charlm", "relu"), ("charlm", "gelu"), ("convlm", "relu"), ("convlm", "gelu")]
 
@@ -113,7 +115,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         new_markdown_cell(MATHS),
         new_markdown_cell("[here](other.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"),
         code("draw()", figure("Loss of three trials, falling from 4.3 to 2.0")),
-        code("frame", "<table class='dataframe'><tr><td>1</td></tr></table>"),
+        code("frame", "<table class='dataframe'><tr><td>1</td><td>\x1b[31mred</td></tr></table>"),
         code("formula", new_output("display_data", data={"text/latex": "$x^2$", "text/plain": "x"})),
         code("print()", new_output("stream", name="stdout", text=f"printed {ATTACK}\n")),
         code("warn()", new_output("stream", name="stderr", text="0%|\r100%|##|\nUserWarning: careful\n")),
@@ -133,6 +135,7 @@ def test_page_loads_nothing_and_escapes_what_is_not_code_of_ours(full: str) -> N
     assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert page.text.count("<script>alert(1)</script>") == 3
+    assert (CONTROL.findall(full), "\N{SYMBOL FOR ESCAPE}[31mred" in page.text) == ([], True)
 
 
 def test_page_structure(full: str) -> None:
@@ -580,6 +583,7 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     assert len(page.all("script")) == 2
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count("<script>alert(1)") >= 5
+    assert CONTROL.findall(page.text) == []
     own = r"(#\w+|index\.html|\d\d_[a-z_]+(-[a-z0-9_]+){0,2}\.html)"
     assert [link for link in page.links() if not re.fullmatch(own, link)] == []
     assert list(loaded(page.soup)) == []
@@ -612,7 +616,7 @@ def test_figures_are_shown_with_their_words_or_named(site: Path) -> None:
             (plots / f"{name}.txt").write_text(words[name])
     report = build(site)
     shown = [(image["src"].removeprefix("plots/").removesuffix(".png"), image["alt"]) for image in index_of(site).all("img")]
-    assert shown == [(name, words[name]) for name in ("multi_model_accuracy", "charlm_accuracy", "convlm_accuracy")]
+    assert shown == [(name, visible(words[name])) for name in ("multi_model_accuracy", "charlm_accuracy", "convlm_accuracy")]
     assert [problem.split()[2] for problem in report.problems] == ["plots/unexplained.png", "plots/blank.png"]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import jinja2
 
+from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
-from repro_lib.report import notebook_names
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import grid_headlines
@@ -23,18 +23,6 @@ from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, fra
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
-
-# What the cards of the index say of each kind of report.
-ABOUT = {
-    notebook_names.QUICKSTART: "A tour: from text to prediction difference.",
-    notebook_names.ACTIVATIONS: "The activation functions: value, slope and curvature.",
-    notebook_names.DEEP_DIVE: "What the model is, its training curves, and where in the text its trials disagree.",
-    notebook_names.CROSS_MODEL: "All models and activations side by side, with tests of their differences, "
-    "and the trade-off against accuracy.",
-    notebook_names.CLAIMS: "What an earlier study published, beside what was measured here: supported, refuted or not decided.",
-    notebook_names.WHAT_IF: "Another measure, a sharper softmax, more trials, other weights: "
-    "move a control and see what changes.",
-}
 
 
 @dataclass(frozen=True)
@@ -97,14 +85,14 @@ def build_site(
     html = _environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
         written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
-        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
+        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
         failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
-    write_atomically(reports_dir / "index.html", html)
+    write_atomically(reports_dir / "index.html", visible(html))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 

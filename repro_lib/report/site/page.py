@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from PIL import Image
 
+from repro_lib.analysis.notes import visible
 from repro_lib.report.notebook_names import ANALYSES, DEEP_DIVE, TRAIN
 from repro_lib.report.site import page_parts
 from repro_lib.report.site.page_parts import TEMPLATES, Page, frame_of, made_from, title_of
@@ -74,7 +75,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
         before, end, after = html.rpartition("</main>")
         told = "".join(f"<li>{escape(complaint)}</li>" for complaint in wrong)
         html = f'{before}<section class="wrong"><h2>What is wrong with this page</h2><ul>{told}</ul></section>{end}{after}'
-    write_atomically(output, html)
+    write_atomically(output, visible(html))
     return True
 
 

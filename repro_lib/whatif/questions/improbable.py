@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import relative_differences
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.whatif.charts import alone
 from repro_lib.whatif.definition import Parameter, Value, View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
+from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions, estimate, parts
 from repro_lib.whatif.wording import bar_panel, lowest_and_highest
 
 # Finer where most of the vocabulary lies: 60 to 69 % of relative PD came from probabilities below 0.0001 in the study.
@@ -71,7 +72,7 @@ def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
     return _classes(cell, most + 1, ranks)
 
 
-@one_thread()
+@deterministic_arithmetic()
 def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], NDArray[np.integer]]) -> Classes:
     p = cell.probabilities()
     mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters
