@@ -16,11 +16,13 @@ from repro_lib.analysis.study import Study
 from repro_lib.cli.main import main
 from repro_lib.config import Config
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
+from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
 from repro_lib.store.predictions import compare_all
 from repro_lib.store.schema import ResultError, digest_of
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
+from repro_lib.whatif.questions.metric import metric_what_if
 
 Tiny = Callable[..., Config]
 
@@ -129,9 +131,12 @@ def test_where_the_predictions_are_gone_only_the_new_metric_is_missing(
         assert np.isnan(evidence.matrix("charlm", ["relu", "gelu"], name)[np.triu_indices(6, 1)]).all()
     assert study.pairs.drop(columns=list(NEW)).equals(pairs)
     assert contrasts_frame(evidence).equals(contrasts)
-    assert main(["process", "--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]) == 0
-    assert main(["report", "--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]) == 0
-    assert "refused" not in capsys.readouterr().out
+    folders = ["--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]
+    assert main(["process", "--no-plots", *folders]) == 0
+    assert "CONTRASTS AGAINST RELU" in capsys.readouterr().out
+    drawn = {text.get_text() for axes in figures.reproducibility(study, "charlm").figure.axes for text in axes.texts}
+    assert "not known" in drawn
+    assert metric_what_if(study).view(metric="hellinger", model="charlm").panels[0].bars[0].words == "not known"
 
 
 def test_results_with_a_metric_that_is_no_more_are_read(

@@ -1,5 +1,6 @@
 """What if disagreement were measured another way? The ranking of a model's activations by each metric."""
 
+import math
 from collections.abc import Mapping
 
 from repro_lib.analysis.notes import Note
@@ -25,8 +26,9 @@ def metric_what_if(study: Study) -> WhatIf | Note:
         estimates = cell_estimates(study, model, metric)
         # What has no number stands last, so that it is seen to be missing.
         order = dict.fromkeys([*ranking(estimates), *estimates])
-        why_none = {0: "missing", 1: "one trial"}
-        bars = (Bar(x, estimates[x], colour_on_page(x), why_none.get(estimates[x].n, "infinite")) for x in order)
+        why_none = {name: "not known" if math.isnan(e.value) else "infinite" for name, e in estimates.items()}
+        why_none |= {name: ("missing", "one trial")[e.n] for name, e in estimates.items() if e.n < 2}
+        bars = (Bar(x, estimates[x], colour_on_page(x), why_none[x]) for x in order)
         panel = BarPanel(heading(metric), tuple(bars), axis_end(estimates.values(), PAIR_METRICS[metric].largest))
         return View((panel,), _sentence(study, model, metric, estimates))
 
