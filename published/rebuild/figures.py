@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis.formatting import small
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
-from repro_lib.report.claims_ledger import METRIC_WORDS
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -42,7 +42,7 @@ def against_relu_by_metric(frames: Frames) -> Plot:
     frame, metrics = frames["contrasts"], ("total_variation", "churn", "log_prob_pd")
     title = "The same contrasts by three other metrics"
     note = f"In per cent of relu's value, 95 % jackknife intervals over trials. {_DECIDED}, within one metric."
-    panels = {METRIC_WORDS[metric]: frame[frame["metric"] == metric] for metric in metrics}
+    panels = {PAIR_METRICS[metric].words: frame[frame["metric"] == metric] for metric in metrics}
     return Plot(_side_by_side(title, note, panels), "against_relu_by_metric", " ".join(map(_in_words, panels.values(), panels)))
 
 
@@ -127,7 +127,7 @@ def smelu(frames: Frames) -> Plot:
         axes.set_xscale("log")
         axes.set_xticks(frame["beta"], [f"{b:g}" for b in frame["beta"]])
         axes.minorticks_off()
-        axes.set(title=METRIC_WORDS[metric], xlabel="beta, half the width of the bend")
+        axes.set(title=PAIR_METRICS[metric].words, xlabel="beta, half the width of the bend")
     said = [f"beta {r['beta']:g}: {r['relative_pd']:.4f}" for r in frame.to_dict("records")]
     return Plot(figure, "smelu", f"charlm's relative PD by SmeLU's beta: {', '.join(said)}; relu {relu['relative_pd']:.4f}.")
 

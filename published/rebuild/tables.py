@@ -15,7 +15,7 @@ from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.study import METRICS, pair_matrix
 from repro_lib.analysis.trajectories import FOLLOWED, differs_in_length
 from repro_lib.metrics.hypothesis_tests import holm, permutation_test
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, relative_contrast
 from repro_lib.models.activations import smelu_beta
 from repro_lib.store.schema import Result
@@ -200,7 +200,7 @@ def _by_metric(evidence: Evidence, of: Callable[[Evidence, str], pd.DataFrame]) 
 def _measured(result: Result) -> dict[str, float]:
     row: dict[str, float] = {}
     for name in FOLLOWED:
-        row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
+        row |= jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest).columns(name)
     return row | mean_interval([trial.val_loss for trial in result.trials]).columns("val_loss")
 
 

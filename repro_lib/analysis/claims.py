@@ -60,7 +60,7 @@ class Claim:
     published: str
     reading: str
     rule: Callable[[Measured], Node]
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = tuple(METRICS)
 
 
 def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "relative_pd") -> Judgement:
@@ -264,7 +264,7 @@ _RULES = (_cv, _cell_pd, _average_pd, _best, _overall_best, _wins, _relu_worst, 
 RULES = {rule.__name__[1:]: rule for rule in (*_RULES, _avoid, _invariant, _architecture)}
 
 
-def _claim(rule: str, arguments: dict[str, Any] | None = None, metrics: Sequence[str] = METRICS, **words: str) -> Claim:
+def _claim(rule: str, arguments: dict[str, Any] | None = None, metrics: Sequence[str] = tuple(METRICS), **words: str) -> Claim:
     return Claim(**words, rule=partial(RULES[rule], **(arguments or {})), metrics=tuple(metrics))
 
 

@@ -14,7 +14,7 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import once
 from repro_lib.metrics.cells import bootstrap_windows, coefficient_of_variation, probability_of_being_best, variance_of_accuracy
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, relative_contrast
 
 REFERENCE = "relu"
@@ -129,7 +129,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
     for model, activation in product(evidence.models, evidence.activations):
         if not evidence.has(model, activation):
             continue
-        over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), METRIC_LIMITS[metric])
+        over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), PAIR_METRICS[metric].largest)
         compared = evidence.comparisons.get(model)
         values = compared.windows.get(activation, {}).get(metric, []) if compared else []
         # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.

@@ -10,7 +10,7 @@ from repro_lib.analysis.formatting import small
 from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
 from repro_lib.analysis.trajectories import Trajectory, follow
 from repro_lib.config import canonical_json
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -43,7 +43,7 @@ class NoiseSources:
             if result := self.results.get(source):
                 row["n"] = len(result.trials)
                 for name in METRICS:
-                    row |= jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]).columns(name)
+                    row |= jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest).columns(name)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -61,7 +61,7 @@ class NoiseSources:
         """What the sources say, with N and intervals; a warning where repeating the same trial changes anything."""
         parts = []
         for source, result in self.results.items():
-            estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), METRIC_LIMITS["total_variation"])
+            estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), PAIR_METRICS["total_variation"].largest)
             ends = f"95 % interval {small(estimate.low)} to {small(estimate.high)}" if estimate.has_interval else "no interval"
             parts.append(f"{source} {small(estimate.value)} ({ends}, N = {estimate.n})")
         sentence = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."

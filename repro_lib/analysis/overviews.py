@@ -9,7 +9,7 @@ import pandas as pd
 from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.cells import coefficient_of_variation, cv_in_words
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.models.registry import ARCHITECTURES
 
@@ -76,7 +76,7 @@ def activations_overview(study: Study) -> pd.DataFrame:
             average = float(np.mean([jackknife_pairwise(matrix).value for matrix in matrices]))
             # The mean matrix leaves trial k out of all models at once, for equal seeds make them dependent: it takes equal N.
             if len({len(matrix) for matrix in matrices}) == 1:
-                estimate = jackknife_pairwise(np.mean(matrices, axis=0), METRIC_LIMITS["relative_pd"])
+                estimate = jackknife_pairwise(np.mean(matrices, axis=0), PAIR_METRICS["relative_pd"].largest)
                 low, high = estimate.low, estimate.high
         rows.append((activation, average, low, high, len(results), len(candidates), int((best == activation).sum())))
     columns = ["activation", "average_pd", "average_pd_low", "average_pd_high", "models", "expected", "wins"]

@@ -190,7 +190,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     rows = []
     for k, name in enumerate(slicing.slices):
         row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
-        estimates = {m: jackknife_pairwise(values[k], metrics.METRIC_LIMITS[m]) for m, values in matrices.items()}
+        estimates = {m: jackknife_pairwise(values[k], metrics.PAIR_METRICS[m].largest) for m, values in matrices.items()}
         estimates["error"] = mean_interval(errors[:, k], 0.0, 1.0)
         estimates["held"] = share_held(matrices["total_variation"][k], whole, row["share"])
         for column, estimate in estimates.items():

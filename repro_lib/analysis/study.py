@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS, metric_names
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
 from repro_lib.models.activations import canonical_activation
+from repro_lib.store.pair_matrices import with_new_metrics
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
-METRICS = metric_names()
+METRICS = PAIR_METRICS.keys()
 Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
 
 
@@ -77,7 +78,7 @@ class Study:
         # Filtered first: the newest result of another model does not decide which ones are comparable.
         stored, refused = store.load()
         results = [result for _, result in stored if models is None or result.model_name in models]
-        chosen = select_comparable(results, **which)
+        chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
         return cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
 
     @classmethod
@@ -185,18 +186,15 @@ def cells_frame(
     cells = product(models or _expected_models(results), activations or _expected_activations(results))
     missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
     rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
-    columns = ["model", "activation", "n", *_NUMBER_COLUMNS, "cut", "flags", "profile", "synthetic"]
+    numbers = [f"{name}{end}" for name in (*METRICS, "val_loss", "val_accuracy") for end in ("", "_low", "_high")]
+    numbers += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
+    columns = ["model", "activation", "n", *numbers, "cut", "flags", "profile", "synthetic"]
     # A column of whole numbers beside one that has a hole would change its type with the results.
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_NUMBER_COLUMNS, "float64"))
-
-
-_WITH_INTERVAL = (*METRICS, "val_loss", "val_accuracy")
-_NUMBER_COLUMNS = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
-_NUMBER_COLUMNS += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, "float64"))
 
 
 def _cell_row(result: Result) -> dict[str, Any]:
-    estimates = {name: jackknife_pairwise(pair_matrix(result, name), METRIC_LIMITS[name]) for name in METRICS}
+    estimates = {name: jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest) for name in METRICS}
     estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
     row = {column: value for name, estimate in estimates.items() for column, value in estimate.columns(name).items()}
@@ -227,9 +225,9 @@ def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row per pair of trials of a cell: model, activation, first, second, and every metric."""
     rows = []
     for result in results:
-        by_metric = [result.pairs(name) for name in METRICS]
-        for pair in by_metric[0]:
-            rows.append((result.model_name, result.activation, *pair, *(values[pair] for values in by_metric)))
+        matrices = [pair_matrix(result, name) for name in METRICS]
+        for i, j in combinations(range(len(result.trials)), 2):
+            rows.append((result.model_name, result.activation, i + 1, j + 1, *(matrix[i, j] for matrix in matrices)))
     return pd.DataFrame(rows, columns=["model", "activation", "first", "second", *METRICS])
 
 
@@ -244,9 +242,9 @@ def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float64]:
-    """A metric between the N trials of a cell as a symmetric (N, N) matrix with a zero diagonal."""
-    matrix = np.zeros((len(result.trials), len(result.trials)))
-    for (i, j), value in result.pairs(metric).items():
+    """A metric between the N trials of a cell as a symmetric (N, N) matrix with a zero diagonal; NaN where it was not known."""
+    matrix = np.where(np.eye(len(result.trials)), 0.0, math.nan)
+    for (i, j), value in result.pairs(metric).items() if metric in result.reproducibility_metrics else ():
         matrix[i - 1, j - 1] = matrix[j - 1, i - 1] = value
     return matrix
 

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro_lib.analysis.selection import select_comparable
-from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, Config, canonical_json, check_model
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.registry import build_model, count_parameters
-from repro_lib.store.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord
+from repro_lib.store.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord, metric_numbers
 from repro_lib.store.store import Store
 
 DEFAULT_PD = 0.5
@@ -102,7 +102,7 @@ def synthetic_result(
     activation = canonical_activation(activation)
     config = Config.for_model(check_model(model), profile, **{"corpus": "synthetic", **explicit}, trials=trials, seed=seed)
     config = config.with_corpus(_VOCABULARY)
-    if not 0 < relative_pd < METRIC_LIMITS["relative_pd"]:
+    if not 0 < relative_pd < PAIR_METRICS["relative_pd"].largest:
         raise SyntheticError(f"a relative PD lies between 0 and 2, without the ends, got {relative_pd:g}; choose such a number")
     if not 2 <= trials <= MOST_TRIALS:
         raise SyntheticError(f"a PD is between trials: take at least 2 of them and at most {MOST_TRIALS}, got {trials}")
@@ -147,14 +147,14 @@ def _pair_values(mean: float, trials: int, spread: float, draws: np.random.Gener
     effects = draws.normal(0.0, spread, trials)
     values = np.exp([effects[i] + effects[j] for i, j in combinations(range(trials), 2)])
     values *= mean / values.mean()
-    room, largest = METRIC_LIMITS["relative_pd"] - mean, float(values.max()) - mean
+    room, largest = PAIR_METRICS["relative_pd"].largest - mean, float(values.max()) - mean
     if largest > room:
         # Drawn together around the mean, which keeps it.
         values = mean + (values - mean) * (room / largest)
     for _ in range(10):
         # What rounding took from the mean is given back to the smallest pair: equal choices shall give equal means.
         values[values.argmin()] += (mean - values.mean()) * len(values)
-    return np.minimum(values, METRIC_LIMITS["relative_pd"])
+    return np.minimum(values, PAIR_METRICS["relative_pd"].largest)
 
 
 def _metrics_of_pair(relative_pd: float, error_i: float, error_j: float) -> dict[str, float]:
@@ -175,13 +175,9 @@ def _metrics_of_pair(relative_pd: float, error_i: float, error_j: float) -> dict
 
 def _numbers(records: Sequence[TrialRecord], relative_pd: float, distances: NDArray[np.float64]) -> dict[str, Any]:
     trials, errors = len(records), [1 - record.val_accuracy / 100 for record in records]
-    flat: dict[str, float] = {}  # all metrics in one table, as a result file has them
     pairs = list(combinations(range(trials), 2))
     by_pair = [_metrics_of_pair(float(d), errors[i], errors[j]) for d, (i, j) in zip(distances, pairs, strict=True)]
-    for name in METRICS:
-        flat[name] = float(np.mean([values[name] for values in by_pair]))
-        prefix = "pd" if name == "relative_pd" else name
-        flat |= {f"{prefix}_{i + 1}_{j + 1}": values[name] for (i, j), values in zip(pairs, by_pair, strict=True)}
+    numbers = metric_numbers({name: [values[name] for values in by_pair] for name in by_pair[0]}, trials)
     return {
         "trials": list(records),
         # The mean of the pairs is the chosen value but for the last bit; the chosen value it shall be.
@@ -190,7 +186,7 @@ def _numbers(records: Sequence[TrialRecord], relative_pd: float, distances: NDAr
         "mean_deviation_pd": relative_pd / 2 * math.sqrt(2 * (trials - 1) / trials),
         "avg_val_loss": float(np.mean([record.val_loss for record in records])),
         "avg_val_accuracy": float(np.mean([record.val_accuracy for record in records])),
-        "reproducibility_metrics": flat | {"relative_pd": float(relative_pd)},
+        "reproducibility_metrics": numbers | {"relative_pd": float(relative_pd)},
     }
 
 

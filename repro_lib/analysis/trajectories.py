@@ -64,7 +64,7 @@ class Trajectory:
         for k, step in enumerate(self.steps):
             row = {"step": step, "n": self.n} | mean_interval(self.losses[k]).columns("loss")
             for name in FOLLOWED:
-                row |= jackknife_pairwise(self.matrices[name][k], metrics.METRIC_LIMITS[name]).columns(name)
+                row |= jackknife_pairwise(self.matrices[name][k], metrics.PAIR_METRICS[name].largest).columns(name)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -203,7 +203,7 @@ def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:
     if len({run.n for run in line}) > 1:
         return Estimate(value, math.nan, math.nan, min(run.n for run in line))
     without = [_interpolated(loss, [xs[k] for _, xs in losses], [ys[k] for _, ys in pds]) for k in range(line[0].n)]
-    return uncertainty.jackknife_left_out(value, np.array(without), 0.0, metrics.METRIC_LIMITS[metric])
+    return uncertainty.jackknife_left_out(value, np.array(without), 0.0, metrics.PAIR_METRICS[metric].largest)
 
 
 def _interpolated(loss: float, losses: Sequence[float], values: Sequence[float]) -> float:

@@ -117,7 +117,7 @@ def mean_deviation_pd(probabilities: Any) -> float:
 class Metric(NamedTuple):
     """A pairwise metric: its function, largest value, title of an axis, and words within a sentence.
 
-    The function takes p and q, and the labels where ``at_label``. It is a mean over tokens: results hold means over blocks.
+    The function takes p and q (tokens, V) of a text, or of one evaluation window, and the labels where ``at_label``.
     """
 
     function: Callable[..., float]
@@ -130,7 +130,7 @@ class Metric(NamedTuple):
         return self.function(p, q, labels) if self.at_label else self.function(p, q)
 
 
-# A new metric is one line here: results, tables and figures go through this list. The primary one stands first.
+# A new metric is one line here: all that knows of metrics looks here when it is asked. The primary one stands first.
 PAIR_METRICS = {
     "relative_pd": Metric(relative_pd, 2.0, "Relative PD (0 to 2)", "relative PD"),
     "total_variation": Metric(total_variation, 1.0, "Total variation (0 to 1)", "total variation"),
@@ -139,7 +139,8 @@ PAIR_METRICS = {
     "true_label_pd": Metric(true_label_pd, 2.0, "True-label PD (0 to 2)", "true-label PD", at_label=True),
     "log_prob_pd": Metric(log_prob_pd, math.inf, "Log-probability PD, nats", "log-probability PD", at_label=True),
 }
-METRIC_LIMITS = {name: metric.largest for name, metric in PAIR_METRICS.items()}
+# These are computed together (``pair_metrics_by_block``), which is many times as fast.
+_TOGETHER = {name: metric.function for name, metric in PAIR_METRICS.items()}
 
 
 def metric_names() -> tuple[str, ...]:
@@ -164,7 +165,7 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     """Every pairwise metric of N models in each block of ``block`` tokens: (N(N-1)/2, blocks) by name.
 
     ``probabilities``: N arrays (tokens, V); ``labels``: (tokens,), a multiple of ``block``. Pairs in the order (1, 2), (1, 3)
-    ... (2, 3) ...; the mean over blocks is the number of ``pair_metrics`` to within rounding, whatever ``threads`` is.
+    ... (2, 3) ...; for ours the mean over blocks is the number of ``pair_metrics`` to within rounding, whatever ``threads`` is.
 
     >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
     [[1.0, 1.0]]
@@ -184,11 +185,19 @@ def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int,
     for name, per_token in (("true_label_pd", relative_differences), ("log_prob_pd", _log_gap)):
         values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
         found[name] = np.reshape(values, shape)
-    # Metrics without a fast path of their own are asked block by block.
-    for name in PAIR_METRICS.keys() - found.keys():
+    for name in asked_by_pair():
         values = [[PAIR_METRICS[name](b[i], b[j], part) for b, part in zip(blocks, parts, strict=True)] for i, j in pairs]
         found[name] = np.reshape(values, shape)
     return {name: found[name] for name in PAIR_METRICS}
+
+
+def asked_by_pair() -> list[str]:
+    """The metrics whose function is asked for every pair of models and block; the others are computed together.
+
+    >>> asked_by_pair()
+    []
+    """
+    return [name for name, metric in PAIR_METRICS.items() if metric.function is not _TOGETHER.get(name)]
 
 
 def _fill_block(by_metric: dict[str, Float64], k: int, parts: Sequence[Float64], pairs: Sequence[tuple[int, int]]) -> None:

@@ -16,7 +16,7 @@ from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.trajectories import FOLLOWED, PARTED, Trajectory, load_trajectories, other_lengths
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
 from repro_lib.plots import style
-from repro_lib.plots.figures import JACKKNIFE, TITLES
+from repro_lib.plots.figures import JACKKNIFE, heading
 from repro_lib.plots.panels import CONTROL_IN_WORDS
 from repro_lib.plots.style import GREY, Plot, arms, colour_of, draw_gap, draw_interval, marker_of, styled
 from repro_lib.store.schema import Result
@@ -51,7 +51,7 @@ def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "t
     cells = [cell for cell in anatomies.cells if cell.model == model]
     if not cells:
         raise ValueError(f"no cell of {model!r} could be taken apart: {anatomies.sentence()}")
-    title = f"{model}: {TITLES[metric]} by slice of the text"
+    title = f"{model}: {heading(metric)} by slice of the text"
     title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
     looks = [(cell.activation, colour_of(cell.activation), marker_of(cell.activation)) for cell in cells]
@@ -120,7 +120,7 @@ def _slices_alt(cells: Sequence[CellAnatomy], anatomies: Anatomies, model: str, 
     # One cell with enough trials is enough: the figure then has lines.
     bounded = any(cell.n >= TRIALS_FOR_INTERVAL for cell in cells)
     lines = "with 95 % intervals over trials as lines" if bounded else "without intervals: too few trials"
-    return f"{TITLES[metric]} of {model} by slice of the text, {lines}. {' '.join(panels)}{missing}"
+    return f"{heading(metric)} of {model} by slice of the text, {lines}. {' '.join(panels)}{missing}"
 
 
 def _rows(cell: CellAnatomy, slicing: str) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def through_training_view(store: Store, stored: Sequence[Result], study: Study, 
     for row, metric in zip(panels, FOLLOWED[1:], strict=True):
         for cell in followed:
             _follow(dict(zip(("step", "loss"), row, strict=True)), cell, lengths[cell.activation], metric)
-        row[0].set_ylabel(TITLES[metric])
+        row[0].set_ylabel(heading(metric))
     longest = max(run.max_iters for several in (followed, *lengths.values()) for run in several)
     for by_step, by_loss in panels:
         _step_axis(by_step, longest)
@@ -174,7 +174,7 @@ def noise_plot(store: Store, sources: NoiseSources) -> Plot:
     for x, row in enumerate(rows_of(frame)):
         _source_bar(left, x, row)
     left.set_xticks(range(len(SOURCES)), list(SOURCES))
-    left.set(ylabel=TITLES["total_variation"], title="At the end", xlim=(-0.6, len(SOURCES) - 0.4))
+    left.set(ylabel=heading("total_variation"), title="At the end", xlim=(-0.6, len(SOURCES) - 0.4))
     left.set_ylim(bottom=0)
     left.grid(False, axis="x")
     _source_lines(right, sources.trajectories(store))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from repro_lib.analysis.study import METRICS, Study, rows_of
-from repro_lib.metrics.prediction_difference import PAIR_METRICS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.plots import panels, style
 from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel
 from repro_lib.plots.style import Plot, activation_handles, arms, interval_note, new_figure, styled
@@ -17,11 +17,15 @@ from repro_lib.store.schema import Result
 
 Source = Study | Sequence[Result]
 
-TITLES = {name: metric.title for name, metric in PAIR_METRICS.items()}
-TITLES |= {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per character"}
+_HEADINGS = {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per character"}
 PAIRS = "Bars: mean over all pairs of trials; points: the pairs."
 TRIALS = "Large marks: mean over trials; points: the trials."
 JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"
+
+
+def heading(column: str) -> str:
+    """The title of an axis for a metric, a loss or an accuracy."""
+    return PAIR_METRICS[column].title if column in PAIR_METRICS else _HEADINGS[column]
 
 
 def all_plots(study: Study) -> Iterator[Plot]:
@@ -64,7 +68,7 @@ def accuracy(source: Source, model: str | None = None) -> Plot:
     figure, body = new_figure(4.0, title, f"{TRIALS} {interval_note(cells, STUDENT)}")
     for axes, column in zip(body.subplots(1, 2), ("val_accuracy", "val_loss"), strict=True):
         model_panel(axes, study, cells, column, bar=False)
-        axes.set_title(TITLES[column])
+        axes.set_title(heading(column))
     alt = model_alt(study, cells, "val_accuracy", f"Validation accuracy of {model} in per cent")
     return Plot(figure, f"{model}_accuracy", f"{alt} {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}")
 
@@ -83,8 +87,8 @@ def reproducibility(source: Source, model: str | None = None) -> Plot:
         unused.set_axis_off()
     for axes, metric in zip(every, METRICS, strict=False):
         model_panel(axes, study, cells, metric, labels=False)
-        axes.set_title(TITLES[metric], fontsize=10)
-    alt = [model_alt(study, cells, metric, f"{TITLES[metric]} of {model}") for metric in METRICS[:3]]
+        axes.set_title(heading(metric), fontsize=10)
+    alt = [model_alt(study, cells, metric, f"{heading(metric)} of {model}") for metric in metric_names()[:3]]
     return Plot(figure, f"{model}_reproducibility", " ".join(alt))
 
 
@@ -124,7 +128,7 @@ def multi_model_accuracy(source: Source) -> Plot:
     figure, body = new_figure(6.4, title, note, activation_handles(study.activations))
     for axes, column in zip(body.subplots(2, 1, sharex=True), ("val_accuracy", "val_loss"), strict=True):
         grid_panel(axes, study, column, bar=False)
-        axes.set_title(TITLES[column])
+        axes.set_title(heading(column))
     return Plot(figure, "multi_model_accuracy", grid_alt(study, "val_accuracy", "Validation accuracy in per cent"))
 
 
@@ -135,9 +139,9 @@ def multi_model_reproducibility(source: Source) -> Plot:
     note = f"{PAIRS} {interval_note(study.cells, JACKKNIFE)} Lower is more reproducible. {about_cells(study)}"
     title = _title(study, "Disagreement between trials of every model and activation")
     figure, body = new_figure(8.2, title, note, activation_handles(study.activations))
-    for axes, metric in zip(body.subplots(3, 1, sharex=True), METRICS[:3], strict=True):
+    for axes, metric in zip(body.subplots(3, 1, sharex=True), metric_names()[:3], strict=True):
         grid_panel(axes, study, metric)
-        axes.set_title(TITLES[metric])
+        axes.set_title(heading(metric))
     return Plot(figure, "multi_model_reproducibility", grid_alt(study, "relative_pd", "Relative PD"))
 
 
@@ -179,7 +183,7 @@ def accuracy_vs_reproducibility(source: Source) -> Plot:
             style.mark_synthetic(left, x, cell["relative_pd"], marker, label)
             style.mark_synthetic(right, x, cell["churn_per_error"], marker, label)
     for axes, name in ((left, "Relative PD"), (right, "Churn / error")):
-        axes.set(xlabel=TITLES["val_accuracy"], title=name)
+        axes.set(xlabel=heading("val_accuracy"), title=name)
         axes.set_ylim(bottom=0)  # so that a small difference does not look like a large one
     return Plot(figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
 

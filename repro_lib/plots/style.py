@@ -124,7 +124,8 @@ def draw_cell(
     """
     value = cell[column]
     if not math.isfinite(value):
-        reason = "missing" if cell["n"] == 0 else "one trial" if math.isnan(value) else "infinite"
+        few = {0: "missing", 1: "one trial"}
+        reason = few.get(cell["n"], "not known" if math.isnan(value) else "infinite")
         draw_gap(axes, x, width, reason)
         return
     colour, wide = colour_of(cell["activation"]), width > 0.3

@@ -23,7 +23,6 @@ from repro_lib.report.sentences import about, missing
 from repro_lib.report.tables import WordTable
 
 GROUPS = {"findings": "Findings", "recommendations": "Recommendations", "numbers": "Published numbers"}
-METRIC_WORDS = {name: metric.words for name, metric in PAIR_METRICS.items()}
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _region(check: Check) -> str:
 def _others(entry: Entry) -> str:
     if len(entry.judgements) == 1:
         return "relative PD only"
-    differing = (f"{METRIC_WORDS[metric]}: {entry.judgements[metric].verdict}" for metric in entry.disagreeing)
+    differing = (f"{PAIR_METRICS[metric].words}: {entry.judgements[metric].verdict}" for metric in entry.disagreeing)
     return "; ".join(differing) or f"all {len(entry.judgements) - 1} agree"
 
 

@@ -15,7 +15,7 @@ from repro_lib.analysis.formatting import number, unbroken
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study, pair_matrix, rows_of
 from repro_lib.metrics.churn_and_influence import trial_influence
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
 from repro_lib.report.tables import worded
 from repro_lib.store.schema import Result
@@ -116,7 +116,7 @@ def influence_sentence(result: Result) -> str:
         return f"{cell}: the relative PD is the same whichever trial is left out."
     # By size, whichever way it moves the result.
     row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
-    estimate = jackknife_pairwise(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+    estimate = jackknife_pairwise(pair_matrix(result), PAIR_METRICS["relative_pd"].largest)
     without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
     moved = f"trial {row['trial']} moves the relative PD most"
     return f"{cell}: {moved}; without it, it is {without} instead of {unbroken(format(estimate, '.4f'))}."
@@ -129,7 +129,7 @@ def influence_sentences(study: Study, model: str) -> list[str]:
 
 
 def _influence(result: Result) -> pd.DataFrame:
-    return trial_influence(pair_matrix(result), METRIC_LIMITS["relative_pd"])
+    return trial_influence(pair_matrix(result), PAIR_METRICS["relative_pd"].largest)
 
 
 def churn_error_table(study: Study, model: str) -> pd.DataFrame:

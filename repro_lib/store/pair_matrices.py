@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.store.predictions import compare_all
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, Sha256, digest_of
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, ResultError, Sha256, digest_of, metric_numbers
 from repro_lib.store.store import Store
 from repro_lib.system.files import read_bounded, write_atomically
 
@@ -53,11 +53,11 @@ class PairMatrices(Part):
     window_errors: dict[str, list[list[float]]]
 
     def matrix(self, metric: str) -> Float64:
-        """The metric between all trials, (M, M), symmetric with a zero diagonal."""
+        """The metric between all trials, (M, M), symmetric with a zero diagonal; NaN where it was not known."""
         size = len(self.trials)
         matrix = np.zeros((size, size))
         rows, columns = np.triu_indices(size, k=1)
-        values = [math.inf if value is None else value for value in self.pairs[metric]]
+        values = [math.inf if value is None else value for value in self.pairs.get(metric, [math.nan] * len(rows))]
         matrix[rows, columns] = matrix[columns, rows] = values
         return matrix
 
@@ -65,8 +65,9 @@ class PairMatrices(Part):
 def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
     """The pair matrices of one model's results (one configuration, at most one result per activation).
 
-    Read where all of them are there, otherwise computed from the stored predictions and written. Raises ResultError where
-    those are needed and missing or damaged, ValueError for results that do not belong together.
+    Read where all of them are there, otherwise computed from the stored predictions and written. Where those are gone, metrics
+    that were registered since are missing. ResultError where they are needed for all, and missing or damaged; ValueError for
+    results that do not belong together.
     """
     if len({(r.model_name, r.config_sha256, r.evaluation.sha256) for r in results}) != 1:
         raise ValueError("pair matrices are of one model, one configuration and one evaluation text")
@@ -78,16 +79,41 @@ def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
     ]
     # Of some activations all is there; one more trial has pairs with every other. The averages over windows are of all
     # trials of an activation, so those of fewer cannot be had from them.
-    if (stored := _read(path)) and set(wanted) <= set(stored.trials):
+    there, stored = None, _read(path)
+    if stored and set(wanted) <= set(stored.trials):
         if stored.trials == wanted:
-            return stored
-        if all(len(stored.window_errors.get(result.activation, ())) == len(result.trials) for result in results):
-            return _restricted(stored, wanted)
-    matrices = _computed(store, results, wanted)
-    # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew.
-    with contextlib.suppress(OSError):
-        write_atomically(path, matrices.to_json())
+            there = stored
+        elif all(len(stored.window_errors.get(result.activation, ())) == len(result.trials) for result in results):
+            there = _restricted(stored, wanted)
+    if there and there.pairs.keys() >= PAIR_METRICS.keys():
+        return there
+    try:
+        matrices = _computed(store, results, wanted)
+    except ResultError:
+        if there:
+            return there
+        raise
+    # The file only saves time: in a folder that cannot be written (a published one, a full disk) all is compared anew. What it
+    # knows of other trials may be had from nowhere else.
+    if not (stored and set(wanted) < set(stored.trials)):
+        with contextlib.suppress(OSError):
+            write_atomically(path, matrices.to_json())
     return matrices
+
+
+def with_new_metrics(store: Store, result: Result) -> Result:
+    """``result`` with the metrics that were registered since it was stored, as far as its predictions are there."""
+    new = PAIR_METRICS.keys() - result.reproducibility_metrics.keys()
+    if result.synthetic or len(result.trials) < 2 or not new:
+        return result
+    try:
+        matrices = load_pair_matrices(store, [result])
+    except ResultError:
+        return result
+    rows, columns = np.triu_indices(n := len(result.trials), k=1)
+    pairs = {name: matrices.matrix(name)[rows, columns] for name in sorted(new & matrices.pairs.keys())}
+    numbers = result.reproducibility_metrics | metric_numbers(pairs, n)
+    return result.model_copy(update={"reproducibility_metrics": numbers})
 
 
 def pair_matrices_path(store: Store, result: Result) -> Path:
@@ -97,7 +123,7 @@ def pair_matrices_path(store: Store, result: Result) -> Path:
 
 def _computed(store: Store, results: Sequence[Result], trials: list[ComparedTrial]) -> PairMatrices:
     predictions = [store.predictions(result, record.trial) for result in results for record in result.trials]
-    by_window = compare_all(predictions)  # (pairs, windows) by metric
+    by_pair, by_window = compare_all(predictions)
     pairs = [(a.activation, b.activation) for a, b in combinations(trials, 2)]
     windows, window_errors = {}, {}
     for name in dict.fromkeys(trial.activation for trial in trials):
@@ -112,7 +138,7 @@ def _computed(store: Store, results: Sequence[Result], trials: list[ComparedTria
         config_sha256=results[0].config_sha256,
         evaluation_sha256=results[0].evaluation.sha256,
         trials=trials,
-        pairs={name: _finite_ones(of.mean(axis=1)) for name, of in by_window.items()},
+        pairs={name: _finite_ones(of) for name, of in by_pair.items()},
         windows=windows,
         window_errors=window_errors,
     )
@@ -139,9 +165,8 @@ def _read(path: Path) -> PairMatrices | None:
         content = json.loads(read_bounded(path, LARGEST_RESULT_BYTES))
         if content.pop("content_sha256") == digest_of(content):
             stored = PairMatrices.model_validate(content)
-            # A metric that was registered since is not in it.
-            expected = dict.fromkeys(prediction_difference.metric_names(), math.comb(len(stored.trials), 2))
-            return stored if {name: len(values) for name, values in stored.pairs.items()} == expected else None
+            whole = math.comb(len(stored.trials), 2)
+            return stored if all(len(values) == whole for values in stored.pairs.values()) else None
     return None
 
 

@@ -6,7 +6,9 @@ Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,14 +59,27 @@ def _check_same_windows(first: Predictions, *others: Predictions) -> None:
             )
 
 
-def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> dict[str, NDArray[np.float64]]:
-    """Every pairwise metric of N >= 1 trials in each evaluation window of 256 characters: (N(N-1)/2, windows) by name.
+class Compared(NamedTuple):
+    """Metrics by name: of P pairs of trials (P,), and of each in each evaluation window of 256 characters (P, windows)."""
 
-    Pairs in the order of ``itertools.combinations``; the mean over windows is what ``compare`` gives. Raises as it does.
+    pairs: dict[str, NDArray[np.float64]]
+    windows: dict[str, NDArray[np.float64]]
+
+
+def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compared:
+    """Every pairwise metric of N >= 1 trials, of a pair what ``compare`` gives. Raises as it does.
+
+    Pairs in the order of ``itertools.combinations``.
     """
     _check_same_windows(*predictions)
-    probabilities = [trial.probabilities for trial in predictions]
-    return prediction_difference.pair_metrics_by_block(probabilities, predictions[0].labels, EVALUATION_BLOCK, threads)
+    probabilities, labels = [trial.probabilities for trial in predictions], predictions[0].labels
+    windows = prediction_difference.pair_metrics_by_block(probabilities, labels, EVALUATION_BLOCK, threads)
+    pairs = {name: of.mean(axis=1) for name, of in windows.items()}
+    # A function from elsewhere need be no mean over windows.
+    for name in prediction_difference.asked_by_pair():
+        metric = prediction_difference.PAIR_METRICS[name]
+        pairs[name] = np.array([metric(p, q, labels) for p, q in combinations(probabilities, 2)])
+    return Compared(pairs, windows)
 
 
 def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:

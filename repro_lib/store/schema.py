@@ -10,14 +10,18 @@ import contextlib
 import hashlib
 import json
 import math
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from repro_lib.config import Layer, canonical_json, check_model
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS, metric_names
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
 
 SCHEMA_VERSION = 1
@@ -34,6 +38,7 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$
 # Words from elsewhere, such as the name of a file, of a length that a page can show.
 LONGEST_WORDS = 10_000
 Words = Annotated[str, Field(max_length=LONGEST_WORDS)]
+_OF_A_PAIR = re.compile(r"_\d+_\d+$")
 # Kinds of tensor files. Each names a folder and a digest in the trial's record, so the snapshots taken during training
 # keep the name that they had in the first stores.
 TensorKind = Literal["predictions", "weights", "steps"]
@@ -152,26 +157,36 @@ class Result(Part):
         alone = len(self.trials) == 1
         if alone != (self.avg_relative_pd is None) or alone != (self.mean_deviation_pd is None):
             raise ValueError("avg_relative_pd, mean_deviation_pd: they are there where there are two trials or more")
-        for name in () if alone else metric_names():
-            values = list(self.pairs(name).values())
-            if not all(0 <= value <= METRIC_LIMITS[name] * (1 + 1e-9) for value in values):
-                raise ValueError(f"reproducibility_metrics: {name} lies between 0 and {METRIC_LIMITS[name]:.4g}")
-            if name not in self.reproducibility_metrics:
-                raise ValueError(f"reproducibility_metrics: {name} has no average")
-            _check_mean(f"reproducibility_metrics: {name}", self.reproducibility_metrics[name], values)
-            if name == "relative_pd":
-                _check_mean("avg_relative_pd", self.avg_relative_pd, values)
+        if not alone:
+            _check_mean("avg_relative_pd", self.avg_relative_pd, list(self.pairs().values()))
+            self._metrics_are_whole()
         return self
+
+    def _metrics_are_whole(self) -> None:
+        # Metrics come and go with versions: each that is there has all its pairs, and its range where it is known here.
+        numbers = self.reproducibility_metrics
+        # The name of a metric may end as that of a pair's number does; it has pairs of its own then.
+        names = dict.fromkeys(name for name in numbers if not _OF_A_PAIR.search(name) or f"{name}_1_2" in numbers)
+        for name in names:
+            values = list(self.pairs(name).values())
+            largest = PAIR_METRICS[name].largest if name in PAIR_METRICS else math.inf
+            if name in PAIR_METRICS and not all(0 <= value <= largest * (1 + 1e-9) for value in values):
+                raise ValueError(f"reproducibility_metrics: {name} lies between 0 and {largest:.4g}")
+            _check_mean(f"reproducibility_metrics: {name}", numbers[name], values)
+        for number in numbers.keys() - names.keys():
+            metric = _OF_A_PAIR.sub("", number)
+            if (metric := "relative_pd" if metric == "pd" else metric) not in names:
+                raise ValueError(f"reproducibility_metrics: {metric} has no average")
 
     def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
         """The metric for each pair of trials (numbered from 1); ValueError for one that has not all its pairs."""
         n = len(self.trials)
-        numbers = {key: math.inf if number is None else number for key, number in self.reproducibility_metrics.items()}
-        prefix = "pd" if metric == "relative_pd" else metric
+        numbers, prefix = self.reproducibility_metrics, _prefix(metric)
         # Counted before anything is listed: 10,000 trials have fifty million pairs, and a small file can claim them.
         if math.comb(n, 2) <= len(numbers):
             with contextlib.suppress(KeyError):
-                return {(i, j): numbers[f"{prefix}_{i}_{j}"] for i, j in combinations(range(1, n + 1), 2)}
+                values = {(i, j): numbers[f"{prefix}_{i}_{j}"] for i, j in combinations(range(1, n + 1), 2)}
+                return {pair: math.inf if value is None else value for pair, value in values.items()}
         raise ValueError(f"reproducibility_metrics: {metric} has no number for each of the {math.comb(n, 2)} pairs of trials")
 
     @property
@@ -228,6 +243,20 @@ class Result(Part):
 def digest_of(content: Any) -> str:
     """The ``content_sha256`` of a file's content; ValueError or RecursionError for what JSON cannot say."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def metric_numbers(pairs: Mapping[str, Sequence[float] | NDArray[np.float64]], trials: int) -> dict[str, float | None]:
+    """The ``reproducibility_metrics`` of a result: by metric the value of each pair, in the order of ``combinations``."""
+    places = list(combinations(range(1, trials + 1), 2))
+    numbers = {name: float(np.mean(values)) for name, values in pairs.items() if places}
+    for name, values in pairs.items():
+        numbers |= {f"{_prefix(name)}_{i}_{j}": float(value) for (i, j), value in zip(places, values, strict=True)}
+    # log_prob_pd, for one, is infinite where one model alone gives a character no chance.
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _prefix(metric: str) -> str:
+    return "pd" if metric == "relative_pd" else metric
 
 
 def _check_mean(name: str, average: float | None, values: list[float]) -> None:

@@ -20,7 +20,16 @@ from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
-from repro_lib.store.schema import TENSOR_KINDS, CorpusRecord, EvaluationRecord, Result, ResultError, TensorKind, TrialRecord
+from repro_lib.store.schema import (
+    TENSOR_KINDS,
+    CorpusRecord,
+    EvaluationRecord,
+    Result,
+    ResultError,
+    TensorKind,
+    TrialRecord,
+    metric_numbers,
+)
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
@@ -242,13 +251,9 @@ def summarise(
 ) -> Result:
     """The result of a cell from its trained trials."""
     records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
-    # A metric of a pair is its mean over the windows: they are of one size, so that each character counts alike.
-    by_window, numbers = compare_all(predictions), combinations(range(1, len(records) + 1), 2)
-    pairs = {pair: {name: float(of[k].mean()) for name, of in by_window.items()} for k, pair in enumerate(numbers)}
-    names = prediction_difference.metric_names() if pairs else ()
-    averages = {name: float(np.mean([pair[name] for pair in pairs.values()])) for name in names}
-    short = {"relative_pd": "pd"}
-    flat = averages | {f"{short.get(name, name)}_{i}_{j}": of[name] for name in names for (i, j), of in pairs.items()}
+    compared, numbers = compare_all(predictions).pairs, combinations(range(1, len(records) + 1), 2)
+    pairs = {pair: {name: float(of[k]) for name, of in compared.items()} for k, pair in enumerate(numbers)}
+    metrics = metric_numbers(compared, len(records))
     windows, unigram = dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,
@@ -260,12 +265,11 @@ def summarise(
         config_sha256=config_sha256,
         corpus=CorpusRecord(name=dataset.corpus.name, sha256=dataset.corpus.sha256),
         evaluation=EvaluationRecord(sha256=windows.sha256, tokens=windows.tokens, unigram_cross_entropy=unigram),
-        avg_relative_pd=averages.get("relative_pd"),
+        avg_relative_pd=metrics.get("relative_pd"),
         mean_deviation_pd=prediction_difference.mean_deviation_pd([p.probabilities for p in predictions]) if pairs else None,
         avg_val_loss=float(np.mean([record.val_loss for record in records])),
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
-        # None is what JSON can hold: log_prob_pd is infinite where one model alone gives a character no chance; a flag says so.
-        reproducibility_metrics={name: value if np.isfinite(value) else None for name, value in flat.items()},
+        reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
         synthetic=False,

@@ -19,7 +19,7 @@ from torch import Tensor
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences, total_variation_by_token
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences, total_variation_by_token
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.store.schema import Result, ResultError
@@ -170,4 +170,4 @@ def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
 
 def estimate(matrix: NDArray[np.float64], metric: str = "relative_pd") -> Estimate:
     """Mean over the pairs with the interval that the library gives it everywhere."""
-    return jackknife_pairwise(matrix, METRIC_LIMITS[metric])
+    return jackknife_pairwise(matrix, PAIR_METRICS[metric].largest)

@@ -24,7 +24,7 @@ from repro_lib.analysis.stored_models import generate, layer_view, load_trained
 from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.report import sentences, tables
 from repro_lib.report.console_summary import summary_text
@@ -57,7 +57,7 @@ def make_result(
     n = round((1 + math.sqrt(1 + 8 * len(pairs))) / 2)
     numbers: dict[str, float | None] = {}
     for name in METRICS:
-        values = [min(value, METRIC_LIMITS[name]) for value in pairs]
+        values = [min(value, PAIR_METRICS[name].largest) for value in pairs]
         prefix = "pd" if name == "relative_pd" else name
         numbers |= {name: float(np.mean(values))} if values else {}
         numbers |= {f"{prefix}_{i + 1}_{j + 1}": value for (i, j), value in zip(combinations(range(n), 2), values, strict=True)}

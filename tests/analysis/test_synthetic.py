@@ -22,7 +22,7 @@ from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame
 from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic, synthetic_result
 from repro_lib.cli.main import main
 from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.plots import figures
 from repro_lib.plots.style import SYNTHETIC_HATCH, Plot
 from repro_lib.report import sentences, tables
@@ -104,7 +104,7 @@ def test_the_chosen_pd_is_exact_and_all_metrics_are_possible(
     frame = pairs_frame([result])
     assert len(frame) == trials * (trials - 1) // 2
     for name in METRICS:
-        assert frame[name].between(0, METRIC_LIMITS[name]).all()
+        assert frame[name].between(0, PAIR_METRICS[name].largest).all()
         assert result.reproducibility_metrics[name] == pytest.approx(frame[name].mean())
     for _, pair in frame.iterrows():
         first, second = errors[pair["first"] - 1], errors[pair["second"] - 1]

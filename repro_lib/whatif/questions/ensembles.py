@@ -9,7 +9,7 @@ from itertools import chain, combinations
 import numpy as np
 
 from repro_lib.analysis.notes import Note
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS, relative_differences
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
@@ -96,7 +96,7 @@ def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     if len(chosen) < _ways(n, k) or n - 1 < 2 * k:
         return Estimate(float(values.mean()), math.nan, math.nan, n)
     without = [values[[trial not in (*first, *second) for first, second in chosen]].mean() for trial in range(n)]
-    return jackknife_left_out(float(values.mean()), np.array(without), 0.0, METRIC_LIMITS["relative_pd"])
+    return jackknife_left_out(float(values.mean()), np.array(without), 0.0, PAIR_METRICS["relative_pd"].largest)
 
 
 def _relative_pd(probabilities: Floats, split: Split) -> float:

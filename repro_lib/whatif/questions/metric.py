@@ -1,12 +1,13 @@
 """What if disagreement were measured another way? The ranking of a model's activations by each metric."""
 
+import math
 from collections.abc import Mapping
 
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import METRICS, Study, rows_of
-from repro_lib.metrics.prediction_difference import METRIC_LIMITS
+from repro_lib.analysis.study import Study, rows_of
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.plots.figures import TITLES
+from repro_lib.plots.figures import heading
 from repro_lib.whatif.charts import Bar, BarPanel
 from repro_lib.whatif.definition import View, WhatIf, choice
 from repro_lib.whatif.wording import axis_end, colour_on_page, lowest_and_highest, metric_words, ranking, reach, unanswered
@@ -25,12 +26,13 @@ def metric_what_if(study: Study) -> WhatIf | Note:
         estimates = cell_estimates(study, model, metric)
         # What has no number stands last, so that it is seen to be missing.
         order = dict.fromkeys([*ranking(estimates), *estimates])
-        why_none = {0: "missing", 1: "one trial"}
-        bars = (Bar(x, estimates[x], colour_on_page(x), why_none.get(estimates[x].n, "infinite")) for x in order)
-        panel = BarPanel(TITLES[metric], tuple(bars), axis_end(estimates.values(), METRIC_LIMITS[metric]))
+        why_none = {name: "not known" if math.isnan(e.value) else "infinite" for name, e in estimates.items()}
+        why_none |= {name: ("missing", "one trial")[e.n] for name, e in estimates.items() if e.n < 2}
+        bars = (Bar(x, estimates[x], colour_on_page(x), why_none[x]) for x in order)
+        panel = BarPanel(heading(metric), tuple(bars), axis_end(estimates.values(), PAIR_METRICS[metric].largest))
         return View((panel,), _sentence(study, model, metric, estimates))
 
-    measures = choice("metric", "Measure", METRICS, text=lambda name: TITLES[name].partition(" (")[0].partition(":")[0])
+    measures = choice("metric", "Measure", metric_names(), text=lambda name: heading(name).partition(" (")[0].partition(":")[0])
     return WhatIf("metric", TITLE, (measures, choice("model", "Model", models)), see)
 
 
@@ -41,11 +43,11 @@ def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]
 
 
 def _sentence(study: Study, model: str, metric: str, estimates: Mapping[str, Estimate]) -> str:
-    order, usual = ranking(estimates), ranking(cell_estimates(study, model, METRICS[0]))
+    order, usual = ranking(estimates), ranking(cell_estimates(study, model, metric_names()[0]))
     sentence = f"By {metric_words(metric)}, {model} is {lowest_and_highest(estimates)}"
     if model in study.identical:
         sentence += ": this model cannot tell activations apart, so there is no winner"
-    elif len(order) > 1 and metric != METRICS[0] and usual:
+    elif len(order) > 1 and metric != metric_names()[0] and usual:
         same = "does not change" if order[0] == usual[0] else f"changes: by relative PD it is {usual[0]}"
         moved = sum(a != b for a, b in zip(order, usual, strict=False))
         sentence += f"; the winner {same}, and {moved} of {len(order)} places are taken by another activation"

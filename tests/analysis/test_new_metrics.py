@@ -1,0 +1,164 @@
+"""A metric that is registered or taken away after results were stored: all are read, and what can be computed is."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repro_lib.analysis.contrasts import contrasts_frame
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import Study
+from repro_lib.cli.main import main
+from repro_lib.config import Config
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
+from repro_lib.plots import figures
+from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.store.predictions import compare_all
+from repro_lib.store.schema import ResultError, digest_of
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+from repro_lib.whatif.questions.metric import metric_what_if
+
+Tiny = Callable[..., Config]
+
+
+def hellinger(p, q):
+    """Mean over tokens of the Hellinger distance."""
+    return float(np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum(axis=1) / 2).mean())
+
+
+def farthest(p, q, labels):
+    """No mean over tokens: the largest gap at a true label."""
+    at_label = np.take_along_axis(np.abs(p - q), labels[:, None], axis=1)
+    return float(at_label.max())
+
+
+NEW = {
+    "hellinger": Metric(hellinger, 1.0, "Hellinger distance (0 to 1)", "Hellinger distance"),
+    "farthest_1_2": Metric(farthest, 1.0, "Farthest (0 to 1)", "farthest", at_label=True),
+}
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def register() -> None:
+        for name, metric in NEW.items():
+            monkeypatch.setitem(PAIR_METRICS, name, metric)
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """Cells and comparisons from before there were the new metrics."""
+    store = Store(tmp_path_factory.mktemp("before") / "results")
+    results = [run_experiment("charlm", name, tiny("charlm", trials=3), results_dir=store.folder) for name in ("relu", "gelu")]
+    load_pair_matrices(store, results)
+    return store.folder
+
+
+@pytest.fixture
+def store(before: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(before, tmp_path / "results"))
+
+
+def by_hand(store: Store, activation: str, trials: int) -> dict[str, dict[tuple[int, int], float]]:
+    """Each new metric of each pair, from the stored predictions."""
+    (result,) = [result for _, result in store.load()[0] if result.activation == activation]
+    stored = [store.predictions(result, k) for k in range(1, trials + 1)]
+    pairs = list(combinations(range(trials), 2))
+    values = {"hellinger": lambda a, b: hellinger(a.probabilities, b.probabilities)}
+    values["farthest_1_2"] = lambda a, b: farthest(a.probabilities, b.probabilities, a.labels)
+    return {name: {(i + 1, j + 1): of(stored[i], stored[j]) for i, j in pairs} for name, of in values.items()}
+
+
+def test_the_value_of_a_new_metric_is_what_its_function_gives(
+    registered: Callable[[], None], tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered()
+    store = Store(tmp_path / "results")
+    result = run_experiment("tinylstm", "relu", tiny("tinylstm", trials=2), results_dir=store.folder)
+    for name, values in by_hand(store, "relu", 2).items():
+        assert result.pairs(name) == pytest.approx(values, rel=1e-12)
+        assert result.reproducibility_metrics[name] == result.pairs(name)[1, 2] > 0
+    assert store.load() == ([(next(store.folder.glob("*.json")), result)], [])
+    # One that took the place of ours is asked as well, and not the quick way to ours.
+    monkeypatch.setitem(PAIR_METRICS, "churn", NEW["hellinger"])
+    compared = compare_all([store.predictions(result, k) for k in (1, 2)])
+    assert compared.pairs["churn"] == pytest.approx(result.pairs("hellinger")[1, 2])
+    assert compared.windows["churn"].mean() == pytest.approx(result.pairs("hellinger")[1, 2])
+
+
+def test_results_from_before_are_read_and_a_new_metric_is_computed_from_their_predictions(
+    registered: Callable[[], None], store: Store
+) -> None:
+    registered()
+    study = Study.load(store)
+    assert not study.refused
+    evidence = Evidence.load(store, study)
+    for name in NEW:
+        values = by_hand(store, "gelu", 3)[name]
+        rows = study.pairs[study.pairs["activation"] == "gelu"]
+        assert dict(zip(zip(rows["first"], rows["second"], strict=True), rows[name], strict=True)) == pytest.approx(values)
+        assert evidence.matrix("charlm", ["gelu"], name)[0, 1] == pytest.approx(values[1, 2])
+        assert study.cells.set_index(["model", "activation"]).at[("charlm", "gelu"), name] == pytest.approx(
+            np.mean(list(values.values()))
+        )
+        assert contrasts_frame(evidence, name)["p"].notna().sum() == 1
+    # Kept for the next time.
+    content = json.loads(pair_matrices_path(store, study.results[0]).read_text())
+    assert set(NEW) < set(content["pairs"])
+
+
+def test_where_the_predictions_are_gone_only_the_new_metric_is_missing(
+    registered: Callable[[], None], store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old = Study.load(store)
+    contrasts, pairs = contrasts_frame(Evidence.load(store, old)), old.pairs
+    shutil.rmtree(store.folder / "predictions")
+    registered()
+    study = Study.load(store)
+    evidence = Evidence.load(store, study)
+    assert (study.refused, evidence.gaps) == ((), ())
+    for name in NEW:
+        assert study.cells[[name, f"{name}_low"]].isna().all(axis=None)
+        assert study.pairs[name].isna().all()
+        assert np.isnan(evidence.matrix("charlm", ["relu", "gelu"], name)[np.triu_indices(6, 1)]).all()
+    assert study.pairs.drop(columns=list(NEW)).equals(pairs)
+    assert contrasts_frame(evidence).equals(contrasts)
+    folders = ["--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]
+    assert main(["process", "--no-plots", *folders]) == 0
+    assert "CONTRASTS AGAINST RELU" in capsys.readouterr().out
+    drawn = {text.get_text() for axes in figures.reproducibility(study, "charlm").figure.axes for text in axes.texts}
+    assert "not known" in drawn
+    assert metric_what_if(study).view(metric="hellinger", model="charlm").panels[0].bars[0].words == "not known"
+
+
+def test_results_with_a_metric_that_is_no_more_are_read(
+    registered: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Tiny
+) -> None:
+    registered()
+    store = Store(tmp_path / "results")
+    result = run_experiment("tinylstm", "relu", tiny("tinylstm", trials=3), results_dir=store.folder)
+    matrices = load_pair_matrices(store, [result])
+    monkeypatch.undo()
+    ((path, again),), refused = store.load()
+    assert (again, refused) == (result, [])
+    assert load_pair_matrices(store, [again]) == matrices
+    assert "hellinger" not in Study.load(store).cells.columns
+    # What it holds of an unknown metric is whole all the same.
+    for changes, said in (
+        ({"hellinger": 0.0}, "hellinger: 0.0 is not the mean"),
+        ({"hellinger_1_3": math.nan}, "hellinger has no number for each of the 3 pairs"),
+        ({"hellinger": math.nan}, "hellinger has no average"),
+    ):
+        content = json.loads(path.read_text())
+        numbers = {k: v for k, v in (content["reproducibility_metrics"] | changes).items() if v is None or not math.isnan(v)}
+        content = {k: v for k, v in content.items() if k != "content_sha256"} | {"reproducibility_metrics": numbers}
+        with pytest.raises(ResultError, match=said):
+            type(result).from_json(json.dumps({"content_sha256": digest_of(content), **content}))
