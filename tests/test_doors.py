@@ -72,9 +72,10 @@ CONDITIONS = {
     | {"PYTHONIOENCODING": "latin-1", "TERM": "xterm", "COLUMNS": "20", "LINES": "", "FORCE_COLOR": "1"}
     | {"PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "7"},
 }
+FIRST, OTHER = CONDITIONS
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", [FIRST, pytest.param(OTHER, marks=pytest.mark.slow)])
 def test_every_door_opens_in_every_environment(condition: str, home: Path, undisturbed: Digests, corpus_file: Path) -> None:
     ended = through_all_doors(home, corpus_file, lambda words: run(words, home, CONDITIONS[condition]))
     for door, (code, output, error) in ended.items():
@@ -85,6 +86,7 @@ def test_every_door_opens_in_every_environment(condition: str, home: Path, undis
     assert stored(home / "results") == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">/dev/full"])
 def test_every_door_opens_with_streams_closed_or_full(
     streams: str, home: Path, undisturbed: Digests, corpus_file: Path
@@ -213,6 +215,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
         assert (results / name).exists(), name
 
 
+@pytest.mark.slow
 def test_training_in_a_shared_folder_leaves_what_is_not_ours_alone(
     shared: Path, corpus_file: Path, undisturbed: Digests
 ) -> None:
