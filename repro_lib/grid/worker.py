@@ -87,11 +87,9 @@ def run_summary(
 
 
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
-    """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
-    # Leases first: a leftover belongs to nobody once the lease of its writer is void.
-    for folder in (results_dir, reports_dir):
-        remove_void(folder)
-        remove_leftovers(folder)
+    """Remove reports and notebooks that killed processes left unfinished, and nothing of those that are still at work there."""
+    remove_void(reports_dir)
+    remove_leftovers(reports_dir)
     for partial in (results_dir / "notebooks").glob("*.partial.ipynb"):
         output = partial.with_name(partial.name.replace(".partial", ""))
         if holder(notebook_lease(output)) is None and is_unfinished(partial):
