@@ -13,28 +13,18 @@ _ROUNDING = 1e-3
 
 
 def floats(values: ArrayLike) -> Float64:
-    """A copy in float64, with NaN for what is masked in it.
-
-    >>> floats(np.ma.array([1, 2], mask=[False, True])).tolist()
-    [1.0, nan]
-    """
+    """A copy in float64, with NaN for what is masked in it."""
     return np.ma.array(values, dtype=np.float64, copy=True).filled(math.nan)
 
 
 def check_share(name: str, value: float) -> None:
-    """ValueError unless a value, of that ``name`` for the sentence, lies between 0 and 1.
-
-    >>> check_share("confidence", 0.95)
-    """
+    """ValueError unless a value, of that ``name`` for the sentence, lies between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} is a share between 0 and 1, got {value:g}")
 
 
 def check_draws(count: int) -> None:
-    """ValueError unless there is something to draw.
-
-    >>> check_draws(1)
-    """
+    """ValueError unless there is something to draw."""
     if count < 1:
         raise ValueError(f"at least one random draw is needed, got {count}")
 
@@ -57,11 +47,7 @@ def pair_matrix_checked(matrix: ArrayLike) -> Float64:
 
 
 def cells_by_group(matrices: Sequence[Float64], groups: Sequence[int] | None) -> list[list[int]]:
-    """The places of the cells of each group (see ``jackknife``); ValueError for other than one label a cell, or unequal N.
-
-    >>> cells_by_group([np.eye(3)] * 3, [7, 8, 7])
-    [[0, 2], [1]]
-    """
+    """The places of the cells of each group (see ``jackknife``); ValueError for other than one label a cell, or unequal N."""
     labels = list(range(len(matrices)) if groups is None else groups)
     if len(labels) != len(matrices):
         raise ValueError(f"one group per cell is needed: {len(matrices)} cells, {len(labels)} groups")
@@ -73,11 +59,7 @@ def cells_by_group(matrices: Sequence[Float64], groups: Sequence[int] | None) ->
 
 
 def numpy_of(array: Any) -> NDArray[Any]:
-    """A NumPy array of anything: of a torch tensor too, and with NaN for what is masked.
-
-    >>> numpy_of([1, 2]).tolist()
-    [1, 2]
-    """
+    """A NumPy array of anything: of a torch tensor too, and with NaN for what is masked."""
     # Asked by attribute, so that torch need not be imported here: a tensor may have a gradient or live on a GPU.
     array = array.detach().cpu() if hasattr(array, "detach") else array
     # NumPy itself would take what is masked for a number.
@@ -85,11 +67,7 @@ def numpy_of(array: Any) -> NDArray[Any]:
 
 
 def probabilities_given(models: Iterable[Any], *, sums: bool = True) -> list[NDArray[Any]]:
-    """Probabilities (..., V) of several models, all of one shape and, with ``sums``, of sum 1 over V; float32 stays as it is.
-
-    >>> probabilities_given([[0.5, 0.5], [1, 0]])
-    [array([0.5, 0.5]), array([1., 0.])]
-    """
+    """Probabilities (..., V) of several models, all of one shape and, with ``sums``, adding to 1 over V; float32 stays so."""
     # Of one dimension at least, because what is computed in place must be an array.
     arrays = [np.atleast_1d(numpy_of(model)) for model in models]
     arrays = [p if p.dtype == np.float32 else p.astype(np.float64, copy=False) for p in arrays]
@@ -109,11 +87,7 @@ def probabilities_given(models: Iterable[Any], *, sums: bool = True) -> list[NDA
 
 
 def models_given(models: Iterable[Any]) -> list[Float64]:
-    """Probabilities (tokens, V) of several models, in float64; ValueError for what is none.
-
-    >>> models_given([[[1, 0]]])
-    [array([[1., 0.]])]
-    """
+    """Probabilities (tokens, V) of several models, in float64; ValueError for what is none."""
     arrays = [numpy_of(model) for model in models]
     for p in arrays:
         # A vector would be broadcast.
@@ -123,11 +97,7 @@ def models_given(models: Iterable[Any]) -> list[Float64]:
 
 
 def labels_given(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
-    """A label for each token of ``scores`` (tokens, V); ValueError for what is no place in V.
-
-    >>> labels_given([1], np.zeros((1, 2)))
-    array([1])
-    """
+    """A label for each token of ``scores`` (tokens, V); ValueError for what is no place in V."""
     labels, (*tokens, width) = numpy_of(labels), scores.shape
     if labels.shape != tuple(tokens):
         raise ValueError(f"one label per token is needed: {scores.shape[0]} tokens, labels of shape {labels.shape}")

@@ -252,7 +252,7 @@ def metric_numbers(pairs: Mapping[str, Sequence[float] | NDArray[np.float64]], t
     for name, values in pairs.items():
         numbers |= {f"{_prefix(name)}_{i}_{j}": float(value) for (i, j), value in zip(places, values, strict=True)}
     # log_prob_pd, for one, is infinite where one model alone gives a character no chance.
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {name: None if math.isinf(value) else value for name, value in numbers.items()}
 
 
 def _prefix(metric: str) -> str:

@@ -7,6 +7,7 @@ One JSON file per cell and run in ``results/``; beside it, per trial, the logits
 import contextlib
 import glob
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, 
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
 
+# Results under the names that they are given, and what is in them under any.
+_RESULT_NAME, _RESULT_KEYS = re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json"), (b'"content_sha256"', b'"schema_version"')
 # A note of a failure is a sentence.
 _LARGEST_NOTE_BYTES = 2**20
 
@@ -58,13 +61,16 @@ class Store:
         return max([now, *(r.timestamp + timedelta(seconds=1) for name in ahead for _, r in self.load(glob.escape(name))[0])])
 
     def load(self, names: str = "*") -> tuple[list[tuple[Path, Result]], list[str]]:
-        """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both."""
+        """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both.
+
+        What neither has the name of a result nor looks like one is somebody else's, and passed over.
+        """
         good, refused = [], []  # one broken file shall not hide the others
         for path in self.folder.glob(f"{names}.json"):
             try:
                 good.append((path, read_result(path)))
             except ResultError as error:
-                refused.append(str(error))
+                refused += [str(error)] if _may_be_ours(path) else []
         return sorted(good, key=_age), sorted(refused)
 
     def candidates(self, model: str, activation: str) -> Iterable[Result]:
@@ -155,6 +161,15 @@ def read_result(path: Path) -> Result:
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror})") from None
     return Result.from_json(text, str(path))
+
+
+def _may_be_ours(path: Path) -> bool:
+    if _RESULT_NAME.fullmatch(path.name):
+        return True
+    with contextlib.suppress(OSError, UnusableFile):
+        text = read_bounded(path, LARGEST_RESULT_BYTES)
+        return all(key in text for key in _RESULT_KEYS)
+    return False
 
 
 def _name(result: Result, trial: int) -> str:

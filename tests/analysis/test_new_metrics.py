@@ -1,8 +1,12 @@
 """A metric that is registered or taken away after results were stored: all are read, and what can be computed is."""
 
+import inspect
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -10,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import repro_lib
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.cli.main import main
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
 from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
@@ -24,6 +29,7 @@ from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.whatif.questions.metric import metric_what_if
 
+OLD = Path(__file__).parents[1] / "data" / "store_7d1bcdd"
 Tiny = Callable[..., Config]
 
 
@@ -77,6 +83,46 @@ def by_hand(store: Store, activation: str, trials: int) -> dict[str, dict[tuple[
     return {name: {(i + 1, j + 1): of(stored[i], stored[j]) for i, j in pairs} for name, of in values.items()}
 
 
+SCRIPT = """
+import sys
+from repro_lib.analysis.study import Study
+from repro_lib.config import Config
+from repro_lib.metrics.prediction_difference import hellinger
+from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
+
+text, folder = sys.argv[1:]
+store = Store(folder)
+config = Config.for_model("charlm", "smoke", corpus=text, trials=2, max_iters=4, n_embd=16)
+run_experiment("charlm", "gelu", config, results_dir=folder)
+study = Study.load(store)
+assert not study.refused, study.refused
+for result in study.results:
+    p, q = (store.predictions(result, k).probabilities for k in (1, 2))
+    print(result.activation, result.pairs("hellinger")[1, 2] - hellinger(p, q), hellinger(p, q) > 0)
+"""
+
+
+def test_by_the_letter_of_the_manual(tmp_path: Path) -> None:
+    shutil.copytree(Path(repro_lib.__file__).parent, tmp_path / "repro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(OLD / "results", tmp_path / "results")
+    (tmp_path / "data").mkdir()
+    shutil.copy(project_root() / "data" / "corpora.toml", tmp_path / "data")
+    module = tmp_path / "repro_lib" / "metrics" / "prediction_difference.py"
+    function, line = (
+        inspect.getsource(hellinger),
+        '    "hellinger": Metric(hellinger, 1.0, "Hellinger (0 to 1)", "Hellinger distance"),\n',
+    )
+    before, registry, after = module.read_text().partition("PAIR_METRICS = {\n")
+    before = before.replace("class Metric(", f"{function}\n\nclass Metric(")
+    module.write_text(before + registry + after.replace("}\n", line + "}\n", 1))
+    asked = [sys.executable, "-c", SCRIPT, str(OLD / "text.txt"), str(tmp_path / "results")]
+    done = subprocess.run(asked, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    # One from before and a new one of charlm, and tinylstm.
+    assert sorted(done.stdout.splitlines()) == ["gelu 0.0 True", "relu 0.0 True", "relu 0.0 True"]
+
+
 def test_the_value_of_a_new_metric_is_what_its_function_gives(
     registered: Callable[[], None], tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +138,14 @@ def test_the_value_of_a_new_metric_is_what_its_function_gives(
     compared = compare_all([store.predictions(result, k) for k in (1, 2)])
     assert compared.pairs["churn"] == pytest.approx(result.pairs("hellinger")[1, 2])
     assert compared.windows["churn"].mean() == pytest.approx(result.pairs("hellinger")[1, 2])
+
+
+def test_a_metric_that_gives_no_number_is_not_stored_as_an_infinite_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Tiny
+) -> None:
+    monkeypatch.setitem(PAIR_METRICS, "none", Metric(lambda _p, _q: math.nan, math.inf, "None", "none"))
+    with pytest.raises(ValueError, match=r"reproducibility_metrics\.none\n.* finite number"):
+        run_experiment("tinylstm", "relu", tiny("tinylstm", trials=2), results_dir=tmp_path / "results")
 
 
 def test_results_from_before_are_read_and_a_new_metric_is_computed_from_their_predictions(

@@ -21,9 +21,8 @@ LABELS = np.array([0, 0])
 # Two models that are sure of different things.
 LEFT, RIGHT = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
 
-UPPER_END = {"relative_pd": 2.0, "total_variation": 1.0, "churn": 1.0, "js_divergence": math.log(2)}
-
 OVER_VOCABULARY = {name: metric for name, metric in metrics.PAIR_METRICS.items() if not metric.at_label}
+UPPER_END = {name: metric.largest for name, metric in OVER_VOCABULARY.items()}
 AT_LABEL = {name: metric for name, metric in metrics.PAIR_METRICS.items() if metric.at_label}
 
 

@@ -262,6 +262,12 @@ def test_a_confidence_is_a_share():
             relative_contrast(matrix, matrix, paired=True, confidence=confidence)
 
 
+def test_a_share_is_not_in_per_cent():
+    for churn, errors in ((THREE, [50, 60, 70]), (THREE * 100, [0.5, 0.6, 0.7])):
+        with pytest.raises(ValueError, match="shares between 0 and 1"):
+            churn_and_error(churn, errors)
+
+
 def test_a_sample_of_none_is_refused():
     for draws in (0, -1):
         with pytest.raises(ValueError, match=f"at least one random draw is needed, got {draws}"):
@@ -331,7 +337,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [cells, given, hypothesis_tests, prediction_difference, uncertainty])
+@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed

@@ -76,6 +76,34 @@ def test_a_file_that_cannot_be_read_is_refused_by_name_and_does_not_hide_the_oth
         assert reason in sentence
 
 
+def test_json_of_somebody_else_is_passed_over_and_ours_under_another_name_is_not(
+    store: Store, make_result: Callable[..., Result]
+) -> None:
+    result = make_result()
+    store.save(result).rename(store.folder / "kept for later.json")
+    theirs = {
+        "package": '{"name": "x", "version": "1"}',
+        "list": "[]",
+        "notes": "{ // text",
+        "deep": "[" * 5_000,
+        "tsconfig.1": "",
+    }
+    for name, text in theirs.items():
+        (store.folder / f"{name}.json").write_text(text)
+    (store.folder / "folder.json").mkdir()
+    assert store.load() == ([(store.folder / "kept for later.json", result)], [])
+    assert store.find("charlm", "relu", result.config_sha256) is None, "found by name, and it has another"
+    text = result.to_json()
+    (store.folder / "half.json").write_text(text[: len(text) // 2])
+    (store.folder / "changed.json").write_text(text.replace("0.5", "0.25", 1))
+    (store.folder / "charlm-relu-20250101_120000-2.json").write_text("{}")
+    assert [sentence.split("/")[-1].split()[0] for sentence in store.load()[1]] == [
+        "changed.json",
+        "charlm-relu-20250101_120000-2.json",
+        "half.json",
+    ]
+
+
 def test_a_failure_is_noted_beside_the_results_and_forgotten_on_success(store: Store, make_result: MakeResult) -> None:
     result = make_result()
     store.record_failure("charlm", "relu", result.config_sha256, "the loss became nan", notebook=Path("x.ipynb"))
