@@ -7,6 +7,9 @@ from collections.abc import Collection, Sequence
 
 from repro_lib.store.schema import Result
 
+# What may differ between runs of different length: the length itself and what is scaled to it.
+_SCHEDULE = {"max_iters", "warmup_iters", "eval_interval", "trials"}
+
 
 def select_comparable(
     results: Sequence[Result],
@@ -30,6 +33,43 @@ def select_comparable(
         return chosen
     synthetic = [result for result in results if result.synthetic]
     return chosen + _stand_ins(synthetic, chosen) if chosen else _select(synthetic, key, profile, configs)
+
+
+def differs_in_length(result: Result, other: Result) -> bool:
+    """Whether two results are of one cell in all but the length of the run."""
+    cells = [(one.model_name, one.activation, one.comparison_key) for one in (result, other)]
+    values = [{name: v for name, v in r.config.items() if name not in _SCHEDULE} for r in (result, other)]
+    return cells[0] == cells[1] and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
+
+
+def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
+    """The newest of each run whose settings somebody chose by hand, and that is not among ``shown``.
+
+    Sources of randomness on their own, and other lengths of cells that are shown, have tables of their own.
+    """
+    newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp) if not r.synthetic and r.config["vary"] == "all"}
+    for result in shown:
+        newest.pop(_run(result), None)
+    by_hand = {_run(r) for r in newest.values() if r.profile is None or _explicit(r) - {"corpus", "trials", "vary"}}
+    return [r for run, r in newest.items() if run in by_hand and not any(differs_in_length(cell, r) for cell in shown)]
+
+
+def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list[str]:
+    """A phrase for each of ``own_runs``."""
+    return [
+        f"{r.model_name} with {r.activation}, {r.config['max_iters']} iterations, N = {len(r.trials)}"
+        + (": " if r.avg_relative_pd is None else f": relative PD {r.avg_relative_pd:.4f} ")
+        + f"({f'profile {r.profile}' if r.profile else 'no profile'})"
+        for r in own_runs(stored, shown)
+    ]
+
+
+def _run(result: Result) -> tuple[str | None, ...]:
+    return result.model_name, result.activation, result.config_sha256, result.profile
+
+
+def _explicit(result: Result) -> set[str]:
+    return {name for name, layer in result.config_sources.items() if layer == "explicit"}
 
 
 def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from repro_lib.analysis.selection import select_comparable
-from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model
+from repro_lib.analysis.selection import own_runs_in_words, select_comparable
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model, check_profile
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
 from repro_lib.models.activations import canonical_activation
@@ -61,7 +61,8 @@ class Study:
     """Comparable results of a grid, and which cells were expected of it. Frames are made on first use.
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
-    bit-identical across activations. ``refused``: a sentence for each file that could not be read.
+    bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a phrase for
+    each run by hand that is not among them.
     """
 
     results: tuple[Result, ...]
@@ -69,17 +70,25 @@ class Study:
     activations: tuple[str, ...]
     identical: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    own_runs: tuple[str, ...] = ()
 
     @classmethod
     def load(
         cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
-        """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs."""
-        # Filtered first: the newest result of another model does not decide which ones are comparable.
+        """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
+
+        ConfigError for a profile that neither this version nor any result knows.
+        """
         stored, refused = store.load()
-        results = [result for _, result in stored if models is None or result.model_name in models]
+        every = [result for _, result in stored]
+        if (profile := which.get("profile")) and profile not in {result.profile for result in every}:
+            check_profile(profile)
+        # Filtered first: the newest result of another model does not decide which ones are comparable.
+        results = [result for result in every if models is None or result.model_name in models]
         chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
-        return cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
+        study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
+        return replace(study, own_runs=tuple(own_runs_in_words(results, study.results)))
 
     @classmethod
     def of(
@@ -149,7 +158,9 @@ def load_study(
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
-        raise NothingToShow(f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first")
+        own = f" of what was asked for. Own runs: {'; '.join(study.own_runs)}" if study.own_runs else ""
+        nothing = f"no results yet in {results_dir}{own}{left_out}{refused}"
+        raise NothingToShow(f"{nothing}; run ./run_papermill.sh or repro grid first")
     return study
 
 

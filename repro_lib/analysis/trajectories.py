@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.selection import differs_in_length
 from repro_lib.analysis.study import Study
 from repro_lib.metrics import prediction_difference as metrics, uncertainty
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
@@ -26,8 +27,6 @@ FOLLOWED = ("relative_pd", "total_variation", "churn")
 # Trials count as parted from the step on after which they always predict another character for five in a hundred. Before
 # any training that is so for nearly all characters; learning their frequencies brings the trials together first.
 PARTED = 0.05
-# What may differ between runs of different length: the length itself and what is scaled to it.
-_SCHEDULE = {"max_iters", "warmup_iters", "eval_interval", "trials"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,13 +184,6 @@ def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
                 value = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
                 matrices[name][step, i, j] = matrices[name][step, j, i] = value
     return losses, matrices
-
-
-def differs_in_length(result: Result, other: Result) -> bool:
-    """Whether two results are of one cell in all but the length of the run."""
-    cells = [(one.model_name, one.activation, one.comparison_key) for one in (result, other)]
-    values = [{name: v for name, v in r.config.items() if name not in _SCHEDULE} for r in (result, other)]
-    return cells[0] == cells[1] and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
 
 
 def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:

@@ -6,8 +6,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from repro_lib.analysis.selection import own_runs_in_words
 from repro_lib.cli.console import print_table
 from repro_lib.grid.cells import Cell
+from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_holders
 from repro_lib.training.checkpoints import put_aside
@@ -32,12 +34,12 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
     """What of these cells is done, in work, failed or missing; which files were refused. Exit code 0: all done, 1: not yet."""
     store = Store(results_dir)
     failures = {(note["model_name"], note["activation"], note["config_sha256"]): note["reason"] for note in store.failures()}
-    done = 0
+    shown: list[Result] = []
     # The result decides. A cell that failed and is in work again is in work: the note of its failure goes when it is done.
     for cell in cells:
         result = cell.result(store)
         if result:
-            done += 1
+            shown.append(result)
             pd = _rounded(result.avg_relative_pd)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
         elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
@@ -49,12 +51,15 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         else:
             said = "missing"
         console.print(f"{cell.label:<28} {said}")
+    stored, refused = store.load()
+    for run in own_runs_in_words([result for _, result in stored], shown):
+        console.print(f"own run: {run}")
     # Not hidden by what is done: a refused file may be the very result that somebody looks for.
-    for sentence in store.load()[1]:
+    for sentence in refused:
         console.print(f"refused: {sentence}")
     print_damaged(console, results_dir)
-    console.print(f"{done} of {len(cells)} cells done in {results_dir}")
-    return 0 if done == len(cells) else 1
+    console.print(f"{len(shown)} of {len(cells)} cells done in {results_dir}")
+    return 0 if len(shown) == len(cells) else 1
 
 
 def print_damaged(console: Console, results_dir: Path) -> None:

@@ -146,8 +146,8 @@ def test_what_a_reader_must_know_about_cells_is_on_the_figure():
     assert "gelu 0.500 (no interval at N = 2)" in plot.alt
 
 
-def test_a_result_alone_is_enough_and_of_several_models_one_must_be_named():
-    plot = figures.training_curves([make_result(profile=None)])
+def test_a_study_of_one_result_is_enough_and_of_several_models_one_must_be_named():
+    plot = figures.training_curves(Study.of([make_result(profile=None)]))
     assert (plot.name, len(axes_of(plot)), type(plot.figure)) == ("charlm_training_curves", 1, Figure)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums(), "no global figure is left behind"
@@ -210,7 +210,7 @@ def test_identical_models_are_marked_and_colours_are_fixed_per_activation_whatev
     assert "negative control" in every.alt
     assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
     assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
-    alone = figures.shamir_comparison([make_result("charlm", "gelu", profile=None)])
+    alone = figures.shamir_comparison(Study.of([make_result("charlm", "gelu", profile=None)]))
     assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
     assert [colour for _, colour in bars(axes_of(every)[0])][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
     assert set(COLOURS) == set(ACTIVATIONS)
