@@ -164,10 +164,8 @@ class CellTraining:
         """These trials (one, or a stack), and whether they were trained here. One process works on a trial."""
         own, what = self.checkpoints.of_trials(trials), (self.model, self.activation, self.config, self.dataset)
         with contextlib.ExitStack() as held:
-            leases = []
-            for trial in trials:
-                work = f"{self.checkpoints.of_trials([trial]).name},"
-                leases.append(held.enter_context(hold(trial_lease(self.store.folder, *self.names, trial), work)))
+            work = {trial: f"{self.checkpoints.of_trials([trial]).name}," for trial in trials}
+            leases = [held.enter_context(hold(trial_lease(self.store.folder, *self.names, k), work[k])) for k in trials]
             # Asked only under the lease: whoever held it may have finished them.
             records = own.finished()
             try:
@@ -176,10 +174,8 @@ class CellTraining:
             except ResultError as error:
                 tell(f"{own.name}, is trained again: {error}")
             try:
-                if self.config.stacked:
-                    trained = train_stack(*what, trials, progress, own)
-                else:
-                    trained = [train_trial(*what, trials.start, progress, own)]
+                stack = (*what, trials, progress, own)
+                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
