@@ -6,7 +6,7 @@ slices, weighted by their characters, add up to the metric of the cell. Interval
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -24,8 +24,6 @@ from repro_lib.store.schema import ResultError
 Int64 = NDArray[np.int64]
 # The measures that are shown by slice. ``metrics`` has more; these three are a mean over characters of something simple.
 SLICE_METRICS = ("relative_pd", "total_variation", "churn")
-# A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
-PART = 512
 
 # Shares of the training text. Characters of the first two bins are called rare.
 FREQUENCY_EDGES = (0.001, 0.01, 0.02, 0.05)
@@ -119,9 +117,8 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     pairs = list(combinations(range(n), 2))
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((len(pairs), tokens)) for name in SLICE_METRICS}
-    for start in range(0, tokens, PART):
-        part = slice(start, start + PART)
-        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (PART, V)
+    for part in parts(tokens):
+        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (part, V)
         top1[:, part] = [p.argmax(axis=1) for p in probabilities]
         confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
         # Every pair while the part is in the cache, instead of pair after pair over the whole text.
@@ -131,6 +128,11 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
             differences["relative_pd"][row, part] = metrics.relative_differences(p, q).mean(axis=1)
             differences["churn"][row, part] = top1[i, part] != top1[j, part]
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
+
+
+def parts(tokens: int) -> Iterator[slice]:
+    """Slices of 512 characters: the probabilities of two trials of so many fit into a processor's cache."""
+    return (slice(start, start + 512) for start in range(0, tokens, 512))
 
 
 def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:

@@ -87,13 +87,9 @@ def trajectory(store: Store, result: Result) -> Trajectory:
 
 def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
     """Of every activation of a model that can be followed; and a sentence for each that cannot."""
-    followed, gaps = [], []
-    for activation in study.activations:
-        result = study.result(model, activation)
-        runs, why = follow(store, [result]) if result else ([], [f"{model} with {activation} is missing."])
-        followed += runs
-        gaps += why
-    return followed, gaps
+    results = {name: study.result(model, name) for name in study.activations}
+    followed, gaps = follow(store, filter(None, results.values()))
+    return followed, [*gaps, *(f"{model} with {name} is missing." for name, result in results.items() if result is None)]
 
 
 def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], list[str]]:

@@ -7,7 +7,6 @@ import sys
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from repro_lib.analysis.notes import visible
@@ -17,7 +16,7 @@ _PLAIN = str.maketrans(
     {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "±": "+-", "→": "->", "≤": "<=", "≥": ">=", "\xa0": " "}
 )
 # Wider than any table of ours. Lines that are too long for a terminal it wraps by itself, and a pipe has no width.
-_WIDE = 10_000
+WIDE = 10_000
 
 
 class Output(io.TextIOBase):
@@ -84,11 +83,6 @@ class Plain(Console):
     def render_str(self, text: str, **look: Any) -> Text:
         """As rich does for every text, the cells of tables too."""
         return super().render_str(visible(text), **look)
-
-
-def print_table(console: Console, table: Table) -> None:
-    """A table with all its names and numbers whole, however narrow the terminal is."""
-    Plain(console.file, width=_WIDE).print(table)
 
 
 def complain(sentence: object) -> None:

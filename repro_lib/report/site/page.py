@@ -51,7 +51,8 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     is not understood: the page of any other is made, and says what is wrong with it.
     """
     content = _read(notebook)
-    digest = _source_sha256(content, pages)
+    # Written into the page: only pages whose notebook, template or navigation changed are made again.
+    digest = hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + content).hexdigest()
     if made_from(output) == digest:
         return False
     nb = _parse(notebook, content)
@@ -254,8 +255,3 @@ def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
 def _renderer_sha256() -> str:
     files = [Path(__file__), Path(page_parts.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
     return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
-
-
-# Written into the page: only pages whose notebook, template or navigation changed are made again.
-def _source_sha256(notebook: bytes, pages: Sequence[Page]) -> str:
-    return hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + notebook).hexdigest()
