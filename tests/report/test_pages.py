@@ -19,7 +19,6 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageCms
 
-from repro_lib.analysis.notes import visible
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.own_files import refuse_foreign_reports
@@ -34,7 +33,9 @@ from repro_lib.system.files import UnusableFile
 MakeResult = Callable[..., Result]
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a1", "version_major": 2, "version_minor": 0}}
-ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\x9b5m\x07"
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+# With what a terminal would obey.
+COMMAND = f"{ATTACK}\x9b5m\x07"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 MATHS = "## Maths\n\n$p$ and $$\\frac{2|p-q|}{p+q}$$\n\n\\begin{align} a &= b \\end{align}"
 CELLS = [("charlm", "relu"), ("charlm", "gelu"), ("convlm", "relu"), ("convlm", "gelu")]
@@ -117,9 +118,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         code("draw()", figure("Loss of three trials, falling from 4.3 to 2.0")),
         code("frame", "<table class='dataframe'><tr><td>1</td><td>\x1b[31mred</td></tr></table>"),
         code("formula", new_output("display_data", data={"text/latex": "$x^2$", "text/plain": "x"})),
-        code("print()", new_output("stream", name="stdout", text=f"printed {ATTACK}\n")),
+        code("print()", new_output("stream", name="stdout", text=f"printed {COMMAND}\n")),
         code("warn()", new_output("stream", name="stderr", text="0%|\r100%|##|\nUserWarning: careful\n")),
-        papermill={"parameters": {"model": "charlm", "trials": 3, "results_dir": "/private/place/results", "note": ATTACK}},
+        papermill={"parameters": {"model": "charlm", "trials": 3, "results_dir": "/private/place/results", "note": COMMAND}},
         pages=(Page("Index", "index.html"), Page("This", "page.html"), Page(ATTACK, "other.html", "Group")),
     )  # fmt: skip
 
@@ -571,10 +572,10 @@ def test_index_while_running(site: Path) -> None:
 def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     """A result, a note of a failure and a file name are text from elsewhere."""
     store = Store(site / "results")
-    hostile: dict[str, Any] = {"flags": [ATTACK], "environment": {"cpu": ATTACK, "git_commit": ATTACK}}
-    hostile["corpus"] = CorpusRecord(name=ATTACK, sha256="c" * 64)
+    hostile: dict[str, Any] = {"flags": [COMMAND], "environment": {"cpu": COMMAND, "git_commit": ATTACK}}
+    hostile["corpus"] = CorpusRecord(name=COMMAND, sha256="c" * 64)
     store.save(make_result("charlm", "relu", minute=5).model_copy(update=hostile))
-    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": ATTACK, "config_sha256": ATTACK}
+    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": COMMAND, "config_sha256": ATTACK}
     (store.folder / "failed").mkdir()
     (store.folder / "failed" / "x.json").write_text(json.dumps(note))
     (store.folder / "<script>alert(1)<%2fscript>.json").write_text("{}")
@@ -616,7 +617,7 @@ def test_figures_are_shown_with_their_words_or_named(site: Path) -> None:
             (plots / f"{name}.txt").write_text(words[name])
     report = build(site)
     shown = [(image["src"].removeprefix("plots/").removesuffix(".png"), image["alt"]) for image in index_of(site).all("img")]
-    assert shown == [(name, visible(words[name])) for name in ("multi_model_accuracy", "charlm_accuracy", "convlm_accuracy")]
+    assert shown == [(name, words[name]) for name in ("multi_model_accuracy", "charlm_accuracy", "convlm_accuracy")]
     assert [problem.split()[2] for problem in report.problems] == ["plots/unexplained.png", "plots/blank.png"]
 
 
