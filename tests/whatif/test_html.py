@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from nbformat import NotebookNode
-from test_pages import ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
+from test_pages import COMMAND as ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
 
 from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate
@@ -96,7 +96,7 @@ def test_hostile_names_stay_text_everywhere_and_a_picture_stands_on_white() -> N
             kinds = {element.tag.removeprefix(SVG) for element in tree.iter()}
             assert kinds <= {"svg", "g", "path", "text", "polyline", "polygon", "circle"}
             assert visible(ATTACK) in tree.attrib["aria-label"]
-            assert any(ATTACK in (element.text or "") for element in tree.iter())
+            assert any(visible(ATTACK) in (element.text or "") for element in tree.iter())
         assert "background:#fff" in tree.attrib["style"]
         x, y, width, height = map(float, tree.attrib["viewBox"].split())
         assert x == y < 0
