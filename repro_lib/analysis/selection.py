@@ -47,29 +47,28 @@ def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
 
     Sources of randomness on their own, and other lengths of cells that are shown, have tables of their own.
     """
-    newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp) if not r.synthetic and r.config["vary"] == "all"}
-    for result in shown:
-        newest.pop(_run(result), None)
-    by_hand = {_run(r) for r in newest.values() if r.profile is None or _explicit(r) - {"corpus", "trials", "vary"}}
-    return [r for run, r in newest.items() if run in by_hand and not any(differs_in_length(cell, r) for cell in shown)]
+    newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
+    elsewhere = {_run(r) for r in newest.values() for cell in shown if _run(cell) == _run(r) or differs_in_length(cell, r)}
+    return [r for run, r in newest.items() if run not in elsewhere and _by_hand(r)]
 
 
 def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list[str]:
-    """A phrase for each of ``own_runs``."""
-    return [
-        f"{r.model_name} with {r.activation}, {r.config['max_iters']} iterations, N = {len(r.trials)}"
-        + (": " if r.avg_relative_pd is None else f": relative PD {r.avg_relative_pd:.4f} ")
-        + f"({f'profile {r.profile}' if r.profile else 'no profile'})"
-        for r in own_runs(stored, shown)
-    ]
+    """A sentence for each of ``own_runs``."""
+    said = []
+    for r in own_runs(stored, shown):
+        pd = "" if r.avg_relative_pd is None else f"relative PD {r.avg_relative_pd:.4f} "
+        run = f"{r.model_name} with {r.activation}, {r.config['max_iters']} iterations, N = {len(r.trials)}"
+        said.append(f"Own run, in no table here: {run}: {pd}({f'profile {r.profile}' if r.profile else 'no profile'}).")
+    return said
 
 
 def _run(result: Result) -> tuple[str | None, ...]:
     return result.model_name, result.activation, result.config_sha256, result.profile
 
 
-def _explicit(result: Result) -> set[str]:
-    return {name for name, layer in result.config_sources.items() if layer == "explicit"}
+def _by_hand(result: Result) -> bool:
+    chosen = {name for name, layer in result.config_sources.items() if layer == "explicit"} - {"corpus", "trials", "vary"}
+    return bool(chosen or result.profile is None) and result.config["vary"] == "all" and not result.synthetic
 
 
 def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:

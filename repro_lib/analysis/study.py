@@ -61,8 +61,8 @@ class Study:
     """Comparable results of a grid, and which cells were expected of it. Frames are made on first use.
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
-    bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a phrase for
-    each run by hand that is not among them.
+    bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
+    for each run by hand that is not among them.
     """
 
     results: tuple[Result, ...]
@@ -158,9 +158,8 @@ def load_study(
         refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
-        own = f" of what was asked for. Own runs: {'; '.join(study.own_runs)}" if study.own_runs else ""
-        nothing = f"no results yet in {results_dir}{own}{left_out}{refused}"
-        raise NothingToShow(f"{nothing}; run ./run_papermill.sh or repro grid first")
+        nothing = f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first"
+        raise NothingToShow(" ".join([nothing, *study.own_runs]))
     return study
 
 

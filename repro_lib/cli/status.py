@@ -54,7 +54,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         console.print(f"{cell.label:<28} {said}")
     stored, refused = store.load()
     for run in own_runs_in_words([result for _, result in stored], shown):
-        console.print(f"own run: {run}")
+        console.print(run)
     # Not hidden by what is done: a refused file may be the very result that somebody looks for.
     for sentence in refused:
         console.print(f"refused: {sentence}")

@@ -64,11 +64,6 @@ def missing(study: Study) -> str:
     return "\n".join(sentences)
 
 
-def own_runs(phrases: Iterable[str]) -> list[str]:
-    """Which runs by hand are in none of the tables (``selection.own_runs_in_words``); nothing where there is none."""
-    return [f"Own runs, in no table here: {'; '.join(phrases)}."] if phrases else []
-
-
 def flagged(study: Study) -> str:
     """How many cells are flagged, and for what."""
     study = study.measured

@@ -17,7 +17,7 @@ from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
-from repro_lib.report.sentences import grid_headlines, own_runs
+from repro_lib.report.sentences import grid_headlines
 from repro_lib.report.site.page import ReportError, render_notebook
 from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
 from repro_lib.store.schema import Result
@@ -81,7 +81,7 @@ def build_site(
             # How often each kind of flag, the word before the colon, was raised.
             "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
         })  # fmt: skip
-    own = own_runs(own_runs_in_words(stored, study.results))
+    own = own_runs_in_words(stored, study.results)
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = _environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
