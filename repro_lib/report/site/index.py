@@ -3,10 +3,11 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -59,21 +60,41 @@ def build_site(
     stored = [result for _, result in loaded]
     results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
     study = Study.of(list(results.values()), refused=refused)
-    # A cell of too few trials has no interval, and the index says so.
-    known = rows_of(study.cells.dropna(subset=["relative_pd_low"]))
-    intervals = {(row["model"], row["activation"]): (row["relative_pd_low"], row["relative_pd_high"]) for row in known}
     cells = in_order([*expected_cells, *results])
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
+    figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
+    html = _environment().get_template("index.html.j2").render(
+        site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
+        written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
+        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
+        published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
+        rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
+        failed_notebooks=_notebooks(results_dir, ".failed"),
+        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
+        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
+        notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
+    )  # fmt: skip
+    write_atomically(reports_dir / "index.html", visible(html))
+    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
+
+
+# Of each cell what the table says. ``at_work``: the notebooks of a grid that runs; None: there is no such grid.
+def _rows(
+    study: Study, cells: Sequence[Cell], pages: set[str], failures: Mapping[str, str], at_work: Collection[str] | None
+) -> list[dict[str, Any]]:
+    results = {(result.model_name, result.activation): result for result in study.results}
+    # A cell of too few trials has no interval, and the index says so.
+    known = rows_of(study.cells.dropna(subset=["relative_pd_low"]))
+    intervals = {(row["model"], row["activation"]): (row["relative_pd_low"], row["relative_pd_high"]) for row in known}
     # A result settles everything, and a notebook at work is not the one that failed before.
-    at_work = _notebooks(results_dir, ".partial") if running else ()
-    absent = dict.fromkeys(failures, "failed") | dict.fromkeys(at_work, "running")
+    absent = dict.fromkeys(failures, "failed") | dict.fromkeys(at_work or (), "running")
     rows = []
     for cell in cells:
         stem, result = train_stem("-".join(cell)), results.get(cell)
-        state = "done" if result else absent.get(stem, "waiting" if running else "missing")
+        state = "done" if result else absent.get(stem, "missing" if at_work is None else "waiting")
         rows.append({
             "model": cell[0], "activation": cell[1], "result": result, "state": state, "interval": intervals.get(cell),
             "report": f"{stem}.html" if result and stem in pages else None,
@@ -81,20 +102,7 @@ def build_site(
             # How often each kind of flag, the word before the colon, was raised.
             "flag_kinds": Counter(flag.split(":")[0] for flag in result.flags) if result else {},
         })  # fmt: skip
-    own = own_runs_in_words(stored, study.results)
-    figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
-    html = _environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
-        written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
-        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
-        published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
-        failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
-        documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
-        notes=[*own, *_not_comparable(stored, results), *refused, *problems, *unexplained],
-    )  # fmt: skip
-    write_atomically(reports_dir / "index.html", visible(html))
-    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
+    return rows
 
 
 # What came out, of the cells that the index shows: a run of two models misses no third one.
