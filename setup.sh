@@ -82,13 +82,18 @@ show_progress() {
 
 pip_install() {
     if ! "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 | show_progress; then
-        grep '^ERROR' "$log" | tail -n 3 || true
-        fail "pip could not install the packages (is there a network? details: $log); run $here/setup.sh again."
+        # What a build says stands indented above pip's own words.
+        grep -E '^ *([A-Za-z.]*Error|ERROR): ' "$log" | tail -n 3 || true
+        network=$(grep -q '^WARNING: Retrying' "$log" && echo 'is there a network? ') || true
+        fail "pip could not install the packages (${network}details: $log); run $here/setup.sh again."
     fi
 }
 
 # Into the environment of $python. What is downloaded must have one of the hashes in the files; torch has none there.
 install_packages() {
+    case $python in
+        *[{}\$]*) fail "setuptools takes {, } and \$ in the name of a folder for its own, here in $python; rename the folder." ;;
+    esac
     say "installing torch and the packages of requirements.lock (pip's own words: $log)"
     pip_install --no-deps -r "$torch"
     if "$python" -I "$here/repro_lib/system/environment.py" --needs-cuda-parts; then

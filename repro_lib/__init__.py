@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from repro_lib.analysis.study import load_study
     from repro_lib.config import Config
     from repro_lib.data import prepare_corpus
+    from repro_lib.grid.notebooks import begin_notebook
     from repro_lib.models.activations import get_activation
 
     # What a user needs first, and where it lives.
     from repro_lib.models.registry import build_model
+    from repro_lib.store.store import results_store
     from repro_lib.training.experiment import run_experiment
 
 __version__ = "0.1.0"
@@ -43,5 +45,6 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-__all__ = ["Config", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus", "run_experiment"]
+__all__ = ["Config", "begin_notebook", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus"]
+__all__ += ["results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

@@ -266,8 +266,11 @@ def canonical_json(value: Any) -> str:
 
 
 def project_root() -> Path:
-    """The folder that holds notebooks/, data/, results/ and reports/: the checkout this package was installed from."""
-    return Path(__file__).resolve().parent.parent
+    """The folder that holds notebooks/, data/, results/ and reports/: the checkout of this package. Else ConfigError."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "data" / "corpora.toml").is_file():
+        raise ConfigError(f"{root} has no data/corpora.toml: repro_lib works in its checkout alone; there, run ./setup.sh")
+    return root
 
 
 def _explain(error: ValidationError) -> str:

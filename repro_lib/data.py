@@ -33,6 +33,7 @@ EVALUATION_BLOCK = 256
 LARGEST_CORPUS_BYTES = 256 * 2**20
 # Predictions hold a number for each of these and each scored character: 64 MB, and several times that while they are compared.
 LARGEST_VOCABULARY = 1024
+TEXT_CHANGED = "{} was changed while it was trained on; its old results stay, the same command makes those of the new text"
 
 
 class CorpusError(ValueError):
@@ -108,6 +109,11 @@ class Dataset:
     def vocab_size(self) -> int:
         """Number of characters V."""
         return len(self.corpus.vocabulary)
+
+    @property
+    def unseen(self) -> list[str]:
+        """The characters of the validation text that are not in the training text: no model can learn them."""
+        return [self.corpus.vocabulary[token] for token in np.setdiff1d(self.validation, self.train)]
 
     def batch(self, batch_size: int, block_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random training windows: inputs and targets of shape (B, T); the offsets come from ``generator``."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from grids import Digests, digests
 
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
@@ -71,9 +72,10 @@ CONDITIONS = {
     | {"PYTHONIOENCODING": "latin-1", "TERM": "xterm", "COLUMNS": "20", "LINES": "", "FORCE_COLOR": "1"}
     | {"PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "7"},
 }
+FIRST, OTHER = CONDITIONS
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", [FIRST, pytest.param(OTHER, marks=pytest.mark.slow)])
 def test_every_door_opens_in_every_environment(condition: str, home: Path, undisturbed: Digests, corpus_file: Path) -> None:
     ended = through_all_doors(home, corpus_file, lambda words: run(words, home, CONDITIONS[condition]))
     for door, (code, output, error) in ended.items():
@@ -84,6 +86,7 @@ def test_every_door_opens_in_every_environment(condition: str, home: Path, undis
     assert stored(home / "results") == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">/dev/full"])
 def test_every_door_opens_with_streams_closed_or_full(
     streams: str, home: Path, undisturbed: Digests, corpus_file: Path
@@ -155,6 +158,23 @@ def test_a_tilde_is_the_home_and_a_name_is_printed_as_it_is(home: Path, tmp_path
     assert f"cells done in {tmp_path}/run[gelu] :x: [b]\n" in output
 
 
+def test_what_a_terminal_would_obey_is_shown_as_a_sign(home: Path, tmp_path: Path) -> None:
+    name, text = "[b] \x1b[31m\x9b5m", "own [/b]\x1b[31m.txt"
+    (tmp_path / name).symlink_to(home / "results")
+    (tmp_path / text).parent.mkdir()
+    (tmp_path / text).write_text("ab\n" * 2000 + "45{" * 300)
+    code, output, error = run(["status", "--profile", "smoke", "--models", "charlm", "--results-dir", name], tmp_path)
+    ended = [(output.splitlines()[-1], error)]
+    code, output, error = run(["prepare-data", "--corpus", text], tmp_path)
+    assert (code, error) == (0, "")
+    assert output.splitlines()[1:2] == ["3 characters occur in validation alone: '4', '5', '{'"]
+    ended += [(output, error), run(["process", "--results-dir", "none\x1b[31m"], tmp_path)[1:]]
+    ended += [run(["status", "--\x1b[31m"], tmp_path)[1:]]
+    for said in ("".join(both) for both in ended):
+        assert "\N{SYMBOL FOR ESCAPE}[31m" in said
+        assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said) is None
+
+
 def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -162,6 +182,17 @@ def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=gone, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "repro: the current folder was deleted; change into another one\n"
+
+
+def test_a_package_without_its_checkout_says_how_to_install_it(tmp_path: Path) -> None:
+    shutil.copytree(project_root() / "repro_lib", tmp_path / "site" / "repro_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for words in (["status"], ["--help"], ["prepare-data"], ["grid", "--results-dir", "r", "--reports-dir", "p"]):
+        command = [sys.executable, "-P", "-m", "repro_lib", *words]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        said = "has no data/corpora.toml: repro_lib works in its checkout alone; there, run ./setup.sh"
+        assert done.stderr == f"repro: {tmp_path}/site {said}\n"
 
 
 # --- a folder that holds other things too ----------------------------------------------------------------------------
@@ -184,6 +215,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
         assert (results / name).exists(), name
 
 
+@pytest.mark.slow
 def test_training_in_a_shared_folder_leaves_what_is_not_ours_alone(
     shared: Path, corpus_file: Path, undisturbed: Digests
 ) -> None:
@@ -230,6 +262,7 @@ def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path
     assert run(["status", *words, "--corpus", "shakespeare"], tmp_path)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corpus_file: Path) -> None:
     text = tmp_path / "own.txt"
     text.write_text(corpus_file.read_text())
@@ -253,6 +286,7 @@ def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corp
 # --- what a full or a shared folder does to training ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: Path) -> None:
     words = [*CELL[:4], "--activations", "relu", "gelu", "swish", *CELL[6:], "--corpus", str(corpus_file), "--results-dir", "r"]
     with open("/dev/full", "w") as sink:
@@ -262,6 +296,7 @@ def test_work_goes_on_where_nobody_can_read_of_it(tmp_path: Path, corpus_file: P
     assert len(stored(tmp_path / "r")) == 3
 
 
+@pytest.mark.slow
 def test_temporary_files_that_are_cleared_away_cost_no_cell(tmp_path: Path, corpus_file: Path) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()

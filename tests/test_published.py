@@ -46,6 +46,7 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float)
 
 
+@pytest.mark.slow
 def test_every_table_is_the_committed_one(rebuilt: Path) -> None:
     made = {path.name for path in (rebuilt / "tables").iterdir()}
     assert made == {path.name for path in (HERE / "tables").iterdir()} - {f"{name}.csv" for name in TOKEN_TABLES}
@@ -54,11 +55,13 @@ def test_every_table_is_the_committed_one(rebuilt: Path) -> None:
         pd.testing.assert_frame_equal(ours, theirs, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_conclusions_and_report_are_the_committed_ones(rebuilt: Path) -> None:
     for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md", "reports/claims.json"):
         assert (rebuilt / name).read_text() == (HERE / name).read_text(), name
 
 
+@pytest.mark.slow
 def test_every_figure_is_the_committed_one(rebuilt: Path) -> None:
     names = {path.name for path in (rebuilt / "figures").iterdir()}
     assert names == {path.name for path in (HERE / "figures").iterdir()}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,11 +25,8 @@ HEADS = {
 KINDS = ("rare", "uncertain")
 
 
-class TrainingText(NamedTuple):
-    """What the slicings must know of the text: its characters (V,) and their shares in the training part (V,)."""
-
-    vocabulary: tuple[str, ...]
-    frequencies: NDArray[np.float64]
+# What the slicings must know of the text: its characters (V,) and their shares in the training part (V,).
+TrainingText = tuple[tuple[str, ...], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -96,17 +92,18 @@ def dissect(store: Store, study: Study, models: Sequence[str] | None = None) -> 
     return Anatomies(cells, tuple(gap for gap in found if isinstance(gap, Gap)))
 
 
-def take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The three frames of ``CellAnatomy`` from the compared trials of a cell whose context is ``block_size``."""
-    frequency, confidence = slices.by_frequency(paired.labels, text.frequencies), slices.by_confidence(paired.confidence)
-    context = slices.by_context(len(paired.labels), block_size)
-    slicings = (frequency, context, confidence, slices.by_class(paired.labels, text.vocabulary))
+def _take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    # The three frames of ``CellAnatomy`` from the compared trials of a cell whose context is ``block_size``.
+    vocabulary, frequencies = text
+    frequency, confidence = slices.by_frequency(paired.labels, frequencies), slices.by_confidence(paired.confidence)
+    context, kind = slices.by_context(len(paired.labels), block_size), slices.by_class(paired.labels, vocabulary)
+    slicings = (frequency, context, confidence, kind)
     # Whole slices put together, so that the two kinds add up from what the tables show.
     chosen = ((frequency, slices.RARE), (confidence, slices.UNCERTAIN))
     merged = [slices.merged_slices(*several, name) for several, name in zip(chosen, KINDS, strict=True)]
     kinds = [slice_frame(paired, slicing).iloc[:1] for slicing in merged]
     swaps = swapped_pairs(paired)
-    named = {column: [text.vocabulary[i] for i in swaps[column]] for column in ("first", "second")}
+    named = {column: [vocabulary[i] for i in swaps[column]] for column in ("first", "second")}
     frames = [slice_frame(paired, slicing) for slicing in slicings]
     return pd.concat(frames, ignore_index=True), pd.concat(kinds, ignore_index=True), swaps.assign(**named)
 
@@ -117,7 +114,7 @@ def training_text(result: Result) -> TrainingText:
     dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
     # The training part alone: what a model could learn, not what it is scored on.
     counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
-    return TrainingText(corpus.vocabulary, counts / counts.sum())
+    return corpus.vocabulary, counts / counts.sum()
 
 
 def _dissect_cell(
@@ -136,7 +133,7 @@ def _dissect_cell(
         paired = slices.pair_trials([store.predictions(result, trial.trial) for trial in result.trials])
     except (ResultError, CorpusError) as problem:
         return Gap(model, activation, "no predictions", str(problem))
-    return CellAnatomy(model, activation, paired.n, *take_apart(paired, texts[key], result.config["block_size"]))
+    return CellAnatomy(model, activation, paired.n, *_take_apart(paired, texts[key], result.config["block_size"]))
 
 
 def churn_against_error(result: Result) -> ChurnAndError:

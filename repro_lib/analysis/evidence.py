@@ -91,14 +91,7 @@ class Evidence:
 
     def identical(self, model: str) -> bool:
         """Whether all activations of a model, two at least, predict the same bits trial by trial."""
-        if model not in self._blocks:
-            return False
-        # By digests: two models may have equal PDs by chance, never equal bits.
-        places, same = self._blocks[model].places, self._blocks[model].full("identical")
-        names = {name for name, _ in places}
-        others = [(place, (b, k)) for (a, k), place in places.items() for b in names - {a}]
-        both = [same[place, places[other]] for place, other in others if other in places]
-        return bool(both) and all(both)
+        return model in self._blocks and self._blocks[model].identical
 
     def paired(self, model: str, first: str, second: str) -> bool:
         """Whether trial k of both cells started from the same weights, for every k of both."""
@@ -150,6 +143,9 @@ class _Block:
         # Sorted, so that the numbers do not depend on the order in which a frame lists its pairs.
         self.places = {trial: place for place, trial in enumerate(sorted({*halves[0], *halves[1]}))}
         self.first, self.second = (np.array([self.places[trial] for trial in half], dtype=np.intp) for half in halves)
+        # By digests: two models may have equal PDs by chance, never equal bits.
+        across = (rows["activation_1"] != rows["activation_2"]) & (rows["trial_1"] == rows["trial_2"])
+        self.identical = bool(across.any() and rows["identical"][across].all())
         self._filled: dict[str, Float64] = {}
 
     def full(self, column: str) -> Float64:

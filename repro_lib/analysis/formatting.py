@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate, rounded
 
 
@@ -46,4 +47,4 @@ _MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "&<>
 
 def literally(words: str) -> str:
     """Words that may come from a file (names of texts, flags, messages) as Markdown that shows them and does nothing else."""
-    return words.translate(_MARKUP)
+    return visible(words.translate(_MARKUP))

@@ -1,8 +1,11 @@
 """Sentences that a notebook shows as text, and what is said where there is nothing to show yet."""
 
 import html
+import re
 from dataclasses import dataclass
 
+# What a terminal would obey and no page may hold.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 NO_RESULTS = "no results yet: run ./run_papermill.sh"
 
 
@@ -21,6 +24,11 @@ class Note:
         frame = "display:inline-block;border:2px solid;border-radius:8px;padding:.5em 1em;margin:.3em 0"
         button = f'<p style="{frame}">{words}<code style="font-weight:bold">./{command}</code></p>'
         return "".join(button if line == NO_RESULTS else f"<p>{html.escape(line)}</p>" for line in self.text.splitlines())
+
+
+def visible(text: str) -> str:
+    """Text that may hold words from elsewhere, with the signs of its control characters in their places."""
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text)
 
 
 def say(*sentences: str) -> Note:

@@ -6,7 +6,7 @@ slices, weighted by their characters, add up to the metric of the cell. Interval
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -24,8 +24,6 @@ from repro_lib.store.schema import ResultError
 Int64 = NDArray[np.int64]
 # The measures that are shown by slice. ``metrics`` has more; these three are a mean over characters of something simple.
 SLICE_METRICS = ("relative_pd", "total_variation", "churn")
-# A part of the text at a time: two trials' probabilities of 512 characters fit into a processor's cache.
-PART = 512
 
 # Shares of the training text. Characters of the first two bins are called rare.
 FREQUENCY_EDGES = (0.001, 0.01, 0.02, 0.05)
@@ -64,6 +62,27 @@ class PairedTrials:
         """(N, tokens): whether the most probable character is not the true one."""
         return self.top1 != self.labels
 
+    def mean(self, metric: str) -> Float64:
+        """(tokens,): one of ``SLICE_METRICS``, mean over the pairs."""
+        return self.differences[metric].mean(axis=0)
+
+    def typical_block(self) -> int:
+        """The block of 256 characters whose total variation is the median one: neither the best nor the worst."""
+        blocks = len(self.labels) // EVALUATION_BLOCK
+        means = self.mean("total_variation")[: blocks * EVALUATION_BLOCK].reshape(blocks, EVALUATION_BLOCK).mean(axis=1)
+        return int(np.argsort(means, kind="stable")[(blocks - 1) // 2])
+
+    def sentence(self) -> str:
+        """How the disagreement is spread over the text, in words."""
+        # At least one character, and no division by 0 where the trials are all alike.
+        ranked = np.sort(self.mean("total_variation"))[::-1]
+        tenth = ranked[: max(1, len(ranked) // 10)].sum() / max(ranked.sum(), np.finfo(float).tiny)
+        return (
+            f"For {100 * np.mean(self.mean('churn') > 0):.1f} % of the {len(ranked):,} evaluation characters the trials do not "
+            "all have the same most probable character; the tenth of the characters with the most disagreement holds "
+            f"{100 * tenth:.0f} % of the total variation."
+        )
+
 
 @dataclass(frozen=True)
 class Slicing:
@@ -88,16 +107,18 @@ class Slicing:
 def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     """Compare every pair of N >= 2 trials at every character, in one pass over the text.
 
-    ResultError for fewer than two trials, different evaluation windows or shapes, or logits that are NaN or infinite.
+    ResultError for fewer than two trials, or different evaluation windows; ``Store.predictions`` has looked at the rest.
     """
-    comparable_trials(trials)
+    if len(trials) < 2:
+        raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
+    if len({trial.evaluation_sha256 for trial in trials}) > 1:
+        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
     pairs = list(combinations(range(n), 2))
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((len(pairs), tokens)) for name in SLICE_METRICS}
-    for start in range(0, tokens, PART):
-        part = slice(start, start + PART)
-        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (PART, V)
+    for part in parts(tokens):
+        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (part, V)
         top1[:, part] = [p.argmax(axis=1) for p in probabilities]
         confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
         # Every pair while the part is in the cache, instead of pair after pair over the whole text.
@@ -107,6 +128,11 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
             differences["relative_pd"][row, part] = metrics.relative_differences(p, q).mean(axis=1)
             differences["churn"][row, part] = top1[i, part] != top1[j, part]
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
+
+
+def parts(tokens: int) -> Iterator[slice]:
+    """Slices of 512 characters: the probabilities of two trials of so many fit into a processor's cache."""
+    return (slice(start, start + 512) for start in range(0, tokens, 512))
 
 
 def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
@@ -207,57 +233,6 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     order = order[counts[order] > 0]
     columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}
     return pd.DataFrame(columns)
-
-
-def comparable_trials(trials: Sequence[Predictions]) -> None:
-    """ResultError unless these are two trials or more on the same text, of one shape, with a number for every probability."""
-    if len(trials) < 2:
-        raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
-    if len({trial.evaluation_sha256 for trial in trials}) > 1:
-        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
-    if len(shapes := {(trial.logits.shape, trial.labels.shape) for trial in trials}) > 1:
-        raise ResultError(f"these predictions have different shapes: {', '.join(map(str, sorted(shapes)))}")
-    for number, trial in enumerate(trials, start=1):
-        # A logit of minus infinity is a probability of 0; anything else that is not finite is no probability at all.
-        if np.isnan(trial.logits).any() or np.isposinf(trial.logits).any():
-            raise ResultError(f"the predictions of trial {number} contain NaN or infinity: it did not train properly")
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """How much the trials of a cell disagree about each evaluation character.
-
-    ``labels``: (tokens,) the characters' ids. ``top1``: (tokens,) share of the pairs of trials whose most probable
-    character differs; its mean is the churn. ``total_variation``: (tokens,) mean over the pairs; its mean is the metric.
-    """
-
-    labels: NDArray[np.int64]
-    top1: Float64
-    total_variation: Float64
-
-    def typical_block(self) -> int:
-        """The block of 256 characters whose total variation is the median one: neither the best nor the worst."""
-        blocks = len(self.labels) // EVALUATION_BLOCK
-        means = self.total_variation[: blocks * EVALUATION_BLOCK].reshape(blocks, EVALUATION_BLOCK).mean(axis=1)
-        return int(np.argsort(means, kind="stable")[(blocks - 1) // 2])
-
-    def sentence(self) -> str:
-        """How the disagreement is spread over the text, in words."""
-        # At least one character, and no division by 0 where the trials are all alike.
-        ranked = np.sort(self.total_variation)[::-1]
-        tenth = ranked[: max(1, len(ranked) // 10)].sum() / max(ranked.sum(), np.finfo(float).tiny)
-        return (
-            f"For {100 * np.mean(self.top1 > 0):.1f} % of the {len(self.top1):,} evaluation characters the trials do not all "
-            "have the same most probable character; the tenth of the characters with the most disagreement holds "
-            f"{100 * tenth:.0f} % of the total variation."
-        )
-
-
-def token_disagreement(predictions: Sequence[Predictions]) -> Disagreement:
-    """Per-character disagreement between N >= 2 trials; ResultError for what ``comparable_trials`` refuses."""
-    paired = pair_trials(predictions)
-    top1, total_variation = (paired.differences[name].mean(axis=0) for name in ("churn", "total_variation"))
-    return Disagreement(paired.labels, top1, total_variation)
 
 
 def _matrices(per_pair: Float64, n: int) -> Float64:

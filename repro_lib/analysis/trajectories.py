@@ -7,7 +7,7 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 # to zero. So both stand side by side, over steps and over the loss reached.
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -87,13 +87,9 @@ def trajectory(store: Store, result: Result) -> Trajectory:
 
 def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
     """Of every activation of a model that can be followed; and a sentence for each that cannot."""
-    followed, gaps = [], []
-    for activation in study.activations:
-        result = study.result(model, activation)
-        runs, why = follow(store, [result]) if result else ([], [f"{model} with {activation} is missing."])
-        followed += runs
-        gaps += why
-    return followed, gaps
+    results = {name: study.result(model, name) for name in study.activations}
+    followed, gaps = follow(store, filter(None, results.values()))
+    return followed, [*gaps, *(f"{model} with {name} is missing." for name, result in results.items() if result is None)]
 
 
 def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], list[str]]:
@@ -117,7 +113,7 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     return follow(store, [newest[length] for length in sorted(newest)])[0]
 
 
-def at_matched_loss(runs: dict[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
+def at_matched_loss(runs: Mapping[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
     """PD of each activation at one loss that all of them reached, between fully decayed runs of different length.
 
     ``runs``: per activation its runs, at least two lengths. The loss is the middle of the range that all activations cover;

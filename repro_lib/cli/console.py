@@ -4,17 +4,19 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from repro_lib.analysis.notes import visible
 
 # What terminals of another encoding get instead; all else that they lack becomes a question mark.
 _PLAIN = str.maketrans(
     {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "±": "+-", "→": "->", "≤": "<=", "≥": ">=", "\xa0": " "}
 )
 # Wider than any table of ours. Lines that are too long for a terminal it wraps by itself, and a pipe has no width.
-_WIDE = 10_000
+WIDE = 10_000
 
 
 class Output(io.TextIOBase):
@@ -72,18 +74,19 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
-def console_on(output: Output) -> Console:
-    """Prints text as it is: names of files and errors of others hold brackets and colons, and a path is not broken in two."""
-    return Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)  # pyright: ignore[reportArgumentType]
+class Plain(Console):
+    """Prints text as it is: names of files and errors of others hold brackets and colons, and what terminals obey."""
 
+    def __init__(self, file: Any, **look: Any) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False, **look)
 
-def print_table(console: Console, table: Table) -> None:
-    """A table with all its names and numbers whole, however narrow the terminal is."""
-    Console(file=console.file, width=_WIDE, highlight=False, markup=False, emoji=False).print(table)
+    def render_str(self, text: str, **look: Any) -> Text:
+        """As rich does for every text, the cells of tables too."""
+        return super().render_str(visible(text), **look)
 
 
 def complain(sentence: object) -> None:
     """A sentence for standard error, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
-        Output(sys.stderr).write(f"repro: {sentence}\n")
+        Output(sys.stderr).write(visible(f"repro: {sentence}\n"))
         sys.stderr.flush()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from repro_lib.cli.console import Output, complain, console_on, open_streams
+from repro_lib.cli.console import Output, Plain, complain, open_streams
 from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile
 from repro_lib.system.files import WriteError
@@ -32,11 +32,12 @@ _FAILED, _BAD_INPUT = 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
     open_streams()
-    # Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by all that we start, as is
-    # that modules are not looked for in the current folder.
-    os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
+    if arguments is None:
+        # The process is ours. Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by
+        # all that we start, as is that modules are not looked for in the current folder.
+        os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
     output = Output(sys.stdout)
-    code = _run(sys.argv[1:] if arguments is None else arguments, console_on(output))
+    code = _run(sys.argv[1:] if arguments is None else arguments, Plain(output, soft_wrap=True))  # a path is not broken in two
     output.flush()
     # A reader that has seen enough (``| head``) is no failure.
     if output.error is None or isinstance(output.error, BrokenPipeError):
@@ -52,8 +53,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     except FileNotFoundError:
         complain("the current folder was deleted; change into another one")
         return _BAD_INPUT
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
     except (ValueError, RuntimeError) as error:
@@ -96,11 +97,14 @@ def _all_interruptions_alike() -> Iterator[None]:
 def _prepare_data(options: Namespace, console: Console) -> int:
     from repro_lib.data import make_dataset, prepare_corpus
 
-    with console.status(f"preparing {options.corpus}"):
+    with console.status("preparing the text"):
         corpus = prepare_corpus(options.corpus)
         dataset = make_dataset(corpus, Config().train_split, Config().block_size)
     different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
     console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
+    if unseen := dataset.unseen:
+        named = ", ".join(map(repr, unseen))
+        console.print(f"{len(unseen)} character{'s occur' if len(unseen) > 1 else ' occurs'} in validation alone: {named}")
     console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {unigram:.3f} nats")
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from repro_lib.analysis.notes import visible
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def grid_request(config: Mapping[str, Any]) -> GridRequest:
 
 def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
     """The flags of a grid as settings of ``workflow/Snakefile``: the way back."""
-    chosen = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED and value is not None}
+    given = {name: value for name, value in vars(options).items() if name not in _HOW_IT_IS_EXECUTED}
+    # A flag without words says something of --noise-models alone.
+    chosen = {name: value for name, value in given.items() if value is not None and (value != [] or name == "noise_models")}
     folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
     return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
 
@@ -133,8 +136,13 @@ def _hyphenated(word: str) -> str:
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible(message), file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="repro",
         description="Does the choice of activation function change how reproducible a small language model's predictions are?",
         allow_abbrev=False,

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro_lib.analysis.selection import own_runs_in_words
-from repro_lib.cli.console import print_table
+from repro_lib.cli.console import WIDE, Plain
 from repro_lib.grid.cells import Cell
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -27,7 +27,8 @@ def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> N
             row = [str(len(result.trials)), *(_rounded(number) for number in numbers), f"{result.avg_val_accuracy:.2f}"]
             row.append("; ".join(result.flags))
         table.add_row(cell.model, cell.activation, *row)
-    print_table(console, table)
+    # Its names and numbers are whole, however narrow the terminal is.
+    Plain(console.file, width=WIDE).print(table)
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_lib.data import load_dataset, prepare_corpus
+from repro_lib.data import TEXT_CHANGED, CorpusError, corpus_sha256, load_dataset, prepare_corpus
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
-from repro_lib.grid.notebooks import keep_as_failed
+from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
 from repro_lib.grid.tasks import Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
+from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.store import Store
-from repro_lib.system.files import WriteError, check_writable
+from repro_lib.system.files import UnusableFile, WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
 from repro_lib.training.experiment import check_device
 from repro_lib.training.progress import progress_share
@@ -59,6 +60,9 @@ class Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             check_writable(self.request.reports_dir)
+            refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.activation) for cell in self.cells])
+            if edited := edited_notebooks():
+                self.display.note(f"of what is edited in notebooks/ the grid runs the original: {', '.join(edited)}")
         sweep(self.store)
 
     def settle(self, job: Job, outcome: Outcome) -> str:
@@ -66,7 +70,7 @@ class Run:
         error, cell = self._error(job, outcome), job.cell
         result = cell.result(self.store) if cell else None
         if cell and not result:
-            error = error or self._lost()
+            error = error or self._lost(cell)
         if error:
             if cell:
                 # Noted in the results folder; where that cannot be written either, it is said.
@@ -95,15 +99,18 @@ class Run:
         # A worker that was ended could not keep its notebook itself.
         return (outcome.said or "no reason given") + advice + (keep_as_failed(job.output) if job.output else "")
 
-    def look_for_lost_results(self) -> None:
-        """Every cell that did not fail has its result, or the report says that it has not."""
+    def look_for_lost_results(self, cells: Sequence[Cell]) -> None:
+        """Each of these that did not fail has its result, or the report says that it has not."""
         # Once more for all: a folder can be emptied after a cell was settled.
-        for cell in self.all_cells:
+        for cell in cells:
             if cell.label not in self.report.failures and cell.result(self.store) is None:
-                self.report.failures[cell.label] = self._lost()
+                self.report.failures[cell.label] = self._lost(cell)
 
-    def _lost(self) -> str:
-        # A result that was written and is not there has one cause: somebody took it, or the folder, while the grid ran.
+    def _lost(self, cell: Cell) -> str:
+        # A result that was written and is not there was written for another text, or somebody took it, or the folder.
+        with contextlib.suppress(CorpusError):
+            if cell.config.sha256(corpus_sha256(cell.config.corpus)) != cell.config_sha256:
+                return TEXT_CHANGED.format(Path(cell.config.corpus).name)
         folder = self.request.results_dir
         return f"its result is gone: {folder} was deleted or emptied during the run; the same command makes it again"
 
@@ -111,7 +118,7 @@ class Run:
         """As ``Tasks.publish``, but no cell fails for a report."""
         try:
             site = self.tasks.publish(running=running)
-        except WriteError as error:
+        except (WriteError, UnusableFile) as error:
             self.report.failures["reports"] = str(error)
             return
         # Written after all: a disk that was full for a while, for example.
@@ -160,7 +167,7 @@ class _PoolRun(Run):
                 if self.with_notebooks:
                     self._add(self.tasks.analyses())
                     self._drain()
-                self.look_for_lost_results()
+                self.look_for_lost_results(self.all_cells)
             finally:
                 self.pool.close()
                 self.display.close()

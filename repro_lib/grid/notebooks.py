@@ -8,12 +8,14 @@ import ast
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import repro_lib
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
 from repro_lib.store.store import digest_note, inputs_digest
@@ -38,8 +40,20 @@ class Parameter:
 
 
 def notebooks_dir() -> Path:
-    """The folder of the suite's notebooks."""
-    return project_root() / "notebooks"
+    """The folder of the notebooks that the grid runs; those in ``notebooks/`` are copies, which people may edit."""
+    return Path(__file__).parent / "pristine"
+
+
+def edited_notebooks() -> list[str]:
+    """The names of the notebooks that are not in ``notebooks/`` with every word that the grid runs."""
+    edited = []
+    for ours in sorted(notebooks_dir().glob("*.ipynb")):
+        theirs = None
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            theirs = notebook_digest(project_root() / "notebooks" / ours.name, {})
+        if theirs != notebook_digest(ours, {}):
+            edited.append(ours.name)
+    return edited
 
 
 @cache
@@ -73,6 +87,51 @@ def check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
             raise NotebookError(f"{notebook.name}: {name} = {value!r} is not of type {declared[name].annotation}")
 
 
+def begin_notebook(name: str, namespace: dict[str, Any]) -> None:
+    """In the first cell after a notebook's parameters: check them (NotebookError), and show errors for users as a sentence.
+
+    ``namespace``: its ``globals()``. A word for another type, as of papermill's ``-p force false``, is taken for what it says.
+    """
+    if "get_ipython" in namespace:
+        kinds = (ValueError, TypeError, RuntimeError, OSError, KeyboardInterrupt)
+        namespace["get_ipython"]().set_custom_exc(kinds, _show_error)
+    notebook = notebooks_dir() / f"{name}.ipynb"
+    declared, values = declared_parameters(notebook), {}
+    for one in _names_set(namespace.get("In", ())) | (declared.keys() & namespace.keys()):
+        values[one] = value = namespace[one]
+        if isinstance(value, str) and one in declared and "str" not in declared[one].annotation:
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[one] = ast.literal_eval(value.capitalize())
+    check_parameters(notebook, values)
+    namespace.update(values)
+
+
+def _names_set(cells: Sequence[str]) -> set[str]:
+    # What the last cell of parameters that was run, and papermill's own after it, give values to.
+    names: set[str] = set()
+    for source in cells:
+        with contextlib.suppress(SyntaxError):
+            tree = ast.parse(source)
+            targets = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+            kinds = {type(statement) for statement in tree.body}
+            if source.startswith("# Parameters\n"):
+                names |= targets
+            elif ast.AnnAssign in kinds <= {ast.AnnAssign, ast.Assign}:
+                names = targets
+    return names
+
+
+def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
+    # What we raise ourselves is a sentence for users. Anything else says where, also what torch raises at a line of ours.
+    last, said = traceback.extract_tb(trace)[-1], str(error)
+    raised = Path(last.filename).is_relative_to(Path(repro_lib.__file__).parent) and (last.line or "").startswith("raise ")
+    if kind is KeyboardInterrupt:
+        said = "; ".join(getattr(error, "__notes__", ())) or "what is finished is kept"
+    if raised or kind is KeyboardInterrupt:
+        vars(error)["_render_traceback_"] = lambda: [f"{kind.__name__}: {said}"]
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset, running_compiled_code=True)
+
+
 def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
     """What an executed notebook depends on: its source, its parameters and whatever ``inputs`` (JSON) says."""
     return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
@@ -85,6 +144,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
     NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody else at work, WriteError.
     """
     check_parameters(notebook, parameters)
+    # All of them, so that the copy says what it ran with.
+    parameters = {name: one.default for name, one in declared_parameters(notebook).items()} | dict(parameters)
     papermill = _papermill()
     partial, failed = _unfinished(output)
     try:
@@ -93,7 +154,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
                 executed = papermill.execute_notebook(
                     _literal_path(notebook),
                     _SCHEME + _literal_path(partial),
-                    parameters=dict(parameters),
+                    parameters=parameters,
                     # Not what the notebook or this machine calls a kernel: ours is made by the class below.
                     kernel_name="python3",
                     language="python",
@@ -136,6 +197,13 @@ def keep_as_failed(output: Path) -> str:
         os.replace(partial, failed)
         return f" (see {failed})"
     return ""
+
+
+def is_unfinished(notebook: Path) -> bool:
+    """Whether ``execute`` wrote this as the copy of a notebook at work, and not somebody else a file of such a name."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _read_json(notebook)["metadata"]["papermill"]["output_path"].startswith(_SCHEME)
+    return False
 
 
 def _unfinished(output: Path) -> tuple[Path, Path]:

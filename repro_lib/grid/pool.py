@@ -151,7 +151,7 @@ class _Worker:
     """A worker process as its pool sees it. No two of a pool have the same ``place`` (from 0) at the same time."""
 
     def __init__(self, context: SpawnContext, folder: Path, place: int) -> None:
-        folder.mkdir()
+        folder.mkdir(0o700, parents=True)  # the pool's own may have been cleared away
         self.folder, self.place = folder, place
         self.task: Task | None = None
         self.since = 0.0

@@ -2,13 +2,14 @@
 
 # Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from repro_lib.grid.cells import Cell
-from repro_lib.grid.notebooks import execute, notebooks_dir
+from repro_lib.grid.notebooks import execute, is_unfinished, notebooks_dir
 from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
@@ -86,12 +87,11 @@ def run_summary(
 
 
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
-    """Remove what killed processes left in the folders, and nothing of those that are still at work there."""
-    # Leases first: a leftover belongs to nobody once the lease of its writer is void.
-    for folder in (results_dir, reports_dir):
-        remove_void(folder)
-        remove_leftovers(folder)
+    """Remove reports and notebooks that killed processes left unfinished, and nothing of those that are still at work there."""
+    remove_void(reports_dir)
+    remove_leftovers(reports_dir)
     for partial in (results_dir / "notebooks").glob("*.partial.ipynb"):
         output = partial.with_name(partial.name.replace(".partial", ""))
-        if holder(notebook_lease(output)) is None:
-            partial.unlink(missing_ok=True)
+        if holder(notebook_lease(output)) is None and is_unfinished(partial):
+            with contextlib.suppress(OSError):
+                partial.unlink()

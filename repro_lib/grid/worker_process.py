@@ -48,6 +48,8 @@ def serve(connection: Connection, folder: Path, place: int) -> None:
                 # The log is for the last words of one that dies, and those of an earlier task would mislead.
                 file.seek(0)
                 file.truncate()
+                # In days some systems clear away what lies in temporary folders.
+                folder.mkdir(0o700, parents=True, exist_ok=True)
                 connection.send(_attempt(function, arguments))
 
 

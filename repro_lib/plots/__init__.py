@@ -4,6 +4,7 @@ In: a ``Study`` and the frames of ``analysis``. Out: ``Plot`` objects that a not
 home of matplotlib.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily
@@ -28,4 +29,6 @@ if TYPE_CHECKING:
     )
     from repro_lib.plots.style import Plot as Plot
 
+# Where a home takes no files it says so, and works all the same; that would stand on every page.
+logging.getLogger("matplotlib").addFilter(lambda record: "directory" not in record.msg and "mkdir" not in record.msg)
 __getattr__, __dir__ = lazily(__name__)

@@ -35,22 +35,15 @@ SOURCE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str) -> Plot | Note:
-    """``slices_plot``, or a sentence where no cell of the model could be taken apart."""
-    if not any(cell.model == model for cell in anatomies.cells):
-        return Note(f"No figure of the slices of {model}: none of its cells could be taken apart.")
-    return slices_plot(study, anatomies, model, metric)
-
-
 @styled
-def slices_plot(study: Study, anatomies: Anatomies, model: str, metric: str = "total_variation") -> Plot:
+def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str = "total_variation") -> Plot | Note:
     """One of ``slices.SLICE_METRICS`` by slice of the text, one panel per slicing, all activations of one model.
 
-    A cell that could not be taken apart is named below the panels; ValueError where none of the model's could.
+    A cell that could not be taken apart is named below the panels; a sentence where none of the model's could.
     """
     cells = [cell for cell in anatomies.cells if cell.model == model]
     if not cells:
-        raise ValueError(f"no cell of {model!r} could be taken apart: {anatomies.sentence()}")
+        return Note(f"No figure of the slices of {model}: none of its cells could be taken apart.")
     title = f"{model}: {heading(metric)} by slice of the text"
     title += f" ({CONTROL_IN_WORDS})" if model in study.identical else ""
     title = f"SYNTHETIC: {title}" if any(result.synthetic for result in study.results) else title
@@ -161,8 +154,10 @@ def through_training_view(store: Store, stored: Sequence[Result], study: Study, 
 
 
 @styled
-def noise_plot(store: Store, sources: NoiseSources) -> Plot:
-    """Total variation by source of randomness, at the end of training and through it."""
+def noise_view(store: Store, sources: NoiseSources | None, model: str) -> Plot | Note:
+    """Total variation by source of randomness, at the end of training and through it; or what to do where none was run."""
+    if sources is None:
+        return Note(how_to_run(model))
     frame = sources.frame()
     least = int(frame.loc[frame["state"] == "measured", "n"].min())
     note = (
@@ -179,11 +174,6 @@ def noise_plot(store: Store, sources: NoiseSources) -> Plot:
     left.grid(False, axis="x")
     _source_lines(right, sources.trajectories(store))
     return Plot(figure, f"{sources.model}_noise_sources", sources.sentence())
-
-
-def noise_view(store: Store, sources: NoiseSources | None, model: str) -> Plot | Note:
-    """``noise_plot``, or what to do where the sources were not run."""
-    return Note(how_to_run(model)) if sources is None else noise_plot(store, sources)
 
 
 def _follow(panels: dict[str, Axes], cell: Trajectory, others: Sequence[Trajectory], metric: str) -> None:

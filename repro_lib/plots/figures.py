@@ -1,4 +1,4 @@
-"""Every figure of the suite: a study (or the results themselves) in, a ``Plot`` out.
+"""Every figure of the suite: a study in, a ``Plot`` out.
 
 Every number has its interval or the figure says why not; pairs and trials are points; a missing cell is a hatched gap.
 """
@@ -13,9 +13,6 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.plots import panels, style
 from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel
 from repro_lib.plots.style import Plot, activation_handles, arms, interval_note, new_figure, styled
-from repro_lib.store.schema import Result
-
-Source = Study | Sequence[Result]
 
 _HEADINGS = {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per character"}
 PAIRS = "Bars: mean over all pairs of trials; points: the pairs."
@@ -42,10 +39,15 @@ def all_plots(study: Study) -> Iterator[Plot]:
             yield draw(study, model)
 
 
+def plot_names(models: Sequence[str]) -> list[str]:
+    """What the figures of these models are called: as that which draws them."""
+    return [f.__name__ for f in _ACROSS_MODELS] + [f"{model}_{f.__name__}" for model in models for f in _OF_A_MODEL]
+
+
 @styled
-def shamir_comparison(source: Source, model: str | None = None) -> Plot:
+def shamir_comparison(study: Study, model: str | None = None) -> Plot:
     """Relative PD of one model per activation."""
-    study, model, cells = _one_model(source, model)
+    model, cells = _one_model(study, model)
     title = _title(study, f"{model}: relative prediction difference (PD) per activation", model)
     figure, body = new_figure(4.3, title, f"{PAIRS} {interval_note(cells, JACKKNIFE)}")
     axes = body.subplots()
@@ -56,9 +58,9 @@ def shamir_comparison(source: Source, model: str | None = None) -> Plot:
 
 
 @styled
-def accuracy(source: Source, model: str | None = None) -> Plot:
+def accuracy(study: Study, model: str | None = None) -> Plot:
     """Validation accuracy and loss of one model per activation."""
-    study, model, cells = _one_model(source, model)
+    model, cells = _one_model(study, model)
     title = _title(study, f"{model}: accuracy and loss per activation", model)
     figure, body = new_figure(4.0, title, f"{TRIALS} {interval_note(cells, STUDENT)}")
     for axes, column in zip(body.subplots(1, 2), ("val_accuracy", "val_loss"), strict=True):
@@ -69,9 +71,9 @@ def accuracy(source: Source, model: str | None = None) -> Plot:
 
 
 @styled
-def reproducibility(source: Source, model: str | None = None) -> Plot:
+def reproducibility(study: Study, model: str | None = None) -> Plot:
     """Every metric of one model per activation."""
-    study, model, cells = _one_model(source, model)
+    model, cells = _one_model(study, model)
     title = _title(study, f"{model}: {len(METRICS)} measures of disagreement between trials", model)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
     # Three to a row: narrower ones have no room for the numbers on their axes.
@@ -88,9 +90,9 @@ def reproducibility(source: Source, model: str | None = None) -> Plot:
 
 
 @styled
-def training_curves(source: Source, model: str | None = None) -> Plot:
+def training_curves(study: Study, model: str | None = None) -> Plot:
     """Training and validation loss of every trial of one model, one panel per activation."""
-    study, model, cells = _one_model(source, model)
+    model, cells = _one_model(study, model)
     curves = study.curves[study.curves["model"] == model]
     note = (
         "Every trained model is shown, so there is no interval. The validation curve looks at a quarter of the evaluation text."
@@ -115,9 +117,8 @@ def training_curves(source: Source, model: str | None = None) -> Plot:
 
 # A bar would start at 0, and what differs between accuracies is a small part of them: hence marks, here and in ``accuracy``.
 @styled
-def multi_model_accuracy(source: Source) -> Plot:
+def multi_model_accuracy(study: Study) -> Plot:
     """Validation accuracy and loss of every cell."""
-    study = _study(source)
     note = f"{TRIALS} {interval_note(study.cells, STUDENT)} {about_cells(study)}"
     title = _title(study, "Accuracy and loss of every model and activation")
     figure, body = new_figure(6.4, title, note, activation_handles(study.activations))
@@ -128,9 +129,8 @@ def multi_model_accuracy(source: Source) -> Plot:
 
 
 @styled
-def multi_model_reproducibility(source: Source) -> Plot:
+def multi_model_reproducibility(study: Study) -> Plot:
     """Relative PD, total variation and churn of every cell."""
-    study = _study(source)
     note = f"{PAIRS} {interval_note(study.cells, JACKKNIFE)} Lower is more reproducible. {about_cells(study)}"
     title = _title(study, "Disagreement between trials of every model and activation")
     figure, body = new_figure(8.2, title, note, activation_handles(study.activations))
@@ -141,9 +141,8 @@ def multi_model_reproducibility(source: Source) -> Plot:
 
 
 @styled
-def shamir_cross_model_analysis(source: Source) -> Plot:
+def shamir_cross_model_analysis(study: Study) -> Plot:
     """Four panels: bars of every cell, boxes per activation over models, heat map, CV per model."""
-    study = _study(source)
     note = f"{PAIRS} {interval_note(study.cells, JACKKNIFE)} Boxes: quartiles over models, a spread and no interval. "
     note += f"CV has no interval: it is above 0 even where nothing differs. {about_cells(study)}"
     title = _title(study, "Relative prediction difference (PD) between trials, 0 to 2, lower is more reproducible")
@@ -159,9 +158,8 @@ def shamir_cross_model_analysis(source: Source) -> Plot:
 
 
 @styled
-def accuracy_vs_reproducibility(source: Source) -> Plot:
+def accuracy_vs_reproducibility(study: Study) -> Plot:
     """Relative PD, and churn per error, against accuracy: the trade-off."""
-    study = _study(source)
     cells = study.cells.dropna(subset=["relative_pd"])
     note = f"{interval_note(study.cells, f'{JACKKNIFE}; {STUDENT} for accuracy')} Churn / error is a ratio of two means and "
     note += f"has no interval here; at 1 two trials disagree as often as they err. {about_cells(study)}"
@@ -190,19 +188,14 @@ _ACROSS_MODELS: tuple[Callable[..., Plot], ...] = (
 _OF_A_MODEL: tuple[Callable[..., Plot], ...] = (shamir_comparison, accuracy, reproducibility, training_curves)
 
 
-def _study(source: Source) -> Study:
-    return source if isinstance(source, Study) else Study.of(source)
-
-
-def _one_model(source: Source, model: str | None) -> tuple[Study, str, pd.DataFrame]:
+def _one_model(study: Study, model: str | None) -> tuple[str, pd.DataFrame]:
     # A study of one model need not have it named.
-    study = _study(source)
     if model is None and len(study.models) != 1:
         raise ValueError(f"name one of the models: {', '.join(study.models)}")
     model = model or study.models[0]
     if model not in study.models:
         raise ValueError(f"there is no model {model!r} in this study; it has {', '.join(study.models)}")
-    return study, model, study.cells[study.cells["model"] == model]
+    return model, study.cells[study.cells["model"] == model]
 
 
 def _title(study: Study, title: str, model: str | None = None) -> str:

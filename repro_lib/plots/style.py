@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
@@ -43,25 +44,9 @@ SYNTHETIC_NOTE = "Cross-hatched: synthetic, not measured"
 # Figures are as wide as a report's text; the PNG has 1.44 pixels per CSS pixel, so that it stays sharp.
 WIDTH_INCHES, REPORT_PIXELS = 9.0, 900
 DPI = 144
-STYLE = {
-    "figure.dpi": DPI,
-    "savefig.dpi": DPI,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10),
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "hatch.color": "#999999",
-    "text.usetex": False,
-}
+STYLE = ["default", Path(__file__).with_name("figures.mplstyle")]
 # A decorator: a figure is drawn in the suite's style whatever the reader's own matplotlib settings are, which are left alone.
-styled = matplotlib.style.context(["default", STYLE])
+styled = matplotlib.style.context(STYLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +64,7 @@ class Plot:
         """The figure as PNG: the same bytes for the same figure."""
         buffer = io.BytesIO()
         # matplotlib makes some parts, ticks for one, only now, and with the settings of now.
-        with matplotlib.style.context(["default", STYLE]):
+        with matplotlib.style.context(STYLE):
             self.figure.savefig(buffer, format="png", dpi=DPI)
         return _in_few_colours(buffer)
 

@@ -117,24 +117,6 @@ def _pd_in_words(cell: dict[str, Any]) -> str:
     return f"Relative PD: {cell['relative_pd']:.4f} {interval}{mark}"
 
 
-_WHAT_THEY_ARE = """\
-# Synthetic results
-
-Every number below was made up. Nothing was trained for it and nothing was measured.
-
-- **For**: demonstrations, trying out reports, scale tests.
-- **Not for**: any statement about a model or an activation, any statistic, any claim, any publication.
-- **Where they show**: only where asked for, with `repro process --include-synthetic` (which writes to `with_synthetic/` in the
-  reports folder) or `Study.load(..., include_synthetic=True)`. There they are hatched and marked, and beside measured results
-  no mean, CV, rank, win or count includes them. The notebooks, the report site, `summary.txt`, `plots/`, `repro status`
-  and every claim leave them out. Training never takes one for a trained cell.
-- **Fillers of gaps** (`repro synthesize --missing`) give way to the measured cell as soon as there is one. Their relative PD,
-  loss and accuracy are the means of the model's measured cells, so by construction they show nothing new.
-- **How to tell**: `"synthetic": true` in the file, the flag, digests that begin with `{mark}`. To be rid of them, delete the
-  files.
-"""
-
-
 def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
     """The text of ``SYNTHETIC_DATA_SUMMARY.md``: every synthetic result among ``entries`` (``Store.load``), in Markdown."""
     measured = {_place(result) for _, result in entries if not result.synthetic}
@@ -150,7 +132,8 @@ def synthetic_summary(entries: Sequence[tuple[Path, Result]]) -> str:
             rows.append("| " + " | ".join(literally(text).replace("|", "\\|") for text in cells) + " |")
     head = "| file | model | activation | relative PD | trials | made, UTC | state | how, and from what |\n" + "|---" * 8 + "|"
     listed = "\n".join([f"{len(rows)} synthetic results are in the store.", "", head, *rows])
-    return _WHAT_THEY_ARE.format(mark=SYNTHETIC_MARK) + "\n" + (listed if rows else "There is none in the store.") + "\n"
+    what_they_are = Path(__file__).with_name("synthetic_summary.md").read_text(encoding="utf-8")
+    return what_they_are.format(mark=SYNTHETIC_MARK) + "\n" + (listed if rows else "There is none in the store.") + "\n"
 
 
 # What a measured result must have to take the place of a synthetic one.

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.analysis.notes import NO_RESULTS, say
-from repro_lib.config import Config, ConfigError
-from repro_lib.data import CorpusError
+from repro_lib.config import Config
 from repro_lib.plots.style import COLOURS
-from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_UPDATES, Progress, write_progress
-from repro_lib.training.trainer import TrainingDiverged
 
 _WIDTH, _HEIGHT = 640, 220
 # More points than this on one curve are narrower than a pixel.
@@ -126,9 +123,9 @@ def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick"
                 run_experiment(FIRST_MODEL, activation, config, results_dir=store.folder, progress=follow)
                 trained = shown.value
             shown.value += "<p>Done. Choose <em>Run &gt; Run All Cells</em> once more.</p>"
-        except (CorpusError, ConfigError, ResultError, TrainingDiverged, OSError) as problem:
-            # An exception in a button's handler ends in a log that nobody reads.
-            shown.value = f"<p>{html.escape(str(problem))}</p>"
+        except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as problem:
+            # An exception in a button's handler ends in a log that nobody reads. Of an interruption a note says where it was.
+            shown.value = f"<p>{html.escape('; '.join(getattr(problem, '__notes__', [str(problem)])))}</p>"
             button.disabled = False
 
     button.on_click(train)

@@ -1,5 +1,7 @@
 """What the notebooks are called: their files, executed copies and pages are found under these names by every stage."""
 
+from collections.abc import Sequence
+
 QUICKSTART = "00_quickstart"
 ACTIVATIONS = "01_activations"
 TRAIN = "10_train"
@@ -19,3 +21,8 @@ def train_stem(label: str) -> str:
 def deep_dive_stem(model: str) -> str:
     """The name of a model's deep dive: ``20_deep_dive-charlm``."""
     return f"{DEEP_DIVE}-{model}"
+
+
+def expected_stems(cells: Sequence[tuple[str, str]]) -> list[str]:
+    """All that a run over these cells executes, in the order of the index."""
+    return [*ANALYSES, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in cells)]

@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro_lib.analysis.notes import visible
+from repro_lib.report.own_files import NOTE, SYNTHETIC, refuse_foreign, refuse_foreign_reports
 from repro_lib.store.store import Store, digest_note, noted_digest
 from repro_lib.system.files import write_atomically
 
@@ -18,19 +20,16 @@ if TYPE_CHECKING:
     from repro_lib.report.site.index import SiteReport
     from repro_lib.store.schema import Result
 
-# In the reports folder: which results plots and summary were made from. It is the grid's alone; whoever else writes them
-# takes it away.
-_NOTE = Path("plots", "inputs.json")
-
 
 def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots: bool, claims: bool = True) -> str:
     """The text of ``repro process``, also written to ``summary.txt``; with ``plots`` and the ledger of ``claims`` beside it."""
     from repro_lib.analysis.evidence import Evidence
     from repro_lib.report.console_summary import summary_text
 
-    (reports_dir / _NOTE).unlink(missing_ok=True)
+    refuse_foreign(reports_dir, study.models if plots else ())
+    (reports_dir / NOTE).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
-    text = summary_text(study, evidence)
+    text = visible(summary_text(study, evidence))
     write_atomically(reports_dir / "summary.txt", text)
     # Nothing that was made up may decide a claim.
     if claims and not any(result.synthetic for result in study.results):
@@ -53,8 +52,9 @@ def write_synthetic_summary(results_dir: Path, reports_dir: Path, made: Sequence
     """Store these synthetic results, then write ``SYNTHETIC_DATA_SUMMARY.md`` about all that the folder holds."""
     from repro_lib.report.console_summary import synthetic_summary
 
-    store, path = Store(results_dir), reports_dir / "SYNTHETIC_DATA_SUMMARY.md"
-    for result in made:
+    refuse_foreign(reports_dir)
+    store, path = Store(results_dir), reports_dir / SYNTHETIC
+    for result in [store.stamped(result) for result in made]:
         store.save(result)
     write_atomically(path, synthetic_summary(store.load()[0]))
     return path
@@ -75,19 +75,21 @@ def write_summary(results_dir: Path, reports_dir: Path, profile: str | None, con
     from repro_lib.analysis.study import load_study
 
     summarise_store(load_study(results_dir, profile=profile, configs=configs), results_dir, reports_dir, plots=True)
-    write_atomically(reports_dir / _NOTE, json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
+    write_atomically(reports_dir / NOTE, json.dumps({"metadata": {"repro": digest_note(digest)}}) + "\n")
 
 
 def summary_is_current(reports_dir: Path, digest: str) -> bool:
     """Whether summary and plots were made from just the results of this digest."""
     written = all((reports_dir / name).is_file() for name in ("summary.txt", "FINAL_CONCLUSIONS.md", "claims.json"))
-    return written and noted_digest(reports_dir / _NOTE) == digest
+    return written and noted_digest(reports_dir / NOTE) == digest
 
 
 def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
     """Render whatever notebook is executed, with an index over the expected cells."""
     from repro_lib.report.site.index import build_site
 
-    (reports_dir / _NOTE).unlink(missing_ok=True)
+    cells = list(product(study.models, study.activations))
+    refuse_foreign_reports(reports_dir, cells)
+    (reports_dir / NOTE).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
-    return build_site(results_dir, reports_dir, list(product(study.models, study.activations)), profile)
+    return build_site(results_dir, reports_dir, cells, profile)

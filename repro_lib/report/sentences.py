@@ -13,7 +13,7 @@ from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.models.registry import ARCHITECTURES
 from repro_lib.report.contrast_tables import contrast_sentences
 from repro_lib.report.tables import short_flags
-from repro_lib.store.schema import Result
+from repro_lib.store.schema import ORIGIN, Result
 
 
 def about(study: Study) -> str:
@@ -27,8 +27,19 @@ def about(study: Study) -> str:
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
         f"{len(real.results)} of {len(real.cells)} cells: {profile}, corpus {first.corpus.name}, "
-        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}"
+        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}"
     )
+
+
+def _origins(study: Study) -> str:
+    # Of which machines, where they are of several kinds. Some results do not say all.
+    names = [name for name in ORIGIN if all(result.environment.get(name) for result in study.results)]
+    kinds: dict[str, list[str]] = {}
+    for result in study.results:
+        kind = ", ".join(str(result.environment[name]) for name in names)
+        kinds.setdefault(kind, []).append(f"{result.model_name} with {result.activation}")
+    told = "; ".join(f"{kind}: {', '.join(cells)}" for kind, cells in kinds.items())
+    return f" Of {len(kinds)} kinds of machine, which may round otherwise ({told})." if len(kinds) > 1 else ""
 
 
 def missing(study: Study) -> str:

@@ -1,24 +1,21 @@
 """One cell looked at closely, as HTML for notebooks: where in the text its trials disagree, and what they write."""
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.slices import Disagreement, token_disagreement
+from repro_lib.analysis.slices import PairedTrials, pair_trials
 from repro_lib.analysis.stored_models import corpus_of, write_samples
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK, Corpus, CorpusError
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
-
-Float64 = NDArray[np.float64]
 
 # From this total variation on: (words, inline style). Never colour alone: the underline says the same. The text keeps
 # the page's colour and the backgrounds are half transparent, so that both light and dark pages stay readable.
@@ -32,34 +29,43 @@ DIFFERENT_TOP1 = "font-weight:bold"
 TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:0.5em 0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Passage:
-    """A piece of the evaluation text and, per character, how much the trials disagree about it; shown as HTML."""
+    """A ``block`` (from 0) of the evaluation text and, per character, how much the trials disagree about it; shown as HTML."""
 
-    title: str
-    text: str
-    top1: Float64
-    total_variation: Float64
-    pairs: int
-    about: str
+    cell: str
+    paired: PairedTrials
+    corpus: Corpus
+    block: int
+
+    @property
+    def title(self) -> str:
+        """Which block of which cell it is."""
+        return f"{self.cell}, N = {self.paired.n} trials, evaluation block {self.block + 1}"
 
     def __repr__(self) -> str:
-        return f"{self.title}. {self.about}"
+        return f"{self.title}. {self.paired.sentence()}"
 
     def _repr_html_(self) -> str:
-        characters = "".join(map(self._character, self.text, self.total_variation, self.top1))
+        part = slice(self.block * EVALUATION_BLOCK, (self.block + 1) * EVALUATION_BLOCK)
+        text = self.corpus.decode(torch.from_numpy(self.paired.labels[part]))
+        numbers = (self.paired.mean(metric)[part] for metric in ("total_variation", "churn"))
+        characters = "".join(map(self._character, text, *numbers))
         samples = [f'<span style="{style}">{words}</span>' for _, words, style in reversed(LEVELS)]
         legend = (
             "Total variation of a character's probabilities, mean over the pairs of trials: below 0.10 unmarked, "
             f'{", ".join(samples)}. <span style="{DIFFERENT_TOP1}">Bold</span>: the most probable character differs '
             "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
         )
-        return _figure(self.title, f"{html.escape(self.about)}<br>{legend}", f'<div style="{TEXT_STYLE}">{characters}</div>')
+        return _figure(
+            self.title, f"{html.escape(self.paired.sentence())}<br>{legend}", f'<div style="{TEXT_STYLE}">{characters}</div>'
+        )
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:
         style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
         style = f"{style};{DIFFERENT_TOP1}".lstrip(";") if top1 > 0 else style
-        differing = f"most probable character differs in {round(top1 * self.pairs)} of {self.pairs} pairs"
+        pairs = math.comb(self.paired.n, 2)
+        differing = f"most probable character differs in {round(top1 * pairs)} of {pairs} pairs"
         title = f"total variation {total_variation:.2f}; {differing}"
         shown = "⏎\n" if character == "\n" else html.escape(character)
         return f'<span title="{title}"' + (f' style="{style}"' if style else "") + f">{shown}</span>"
@@ -113,24 +119,16 @@ def _figure(title: str, caption: str, body: str) -> str:
     return f'<figure style="margin:1em 0">{head}{body}</figure>'
 
 
-def passage(disagreement: Disagreement, corpus: Corpus, title: str, pairs: int, block: int) -> Passage:
-    """One evaluation block (from 0) of 256 characters with its disagreement; ``pairs`` of trials were compared."""
-    part = slice(block * EVALUATION_BLOCK, (block + 1) * EVALUATION_BLOCK)
-    text = corpus.decode(torch.from_numpy(disagreement.labels[part]))
-    numbers = disagreement.top1[part], disagreement.total_variation[part]
-    return Passage(f"{title}, evaluation block {block + 1}", text, *numbers, pairs, disagreement.sentence())
-
-
 def disagreement_views(store: Store, study: Study, model: str, activations: Sequence[str]) -> list[Passage | Note]:
     """A coloured passage for each of these activations: the same one, which is typical for the first of them."""
     blocks: list[int] = []
 
     def view(result: Result) -> Passage:
-        corpus, n = corpus_of(result), len(result.trials)
-        disagreement = token_disagreement([store.predictions(result, trial) for trial in range(1, n + 1)])
+        corpus = corpus_of(result)
+        paired = pair_trials([store.predictions(result, record.trial) for record in result.trials])
         # The same passage for all activations, so that they can be compared by eye.
-        blocks.append(disagreement.typical_block())
-        return passage(disagreement, corpus, f"{model} with {result.activation}, N = {n} trials", n * (n - 1) // 2, blocks[0])
+        blocks.append(paired.typical_block())
+        return Passage(f"{model} with {result.activation}", paired, corpus, blocks[0])
 
     return _views(study, model, activations, "No passage for", view)
 

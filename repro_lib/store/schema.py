@@ -43,6 +43,8 @@ _OF_A_PAIR = re.compile(r"_\d+_\d+$")
 # keep the name that they had in the first stores.
 TensorKind = Literal["predictions", "weights", "steps"]
 TENSOR_KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
+# What of an environment decides the last bits of a training. Earlier versions did not record the instructions.
+ORIGIN = ("torch", "device", "cpu", "instructions")
 Curve = list[tuple[int, Annotated[float, Field(ge=0)]]]
 
 

@@ -5,10 +5,11 @@ One JSON file per cell and run in ``results/``; beside it, per trial, the logits
 """
 
 import contextlib
+import glob
 import json
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -45,6 +46,19 @@ class Store:
                 return path
             number += 1
             path = self.folder / f"{stem}-{number}.json"
+
+    def stamped(self, result: Result) -> Result:
+        """The same with the time of this moment; or, where a clock was wrong, just after the newest that is stored.
+
+        The newest is what counts, and that is the one that was written last.
+        """
+        return result.model_copy(update={"timestamp": self._now().replace(microsecond=0)})
+
+    def _now(self) -> datetime:
+        now = datetime.now(UTC)
+        # By their names first: reading all takes seconds.
+        ahead = [path.stem for path in self.folder.glob("*.json") if path.stem.split("-")[2:3] > [f"{now:%Y%m%d_%H%M%S}"]]
+        return max([now, *(r.timestamp + timedelta(seconds=1) for name in ahead for _, r in self.load(glob.escape(name))[0])])
 
     def load(self, names: str = "*") -> tuple[list[tuple[Path, Result]], list[str]]:
         """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both.
@@ -112,14 +126,15 @@ class Store:
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""
         cell = {"model_name": model, "activation": activation, "config_sha256": config_sha256}
-        note = {**cell, "reason": reason[:LONGEST_WORDS], **details, "timestamp": datetime.now(UTC).isoformat()}
+        note = {**cell, "reason": reason[:LONGEST_WORDS], **details, "timestamp": self._now().isoformat()}
         path = self._failure_path(model, activation, config_sha256)
         write_atomically(path, json.dumps(note, indent=1, default=str) + "\n")
         return path
 
     def forget_failure(self, model: str, activation: str, config_sha256: str) -> None:
         """Remove the note of an earlier failure once the cell has succeeded."""
-        self._failure_path(model, activation, config_sha256).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already, or another user's; a result counts for more
+            self._failure_path(model, activation, config_sha256).unlink()
 
     def _failure_path(self, model: str, activation: str, config_sha256: str) -> Path:
         # In a folder of their own: only result files lie directly in the store.

@@ -13,6 +13,9 @@ from repro_lib.system.processes import ProcessId
 LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0
+# Where, in a folder of results or reports, our temporary files and leases lie. Other folders in it may be somebody else's.
+_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "failed", "notebooks", "plots")
+_PLACES += ("workflow/*", "workflow/*/failed", "with_synthetic", "with_synthetic/plots")
 # Why not, with what to do; everything else is said in the system's own words.
 _FULL = "because the disk is full; free some space and run the same command again"
 _READ_ONLY = "because {folder} is read-only; choose another folder, or make it writable"
@@ -27,7 +30,9 @@ class WriteError(OSError):
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror, str(path))
         other = f"({error.strerror}); look into that and run the same command again"
-        reason = _REASONS[error.errno].format(folder=path.parent) if error.errno in _REASONS else other
+        # What is not permitted is not permitted for many reasons: another user's file in a folder of all, for one.
+        known = _REASONS.get(error.errno or 0, other)
+        reason = other if known is _READ_ONLY and os.access(path.parent, os.W_OK) else known.format(folder=path.parent)
         self.sentence = f"{path} could not be written {reason}"
 
     def __str__(self) -> str:
@@ -56,7 +61,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
                 os.fsync(file.fileno())
             # mkstemp makes files private; results are as readable as any other new file. The mask is read by setting it.
             os.umask(mask := os.umask(0))
-            os.chmod(temporary, 0o666 & ~mask)
+            with contextlib.suppress(OSError):  # some network drives have no modes
+                os.chmod(temporary, 0o666 & ~mask)
             if replace:
                 os.replace(temporary, path)
             else:
@@ -73,20 +79,27 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
 
 def check_writable(folder: Path) -> None:
     """WriteError if no file can be made in this folder; the folder itself is made where it is missing."""
-    write_atomically(probe := folder / ".probe", b"?")
+    write_atomically(probe := folder / f".probe.{ProcessId.here()}.0.tmp", b"?")
     probe.unlink(missing_ok=True)
 
 
+def in_places(folder: Path, pattern: str) -> list[Path]:
+    """The files of such names where this program puts its own in a folder of results or reports."""
+    return sorted(path for place in _PLACES for path in folder.glob(f"{place}/{pattern}"))
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove, below a folder, the temporary files of writers that were killed. Those still at work keep theirs."""
+    """Remove, from a folder of results or reports, the temporary files of writers of ours that were killed, and no others."""
     now = None
-    for path in sorted(folder.rglob(".*.tmp")):
-        owner = ProcessId.find(path.name)
+    for path in in_places(folder, ".*.*.*.tmp"):
+        # The name says whose it is, just as ``write_atomically`` writes it: others have names with numbers and hyphens too.
+        owner = ProcessId.find(word := path.name.split(".")[-3])
         with contextlib.suppress(OSError):
-            gone = owner.is_gone() if owner else None
-            if gone is None:
+            if owner is None or str(owner) != word:
+                continue
+            if (gone := owner.is_gone()) is None:
                 now = folder_time(folder) if now is None else now
-                gone = now - path.stat().st_mtime > _OLD_SECONDS
+                gone = abs(now - path.stat().st_mtime) > _OLD_SECONDS
             if gone:
                 path.unlink()
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.system.files import folder_time, read_bounded, write_atomically
+from repro_lib.system.files import folder_time, in_places, read_bounded, write_atomically
 from repro_lib.system.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -83,8 +83,8 @@ def hold(path: Path, work: str) -> Iterator[Lease]:
     LeaseHeldError, at once, if somebody else does; WriteError if the folder cannot be written.
     """
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
-    lease = Lease(path, Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since))
-    _acquire(lease)
+    own = Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since)
+    lease = Lease(_acquire(path, own), own)
     released = threading.Event()
     (heart := threading.Thread(target=_beat, args=(lease, released), daemon=True)).start()
     try:
@@ -92,14 +92,13 @@ def hold(path: Path, work: str) -> Iterator[Lease]:
     finally:
         released.set()
         heart.join()
-        if _is_of(path, lease.holder):
-            path.unlink(missing_ok=True)
+        if _is_of(lease.path, own):
+            lease.path.unlink(missing_ok=True)
 
 
 def holder(path: Path) -> Holder | None:
     """Who holds the lease in file ``path`` right now; None if it is free to take."""
-    current = _read(path)
-    return current if current and not _is_void(path, current) else None
+    return next((who for one in _all_of(path) if (who := _read(one)) and not _is_void(one, who)), None)
 
 
 def cell_lease(results_dir: Path, model: str, activation: str, config_sha256: str) -> Path:
@@ -124,24 +123,38 @@ def notebook_lease(output: Path) -> Path:
 
 
 def remove_void(folder: Path) -> None:
-    """Remove the leases below a folder that killed processes left. What is no lease, whatever its name, stays."""
-    for path in folder.rglob("*.lease"):
+    """Remove the leases in a folder of results or reports that killed processes left; what is none stays."""
+    for path in in_places(folder, "*.lease"):
         current = _read(path)
         if current and current.token and _is_void(path, current):
             _remove_void(path, current)
 
 
-def _acquire(lease: Lease) -> None:
-    text = json.dumps(vars(lease.holder), default=str) + "\n"
+def _acquire(path: Path, own: Holder) -> Path:
+    # In which file it is held from now on.
+    text, mine = json.dumps(vars(own), default=str) + "\n", path
     for _ in range(_ATTEMPTS):
         try:
-            return write_atomically(lease.path, text, replace=False)
+            write_atomically(mine, text, replace=False)
         except FileExistsError:
-            if current := _read(lease.path):
-                if not _is_void(lease.path, current):
+            if current := _read(mine):
+                if not _is_void(mine, current):
                     raise LeaseHeldError(str(current)) from None
-                _remove_void(lease.path, current)
-    raise LeaseHeldError(f"many processes want to work on {lease.holder.work} at once")
+                if not _remove_void(mine, current):
+                    # Another user's, in a folder where each may remove but their own: ours stands beside it.
+                    mine = path.with_name(f"{path.stem}.user{os.geteuid()}.lease")
+            continue
+        # Should two users come in one moment, both find the other's, and try again later.
+        for other in _all_of(path):
+            if other != mine and (current := _read(other)) and not _is_void(other, current):
+                mine.unlink(missing_ok=True)
+                raise LeaseHeldError(str(current))
+        return mine
+    raise LeaseHeldError(f"many processes want to work on {own.work} at once")
+
+
+def _all_of(path: Path) -> list[Path]:
+    return [path, *path.parent.glob(f"{glob.escape(path.stem)}.user*.lease")]
 
 
 def _beat(lease: Lease, released: threading.Event) -> None:
@@ -153,20 +166,24 @@ def _beat(lease: Lease, released: threading.Event) -> None:
             os.utime(lease.path)  # no time is given: the clock of the file system stamps it
 
 
-def _remove_void(path: Path, void: Holder) -> None:
+def _remove_void(path: Path, void: Holder) -> bool:
+    # False where that is not allowed.
     # Another process may have done so since it was found void, and made its own. So the file is first given a name of its
     # own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
     # one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
     if not _is_of(path, void):
-        return
+        return True
     aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.{uuid.uuid4().hex}.tmp")
-    # Gone, or in a folder that cannot be written: whoever wants to make a lease there is told so by the writing.
-    with contextlib.suppress(OSError):
+    try:
         os.rename(path, aside)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    with contextlib.suppress(OSError):
         if _is_of(aside, void):
             aside.unlink()
         else:
             os.replace(aside, path)
+    return True
 
 
 def _read(path: Path) -> Holder | None:
@@ -176,7 +193,8 @@ def _read(path: Path) -> Holder | None:
             return Holder(**fields | {"process": process})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no lease, or no file that can be read to its end
+    # No JSON, no lease, no file that can be read to its end, or one that only its owner may read.
+    except (PermissionError, ValueError, TypeError, KeyError, RecursionError):
         pass
     # It belongs to somebody, who knows whom: void once it is old, but never removed as a leftover (see ``remove_void``).
     return Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
@@ -191,5 +209,6 @@ def _is_void(path: Path, current: Holder) -> bool:
         # On one machine the process itself is asked: after a suspension all stamps are old, and all holders still there.
         return gone
     with contextlib.suppress(OSError):
-        return folder_time(path.parent) - path.stat().st_mtime > STALE_SECONDS
+        # Also one of tomorrow is void: its machine's clock was wrong, and nobody stamps it.
+        return abs(folder_time(path.parent) - path.stat().st_mtime) > STALE_SECONDS
     return False  # released this moment, or a folder that can only be read: it is not ours to judge

@@ -36,7 +36,7 @@ CHECKPOINT_SECONDS = 30.0
 _COST_SHARE = 0.01
 _ESTIMATED_BYTES_PER_SECOND = 1e8
 # Of one trial (trial3), or of trials that train as one (trial1to10); ``last`` is the last of them.
-_TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\."
+_TRIALS = r"trial(?:(?P<first>\d{1,5})to)?(?P<last>\d{1,5})\.(?:previous\.)?(?:safetensors|json)"
 _NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<config>[0-9a-f]{12})-" + _TRIALS)
 _NOT_SAVED = "no checkpoint could be saved to {} ({}); training goes on without"
 
@@ -101,7 +101,8 @@ class CellCheckpoints:
         """Remove all that is kept of the first ``trials`` trials: their result is stored."""
         for path, match in self._own():
             if int(match["last"]) <= trials:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _own(self) -> list[tuple[Path, re.Match[str]]]:
         return [(path, match) for path, match in _files(self.folder) if match[0].startswith(self.stem)]
@@ -119,8 +120,13 @@ class TrialCheckpoints:
         self.name = f"{self.origin.model_name} with {self.origin.activation}, {words}"
         self.path, self._record = (cell.folder / f"{cell.stem}{numbers}{ending}" for ending in (".safetensors", ".json"))
         self.costs: list[float] = []
-        # Nothing is due before ``resume`` has looked: what is there must not be replaced unread.
-        self._next, self._complained = math.inf, False
+        # Of the saved state. Nothing is due before ``resume`` has looked: what is there must not be replaced unread.
+        self.iteration, self._next, self._complained = 0, math.inf, False
+
+    @property
+    def place(self) -> str:
+        """What these trials do when they are asked for again, in words."""
+        return f"goes on from iteration {self.iteration}" if self.iteration else "starts from its first iteration"
 
     def keep_finished(self, records: Sequence[TrialRecord]) -> None:
         """Note that the trial, or the stack, is through (its tensors are stored already), and remove its state."""
@@ -130,7 +136,8 @@ class TrialCheckpoints:
             tell(_NOT_SAVED.format(self.path.parent, error.strerror))
         else:
             # Only now: a kill between the two leaves both, and the record is asked for first.
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def finished(self) -> list[TrialRecord] | None:
         """The records of these trials if an earlier run finished them, as one, and they can be used."""
@@ -150,8 +157,9 @@ class TrialCheckpoints:
         """Put a trial, as it was before its first step, to its saved state, if there is one that can be used."""
         largest = trial.largest_bytes()
         if self.path.exists():
-            saved = _read_or_put_aside(self.path, lambda: self._restored(trial, largest))
-            tell(f"{self.name}, {f'goes on from iteration {trial.iteration}' if saved else 'starts from its first iteration'}")
+            _read_or_put_aside(self.path, lambda: self._restore(trial, largest))
+            self.iteration = trial.iteration
+            tell(f"{self.name}, {self.place}")
         self._plan(largest / _ESTIMATED_BYTES_PER_SECOND)
 
     def due(self) -> bool:
@@ -166,6 +174,7 @@ class TrialCheckpoints:
         words = _SavedState(origin=self.origin, iteration=state.iteration, seconds=seconds)
         try:
             write_tensors(self.path, tensors, {"checkpoint": words.sealed(sha256_of_tensors(tensors))})
+            self.iteration = state.iteration
         except OSError as error:
             # A folder that cannot be written is no reason to stop: it is said once, and training goes on.
             if not self._complained:
@@ -178,7 +187,7 @@ class TrialCheckpoints:
         # When the next one is due, if saving takes ``cost`` seconds. An interval of 0 asks for all, at any cost.
         self._next = time.monotonic() + (max(self.every, cost / _COST_SHARE) if self.every else 0.0)
 
-    def _restored(self, trial: TrialState, largest: int) -> bool:
+    def _restore(self, trial: TrialState, largest: int) -> None:
         tensors, words = read_tensors(self.path, largest + HEADER_BYTES)
         saved = _SavedState.unsealed(words.get("checkpoint", ""), sha256_of_tensors(tensors))
         saved.origin.check(self.origin)
@@ -186,7 +195,6 @@ class TrialCheckpoints:
             raise Unsuitable("its predictions before training are others: this machine computes otherwise")
         trial.restore(tensors, saved.iteration)
         trial.seconds = saved.seconds
-        return True
 
 
 def check_interval(seconds: float) -> float:
@@ -199,13 +207,14 @@ def check_interval(seconds: float) -> float:
 def sweep(store: Store) -> None:
     """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_leftovers(store.folder)
-    remove_void(store.folder / "leases")
+    remove_void(store.folder)
     for path, match in _files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
             holds = result.config_sha256.startswith(match["config"]) and int(match["last"]) <= len(result.trials)
-            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-                # A cell that is being trained again has newer files. A second, for results are stamped with whole ones.
-                if holds and path.stat().st_mtime < result.timestamp.timestamp() + 1:
+            with contextlib.suppress(OSError):  # another process sweeps too, or may alone
+                # A cell that is being trained again has newer files. A second, for results are stamped with whole ones; a
+                # result of tomorrow says nothing.
+                if holds and path.stat().st_mtime < result.timestamp.timestamp() + 1 < time.time() + 2:
                     path.unlink()
 
 
@@ -216,8 +225,7 @@ def put_aside(store: Store) -> list[Path]:
 
 def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     # Checkpoints and records of finished trials; not what was put aside.
-    paths = [path for path in sorted(folder.glob("*-trial*")) if path.suffix in (".safetensors", ".json")]
-    return [(path, match) for path in paths if (match := _NAME.match(path.name))]
+    return [(path, match) for path in sorted(folder.glob("*-trial*")) if (match := _NAME.fullmatch(path.name))]
 
 
 def _read_or_put_aside(path: Path, read: Callable[[], Any]) -> Any:

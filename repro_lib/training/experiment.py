@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
-from repro_lib.data import Dataset, corpus_sha256, load_dataset
+from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
@@ -33,7 +33,7 @@ from repro_lib.store.schema import (
 from repro_lib.store.store import Store
 from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
-from repro_lib.training.origin import Origin, code_sha256, describe_environment
+from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
 from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
@@ -79,6 +79,8 @@ def run_experiment(
         result = summarise(*cell.names[:2], cell.config, cell.config_sha256, cell.dataset, trials)
         # Where the folder was deleted meanwhile another process may have begun anew: its result is not to meet this one.
         lease.confirm()
+        if (result := cell.store.stamped(result)).timestamp > datetime.now(UTC):
+            tell(f"the clock was ahead when results were stored; this one, the newest, is stamped {result.timestamp}")
         cell.store.save(result)
         cell.checkpoints.remove(len(trials))
         cell.store.forget_failure(*cell.names)
@@ -133,38 +135,37 @@ class CellTraining:
         self.model, self.activation = model, canonical_activation(activation)
         self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
         check_device(self.config)
-        self.every = check_interval(checkpoint_seconds)
-        self.store = Store(results_dir or project_root() / "results")
-        # Before anything is asked of the folder: checkpoints that a killed run left beside its result are no unfinished work.
-        sweep(self.store)
+        self.every, self.store = check_interval(checkpoint_seconds), Store(results_dir or project_root() / "results")
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
-        # By these the store knows the cell.
-        self.names = (self.model, self.activation, self.config_sha256)
+        self.names = (self.model, self.activation, self.config_sha256)  # by these the store knows the cell
 
     def load(self) -> None:
         """Read the data; only from here on the configuration is complete, and trials can be obtained."""
+        # Before any is looked for: checkpoints that a killed run left beside its result are no unfinished work.
+        sweep(self.store)
         self.dataset = load_dataset(self.config, self.data_dir)
+        if self.config.sha256(self.dataset.corpus.sha256) != self.config_sha256:
+            raise CorpusError(TEXT_CHANGED.format(self.dataset.corpus.name))
         self.config = self.config.with_corpus(self.dataset.vocab_size)
-        machine = describe_environment(self.config.device)
-        about = {name: str(machine[name]) for name in ("torch", "device", "cpu")} | {"code_sha256": code_sha256()}
-        about |= {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
+        about = {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
+        about |= made_here(self.config.device)
         origin = Origin(evaluation_sha256=self.dataset.windows.sha256, trial=1, last_trial=1, **about)
         self.checkpoints = CellCheckpoints(self.store, origin, self.every)
 
     def extendable(self) -> Result | None:
         """The stored result that more trials can join, of however many it is."""
         stored = self.store.find(*self.names)
-        # Trials of two torch versions may differ in their last bits and are never mixed.
-        return stored if stored and stored.environment.get("torch") == torch.__version__ else None
+        if stored and (why := made_otherwise(stored.environment, self.config.device)):
+            tell(f"the stored trials of {self.model} with {self.activation} are not joined, for {why}; all are trained here")
+            return None
+        return stored
 
     def obtain(self, trials: range, progress: ProgressCallback | None) -> tuple[list[Kept], bool]:
         """These trials (one, or a stack), and whether they were trained here. One process works on a trial."""
         own, what = self.checkpoints.of_trials(trials), (self.model, self.activation, self.config, self.dataset)
         with contextlib.ExitStack() as held:
-            leases = []
-            for trial in trials:
-                work = f"{self.checkpoints.of_trials([trial]).name},"
-                leases.append(held.enter_context(hold(trial_lease(self.store.folder, *self.names, trial), work)))
+            work = {trial: f"{self.checkpoints.of_trials([trial]).name}," for trial in trials}
+            leases = [held.enter_context(hold(trial_lease(self.store.folder, *self.names, k), work[k])) for k in trials]
             # Asked only under the lease: whoever held it may have finished them.
             records = own.finished()
             try:
@@ -173,13 +174,14 @@ class CellTraining:
             except ResultError as error:
                 tell(f"{own.name}, is trained again: {error}")
             try:
-                if self.config.stacked:
-                    trained = train_stack(*what, trials, progress, own)
-                else:
-                    trained = [train_trial(*what, trials.start, progress, own)]
+                stack = (*what, trials, progress, own)
+                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
+                raise
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"{own.name}, was stopped; asked for again it {own.place}")
                 raise
             for lease in leases:
                 lease.confirm()

@@ -1,6 +1,5 @@
 """The two kinds of small charts: bars with intervals, and lines, dots and a shaded area over two axes."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.whatif.svg import FAINT, LETTER, PAGE_COLOUR, WIDTH, in_words, nice_ticks, opening, simplified, text, written
+from repro_lib.whatif.svg import (
+    FAINT,
+    LETTER,
+    PAGE_COLOUR,
+    WIDTH,
+    escaped,
+    in_words,
+    nice_ticks,
+    opening,
+    simplified,
+    text,
+    written,
+)
 
 # Heights of the title, a row of bars, a plot, and an axis with its numbers and its label; room beside the plot. Fixed, so
 # that charts that stand side by side have their axes at one height, and a control never moves one.
@@ -185,7 +196,7 @@ class LinePanel:
         parts.append(text((_LEFT + _END) / 2, _FLOOR + 31, self.x.label, anchor="middle"))
         middle = f"{_TITLE + _PLOT / 2:.0f}"
         turned = f"text-anchor='middle' transform='rotate(-90 10 {middle})'"
-        return [*parts, f"<text x='10' y='{middle}' {turned}>{html.escape(self.y.label)}</text>"]
+        return [*parts, f"<text x='10' y='{middle}' {turned}>{escaped(self.y.label)}</text>"]
 
     def _line(self, line: Line) -> list[str]:
         x, y = self._places(line.x, line.y)

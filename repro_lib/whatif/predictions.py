@@ -5,8 +5,7 @@ six digits (tested). Shapes: N trials, V characters, tokens of the evaluation te
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -18,17 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro_lib.analysis.notes import Note
+from repro_lib.analysis.slices import parts
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
-from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences, total_variation_by_token
-from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
+from repro_lib.metrics.prediction_difference import relative_differences, total_variation_by_token
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
 
 Floats = NDArray[np.floating]
-# Characters compared at a time: two trials' probabilities of so many fit into a processor's cache.
-PART = 512
 # Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
 MOST_COMPARED = 20_000_000
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
@@ -141,23 +139,6 @@ def every_block(values: Tensor, step: int) -> Tensor:
     return blocks[::step].flatten(0, 1).clone()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it torch computes with one thread, whatever it had before."""
-    # The parts are small: to share them among threads costs more than it saves, and very much more on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def parts(tokens: int) -> Iterator[slice]:
-    """Slices of ``PART`` tokens."""
-    return (slice(start, start + PART) for start in range(0, tokens, PART))
-
-
 class Compared(NamedTuple):
     """N trials against each other, (N, N) per metric, and ``true`` (N,): each one's mean probability of the true character."""
 
@@ -166,7 +147,7 @@ class Compared(NamedTuple):
     true: NDArray[np.float64]
 
 
-@one_thread()
+@deterministic_arithmetic()
 def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
     """Compare the trials of a cell with their logits divided by a temperature."""
     n, tokens, _ = cell.logits.shape
@@ -178,8 +159,3 @@ def compare_trials(cell: CellLogits, temperature: float = 1.0) -> Compared:
             relative[i, j] += relative_differences(p[i], p[j]).mean(axis=-1).sum(dtype=np.float64) / tokens
             variation[i, j] += total_variation_by_token(p[i], p[j]).sum(dtype=np.float64) / tokens
     return Compared(relative + relative.T, variation + variation.T, true)
-
-
-def estimate(matrix: NDArray[np.float64], metric: str = "relative_pd") -> Estimate:
-    """Mean over the pairs with the interval that the library gives it everywhere."""
-    return jackknife_pairwise(matrix, PAIR_METRICS[metric].largest)

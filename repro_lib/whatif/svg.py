@@ -6,6 +6,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate
 
 # As wide as a phone, so that several panels stand side by side on a desk and below each other in a hand.
@@ -67,7 +68,7 @@ def opening(height: float, title: str, alt: str) -> list[str]:
     """The first pieces of a panel: the picture with its alternative text, and its title."""
     size = f"viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'"
     font = f"font-family='system-ui, sans-serif' font-size='12' fill='{PAGE_COLOUR}'"
-    return [f"<svg {size} role='img' {font} aria-label='", html.escape(alt), f"'>{text(0, 14, title, weight=600)}"]
+    return [f"<svg {size} role='img' {font} aria-label='", escaped(alt), f"'>{text(0, 14, title, weight=600)}"]
 
 
 def text(x: float, y: float, words: str, anchor: str = "", weight: int = 400, faint: bool = False) -> str:
@@ -75,4 +76,9 @@ def text(x: float, y: float, words: str, anchor: str = "", weight: int = 400, fa
     style = f" text-anchor='{anchor}'" if anchor else ""
     style += f" font-weight='{weight}'" if weight != 400 else ""
     style += " fill-opacity='.75'" if faint else ""
-    return f"<text x='{x:.1f}' y='{y:.1f}'{style}>{html.escape(words)}</text>"
+    return f"<text x='{x:.1f}' y='{y:.1f}'{style}>{escaped(words)}</text>"
+
+
+def escaped(words: str) -> str:
+    """Words as XML takes them: it has no place for control characters, escaped or not."""
+    return html.escape(visible(words))

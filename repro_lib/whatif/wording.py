@@ -58,11 +58,6 @@ def axis_end(estimates: Iterable[Estimate], largest: float = math.inf) -> float:
     return nice_limit(min(max(ends, default=1.0), largest))
 
 
-def metric_words(metric: str) -> str:
-    """``relative PD`` for ``relative_pd``."""
-    return metric.replace("_", " ").replace("pd", "PD")
-
-
 def number_words(estimate: Estimate, digits: int = 3) -> str:
     """``0.412 (95 % interval 0.390 to 0.434)``, or that there is none."""
     number = in_words(estimate, digits, "no number")

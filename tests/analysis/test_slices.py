@@ -82,9 +82,6 @@ def test_trials_that_cannot_be_compared_are_refused():
     for others, said in (
         ([], "needs two trials, there is 1"),
         ([replace(second, evaluation_sha256="other")], "different evaluation windows"),
-        ([replace(second, logits=second.logits[:, :-1])], "different shapes"),
-        ([replace(second, logits=np.full_like(second.logits, np.nan))], "trial 2 contain NaN"),
-        ([second, replace(second, logits=np.where(second.logits > 1, np.inf, 0))], "trial 3 contain NaN or inf"),
     ):
         with pytest.raises(ResultError, match=said):
             pair_trials([first, *others])

@@ -4,7 +4,9 @@ The pair values of each made-up cell are chosen so that means, intervals and CV 
 """
 
 import hashlib
+import html
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.slices import Disagreement, token_disagreement
+from repro_lib.analysis.slices import PairedTrials, pair_trials
 from repro_lib.analysis.stored_models import generate, layer_view, load_trained
 from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
@@ -26,7 +28,7 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.report import sentences, tables
 from repro_lib.report.console_summary import summary_text
-from repro_lib.report.text_views import disagreement_views, passage, samples_views
+from repro_lib.report.text_views import Passage, disagreement_views, samples_views
 from repro_lib.store.predictions import Predictions
 from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, ResultError, TrialRecord
 from repro_lib.store.store import Store
@@ -277,18 +279,19 @@ def predictions(logits: np.ndarray, labels: np.ndarray, evaluation: str = "e") -
     return Predictions(logits.astype(np.float32), labels, evaluation)
 
 
-def test_token_disagreement_by_hand():
+def test_disagreement_by_character_by_hand():
     labels = np.array([0, 1])
     trials = [predictions(np.log([[p, 1 - p], [0.5, 0.5]]), labels) for p in (0.8, 0.6, 0.2)]
-    found = token_disagreement(trials)
+    found = pair_trials(trials)
     # First token: TV .2, .6, .4 and the third trial disagrees with both others; second token: no difference.
-    assert found.total_variation.tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
-    assert found.top1.tolist() == pytest.approx([2 / 3, 0.0])
+    assert found.mean("total_variation").tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
+    assert found.mean("churn").tolist() == pytest.approx([2 / 3, 0.0])
     with pytest.raises(ResultError, match="needs two trials"):
-        token_disagreement(trials[:1])
+        pair_trials(trials[:1])
     # The typical block is the median one.
     values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
-    assert Disagreement(np.zeros(len(values), dtype=np.int64), values, values).typical_block() == 2
+    labels = np.zeros(len(values), dtype=np.int64)
+    assert PairedTrials(labels, 2, np.array([labels, labels]), values, {"total_variation": values[None]}).typical_block() == 2
 
 
 def test_passage_marks_disagreement_not_by_colour_alone():
@@ -296,10 +299,9 @@ def test_passage_marks_disagreement_not_by_colour_alone():
     labels = corpus.encode(TEXT[:EVALUATION_BLOCK]).numpy()
     logits = np.zeros((3, EVALUATION_BLOCK, len(corpus.vocabulary)))
     logits[0, 5, 0], logits[1, 5, 1], logits[2, 5, 2] = 50, 50, 50
-    found = token_disagreement([predictions(trial, labels) for trial in logits])
-    shown = passage(found, corpus, "<cell>", 3, 0)
-    assert shown.text == TEXT[:EVALUATION_BLOCK]
-    page = shown._repr_html_()
+    found = pair_trials([predictions(trial, labels) for trial in logits])
+    page = Passage("<cell>", found, corpus, 0)._repr_html_()
+    assert html.escape(TEXT[:EVALUATION_BLOCK]) in re.sub("<[^>]*>|⏎", "", page)
     (marked,) = [part for part in page.split("<span ")[1:] if part.startswith('title="total variation 1.00')]
     assert all(look in marked for look in ("underline double", "font-weight:bold", "differs in 3 of 3 pairs"))
     assert all(part in page for part in ("&lt;cell&gt;", "⏎"))

@@ -15,7 +15,7 @@ from repro_lib.analysis.trajectories import Trajectory, at_matched_loss, matched
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-from repro_lib.plots.close_ups import noise_plot, noise_view, through_training_view
+from repro_lib.plots.close_ups import noise_view, through_training_view
 from repro_lib.plots.style import Plot
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -182,7 +182,8 @@ def test_figures_state_their_numbers(trained: Store, stored: list[Result], study
     assert figure.png().startswith(b"\x89PNG")
     sources = compare_sources(stored, study, "charlm")
     assert sources is not None
-    noise = noise_plot(trained, sources)
+    noise = noise_view(trained, sources, "charlm")
+    assert isinstance(noise, Plot)
     assert noise.alt == sources.sentence()
     bars = noise.figure.subfigs[1].axes[0]
     # Five bars; the source that was not run is a hatched gap and no bar of height 0.

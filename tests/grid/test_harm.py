@@ -17,6 +17,7 @@ import psutil
 import pytest
 from grids import Digests, Folder, digests, flags
 from interrupting import wait_for
+from mounting import mounted
 
 from repro_lib.config import Config
 from repro_lib.store.store import Store
@@ -95,13 +96,18 @@ def test_after_kernel_worker_and_parent_were_killed_by_turns_the_store_is_that_o
 
 
 @pytest.mark.slow
-def test_a_grid_that_is_told_to_stop_does_so_as_after_ctrl_c(folder: Folder) -> None:
-    grid = folder.start("grid", *CELLS)
-    wait_for(lambda: victims(grid, "kernel"))
+@pytest.mark.parametrize(
+    ("command", "at_work", "number"), [("grid", "kernel", signal.SIGTERM), ("train", "worker", signal.SIGHUP)]
+)
+def test_a_command_that_is_told_to_stop_does_so_as_after_ctrl_c(
+    folder: Folder, command: str, at_work: str, number: signal.Signals
+) -> None:
+    grid = folder.start(command, *CELLS)
+    wait_for(lambda: victims(grid, at_work))
     time.sleep(1.0)
-    grid.send_signal(signal.SIGTERM)
+    grid.send_signal(number)
     _, error = grid.communicate(timeout=60)
-    assert grid.returncode == 128 + signal.SIGTERM
+    assert grid.returncode == 128 + number
     assert error == "repro: interrupted; what is finished is kept, and the same command goes on from there\n"
     folder.assert_nothing_is_left()
     folder.assert_only_whole_files_are_left()
@@ -233,21 +239,9 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
 
 @pytest.fixture
 def disk(folder: Folder) -> Iterator[Callable[[str], None]]:
-    """The results folder as a disk of its own, too small for both cells; ``disk("remount,...")`` changes it."""
-    folder.results.mkdir()
-
-    def mount(options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder.results)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no mount command here")
-        if done.returncode != 0:
-            pytest.skip(f"a file system of one's own cannot be mounted here: {done.stderr.strip()}")
-
-    mount("size=4m")
-    yield mount
-    subprocess.run(["umount", "--lazy", str(folder.results)], check=True)
+    """The results folder as a disk of its own, too small for both cells; ``disk("...")`` changes it."""
+    with mounted(folder.results, "-t", "tmpfs", "-o", "size=4m", "tmpfs") as remount:
+        yield remount
 
 
 @pytest.mark.slow
@@ -266,7 +260,7 @@ def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_st
     assert list(folder.results.rglob("*.tmp")) == []
     folder.assert_nothing_is_left()
     # With room again the same command makes the rest.
-    disk("remount,size=100m")
+    disk("size=100m")
     code, output, error = folder.run("grid", *CELLS)
     assert (code, error) == (0, ""), output
     assert stored(folder) == undisturbed
@@ -277,7 +271,7 @@ def test_a_read_only_folder_is_said_once_and_can_still_be_read(
     folder: Folder, tiny: Callable[..., Config], disk: Callable[[str], None]
 ) -> None:
     first = run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results)
-    disk("remount,ro")
+    disk("ro")
     assert run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results) == first
     code, output, error = folder.run("grid", *CELLS)
     assert (code, output) == (1, "")

@@ -2,21 +2,30 @@
 
 import ast
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from repro_lib.config import Config
+from repro_lib.config import Config, project_root
+from repro_lib.grid import notebooks
+from repro_lib.grid.cells import GridRequest
 from repro_lib.grid.notebooks import (
     NotebookError,
+    begin_notebook,
     check_parameters,
     declared_parameters,
+    edited_notebooks,
     execute,
     notebook_digest,
     notebooks_dir,
 )
+from repro_lib.grid.tasks import Tasks
+from repro_lib.grid.worker import clear_leftovers
 from repro_lib.report import notebook_names as names
 from repro_lib.store.store import noted_digest
 
@@ -34,6 +43,12 @@ def make_notebook(path: Path, *sources: str, parameters: str | None = None) -> P
 
 def test_the_suite_has_the_notebooks_that_are_named() -> None:
     assert {path.stem for path in NOTEBOOKS} == {TRAIN.stem, names.DEEP_DIVE, *names.ANALYSES}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_grid_runs_what_is_in_the_folder_of_notebooks(path: Path) -> None:
+    same = (project_root() / "notebooks" / path.name).read_bytes() == path.read_bytes()
+    assert same, "after a change on purpose: cp notebooks/*.ipynb repro_lib/grid/pristine/"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -133,6 +148,19 @@ def test_a_notebook_runs_in_a_kernel_of_this_interpreter_with_its_parameters(tmp
     assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
 
 
+def test_what_a_killed_run_left_of_a_notebook_is_told_from_a_file_of_such_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "notebooks"
+    (folder / "sub").mkdir(parents=True)
+    ours, others = folder / "a.partial.ipynb", [folder / "b.partial.ipynb", folder / "sub" / "a.partial.ipynb"]
+    # A copy of what lies there while a notebook is at work.
+    copy = f"import shutil; shutil.copy({str(folder / 'n.partial.ipynb')!r}, {str(ours)!r})"
+    execute(make_notebook(tmp_path / "n.ipynb", copy), folder / "n.ipynb", {})
+    for path in others:
+        path.write_text(ours.read_text().replace("whole:", "") if path.parent == folder else "of somebody else")
+    clear_leftovers(tmp_path, tmp_path / "reports")
+    assert [path for path in (ours, *others) if path.exists()] == others
+
+
 def test_a_failed_notebook_counts_as_not_executed_and_a_success_removes_it(tmp_path: Path) -> None:
     output = tmp_path / "out" / "n.ipynb"
     with pytest.raises(NotebookError, match="ZeroDivisionError"):
@@ -148,3 +176,108 @@ def test_the_digest_of_inputs_follows_source_parameters_and_inputs(tmp_path: Pat
     cases: list[tuple[Any, ...]] = [(first, {}), (second, {}), (first, {"x": 1}), (first, {}, ["result"]), (first, {})]
     digests = [notebook_digest(*case) for case in cases]
     assert (len(set(digests)), digests[0]) == (4, digests[-1])
+
+
+def test_what_somebody_edited_or_put_beside_a_notebook_decides_nothing_in_a_grid(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "notebooks"
+    shutil.copytree(project_root() / "notebooks", folder)
+    text = (folder / "10_train.ipynb").read_text(encoding="utf-8")
+    for name, value in (("max_iters: int", 6), ("weight_decay: float", 0.5)):
+        text = text.replace(f"{name} | None = None", f"{name} | None = {value}")
+    (folder / "10_train.ipynb").write_text(text, encoding="utf-8")
+    (folder / "40_claims.ipynb").write_text("half a f", encoding="utf-8")
+    for name in ("torch", "random", "repro_lib"):
+        (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    monkeypatch.setattr(notebooks, "project_root", lambda: tmp_path)
+    asked = {"models": ["tinylstm"], "activations": ["relu"], "profile": "smoke", "workers": 1}
+    folders = {"results_dir": tmp_path / "results", "reports_dir": tmp_path / "reports"}
+    tasks = Tasks(GridRequest(**asked, **folders, overrides={"corpus": str(corpus_file), "trials": 2}), tmp_path)
+    (cell,) = tasks.cells
+    job = tasks.cell(cell)
+    job.function(**job.arguments)
+    assert cell.result(tasks.store)
+    # What it ran with is all said in what is left of it.
+    passed = nbformat.read(job.output, 4).metadata.papermill.parameters
+    assert list(passed) == list(declared_parameters(TRAIN))
+    assert (passed["trials"], passed["max_iters"]) == (2, None)
+    assert edited_notebooks() == ["10_train.ipynb", "40_claims.ipynb"]
+
+
+# --- what a notebook does with its parameters and errors, whatever runs it ----------------------------------------------
+
+
+def begun(*cells: str) -> dict[str, Any]:
+    """The names of a notebook's kernel after these cells and the first after them."""
+    scope: dict[str, Any] = {"In": ["", *cells, "begin_notebook(...)"]}
+    for cell in cells:
+        exec(cell, scope)
+    begin_notebook("10_train", scope)
+    return scope
+
+
+def parameters_cell(**changes: Any) -> str:
+    declared = {name: (one.annotation, one.default) for name, one in declared_parameters(TRAIN).items()}
+    declared |= {name: (declared.get(name, ("int",))[0], value) for name, value in changes.items()}
+    return "\n".join(f"{name}: {kind} = {value!r}" for name, (kind, value) in declared.items())
+
+
+def test_a_word_for_another_type_is_taken_for_what_it_says() -> None:
+    scope = begun(parameters_cell(), "# Parameters\nforce = 'false'\nmax_iters = '3'\ndropout = '1e-3'\nprofile = 'None'\n")
+    assert [scope[name] for name in ("force", "max_iters", "dropout", "profile")] == [False, 3, 0.001, "None"]
+    assert begun(parameters_cell(), "# Parameters\nforce = 'TRUE'\ntrials = 'none'")["force"] is True
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([parameters_cell(), "# Parameters\nmax_iter = 3\n"], "10_train.ipynb has no parameter max_iter; it has: model, "),
+        ([parameters_cell(max_iter=3)], "10_train.ipynb has no parameter max_iter; it has: model, "),
+        ([parameters_cell() + "\nmax_iter = 3"], "10_train.ipynb has no parameter max_iter; it has: model, "),
+        ([parameters_cell(), "# Parameters\nforce = 'no'"], "force = 'no' is not of type bool"),
+        ([parameters_cell(max_iters=2.5)], "max_iters = 2.5 is not of type int"),
+        ([parameters_cell(), "# Parameters\ncorpus = 5"], "corpus = 5 is not of type str"),
+    ],
+)
+def test_a_notebook_refuses_what_it_does_not_know(cells: list[str], said: str) -> None:
+    with pytest.raises(NotebookError, match=said):
+        begun(*cells)
+    # Mended in its cell, it is no longer wrong, whatever else was run.
+    begun("max_iter = 2", *cells, parameters_cell(max_iters=2))
+
+
+STOPS = """
+import os, signal
+from repro_lib import Config, run_experiment
+def stop(progress):
+    if (progress.trial, progress.iteration) == (2, 3):
+        os.kill(os.getpid(), signal.SIGINT)
+config = Config.for_model("tinylstm", "smoke", corpus={corpus!r}, trials=2)
+run_experiment("tinylstm", "relu", config, results_dir={results!r}, progress=stop, checkpoint_seconds=0)
+"""
+
+
+def test_errors_for_users_are_one_sentence_and_others_say_where(corpus_file: Path, tmp_path: Path) -> None:
+    begin = "from repro_lib import begin_notebook\nbegin_notebook('10_train', globals())"
+    sources = [parameters_cell(max_iter=3), begin, parameters_cell(), begin, "from repro_lib import *; Config(trials='3')"]
+    at_our_line = "import torch, repro_lib.data as d; d.windows_at(torch.zeros(3), torch.tensor([1]), 5)"
+    sources += ["run_experiment('charlm', 'geluu')", "int('x')", at_our_line]
+    sources += [STOPS.format(corpus=str(corpus_file), results=str(tmp_path))]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    client = NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    errors = [[o for o in cell.outputs if o.output_type == "error"] for cell in notebook.cells]
+    shown = ["\n".join(error.traceback) for (error,) in filter(None, errors)]
+    assert [len(found) for found in errors] == [0, 1, 0, 0, 1, 1, 1, 1, 1]
+    assert shown[0].startswith("NotebookError: 10_train.ipynb has no parameter max_iter; it has: model, activation, ")
+    assert shown[1].startswith("ConfigError: trials = '3' is not possible: input should be a valid integer")
+    assert shown[2].startswith("ValueError: unknown activation 'geluu'; known: relu, ")
+    assert "int('x')" in re.sub(r"\x1b.*?m", "", shown[3])
+    assert "windows_at" in shown[4]
+    stopped = "KeyboardInterrupt: tinylstm with relu, trial 2, was stopped; asked for again it goes on from iteration 2"
+    assert shown[5] == stopped
+    assert [text.count("\n") for text in (*shown[:3], shown[5])] == [0, 0, 0, 0]
+    # Whoever runs a notebook learns the error as before.
+    assert errors[5][0].ename == "ValueError"
+    assert errors[5][0].evalue.startswith("unknown activation 'geluu'")

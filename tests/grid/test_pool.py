@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,19 @@ def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folde
         assert Path(mine).is_file()
         assert Path(mine).parent == Path(of_child) == pool.folder / "w1"
     assert not pool.folder.exists()
+
+
+def test_a_pool_whose_folder_was_cleared_away_goes_on(pool: Pool, tmp_path: Path) -> None:
+    # By the workers that are there, and by one that takes the place of another.
+    for k in range(2):
+        shutil.rmtree(pool.folder)
+        if k:
+            pool.submit(Task("killed", kill_itself, {}))
+        for name in (f"a{k}", f"b{k}"):
+            pool.submit(Task(name, leave_a_temporary_file, {"path": tmp_path / name}))
+        ended = drain(pool)
+        assert {name: outcome.end for name, outcome in ended.items() if name != "killed"} == {f"a{k}": "done", f"b{k}": "done"}
+    assert str(pool.folder) in (tmp_path / "b1").read_text()
 
 
 def say_card(path: Path, until: Path) -> None:

@@ -1,6 +1,7 @@
 """The grid by Snakemake on this machine: the store of the local executor, digest by digest, whatever is killed meanwhile."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -15,12 +16,15 @@ import psutil
 import pytest
 from grids import Digests, Folder, flags, store_digests
 from interrupting import wait_for
+from rich.console import Console
 
 from repro_lib.cli.main import main
-from repro_lib.cli.parser import grid_request
+from repro_lib.cli.parser import grid_request, parse, request_of, snakemake_config
 from repro_lib.config import Config, ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest
+from repro_lib.grid.display import Display
+from repro_lib.grid.snakemake import executor
 from repro_lib.grid.snakemake.executor import plan_jobs, write_plan
 from repro_lib.grid.snakemake.run_job import plan_folder, read_plan
 from repro_lib.grid.tasks import Tasks
@@ -91,6 +95,13 @@ def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(fol
     assert "1 cells are done already, 0 to do" in folder.run("grid", *words)[1]
     next(folder.results.glob("charlm-relu*.json")).unlink()
     assert re.search(r"^cell +1$", plain(folder, "--dry-run"), re.MULTILINE)
+
+
+def test_it_needs_neither_names_of_models_nor_a_home_nor_a_folder_without_braces(folder: Folder) -> None:
+    folder.results = folder.results.parent / "a {y}" / "results"
+    code, output, error = folder.run("grid", *SNAKEMAKE, "--", "--dry-run", HOME="/proc/nowhere", XDG_CACHE_HOME="")
+    assert code == 0, output + error
+    assert re.search(r"^cell +30$", output + error, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -227,6 +238,11 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
         write_plan(grid_request({"profile": "smok"}), tmp_path)
+    for words in ("", "--models charlm tinylstm --seed 0", "--noise-models", "--force --max_iters 3 --trials-per-job 2"):
+        options = parse(["grid", "--workers", "2", *words.split()])
+        # There and back; how many jobs run at a time is Snakemake's matter.
+        back = grid_request(snakemake_config(options))
+        assert dataclasses.replace(back, workers=2) == request_of(options), words
     # How a grid is run does not say which it is.
     assert plan_folder(config) == plan_folder(config | {"force": False, "skip": "x", "checkpoint_seconds": 3})
     assert plan_folder(config) != plan_folder(config | {"trials": 4})
@@ -261,6 +277,24 @@ def test_a_worker_with_another_source_and_a_plan_that_cannot_be_read_are_refused
     done = run_job(tmp_path / "plan.json", "corpus")
     assert done.returncode == 1
     assert "its machine has another source of repro_lib than the grid was planned with" in done.stdout
+
+
+def test_a_text_that_changed_while_snakemake_was_at_work_is_named(
+    request_for: Callable[..., GridRequest], corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(corpus_file.read_text())
+
+    def work(_run: Any, folder: Path, _flags: Any) -> int:
+        text.write_text(corpus_file.read_text() + "one line more")
+        (folder / "done" / "cell").mkdir(parents=True)
+        (folder / "done" / "cell" / "charlm-relu").touch()
+        return 0  # its jobs trained on that
+
+    monkeypatch.setattr(executor, "_run_snakemake", work)
+    request = request_for(overrides={"corpus": str(text)})
+    report = executor.run_grid_by_snakemake(request, {"results_dir": str(tmp_path)}, Display(Console()), "local", [], None)
+    assert report.failures["charlm-relu"].startswith("own.txt was changed while it was trained on")
 
 
 # --- what is missing or wrong ----------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import base64
 import io
 import math
+import os
 import re
+import subprocess
 import sys
 
 import matplotlib as mpl
@@ -82,7 +84,7 @@ def test_bars_intervals_and_points_are_the_numbers_and_a_missing_cell_is_hatched
 def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_settings():
     plot = figures.shamir_comparison(one_model())
     exact = io.BytesIO()
-    with mpl.style.context(["default", STYLE]):
+    with mpl.style.context(STYLE):
         plot.figure.savefig(exact, format="png", dpi=DPI)
     small = plot.png()
     data, metadata = plot._repr_mimebundle_()
@@ -144,8 +146,8 @@ def test_what_a_reader_must_know_about_cells_is_on_the_figure():
     assert "gelu 0.500 (no interval at N = 2)" in plot.alt
 
 
-def test_a_result_alone_is_enough_and_of_several_models_one_must_be_named():
-    plot = figures.training_curves([make_result(profile=None)])
+def test_a_study_of_one_result_is_enough_and_of_several_models_one_must_be_named():
+    plot = figures.training_curves(Study.of([make_result(profile=None)]))
     assert (plot.name, len(axes_of(plot)), type(plot.figure)) == ("charlm_training_curves", 1, Figure)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums(), "no global figure is left behind"
@@ -208,7 +210,7 @@ def test_identical_models_are_marked_and_colours_are_fixed_per_activation_whatev
     assert "negative control" in every.alt
     assert "negative control" in words(figures.shamir_comparison(study, "tinylstm"))
     assert "negative control" not in words(figures.shamir_comparison(study, "charlm"))
-    alone = figures.shamir_comparison([make_result("charlm", "gelu", profile=None)])
+    alone = figures.shamir_comparison(Study.of([make_result("charlm", "gelu", profile=None)]))
     assert [colour for _, colour in bars(axes_of(alone)[0])] == [COLOURS["gelu"].lower()]
     assert [colour for _, colour in bars(axes_of(every)[0])][:2] == [COLOURS["gelu"].lower(), COLOURS["swish"].lower()]
     assert set(COLOURS) == set(ACTIVATIONS)
@@ -222,7 +224,7 @@ def test_nothing_is_cut_off_and_no_text_is_tiny(crowded: bool):
     fullest = Study.of(grid(models, ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")))
     tightest = (figures.accuracy_vs_reproducibility(fullest), figures.shamir_comparison(fullest, "nanotransformer"))
     for plot in tightest if crowded else figures.all_plots(fullest):
-        with mpl.style.context(["default", STYLE]):
+        with mpl.style.context(STYLE):
             plot.figure.draw_without_rendering()  # gives everything its place
         box = plot.figure.get_tightbbox()
         width, height = plot.figure.get_size_inches()
@@ -230,3 +232,10 @@ def test_nothing_is_cut_off_and_no_text_is_tiny(crowded: bool):
         assert box.x1 <= width + 0.01, plot.name
         assert box.y1 <= height + 0.01, plot.name
         assert min(text.get_fontsize() for text in plot.figure.findobj(Text) if text.get_text()) >= 9, plot.name
+
+
+def test_a_home_that_takes_no_files_is_no_news_on_every_page() -> None:
+    nowhere = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "", "MPLCONFIGDIR": ""}
+    line = [sys.executable, "-c", "from repro_lib.plots import activation_curves; activation_curves(['relu'], 1.0)"]
+    done = subprocess.run(line, env=os.environ | nowhere, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -3,15 +3,19 @@
 import json
 import os
 import re
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from repro_lib.analysis.notes import Note
+from repro_lib.config import Config
+from repro_lib.data import load_corpus
 from repro_lib.plots.style import COLOURS
 from repro_lib.report.live_training import LiveTraining, first_step
 from repro_lib.store.store import Store
+from repro_lib.system.leases import cell_lease, hold
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, Progress, progress_share
 
 
@@ -92,13 +96,23 @@ def test_the_first_step_of_an_empty_store_trains_two_cells(corpus_file: Path, st
 
 
 def test_a_first_step_that_fails_can_be_tried_again_and_under_the_grid_it_is_words(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, button, shown = first_step(store, "no/such/file.txt", "smoke").children
     button.click()
     assert "no/such/file.txt" in shown.value
     assert "Traceback" not in shown.value
     assert not button.disabled
+    monkeypatch.setattr(LiveTraining, "__call__", lambda _, progress: signal.raise_signal(signal.SIGINT))
+    _, button, shown = first_step(store, str(corpus_file), "smoke").children
+    button.click()
+    assert "charlm with relu, trial 1, was stopped; asked for again it starts from its first iteration" in shown.value
+    assert not button.disabled
+    config = Config.for_model("charlm", "smoke", corpus=str(corpus_file))
+    cell = cell_lease(store.folder, "charlm", "relu", config.sha256(load_corpus(str(corpus_file)).sha256))
+    with hold(cell, "charlm with relu"):
+        button.click()
+    assert "is at work on charlm with relu" in shown.value
     # A button would be dead in the report.
     monkeypatch.setenv(PROGRESS_FILE_VARIABLE, "p.json")
     assert isinstance(first_step(store), Note)

@@ -21,17 +21,22 @@ from PIL import Image, ImageCms
 
 from repro_lib.data import known_corpora
 from repro_lib.report.notebook_names import ANALYSES
+from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
 from repro_lib.report.site.page_parts import Page, anchor, contents, frame_of, loaded, readable_table, shown_parameters
 from repro_lib.store.schema import CorpusRecord, Result
 from repro_lib.store.store import Store
+from repro_lib.system.files import UnusableFile
 
 MakeResult = Callable[..., Result]
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a1", "version_major": 2, "version_minor": 0}}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+# With what a terminal would obey.
+COMMAND = f"{ATTACK}\x9b5m\x07"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 MATHS = "## Maths\n\n$p$ and $$\\frac{2|p-q|}{p+q}$$\n\n\\begin{align} a &= b \\end{align}"
 CELLS = [("charlm", "relu"), ("charlm", "gelu"), ("convlm", "relu"), ("convlm", "gelu")]
 
@@ -111,11 +116,11 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
         new_markdown_cell(MATHS),
         new_markdown_cell("[here](other.ipynb) and [there](10_train.ipynb) and [the web](https://example.org/x.ipynb)"),
         code("draw()", figure("Loss of three trials, falling from 4.3 to 2.0")),
-        code("frame", "<table class='dataframe'><tr><td>1</td></tr></table>"),
+        code("frame", "<table class='dataframe'><tr><td>1</td><td>\x1b[31mred</td></tr></table>"),
         code("formula", new_output("display_data", data={"text/latex": "$x^2$", "text/plain": "x"})),
-        code("print()", new_output("stream", name="stdout", text=f"printed {ATTACK}\n")),
+        code("print()", new_output("stream", name="stdout", text=f"printed {COMMAND}\n")),
         code("warn()", new_output("stream", name="stderr", text="0%|\r100%|##|\nUserWarning: careful\n")),
-        papermill={"parameters": {"model": "charlm", "trials": 3, "results_dir": "/private/place/results", "note": ATTACK}},
+        papermill={"parameters": {"model": "charlm", "trials": 3, "results_dir": "/private/place/results", "note": COMMAND}},
         pages=(Page("Index", "index.html"), Page("This", "page.html"), Page(ATTACK, "other.html", "Group")),
     )  # fmt: skip
 
@@ -131,6 +136,7 @@ def test_page_loads_nothing_and_escapes_what_is_not_code_of_ours(full: str) -> N
     assert len(page.all("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert page.text.count("<script>alert(1)</script>") == 3
+    assert (CONTROL.findall(full), "\N{SYMBOL FOR ESCAPE}[31mred" in page.text) == ([], True)
 
 
 def test_page_structure(full: str) -> None:
@@ -233,6 +239,34 @@ def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
     tmp_path: Path, title: str, text: str, said: str
 ) -> None:
     assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
+
+
+def test_the_page_of_a_guest_is_made_and_names_what_is_wrong_in_it(tmp_path: Path) -> None:
+    """The house's rules are for its own notebooks; what somebody else wrote is shown as far as a page can."""
+    cells = [
+        code("draw()", figure(None)),
+        code("plot()", PLOTLY, '<b id="seen">seen</b>'),
+        code("move()", new_output("display_data", WIDGET)),
+    ]
+    cells += [new_markdown_cell(rf"# Another title ${formula}$ and more") for formula in ("x^", r"\unheard{<b>}")]
+    cells += [new_markdown_cell("![](attachment:gone.png)"), code("frame", '<iframe src="https://example.org"></iframe>')]
+    notebook = write_notebook(tmp_path / "60_own.ipynb", *cells, widgets=WIDGETS)
+    assert render_notebook(notebook, tmp_path / "page.html")
+    page = Tags((tmp_path / "page.html").read_text())
+    said = [item.get_text() for item in page.soup.select("main section.wrong li")]
+    parts = [
+        "cell 2 ('draw()') shows an image without",
+        "plotly",
+        "an ipywidgets control",
+        "interact",
+        "'x^' is not",
+        "unheard",
+    ]
+    parts += ["missing attachment: gone.png", "would load 'https://example.org'", "exactly one '# title', has ['A title', "]
+    assert [part for part in parts if not any(part in sentence for sentence in said)] == []
+    assert len(said) == len(parts)
+    assert "Another title x^ and more" in page.text
+    assert page.soup.select("#seen")
 
 
 def test_picture_beside_the_notebook_is_embedded_and_the_state_of_widgets_is_not(tmp_path: Path) -> None:
@@ -429,6 +463,34 @@ def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
     assert written == {"reports"} | {f"{stem}.html" for stem in pages}
 
 
+OURS = Path(__file__).parents[2] / "published" / "reports"
+FOREIGN = ["20_deep_dive-charlm.html", "claims.json", "FINAL_CONCLUSIONS.md", "SYNTHETIC_DATA_SUMMARY.md", "plots/inputs.json"]
+FOREIGN += ["plots/charlm_accuracy.png", "plots/charlm_accuracy.txt", "plots/multi_model_accuracy.png", "50_what_if.html"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_of_somebody_else_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """What an earlier version wrote is ours, whatever lies beside it."""
+    refuse_foreign_reports(OURS, CELLS)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(png() if name.endswith("png") else b"{}")
+    with pytest.raises(UnusableFile, match=rf"{name} was not made by this program; choose another --reports-dir"):
+        refuse_foreign_reports(tmp_path, CELLS)
+    if (OURS / name).exists():
+        shutil.copy(OURS / name, tmp_path / name)
+    if name.endswith("txt"):
+        shutil.copy(OURS / name.replace("txt", "png"), tmp_path / name.replace("txt", "png"))
+    if (OURS / name).exists():
+        refuse_foreign_reports(tmp_path, CELLS)
+
+
+def test_the_page_of_a_guest_does_not_replace_another(site: Path) -> None:
+    execute(site, "60_own")
+    (site / "reports" / "60_own.html").write_text("<h1>Mine</h1>")
+    with pytest.raises(UnusableFile, match=r"60_own\.html was not made by this program"):
+        build(site)
+
+
 # The index
 
 
@@ -488,7 +550,8 @@ def test_the_index_of_a_checkout_leads_to_the_published_study(tmp_path: Path, mo
     published.mkdir(parents=True)
     for there in (True, False):
         for folder in (tmp_path / "reports", tmp_path / "elsewhere" / "reports", published):
-            (published / "index.html").write_text("there") if there else (published / "index.html").unlink(missing_ok=True)
+            page = published / "index.html"
+            page.write_text("source-sha256") if there else page.unlink(missing_ok=True)
             build_site(tmp_path / "results", folder)
             led = there and folder == tmp_path / "reports"
             assert ("../published/reports/index.html" in (folder / "index.html").read_text()) is led, folder
@@ -509,10 +572,10 @@ def test_index_while_running(site: Path) -> None:
 def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     """A result, a note of a failure and a file name are text from elsewhere."""
     store = Store(site / "results")
-    hostile: dict[str, Any] = {"flags": [ATTACK], "environment": {"cpu": ATTACK, "git_commit": ATTACK}}
-    hostile["corpus"] = CorpusRecord(name=ATTACK, sha256="c" * 64)
+    hostile: dict[str, Any] = {"flags": [COMMAND], "environment": {"cpu": COMMAND, "git_commit": ATTACK}}
+    hostile["corpus"] = CorpusRecord(name=COMMAND, sha256="c" * 64)
     store.save(make_result("charlm", "relu", minute=5).model_copy(update=hostile))
-    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": ATTACK, "config_sha256": ATTACK}
+    note = {"model_name": f"../../{ATTACK}", "activation": "javascript:alert(1)", "reason": COMMAND, "config_sha256": ATTACK}
     (store.folder / "failed").mkdir()
     (store.folder / "failed" / "x.json").write_text(json.dumps(note))
     (store.folder / "<script>alert(1)<%2fscript>.json").write_text("{}")
@@ -521,6 +584,7 @@ def test_index_escapes_results(site: Path, make_result: MakeResult) -> None:
     assert len(page.all("script")) == 2
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count("<script>alert(1)") >= 5
+    assert CONTROL.findall(page.text) == []
     own = r"(#\w+|index\.html|\d\d_[a-z_]+(-[a-z0-9_]+){0,2}\.html)"
     assert [link for link in page.links() if not re.fullmatch(own, link)] == []
     assert list(loaded(page.soup)) == []

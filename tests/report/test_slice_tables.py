@@ -19,8 +19,8 @@ from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-from repro_lib.plots.close_ups import slices_plot, slices_view
-from repro_lib.plots.style import COLOURS
+from repro_lib.plots.close_ups import slices_view
+from repro_lib.plots.style import COLOURS, Plot
 from repro_lib.report import slice_tables
 from repro_lib.store.schema import CorpusRecord, EvaluationRecord
 from repro_lib.store.store import Store
@@ -82,8 +82,6 @@ def test_cells_that_cannot_be_taken_apart_are_named_with_their_reason(tmp_path: 
     nothing = dissect(store, study)
     assert "charlm with relu, gelu, swiglu (" in nothing.sentence()
     assert isinstance(slices_view(study, nothing, "charlm", "churn"), Note)
-    with pytest.raises(ValueError, match="could be taken apart"):
-        slices_plot(study, nothing, "charlm")
     # Another text has other frequencies.
     (tmp_path / "own.txt").write_text(TEXT + "changed")
     assert "has changed since this result was made" in dissect(store, study).sentence()
@@ -102,9 +100,9 @@ def test_the_frames_of_a_cell_are_those_of_its_predictions_and_of_the_training_t
     for kind, slicing, names in kinds:
         chosen = cell.slices[(cell.slices["slicing"] == slicing) & cell.slices["slice"].isin(names)]
         assert (kind["n"], kind["held"]) == (chosen["n"].sum(), pytest.approx(chosen["held"].sum()))
-    text, training = cell_anatomy.training_text(result), TEXT[: int(len(TEXT) * 0.8)]
-    assert text.vocabulary == tuple(sorted(set(TEXT)))
-    assert text.frequencies.tolist() == pytest.approx([training.count(c) / len(training) for c in text.vocabulary])
+    (vocabulary, frequencies), training = cell_anatomy.training_text(result), TEXT[: int(len(TEXT) * 0.8)]
+    assert vocabulary == tuple(sorted(set(TEXT)))
+    assert frequencies.tolist() == pytest.approx([training.count(c) / len(training) for c in vocabulary])
 
 
 def test_the_slices_for_people_have_intervals_and_no_empty_slice(whole: Cells):
@@ -192,7 +190,8 @@ def test_the_overview_has_a_row_per_expected_cell_and_dashes(whole: Cells):
 @pytest.mark.parametrize("metric", slices.SLICE_METRICS)
 def test_marks_and_lines_are_the_numbers(whole: Cells, metric: str):
     _, study, found = whole
-    plot = slices_plot(study, found, "charlm", metric)
+    plot = slices_view(study, found, "charlm", metric)
+    assert isinstance(plot, Plot)
     assert plot.name == f"charlm_slices_{metric}"
     for axes, slicing in zip(axes_of(plot), cell_anatomy.HEADS, strict=True):
         for cell in found.cells:
@@ -212,7 +211,8 @@ def test_marks_and_lines_are_the_numbers(whole: Cells, metric: str):
 
 def test_what_a_reader_must_know_is_on_the_figure(whole: Cells):
     _, study, found = whole
-    plot = slices_plot(study, found, "charlm")
+    plot = slices_view(study, found, "charlm")
+    assert isinstance(plot, Plot)
     gaps = "Not drawn: swish (one trial), swiglu (no predictions), smelu_1 (missing)."
     assert (gaps in words(plot), gaps in plot.alt) == (True, True)
     assert "No line: fewer than 3 trials." in words(plot)
@@ -225,6 +225,8 @@ def test_what_a_reader_must_know_is_on_the_figure(whole: Cells):
     assert not re.search("Flagged|negative control", words(plot))
     relu, gelu, *others = study.results
     flagged = (relu, gelu.model_copy(update={"flags": ["untrained: x"]}), *others)
-    shown = words(slices_plot(dataclasses.replace(study, results=flagged, identical=("charlm",)), found, "charlm"))
+    plot = slices_view(dataclasses.replace(study, results=flagged, identical=("charlm",)), found, "charlm")
+    assert isinstance(plot, Plot)
+    shown = words(plot)
     assert "Flagged, not to be relied on: gelu." in shown
     assert "negative control" in shown

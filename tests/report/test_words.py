@@ -14,7 +14,7 @@ from repro_lib.analysis.study import Study, cells_frame
 from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
 from repro_lib.report import contrast_tables as tables
 from repro_lib.report.contrast_tables import contrast_sentences, contrasts_table, cv_sentences
-from repro_lib.report.sentences import cell_headlines, grid_headlines, model_headlines
+from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines
 from repro_lib.report.tables import WordTable, config_table, overview_table, summary_table, trials_table
 from repro_lib.store.schema import Result
 
@@ -152,6 +152,21 @@ def test_the_grid_without_contrasts_says_what_n_allows_and_an_empty_one_what_to_
     assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole)
     for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
         assert said == ["no results yet: run ./run_papermill.sh"]
+
+
+def test_cells_of_several_kinds_of_machine_are_named() -> None:
+    here = {"torch": "2.1", "device": "cpu", "cpu": "A", "instructions": "AVX2"}
+
+    def said(other: dict[str, str]) -> str:
+        kinds = {"relu": here, "gelu": here, "swish": other}
+        results = [full_result("charlm", name).model_copy(update={"environment": kind}) for name, kind in kinds.items()]
+        return about(Study.of(results))
+
+    assert said(here).endswith(" evaluation characters.")
+    # An earlier version did not record the instructions.
+    assert said({name: value for name, value in here.items() if name != "instructions"}) == said(here)
+    kinds = "2.1, cpu, A, AVX2: charlm with relu, charlm with gelu; 2.1, cpu, B, AVX2: charlm with swish"
+    assert said(here | {"cpu": "B"}).endswith(f" Of 2 kinds of machine, which may round otherwise ({kinds}).")
 
 
 def test_models_with_the_same_lowest_activation_are_named_together() -> None:

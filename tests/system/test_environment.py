@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mounting import mounted
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -223,7 +224,7 @@ STAND_IN = """#!/bin/sh
 case "$*" in
     *ensurepip*) exit ${NO_VENV:-0} ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "-m pip "*) echo "pip $*" >>"$PIP_CALLS"; echo "ERROR: no route to the index"; exit ${PIP_EXIT:-0} ;;
+    "-m pip "*) echo "pip $*" >>"$PIP_CALLS"; echo "${PIP_SAYS-ERROR: none}"; exit ${PIP_EXIT:-0} ;;
     *--needs-cuda-parts*) exit ${NO_CUDA:-1} ;;
     *version_info*) exit ${TOO_OLD:-0} ;;
     *) exec "$REAL_PYTHON" "$@" ;;
@@ -234,8 +235,8 @@ esac
 class Checkout:
     """A small checkout in a folder with a space, whose lock this test run's own environment meets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "a checkout"
+    def __init__(self, folder: Path, name: str = "a checkout") -> None:
+        self.root = folder / name
         (self.root / "repro_lib" / "system").mkdir(parents=True)
         modules = [f"repro_lib/{name}.py" for name in ("__init__", "system/__init__", "system/environment")]
         for name in ["setup.sh", "pyproject.toml", *modules]:
@@ -302,8 +303,6 @@ def test_setup_updates_when_one_of_its_inputs_changed(checkout: Checkout) -> Non
 def test_setup_starts_over_after_an_interruption(checkout: Checkout) -> None:
     failed = checkout.setup("--print-python", PIP_EXIT="1")
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert "no route to the index" in failed.stderr
-    assert "pip could not install the packages (is there a network?" in failed.stderr
     (checkout.venv / "leftover").touch()
     again = checkout.setup()
     assert (again.returncode, (checkout.venv / "leftover").exists()) == (0, False)
@@ -312,6 +311,33 @@ def test_setup_starts_over_after_an_interruption(checkout: Checkout) -> None:
     stamp = checkout.venv / ".setup-stamp"
     stamp.write_text(stamp.read_text().replace("a checkout", "an older one"))
     assert "was made in another folder" in checkout.setup().stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("WARNING: Retrying (Retry(total=4))\nERROR: no route to the index", "ERROR: no route to the index"),
+        ("  Traceback\n      ValueError: invalid variable 'y'\n  ERROR: Failed building", "ValueError: invalid variable 'y'"),
+    ],
+)
+def test_setup_says_why_pip_failed_and_asks_for_a_network_where_pip_looked_for_one(
+    words: str, why: str, checkout: Checkout
+) -> None:
+    failed = checkout.setup(PIP_EXIT="1", PIP_SAYS=words)
+    assert failed.returncode == 1
+    assert why in failed.stderr
+    assert ("pip could not install the packages (is there a network? details: " in failed.stderr) is ("Retrying" in words)
+
+
+def test_setup_refuses_a_folder_whose_name_setuptools_cannot_take(tmp_path: Path) -> None:
+    for name in ("a {y}", "a $y"):
+        (tmp_path / name).mkdir()
+        checkout = Checkout(tmp_path / name, name)
+        refused = checkout.setup()
+        assert (refused.returncode, checkout.pip()) == (1, [])
+        python = f"{checkout.venv}/bin/python"
+        said = f"setup: setuptools takes {{, }} and $ in the name of a folder for its own, here in {python}; rename the folder."
+        assert refused.stderr.splitlines()[-1] == said
 
 
 def test_setup_keeps_out_of_the_way_of_another_one(checkout: Checkout) -> None:
@@ -393,3 +419,11 @@ def test_setup_says_in_a_line_what_is_missing_or_wrong(
     assert sentence in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not checkout.venv.exists()
+
+
+def test_setup_says_that_a_folder_is_not_writable(checkout: Checkout) -> None:
+    with mounted(checkout.root, "--bind", str(checkout.root)) as remount:
+        remount("bind,ro")
+        refused = checkout.setup()
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "is not writable, so .venv cannot be made in it" in refused.stderr

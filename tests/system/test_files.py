@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mounting import mounted
 
 from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
 from repro_lib.system.processes import ProcessId
@@ -88,50 +89,36 @@ def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_name_is_gi
 # --- where nothing can be written ------------------------------------------------------------------------------------
 
 
-def mount(folder: Path, *words: str) -> None:
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a file system of one's own cannot be mounted here: {done.stderr.strip()}")
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command here")
-    folder = tmp_path / "small"
-    mount(folder, "-t", "tmpfs", "-o", "size=256k", "tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A disk of 256 KiB, and what remounts it."""
+    with mounted(folder := tmp_path / "small", "-t", "tmpfs", "-o", "size=256k", "tmpfs") as remount:
+        yield folder, remount
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(small_disk: Path) -> None:
-    write_atomically(small_disk / "kept", "old")
+def test_a_full_disk_is_said_and_what_was_there_stays(small_disk: tuple[Path, Callable[[str], None]]) -> None:
+    folder, _ = small_disk
+    write_atomically(folder / "kept", "old")
     with pytest.raises(WriteError, match=r"big could not be written because the disk is full; free some space") as error:
-        write_atomically(small_disk / "big", b"x" * 2**20)
+        write_atomically(folder / "big", b"x" * 2**20)
     assert error.value.errno == errno.ENOSPC
     with pytest.raises(WriteError, match="the disk is full"):
-        write_atomically(small_disk / "kept", b"x" * 2**20)
-    assert (small_disk / "kept").read_text() == "old"
-    assert [path.name for path in small_disk.iterdir()] == ["kept"]
-    write_atomically(small_disk / "kept", "new")
+        write_atomically(folder / "kept", b"x" * 2**20)
+    assert (folder / "kept").read_text() == "old"
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+    write_atomically(folder / "kept", "new")
 
 
-def test_a_read_only_folder_is_said(small_disk: Path) -> None:
-    # Not a matter of modes, which root ignores.
-    write_atomically(small_disk / "kept", "old")
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    try:
-        with pytest.raises(WriteError, match=r"kept could not be written because .*small is read-only; choose another folder"):
-            write_atomically(small_disk / "kept", "new")
+def test_a_read_only_folder_is_said(small_disk: tuple[Path, Callable[[str], None]]) -> None:
+    folder, remount = small_disk
+    write_atomically(folder / "kept", "old")
+    remount("ro")
+    with pytest.raises(WriteError, match=r"kept could not be written because .*small is read-only; choose another folder"):
+        write_atomically(folder / "kept", "new")
+    for place in (folder, folder / "below"):
         with pytest.raises(WriteError, match="is read-only"):
-            check_writable(small_disk)
-        with pytest.raises(WriteError, match="is read-only"):
-            check_writable(small_disk / "below")
-        assert (small_disk / "kept").read_text() == "old"
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+            check_writable(place)
+    assert (folder / "kept").read_text() == "old"
 
 
 def test_a_folder_that_vanishes_in_between_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +129,21 @@ def test_a_folder_that_vanishes_in_between_is_said(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "replace", vanish)
     with pytest.raises(WriteError, match=r"because .*results is gone; run the same command again"):
         write_atomically(tmp_path / "results" / "x.json", "text")
+
+
+def test_a_folder_whose_modes_cannot_be_changed_is_written_and_not_called_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Network drives refuse it, and no file system that root can mount here does.
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_atomically(tmp_path / "x", "text")
+    assert (tmp_path / "x").read_text() == "text"
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(WriteError, match=r"x could not be written \(Operation not permitted\); look into that"):
+        write_atomically(tmp_path / "x", "new")
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
@@ -176,24 +178,27 @@ def test_a_killed_writer_leaves_the_old_file_and_a_temporary_one_that_is_removed
     writer_killed_at(call, path)
     assert path.read_text() == "old"
     assert len(list(path.parent.iterdir())) == 2
-    remove_leftovers(tmp_path)
+    remove_leftovers(path.parent)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_temporary_files_of_others_stay_while_they_may_be_at_work(tmp_path: Path) -> None:
-    mine = tmp_path / f".x.json.{ProcessId.here()}.ab.tmp"
-    far = tmp_path / ".x.json.00000000-12-1f.ab.tmp"
-    old_and_far = tmp_path / ".y.json.00000000-12-1f.ab.tmp"
-    unknown_and_old = tmp_path / ".z.json.k3x_ab.tmp"
-    for file in (mine, far, old_and_far, unknown_and_old):
-        file.touch()
-    for file in (mine, old_and_far, unknown_and_old):
-        os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
-    (tmp_path / "notes.tmp").touch()
+def test_the_temporary_files_of_others_stay_and_of_ours_those_whose_writer_may_be_at_work(tmp_path: Path) -> None:
+    mine, far = f".x.json.{ProcessId.here()}.ab.tmp", ".x.json.00000000-12-1f.ab.tmp"
+    gone = [".y.json.00000000-12-1f.ab.tmp", "steps/.y.00000000-12-1f.ab.tmp", ".tomorrow.00000000-12-1f.ab.tmp"]
+    # Those of somebody else, some with a time or another number in the name that looks like one of our processes.
+    others = [".draft.tmp", ".z.json.k3x_ab.tmp", ".2025.a-20251201-1530-12.x.tmp", "notes.tmp", ".probe"]
+    others += ["sub/.y.json.00000000-12-1f.ab.tmp", "sub/steps/.draft.tmp"]
+    (tmp_path / "sub" / "steps").mkdir(parents=True)
+    (tmp_path / "steps").mkdir()
+    for name in (mine, far, *gone, *others):
+        (tmp_path / name).touch()
+        days = {far: 0, ".tomorrow.00000000-12-1f.ab.tmp": 2}.get(name, -2)
+        os.utime(tmp_path / name, (time.time() + days * 24 * 3600,) * 2)
     assert abs(folder_time(tmp_path) - time.time()) < 5
     check_writable(tmp_path)
     remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {mine.name, far.name, "notes.tmp"}
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {mine, far, *others}
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

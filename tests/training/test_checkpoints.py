@@ -165,6 +165,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     ("field", "value", "said"),
     [
         ("torch", "2.0.0", "torch 2.0.0, this is 2."),
+        ("instructions", "AVX1", "instructions AVX1, this is"),
         ("cpu", "another processor", "cpu another processor, this is"),
         ("code_sha256", "0" * 64, "code 0000"),
         ("config_sha256", "0" * 64, "config 0000"),
@@ -198,10 +199,25 @@ def test_a_changed_program_is_another_program(monkeypatch: pytest.MonkeyPatch, t
         write_atomically(tmp_path / path.relative_to(source), path.read_bytes())
     monkeypatch.setattr(origin, "PACKAGE", tmp_path)
     assert digest() == own
-    for name, changes in (("training/progress.py", False), ("training/trainer.py", True), ("models/charlm.py", True)):
+    # A module that decides nothing, and the words of one that does: only what it does is another program.
+    words = '# another line\n"""Another\ndocstring."""\n'
+    for name, text, changes in (
+        ("training/progress.py", "x = 1\n", False),
+        ("training/trainer.py", words, False),
+        ("training/trainer.py", "x = 1\n", True),
+        ("models/charlm.py", "x = '# another line'\n", True),
+    ):
         with open(tmp_path / name, "a") as file:
-            file.write("# another line\n")
-        assert (digest() != own) == changes
+            file.write(text)
+        assert (digest() != own) == changes, (name, text)
+        own = digest()
+    edits = (('"""Train', '"""Drill', False), ("    # On", "\n    # At", False), ("max_iters + 1", "max_iters + 2", True))
+    for old, new, changes in edits:
+        module = tmp_path / "training" / "trainer.py"
+        source = module.read_text()
+        assert old in source
+        write_atomically(module, source.replace(old, new))
+        assert (digest() != own) == changes, old
         own = digest()
 
 
@@ -362,7 +378,7 @@ def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
 def test_files_that_killed_processes_were_writing_go_and_those_in_work_stay(store: Store) -> None:
     folder, me = store.folder / "predictions", ProcessId.here()
     write_atomically(folder / "a.safetensors", "x")
-    gone, working = (f".{who}.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
+    gone, working = (f".a.{who}.ab.tmp" for who in (dataclasses.replace(me, pid=2**22 + 1), me))  # beyond the largest pid
     for name in (gone, working, ".somebody-elses.tmp"):
         (folder / name).write_text("half")
     sweep(store)

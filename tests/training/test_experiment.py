@@ -1,7 +1,12 @@
 """``run_experiment`` end to end, on a small text and with tiny models: train, store, reuse, extend, fail."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +16,21 @@ import torch
 from test_resume import EXPLOSIVE, MODELS
 
 from repro_lib import Config, run_experiment
+from repro_lib.analysis.study import load_study
 from repro_lib.config import GRID_ACTIVATIONS, ConfigError
 from repro_lib.data import CorpusError, Dataset
 from repro_lib.metrics.prediction_difference import metric_names
 from repro_lib.models.registry import build_model, count_parameters
 from repro_lib.store.schema import Result, ResultError, TrialRecord
 from repro_lib.store.store import Store, read_result
+from repro_lib.training.checkpoints import sweep
+from repro_lib.training.experiment import CellTraining
 from repro_lib.training.origin import describe_environment
-from repro_lib.training.progress import Progress
+from repro_lib.training.progress import Progress, listening
 from repro_lib.training.trainer import TrainingDiverged, predict_logits
 
 Tiny = Callable[..., Config]
+MakeResult = Callable[..., Result]
 
 
 def files_of(store: Store) -> dict[Path, tuple[int, bytes]]:
@@ -119,6 +128,35 @@ def test_more_trials_train_only_the_missing_ones(store: Store, tiny: Tiny, cell:
     assert store.find("charlm", "gelu", three.config_sha256, trials=3) == three
 
 
+def test_what_is_written_last_counts_whatever_clocks_said_before(store: Store, tiny: Tiny, make_result: MakeResult) -> None:
+    config = tiny("charlm", max_iters=2)
+    first = run_experiment("charlm", "gelu", config, results_dir=store.folder)
+    # As if it had been stored with a clock a day ahead.
+    (path,) = store.folder.glob("*.json")
+    path.unlink()
+    store.save(first.model_copy(update={"timestamp": first.timestamp + timedelta(days=1)}))
+    # A trial in training that a kill has left of `--force`, by a clock that is right again.
+    begun = store.folder / "checkpoints" / f"charlm-gelu-{first.config_sha256[:12]}-trial1.safetensors"
+    begun.write_text("x")
+    sweep(store)
+    assert begun.exists()
+    begun.unlink()
+    with listening() as heard:
+        again = run_experiment("charlm", "gelu", config, results_dir=store.folder, force=True)
+    assert heard == [f"the clock was ahead when results were stored; this one, the newest, is stamped {again.timestamp}"]
+    assert store.find("charlm", "gelu", first.config_sha256) == again
+    assert load_study(store.folder).results == (again,)
+    more = run_experiment("charlm", "gelu", config.model_copy(update={"trials": 3}), results_dir=store.folder)
+    # Of another cell that nobody compares with these: it decides what is shown.
+    last = store.stamped(make_result("tinylstm", "relu"))
+    assert first.timestamp < again.timestamp < more.timestamp < last.timestamp
+    assert load_study(store.folder).results == (more,)
+    store.save(last)
+    assert load_study(store.folder).results == (last,)
+    note = store.record_failure("charlm", "gelu", first.config_sha256, "why")
+    assert json.loads(note.read_text())["timestamp"] > last.timestamp.isoformat()
+
+
 def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: Tiny, corpus_file: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text(corpus_file.read_text())
@@ -130,6 +168,11 @@ def test_an_edited_text_is_another_corpus_and_trains_again(store: Store, tiny: T
     assert edited.corpus.sha256 != first.corpus.sha256
     assert edited.config_sha256 != first.config_sha256
     assert edited.comparison_key != first.comparison_key
+    # Edited after it was asked what it says, and before it is read to train on it.
+    asked = CellTraining("tinylstm", "relu", moved, store.folder)
+    mine.write_text(corpus_file.read_text())
+    with pytest.raises(CorpusError, match=r"mine\.txt was changed while it was trained on; .*the same command"):
+        asked.load()
 
 
 @pytest.mark.parametrize("execution", ["sequential", "stacked"])
@@ -220,9 +263,15 @@ def test_bad_input_is_refused_before_anything_is_written(store: Store, tiny: Tin
     assert not store.folder.exists()
 
 
-def test_a_machine_without_git_can_train_and_says_that_the_commit_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("what", ["none", "no program", "not executable", "a folder"])
+def test_a_machine_without_a_git_that_works_can_train_and_says_that_the_commit_is_unknown(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if what == "a folder":
+        (tmp_path / "git").mkdir()
+    elif what != "none":
+        (tmp_path / "git").write_text("for another processor")
+        (tmp_path / "git").chmod(0o755 if what == "no program" else 0o644)
     monkeypatch.setenv("PATH", str(tmp_path))
     describe_environment.cache_clear()
     environment = describe_environment("cpu")
@@ -244,12 +293,31 @@ def test_a_profile_that_means_the_same_configuration_labels_the_trials_anew_and_
     assert run_experiment("convlm", "relu", config, results_dir=store.folder) == second
 
 
-def test_trials_of_another_torch_are_not_mixed_into_a_result(store: Store, tiny: Tiny) -> None:
+@pytest.mark.parametrize("name", ["torch", "cpu", "instructions"])
+def test_trials_of_another_origin_are_not_mixed_into_a_result(name: str, store: Store, tiny: Tiny) -> None:
     result = run_experiment("convlm", "relu", tiny("convlm", trials=1), results_dir=store.folder)
-    old = result.model_copy(update={"environment": result.environment | {"torch": "0.0.1"}})
+    (path,) = store.folder.glob("*.json")
+    path.unlink()
+    store.save(result.model_copy(update={"environment": result.environment | {name: "another"}}))
+    seen: list[Progress] = []
+    with listening() as heard:
+        both = run_experiment("convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {1, 2}
+    own = str(describe_environment("cpu")[name])[:40]
+    why = f"it was made with {name} another, this is {own}"
+    assert heard == [f"the stored trials of convlm with relu are not joined, for {why}; all are trained here"]
+    # What an earlier version did not record is no difference.
     for path in store.folder.glob("*.json"):
         path.unlink()
-    store.save(old)
-    seen: list[Progress] = []
-    run_experiment("convlm", "relu", tiny("convlm", trials=2), results_dir=store.folder, progress=seen.append)
-    assert {now.trial for now in seen} == {1, 2}
+    store.save(both.model_copy(update={"environment": {k: v for k, v in both.environment.items() if k != name}}))
+    seen.clear()
+    run_experiment("convlm", "relu", tiny("convlm", trials=3), results_dir=store.folder, progress=seen.append)
+    assert {now.trial for now in seen} == {3}
+
+
+def test_what_restricts_the_instructions_is_recorded() -> None:
+    script = "from repro_lib.training.origin import describe_environment; print(describe_environment('cpu')['instructions'])"
+    variables = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+    line = [sys.executable, "-c", script]
+    done = subprocess.run(line, env=os.environ | variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "DEFAULT, ONEDNN_MAX_CPU_ISA=AVX2, MKL_CBWR=COMPATIBLE\n"

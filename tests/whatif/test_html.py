@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from nbformat import NotebookNode
-from test_pages import ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
+from test_pages import COMMAND as ATTACK, WIDGET, Tags, code, html_output, new_output, refusal, rendered
 
+from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.report.site.page_parts import one_copy_per_page
 from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
@@ -94,8 +95,8 @@ def test_hostile_names_stay_text_everywhere_and_a_picture_stands_on_white() -> N
             tree = ElementTree.fromstring(text)
             kinds = {element.tag.removeprefix(SVG) for element in tree.iter()}
             assert kinds <= {"svg", "g", "path", "text", "polyline", "polygon", "circle"}
-            assert ATTACK in tree.attrib["aria-label"]
-            assert any(ATTACK in (element.text or "") for element in tree.iter())
+            assert visible(ATTACK) in tree.attrib["aria-label"]
+            assert any(visible(ATTACK) in (element.text or "") for element in tree.iter())
         assert "background:#fff" in tree.attrib["style"]
         x, y, width, height = map(float, tree.attrib["viewBox"].split())
         assert x == y < 0
@@ -129,7 +130,7 @@ def test_a_report_holds_what_ifs_and_of_a_widget_its_report_half(tmp_path: Path)
     classes = [script.get("class", "") for script in page.all("script")]
     assert (classes.count("what-if-script"), classes.count("what-if-data")) == (1, 2)
     assert "model_id" not in html
-    assert page.all("section")[-1]["aria-label"] == ATTACK
+    assert page.all("section")[-1]["aria-label"] == visible(ATTACK)
     assert not any("onerror" in attributes for _, attributes in page.tags), "what was recorded is escaped too"
 
 

@@ -117,9 +117,12 @@ def run_grid_by_snakemake(
         write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
         try:
             _work_through(run, folder, [*flags, *options])
+            # Of those whose job ended well: Snakemake may have been told to do a part, or nothing.
+            marked = [cell for cell in run.all_cells if (folder / "done" / "cell" / cell.label).exists()]
+            run.look_for_lost_results(marked)
         finally:
             run.publish(running=False)
-    run.report.finished = sum((folder / "done" / "cell" / cell.label).exists() for cell in todo)
+    run.report.finished = sum(cell in marked for cell in todo)
     return run.report
 
 
@@ -160,7 +163,9 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     # A session of its own: Ctrl-C reaches this process alone, which then ends all in order. However it ends, Snakemake ends
     # with it; jobs on a cluster have lives of their own.
     me = os.getpid()
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: die_with(me)) as process:
+    # Its cache lies with its logs, for a home may be read-only.
+    own = {"stdin": subprocess.DEVNULL, "env": os.environ | {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache")}}
+    with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -57,8 +57,7 @@ def run_job(plan_file: Path, key: str) -> Outcome:
                     time.sleep(5 * LOOK_AGAIN_SECONDS)
                     pool.submit(task)
     finally:
-        for name in ("leases", "notebooks"):  # void ones, which other machines see late
-            remove_void(Path(plan["request"]["results_dir"]) / name)
+        remove_void(Path(plan["request"]["results_dir"]))  # which other machines see late
     write_atomically(why_not, outcome.said or "no reason given")
     if outcome.end == "done":
         why_not.unlink()

@@ -10,36 +10,19 @@ from pathlib import Path
 
 import jinja2
 
+from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words, select_comparable
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import known_corpora
-from repro_lib.report import notebook_names
-from repro_lib.report.notebook_names import ANALYSES, TRAIN, deep_dive_stem, train_stem
+from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
+from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import grid_headlines
 from repro_lib.report.site.page import ReportError, render_notebook
 from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
-
-# What the cards of the index say of each kind of report.
-ABOUT = {
-    notebook_names.QUICKSTART: "A tour: from text to prediction difference.",
-    notebook_names.ACTIVATIONS: "The activation functions: value, slope and curvature.",
-    notebook_names.DEEP_DIVE: "What the model is, its training curves, and where in the text its trials disagree.",
-    notebook_names.CROSS_MODEL: "All models and activations side by side, with tests of their differences, "
-    "and the trade-off against accuracy.",
-    notebook_names.CLAIMS: "What an earlier study published, beside what was measured here: supported, refuted or not decided.",
-    notebook_names.WHAT_IF: "Another measure, a sharper softmax, more trials, other weights: "
-    "move a control and see what changes.",
-}
-# What lies beside the pages, with a word on it.
-DOCUMENTS = {
-    "FINAL_CONCLUSIONS.md": "the conclusions in full",
-    "claims.json": "the claims ledger",
-    "summary.txt": "the console tables",
-}
 
 
 @dataclass(frozen=True)
@@ -69,6 +52,7 @@ def build_site(
     matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
     # The navigation names what is expected, not what is there, so that one more finished cell costs one page.
     navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
+    refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
     rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
     loaded, refused = Store(results_dir).load()
@@ -79,7 +63,7 @@ def build_site(
     known = rows_of(study.cells.dropna(subset=["relative_pd_low"]))
     intervals = {(row["model"], row["activation"]): (row["relative_pd_low"], row["relative_pd_high"]) for row in known}
     cells = in_order([*expected_cells, *results])
-    stems = dict.fromkeys([*_expected_stems(cells), *notebooks])
+    stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
@@ -102,14 +86,14 @@ def build_site(
     html = _environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
         written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
-        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], about=ABOUT, deep_dive_stem=deep_dive_stem,
+        cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), rows=rows, pages=pages, figures=figures, failures=failures,
         failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*own, *_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
-    write_atomically(reports_dir / "index.html", html)
+    write_atomically(reports_dir / "index.html", visible(html))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -151,14 +135,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-# All that a run over these cells executes, in the order of the index.
-def _expected_stems(cells: Sequence[Cell]) -> list[str]:
-    return [*ANALYSES, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in cells)]
-
-
 # A page for every link of the navigation that leads nowhere yet.
 def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell]) -> None:
-    for stem in _expected_stems(cells):
+    for stem in expected_stems(cells):
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
             site = frame_of(navigation(stem, cells), path.name, "none")

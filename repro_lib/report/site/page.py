@@ -14,7 +14,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from PIL import Image
 
+from repro_lib.analysis.notes import visible
+from repro_lib.report.notebook_names import ANALYSES, DEEP_DIVE, TRAIN
 from repro_lib.report.site import page_parts
 from repro_lib.report.site.page_parts import TEMPLATES, Page, frame_of, made_from, title_of
 from repro_lib.system.environment import skip_url_grammars
@@ -44,19 +47,21 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     """Write one executed notebook as one self-contained page, whole or not at all; False where it is there as it should be.
 
     ``pages`` is the navigation; the entry whose ``href`` is the output's name is marked as the current one. Raises ReportError
-    for a notebook that is unreadable or shows what a page cannot (``complaints``), or a formula that is not understood.
+    for a notebook that is unreadable, and for one of our own that shows what a page cannot (``complaints``) or a formula that
+    is not understood: the page of any other is made, and says what is wrong with it.
     """
     content = _read(notebook)
-    digest = _source_sha256(content, pages)
+    # Written into the page: only pages whose notebook, template or navigation changed are made again.
+    digest = hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + content).hexdigest()
     if made_from(output) == digest:
         return False
     nb = _parse(notebook, content)
-    _refuse_dead_outputs(notebook, nb)
+    wrong = [*_dead_outputs(notebook, nb)]
     # Every what-if brings its style and script along; the page needs one copy.
     shown = [out.data for cell in nb.cells for out in cell.get("outputs", []) if "text/html" in out.get("data", {})]
     for data, text in zip(shown, page_parts.one_copy_per_page([str(data["text/html"]) for data in shown]), strict=True):
         data["text/html"] = text
-    site = frame_of(pages, output.name, digest) | _headings(notebook, nb)
+    site = frame_of(pages, output.name, digest) | _headings(notebook, nb) | {"wrong": wrong}
     # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
     page = copy.deepcopy(nb)
     page_parts.rearrange(page)
@@ -64,9 +69,14 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     site |= {"contents": page_parts.contents(nb), "opening": len(page.cells) - len(nb.cells)}
     site["parameters"] = page_parts.shown_parameters(nb.metadata.get("papermill", {}).get("parameters", {}))
     resources = {"report": site, "metadata": {"name": notebook.name, "path": str(notebook.parent)}}
-    html, _ = _exporter().from_notebook_node(page, resources=resources)
-    _check_page(notebook, nb, html, pages)
-    write_atomically(output, html)
+    html, resources = _exporter().from_notebook_node(page, resources=resources)
+    if wrong := [*resources["report"]["wrong"], *_complaints(notebook, nb, html, pages)]:
+        if notebook.stem.partition("-")[0] in (TRAIN, DEEP_DIVE, *ANALYSES):
+            raise ReportError(wrong[0])
+        before, end, after = html.rpartition("</main>")
+        told = "".join(f"<li>{escape(complaint)}</li>" for complaint in wrong)
+        html = f'{before}<section class="wrong"><h2>What is wrong with this page</h2><ul>{told}</ul></section>{end}{after}'
+    write_atomically(output, visible(html))
     return True
 
 
@@ -80,6 +90,7 @@ def _exporter() -> HTMLExporter:
     class Renderer(IPythonRenderer):
         # nbconvert leaves TeX for MathJax to fetch and draw; a page fetches nothing.
         pages: frozenset[str] = frozenset()
+        wrong: list[str]
 
         def heading(self, text: str, level: int, **attrs: Any) -> str:
             # Where the table of contents leads: without its own anchor links nbconvert gives headings no id.
@@ -96,24 +107,28 @@ def _exporter() -> HTMLExporter:
             return super().link(text, url, title)
 
         def inline_math(self, body: str) -> str:
-            return _mathml(body, "inline")
+            return _mathml(body, self.wrong, "inline")
 
         def block_math(self, body: str) -> str:
-            return _mathml(body, "block")
+            return _mathml(body, self.wrong, "block")
 
         def latex_environment(self, name: str, body: str) -> str:
-            return _mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+            return _mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", self.wrong, "block")
 
     @jinja2.pass_context
     def markdown2html(context: jinja2.runtime.Context, source: str) -> str:
-        place = context["resources"]["metadata"]
+        place, site = context["resources"]["metadata"], context["resources"]["report"]
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = Renderer(False, attachments=attachments, embed_images=True, path=place["path"], exclude_anchor_links=True)
-        renderer.pages = frozenset(page.href for _, row in context["resources"]["report"]["navigation"] for page in row)
+        renderer.pages = frozenset(page.href for _, row in site["navigation"] for page in row)
+        renderer.wrong = []
         try:
             return MarkdownWithMath(renderer=renderer).render(source)
-        except (ReportError, InvalidNotebook) as error:
-            raise ReportError(f"{place['name']}: {error}") from error
+        except InvalidNotebook as error:
+            renderer.wrong.append(str(error))
+            return f"<pre>{escape(source)}</pre>"
+        finally:
+            site["wrong"] += [f"{place['name']}: {said}" for said in renderer.wrong]
 
     settings = Settings()
     # The two cells of parameters give way to a line at the top, which shortens paths: they would name folders of this machine.
@@ -129,17 +144,20 @@ def _exporter() -> HTMLExporter:
     return exporter
 
 
-def _mathml(tex: str, display: str) -> str:
+def _mathml(tex: str, wrong: list[str], display: str) -> str:
     from latex2mathml.converter import convert
 
     try:
         mathml = convert(tex, display=display)
-    except Exception as error:  # a dozen classes without a common base; each becomes an error of ours
-        raise ReportError(f"the formula {tex.strip()!r} is not understood ({type(error).__name__}); correct it") from error
-    # latex2mathml passes commands that it does not know on as text, without a word.
-    if unknown := re.search(r">(\\[A-Za-z]+)<", mathml):
-        raise ReportError(f"the formula {tex.strip()!r} is not understood ({unknown[1]} is unknown); write it in simpler TeX")
-    return mathml
+    except Exception as error:  # a dozen classes without a common base
+        why = f"({type(error).__name__}); correct it"
+    else:
+        # latex2mathml passes commands that it does not know on as text, without a word.
+        if not (unknown := re.search(r">(\\[A-Za-z]+)<", mathml)):
+            return mathml
+        why = f"({unknown[1]} is unknown); write it in simpler TeX"
+    wrong.append(f"the formula {tex.strip()!r} is not understood {why}")
+    return f"<code>{escape(tex)}</code>"
 
 
 def smallest_picture(png: str) -> tuple[str, str]:
@@ -192,26 +210,27 @@ def _place(notebook: Path, nb: NotebookNode, index: int) -> str:
     return f"{notebook.name}, cell {index + 1} ({nb.cells[index].source.strip().partition(chr(10))[0][:60]!r})"
 
 
-def _refuse_dead_outputs(notebook: Path, nb: NotebookNode) -> None:
+def _dead_outputs(notebook: Path, nb: NotebookNode) -> Iterator[str]:
     # Controls that would move without a kernel to answer, and outputs that HTML would silently drop.
     shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
     for index, output in ((k, output) for k, cell in enumerate(nb.cells) for output in cell.get("outputs", [])):
-        kinds, where = set(output.get("data", {})), f"{_place(notebook, nb, index)} shows"
-        if WIDGET_VIEW in kinds:
+        data, where = output.get("data", {}), f"{_place(notebook, nb, index)} shows"
+        if data.pop(WIDGET_VIEW, None):
             # The other half of the same output is for the report.
-            del output.data[WIDGET_VIEW]
-            if not page_parts.REPORT_HALF.search(str(output.data.get("text/html", ""))):
+            if not page_parts.REPORT_HALF.search(str(data.get("text/html", ""))):
                 how = "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
-                raise ReportError(f"{where} an ipywidgets control, which is dead in a report; display it {how}")
-        if kinds and not kinds & shown:
-            raise ReportError(f"{where} {', '.join(sorted(kinds))}, which HTML cannot; show a figure")
+                yield f"{where} an ipywidgets control, which is dead in a report; display it {how}"
+        elif data and not shown & data.keys():
+            yield f"{where} {', '.join(sorted(data))}, which HTML cannot; show a figure"
+        if "data" in output and not shown & data.keys():
+            output.data = {"text/plain": "(cannot be shown)"}
     # The controls of `interact` leave no view where they stood, only a state for the whole notebook.
     if "widget-interact" in json.dumps(nb.metadata.get("widgets", {})):
         dead = "uses ipywidgets' interact, whose controls are dead in a report; show a figure instead"
-        raise ReportError(f"{notebook.name} {dead}")
+        yield f"{notebook.name} {dead}"
 
 
-def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> None:
+def _complaints(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Page]) -> Iterator[str]:
     from bs4 import BeautifulSoup
 
     places = {f"cell-id={cell.get('id')}": _place(notebook, nb, k) for k, cell in enumerate(nb.cells)}
@@ -221,8 +240,7 @@ def _check_page(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Pag
         return places[str(cell["id"])] if cell else notebook.name
 
     known = {"index.html", *(page.href for page in pages)}
-    for complaint in page_parts.complaints(BeautifulSoup(html, "html.parser"), known, place):
-        raise ReportError(complaint)
+    return page_parts.complaints(BeautifulSoup(html, "html.parser"), known, place)
 
 
 # The page's label (which notebook it is) and the title of its browser tab.
@@ -237,8 +255,3 @@ def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
 def _renderer_sha256() -> str:
     files = [Path(__file__), Path(page_parts.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
     return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
-
-
-# Written into the page: only pages whose notebook, template or navigation changed are made again.
-def _source_sha256(notebook: bytes, pages: Sequence[Page]) -> str:
-    return hashlib.sha256(f"{_renderer_sha256()}{list(pages)}".encode() + notebook).hexdigest()

@@ -9,11 +9,13 @@ from itertools import chain, combinations
 import numpy as np
 
 from repro_lib.analysis.notes import Note
+from repro_lib.analysis.slices import parts
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions, one_thread, parts
+from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions
 from repro_lib.whatif.wording import axis_end, bar_panel, look_of, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
@@ -57,7 +59,7 @@ def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     return WhatIf("ensembles", TITLE, (choice("model", "Model", models), averaged), see)
 
 
-@one_thread()
+@deterministic_arithmetic()
 def by_group_size(read: ModelLogits) -> dict[str, list[Estimate]]:
     """By activation ``difference_of_averages`` for each k from 1 on for which there are trials enough."""
     cells = {cell.activation: cell.probabilities() for cell in read.cells}

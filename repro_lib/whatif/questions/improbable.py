@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro_lib.analysis.notes import Note
-from repro_lib.metrics.prediction_difference import relative_differences
-from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.analysis.slices import parts
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.whatif.charts import alone
 from repro_lib.whatif.definition import Parameter, Value, View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions, estimate, one_thread, parts
+from repro_lib.whatif.predictions import CellLogits, Floats, StoredPredictions
 from repro_lib.whatif.wording import bar_panel, lowest_and_highest
 
 # Finer where most of the vocabulary lies: 60 to 69 % of relative PD came from probabilities below 0.0001 in the study.
@@ -52,7 +54,11 @@ class Classes:
         count = self.counts[classes].sum()
         total = self.relative[classes].sum(axis=0)
         matrix = total / count if count else np.full_like(total, np.nan)
-        return Kept(estimate(matrix), alone(count / self.counts.sum()), alone(self.masses[classes].sum() / self.places))
+        return Kept(
+            jackknife_pairwise(matrix, PAIR_METRICS["relative_pd"].largest),
+            alone(count / self.counts.sum()),
+            alone(self.masses[classes].sum() / self.places),
+        )
 
 
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
@@ -71,7 +77,7 @@ def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
     return _classes(cell, most + 1, ranks)
 
 
-@one_thread()
+@deterministic_arithmetic()
 def _classes(cell: CellLogits, classes: int, sort: Callable[[Floats], NDArray[np.integer]]) -> Classes:
     p = cell.probabilities()
     mean = p.mean(axis=0)  # (tokens, V); of all trials, so that every pair is compared on the same characters

@@ -10,7 +10,7 @@ from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.figures import heading
 from repro_lib.whatif.charts import Bar, BarPanel
 from repro_lib.whatif.definition import View, WhatIf, choice
-from repro_lib.whatif.wording import axis_end, colour_on_page, lowest_and_highest, metric_words, ranking, reach, unanswered
+from repro_lib.whatif.wording import axis_end, colour_on_page, lowest_and_highest, ranking, reach, unanswered
 
 TITLE = "What if disagreement were measured another way?"
 
@@ -44,7 +44,7 @@ def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]
 
 def _sentence(study: Study, model: str, metric: str, estimates: Mapping[str, Estimate]) -> str:
     order, usual = ranking(estimates), ranking(cell_estimates(study, model, metric_names()[0]))
-    sentence = f"By {metric_words(metric)}, {model} is {lowest_and_highest(estimates)}"
+    sentence = f"By {PAIR_METRICS[metric].words}, {model} is {lowest_and_highest(estimates)}"
     if model in study.identical:
         sentence += ": this model cannot tell activations apart, so there is no winner"
     elif len(order) > 1 and metric != metric_names()[0] and usual:

@@ -11,6 +11,7 @@ from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sour
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.close_ups import SOURCE_STYLES
 from repro_lib.plots.style import GREY
@@ -19,7 +20,7 @@ from repro_lib.store.store import Store
 from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.svg import PAGE_COLOUR, in_words
-from repro_lib.whatif.wording import axis_end, metric_words, number_words, trial_counts, unanswered
+from repro_lib.whatif.wording import axis_end, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 # As in the figure of the sources (plots.close_ups), with the page's own colour for black.
@@ -121,15 +122,15 @@ def _panels(
 
 
 def _capital(metric: str) -> str:
-    words = metric_words(metric)
+    words = PAIR_METRICS[metric].words
     return words[0].upper() + words[1:]
 
 
 def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Mapping[str, Estimate]) -> str:
     parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
     sentence = (
-        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.sources.activation} the {metric_words(metric)} between "
-        f"trials is, by what alone differs between them, {'; '.join(parts)}"
+        f"After {step} of {cell.steps[-1]} steps of {model} with {cell.sources.activation} the {PAIR_METRICS[metric].words} "
+        f"between trials is, by what alone differs between them, {'; '.join(parts)}"
     )
     if "none" in estimates:
         # Equal seeds give equal bits: anything but 0 here would be a fault of the suite, so it is not rounded away.

@@ -3,9 +3,11 @@
 from functools import cache
 
 from repro_lib.analysis.notes import Note
-from repro_lib.metrics.uncertainty import Estimate, mean_interval
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
+from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval
+from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials, estimate, one_thread
+from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials
 from repro_lib.whatif.wording import axis_end, bar_panel, lowest_and_highest, ranking
 
 # Evenly spaced to the eye around 1, as usual for sampling, and out to where the softmax is nearly flat.
@@ -60,11 +62,14 @@ def temperature_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 def at_temperature(cell: CellLogits, temperature: float) -> dict[str, Estimate]:
     """relative_pd and total_variation between the trials, and ``sampled``: how often a sampled character is the true one."""
     compared = compare_trials(cell, temperature)
-    differences = {name: estimate(getattr(compared, name), name) for name in ("relative_pd", "total_variation")}
+    differences = {
+        name: jackknife_pairwise(getattr(compared, name), PAIR_METRICS[name].largest)
+        for name in ("relative_pd", "total_variation")
+    }
     return {**differences, "sampled": mean_interval(compared.true, 0.0, 1.0)}
 
 
-@one_thread()
+@deterministic_arithmetic()
 def top1_accuracy(cell: CellLogits) -> float:
     """The share of characters whose most probable prediction is right, mean over the trials; no temperature changes it."""
     return float((cell.logits.argmax(dim=-1) == cell.labels).double().mean())
