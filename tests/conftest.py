@@ -46,6 +46,13 @@ def word_like_text(characters: int, seed: int = 7) -> str:
     return "\n".join(lines)[: characters - 1] + "\n"
 
 
+@pytest.fixture(autouse=True)
+def environment_as_it_was() -> Iterator[None]:
+    """What a command or a worker's function sets for the processes that it starts is not for those of the next test."""
+    with patch.dict(os.environ):
+        yield
+
+
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text file of 40,000 characters."""

@@ -69,6 +69,7 @@ def run_experiment(
     cell = CellTraining(model, activation, config, results_dir, data_dir, checkpoint_seconds)
     whole = (*cell.names, cell.config.trials, cell.config.profile)
     if not force and (stored := cell.store.find(*whole)):
+        sweep(cell.store)  # a run may have been killed when its result was just stored
         return stored
     cell.load()
     with hold(cell_lease(cell.store.folder, *cell.names), f"{model} with {cell.activation}") as lease:
