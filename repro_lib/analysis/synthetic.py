@@ -23,7 +23,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, Config, canonical_json, check_model
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
-from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.models.registry import parameters_of
 from repro_lib.store.schema import SYNTHETIC_MARK, CorpusRecord, EvaluationRecord, Result, TrialRecord, metric_numbers
 from repro_lib.store.store import Store
 
@@ -121,7 +121,7 @@ def synthetic_result(
         model_name=model,
         activation=activation,
         # As the real model would have; where it would run is no matter.
-        parameters=count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation)),
+        parameters=parameters_of(model, config, activation),
         profile=config.profile,
         config=config.model_dump(),
         config_sources=dict(config.sources),

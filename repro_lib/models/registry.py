@@ -68,3 +68,8 @@ def build_model(name: str, config: Config, activation: str, *, streams: Streams 
 def count_parameters(model: nn.Module) -> int:
     """Trainable parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameters_of(model: str, config: Config, activation: str) -> int:
+    """Trainable parameters of a cell's model; on the CPU, for a GPU has better to do than to hold it."""
+    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))

@@ -18,7 +18,7 @@ from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, lo
 from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
-from repro_lib.models.registry import build_model, count_parameters
+from repro_lib.models.registry import parameters_of
 from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
 from repro_lib.store.schema import (
     TENSOR_KINDS,
@@ -236,11 +236,6 @@ def check_device(config: Config) -> None:
     """ConfigError if the device that a configuration asks for is not there."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
-
-
-def parameters_of(model: str, config: Config, activation: str) -> int:
-    """Trainable parameters of a cell's model; on the CPU, for a GPU has better to do than to hold it."""
-    return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
 
 
 def summarise(
