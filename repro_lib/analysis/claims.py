@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -60,7 +60,7 @@ class Claim:
     published: str
     reading: str
     rule: Callable[[Measured], Node]
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: Collection[str] = field(default_factory=lambda: METRICS)
 
 
 def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "relative_pd") -> Judgement:
@@ -264,8 +264,8 @@ _RULES = (_cv, _cell_pd, _average_pd, _best, _overall_best, _wins, _relu_worst, 
 RULES = {rule.__name__[1:]: rule for rule in (*_RULES, _avoid, _invariant, _architecture)}
 
 
-def _claim(rule: str, arguments: dict[str, Any] | None = None, metrics: Sequence[str] = tuple(METRICS), **words: str) -> Claim:
-    return Claim(**words, rule=partial(RULES[rule], **(arguments or {})), metrics=tuple(metrics))
+def _claim(rule: str, arguments: dict[str, Any] | None = None, **words: Any) -> Claim:
+    return Claim(**words, rule=partial(RULES[rule], **(arguments or {})))
 
 
 CLAIMS: tuple[Claim, ...] = tuple(_claim(**entry) for entry in _DATA["claim"])

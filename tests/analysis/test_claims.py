@@ -223,7 +223,7 @@ def test_claims_through_result_files_and_none_rests_on_a_synthetic_one() -> None
 def test_how_often_chance_calls_a_claim_wrongly() -> None:
     # Where nothing differs "swiglu is best" is false and "smelu_1 has no benefit" is true. Just beyond the border of a
     # claim it is false as well. Spread as between trained models: a trial's effect of 5 % of its PD.
-    worlds = 400
+    worlds = 200
     border = (1 - TOLERANCE) * (1 - CHARLM_PD["swiglu"] / CHARLM_PD["relu"])
     just_false = {("charlm", "swiglu"): 1 - border + 1e-6}
     at_the_edge = {("charlm", "gelu"): CHARLM_PD["gelu"] * 1.1}
