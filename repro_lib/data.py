@@ -33,7 +33,9 @@ EVALUATION_BLOCK = 256
 LARGEST_CORPUS_BYTES = 256 * 2**20
 # Predictions hold a number for each of these and each scored character: 64 MB, and several times that while they are compared.
 LARGEST_VOCABULARY = 1024
-TEXT_CHANGED = "{} was changed while it was trained on; its old results stay, the same command makes those of the new text"
+TEXT_CHANGED = (
+    "{} was changed while it was trained on; results of the old text are kept, and the same command trains on the new one"
+)
 
 
 class CorpusError(ValueError):

@@ -48,8 +48,11 @@ def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
     Sources of randomness on their own, and other lengths of cells that are shown, have tables of their own.
     """
     newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
-    elsewhere = {_run(r) for r in newest.values() for cell in shown if _run(cell) == _run(r) or differs_in_length(cell, r)}
-    return [r for run, r in newest.items() if run not in elsewhere and _by_hand(r)]
+    return [
+        r
+        for run, r in newest.items()
+        if _by_hand(r) and not any(_run(cell) == run or differs_in_length(cell, r) for cell in shown)
+    ]
 
 
 def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list[str]:
@@ -58,7 +61,7 @@ def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list
     for r in own_runs(stored, shown):
         pd = "" if r.avg_relative_pd is None else f"relative PD {r.avg_relative_pd:.4f} "
         run = f"{r.model_name} with {r.activation}, {r.config['max_iters']} iterations, N = {len(r.trials)}"
-        said.append(f"Own run, in no table here: {run}: {pd}({f'profile {r.profile}' if r.profile else 'no profile'}).")
+        said.append(f"Own run, not in the tables: {run}: {pd}({f'profile {r.profile}' if r.profile else 'no profile'}).")
     return said
 
 

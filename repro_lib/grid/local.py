@@ -62,7 +62,7 @@ class Run:
             check_writable(self.request.reports_dir)
             refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.activation) for cell in self.cells])
             if edited := edited_notebooks():
-                self.display.note(f"of what is edited in notebooks/ the grid runs the original: {', '.join(edited)}")
+                self.display.note(f"edited in notebooks/: {', '.join(edited)}; the grid runs the originals")
         sweep(self.store)
 
     def settle(self, job: Job, outcome: Outcome) -> str:

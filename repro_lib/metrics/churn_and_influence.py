@@ -57,7 +57,7 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
     mean, means_without = mean_without_each(error_rates)
     value, values_without = without_each(churn)
     if (error_rates > 1).any() or value > 1:
-        raise ValueError("churn and error rates are shares between 0 and 1, and none in per cent")
+        raise ValueError("churn and error rates are shares between 0 and 1, not percentages")
     # Churn and error share their trials: leaving one out of both at once keeps what they have in common.
     if len(values_without) != len(error_rates):
         raise ValueError(f"one error rate per trial is needed: {len(values_without)} trials, {len(error_rates)} error rates")

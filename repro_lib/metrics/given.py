@@ -82,7 +82,9 @@ def probabilities_given(models: Iterable[Any], *, sums: bool = True) -> list[NDA
         if not np.isfinite(p).all():
             raise ValueError("probabilities contain NaN or infinity: the model that made them did not train properly")
         lie, add = (f"between {x.min():.4g} and {x.max():.4g}" for x in (p, p.sum(axis=-1)))
-        raise ValueError(f"these are no probabilities: they lie {lie}, their sums {add}; probabilities_from_logits makes some")
+        raise ValueError(
+            f"these are not probabilities: they lie {lie}, their sums {add}; probabilities_from_logits makes them of logits"
+        )
     return arrays
 
 

@@ -102,11 +102,11 @@ def holm(p_values: Sequence[float]) -> Float64:
     given = floats(p_values)
     if (given < 0).any() or (given > 1).any():
         raise ValueError(f"p values lie between 0 and 1, got {given.tolist()}")
-    adjusted = np.full(len(given), math.nan)
-    # statsmodels refuses an empty family.
-    if len(given):
-        adjusted[:] = multipletests(np.nan_to_num(given, nan=1.0), method="holm")[1]
-    return np.where(np.isnan(given), math.nan, adjusted)
+    if not len(given):  # statsmodels refuses an empty family
+        return given
+    adjusted = np.array(multipletests(np.nan_to_num(given, nan=1.0), method="holm")[1], dtype=np.float64)
+    adjusted[np.isnan(given)] = math.nan
+    return adjusted
 
 
 def cv_null(matrix: ArrayLike, trials: Sequence[int], *, paired: bool, resamples: int = RESAMPLES, seed: int = 0) -> CVNull:

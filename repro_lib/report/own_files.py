@@ -20,7 +20,7 @@ SYNTHETIC = "SYNTHETIC_DATA_SUMMARY.md"
 # One of these is in all that was ever written there: the name of a digest of what it was made from, a heading, a plot's width.
 _MARKS = re.compile(
     rb"\b(source-sha256|inputs_sha256|evaluation_sha256)\b|\A# (Conclusions|Synthetic results)\n|^RUNTIME \(training,|"
-    rb"\A\x89PNG.{12}\x00\x00\x05\x10|" + NO_RESULTS.encode(),
+    rb"\A\x89PNG.{12}" + re.escape((1296).to_bytes(4, "big")) + b"|" + NO_RESULTS.encode(),
     re.DOTALL | re.MULTILINE,
 )
 

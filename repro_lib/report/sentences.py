@@ -39,7 +39,7 @@ def _origins(study: Study) -> str:
         kind = ", ".join(str(result.environment[name]) for name in names)
         kinds.setdefault(kind, []).append(f"{result.model_name} with {result.activation}")
     told = "; ".join(f"{kind}: {', '.join(cells)}" for kind, cells in kinds.items())
-    return f" Of {len(kinds)} kinds of machine, which may round otherwise ({told})." if len(kinds) > 1 else ""
+    return f" They come from {len(kinds)} kinds of machine, which may round differently ({told})." if len(kinds) > 1 else ""
 
 
 def missing(study: Study) -> str:

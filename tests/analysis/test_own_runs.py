@@ -15,7 +15,7 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 MakeResult = Callable[..., Result]
-OWN = "Own run, in no table here: charlm with smelu_05, 120 iterations, N = 2: relative PD 0.3000 (profile quick)."
+OWN = "Own run, not in the tables: charlm with smelu_05, 120 iterations, N = 2: relative PD 0.3000 (profile quick)."
 
 
 def of(profile: str | None, **explicit: Any) -> Config:
@@ -39,7 +39,7 @@ def test_every_door_names_own_runs(store: Store, tmp_path: Path, capsys: pytest.
     assert OWN in capsys.readouterr().out
     build_site(store.folder, tmp_path / "reports", [("charlm", "relu")], None)
     assert OWN in (tmp_path / "reports" / "index.html").read_text()
-    with pytest.raises(NothingToShow, match=r"no results yet.* Own run, in no table here: charlm with smelu_05"):
+    with pytest.raises(NothingToShow, match=r"no results yet.* Own run, not in the tables: charlm with smelu_05"):
         load_study(store.folder, activations=["smelu_05"])
 
 

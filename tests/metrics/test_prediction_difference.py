@@ -224,7 +224,7 @@ EVERY_DOOR = {
 def test_what_is_no_probability_is_refused_at_every_door(door: str) -> None:
     measure, logits, log_p = EVERY_DOOR[door], np.log(P + 1e-9) + 3, np.log(P + 1e-9)
     for first, second in ((P, logits), (logits, P), (logits, logits), (P, log_p), (P, -P)):
-        with pytest.raises(ValueError, match="these are no probabilities: they lie between"):
+        with pytest.raises(ValueError, match="these are not probabilities: they lie between"):
             measure(first, second)
     with pytest.raises(ValueError, match=r"NaN or infinity"):
         measure(P, np.where(Q == 0.25, math.nan, Q))
@@ -234,7 +234,7 @@ def test_what_is_no_probability_is_refused_at_every_door(door: str) -> None:
     with pytest.raises(ValueError, match="same tokens and vocabulary"):
         measure(P, Q[:1])
     if door != "relative_differences":  # it takes numbers one by one
-        with pytest.raises(ValueError, match=r"these are no probabilities: .* sums between 0.9 and 0.9;"):
+        with pytest.raises(ValueError, match=r"these are not probabilities: .* sums between 0.9 and 0.9;"):
             measure(P * 0.9, Q)
     for rounded in (np.float32, np.float16):
         thirds = np.full((2, 3), 1 / 3).astype(rounded)

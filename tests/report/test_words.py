@@ -166,7 +166,7 @@ def test_cells_of_several_kinds_of_machine_are_named() -> None:
     # An earlier version did not record the instructions.
     assert said({name: value for name, value in here.items() if name != "instructions"}) == said(here)
     kinds = "2.1, cpu, A, AVX2: charlm with relu, charlm with gelu; 2.1, cpu, B, AVX2: charlm with swish"
-    assert said(here | {"cpu": "B"}).endswith(f" Of 2 kinds of machine, which may round otherwise ({kinds}).")
+    assert said(here | {"cpu": "B"}).endswith(f" They come from 2 kinds of machine, which may round differently ({kinds}).")
 
 
 def test_models_with_the_same_lowest_activation_are_named_together() -> None:

@@ -12,6 +12,7 @@ import pytest
 from test_resume import Stopped, stop_at
 from torch import Tensor
 
+from benchmarks.house import imports, sources
 from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.store import tensors as tensor_files
@@ -224,6 +225,14 @@ def test_a_changed_program_is_another_program(monkeypatch: pytest.MonkeyPatch, t
 def test_no_part_of_the_program_is_left_out_of_its_digest_in_silence() -> None:
     for pattern in origin.CODE:
         assert list(origin.PACKAGE.glob(pattern)), f"{pattern} was moved? then say in origin.CODE where it is now"
+
+
+def test_what_the_source_of_the_bits_imports_is_in_its_digest_too() -> None:
+    files = sources()
+    read = [source for source in files if any(source.path in origin.PACKAGE.glob(pattern) for pattern in origin.CODE)]
+    imported = {name for source in read for name in imports(source, {each.name for each in files})}
+    deciding = {name for name in imported if name.startswith(("data", "metrics.", "models."))}
+    assert deciding - {source.name for source in read} == set()
 
 
 # --- finished trials of a cell that is not through

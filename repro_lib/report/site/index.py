@@ -137,10 +137,13 @@ def _environment() -> jinja2.Environment:
     folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
     # What is shown is text from elsewhere, so it is escaped; a name that a template misspells is an error, not an empty place.
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
-    # Messages name whole paths; a report that travels says nothing about the machine.
-    without = lambda text, folder: text.replace(f"{folder}/", f"{folder.name}/")  # noqa: E731
-    environment.filters |= {"title_of": title_of, "without": without}
+    environment.filters |= {"title_of": title_of, "without": _without}
     return environment
+
+
+# Messages name whole paths; a report that travels says nothing about the machine.
+def _without(text: str, folder: Path) -> str:
+    return text.replace(f"{folder}/", f"{folder.name}/")
 
 
 # A page for every link of the navigation that leads nowhere yet.
