@@ -218,7 +218,7 @@ class _WholeFiles:
     def write(text: str, path: str) -> None:
         # The copy at work is a courtesy; whether the finished one can be written is another question.
         with contextlib.suppress(WriteError):
-            write_atomically(Path(path.removeprefix(_SCHEME)), text)
+            write_atomically(Path(path.removeprefix(_SCHEME)), text, flush=False)
 
     @staticmethod
     def pretty_path(path: str) -> str:
