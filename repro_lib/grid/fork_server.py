@@ -43,11 +43,11 @@ class ForkServer:
         self._start()
         atexit.register(self.close)
 
-    def fork(self, connection: Connection) -> int:
-        """Have a process do what ``worker_process.serve`` does with this end of a pipe; its number."""
+    def fork(self, pipe: int) -> int:
+        """Have a process do what ``worker_process.serve`` does with the end of a pipe that has this descriptor; its number."""
         for _ in range(2):
             try:
-                return self._ask(b"fork", connection.fileno())
+                return self._ask(b"fork", pipe)
             except OSError:
                 # It was killed, which costs those their work that are at work, and this one nothing.
                 self._end()
@@ -90,8 +90,8 @@ class FreshProcesses:
     def __init__(self) -> None:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
-    def fork(self, connection: Connection) -> int:
-        process = _start_python("serve_once", connection.fileno(), subprocess.DEVNULL)
+    def fork(self, pipe: int) -> int:
+        process = _start_python("serve_once", pipe, subprocess.DEVNULL)
         self._processes[process.pid] = process
         return process.pid
 
@@ -110,8 +110,8 @@ def _start_python(function: str, descriptor: int, log: Any) -> subprocess.Popen[
     # In a session of its own: Ctrl-C reaches the grid alone, which then ends all others in order.
     script = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import {function}; {function}({descriptor})"
     command = [sys.executable, "-c", script]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-    return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True, **streams)
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nothing, stdout=log, stderr=log, pass_fds=[descriptor], start_new_session=True)
 
 
 def serve_forks(descriptor: int) -> None:

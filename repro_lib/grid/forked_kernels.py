@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any
 
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from repro_lib.system.processes import be_first_out_of_memory, die_with, run_and_exit
 

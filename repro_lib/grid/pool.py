@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from repro_lib.grid.fork_server import LOST, ForkServer, FreshProcesses, source_of_processes
+from repro_lib.grid.fork_server import LOST, source_of_processes
 from repro_lib.grid.worker_process import LOG, PLACE, End, kill_family
 from repro_lib.system.processes import describe_exit, exit_signal, last_words
 from repro_lib.system.temporary import scratch_folder
@@ -68,14 +68,15 @@ class Pool:
     def __init__(self, workers: int) -> None:
         self._resources = contextlib.ExitStack()
         self.folder = self._resources.enter_context(scratch_folder())
-        self._source = source_of_processes()
         self._places = range(workers)
         self._numbers = itertools.count(1)
         self._workers: list[_Worker] = []
         self._queue: deque[Task] = deque()
 
-    def submit(self, task: Task) -> None:
-        self._queue.append(task)
+    def submit(self, task: Task, *, next_one: bool = False) -> None:
+        """Have it done after all others, or before all that are not begun."""
+        source_of_processes()  # which imports from now on, while the caller plans
+        (self._queue.appendleft if next_one else self._queue.append)(task)
 
     def running(self) -> list[Task]:
         return [worker.task for worker in self._workers]
@@ -87,13 +88,13 @@ class Pool:
 
     def step(self, timeout: float) -> list[Outcome]:
         """Hand out tasks, wait up to ``timeout`` seconds, and return the tasks that ended."""
-        self._hand_out()
+        self.hand_out()
         active = {worker.connection: worker for worker in self._workers}
         ready = multiprocessing.connection.wait(list(active), timeout)
         outcomes = [self._collect(active[connection]) for connection in ready]  # pyright: ignore[reportArgumentType]
         outcomes += [self._stop(worker) for worker in active.values() if worker.is_late()]
         # At once, so that workers do not wait while the caller looks at what ended.
-        self._hand_out()
+        self.hand_out()
         return outcomes
 
     def close(self) -> None:
@@ -107,11 +108,12 @@ class Pool:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Begin as many tasks as there is room for; ``step`` does it too."""
         while self._queue and (free := set(self._places) - {worker.place for worker in self._workers}):
             # A folder of a new name for each: processes that a killed worker left may still write into its own.
             folder = self.folder / f"w{next(self._numbers)}"
-            self._workers.append(_Worker(self._source, folder, min(free), self._queue[0]))
+            self._workers.append(_Worker(folder, min(free), self._queue[0]))
             self._queue.popleft()
 
     def _collect(self, worker: _Worker) -> Outcome:
@@ -139,12 +141,12 @@ class Pool:
 class _Worker:
     """A worker process as its pool sees it. No two of a pool have the same ``place`` (from 0) at the same time."""
 
-    def __init__(self, source: ForkServer | FreshProcesses, folder: Path, place: int, task: Task) -> None:
+    def __init__(self, folder: Path, place: int, task: Task) -> None:
         folder.mkdir(0o700, parents=True)  # the pool's own may have been cleared away
         self.folder, self.place, self.task, self.since = folder, place, task, time.monotonic()
         self._code: int | None = None
         self.connection, theirs = multiprocessing.Pipe()
-        self._source, self.pid = source, source.fork(theirs)
+        self.pid = source_of_processes().fork(theirs.fileno())
         theirs.close()  # so that the pipe ends with the process
         # Counted from the pool's process number: pools beside each other (jobs, a second grid) shall not all take card 0.
         with contextlib.suppress(OSError):  # it is gone already, which the pipe will say
@@ -154,7 +156,7 @@ class _Worker:
     def exit_code(self) -> int:
         """Of the process, once it has ended."""
         if self._code is None:
-            self._code = self._source.exit_code(self.pid)
+            self._code = source_of_processes().exit_code(self.pid)
         return self._code
 
     def is_late(self) -> bool:

@@ -35,7 +35,6 @@ from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
 from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
-from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
 # A trial of which everything is stored.
@@ -176,7 +175,13 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 stack = (*what, trials, progress, own)
-                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
+                if self.config.stacked:
+                    # Here, because torch's compiler comes along, for seconds.
+                    from repro_lib.training.stacked import train_stack
+
+                    trained = train_stack(*stack)
+                else:
+                    trained = [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
