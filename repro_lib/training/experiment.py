@@ -37,8 +37,7 @@ from repro_lib.training.origin import Origin, describe_environment, made_here, m
 from repro_lib.training.progress import ProgressCallback, tell
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
-# A trial of which everything is stored.
-Kept = tuple[TrialRecord, Predictions]
+Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -175,13 +174,7 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 stack = (*what, trials, progress, own)
-                if self.config.stacked:
-                    # Here, because torch's compiler comes along, for seconds.
-                    from repro_lib.training.stacked import train_stack
-
-                    trained = train_stack(*stack)
-                else:
-                    trained = [train_trial(*what, trials.start, progress, own)]
+                trained = _train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
@@ -235,6 +228,12 @@ class CellTraining:
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)
+
+
+def _train_stack(*stack: Any) -> list[TrainedTrial]:
+    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
+
+    return train_stack(*stack)
 
 
 def check_device(config: Config) -> None:
