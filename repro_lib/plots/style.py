@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
+from repro_lib.store.derived import derived
 
 # Okabe & Ito's colours (jfly.uni-koeln.de/color, 2008): told apart by readers with any common colour blindness. One per
 # activation, everywhere; the marker repeats it for a reader who sees none.
@@ -60,9 +61,18 @@ class Plot:
     figure: Figure
     name: str
     alt: str
+    # The results folder that its picture may be kept in, and all that it shows of the results there (JSON).
+    folder: Path | None = None
+    shows: Any = None
 
     def png(self) -> bytes:
         """The figure as PNG: the same bytes for the same figure."""
+        picture = derived(
+            self.folder, f"plot-{self.name}", [self.alt, self.shows], lambda: base64.b64encode(self._drawn()).decode()
+        )
+        return base64.b64decode(picture)
+
+    def _drawn(self) -> bytes:
         # matplotlib makes some parts, ticks for one, only now, and with the settings of now. Not with ``savefig``, which goes
         # through every part twice for the layout, and makes a file of it.
         with matplotlib.style.context(STYLE):

@@ -26,8 +26,9 @@ from repro_lib.store.store import Store
 from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
 
 Floats = NDArray[np.floating]
-# Probabilities compared in one redraw, over all pairs of all cells of a model: about 0.1 s. 15 pairs of the whole text fit.
-MOST_COMPARED = 20_000_000
+# Probabilities compared in one redraw, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
+# 15 pairs of half the text fit.
+MOST_COMPARED = 10_000_000
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
 WIDEST = 80.0
 

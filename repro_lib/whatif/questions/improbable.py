@@ -64,7 +64,7 @@ class Classes:
 def by_threshold(cell: CellLogits, thresholds: Sequence[float] = THRESHOLDS) -> Classes:
     """Class k: mean probability from threshold k up to the next; the classes from k on are those above threshold k."""
     # One comparison per threshold is ten times as fast as ``np.digitize``.
-    return _classes(cell, len(thresholds), lambda mean: np.sum([mean >= least for least in thresholds[1:]], axis=0, dtype=np.int8))
+    return _classes(cell, len(thresholds), lambda mean: np.array([mean >= least for least in thresholds[1:]]).sum(axis=0))
 
 
 def by_rank(cell: CellLogits, kept: Sequence[int] = KEPT) -> Classes:
