@@ -3,6 +3,7 @@
 Shapes: N models, V vocabulary; a block is a number of tokens scored together, of ours the 256 of an evaluation window.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -16,7 +17,7 @@ from repro_lib.metrics.given import Float64, at_labels, labels_given, models_giv
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 
 # What is computed together here; other metrics are asked pair by pair.
-_TOGETHER = ("relative_pd", "total_variation", "churn", "js_divergence", "true_label_pd", "log_prob_pd")
+_TOGETHER = ("relative_pd", "total_variation", "churn", "js_divergence", "kl_divergence", "true_label_pd", "log_prob_pd")
 
 
 def pair_metrics_by_block(
@@ -65,26 +66,31 @@ def asked_by_pair() -> list[str]:
 def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict[str, Float64]:
     # Of a block, (block, V) a model. In place and with few passes over it, for a fresh array costs more than the arithmetic.
     (block, width), smallest, add = parts[0].shape, np.finfo(np.float64).smallest_subnormal, np.add.reduce
-    total, difference = np.empty((2, block * width))
+    total, difference, gap = np.empty((3, block * width))
     # Where there is a 0, the smallest number there is stands for it, so that 0/0 and 0 log 0 are 0 and others stay as they are.
-    zeros = any(p.min() == 0 for p in parts)
-    flat = [p.ravel() for p in parts]
+    none = [p.ravel() == 0 for p in parts]
+    zeros = any(of.any() for of in none)
+    flat, logs = [p.ravel() for p in parts], [np.log(np.maximum(p.ravel(), smallest)) for p in parts]
     # With s = p + q, 2 JS = (sum 2p log 2p + sum 2q log 2q) / 2 - sum s log s: one logarithm a pair, and 0 for equal models.
     entropies = [_sum_x_log_x(2 * np.maximum(p, smallest), total) for p in flat]
-    absolute, relative, divergences = np.empty((3, len(pairs)))
+    absolute, relative, js, kl = np.empty((4, len(pairs)))
     for pair, (i, j) in enumerate(pairs.tolist()):
         np.add(flat[i], flat[j], out=total)
-        np.abs(np.subtract(flat[i], flat[j], out=difference), out=difference)
+        np.subtract(flat[i], flat[j], out=difference)
+        kl[pair] = add(np.multiply(difference, np.subtract(logs[i], logs[j], out=gap), out=gap))
+        np.abs(difference, out=difference)
         if zeros:
             np.maximum(total, 2 * smallest, out=total)
+            kl[pair] += math.inf if (none[i] != none[j]).any() else 0.0
         absolute[pair] = add(difference)
         relative[pair] = add(np.divide(difference, total, out=difference))
-        divergences[pair] = (entropies[i] + entropies[j]) / 2 - _sum_x_log_x(total, difference)
+        js[pair] = (entropies[i] + entropies[j]) / 2 - _sum_x_log_x(total, difference)
     return {
         "total_variation": absolute / 2 / block,
         "relative_pd": 2 * relative / (block * width),
         # Rounding may leave -1e-16.
-        "js_divergence": np.maximum(divergences, 0.0) / 2 / block,
+        "js_divergence": np.maximum(js, 0.0) / 2 / block,
+        "kl_divergence": np.maximum(kl, 0.0) / 2 / block,
     }
 
 

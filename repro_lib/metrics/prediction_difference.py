@@ -107,6 +107,20 @@ def js_divergence(p: Any, q: Any) -> float:
     return float(((terms[0] + terms[1]) / 2).mean())
 
 
+def kl_divergence(p: Any, q: Any) -> float:
+    """Mean over tokens of (KL(p, q) + KL(q, p)) / 2, the Kullback-Leibler divergence both ways (1951), in nats. 0 to infinity.
+
+    As ``log_prob_pd``: a character that both give probability 0 adds nothing, one that a single model does makes it infinite.
+
+    >>> round(kl_divergence([[0.5, 0.5]], [[0.25, 0.75]]), 4)  # ln 3 / 8
+    0.1373
+    """
+    p, q = models_given([p, q])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = (p - q) * (np.log(p) - np.log(q)) / 2
+    return float(np.where(p == q, 0.0, terms).sum(axis=1).mean())
+
+
 def mean_deviation_pd(probabilities: Any) -> float:
     """Mean over trials, tokens and vocabulary of |p_m - pbar| / pbar, pbar the mean over trials. 0 to 2 (N - 1) / N.
 
@@ -147,6 +161,7 @@ PAIR_METRICS = {
     "total_variation": Metric(total_variation, 1.0, "Total variation (0 to 1)", "total variation"),
     "churn": Metric(churn, 1.0, "Churn: top-1 differs (0 to 1)", "churn"),
     "js_divergence": Metric(js_divergence, math.log(2), "Jensen-Shannon, nats (0 to 0.69)", "Jensen-Shannon divergence"),
+    "kl_divergence": Metric(kl_divergence, math.inf, "Kullback-Leibler, nats", "Kullback-Leibler divergence"),
     "true_label_pd": Metric(true_label_pd, 2.0, "True-label PD (0 to 2)", "true-label PD", at_label=True),
     "log_prob_pd": Metric(log_prob_pd, math.inf, "Log-probability PD, nats", "log-probability PD", at_label=True),
 }

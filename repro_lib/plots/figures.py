@@ -76,6 +76,8 @@ def reproducibility(study: Study, model: str | None = None) -> Plot:
     model, cells = _one_model(study, model)
     title = _title(study, f"{model}: {len(METRICS)} measures of disagreement between trials", model)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
+    unknown = [PAIR_METRICS[name].words for name in METRICS if cells["n"].max() > 1 and cells[name].isna().all()]
+    note += f" Not measured when these trials were, and their predictions are gone: {', '.join(unknown)}." if unknown else ""
     # Three to a row: narrower ones have no room for the numbers on their axes.
     rows = math.ceil(len(METRICS) / 3)
     figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
+from scipy.special import rel_entr  # pyright: ignore[reportAttributeAccessIssue]
 
 from repro_lib.metrics import all_pairs, prediction_difference as metrics
 
@@ -51,6 +52,8 @@ def test_hand_worked_values() -> None:
     # m = (3/4, 1/4): (ln 4/3) / 2 + (1/2 ln 2/3 + 1/2 ln 2) / 2
     expected = (math.log(4 / 3) + (math.log(2 / 3) + math.log(2)) / 2) / 2
     assert metrics.js_divergence(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
+    # First token: ((1/4) ln 2 + (-1/4) ln (2/3)) / 2.
+    assert metrics.kl_divergence(P, Q) == pytest.approx(math.log(3) / 8 / 2)
     assert metrics.relative_pd(P, Q) == pytest.approx(metrics.relative_differences(P, Q).mean())
     assert metrics.pair_metrics(P, Q, LABELS)["true_label_pd"] == metrics.true_label_pd(P, Q, LABELS)
 
@@ -106,6 +109,10 @@ def test_total_variation_obeys_the_triangle_inequality_and_pinskers_bound(drawn:
         distance, divergence = tv(a[None], b[None]), metrics.js_divergence(a[None], b[None])
         assert divergence <= math.log(2) * distance + 1e-12
         assert distance**2 <= 2 * divergence + 1e-12
+        # JS is half of the mean KL at most (Lin 1991), which has scipy's value.
+        kl = metrics.kl_divergence(a[None], b[None])
+        assert 2 * divergence <= kl + 1e-12
+        assert kl == pytest.approx((rel_entr(a, b).sum() + rel_entr(b, a).sum()) / 2, abs=1e-14)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
