@@ -74,7 +74,7 @@ def main() -> int:
             console, "core seconds of a notebook's imports, anew (median)", time_imports(repetitions)
         )
     if "metrics" in sections:
-        content["metrics"] = show_seconds(console, "32 trials x 16,384 tokens x 76 characters, seconds", time_metrics())
+        content["metrics"] = show_seconds(console, "trials of 16,384 tokens x 76 characters, seconds", time_metrics())
     asked.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(f"written: {asked.json}")
     return 0

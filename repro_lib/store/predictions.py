@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from repro_lib.data import EVALUATION_BLOCK, LARGEST_VOCABULARY
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.store.schema import ResultError, TensorKind, TrialRecord
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors
 from repro_lib.system.files import UnusableFile
@@ -72,13 +72,14 @@ def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compare
     Pairs in the order of ``itertools.combinations``.
     """
     _check_same_windows(*predictions)
-    probabilities, labels = [trial.probabilities for trial in predictions], predictions[0].labels
-    windows = prediction_difference.pair_metrics_by_block(probabilities, labels, EVALUATION_BLOCK, threads)
+    logits, labels = [trial.logits for trial in predictions], predictions[0].labels
+    softmax = prediction_difference.probabilities_from_logits
+    windows = all_pairs.pair_metrics_by_block(logits, labels, EVALUATION_BLOCK, threads, softmax)
     pairs = {name: of.mean(axis=1) for name, of in windows.items()}
     # A function from elsewhere need be no mean over windows.
-    for name in prediction_difference.asked_by_pair():
+    for name in all_pairs.asked_by_pair():
         metric = prediction_difference.PAIR_METRICS[name]
-        pairs[name] = np.array([metric(p, q, labels) for p, q in combinations(probabilities, 2)])
+        pairs[name] = np.array([metric(a.probabilities, b.probabilities, labels) for a, b in combinations(predictions, 2)])
     return Compared(pairs, windows)
 
 

@@ -14,7 +14,7 @@ LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0
 # Where, in a folder of results or reports, our temporary files and leases lie. Other folders in it may be somebody else's.
-_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "failed", "notebooks", "plots")
+_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "derived", "failed", "notebooks", "plots")
 _PLACES += ("workflow/*", "workflow/*/failed", "with_synthetic", "with_synthetic/plots")
 # Why not, with what to do; everything else is said in the system's own words.
 _FULL = "because the disk is full; free some space and run the same command again"
