@@ -41,8 +41,8 @@ class KernelEndedError(RuntimeError):
 class Kernel:
     """One kernel to be: ``manager_class`` is what papermill starts it with, ``process`` is there once it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, forked: bool = True) -> None:
+        self.folder, self.forked = folder, forked
         self.process: subprocess.Popen[bytes] | WaitingKernel | None = None
         self._kills_before = processes.out_of_memory_kills()
 
@@ -71,7 +71,7 @@ class Kernel:
                 # Nor is a window that somebody wants his own figures in.
                 own = {"IPYTHONDIR": str(kernel.folder / "ipython"), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
                 spec = KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python", env=own)
-                if WaitingKernel.here:
+                if kernel.forked and WaitingKernel.here:
                     spec.metadata["kernel_provisioner"] = {"provisioner_name": PROVISIONER}
                 return spec
 
@@ -116,10 +116,10 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def private_kernel() -> Iterator[Kernel]:
-    """A kernel with a private folder for its connection file, which holds its key, and its sockets. Both are gone after."""
+def private_kernel(*, forked: bool = True) -> Iterator[Kernel]:
+    """A kernel, ``forked`` where that can be, and a private folder for its sockets and its key. Both are gone after."""
     with scratch_folder() as folder, contextlib.ExitStack() as at_the_end:
-        kernel = Kernel(folder)
+        kernel = Kernel(folder, forked=forked)
         at_the_end.callback(kernel.end)
         yield kernel
 

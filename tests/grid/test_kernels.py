@@ -29,15 +29,15 @@ WHERE = "from ipykernel.connect import get_connection_info; print(get_connection
 RunCells = Callable[..., tuple[list[str], str]]
 
 
-def run_here(folder: Path, *sources: str) -> tuple[list[str], str]:
-    """Execute a notebook of these cells in a kernel started anew; returns the remarks and what the last cell printed."""
+def run_here(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
+    """Execute a notebook of these cells, outside a worker in a kernel started anew; returns the remarks and what the last cell printed."""
     notebook = folder / "n.ipynb"
     cells = [nbformat.v4.new_markdown_cell("# A notebook"), *(nbformat.v4.new_code_cell(source) for source in sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
     # ipykernel leaves file descriptors alone where it takes itself for a part of pytest, which our kernels are not.
     with pytest.MonkeyPatch.context() as outside:
         outside.delenv("PYTEST_CURRENT_TEST", raising=False)
-        remarks = execute(notebook, folder / "out" / "n.ipynb", {})
+        remarks = execute(notebook, folder / "out" / "n.ipynb", {}, **how)
     last = nbformat.read(folder / "out" / "n.ipynb", 4).cells[-1]
     return remarks, "".join(output.get("text", "") for output in last.outputs)
 
@@ -49,15 +49,15 @@ def run_trivial(folder: Path) -> None:
     assert printed == "42\n"
 
 
-def run_and_tell(folder: Path, sources: tuple[str, ...]) -> str:
+def run_and_tell(folder: Path, sources: tuple[str, ...], **how: bool) -> str:
     """A worker's task: what ``run_here`` returns, as text."""
-    return json.dumps(run_here(folder, *sources))
+    return json.dumps(run_here(folder, *sources, **how))
 
 
-def run_forked(folder: Path, *sources: str) -> tuple[list[str], str]:
+def run_forked(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
     """As ``run_here``, in a kernel forked by a worker."""
     with contextlib.closing(Pool(1)) as pool:
-        pool.submit(Task("cells", run_and_tell, {"folder": folder, "sources": sources}))
+        pool.submit(Task("cells", run_and_tell, {"folder": folder, "sources": sources} | how))
         while not (outcomes := pool.step(timeout=0.5)):
             pass
     (outcome,) = outcomes
@@ -281,6 +281,12 @@ def test_nothing_of_one_notebook_is_found_by_the_next_and_a_forked_kernel_is_as_
     assert forked == first
     assert forked["environment"].items() ^ anew["environment"].items() == set()
     assert forked == anew
+
+
+def test_a_worker_forks_no_kernel_where_it_is_told_so_as_for_cuda(temporary: Path, tmp_path: Path) -> None:
+    command = "print(open('/proc/self/cmdline').read().split(chr(0)))"
+    assert "ipykernel_launcher" not in run_forked(tmp_path, command)[1]
+    assert "ipykernel_launcher" in run_forked(tmp_path, command, forked=False)[1]
 
 
 TRAIN = """
