@@ -116,7 +116,9 @@ def _start_python(function: str, descriptor: int, log: Any) -> subprocess.Popen[
 
 def serve_forks(descriptor: int) -> None:
     """The server's life: each request is for a fork, with the descriptor of its pipe, or for the exit code of one."""
-    _import_all()
+    # Some modules make folders for temporary files that nobody will use.
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        _import_all()
     codes: dict[int, int] = {}
 
     def reap(*_: object) -> None:

@@ -140,9 +140,9 @@ def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any =
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "", *, forked: bool = True) -> list[str]:
     """Run a notebook in a kernel of its own and keep the executed copy at ``output``, noting ``digest`` in it.
 
-    ``forked``: that kernel may be a fork. A notebook that failed is kept as ``*.failed.ipynb``. Returns remarks, as on a cell that
-    printed too much. Raises NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody else at
-    work, WriteError.
+    ``forked``: that kernel may be a fork. A notebook that failed is kept as ``*.failed.ipynb``. Returns remarks, as on a cell
+    that printed too much. Raises NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody
+    else at work, WriteError.
     """
     check_parameters(notebook, parameters)
     # All of them, so that the copy says what it ran with.
