@@ -30,7 +30,7 @@ RunCells = Callable[..., tuple[list[str], str]]
 
 
 def run_here(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
-    """Execute a notebook of cells, outside a worker in a kernel started anew; returns remarks and what the last cell printed."""
+    """Execute a notebook of cells, in a kernel started anew; returns the remarks and what the last cell printed."""
     notebook = folder / "n.ipynb"
     cells = [nbformat.v4.new_markdown_cell("# A notebook"), *(nbformat.v4.new_code_cell(source) for source in sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
