@@ -1,9 +1,7 @@
 """What of a results folder is not needed any more: it is named, somebody is asked, and it is removed."""
 
 import contextlib
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -16,12 +14,6 @@ from repro_lib.store.store import Store
 from repro_lib.system.files import leftovers
 from repro_lib.system.leases import LeaseHeldError, holders, void_leases
 from repro_lib.training.checkpoints import of_stored_trials, sweep, trial_files
-
-_SAID: dict[TensorKind, str] = {
-    "predictions": "predictions",
-    "weights": "weights: deep dives write text with them",
-    "steps": "snapshots: deep dives follow trials through training with them",
-}
 
 
 def clean(console: Console, results_dir: Path, reports_dir: Path, kinds: list[TensorKind], yes: bool) -> int:
@@ -43,11 +35,12 @@ def clean(console: Console, results_dir: Path, reports_dir: Path, kinds: list[Te
     size = _bytes(paths)
     sweep(Store(results_dir))
     clear_leftovers(results_dir, reports_dir)
-    for path in paths:
+    # Nothing else: a lease, for one, may be another process's by now.
+    for path in (path for path in paths if path.parent.name in TENSOR_KINDS):
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            path.unlink()
     stayed = [path for path in paths if path.exists()]
-    console.print(f"removed {len(paths) - len(stayed)} files, {_megabytes(size - _bytes(stayed))}")
+    console.print(f"removed {len(paths) - len(stayed)} files, {(size - _bytes(stayed)) / 1e6:,.1f} MB")
     for path in stayed:
         console.print(f"{path} could not be removed; is it another user's?", style="red")
     return 1 if stayed else 0
@@ -58,37 +51,37 @@ def _removable(results_dir: Path, reports_dir: Path, kinds: list[TensorKind]) ->
         raise LeaseHeldError(f"nothing is removed, for {at_work[0]}; come back when it has finished")
     left = [path for folder in (results_dir, reports_dir) for path in (*leftovers(folder), *void_leases(folder))]
     store = Store(results_dir)
+    named, unnamed = _tensors(store)
     found = {
         "left by runs that were killed": [*left, *unfinished_notebooks(results_dir)],
         "checkpoints of trials that are stored": of_stored_trials(store),
-        "trials that no result names": list(_tensors(store, TENSOR_KINDS, named=False)),
+        "tensors that no result names": unnamed,
+        **{f"{kind} of results": [path for path in named if path.parent.name == kind] for kind in kinds},
     }
-    found |= {_SAID[kind]: list(_tensors(store, (kind,), named=True)) for kind in kinds}
     # A link leads to what is somebody else's.
     return {what: [p for p in paths if not p.is_symlink() and not p.parent.is_symlink()] for what, paths in found.items()}
 
 
-def _tensors(store: Store, kinds: tuple[TensorKind, ...], *, named: bool) -> Iterator[Path]:
+def _tensors(store: Store) -> tuple[list[Path], list[Path]]:
+    # Those that results name, and those that none does.
     results, refused = store.load()
-    last: dict[tuple[str, str, str], int] = {}
+    last: dict[tuple[str, ...], int] = {}
     for _, result in results:
         cell = (result.model_name, result.activation, result.config_sha256[:12])
         last[cell] = max(last.get(cell, 0), len(result.trials))
     # Trials of unfinished cells are waiting for the others.
-    checkpoints = [(_cell_of(match), int(match["last"])) for _, match in trial_files(store.folder / "checkpoints")]
-    waiting = {cell for cell, trial in checkpoints if trial > last.get(cell, 0)}
-    for kind in kinds:
-        for path, match in trial_files(store.folder / kind):
-            cell = _cell_of(match)
-            if named and int(match["last"]) <= last.get(cell, 0):
-                yield path
-            # A result that cannot be read may name them, and be mended.
-            if not named and int(match["last"]) > last.get(cell, 0) and cell not in waiting and not refused:
-                yield path
+    waiting = {cell for _, cell, trial in _trials(store.folder / "checkpoints") if trial > last.get(cell, 0)}
+    named, unnamed = [], []
+    for path, cell, trial in (trial for kind in TENSOR_KINDS for trial in _trials(store.folder / kind)):
+        if trial <= last.get(cell, 0):
+            named.append(path)
+        elif cell not in waiting and not refused:  # a result that cannot be read may name them, and be mended
+            unnamed.append(path)
+    return named, unnamed
 
 
-def _cell_of(match: re.Match[str]) -> tuple[str, str, str]:
-    return match["model"], match["activation"], match["config"]
+def _trials(folder: Path) -> list[tuple[Path, tuple[str, ...], int]]:
+    return [(path, match.group("model", "activation", "config"), int(match["last"])) for path, match in trial_files(folder)]
 
 
 def _agreed(console: Console) -> bool:
@@ -106,7 +99,7 @@ def _print(console: Console, named: dict[str, list[Path]]) -> None:
         table.add_column(heading, justify="right" if heading in ("files", "size") else "left")
     for what, paths in named.items():
         if paths:
-            table.add_row(what, str(len(paths)), _megabytes(_bytes(paths)), str(paths[0]))
+            table.add_row(what, str(len(paths)), f"{_bytes(paths) / 1e6:,.1f} MB", str(paths[0]))
     Plain(console.file, width=WIDE).print(table)
 
 
@@ -117,7 +110,3 @@ def _bytes(paths: list[Path]) -> float:
             # A file with several names is gone when the last is.
             size += (about := path.lstat()).st_size / about.st_nlink
     return size
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"

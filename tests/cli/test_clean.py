@@ -83,7 +83,7 @@ def test_weights_and_snapshots_go_where_they_are_asked_for(
 ) -> None:
     before = files(store.folder)
     assert main([*words, "--weights", "--snapshots", "--yes"]) == 0
-    assert "weights: deep dives write text with them" in capsys.readouterr().out
+    assert "weights of results" in capsys.readouterr().out
     gone_now = before - files(store.folder)
     assert {Path(name).parent.name for name in gone_now} == {"weights", "steps"}
     assert len(gone_now) == 4
