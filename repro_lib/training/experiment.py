@@ -19,7 +19,7 @@ from repro_lib.metrics import prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
-from repro_lib.store.predictions import Predictions, compact, compare_all, predictions_from, restored, trial_tensors
+from repro_lib.store.predictions import Predictions, compact, compare_all, fineness, predictions_from, restored, trial_tensors
 from repro_lib.store.schema import (
     TENSOR_KINDS,
     CorpusRecord,
@@ -35,11 +35,9 @@ from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
 from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
-from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
-# A trial of which everything is stored.
-Kept = tuple[TrialRecord, Predictions]
+Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -176,7 +174,7 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 stack = (*what, trials, progress, own)
-                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
+                trained = _train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
@@ -217,24 +215,25 @@ class CellTraining:
     def _keep(self, trained: TrainedTrial) -> Kept:
         windows = self.dataset.windows
         labels, kept = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
-        predictions = {"logits": trained.logits, "labels": labels}
         steps = {"logits": trained.step_logits, "labels": kept, "steps": torch.tensor(trained.steps)}
-        tensors = dict(zip(TENSOR_KINDS, (predictions, trained.weights, steps), strict=True))
+        tensors = dict(zip(TENSOR_KINDS, ({"logits": trained.logits, "labels": labels}, trained.weights, steps), strict=True))
         fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
-        # Trials that repeat each other, or start a bit apart, keep all bits: a relative PD of 3e-5 came out as twice as much
-        # where they were rounded. Those that start alike lie nearer together than others.
-        streams = [name for name in self.config.vary_streams if name != "dropout" or self.config.dropout > 0]
-        finer = 1 if "init" in streams else 4
-        stored = {kind: compact(kind, of, finer) for kind, of in tensors.items()} if streams else tensors
+        stored = {kind: compact(kind, of, fineness(self.config)) for kind, of in tensors.items()}
         about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
         for kind in TENSOR_KINDS:
-            what = (self._path(kind, trained.trial), tensors[kind], about, stored[kind])
-            fields[f"{kind}_sha256"] = self.store.save_tensors(*what)
+            path = self._path(kind, trained.trial)
+            fields[f"{kind}_sha256"] = self.store.save_tensors(path, tensors[kind], about, stored[kind])
         logits = restored(stored["predictions"])["logits"]  # those that all later stages read
         return TrialRecord(**fields), Predictions(logits.numpy(), labels.numpy(), windows.sha256)
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)
+
+
+def _train_stack(*stack: Any) -> list[TrainedTrial]:
+    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
+
+    return train_stack(*stack)
 
 
 def check_device(config: Config) -> None:
@@ -277,6 +276,7 @@ def summarise(
 
 
 def _flags(trials: Sequence[Kept], pairs: dict[tuple[int, int], dict[str, float]], unigram: float) -> list[str]:
+    # What a reader must know before using the numbers.
     flags, errors = [], {record.trial: 1 - record.val_accuracy / 100 for record, _ in trials}
     for record, predictions in trials:
         # A trial that reads nothing agrees with others of its kind; its loss may be what it will.

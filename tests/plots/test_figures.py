@@ -112,7 +112,8 @@ def test_without_a_number_or_an_interval_the_figure_says_why():
             assert said in words(plot)
         assert ("one trial" in words(figures.shamir_comparison(study))) == (not pairs)
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
-    panel = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))[-1]
+    every = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))
+    panel = next(axes for axes in every if axes.get_title(loc="left") == figures.heading("log_prob_pd"))
     assert not bars(panel)
     assert [text.get_text() for text in panel.texts].count("infinite") == 2
 

@@ -12,7 +12,7 @@ import torch
 from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.metrics.prediction_difference import pair_metrics, probabilities_from_logits
-from repro_lib.store.predictions import compact, compare_all, restored, trial_tensors
+from repro_lib.store.predictions import compact, compare_all, fineness, restored, trial_tensors
 from repro_lib.store.schema import ResultError, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import read_tensors, sha256_of_tensors, write_tensors
@@ -26,7 +26,7 @@ LABELS = torch.arange(32) % 9
 
 def all_metrics(first: Any, second: Any, labels: Any) -> dict[str, float]:
     p, q = (probabilities_from_logits(logits) for logits in (first, second))
-    return pair_metrics(p, q, labels) | {"kl": float((p * np.log(p / q)).sum(axis=1).mean())}
+    return pair_metrics(p, q, labels)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_every_metric_keeps_four_digits_and_churn_all(
     for trial in trained:
         path = store.trial_path("predictions", model, "gelu", "a" * 64, trial.trial)
         exact = {"logits": trial.logits, "labels": labels}
-        digest = store.save_tensors(path, exact, {}, compact("predictions", exact, 1 if "init" in config.vary_streams else 4))
+        digest = store.save_tensors(path, exact, {}, compact("predictions", exact, fineness(config)))
         assert path.stat().st_size < 0.5 * 4 * trial.logits.numel()
         record = TrialRecord.model_construct(predictions_sha256=digest)
         read.append(trial_tensors(path, "predictions", record, len(labels), 1)["logits"])
@@ -70,6 +70,12 @@ def test_the_most_probable_character_stays_what_it_is_and_others_about_where_the
     assert ((back["logits"] - exact).abs() <= 0.004 * (1 - exact / 2)).all()
     steps = {"logits": torch.stack([logits, logits / 7]), "labels": LABELS, "steps": torch.tensor([0, 4])}
     assert torch.equal(restored(compact("steps", steps))["logits"][0], back["logits"])
+
+
+def test_trials_that_may_hardly_differ_keep_all_bits(tiny: Tiny) -> None:
+    found = {vary: fineness(tiny("charlm", vary=vary)) for vary in ("all", "init+bit", "order", "dropout", "bit", "none")}
+    assert found == {"all": 1, "init+bit": 1, "order": 4, "dropout": 4, "bit": 0, "none": 0}
+    assert fineness(tiny("charlm", vary="dropout+bit", dropout=0.0)) == 0
 
 
 def test_weights_keep_thirteen_bits_and_what_is_no_number_stays() -> None:
