@@ -333,12 +333,12 @@ def test_a_process_that_is_killed_ends_its_own_notebook_alone_and_nothing_of_it_
 
 
 @pytest.mark.slow
-def test_40_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
+def test_200_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
     outcomes = []
     with contextlib.closing(Pool(workers=16)) as pool:
-        for k in range(40):
+        for k in range(200):
             pool.submit(Task(f"n{k}", run_trivial, {"folder": tmp_path / f"n{k}"}, limit=300))
         while pool.busy:
             outcomes += pool.step(timeout=0.5)
     assert [(outcome.task.key, outcome.said) for outcome in outcomes if outcome.end != "done"] == []
-    assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 40
+    assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 200
