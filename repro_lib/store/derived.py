@@ -22,7 +22,8 @@ def derived(folder: Path | None, name: str, inputs: Any, make: Callable[[], Any]
 
     ``inputs`` (JSON) is all that it depends on beside the code. Where it cannot be kept it is made whenever it is asked for.
     """
-    if folder is None:
+    # Only where notebooks are executed beside the results: a published folder is left as it is.
+    if folder is None or not (folder / "notebooks").is_dir():
         return make()
     path, unreadable = folder / "derived" / f"{name}.json", (OSError, ValueError, KeyError, TypeError, RecursionError)
     with contextlib.suppress(*unreadable):
