@@ -17,6 +17,7 @@ from published.rebuild.collect import collect
 from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
+from repro_lib.analysis.verdicts import EQUAL, SUPPORTED, verdict_on_difference
 from repro_lib.store.store import Store
 
 # Rebuilding takes a quarter of a minute, and is done once.
@@ -94,11 +95,16 @@ def test_the_controls_hold() -> None:
     assert tables.a_a_control(published)["p_holm"].min() > 0.05
 
 
-def test_every_verdict_follows_from_its_interval() -> None:
-    frame = pd.read_csv(HERE / "tables" / "contrasts.csv").dropna(subset=["difference"])
-    clear = (frame["difference_low"] > 0) | (frame["difference_high"] < 0)
-    assert (frame["supported"] == (clear & (frame["p_holm"] <= 0.05))).all()
-    assert frame["n"].min() >= 10
+def test_every_verdict_follows_from_its_numbers() -> None:
+    for name in ("contrasts", "minigpt_contrasts"):
+        frame = pd.read_csv(HERE / "tables" / f"{name}.csv").dropna(subset=["difference"])
+        judged = map(verdict_on_difference, frame["n"], frame["p_holm"], frame["p_equal"])
+        assert frame["verdict"].tolist() == list(judged)
+        assert frame["n"].min() >= 10
+        # What is supported leaves 0 out by its own interval too, and what is equal lies within the margin by it.
+        supported, equal = (frame[frame["verdict"] == verdict] for verdict in (SUPPORTED, EQUAL))
+        assert ((supported["difference_low"] > 0) | (supported["difference_high"] < 0)).all()
+        assert (equal[["per_cent_low", "per_cent_high"]].abs().max(axis=1) < equal["margin"]).all()
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -71,6 +71,7 @@ def _folder(name: str) -> Path:
 def request_of(options: argparse.Namespace) -> GridRequest:
     """What ``repro train`` and ``repro grid`` were asked for. ConfigError for numbers that are not possible."""
     from repro_lib.grid.cells import GridRequest
+    from repro_lib.store.store import check_margin
     from repro_lib.training.checkpoints import check_interval
 
     workers = options.workers if options.workers is not None else _usual_workers(options)
@@ -90,7 +91,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=noise_models(options),
         trials_per_job=per_job,
-        margin=options.margin,
+        margin=None if options.margin is None else check_margin(options.margin),
     )
 
 

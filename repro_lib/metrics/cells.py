@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, floats
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_INTERVAL, Estimate, t_quantile, without_each
 
-# How much of the 5 % that the CV's interval may miss lies below it and above it. Of a CV of 0 only the low end can be wrong, so
-# that end takes most; then the interval leaves 0 out just where the test of equal cells has p <= .05.
-_MISSED_BELOW, _MISSED_ABOVE = 0.05, 0.01
+# How often the CV's interval may lie above the true one, and below it. Of a CV of 0 only the low end can be wrong, so that end
+# takes most. By simulation, since the jackknife's noise is a little too large: together the two give the 95 %.
+_MISSED_BELOW, _MISSED_ABOVE = 0.055, 0.01
 # Equal parts of the distribution of the noise's own estimate.
 _NOISE_LEVELS = (np.arange(40) + 0.5) / 40
 
@@ -59,7 +59,7 @@ def cv_beside_noise(matrices: Sequence[ArrayLike]) -> CVFound:
     ``matrices``: per cell (N, N), trial k of all from the same seed. Each seed has a value in each cell, from the jackknife;
     what is left of them without the means of cells and of seeds is the noise, as in an analysis of variance with repeated
     measures, whose F test gives the p. Squared, the measured CV is the true one plus noise; the interval takes every true CV
-    by which the measured one is neither among the largest 5 % nor the smallest 1 %, over all sizes that the noise may have.
+    by which the measured one is neither among the largest 5.5 % nor the smallest 1 %, over all sizes that the noise may have.
     It covers the truth in .93 to .97 of simulated studies (``benchmarks.statistics``). NaN below 3 trials or two cells.
 
     >>> found = cv_beside_noise([np.ones((4, 4)), 3 * np.ones((4, 4))])

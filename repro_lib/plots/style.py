@@ -3,6 +3,8 @@
 Figures are plain ``matplotlib.figure.Figure`` objects: nothing here touches pyplot or a global figure.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import math
@@ -65,6 +67,11 @@ class Plot:
     # The results folder that its picture may be kept in, and all that it shows of the results there (JSON).
     folder: Path | None = None
     shows: Callable[[], Any] | None = None
+
+    @classmethod
+    def of(cls, figure: Figure, name: str, alt: str) -> Plot:
+        """A figure that is drawn already."""
+        return cls(name, lambda: (figure, alt))
 
     @cached_property
     def _made(self) -> tuple[Figure, str]:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.contrasts import chances_of_being_best, cv_over_activations, sensitivity, verdict_on_extreme
+from repro_lib.analysis.contrasts import (
+    chances_of_being_best,
+    cv_over_activations,
+    sensitivity,
+    two_kinds_of_interval,
+    verdict_on_extreme,
+)
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally, number
 from repro_lib.analysis.notes import NO_RESULTS
@@ -51,7 +57,8 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
             f"ACTIVATIONS{mark}",
             activations_table(study).to_string(),
             "Average over the models that have results and are not bit-identical; none where one of them lacks the activation.",
-            "Brackets: 95 % jackknife over trials, conditional on the evaluation text.",
+            "Brackets: 95 % jackknife over trials, on this evaluation text. Those of cells count the chance of the text too",
+            "where its predictions are at hand; to a contrast, in which both cells read the same text, it adds little.",
         ],
         [
             f"RUNTIME (training, sum over trials){mark}",
@@ -64,13 +71,15 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
 def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mark: str) -> list[str]:
     model = overview["model"]
     cells = rows_of(study.cells[study.cells["model"] == model])
+    # Of other trials on another text, where the predictions of each window are at hand.
+    crossed = {r["activation"]: r for r in rows_of(two_kinds_of_interval(evidence)) if r["model"] == model}
     width = max(10, *(len(cell["activation"]) + 1 for cell in cells))
     lines = [f"MODEL: {model.upper()}{mark}"]
     for cell in cells:
         best = (
             _title(evidence, overview, "best", "  <- BEST", "  <- LOWEST: {}") if cell["activation"] == overview["best"] else ""
         )
-        lines.append(f"{cell['activation'].upper() + ':':<{width}} {_pd_in_words(cell)}{best}")
+        lines.append(f"{cell['activation'].upper() + ':':<{width}} {_pd_in_words(cell, crossed.get(cell['activation']))}{best}")
     lines += [f"STATISTICS:{mark}", f"  Mean PD: {number(overview['mean_pd'], 4)}"]
     cv = "undefined" if math.isnan(overview["cv"]) else f"{overview['cv']:.2f}% ({sensitivity(evidence, model)})"
     lines.append(f"  CV: {cv}")
@@ -118,12 +127,15 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
     ]
 
 
-def _pd_in_words(cell: dict[str, Any]) -> str:
+def _pd_in_words(cell: dict[str, Any], crossed: dict[str, Any] | None) -> str:
     if cell["n"] == 0:
         return "missing"
     if math.isnan(cell["relative_pd"]):
         return "Relative PD: none, one trial has no pair"
-    interval = f"[{cell['relative_pd_low']:.4f}, {cell['relative_pd_high']:.4f}]"
+    low, high = cell["relative_pd_low"], cell["relative_pd_high"]
+    if crossed and not cell["synthetic"] and not math.isnan(crossed["both_low"]):
+        low, high = crossed["both_low"], crossed["both_high"]
+    interval = f"[{low:.4f}, {high:.4f}]"
     if math.isnan(cell["relative_pd_low"]):
         interval = f"(no interval at N={cell['n']})"
     mark = " (SYNTHETIC, not measured)" if cell["synthetic"] else " (flagged)" if cell["flags"] else ""

@@ -22,17 +22,19 @@ def derived(folder: Path | None, name: str, inputs: Any, make: Callable[[], Any]
 
     ``inputs`` (JSON) is all that it depends on beside the code. Where it cannot be kept it is made whenever it is asked for.
     """
-    # What is edited while a process runs is not what the process runs.
-    if folder is None or not _unchanged():
+    # Only where notebooks are executed beside the results: a published folder is left as it is.
+    if folder is None or not (folder / "notebooks").is_dir():
         return make()
-    path = folder / "derived" / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    path, unreadable = folder / "derived" / f"{name}.json", (OSError, ValueError, KeyError, TypeError, RecursionError)
+    with contextlib.suppress(*unreadable):
         kept = json.loads(read_bounded(path, LARGEST_NOTEBOOK_BYTES))
-        if kept["sha256"] == _digest(inputs, kept["content"]):
+        # A process in which a file is edited still runs what it has read before.
+        if kept["sha256"] == _digest(inputs, kept["content"]) and _sources() == _AT_START:
             return kept["content"]
     content = make()
     with contextlib.suppress(OSError):
-        write_atomically(path, json.dumps({"sha256": _digest(inputs, content), "content": content}))
+        if _sources() == _AT_START:
+            write_atomically(path, json.dumps({"sha256": _digest(inputs, content), "content": content}))
     return content
 
 
@@ -43,19 +45,13 @@ def _digest(inputs: Any, content: Any) -> str:
 
 @cache
 def _code() -> list[str]:
-    ours = hashlib.sha256(b"".join(f"{path.relative_to(_PACKAGE)}|".encode() + path.read_bytes() for path in _sources()))
+    ours = hashlib.sha256(b"".join(f"{path.relative_to(_PACKAGE)}|".encode() + path.read_bytes() for path in _AT_START))
     return [ours.hexdigest(), *(f"{package} {version(package)}" for package in ("numpy", "pandas", "matplotlib", "pillow"))]
 
 
 def _sources() -> dict[Path, tuple[int, int]]:
     about = {path: path.stat() for path in sorted(_PACKAGE.rglob("*.*")) if path.suffix in (".py", ".toml", ".mplstyle")}
     return {path: (one.st_mtime_ns, one.st_size) for path, one in about.items()}
-
-
-def _unchanged() -> bool:
-    with contextlib.suppress(OSError):  # an editor is just putting a file in the place of another
-        return _sources() == _AT_START
-    return False
 
 
 _AT_START = _sources()

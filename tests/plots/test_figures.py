@@ -106,6 +106,7 @@ def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_se
 
 
 def test_a_picture_is_drawn_once_for_all_who_show_it_and_anew_where_anything_in_it_is_other(tmp_path: Path):
+    (tmp_path / "notebooks").mkdir()  # where there are none, nothing is kept
     alone, kept = one_model(), replace(one_model(), folder=tmp_path)
     first = figures.shamir_comparison(kept)
     assert (first.png(), first.alt) == (figures.shamir_comparison(alone).png(), figures.shamir_comparison(alone).alt)

@@ -13,6 +13,17 @@ from repro_lib.store import derived as home
 from repro_lib.store.derived import derived
 
 
+@pytest.fixture(autouse=True)
+def notebooks(tmp_path: Path) -> None:
+    for folder in ("notebooks", "other/notebooks", "store/notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+
+
+def test_a_folder_without_notebooks_is_left_as_it_is(tmp_path: Path) -> None:
+    assert [derived(tmp_path / "published", "a", [], lambda k=k: k) for k in (1, 2)] == [1, 2]
+    assert not (tmp_path / "published").exists()
+
+
 def test_a_value_is_made_once_for_its_inputs_and_anew_for_others(tmp_path: Path) -> None:
     made: list[int] = []
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Result
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.study import Study
+from repro_lib.config import ConfigError
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Result, ResultError
 from repro_lib.store.store import Store, read_result
 
 MakeResult = Callable[..., Result]
@@ -133,3 +136,26 @@ def test_a_folder_without_hard_links_keeps_results_whole_and_overwrites_none(
     assert first != second
     assert [result.avg_relative_pd for _, result in store.load()[0]] == [0.5, 0.25]
     assert not list(store.folder.glob(".*.tmp"))
+
+
+def test_the_margin_is_declared_before_the_first_result_and_no_other_afterwards(
+    make_result: MakeResult, store: Store, tmp_path: Path
+) -> None:
+    assert store.margin() == 3.0, "the usual one where none was declared"
+    store.declare(5.0)
+    store.declare(None)
+    assert (store.margin(), Study.load(store).margin, Evidence.load(store, Study.load(store)).margin) == (5.0, 5.0, 5.0)
+    store.save(make_result())
+    store.declare(5.0)
+    with pytest.raises(ConfigError, match=r"has a margin of 5 %, and one of 2 % would be chosen after the data; leave out"):
+        store.declare(2.0)
+    # Results are there and nothing was declared: then the usual one holds.
+    late = Store(tmp_path / "late")
+    late.save(make_result())
+    with pytest.raises(ConfigError, match="has a margin of 3 %"):
+        late.declare(5.0)
+    for broken in ("", "[]", '{"margin_per_cent": "wide"}', '{"margin_per_cent": -1}', '{"margin_per_cent": NaN}'):
+        (store.folder / "declared" / "study.json").write_text(broken)
+        with pytest.raises(ResultError, match=r"study\.json does not say within what margin"):
+            store.margin()
+    assert store.load()[1] == [], "it is no result, and hides none"
