@@ -16,6 +16,7 @@ import torch
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import prediction_difference
+from repro_lib.metrics.all_pairs import unanimity
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
@@ -264,6 +265,7 @@ def summarise(
         reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
+        unanimity=unanimity(p.probabilities for p in predictions) if pairs else None,
         synthetic=False,
         environment=describe_environment(config.device),
         # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
