@@ -1,5 +1,6 @@
 """The first second of every command, and the metrics of many trials."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import product
+
+from repro_lib.grid.notebooks import notebooks_dir
 
 
 def time_startup(repetitions: int) -> dict[str, float]:
@@ -24,6 +27,19 @@ def time_startup(repetitions: int) -> dict[str, float]:
             started = time.perf_counter()
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
             found[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def time_imports(repetitions: int) -> dict[str, float]:
+    """Median core seconds that the first cell of each notebook takes in a fresh process, as in JupyterLab's kernels."""
+    found: dict[str, list[float]] = {}
+    for _ in range(repetitions):
+        for notebook in sorted(notebooks_dir().glob("*.ipynb")):
+            cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+            imports = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            script = f"import time; begun = time.process_time(); exec({imports!r}, {{}}); print(time.process_time() - begun)"
+            process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+            found.setdefault(notebook.stem, []).append(float(process.stdout))
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 

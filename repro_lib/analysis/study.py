@@ -62,7 +62,7 @@ class Study:
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
     bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
-    for each run by hand that is not among them.
+    for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept.
     """
 
     results: tuple[Result, ...]
@@ -71,6 +71,7 @@ class Study:
     identical: tuple[str, ...]
     refused: tuple[str, ...] = ()
     own_runs: tuple[str, ...] = ()
+    folder: Path | None = None
 
     @classmethod
     def load(
@@ -88,7 +89,7 @@ class Study:
         results = [result for result in every if models is None or result.model_name in models]
         chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
-        return replace(study, own_runs=tuple(own_runs_in_words(results, study.results)))
+        return replace(study, own_runs=tuple(own_runs_in_words(results, study.results)), folder=store.folder)
 
     @classmethod
     def of(

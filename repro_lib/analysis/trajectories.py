@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from repro_lib.analysis.selection import differs_in_length
 from repro_lib.analysis.study import Study
 from repro_lib.metrics import prediction_difference as metrics, uncertainty
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
+from repro_lib.store.derived import derived
 from repro_lib.store.predictions import Snapshots
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -79,10 +81,18 @@ def trajectory(store: Store, result: Result) -> Trajectory:
     """Follow the trials of a cell through training. ResultError below 2 trials, or where kept predictions are missing."""
     if len(result.trials) < 2:
         raise ResultError(f"disagreement needs two trials, {result.model_name} with {result.activation} has one")
-    kept = [store.snapshots(result, record.trial) for record in result.trials]
-    if len({snapshots.steps for snapshots in kept}) > 1:
-        raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
-    return Trajectory(result, kept[0].steps, *_followed(kept))
+
+    def followed() -> list[Any]:
+        kept = [store.snapshots(result, record.trial) for record in result.trials]
+        if len({snapshots.steps for snapshots in kept}) > 1:
+            raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
+        losses, matrices = _followed(kept)
+        return [kept[0].steps, losses.tolist(), {name: values.tolist() for name, values in matrices.items()}]
+
+    # A figure shows it, a sentence and a what-if.
+    name = f"training-{result.model_name}-{result.activation}-{result.config_sha256[:12]}"
+    steps, losses, matrices = derived(store.folder, name, [record.steps_sha256 for record in result.trials], followed)
+    return Trajectory(result, tuple(steps), np.array(losses), {metric: np.array(of) for metric, of in matrices.items()})
 
 
 def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:

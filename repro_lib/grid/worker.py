@@ -57,7 +57,9 @@ def run_notebook(
             # The notebook would ask too, but only after its kernel has started, which takes seconds.
             if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
                 raise LeaseHeldError(str(at_work[0]))
-        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
+        # Forked kernels were not tried with CUDA, which no fork survives that has touched it.
+        forked = not (cell and cell.config.device == "cuda")
+        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest, forked=forked)) or None
 
 
 def run_cell(cell: Cell, progress: Path, trials: Sequence[int] | None = None, **settings: Any) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_by_group, check_draws, floats, pair_matrix_checked
@@ -60,6 +59,9 @@ def probability_of_being_best(
     >>> probability_of_being_best([np.ones((3, 3)), 2 * np.ones((3, 3))]).tolist()
     [1.0, 0.0]
     """
+    # Here and below: scipy.stats takes half a second to import, which few notebooks need.
+    import scipy.stats
+
     check_draws(draws)
     pairs = [pair_matrix_checked(matrix) for matrix in matrices]
     by_group = cells_by_group(pairs, groups)
@@ -129,6 +131,8 @@ def bootstrap_windows(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> 
     >>> f"{bootstrap_windows([0.5] * 64):.2f}"
     '0.50 (0.50 to 0.50)'
     """
+    import scipy.stats
+
     check_draws(draws)
     windows = floats(values)
     value = float(windows.mean()) if len(windows) else math.nan

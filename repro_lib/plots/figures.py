@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from repro_lib.analysis.study import METRICS, Study, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
@@ -54,7 +55,7 @@ def shamir_comparison(study: Study, model: str | None = None) -> Plot:
     model_panel(axes, study, cells, "relative_pd", numbers=True)
     axes.set_ylabel("Relative PD (lower: more reproducible)")
     alt = model_alt(study, cells, "relative_pd", f"Relative PD of {model} per activation")
-    return Plot(figure, f"{model}_shamir_comparison", alt)
+    return _plot(study, model, figure, f"{model}_shamir_comparison", alt)
 
 
 @styled
@@ -67,7 +68,8 @@ def accuracy(study: Study, model: str | None = None) -> Plot:
         model_panel(axes, study, cells, column, bar=False)
         axes.set_title(heading(column))
     alt = model_alt(study, cells, "val_accuracy", f"Validation accuracy of {model} in per cent")
-    return Plot(figure, f"{model}_accuracy", f"{alt} {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}")
+    alt += f" {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}"
+    return _plot(study, model, figure, f"{model}_accuracy", alt)
 
 
 @styled
@@ -88,7 +90,7 @@ def reproducibility(study: Study, model: str | None = None) -> Plot:
         model_panel(axes, study, cells, metric, labels=False)
         axes.set_title(heading(metric), fontsize=10)
     alt = [model_alt(study, cells, metric, f"{heading(metric)} of {model}") for metric in metric_names()[:3]]
-    return Plot(figure, f"{model}_reproducibility", " ".join(alt))
+    return _plot(study, model, figure, f"{model}_reproducibility", " ".join(alt))
 
 
 @styled
@@ -114,7 +116,7 @@ def training_curves(study: Study, model: str | None = None) -> Plot:
     body.supxlabel("Iteration", fontsize=10)
     body.supylabel("Loss, nats per character", fontsize=10)
     alt = model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats")
-    return Plot(figure, f"{model}_training_curves", alt)
+    return _plot(study, model, figure, f"{model}_training_curves", alt)
 
 
 # A bar would start at 0, and what differs between accuracies is a small part of them: hence marks, here and in ``accuracy``.
@@ -127,7 +129,8 @@ def multi_model_accuracy(study: Study) -> Plot:
     for axes, column in zip(body.subplots(2, 1, sharex=True), ("val_accuracy", "val_loss"), strict=True):
         grid_panel(axes, study, column, bar=False)
         axes.set_title(heading(column))
-    return Plot(figure, "multi_model_accuracy", grid_alt(study, "val_accuracy", "Validation accuracy in per cent"))
+    alt = grid_alt(study, "val_accuracy", "Validation accuracy in per cent")
+    return _plot(study, None, figure, "multi_model_accuracy", alt)
 
 
 @styled
@@ -139,7 +142,8 @@ def multi_model_reproducibility(study: Study) -> Plot:
     for axes, metric in zip(body.subplots(3, 1, sharex=True), metric_names()[:3], strict=True):
         grid_panel(axes, study, metric)
         axes.set_title(heading(metric))
-    return Plot(figure, "multi_model_reproducibility", grid_alt(study, "relative_pd", "Relative PD"))
+    alt = grid_alt(study, "relative_pd", "Relative PD")
+    return _plot(study, None, figure, "multi_model_reproducibility", alt)
 
 
 @styled
@@ -156,7 +160,7 @@ def shamir_cross_model_analysis(study: Study) -> Plot:
     panels.cv_bars(parts["C"], study)
     panels.heat_map(parts["H"], study)
     alt = grid_alt(study, "relative_pd", "Relative PD in four panels (cells, boxes per activation, CV, heat map)")
-    return Plot(figure, "shamir_cross_model_analysis", alt)
+    return _plot(study, None, figure, "shamir_cross_model_analysis", alt)
 
 
 @styled
@@ -180,7 +184,7 @@ def accuracy_vs_reproducibility(study: Study) -> Plot:
     for axes, name in ((left, "Relative PD"), (right, "Churn / error")):
         axes.set(xlabel=heading("val_accuracy"), title=name)
         axes.set_ylim(bottom=0)  # so that a small difference does not look like a large one
-    return Plot(figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
+    return _plot(study, None, figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
 
 
 # In the order of the reports.
@@ -198,6 +202,18 @@ def _one_model(study: Study, model: str | None) -> tuple[str, pd.DataFrame]:
     if model not in study.models:
         raise ValueError(f"there is no model {model!r} in this study; it has {', '.join(study.models)}")
     return model, study.cells[study.cells["model"] == model]
+
+
+def _plot(study: Study, model: str | None, figure: Figure, name: str, alt: str) -> Plot:
+    if study.folder is None:
+        return Plot(figure, name, alt)
+    # All that the picture shows, of one model or of all, for notebooks and ``reports/plots/`` to have it drawn once.
+    models = [model] if model else list(study.models)
+    frames = (study.cells, study.trials, study.pairs, *([study.curves] if model else []))
+    rows = [frame[frame["model"].isin(models)].to_csv(index=False) for frame in frames]
+    titles = [metric.title for metric in PAIR_METRICS.values()]
+    identical = [name for name in study.identical if name in models]
+    return Plot(figure, name, alt, study.folder, [models, study.activations, identical, study.is_mixed, titles, rows])
 
 
 def _title(study: Study, title: str, model: str | None = None) -> str:

@@ -14,7 +14,7 @@ LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0
 # Where, in a folder of results or reports, our temporary files and leases lie. Other folders in it may be somebody else's.
-_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "failed", "notebooks", "plots")
+_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "derived", "failed", "notebooks", "plots")
 _PLACES += ("workflow/*", "workflow/*/failed", "with_synthetic", "with_synthetic/plots")
 # Why not, with what to do; everything else is said in the system's own words.
 _FULL = "because the disk is full; free some space and run the same command again"
@@ -43,10 +43,11 @@ class UnusableFile(ValueError):
     """A file that no reader should touch; the message says what it is, without its name."""
 
 
-def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, flush: bool = True) -> None:
     """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step; missing folders are made.
 
-    With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime. Raises
+    With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime;
+    ``flush=False`` is for what may be lost in a power cut. Raises
     WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -58,7 +59,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
                 file.write(data)
                 file.flush()
                 # Before the name is given: else some file systems have, after a power cut, the name and not the content.
-                os.fsync(file.fileno())
+                if flush:
+                    os.fsync(file.fileno())
             # mkstemp makes files private; results are as readable as any other new file. The mask is read by setting it.
             os.umask(mask := os.umask(0))
             with contextlib.suppress(OSError):  # some network drives have no modes
@@ -67,7 +69,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
                 os.replace(temporary, path)
             else:
                 _name_without_replacing(temporary, path)
-            _flush_folder(path.parent)
+            if flush:
+                _flush_folder(path.parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)

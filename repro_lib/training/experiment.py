@@ -36,11 +36,9 @@ from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
 from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
-from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
-# A trial of which everything is stored.
-Kept = tuple[TrialRecord, Predictions]
+Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -177,7 +175,7 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 stack = (*what, trials, progress, own)
-                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
+                trained = _train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
@@ -231,6 +229,12 @@ class CellTraining:
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)
+
+
+def _train_stack(*stack: Any) -> list[TrainedTrial]:
+    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
+
+    return train_stack(*stack)
 
 
 def check_device(config: Config) -> None:

@@ -1,0 +1,62 @@
+"""What more than one page shows and takes a while to make of stored results: made once, kept in ``results/derived/``.
+
+A kept value is used only where this very code made it from these very inputs, so that an edited line makes all anew.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, read_bounded, write_atomically
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def derived(folder: Path | None, name: str, inputs: Any, make: Callable[[], Any]) -> Any:
+    """The JSON value ``make()``, or what is kept of it under ``name`` in the results folder; ``folder`` None keeps nothing.
+
+    ``inputs`` (JSON) is all that it depends on beside the code. Where it cannot be kept it is made whenever it is asked for.
+    """
+    # What is edited while a process runs is not what the process runs.
+    if folder is None or not _unchanged():
+        return make()
+    path = folder / "derived" / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        kept = json.loads(read_bounded(path, LARGEST_NOTEBOOK_BYTES))
+        if kept["sha256"] == _digest(inputs, kept["content"]):
+            return kept["content"]
+    content = make()
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps({"sha256": _digest(inputs, content), "content": content}))
+    return content
+
+
+def _digest(inputs: Any, content: Any) -> str:
+    # One over both: it tells what belongs to other inputs and what was damaged. NaN, which frames hold, is written as such.
+    return hashlib.sha256(json.dumps([_code(), inputs, content]).encode()).hexdigest()
+
+
+@cache
+def _code() -> list[str]:
+    ours = hashlib.sha256(b"".join(f"{path.relative_to(_PACKAGE)}|".encode() + path.read_bytes() for path in _sources()))
+    return [ours.hexdigest(), *(f"{package} {version(package)}" for package in ("numpy", "pandas", "matplotlib", "pillow"))]
+
+
+def _sources() -> dict[Path, tuple[int, int]]:
+    about = {path: path.stat() for path in sorted(_PACKAGE.rglob("*.*")) if path.suffix in (".py", ".toml", ".mplstyle")}
+    return {path: (one.st_mtime_ns, one.st_size) for path, one in about.items()}
+
+
+def _unchanged() -> bool:
+    with contextlib.suppress(OSError):  # an editor is just putting a file in the place of another
+        return _sources() == _AT_START
+    return False
+
+
+_AT_START = _sources()
+_code()
