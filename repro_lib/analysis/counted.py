@@ -4,7 +4,7 @@ Over the k most frequent characters of the training text a metric takes these en
 of the evaluation text: relative PD is their mean, total variation their sum.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -31,95 +31,70 @@ LEADING = ("relative_pd", "total_variation")
 
 
 @dataclass(frozen=True, eq=False)
-class CountedCell:
-    """A cell's two leading metrics by character, the most frequent of the training text first; ``table``: its other numbers."""
-
-    activation: str
-    counted: Counted
-    table: dict[str, str]
-
-    @property
-    def n(self) -> int:
-        """Number of trials."""
-        return len(self.counted.improbable)
-
-    def over(self, metric: str, k: int) -> Float64:
-        """One of ``LEADING`` between all trials, (N, N), over the k most frequent characters."""
-        return getattr(self.counted, metric)[:k].sum(axis=0) / (k if metric == "relative_pd" else 1)
-
-    def estimate(self, metric: str, k: int) -> Estimate:
-        """Its mean over the pairs with its jackknife interval."""
-        return jackknife_pairwise(self.over(metric, k), PAIR_METRICS[metric].largest)
-
-    def against(self, reference: "CountedCell", metric: str, k: int) -> Estimate:
-        """By how many per cent it is above that of the reference, seed k leaving both; of the seeds that both have."""
-        n = min(self.n, reference.n)
-        return relative_contrast(self.over(metric, k)[:n, :n], reference.over(metric, k)[:n, :n], paired=True)
-
-
-@dataclass(frozen=True, eq=False)
 class CountedModel:
-    """The cells of a model that could be read, whether they are bit-``identical``, and a sentence for each that could not."""
+    """The ``cells`` of a model by activation, characters in the order of their frequency; ``gaps``: why others are left out."""
 
     model: str
-    cells: tuple[CountedCell, ...]
+    cells: dict[str, Counted]
     identical: bool
     gaps: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The k of a curve: 10, 15, ... up to the whole vocabulary."""
-        vocabulary = len(self.cells[0].counted.relative_pd) if self.cells else 0
+        vocabulary = max((len(cell.relative_pd) for cell in self.cells.values()), default=0)
         return (*range(10, vocabulary, 5), vocabulary)
 
-    def compared(self) -> Iterator[tuple[CountedCell, CountedCell]]:
-        """Each cell with that of relu; none where relu's is missing or all are bit-identical."""
-        reference = [cell for cell in self.cells if cell.activation == REFERENCE and not self.identical]
-        return ((cell, reference[0]) for cell in self.cells if reference and cell is not reference[0])
+    @property
+    def compared(self) -> list[str]:
+        """The activations that are compared with relu; none where relu is missing or all are bit-identical."""
+        return [name for name in self.cells if REFERENCE in self.cells and not self.identical and name != REFERENCE]
+
+    def over(self, activation: str, metric: str, k: int) -> Float64:
+        """One of ``LEADING`` between all trials, (N, N), over the k most frequent characters."""
+        return getattr(self.cells[activation], metric)[:k].sum(axis=0) / (k if metric == "relative_pd" else 1)
+
+    def against(self, activation: str, metric: str, k: int) -> Estimate:
+        """By how many per cent it is above relu's, each seed leaving both at once; of the seeds that both have."""
+        first, second = (self.over(name, metric, k) for name in (activation, REFERENCE))
+        n = min(len(first), len(second))
+        return relative_contrast(first[:n, :n], second[:n, :n], paired=True)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """The contrasts with relu: activation, metric, k, n, per_cent with _low and _high (95 % jackknife)."""
-        rows = [
-            {"activation": cell.activation, "metric": metric, "k": k, "n": min(cell.n, relu.n)}
-            | cell.against(relu, metric, k).columns("per_cent")
-            for (cell, relu), metric, k in product(self.compared(), LEADING, self.steps)
-        ]
-        return pd.DataFrame(rows, columns=["activation", "metric", "k", "n", "per_cent", "per_cent_low", "per_cent_high"])
-
-    def table(self) -> pd.DataFrame | Note:
-        """A row per activation: agreement of all trials, KL beside its reference lines, what improbable characters make."""
-        if not self.cells:
-            return Note(f"No cell of {self.model} has predictions of two trials to count.")
-        return pd.DataFrame({cell.activation: {"N": cell.n} | cell.table for cell in self.cells}).T
+        rows = []
+        for name, metric, k in product(self.compared, LEADING, self.steps):
+            found = self.against(name, metric, k)
+            rows.append({"activation": name, "metric": metric, "k": k, "n": found.n} | found.columns("per_cent"))
+        return pd.DataFrame(rows)
 
     def sentences(self) -> list[str]:
         """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
+        if not self.compared:
+            why = (
+                "is bit-identical with every activation" if self.identical else "needs relu and another activation, each twice"
+            )
+            return [f"No contrast over the most frequent characters: {self.model} {why}."]
         said = []
-        for activation, rows in self.curves.groupby("activation", sort=False):
-            parts = []
+        for name, rows in self.curves.groupby("activation", sort=False):
+            parts, n = [], rows["n"].iloc[0]
             for metric, curve in rows.groupby("metric", sort=False):
-                all_of_them, fewest = (Estimate.in_row(curve.iloc[end], "per_cent") for end in (-1, 0))
-                turns = curve["per_cent"].min() < 0 < curve["per_cent"].max()
-                parts.append(
-                    f"{PAIR_METRICS[str(metric)].words} {all_of_them:+z.1f %} over all {curve['k'].iloc[-1]} characters, "
-                    f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent"
-                    + (" (the sign of the estimate changes with k)" if turns else "")
-                )
-            n = int(rows["n"].iloc[0])
+                fewest, whole = (Estimate.in_row(curve.iloc[end], "per_cent") for end in (0, -1))
+                turns = " (the sign changes with k)" if curve["per_cent"].min() < 0 < curve["per_cent"].max() else ""
+                few = f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent{turns}"
+                parts.append(f"{PAIR_METRICS[str(metric)].words} {whole:+z.1f %} over all {self.steps[-1]} characters, {few}")
             interval = "95 % intervals" if n >= TRIALS_FOR_INTERVAL else "no interval"
-            said.append(f"{self.model}: {activation} against relu: {'; '.join(parts)} (N = {n}, {interval}).")
-        why = (
-            "is bit-identical with every activation" if self.identical else "needs relu and another activation with two trials"
-        )
-        return said or [f"No contrast over the most frequent characters: {self.model} {why}."]
+            said.append(f"{self.model}: {name} against relu: {'; '.join(parts)} (N = {n}, {interval}).")
+        return said
 
 
-def count_model(store: Store, study: Study, model: str) -> CountedModel:
-    """Every cell of a model with at least two trials, counted by character from its stored predictions."""
-    results = [result for result in study.results if result.model_name == model and len(result.trials) > 1]
-    cells, gaps, shares = [], [], None
-    for result in results:
+def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, pd.DataFrame | Note]:
+    """Every cell of a model with two trials or more, from its stored predictions; and for people a row per activation:
+    how often all trials agree, KL beside its reference lines, what improbable characters make of relative PD.
+    """
+    cells, rows, gaps, shares = {}, {}, [], None
+    for result in (result for result in study.results if result.model_name == model and len(result.trials) > 1):
         try:
             # Comparable results share their text.
             shares = shares_in_training(result) if shares is None else shares
@@ -127,9 +102,10 @@ def count_model(store: Store, study: Study, model: str) -> CountedModel:
         except (ResultError, CorpusError) as problem:
             gaps.append(f"{model} with {result.activation}: {problem}.")
             continue
-        counted = count(logits, shares, probabilities_from_logits)
-        cells.append(CountedCell(result.activation, counted, _about(result, counted, logits, shares)))
-    return CountedModel(model, tuple(cells), model in study.identical, tuple(gaps))
+        counted = cells[result.activation] = count_by_character(logits, shares, probabilities_from_logits)
+        rows[result.activation] = _row(result, counted, [probabilities_from_logits(one) for one in logits], shares)
+    table = pd.DataFrame(rows).T if rows else Note(f"No cell of {model} has predictions of two trials to count.")
+    return CountedModel(model, cells, model in study.identical, tuple(gaps)), table
 
 
 def shares_in_training(result: Result) -> Float64:
@@ -140,21 +116,13 @@ def shares_in_training(result: Result) -> Float64:
     return counts / counts.sum()
 
 
-def count(models: Sequence[Any], shares: Float64, probabilities_of: Any = np.asarray) -> Counted:
-    """``count_by_character``, the most frequent character first; ``shares`` (V,) in the training text."""
-    order = np.argsort(-shares, kind="stable")
-    found = count_by_character(models, probabilities_of)
-    return Counted(found.relative_pd[order], found.total_variation[order], found.improbable)
-
-
-def _about(result: Result, counted: Counted, logits: Sequence[Any], shares: Float64) -> dict[str, str]:
-    trials = [probabilities_from_logits(one) for one in logits]
-    divergence = jackknife_pairwise(pair_matrix(result, "kl_divergence"))
+def _row(result: Result, counted: Counted, trials: Sequence[Any], shares: Float64) -> dict[str, Any]:
     held = share_held(counted.improbable, counted.relative_pd.mean(axis=0), 1.0).scaled(100)
-    predictors = {"to the unigrams": shares, "to the uniform": np.full_like(shares, 1 / len(shares))}
     return {
+        "N": len(trials),
         "All trials agree, %": number(100 * unanimity(trials), 1),
-        "KL between trials, nats": unbroken(f"{divergence:.4f}"),
-        **{head: number(float(np.mean(kl_to_predictor(trials, q))), 3) for head, q in predictors.items()},
+        "KL between trials, nats": unbroken(f"{jackknife_pairwise(pair_matrix(result, 'kl_divergence')):.4f}"),
+        "to the unigrams": number(float(kl_to_predictor(trials, shares).mean()), 3),
+        "to the uniform": number(float(kl_to_predictor(trials, np.full_like(shares, 1 / len(shares))).mean()), 3),
         "Relative PD from under 0.0001, %": unbroken(f"{held:.1f}"),
     }

@@ -106,15 +106,17 @@ class Counted(NamedTuple):
     improbable: Float64
 
 
-def count_by_character(models: Sequence[Any], probabilities_of: Callable[[Any], Any] = np.asarray) -> Counted:
-    """Two metrics of all pairs taken apart by character of the vocabulary; arguments as in ``pair_metrics_by_block``.
+def count_by_character(models: Sequence[Any], shares: Any, probabilities_of: Callable[[Any], Any] = np.asarray) -> Counted:
+    """Two metrics of all pairs by character of the vocabulary, that with the largest of the ``shares`` (V,) first.
 
-    >>> count_by_character([[[0.5, 0.5]], [[0.25, 0.75]]]).total_variation[:, 0, 1].tolist()
-    [0.125, 0.125]
+    ``models`` and ``probabilities_of`` as in ``pair_metrics_by_block``.
+
+    >>> count_by_character([[[0.5, 0.25, 0.25]], [[0.75, 0.25, 0]]], [0.3, 0.6, 0.1]).total_variation[:, 0, 1].tolist()
+    [0.0, 0.125, 0.125]
     """
     arrays = [numpy_of(model) for model in models]
     (tokens, width), n = arrays[0].shape, len(arrays)
-    relative, variation, improbable = np.zeros((n, n, width)), np.zeros((n, n, width)), np.zeros((n, n, width))
+    relative, variation, improbable = np.zeros((3, n, n, width))
     for start in range(0, tokens, 256):
         parts = models_given(probabilities_of(model[start : start + 256]) for model in arrays)
         for (i, p), (j, q) in combinations(enumerate(parts), 2):
@@ -127,8 +129,9 @@ def count_by_character(models: Sequence[Any], probabilities_of: Callable[[Any], 
             relative[i, j] += difference.sum(axis=0)
             improbable[i, j] += np.multiply(difference, few, out=difference).sum(axis=0)
     sums = (2 * relative, variation / 2, 2 * improbable.mean(axis=-1, keepdims=True))
-    by_character, variation, improbable = ((of + of.swapaxes(0, 1)).transpose(2, 0, 1) / tokens for of in sums)
-    return Counted(by_character, variation, improbable[0])
+    relative, variation, improbable = ((of + of.swapaxes(0, 1)).transpose(2, 0, 1) / tokens for of in sums)
+    order = np.argsort(-numpy_of(shares), kind="stable")
+    return Counted(relative[order], variation[order], improbable[0])
 
 
 def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict[str, Float64]:

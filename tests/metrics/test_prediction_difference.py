@@ -159,7 +159,8 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
 @given(predictions(models=3))
 def test_what_is_counted_over_all_trials_and_by_character_agrees_with_brute_force(drawn: Any) -> None:
     stack, labels = drawn
-    counted = all_pairs.count_by_character(stack)
+    width = stack[0].shape[1]
+    counted = all_pairs.count_by_character(stack, np.full(width, 1 / width))
     for i, j in itertools.combinations(range(3), 2):
         p, q = stack[i], stack[j]
         assert counted.relative_pd[:, i, j].mean() == pytest.approx(metrics.relative_pd(p, q), rel=1e-12, abs=1e-15)
@@ -169,7 +170,7 @@ def test_what_is_counted_over_all_trials_and_by_character_agrees_with_brute_forc
         assert counted.improbable[i, j] == pytest.approx(few.mean(), abs=1e-15)
     same = [len({int(p[token].argmax()) for p in stack}) == 1 for token in range(len(labels))]
     assert all_pairs.unanimity(iter(stack)) == np.mean(same)
-    q = np.full(stack[0].shape[1], 1 / stack[0].shape[1])
+    q = np.full(width, 1 / width)
     expected = [metrics.kl_divergence(p, np.broadcast_to(q, p.shape)) for p in stack]
     assert all_pairs.kl_to_predictor(stack, q) == pytest.approx(expected, rel=1e-9, abs=1e-14)
 
@@ -182,7 +183,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ValueError, match="infinitely far"):
         all_pairs.kl_to_predictor([P], [1.0, 0.0])
     with pytest.raises(ValueError, match="same tokens and vocabulary"):
-        all_pairs.count_by_character([P, Q[:, :1] / Q[:, :1]])
+        all_pairs.count_by_character([P, Q[:, :1] / Q[:, :1]], [0.5, 0.5])
 
 
 def test_all_pairs_at_once_keep_blocks_apart() -> None:
@@ -250,7 +251,7 @@ EVERY_DOOR = {
     **{name: lambda p, q, metric=metric: metric(p, q, LABELS) for name, metric in AT_LABEL.items()},
     "pair_metrics": lambda p, q: metrics.pair_metrics(p, q, LABELS),
     "pair_metrics_by_block": lambda p, q: all_pairs.pair_metrics_by_block([p, q], LABELS, 1),
-    "count_by_character": lambda p, q: all_pairs.count_by_character([p, q]),
+    "count_by_character": lambda p, q: all_pairs.count_by_character([p, q], [0.5, 0.5]),
     "mean_deviation_pd": lambda p, q: metrics.mean_deviation_pd([p, q]),
     "relative_differences": metrics.relative_differences,
     "total_variation_by_token": metrics.total_variation_by_token,
