@@ -21,6 +21,8 @@ RECIPE_VERSION = 2
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")
 # The one model whose cells must not differ; if they do, they were not trained under equal conditions.
 NEGATIVE_CONTROL = "tinylstm"
+# Two activations count as equal within so many per cent of the reference, unless a study declared another margin.
+MARGIN = 3.0
 GRID_ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
 
 # What each model is by default: its size, its dropout and the recipe tuned for short runs, the same for all activations.

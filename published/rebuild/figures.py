@@ -1,5 +1,6 @@
 """The figures of the published study, drawn from its tables. Each has an alternative text that states its numbers."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis.formatting import small
+from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
 
 Frames = Mapping[str, pd.DataFrame]
 
-_DECIDED = "Filled: supported (the interval leaves out 0, and so does the permutation test after Holm's correction)"
+_DECIDED = "Filled: supported, after Holm's correction. Grey: equal within the margin, the band. Open: not decided"
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
 _LENGTH_STYLES: dict[str, Any] = {"charlm": "-", "convlm": "--"}
 
@@ -194,11 +196,14 @@ def _forest(axes: Axes, frame: pd.DataFrame, labels: bool = True) -> None:
         starts.append(first + (count - 1) / 2)
     for y, row in zip(places, frame.to_dict("records"), strict=True):
         colour = colour_of(row["activation"])
-        face = colour if row["supported"] else "white"
+        face = colour if row["verdict"] == SUPPORTED else GREY if row["verdict"] == EQUAL else "white"
         spread = [[row["per_cent"] - row["per_cent_low"]], [row["per_cent_high"] - row["per_cent"]]]
         style = {"color": colour, "marker": marker_of(row["activation"]), "markerfacecolor": face, "markersize": 7}
         axes.errorbar([row["per_cent"]], [y], xerr=spread, capsize=3, elinewidth=1.4, **style)
     axes.axvline(0, color=GREY, linewidth=1)
+    if "margin" in frame:
+        margin = frame["margin"].max()
+        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
     axes.grid(visible=False, axis="y")
     if labels:
         # Panels share the axis: turned once, and not back by the next.
@@ -213,5 +218,6 @@ def _in_words(frame: pd.DataFrame, measure: str) -> str:
         own: Sequence[dict[object, float]] = frame[frame["model"] == model].dropna(subset=["per_cent"]).to_dict("records")
         values = [f"{r['activation']} {Estimate.in_row(r, 'per_cent'):+.1f %}" for r in own]
         parts.append(f"{model}: {', '.join(values)}" if values else f"{model}: missing")
-    decided = int(np.sum(frame["supported"]))
+    count = Counter(frame["verdict"])
+    decided = f"{count[SUPPORTED]}; {EQUAL}: {count[EQUAL]}"
     return f"{measure[0].upper()}{measure[1:]} against relu. {'; '.join(parts)}. Supported: {decided} of {len(frame)}."

@@ -12,7 +12,7 @@ from published.rebuild.stores import STORES, Published
 from repro_lib.analysis.contrasts import REFERENCE
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.study import rows_of
-from repro_lib.analysis.verdicts import REFUTED, SUPPORTED
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, REFUTED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate, rounded
 from repro_lib.plots.style import Plot
 from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
@@ -56,22 +56,22 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
 
 
 def readme_sentences(frames: Frames) -> list[str]:
-    """The answer in three sentences, each with N and intervals."""
+    """The answer in four sentences, each with N and intervals; every verdict by the one rule."""
     frame = _primary(frames["contrasts"]).dropna(subset=["per_cent"])
-    found = frame[frame["supported"]]
-    others = frame[~frame["supported"]]
+    found, equal = frame[frame["verdict"] == SUPPORTED], frame[frame["verdict"] == EQUAL]
     cells = frames["cells"]
     cells = cells[cells["model"].isin(set(frame["model"]))]
     n = int(frame["n"].min())
     named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in rows_of(found)]) or "none"
-    none = [m for m in dict.fromkeys(frame["model"]) if m not in set(found["model"])]
-    reach = max(others["per_cent_low"].abs().max(), others["per_cent_high"].abs().max())
-    quiet = f", in {_and(none)} those of all activations" if none else ""
+    open_ones = frame[frame["verdict"] == NOT_DECIDED]
+    alike = [f"{model}: {', '.join(rows['activation'])}" for model, rows in equal.groupby("model", sort=False)]
+    left_open = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in rows_of(open_ones)])
     sizes = found["per_cent"].abs()
     return [
         f"**In some models, by {sizes.min():.0f} to {sizes.max():.0f} per cent:** with {n} trials per cell, {len(found)} of "
         f"{len(frame)} contrasts with relu in relative PD are supported: {named} (95 % intervals, Holm over all {len(frame)}).",
-        f"The other {len(others)} are not decided: their intervals stay within {reach:.1f} % of relu{quiet}.",
+        f"{len(equal)} are {EQUAL} of {frame['margin'].iloc[0]:g} %, all at once ({'; '.join(alike) or 'none'}); "
+        f"{len(open_ones)} are not decided ({left_open or 'none'}).",
         f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
         "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
@@ -105,39 +105,48 @@ def cells_table(frame: pd.DataFrame) -> str:
 
 def contrasts_table(frame: pd.DataFrame) -> str:
     """Relative PD against relu."""
-    heads = ["model", "activation", "against relu (95 % interval)", "p", "after Holm", "verdict", "trials for a power of 0.8"]
+    heads = ["model", "activation", "against relu (95 % interval)", "p", "after Holm", "p (not equal)", "verdict"]
+    heads += ["trials for a power of 0.8", "permutation p, a check"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for r in rows_of(_primary(frame)):
         if math.isnan(r["per_cent"]):
             continue
-        verdict = "supported" if r["supported"] else "not decided"
         needed = "over 10,000" if math.isnan(r["trials_needed"]) else f"{r['trials_needed']:,.0f}"
-        words = f"{_effect(r)} | {_p(r['p'])} | {_p(r['p_holm'])} | {verdict} | {'–' if r['supported'] else needed}"
+        tests = " | ".join(_p(r[name]) for name in ("p", "p_holm", "p_equal"))
+        words = f"{_effect(r)} | {tests} | {r['verdict']} | {needed} | {_p(r['p_permutation'])}"
         lines.append(f"| {r['model']} | {r['activation']} | {words} |")
     return "\n".join(lines)
 
 
 def metrics_table(frame: pd.DataFrame) -> str:
-    """Every contrast by every metric, in per cent of relu; bold: supported."""
+    """Every contrast by every metric, in per cent of relu; bold: supported; = : equal within the margin."""
     metrics = list(dict.fromkeys(frame["metric"]))
     heads = ["model", "activation", *(metric.replace("_", " ") for metric in metrics)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for model, activation in dict.fromkeys(zip(frame["model"], frame["activation"], strict=True)):
         own = {r["metric"]: r for r in rows_of(frame[(frame["model"] == model) & (frame["activation"] == activation)])}
         shown = [f"{own[m]['per_cent']:+.1f}" for m in metrics]
-        shown = [f"**{s}**" if own[m]["supported"] else s for s, m in zip(shown, metrics, strict=True)]
+        looks = {SUPPORTED: "**{}**", EQUAL: "= {}"}
+        shown = [looks.get(own[m]["verdict"], "{}").format(s) for s, m in zip(shown, metrics, strict=True)]
         if not any(math.isnan(own[m]["per_cent"]) for m in metrics):
             lines.append(f"| {model} | {activation} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def cv_table(frame: pd.DataFrame) -> str:
-    """CV over activations beside its null."""
-    lines = ["| model | CV of relative PD, % | CV if nothing differed: median, 95th percentile | p |", "|---|---|---|---|"]
+    """CV over activations, without its noise, and beside its null."""
+    heads = [
+        "model",
+        "CV of relative PD, %",
+        "without noise (95 % interval)",
+        "CV if nothing differed: median, 95th percentile",
+        "p",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for r in rows_of(_primary(frame)):
         if math.isnan(r["cv"]):
             continue
-        cv = "0.00 exactly" if r["identical"] else format(Estimate.in_row(r, "cv"), ".2f")
+        cv = "0.00 exactly | –" if r["identical"] else f"{r['cv']:.2f} | {Estimate.in_row(r, 'cv_corrected'):.2f}"
         null = "– | –" if r["identical"] else f"{r['null_median']:.2f}, {r['null_high']:.2f} | {_p(r['p'])}"
         lines.append(f"| {r['model']} | {cv} | {null} |")
     return "\n".join(lines)
@@ -243,11 +252,11 @@ def context_sentence(frame: pd.DataFrame) -> str:
     pairs = {key: (r, short[key]) for key, r in long.items() if key in short}
     parts = []
     for (model, activation), both in pairs.items():
-        if any(r["supported"] for r in both):
-            states = [f"{_effect(r)}, {'supported' if r['supported'] else 'not decided'}" for r in both]
+        if any(r["verdict"] == SUPPORTED for r in both):
+            states = [f"{_effect(r)}, {r['verdict']}" for r in both]
             parts.append(f"{model} with {activation}: {states[0]}, with context 128; {states[1]}, with 64")
-    held = sum(a["supported"] and b["supported"] and a["per_cent"] * b["per_cent"] > 0 for a, b in pairs.values())
-    count = sum(a["supported"] for a, _ in pairs.values())
+    held = sum(a["verdict"] == b["verdict"] == SUPPORTED and a["per_cent"] * b["per_cent"] > 0 for a, b in pairs.values())
+    count = sum(a["verdict"] == SUPPORTED for a, _ in pairs.values())
     said = ". ".join(parts) if parts else "No contrast is supported with either"
     orders = [f"{model} {_tau(pairs, model):+.1f}" for model in dict.fromkeys(model for model, _ in pairs)]
     return (
@@ -268,9 +277,9 @@ def minigpt_part(frames: Frames) -> str:
     """The tables of minigpt, cut, and what follows from them."""
     frame = frames["minigpt_contrasts"].dropna(subset=["per_cent"])
     primary = _primary(frame)
-    found, reach = primary[primary["supported"]], primary[["per_cent_low", "per_cent_high"]].abs().to_numpy().max()
+    found, reach = primary[primary["verdict"] == SUPPORTED], primary[["per_cent_low", "per_cent_high"]].abs().to_numpy().max()
     said = f"Supported: {_and([r['activation'] + ' ' + _effect(r) for r in rows_of(found)]) or 'none'}"
-    others = frame[frame["supported"] & (frame["metric"] != "relative_pd")]
+    others = frame[(frame["verdict"] == SUPPORTED) & (frame["metric"] != "relative_pd")]
     named = [f"{r['metric'].replace('_', ' ')} with {r['activation']} {_effect(r)}" for r in rows_of(others)]
     also = f" Supported by other metrics: {', '.join(named)}." if named else ""
     sentence = f"{said} (Holm over these {len(primary)}), and no interval reaches further than {reach:.1f} % from relu.{also}"

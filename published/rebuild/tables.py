@@ -1,7 +1,7 @@
 """The tables of the published study as frames, every number with its interval and N; each becomes a CSV file."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -14,9 +14,9 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.analysis.trajectories import FOLLOWED, differs_in_length
-from repro_lib.metrics.hypothesis_tests import holm, permutation_test
+from repro_lib.metrics.hypothesis_tests import holm, p_value
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, relative_contrast
+from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, mean_interval, relative_contrast
 from repro_lib.models.activations import smelu_beta
 from repro_lib.store.schema import Result
 
@@ -36,7 +36,7 @@ def all_contrasts(published: Published) -> pd.DataFrame:
 
 
 def cv(published: Published) -> pd.DataFrame:
-    """The CV over activations beside its permutation null, by every metric."""
+    """The CV over activations without noise and beside its null, by every metric."""
     return _by_metric(published.evidence, cv_over_activations)
 
 
@@ -74,15 +74,15 @@ def rank_agreement(published: Published) -> pd.DataFrame:
 
 
 def a_a_control(published: Published) -> pd.DataFrame:
-    """Trials 1 to 5 against 6 to 10 of the same cell: exact permutation test and jackknife; nothing can differ."""
+    """Trials 1 to 5 against 6 to 10 of the same cell: the t test of the jackknife; nothing can differ."""
     evidence, rows = published.evidence, []
     for model in evidence.candidates():
         for activation in evidence.activations:
             if evidence.trials(model, activation) < 2 * HALF:
                 continue
             matrix = evidence.matrix(model, [activation], "relative_pd")[: 2 * HALF, : 2 * HALF]
-            found = relative_contrast(matrix[:HALF, :HALF], matrix[HALF:, HALF:], paired=False)
-            p = permutation_test(matrix, HALF, paired=False).p
+            found = relative_contrast(matrix[:HALF, :HALF], matrix[HALF:, HALF:])
+            p = p_value(contrast(matrix[:HALF, :HALF], matrix[HALF:, HALF:]))
             rows.append({"model": model, "activation": activation, "n": HALF, **found.columns("per_cent"), "p": p})
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64)))
@@ -210,7 +210,5 @@ def _measured(result: Result) -> dict[str, float]:
 
 
 def _against(first: Result, second: Result, metric: str, confidence: float = 0.95) -> Estimate:
-    """The difference in per cent of the second, paired where equal seeds gave equal initial weights."""
-    starts: list[Sequence[str]] = [[trial.init_sha256 for trial in result.trials] for result in (first, second)]
-    matrices = [pair_matrix(result, metric) for result in (first, second)]
-    return relative_contrast(*matrices, paired=starts[0] == starts[1], confidence=confidence)
+    """The difference in per cent of the second, seed by seed."""
+    return relative_contrast(pair_matrix(first, metric), pair_matrix(second, metric), confidence)

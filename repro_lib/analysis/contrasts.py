@@ -1,9 +1,10 @@
-"""What the pairs of a study say about differences between activations: contrasts, CV with its null, P(best), intervals.
+"""What the pairs of a study say about differences between activations: contrasts, CV beside noise, P(best), intervals.
 
 Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -12,10 +13,17 @@ import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import once
-from repro_lib.metrics.cells import bootstrap_windows, coefficient_of_variation, probability_of_being_best, variance_of_accuracy
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, cv_null, holm, permutation_test, smallest_p, trials_needed
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED, verdict_on_difference
+from repro_lib.metrics.cells import (
+    bootstrap_windows,
+    cv_beside_noise,
+    over_trials_and_windows,
+    probability_of_being_best,
+    variance_of_accuracy,
+)
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_equal, p_value, permutation_test, trials_needed
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, relative_contrast
+from repro_lib.metrics.uncertainty import Float64, contrast, jackknife_pairwise, relative_contrast
 
 REFERENCE = "relu"
 
@@ -24,64 +32,94 @@ REFERENCE = "relu"
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation, n, n_reference; difference (95 % jackknife, negative: less PD than relu) and per_cent (of relu's
-    PD), each with _low, _high; paired; p (permutation test, two-sided), permutations, exact, smallest_p (that N could reach);
-    p_holm; supported; trials_needed (per cell, for a power of .8 at the family's first Holm step; NaN: none up to 10,000).
+    Columns: model, activation, n (seeds that both have), without_partner (trials of other seeds, left out); difference (95 %
+    jackknife, negative: less PD than relu) and per_cent (of relu's PD), each with _low, _high; p and p_holm (that it is 0);
+    margin (per cent of relu's PD) and p_equal (that it is not within it; Bonferroni); verdict (``verdict_on_difference``);
+    trials_needed (for a power of .8 at the family's first Holm step; NaN: none up to 10,000); p_permutation, a check.
     """
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
     rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
     frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
-    # Both are asked for: the test alone could answer to models that differ in anything, not just in PD.
-    frame["supported"] = (frame["p_holm"] <= SIGNIFICANCE) & ((frame["difference_low"] > 0) | (frame["difference_high"] < 0))
+    judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)
+    frame["verdict"] = [verdict_on_difference(*row) for row in judged]
     return frame
 
 
-_CONTRAST_COLUMNS = ["model", "activation", "n", "n_reference", "difference", "difference_low", "difference_high"]
-_CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "paired", "p", "permutations", "exact", "smallest_p"]
-_CONTRAST_COLUMNS += ["p_holm", "supported", "trials_needed"]
+_CONTRAST_COLUMNS = ["model", "activation", "n", "without_partner", "difference", "difference_low", "difference_high"]
+_CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "p", "p_holm", "margin", "p_equal", "verdict"]
+_CONTRAST_COLUMNS += ["trials_needed", "p_permutation"]
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
-    n, reference = evidence.trials(model, activation), evidence.trials(model, REFERENCE)
-    row = {"model": model, "activation": activation, "n": n, "n_reference": reference}
-    if min(n, reference) < 2:
+    both = [(model, activation), (model, REFERENCE)]
+    seeds = evidence.shared(both)
+    row = {"model": model, "activation": activation, "n": len(seeds), "margin": evidence.margin}
+    row["without_partner"] = sum(evidence.trials(*cell) for cell in both) - 2 * len(seeds)
+    if len(seeds) < 2:
         return row
-    paired = evidence.paired(model, activation, REFERENCE)
-    joint = evidence.matrix(model, [activation, REFERENCE], metric)
-    difference, relative = (make(joint[:n, :n], joint[n:, n:], paired=paired) for make in (contrast, relative_contrast))
-    # The PD between the two cells is needed too: a trial that changes cells meets new partners there.
-    test = permutation_test(joint, n, paired=paired)
+    own, relu = _cells(evidence, model, (activation, REFERENCE), metric)
+    difference = contrast(own, relu)
     return row | {
         **difference.columns("difference"),
-        **relative.columns("per_cent"),
-        "paired": paired,
-        "p": test.p,
-        "permutations": test.permutations,
-        "exact": test.exact,
-        "smallest_p": test.smallest if test.permutations else smallest_p(n, reference, paired=paired),
-        "trials_needed": needed_for(difference, paired=paired, alpha=SIGNIFICANCE / family) or math.nan,
+        **relative_contrast(own, relu).columns("per_cent"),
+        "p": p_value(difference),
+        "p_equal": _p_equal(own, relu, evidence.margin / 100, family),
+        "trials_needed": trials_needed(difference, alpha=SIGNIFICANCE / family) or math.nan,
+        "p_permutation": permutation_test(own, relu),
     }
 
 
-def needed_for(difference: Estimate, *, paired: bool, alpha: float = SIGNIFICANCE, distance: float | None = None) -> int | None:
-    """Trials per cell that would tell a difference (or a ``distance`` to some bound) from 0, its spread staying as it is."""
-    # Also where the error is NaN.
-    if not difference.error > 0:
-        return None
-    spread = difference.error * math.sqrt(difference.n if paired else difference.n / 2)
-    return trials_needed((difference.value if distance is None else distance) / spread, paired=paired, alpha=alpha)
+def _cells(evidence: Evidence, model: str, names: Sequence[str], metric: str) -> list[Float64]:
+    seeds = evidence.shared([(model, name) for name in names])
+    return [evidence.matrix(model, [name], metric, seeds) for name in names]
+
+
+def _p_equal(one: Float64, other: Float64, margin: float, family: int) -> float:
+    # Bonferroni and not Holm's steps: then all that is called equal is so at once, by intervals that a figure can show.
+    p = p_equal(contrast(one, other, 1 - margin), contrast(one, other, 1 + margin))
+    return float(np.minimum(family * p, 1.0))  # keeps NaN
+
+
+def sensitivity(evidence: Evidence, model: str, metric: str = "relative_pd") -> str:
+    """Whether a model's PD depends on the activation, in a word that comes from its contrasts and their verdicts."""
+    if evidence.identical(model):
+        return "INVARIANT"
+    frame = contrasts_frame(evidence, metric)
+    verdicts = set(frame["verdict"][frame["model"] == model])
+    if SUPPORTED in verdicts:
+        return "SENSITIVE"
+    return f"EQUAL WITHIN {evidence.margin:g} %" if verdicts == {EQUAL} else "NOT DECIDED"
+
+
+def verdict_on_extreme(evidence: Evidence, model: str, activation: str) -> str:
+    """What it is worth that this activation has the lowest (or the highest) relative PD of a model.
+
+    ``SUPPORTED`` where it differs from every other one, ``EQUAL`` where it is within the margin of one of them, whether it
+    differs or not; each comparison counts as one of a family of all activations of all models.
+    """
+    family, verdicts = len(evidence.activations) * len(evidence.candidates()), []
+    for other in evidence.activations:
+        if other == activation or not evidence.has(model, other):
+            continue
+        first, second = _cells(evidence, model, (activation, other), "relative_pd")
+        equal = _p_equal(first, second, evidence.margin / 100, family)
+        p = math.nan if equal <= SIGNIFICANCE else family * p_value(contrast(first, second))
+        verdicts.append(verdict_on_difference(len(first), p, equal))
+    # In this order: one that equals it takes the title, and one that may do so leaves it open.
+    return next((verdict for verdict in (EQUAL, NOT_DECIDED) if verdict in verdicts), SUPPORTED if verdicts else NOT_DECIDED)
 
 
 @once
 def cv_over_activations(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """Per model the CV over activations beside what it is when trials are dealt to the activations at random.
+    """Per model the CV over activations, corrected for the noise of its cells, beside what it is if no activation differs.
 
-    Columns: model, n (smallest), cells, expected; cv with _low, _high (per cent, 95 % jackknife); null_median, null_high
-    (its 95th percentile), p, permutations (all sampled); identical. A bit-identical model has CV 0 exactly and no null.
+    Columns: model, n (seeds that all cells have), cells, expected; cv (as measured, per cent); cv_corrected with _low, _high
+    (of the true CV); null_median, null_high (95th percentile) of the measured one if nothing differed, p; identical. A
+    model that is bit-identical has CV 0 exactly and no null.
     """
-    columns = ["model", "n", "cells", "expected", *(f"cv{end}" for end in ("", "_low", "_high"))]
-    columns += ["null_median", "null_high", "p", "permutations", "identical"]
+    columns = ["model", "n", "cells", "expected", "cv", *(f"cv_corrected{end}" for end in ("", "_low", "_high"))]
+    columns += ["null_median", "null_high", "p", "identical"]
     return pd.DataFrame([_cv_row(evidence, model, metric) for model in evidence.models], columns=columns)
 
 
@@ -91,17 +129,13 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
     row["identical"] = evidence.identical(model)
     if len(cells) < 2:
         return row
-    there, trials = [activation for _, activation in cells], [evidence.trials(*cell) for cell in cells]
-    cv = evidence.estimate(cells, coefficient_of_variation, metric, lower=0.0)
-    row |= {"n": min(trials), **cv.columns("cv")}
+    row["n"] = len(evidence.shared(cells))
     # Equal to the last bit: the CV is 0 by digests, and rounding may not say otherwise.
     if row["identical"]:
-        return row | dict.fromkeys(("cv", "cv_low", "cv_high"), 0.0)
-    # Where any two cells share their initial weights, trials are dealt within a seed: only there are they exchangeable.
-    groups = evidence.groups(model, there)
-    within = len(set(groups)) < len(groups) and len(set(trials)) == 1
-    null = cv_null(evidence.matrix(model, there, metric), trials, paired=within)
-    return row | {"null_median": null.median, "null_high": null.high, "p": null.p, "permutations": null.permutations}
+        return row | dict.fromkeys(("cv", *(f"cv_corrected{end}" for end in ("", "_low", "_high"))), 0.0)
+    found = cv_beside_noise(_cells(evidence, model, [name for _, name in cells], metric))
+    null = {"null_median": found.by_chance, "null_high": found.high, "p": found.p}
+    return row | {"cv": found.measured, **found.corrected.columns("cv_corrected"), **null}
 
 
 @once
@@ -110,20 +144,20 @@ def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd
     rows, names = [], evidence.activations
     for model in evidence.candidates():
         # The best of those that are there would be called the best of all.
-        chances = np.full(len(names), math.nan)
-        if all(evidence.has(model, name) for name in names):
-            matrices = [evidence.matrix(model, [name], metric) for name in names]
-            chances = probability_of_being_best(matrices, evidence.groups(model, names))
-        rows += [(model, name, evidence.trials(model, name), chance) for name, chance in zip(names, chances, strict=True)]
+        n, chances = len(evidence.shared([(model, name) for name in names])), np.full(len(names), math.nan)
+        if n > 1:
+            chances = probability_of_being_best(_cells(evidence, model, names, metric))
+        rows += [(model, name, n, chance) for name, chance in zip(names, chances, strict=True)]
     return pd.DataFrame(rows, columns=["model", "activation", "n", "p_best"])
 
 
 @once
 def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """Per cell the interval over trials beside the bootstrap interval over evaluation windows.
+    """Per cell the interval over trials, the bootstrap interval over evaluation windows, and the one over both.
 
     Columns: model, activation, n, windows, value; trials_low, trials_high (jackknife: other trained models, this text);
-    windows_low, windows_high (other windows, these models). NaN where one cannot be had.
+    windows_low, windows_high (other windows, these models); both_low, both_high (other models and another text). NaN where
+    one cannot be had.
     """
     rows = []
     for model, activation in product(evidence.models, evidence.activations):
@@ -134,9 +168,11 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
         values = compared.windows.get(activation, {}).get(metric, []) if compared else []
         # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.
         over_windows = bootstrap_windows([math.inf if value is None else value for value in values])
-        ends = (over_trials.low, over_trials.high, over_windows.low, over_windows.high)
+        intervals = over_trials, over_windows, over_trials_and_windows(over_trials, over_windows)
+        ends = (end for interval in intervals for end in (interval.low, interval.high))
         rows.append((model, activation, over_trials.n, len(values), over_trials.value, *ends))
-    columns = ["model", "activation", "n", "windows", "value", "trials_low", "trials_high", "windows_low", "windows_high"]
+    columns = ["model", "activation", "n", "windows", "value"]
+    columns += [f"{over}_{end}" for over in ("trials", "windows", "both") for end in ("low", "high")]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -58,7 +58,7 @@ class CountedModel:
         """By how many per cent it is above relu's, each seed leaving both at once; of the seeds that both have."""
         first, second = (self.over(name, metric, k) for name in (activation, REFERENCE))
         n = min(len(first), len(second))
-        return relative_contrast(first[:n, :n], second[:n, :n], paired=True)
+        return relative_contrast(first[:n, :n], second[:n, :n])
 
     @cached_property
     def curves(self) -> pd.DataFrame:

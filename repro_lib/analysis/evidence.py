@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.study import METRICS, Study, pair_matrix
+from repro_lib.config import MARGIN
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife
 from repro_lib.store.pair_matrices import PairMatrices, load_pair_matrices
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
-_PAIR_COLUMNS = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "same_init", "identical"]
+_PAIR_COLUMNS = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "identical"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Evidence:
     """All pairs of a study's trials.
 
     ``pairs``: see ``pairs_between``. ``models`` and ``activations``: what was expected. ``comparisons``: per model, where the
-    predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared across
-    activations, so that its permutation tests are missing.
+    predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared by
+    evaluation windows. ``margin``: per cent of the reference within which two activations
+    count as equal.
     """
 
     pairs: pd.DataFrame
@@ -38,6 +40,7 @@ class Evidence:
     activations: tuple[str, ...]
     comparisons: dict[str, PairMatrices]
     gaps: tuple[str, ...] = ()
+    margin: float = MARGIN
 
     @classmethod
     def load(cls, store: Store, study: Study) -> Evidence:
@@ -49,7 +52,7 @@ class Evidence:
                 if results:
                     compared[model] = load_pair_matrices(store, results)
             except ResultError as problem:
-                gaps.append(f"{model}: no tests across activations, for its trials cannot be compared ({problem}).")
+                gaps.append(f"{model}: no intervals over evaluation windows, for its trials cannot be compared ({problem}).")
         return cls.from_results(study, compared, gaps)
 
     @classmethod
@@ -58,7 +61,8 @@ class Evidence:
         # Numbers that were made up are no evidence, wherever else they may be shown.
         results = [result for result in study.results if not result.synthetic]
         compared = compared or {}
-        return cls(pairs_between(results, compared), study.models, study.activations, compared, tuple(gaps))
+        found = pairs_between(results, compared)
+        return cls(found, study.models, study.activations, compared, tuple(gaps), study.margin)
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> Evidence:
@@ -87,10 +91,11 @@ class Evidence:
         """Whether a cell has at least one pair of trials."""
         return self.trials(model, activation) > 1
 
-    def matrix(self, model: str, activations: Sequence[str], metric: str) -> Float64:
-        """The metric between all trials of these activations, in this order; NaN where two were not compared."""
+    def matrix(self, model: str, activations: Sequence[str], metric: str, seeds: Sequence[int] | None = None) -> Float64:
+        """The metric between all trials (or those of these numbers) of activations, in this order; NaN where not compared."""
         block, order = self._blocks[model], {activation: k for k, activation in enumerate(activations)}
-        trials = sorted((trial for trial in block.places if trial[0] in order), key=lambda trial: (order[trial[0]], trial[1]))
+        trials = [(name, number) for name, number in block.places if name in order and (seeds is None or number in seeds)]
+        trials.sort(key=lambda trial: (order[trial[0]], trial[1]))
         chosen = [block.places[trial] for trial in trials]
         return block.full(metric)[np.ix_(chosen, chosen)]
 
@@ -98,45 +103,26 @@ class Evidence:
         """Whether all activations of a model, two at least, predict the same bits trial by trial."""
         return model in self._blocks and self._blocks[model].identical
 
-    def paired(self, model: str, first: str, second: str) -> bool:
-        """Whether trial k of both cells started from the same weights, for every k of both."""
-        places, same = self._blocks[model].places, self._blocks[model].full("same_init")
-        numbers = [{number for name, number in places if name == activation} for activation in (first, second)]
-        # Trials 1 to 3 of one cell beside 1 to 4 of the other have no partner for the fourth.
-        if numbers[0] != numbers[1] or not numbers[0]:
-            return False
-        return all(same[places[first, k], places[second, k]] for k in numbers[0])
-
     def candidates(self) -> tuple[str, ...]:
         """The models that can tell activations apart, in order; those without any trial among them."""
         return tuple(model for model in self.models if not self.identical(model))
 
-    def groups(self, model: str, activations: Sequence[str]) -> list[int]:
-        """Which cells share their initial weights, trial by trial: equal numbers belong together."""
-        labels: list[int] = []
-        for k, activation in enumerate(activations):
-            same = [labels[j] for j in range(k) if self.paired(model, activations[j], activation)]
-            labels.append(same[0] if same else k)
-        return labels
+    def shared(self, cells: Sequence[tuple[str, str]]) -> list[int]:
+        """The numbers of the trials, and so the seeds, that all of these (model, activation) cells have."""
+        numbers = [
+            {number for name, number in self._blocks[model].places if name == activation} if model in self._blocks else set()
+            for model, activation in cells
+        ]
+        return sorted(set.intersection(*numbers)) if numbers else []
 
     def estimate(
         self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: float
     ) -> Estimate:
-        """A function of the mean PDs of these (model, activation) cells with its jackknife interval.
-
-        Within one model cells that share their initial weights are left out trial by trial together. Over several models
-        trial k is left out of all cells at once; with unequal N every cell stands on its own.
-        """
-        if not cells or not all(self.has(*cell) for cell in cells):
-            n = min((self.trials(*cell) for cell in cells), default=0)
-            return Estimate(math.nan, math.nan, math.nan, n)
-        matrices = [self.matrix(model, [activation], metric) for model, activation in cells]
-        if len({model for model, _ in cells}) == 1:
-            groups = self.groups(cells[0][0], [activation for _, activation in cells])
-        else:
-            # Equal seeds may make cells dependent; the N bundles are independent whatever happens within one.
-            groups = [0] * len(cells) if len({len(matrix) for matrix in matrices}) == 1 else list(range(len(cells)))
-        return jackknife(matrices, statistic, groups, **bounds)
+        """A function of the mean PDs of these (model, activation) cells with its jackknife interval, from the seeds of all."""
+        seeds = self.shared(cells)
+        if len(seeds) < 2:
+            return Estimate(math.nan, math.nan, math.nan, len(seeds))
+        return jackknife([self.matrix(m, [a], metric, seeds) for m, a in cells], statistic, **bounds)
 
 
 class _Block:
@@ -166,9 +152,8 @@ class _Block:
 def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices]) -> pd.DataFrame:
     """One row per pair of trained models of the same model, within and across activations.
 
-    Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; same_init (the same initial weights) and
-    identical (the same final weights and predictions), by digest; each metric (NaN where two activations were not
-    compared).
+    Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; identical (the same final weights and
+    predictions, by digest); each metric (NaN where two activations were not compared).
     """
     rows: list[tuple[Any, ...]] = []
     for model in dict.fromkeys(result.model_name for result in results):
@@ -177,11 +162,9 @@ def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices
         values = _values(cells, comparisons.get(model))
         trials = [(result.activation, record) for result in cells for record in result.trials]
         for (name, a), (other, b) in combinations(trials, 2):
-            # Digests decide, not seeds: swiglu has weights of other shapes, so that its seeds give other initial weights.
-            same_init = a.init_sha256 == b.init_sha256
             identical = (a.weights_sha256, a.predictions_sha256) == (b.weights_sha256, b.predictions_sha256)
             metrics = values.get(((name, a.trial), (other, b.trial)), (math.nan,) * len(METRICS))
-            rows.append((model, parameters, name, a.trial, other, b.trial, same_init, identical, *metrics))
+            rows.append((model, parameters, name, a.trial, other, b.trial, identical, *metrics))
     return pd.DataFrame(rows, columns=[*_PAIR_COLUMNS, *METRICS])
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
-from repro_lib.metrics.cells import coefficient_of_variation, cv_in_words
+from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.models.registry import ARCHITECTURES
@@ -20,7 +20,7 @@ def models_overview(study: Study) -> pd.DataFrame:
 
     Columns: model; architecture and size in words; parameters; cells (present) and expected; best and worst (activation of
     lowest and highest PD, None where bit-identical or fewer than two cells have a PD) with best_pd and worst_pd; mean_pd;
-    cv (per cent over the activations present) and cv_words; identical; seconds of training.
+    cv (per cent over the activations present); identical; seconds of training.
     """
     study, rows = study.measured, []
     for model in study.models:
@@ -29,7 +29,6 @@ def models_overview(study: Study) -> pd.DataFrame:
         # Of one activation, or of several that are the same to the bit, none is the best.
         ranked = len(measured) > 1 and model not in study.identical
         ends = measured[["activation", "relative_pd"]].to_numpy().tolist() if ranked else [(None, math.nan)]
-        cv = coefficient_of_variation(cells["relative_pd"])
         rows.append(
             {
                 "model": model,
@@ -43,8 +42,7 @@ def models_overview(study: Study) -> pd.DataFrame:
                 "worst": ends[-1][0],
                 "worst_pd": ends[-1][1],
                 "mean_pd": measured["relative_pd"].mean(),
-                "cv": cv,
-                "cv_words": cv_in_words(cv),
+                "cv": coefficient_of_variation(cells["relative_pd"]),
                 "identical": model in study.identical,
                 "seconds": cells["seconds"].sum(min_count=1),
             }

@@ -27,7 +27,7 @@ from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.pair_matrices import with_new_metrics
 from repro_lib.store.schema import Result, ResultError
-from repro_lib.store.store import Store
+from repro_lib.store.store import MARGIN, Store
 
 METRICS = PAIR_METRICS.keys()
 Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
@@ -43,7 +43,7 @@ def once(make: Frame) -> Frame:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         bundle, *others = given.arguments.values()
-        # Kept in the bundle, so that it goes when that goes: a permutation null takes a second, and every renderer asks for it.
+        # Kept in the bundle, so that it goes when that goes: contrasts take a while, and every renderer asks for them.
         frames = vars(bundle).setdefault("_frames", {})
         if (make, *others) not in frames:
             frames[make, *others] = make(bundle, *others)
@@ -62,7 +62,8 @@ class Study:
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
     bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
-    for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept.
+    for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept. ``margin``:
+    within so many per cent two activations count as equal.
     """
 
     results: tuple[Result, ...]
@@ -72,6 +73,7 @@ class Study:
     refused: tuple[str, ...] = ()
     own_runs: tuple[str, ...] = ()
     folder: Path | None = None
+    margin: float = MARGIN
 
     @classmethod
     def load(
@@ -89,7 +91,8 @@ class Study:
         results = [result for result in every if models is None or result.model_name in models]
         chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
-        return replace(study, own_runs=tuple(own_runs_in_words(results, study.results)), folder=store.folder)
+        own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin()}
+        return replace(study, folder=store.folder, **own)
 
     @classmethod
     def of(

@@ -9,12 +9,12 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis import slices
 from repro_lib.analysis.selection import differs_in_length
 from repro_lib.analysis.study import Study
 from repro_lib.metrics import prediction_difference as metrics, uncertainty
@@ -25,7 +25,7 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 # The measures followed through training.
-FOLLOWED = ("relative_pd", "total_variation", "churn")
+FOLLOWED = slices.SLICE_METRICS
 # Trials count as parted from the step on after which they always predict another character for five in a hundred. Before
 # any training that is so for nearly all characters; learning their frequencies brings the trials together first.
 PARTED = 0.05
@@ -179,17 +179,14 @@ def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") 
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
     """Losses (S, N) and, per metric, (S, N, N)."""
     steps, n = len(kept[0].steps), len(kept)
-    losses = np.zeros((steps, n))
-    matrices = {name: np.zeros((steps, n, n)) for name in FOLLOWED}
+    losses, found = np.zeros((steps, n)), {name: np.zeros((math.comb(n, 2), steps)) for name in FOLLOWED}
     # Step by step, so that N float64 arrays (tokens, V) are in memory and not S times as many.
     for step in range(steps):
-        probabilities = [metrics.probabilities_from_logits(trial.logits[step]) for trial in kept]
         losses[step] = [metrics.cross_entropy(trial.logits[step], trial.labels) for trial in kept]
-        for i, j in combinations(range(n), 2):
-            for name in FOLLOWED:
-                value = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
-                matrices[name][step, i, j] = matrices[name][step, j, i] = value
-    return losses, matrices
+        probabilities = metrics.probabilities_from_logits([trial.logits[step] for trial in kept])
+        for name, values in slices.by_token(probabilities, probabilities.argmax(axis=2)).items():
+            found[name][:, step] = values.mean(axis=1)
+    return losses, {name: slices.pair_matrices(values, n) for name, values in found.items()}
 
 
 def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:

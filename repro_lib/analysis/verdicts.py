@@ -1,7 +1,8 @@
-"""From intervals to a verdict: supported, refuted, or not decided at N trials.
+"""From numbers to a verdict, on a difference and on a claim. Below 10 trials nothing is decided.
 
-A claim is a tree of checks. A check says that a number lies in a region; it is *supported* if the number's interval lies
-in the region, *refuted* if the interval lies outside, and not decided otherwise.
+A difference is *supported*, *equal within the margin* or *not decided*. A claim is a tree of checks. A check says that a number
+lies in a region; it is *supported* if the number's interval lies in the region, *refuted* if the interval lies outside, and
+not decided otherwise.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from repro_lib.analysis.contrasts import needed_for
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, trials_needed
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 
 Verdict = Literal["supported", "refuted", "not decided"]
 SUPPORTED, REFUTED, NOT_DECIDED = "supported", "refuted", "not decided"
+EQUAL = "equal within the margin"
+
+
+def verdict_on_difference(n: int, p: float, p_equal: float) -> str:
+    """``SUPPORTED``, ``EQUAL`` or ``NOT_DECIDED``: what a difference of ``n`` seeds is, by p values adjusted for its family.
+
+    A difference that is there and yet smaller than the margin is supported; who says so says that too.
+    """
+    if n < TRIALS_FOR_CLAIM:
+        return NOT_DECIDED
+    return SUPPORTED if p <= SIGNIFICANCE else EQUAL if p_equal <= SIGNIFICANCE else NOT_DECIDED
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,6 @@ class Check:
         if self.exact:
             return SUPPORTED if self.low < self.estimate.value < self.high else REFUTED
         low, high = self.simultaneous
-        # With fewer no exact test could decide a contrast, so an interval, which rests on normal values, may not either.
         if self.estimate.n < TRIALS_FOR_CLAIM or math.isnan(low):
             return NOT_DECIDED
         if self.low < low and high < self.high:
@@ -68,10 +78,8 @@ class Check:
         estimate = self.estimate
         if self.problem or not estimate.has_interval or not estimate.error > 0:
             return None
-        # N - 1 degrees of freedom are those of one bundle of trials; two cells on their own have more.
-        one_bundle, distance = estimate.degrees < estimate.n - 0.5, abs(self.margin) * estimate.error
-        needed = needed_for(estimate, paired=one_bundle, alpha=SIGNIFICANCE / self.checks_in_claim, distance=distance)
-        return None if needed is None else max(needed, TRIALS_FOR_CLAIM)
+        distance = abs(self.margin) * estimate.error
+        return trials_needed(estimate, alpha=SIGNIFICANCE / self.checks_in_claim, distance=distance)
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,9 @@ def _made_simultaneous(node: Node, total: int) -> Node:
     if not isinstance(node, Check):
         return replace(node, parts=[_made_simultaneous(part, total) for part in node.parts])
     estimate, ends = node.estimate, (math.nan, math.nan)
-    if estimate.n >= TRIALS_FOR_INTERVAL and math.isfinite(estimate.error) and estimate.degrees > 0:
+    if estimate.n >= TRIALS_FOR_INTERVAL and math.isfinite(estimate.error):
         # Bonferroni over all checks of the claim: it is called the wrong way at most in 5 % of studies.
-        half = t_quantile(estimate.degrees, 1 - SIGNIFICANCE / total) * estimate.error
+        half = t_quantile(estimate.n - 1, 1 - SIGNIFICANCE / total) * estimate.error
         ends = (max(estimate.value - half, node.floor), estimate.value + half)
     return replace(node, simultaneous=ends, checks_in_claim=total)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repro_lib.analysis.notes import visible
-from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
+from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MARGIN, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
 
 if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest
@@ -90,6 +90,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
         noise_models=noise_models(options),
         trials_per_job=per_job,
+        margin=options.margin,
     )
 
 
@@ -179,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
+    about = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
+    clean = add("clean", about)
+    for flag, kind, lost in (("weights", "weights", "write no text"), ("snapshots", "steps", "show no training")):
+        about = f"all stored {flag} too; deep dives then {lost}"
+        clean.add_argument(f"--{flag}", action="append_const", dest="kinds", const=kind, default=[], help=about)
+    clean.add_argument("--yes", action="store_true", help="do not ask")
     _add_synthesize(add("synthesize", "make synthetic results, for demonstrations and scale tests only"))
     # Not in the list of commands: workflow/Snakefile calls it.
     job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)
@@ -223,6 +230,8 @@ def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activatio
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
+    about = "two activations count as equal within so many per cent of the reference; declared once, before the first result"
+    parser.add_argument("--margin", type=float, metavar="PER_CENT", help=f"{about}; default: {MARGIN:g}")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes, one thread each; default: one per core, for CUDA one per card"
     )

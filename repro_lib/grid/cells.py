@@ -78,6 +78,7 @@ class GridRequest:
     noise_models: Sequence[str] | None = None  # run with each source of randomness and other lengths; None: the profile's
     cell_timeout: float | None = None  # seconds after which a job is stopped; None: a generous multiple of its estimate
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # how often a trial saves its state
+    margin: float | None = None  # of equality, per cent of the reference; None: as declared, or the usual one
     trials_per_job: int | None = None  # in a job of their own, beside the others; None: all of a cell in one
 
 

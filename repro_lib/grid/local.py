@@ -57,6 +57,7 @@ class Run:
             load_dataset(config)
         if todo or self.with_notebooks:
             check_writable(self.request.results_dir)
+            self.store.declare(self.request.margin)
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             check_writable(self.request.reports_dir)

@@ -46,16 +46,12 @@ def pair_matrix_checked(matrix: ArrayLike) -> Float64:
     return np.maximum(distances, distances.T)
 
 
-def cells_by_group(matrices: Sequence[Float64], groups: Sequence[int] | None) -> list[list[int]]:
-    """The places of the cells of each group (see ``jackknife``); ValueError for other than one label a cell, or unequal N."""
-    labels = list(range(len(matrices)) if groups is None else groups)
-    if len(labels) != len(matrices):
-        raise ValueError(f"one group per cell is needed: {len(matrices)} cells, {len(labels)} groups")
-    by_group = [[c for c, other in enumerate(labels) if other == label] for label in dict.fromkeys(labels)]
-    for cells in by_group:
-        if len(sizes := {len(matrices[c]) for c in cells}) > 1:
-            raise ValueError(f"cells of one group need the same number of trials, they have {sorted(sizes)}")
-    return by_group
+def cells_checked(matrices: Sequence[ArrayLike]) -> list[Float64]:
+    """``pair_matrix_checked`` of each cell; ValueError unless all have the same trials, one of every seed."""
+    pairs = [pair_matrix_checked(matrix) for matrix in matrices]
+    if len(sizes := {len(matrix) for matrix in pairs}) > 1:
+        raise ValueError(f"cells are compared seed by seed and need the same number of trials, they have {sorted(sizes)}")
+    return pairs
 
 
 def numpy_of(array: Any) -> NDArray[Any]:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit  # pyright: ignore[reportAttributeAccessIssue]  (compiled, and scipy ships no types)
 
-from repro_lib.metrics.given import Float64, cells_by_group, check_share, floats, pair_matrix_checked
+from repro_lib.metrics.given import Float64, cells_checked, check_share, floats
 
 # With two trials there is a single pair, and nothing to judge its spread by.
 TRIALS_FOR_INTERVAL = 3
-# From here on an exact test of one contrast among many can decide: its smallest p is 2 / 2^10 paired, 0.00001 unpaired.
+# With fewer the t interval rests on normal values more than on data, and one odd trial decides.
 TRIALS_FOR_CLAIM = 10
 CONFIDENCE = 0.95
 
@@ -27,8 +27,7 @@ CONFIDENCE = 0.95
 class Estimate:
     """A number from ``n`` trials with its interval; ``low`` and ``high`` are NaN where there is none.
 
-    ``error``: its standard error; ``degrees``: those of the interval's t quantile. Written with the format of a number,
-    after which `` %`` puts that unit to the value:
+    ``error``: its standard error. Written with the format of a number, after which `` %`` puts that unit to the value:
 
     >>> pd = Estimate(0.412, 0.39, 0.434, n=10)
     >>> f"{pd:.3f}", f"{pd.scaled(100):+.1f %}", f"{Estimate(0.5, math.nan, math.nan, n=2):.3f}"
@@ -40,7 +39,6 @@ class Estimate:
     high: float
     n: int
     error: float = math.nan
-    degrees: float = math.nan
 
     @property
     def has_interval(self) -> bool:
@@ -65,8 +63,9 @@ class Estimate:
         return f"{rounded(self.low, spec)} to {rounded(self.high, spec)}" if self.has_interval else none
 
     def scaled(self, factor: float) -> Estimate:
-        """The same number in another unit, by a ``factor`` above 0: a share times 100 is in per cent."""
-        return replace(self, **{name: factor * getattr(self, name) for name in ("value", "low", "high", "error")})
+        """The same number in another unit: a share times 100 is in per cent, a difference times -1 the other way round."""
+        low, high = sorted((factor * self.low, factor * self.high))
+        return replace(self, value=factor * self.value, low=low, high=high, error=abs(factor) * self.error)
 
     def columns(self, name: str) -> dict[str, float]:
         """Three columns of a frame: the value under ``name``, the ends under ``name_low`` and ``name_high``."""
@@ -106,74 +105,63 @@ def jackknife_pairwise(matrix: ArrayLike, upper: float = math.inf) -> Estimate:
 def jackknife(
     matrices: Sequence[ArrayLike],
     statistic: Callable[[Float64], float],
-    groups: Sequence[int] | None = None,
     lower: float = -math.inf,
     upper: float = math.inf,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Any function of the mean PDs of several cells, with its delete-one-trial jackknife interval.
+    """Any function of the mean PDs of several cells, with its delete-one-seed jackknife interval.
 
-    ``matrices``: per cell a symmetric (N, N) matrix of one metric; ``statistic``: of the C means. ``groups``: a label per cell;
-    those with the same one (the same N and initial weights) lose trial k all at once; by default each is on its own. Variance:
-    sum over groups of (N - 1) / N sum_k (theta_(-k) - their mean)^2. The interval is cut to ``lower`` ... ``upper``; none below
-    3 trials in any cell or where a value is not finite.
+    ``matrices``: per cell a symmetric (N, N) matrix of one metric, trial k of all cells from the same seed; ``statistic``: of
+    the C means. Seed k leaves all cells at once; variance (N - 1) / N sum_k (theta_(-k) - their mean)^2, t with N - 1 degrees.
+    The interval is cut to ``lower`` ... ``upper``; none below 3 trials or where a value is not finite. ValueError for cells of
+    different N.
 
     >>> one, other = [[0, 1, 2], [1, 0, 3], [2, 3, 0]], [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
-    >>> f"{jackknife([one, other], lambda means: means[0] / means[1], groups=[0, 0]):.2f}"
+    >>> f"{jackknife([one, other], lambda means: means[0] / means[1]):.2f}"
     '1.00 (-1.48 to 3.48)'
     """
+    # Equal seeds give equal data and, often, equal initial weights. Leaving the seed out of every cell is right whether that
+    # makes cells dependent or not, and whether their spreads are alike or not: N differences are left, and one t for them.
     check_share("confidence", confidence)
-    pairs = [pair_matrix_checked(matrix) for matrix in matrices]
-    by_group = cells_by_group(pairs, groups)
-    n = min((len(matrix) for matrix in pairs), default=0)
+    pairs = cells_checked(matrices)
+    n = len(pairs[0]) if pairs else 0
     if n < 2:
         return Estimate(math.nan, math.nan, math.nan, n)
-    means = np.array([without_each(matrix)[0] for matrix in pairs])
+    means, left_out = zip(*map(without_each, pairs), strict=True)
     # A single infinite mean stays infinite; anything made of several, or of a missing one, is NaN.
     finite = np.isfinite(means).all()
-    value = float(statistic(means)) if finite else float(means[0]) if statistic is _first else math.nan
-    if n < TRIALS_FOR_INTERVAL or not math.isfinite(value):
-        return Estimate(value, math.nan, math.nan, n)
-    left_out = [without_each(matrix)[1] for matrix in pairs]
-    parts = []  # of each group: its part of the variance, and its degrees of freedom
-    for cells in by_group:
-        without = np.tile(means, (len(left_out[cells[0]]), 1))
-        without[:, cells] = np.transpose([left_out[c] for c in cells])
-        parts.append((_jackknife_variance(np.array([statistic(row) for row in without])), len(without) - 1))
-    variance = sum(part for part, _ in parts)
-    # Welch and Satterthwaite's. Identical trials have no variance at all; then the degrees do not matter.
-    satterthwaite = sum(part**2 / degrees for part, degrees in parts)
-    degrees = variance**2 / satterthwaite if satterthwaite > 0 else float(min(degrees for _, degrees in parts))
-    error = math.sqrt(variance)
-    return _cut(value, t_quantile(degrees, confidence) * error, lower, upper, n, error, degrees)
+    value = float(statistic(np.array(means))) if finite else means[0] if statistic is _first else math.nan
+    without = np.array([statistic(row) for row in np.transpose(left_out)]) if finite and n > 2 else np.full(n, math.nan)
+    return jackknife_left_out(value, without, lower, upper, confidence)
 
 
-def contrast(first: ArrayLike, second: ArrayLike, *, paired: bool) -> Estimate:
-    """Mean PD of the first cell minus that of the second, with its jackknife interval.
+def contrast(first: ArrayLike, second: ArrayLike, times: float = 1.0) -> Estimate:
+    """Mean PD of the first cell minus that of the second (``times`` a factor), with its jackknife interval.
 
-    ``first``, ``second``: (N, N) and (M, M) matrices of one metric. ``paired``: trial k of both started from the same
-    weights (equal ``init_sha256``), so it is left out of both at once; ValueError where they differ in size.
+    ``first``, ``second``: (N, N) matrices of one metric, trial k of both from the same seed.
 
-    >>> contrast([[0, 1], [1, 0]], [[0, 3], [3, 0]], paired=False).value
+    >>> contrast([[0, 1], [1, 0]], [[0, 3], [3, 0]]).value
     -2.0
     """
-    return jackknife([first, second], lambda means: means[0] - means[1], [0, 0] if paired else [0, 1])
+    return jackknife([first, second], lambda means: means[0] - times * means[1])
 
 
-def relative_contrast(first: ArrayLike, second: ArrayLike, *, paired: bool, confidence: float = CONFIDENCE) -> Estimate:
+def relative_contrast(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """By how many per cent the first cell's mean PD is above the second's (below: negative); arguments as in ``contrast``.
 
-    >>> relative_contrast([[0, 1], [1, 0]], [[0, 4], [4, 0]], paired=False).value
+    >>> relative_contrast([[0, 1], [1, 0]], [[0, 4], [4, 0]]).value
     -75.0
     """
 
     def difference(means: Float64) -> float:
         return 100 * (means[0] - means[1]) / means[1] if means[1] else math.nan
 
-    return jackknife([first, second], difference, [0, 0] if paired else [0, 1], confidence=confidence)
+    return jackknife([first, second], difference, confidence=confidence)
 
 
-def jackknife_left_out(value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf) -> Estimate:
+def jackknife_left_out(
+    value: float, without: Float64, lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
+) -> Estimate:
     """``value`` +- t_{N-1} sqrt((N - 1) / N sum_k (without_k - their mean)^2), cut to ``lower`` ... ``upper``.
 
     ``without``: (N,), the same number computed without trial k. No interval below 3 trials or where one is not finite.
@@ -185,8 +173,9 @@ def jackknife_left_out(value: float, without: Float64, lower: float = -math.inf,
     n = len(without)
     if n < TRIALS_FOR_INTERVAL or not (math.isfinite(value) and np.isfinite(without).all()):
         return Estimate(value, math.nan, math.nan, n)
-    error = math.sqrt(_jackknife_variance(without))
-    return _cut(value, t_quantile(n - 1) * error, lower, upper, n, error, n - 1)
+    # Not divided by N - 1: leaving one of N out moves a mean by 1 / (N - 1) of what the trial itself is off.
+    error = math.sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
+    return _cut(value, t_quantile(n - 1, confidence) * error, lower, upper, n, error)
 
 
 def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
@@ -233,7 +222,7 @@ def mean_interval(values: Sequence[float] | Float64, lower: float = -math.inf, u
     if n < TRIALS_FOR_INTERVAL or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan, n)
     error = float(trials.std(ddof=1)) / math.sqrt(n)
-    return _cut(value, t_quantile(n - 1) * error, lower, upper, n, error, n - 1)
+    return _cut(value, t_quantile(n - 1) * error, lower, upper, n, error)
 
 
 def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
@@ -242,7 +231,7 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     >>> round(t_quantile(2), 3)
     4.303
     """
-    return float(stdtrit(degrees, (1 + confidence) / 2))
+    return float(scipy.special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 def _first(means: Float64) -> float:
@@ -250,13 +239,7 @@ def _first(means: Float64) -> float:
     return means[0]
 
 
-def _jackknife_variance(without: Float64) -> float:
-    # Not divided by N - 1: leaving one of N out moves a mean by 1 / (N - 1) of what the trial itself is off.
-    n = len(without)
-    return (n - 1) / n * float(np.square(without - without.mean()).sum())
-
-
-def _cut(value: float, half: float, lower: float, upper: float, n: int, error: float, degrees: float) -> Estimate:
+def _cut(value: float, half: float, lower: float, upper: float, n: int, error: float) -> Estimate:
     # Rounding may put the value itself a little outside the range; the interval holds it all the same.
     low, high = max(value - half, min(lower, value)), min(value + half, max(upper, value))
-    return Estimate(value, low, high, n, error, degrees)
+    return Estimate(value, low, high, n, error)

@@ -15,7 +15,7 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, smallest_p
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, rounded
 from repro_lib.report.contrast_tables import contrast_sentences, cv_sentences
@@ -151,9 +151,7 @@ def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Ent
     lines = ["# Conclusions", "", literally(about(study)), "", literally(missing(study)), ""]
     least = min((len(result.trials) for result in study.results), default=TRIALS_FOR_CLAIM)
     if least < TRIALS_FOR_CLAIM:
-        reach = f"{smallest_p(least, least, paired=False):.2g}, and a verdict needs {TRIALS_FOR_CLAIM} trials"
-        nothing = f"With N = {least} nothing here is a claim: the smallest p an exact unpaired permutation test can reach is"
-        lines.append(f"{nothing} {reach}, whatever an interval says.")
+        lines.append(f"With N = {least} nothing here is a claim: a verdict takes {TRIALS_FOR_CLAIM} trials.")
     said = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
     lines += ["", "## Does the activation matter here?", "", *(f"- {line}" for line in said)]
     lines += ["", "## The earlier study's claims", "", tally(entries), ""]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.contrasts import chances_of_being_best, cv_over_activations
+from repro_lib.analysis.contrasts import chances_of_being_best, cv_over_activations, sensitivity, verdict_on_extreme
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally, number
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.verdicts import SUPPORTED
+from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
 from repro_lib.report.contrast_tables import contrasts_table
 from repro_lib.report.sentences import about, decided, flagged, identical, missing
 from repro_lib.report.tables import activations_table, models_table
@@ -23,7 +25,7 @@ from repro_lib.store.schema import SYNTHETIC_MARK, Result
 def summary_text(study: Study, evidence: Evidence | None = None) -> str:
     """The console block: what was run, a part per model, contrasts, both overviews, the runtime. Ends with a line feed.
 
-    ``evidence``: of this study; without it there are no tests across activations, for they need the predictions.
+    ``evidence``: of this study, where its predictions are at hand.
     """
     if not study.results:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
@@ -65,25 +67,35 @@ def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mar
     width = max(10, *(len(cell["activation"]) + 1 for cell in cells))
     lines = [f"MODEL: {model.upper()}{mark}"]
     for cell in cells:
-        # The lowest number, by however little; what N allows to say of it stands below the statistics.
-        best = "  <- BEST" if cell["activation"] == overview["best"] else ""
+        best = (
+            _title(evidence, overview, "best", "  <- BEST", "  <- LOWEST: {}") if cell["activation"] == overview["best"] else ""
+        )
         lines.append(f"{cell['activation'].upper() + ':':<{width}} {_pd_in_words(cell)}{best}")
     lines += [f"STATISTICS:{mark}", f"  Mean PD: {number(overview['mean_pd'], 4)}"]
-    lines.append("  CV: undefined" if math.isnan(overview["cv"]) else f"  CV: {overview['cv']:.2f}% ({overview['cv_words']})")
-    # The CV's interval and what chance alone gives, as far as they can be had.
+    cv = "undefined" if math.isnan(overview["cv"]) else f"{overview['cv']:.2f}% ({sensitivity(evidence, model)})"
+    lines.append(f"  CV: {cv}")
+    # What is left of it without noise, and what noise alone gives, as far as they can be had.
     row = next(row for row in rows_of(cv_over_activations(evidence)) if row["model"] == model)
-    if not pd.isna(row["cv_low"]):
-        lines.append(f"  CV interval: {row['cv_low']:.2f}% to {row['cv_high']:.2f}% (95 %, N={row['n']})")
     if not pd.isna(row["p"]):
-        by_chance = f"{row['null_median']:.2f}%, 95 % of deals up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+        ends = f"{row['cv_corrected_low']:.2f}% to {row['cv_corrected_high']:.2f}%"
+        lines.append(f"  CV without noise: {row['cv_corrected']:.2f}%, {ends} (95 %, N={row['n']})")
+        by_chance = f"{row['null_median']:.2f}%, 95 % of studies up to {row['null_high']:.2f}% (p={row['p']:.2g})"
         lines.append(f"  CV by chance alone: {by_chance}")
     if not pd.isna(overview["best"]):
-        lines += [f"  {end.capitalize()}: {overview[end]} (PD={overview[f'{end}_pd']:.4f})" for end in ("best", "worst")]
+        for end, name in (("best", "Lowest"), ("worst", "Highest")):
+            it = f"{overview[end]} (PD={overview[f'{end}_pd']:.4f}"
+            lines.append(_title(evidence, overview, end, f"  {end.capitalize()}: {it})", f"  {name}: {it}; {{}})"))
         measured = study.measured.cells
         lines.append(f"  {decided(measured['n'][measured['model'] == model])}")
     elif overview["identical"]:
         lines.append("  Bit-identical for every activation: left out of the statistics across activations.")
     return lines
+
+
+# A title where the tests support it; otherwise that it is the number alone, with what they say.
+def _title(evidence: Evidence, overview: dict[str, Any], end: str, title: str, number_alone: str) -> str:
+    verdict = verdict_on_extreme(evidence, overview["model"], overview[end])
+    return title if verdict == SUPPORTED else number_alone.format(verdict)
 
 
 def _differences(study: Study, evidence: Evidence) -> list[str]:
@@ -96,8 +108,9 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
     return [
         "CONTRASTS AGAINST RELU",
         contrasts_table(evidence).to_string(),
-        "Brackets: 95 % jackknife. p: permutation of whole trials, two-sided; Holm: over all rows.",
-        "Paired: equal seeds gave equal initial weights, so trials change sides seed by seed.",
+        "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
+        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of relu, for all rows at once.",
+        f"No verdict below {TRIALS_FOR_CLAIM} trials.",
         *evidence.gaps,
         "",
         "P(BEST), the likeliest activation per model",

@@ -9,39 +9,41 @@ from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import number
 from repro_lib.analysis.study import rows_of
-from repro_lib.metrics.cells import cv_in_words
-from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, rounded
+from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
+from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.tables import spread, worded
 
 
 def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
-    """Every activation against relu (of one model): difference in per cent of relu's PD, tests, what N could show.
+    """Every activation against relu (of one model): difference in per cent of relu's PD, tests, verdict, what would tell.
 
-    The Holm correction is over all models of the evidence, also where only one is shown.
+    All corrections are for all models of the evidence, also where only one is shown.
     """
     return worded(
         contrasts.contrasts_frame(evidence, metric),
         lambda row: {
-            "N": f"{row['n']}, {row['n_reference']}",
             "Difference, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
-            "Paired": {True: "yes", False: "no"}.get(row["paired"], "–"),
             "p": rounded(row["p"], ".2g"),
-            "Least p": rounded(row["smallest_p"], ".2g"),
             "p (Holm)": rounded(row["p_holm"], ".2g"),
+            "p (not equal)": rounded(row["p_equal"], ".2g"),
+            "Verdict": row["verdict"],
             "Trials to tell": rounded(row["trials_needed"], ",.0f"),
+            "p (permutation)": rounded(row["p_permutation"], ".2g"),
         },
         model,
     )
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """Per model the CV over activations with its interval, beside what chance alone gives."""
+    """Per model the CV over activations, what is left of it without noise, and what noise alone gives."""
     chance = "By chance alone, %: median, 95th percentile"
     return worded(
         contrasts.cv_over_activations(evidence, metric),
         lambda row: {
-            "CV, % (95 % interval)": _or_why_none(row, "cv", ".2f"),
-            "In words": cv_in_words(row["cv"]).lower() + (" (bit-identical)" if row["identical"] else ""),
+            "CV, %": rounded(row["cv"], ".2f"),
+            "Without noise, % (95 % interval)": _or_why_none(row, "cv_corrected", ".2f"),
+            "In words": contrasts.sensitivity(evidence, row["model"], metric).lower(),
             chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
             "p": rounded(row["p"], ".2g"),
             "Activations": f"{row['cells']} of {row['expected']}",
@@ -58,7 +60,7 @@ def chances_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFra
 
 
 def intervals_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
-    """The interval over trials beside the bootstrap interval over evaluation windows."""
+    """The interval over trials, the bootstrap interval over evaluation windows, and the one over both together."""
 
     def ends(row: dict[str, Any], over: str) -> str:
         return Estimate(row["value"], row[f"{over}_low"], row[f"{over}_high"], row["n"]).interval(".4f")
@@ -69,6 +71,7 @@ def intervals_table(evidence: Evidence, model: str | None = None, metric: str = 
             "Mean": number(row["value"], 4),
             "Over trials (this text)": ends(row, "trials"),
             "Over windows (these trials)": ends(row, "windows"),
+            "Over both": ends(row, "both"),
             "Windows": row["windows"] or "–",
         },
         model,
@@ -95,7 +98,7 @@ def contrast_sentences(frame: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for model, rows in frame.groupby("model", sort=False):
-        most = int(rows[["n", "n_reference"]].to_numpy().max())
+        most = int(rows[["n", "without_partner"]].to_numpy().max())
         if len(rows) > 1 and most < 2:
             sentences.append(f"{model}: no contrast with relu at N = {most}, and no interval: no cell has a pair of trials.")
         else:
@@ -104,7 +107,7 @@ def contrast_sentences(frame: pd.DataFrame) -> list[str]:
 
 
 def _contrast_sentence(row: dict[str, Any]) -> str:
-    name, n = f"{row['model']}: {row['activation']} against relu", int(min(row["n"], row["n_reference"]))
+    name, n = f"{row['model']}: {row['activation']} against relu", int(row["n"])
     if pd.isna(row["difference"]):
         return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
     # Where relu's trials are all alike there is no per cent of their PD.
@@ -114,19 +117,26 @@ def _contrast_sentence(row: dict[str, Any]) -> str:
     size, interval = f"{rounded(estimate.value, spec)}{unit}", f"95 % interval {estimate.interval(spec)}{unit}"
     if pd.isna(row["difference_low"]):
         return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."
-    if pd.isna(row["p"]):
-        return f"{name}: {size} relative PD ({interval}), not decided at N = {n}: its trials were not compared with relu's."
-    test = f"permutation p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    verdict = f"supported at N = {n}"
-    # The frame decides: a small p alone could answer to models that differ in anything, not just in PD.
-    if not row["supported"]:
-        least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell"
-        verdict = f"not decided at N = {n} (smallest p that N can reach: {row['smallest_p']:.2g}{least})"
-    return f"{name}: {size} relative PD ({interval}; {test}), a difference {verdict}."
+    alone = int(row["without_partner"])
+    left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
+    tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
+    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}."
+
+
+def _verdict(row: dict[str, Any], n: int) -> str:
+    margin = f"the margin of {row['margin']:g} %"
+    if row["verdict"] == EQUAL:
+        return f"equal within {margin} at N = {n} (two one-sided tests, p = {row['p_equal']:.2g} for all at once)"
+    if row["verdict"] == SUPPORTED:
+        return f"a difference supported at N = {n}" + (f", and within {margin}" if row["p_equal"] <= SIGNIFICANCE else "")
+    if n < TRIALS_FOR_CLAIM:
+        return f"not decided at N = {n}, for a verdict takes {TRIALS_FOR_CLAIM} trials"
+    least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell it from 0"
+    return f"not decided at N = {n}: neither supported nor equal within {margin}{least}"
 
 
 def cv_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the CV of each model says beside its null; ``frame``: ``cv_over_activations``."""
+    """What the CV of each model says beside its noise; ``frame``: ``cv_over_activations``."""
     return [f"{row['model']}: {_cv_in_words(row, int(row['n']))}." for row in rows_of(frame)]
 
 
@@ -135,13 +145,12 @@ def _cv_in_words(row: dict[str, Any], n: int) -> str:
         return f"CV 0.00 % exactly at N = {n} (bit-identical; interval of width 0)"
     if pd.isna(row["cv"]):
         return f"no CV at N = {n}, and no interval: fewer than two activations have a PD"
-    cv = Estimate.in_row(row, "cv")
-    ends = f"95 % interval {cv.interval('.2f')} %" if cv.has_interval else "no interval below 3 trials"
-    null = f"by chance alone {row['null_median']:.2f} % (95 % of deals up to {row['null_high']:.2f} %), p = {row['p']:.3g}"
-    # Without stored predictions trials of two activations cannot be compared, so none can change sides.
-    if pd.isna(row["p"]):
-        null = "no null: its trials were not compared across activations"
+    cv = Estimate.in_row(row, "cv_corrected")
     holes = f" over {row['cells']} of {row['expected']} activations" if row["cells"] < row["expected"] else ""
+    if not cv.has_interval:
+        return f"CV {row['cv']:.2f} %{holes} at N = {n} (no interval below {TRIALS_FOR_INTERVAL} trials that all cells share)"
+    null = f"by chance alone {row['null_median']:.2f} % (up to {row['null_high']:.2f} % in 95 % of studies), p = {row['p']:.3g}"
+    ends = f"without noise {cv.value:.2f} %, 95 % interval {cv.interval('.2f')} %"
     return f"CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null})"
 
 

@@ -1,5 +1,6 @@
 """What a study found, in words and tables for people. Every sentence is computed, and none says more than N allows."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pandas as pd
@@ -8,6 +9,7 @@ from repro_lib.analysis.formatting import with_interval
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import model_row, size_in_words
 from repro_lib.analysis.study import Study, cells_frame
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import NEGATIVE_CONTROL
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.models.registry import ARCHITECTURES
@@ -192,10 +194,16 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
     known = frame.dropna(subset=["per_cent"])
     if known.empty:
         return []
-    supported = int(known["supported"].sum())
     # The largest of all and not of those supported, which would be picked by their luck.
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
-    return [f"{supported} of {len(known)} differences from relu are supported. The largest: {largest[0]}"]
+    return [f"Of {len(known)} differences from relu {verdicts_counted(known)}. The largest: {largest[0]}"]
+
+
+def verdicts_counted(frame: pd.DataFrame) -> str:
+    """How many contrasts got which verdict: ``5 are supported, 11 equal within the margin of 3 %, 4 not decided``."""
+    count = Counter(frame["verdict"])
+    equal = f"{count[EQUAL]} {EQUAL} of {frame['margin'].iloc[0]:g} %"
+    return f"{count[SUPPORTED]} are {SUPPORTED}, {equal}, {count[NOT_DECIDED]} {NOT_DECIDED}"
 
 
 def _warnings(study: Study) -> list[str]:

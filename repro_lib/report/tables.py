@@ -44,7 +44,7 @@ class WordTable:
 # A verdict at the beginning in bold, so that a column of them can be read at a glance.
 def _emphasised(words: str) -> str:
     bold = r'<strong style="white-space:nowrap">\1</strong>'
-    return re.sub("^(not decided|supported|refuted)", bold, html.escape(words))
+    return re.sub("^(not decided|supported|refuted|equal within)", bold, html.escape(words))
 
 
 def worded(
@@ -168,7 +168,7 @@ def models_table(study: Study) -> pd.DataFrame:
             "Size": row["size"] or "–",
             "Parameters": rounded(row["parameters"], ",.0f"),
             "Cells": f"{row['cells']} of {row['expected']}",
-            "Best activation (relative PD)": best(row),
+            "Lowest relative PD": best(row),
             "CV over activations, %": number(row["cv"], 2),
             "Training, s": number(row["seconds"], 0),
         },

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from repro_lib.config import check_model, project_root
+from repro_lib.config import MARGIN, ConfigError, check_model, project_root
 from repro_lib.models.activations import canonical_activation
-from repro_lib.store.predictions import Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
+from repro_lib.store.predictions import EXACT, STORED, Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind, digest_of
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
-from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, share, write_atomically
 
 # Results under the names that they are given, and what is in them under any.
 _RESULT_NAME, _RESULT_KEYS = re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json"), (b'"content_sha256"', b'"schema_version"')
@@ -98,10 +98,20 @@ class Store:
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
 
-    def save_tensors(self, path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-        """Write tensors as safetensors and return their digest."""
-        write_tensors(path, tensors, metadata)
-        return sha256_of_tensors(tensors)
+    def save_tensors(
+        self,
+        path: Path,
+        tensors: dict[str, torch.Tensor],
+        about: dict[str, str],
+        rounded: dict[str, torch.Tensor] | None = None,
+    ) -> str:
+        """Write a trial's tensors, or ``rounded`` ones in their place; returns the digest of ``tensors`` either way."""
+        digest, stored = sha256_of_tensors(tensors), rounded or tensors
+        write_tensors(path, stored, about | {EXACT: digest, STORED: sha256_of_tensors(stored)}, packed=True)
+        # A model without activations leaves the same bytes for each of them, and so does a trial that is repeated.
+        model, *_, config, _ = path.name.split("-")
+        share(path, f"{model}-*-{config}-*{path.suffix}")
+        return digest
 
     def predictions(self, result: Result, trial: int) -> Predictions:
         """The stored logits of a trial, checked against the digest in the result; ResultError as for all tensors."""
@@ -122,6 +132,36 @@ class Store:
     def _tensors(self, kind: TensorKind, result: Result, trial: int) -> dict[str, torch.Tensor]:
         path = self.trial_path(kind, result.model_name, result.activation, result.config_sha256, trial)
         return trial_tensors(path, kind, result.trials[trial - 1], result.evaluation.tokens, result.parameters)
+
+    def margin(self) -> float:
+        """The margin of equality in per cent of the reference, as the study of this folder declared it."""
+        path = self._declaration()
+        try:
+            margin = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))["margin_per_cent"] if path.exists() else MARGIN
+            return check_margin(margin)
+        except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError, ConfigError):
+            what = f'a file such as {{"margin_per_cent": {MARGIN:g}}}'
+            raise ResultError(
+                f"{path} does not say within what margin two activations count as equal; expected {what}"
+            ) from None
+
+    def declare(self, margin: float | None) -> None:
+        """Note the margin of equality before anything is judged; ConfigError where another one was declared."""
+        path = self._declaration()
+        asked = MARGIN if margin is None else check_margin(margin)
+        with contextlib.suppress(FileExistsError):
+            if not any(self.folder.glob("*-*-*.json")):
+                content = {"margin_per_cent": asked, "declared": datetime.now(UTC).isoformat(timespec="seconds")}
+                write_atomically(path, json.dumps(content, indent=1) + "\n", replace=False)
+        if margin is not None and margin != (declared := self.margin()):
+            raise ConfigError(
+                f"the study in {self.folder} has a margin of {declared:g} %, and one of {margin:g} % would be chosen after the "
+                "data; leave out --margin, or give the new study a --results-dir of its own"
+            )
+
+    def _declaration(self) -> Path:
+        # In a folder of its own: only result files lie directly in the store.
+        return self.folder / "declared" / "study.json"
 
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""
@@ -150,6 +190,13 @@ class Store:
                 if all(isinstance(note[name], str) for name in ("model_name", "activation", "config_sha256", "reason")):
                     notes.append(note)
         return notes
+
+
+def check_margin(margin: float) -> float:
+    """The same margin of equality; ConfigError unless it is a number of per cent above 0 and below 100."""
+    if not 0 < float(margin) < 100:
+        raise ConfigError(f"the margin is in per cent of the reference, above 0 and below 100, got {margin}")
+    return float(margin)
 
 
 def read_result(path: Path) -> Result:

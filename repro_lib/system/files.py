@@ -80,6 +80,27 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, 
         raise WriteError(path, error) from error
 
 
+def share(path: Path, pattern: str) -> None:
+    """Let ``path`` be the same file on the disk as one beside it of such a name that holds the same bytes, if there is one.
+
+    For files that are only ever replaced whole: each keeps its name when the other is replaced or removed.
+    """
+    aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.shared.tmp")
+    with contextlib.suppress(OSError):  # a folder without hard links: both stay
+        size = path.stat().st_size
+        for other in path.parent.glob(pattern):
+            if other.is_symlink() or other.samefile(path) or other.stat().st_size != size:
+                continue
+            try:
+                # Under a name of its own first: what is compared is then what is kept.
+                os.link(other, aside)
+                if aside.read_bytes() == path.read_bytes():
+                    os.replace(aside, path)
+                    return
+            finally:
+                aside.unlink(missing_ok=True)
+
+
 def check_writable(folder: Path) -> None:
     """WriteError if no file can be made in this folder; the folder itself is made where it is missing."""
     write_atomically(probe := folder / f".probe.{ProcessId.here()}.0.tmp", b"?")
@@ -91,9 +112,9 @@ def in_places(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for place in _PLACES for path in folder.glob(f"{place}/{pattern}"))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove, from a folder of results or reports, the temporary files of writers of ours that were killed, and no others."""
-    now = None
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files of writers of ours that were killed, in a folder of results or reports, and no others."""
+    now, found = None, []
     for path in in_places(folder, ".*.*.*.tmp"):
         # The name says whose it is, just as ``write_atomically`` writes it: others have names with numbers and hyphens too.
         owner = ProcessId.find(word := path.name.split(".")[-3])
@@ -103,8 +124,15 @@ def remove_leftovers(folder: Path) -> None:
             if (gone := owner.is_gone()) is None:
                 now = folder_time(folder) if now is None else now
                 gone = abs(now - path.stat().st_mtime) > _OLD_SECONDS
-            if gone:
-                path.unlink()
+            found += [path] if gone else []
+    return found
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove those."""
+    for path in leftovers(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def folder_time(folder: Path) -> float:

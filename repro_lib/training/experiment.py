@@ -19,7 +19,7 @@ from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
-from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
+from repro_lib.store.predictions import Predictions, compact, compare_all, fineness, predictions_from, restored, trial_tensors
 from repro_lib.store.schema import (
     TENSOR_KINDS,
     CorpusRecord,
@@ -214,17 +214,17 @@ class CellTraining:
 
     def _keep(self, trained: TrainedTrial) -> Kept:
         windows = self.dataset.windows
-        labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
-        tensors = {
-            "weights": trained.weights,
-            "predictions": {"logits": trained.logits, "labels": labels},
-            "steps": {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)},
-        }
-        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
+        labels, kept = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
+        steps = {"logits": trained.step_logits, "labels": kept, "steps": torch.tensor(trained.steps)}
+        tensors = dict(zip(TENSOR_KINDS, ({"logits": trained.logits, "labels": labels}, trained.weights, steps), strict=True))
         fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
+        stored = {kind: compact(kind, of, fineness(self.config)) for kind, of in tensors.items()}
+        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
         for kind in TENSOR_KINDS:
-            fields[f"{kind}_sha256"] = self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
-        return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+            path = self._path(kind, trained.trial)
+            fields[f"{kind}_sha256"] = self.store.save_tensors(path, tensors[kind], about, stored[kind])
+        logits = restored(stored["predictions"])["logits"]  # those that all later stages read
+        return TrialRecord(**fields), Predictions(logits.numpy(), labels.numpy(), windows.sha256)
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from test_study import digest, make_result
+from test_study import make_result
 
 from repro_lib.analysis import contrasts as frames
 from repro_lib.analysis.contrasts import (
@@ -17,25 +18,22 @@ from repro_lib.analysis.contrasts import (
     chances_of_being_best,
     contrasts_frame,
     cv_over_activations,
-    needed_for,
+    sensitivity,
     two_kinds_of_interval,
+    verdict_on_extreme,
 )
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
-from repro_lib.metrics.cells import coefficient_of_variation
-from repro_lib.metrics.hypothesis_tests import permutation_test, smallest_p, trials_needed
-from repro_lib.metrics.uncertainty import Estimate, jackknife
+from repro_lib.metrics.cells import cv_beside_noise
+from repro_lib.metrics.hypothesis_tests import p_equal, p_value, permutation_test
+from repro_lib.metrics.uncertainty import contrast
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
 Tiny = Callable[..., Config]
-
-
-def with_inits(result: Result, *marks: object) -> Result:
-    trials = [t.model_copy(update={"init_sha256": digest("init", m)}) for t, m in zip(result.trials, marks, strict=True)]
-    return result.model_copy(update={"trials": trials})
 
 
 def of(*results: Result, activations: tuple[str, ...] = ("relu", "gelu")) -> Evidence:
@@ -67,42 +65,70 @@ def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared(
     assert evidence.matrix("charlm", ["relu"], "churn")[0].tolist() == [0.0, 0.4, 0.5]
 
 
-def test_paired_only_where_every_seed_gave_the_same_initial_weights() -> None:
-    relu = with_inits(make_result("charlm", "relu"), 1, 2, 3)
-    gelu, two = make_result("charlm", "gelu"), make_result("charlm", "gelu", (0.6,))
-    # The same weights under other numbers are no pairs.
-    for other, paired in (((gelu, 1, 2, 3), True), ((gelu, 1, 2, 4), False), ((gelu, 2, 1, 3), False), ((two, 1, 2), False)):
-        assert of(relu, with_inits(*other)).paired("charlm", "relu", "gelu") == paired
-
-
 def test_contrast_with_the_numbers_of_the_jackknife() -> None:
-    relu = with_inits(make_result("charlm", "relu"), 1, 2, 3)
-    gelu = with_inits(make_result("charlm", "gelu", (0.5, 0.7, 0.9)), 4, 5, 6)
+    relu, gelu = make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5, 0.7, 0.9))
     row = contrasts_frame(of(relu, gelu)).iloc[0]
-    assert (row["activation"], row["n"], row["n_reference"], row["paired"]) == ("gelu", 3, 3, False)
+    assert (row["activation"], row["n"], row["without_partner"], row["margin"]) == ("gelu", 3, 0, 3.0)
     assert row["difference"] == pytest.approx(0.2)
     assert row["per_cent"] == pytest.approx(40.0)
-    # Pairs 12 13 23 of relu .4 .5 .6: without 1 .6, without 2 .5, without 3 .4, variance 2/3 (.01 + 0 + .01); of gelu four
-    # times that. Welch and Satterthwaite: (v + 4 v)^2 / (v^2 / 2 + (4 v)^2 / 2) = 50 / 17.
-    v = 2 / 3 * 0.02
-    half = scipy.stats.t.ppf(0.975, 50 / 17) * math.sqrt(5 * v)
+    # Pairs 12 13 23 of relu .4 .5 .6, of gelu .5 .7 .9: without 1 the difference is .3, without 2 .2, without 3 .1.
+    error = math.sqrt(2 / 3 * 0.02)
+    half = scipy.stats.t.ppf(0.975, 2) * error
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.2 - half, 0.2 + half))
-    assert math.isnan(row["p"])
-    assert not row["supported"]
-    assert row["smallest_p"] == pytest.approx(0.1)
-    # The trials to tell scale with the spread of one trial.
-    # An error of .1 from 4 trials unpaired: each arm's unit has sd .1 sqrt(4 / 2); effect .2 / .1414.
-    difference = Estimate(0.2, 0.0, 0.4, 4, 0.1, 6)
-    assert needed_for(difference, paired=False) == trials_needed(0.2 / (0.1 * math.sqrt(2)), paired=False)
-    assert needed_for(difference, paired=True) == trials_needed(0.2 / 0.2, paired=True)
-    assert needed_for(Estimate(0.2, 0.2, 0.2, 4, 0.0, 3), paired=True) is None
+    assert row["p"] == pytest.approx(2 * scipy.stats.t.sf(0.2 / error, 2)) == row["p_holm"]
+    # Below ten trials there is no verdict, whatever the numbers.
+    assert row["verdict"] == NOT_DECIDED
     # Infinite and missing numbers give no evidence.
     lost = make_result("charlm", "gelu")
     numbers = dict(lost.reproducibility_metrics) | {"log_prob_pd_1_2": None, "log_prob_pd": None}
     evidence = of(make_result("charlm", "relu"), lost.model_copy(update={"reproducibility_metrics": numbers}))
     row = contrasts_frame(evidence, "log_prob_pd").iloc[0]
-    assert row[["difference_low", "per_cent_low", "p"]].isna().all()
+    assert row[["difference_low", "per_cent_low", "p", "p_equal", "p_permutation"]].isna().all()
+    assert row["verdict"] == NOT_DECIDED
     assert not contrasts_frame(evidence)["difference"].isna().any()
+
+
+def test_trials_of_seeds_that_both_have_are_compared_and_the_others_counted() -> None:
+    relu, more = make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5, 0.7, 0.1, 0.9, 0.1, 0.1))
+    row = contrasts_frame(of(relu, more)).iloc[0]
+    assert (row["n"], row["without_partner"]) == (3, 1)
+    # Of gelu's four trials the first three: pairs 12, 13 and 23.
+    by_pair = {(r["trial_1"], r["trial_2"]): r["relative_pd"] for r in of(more).pairs.to_dict("records")}
+    assert row["difference"] == pytest.approx(np.mean([by_pair[pair] for pair in ((1, 2), (1, 3), (2, 3))]) - 0.5)
+
+
+def ten(activation: str, mean: float, spread: float = 0.01, seed: int = 0) -> Result:
+    effects = np.random.default_rng(seed).normal(mean / 2, spread * mean, 10)
+    return make_result("charlm", activation, tuple(effects[i] + effects[j] for i, j in combinations(range(10), 2)))
+
+
+def test_three_verdicts_at_ten_trials_and_what_they_depend_on() -> None:
+    def verdict(second: Result, margin: float = 3.0) -> str:
+        study = replace(Study.of([ten("relu", 0.5, seed=1), second], ["charlm"], ["relu", "gelu"]), margin=margin)
+        return contrasts_frame(Evidence.from_results(study))["verdict"].iloc[0]
+
+    assert verdict(ten("gelu", 0.55, seed=2)) == SUPPORTED
+    assert verdict(ten("gelu", 0.5, seed=3)) == EQUAL
+    assert verdict(ten("gelu", 0.5, spread=0.1, seed=4)) == NOT_DECIDED
+    # The same numbers with another margin.
+    assert verdict(ten("gelu", 0.5, seed=3), margin=0.5) == NOT_DECIDED
+    assert verdict(ten("gelu", 0.5, spread=0.1, seed=4), margin=50.0) == EQUAL
+    nine = ten("gelu", 0.55, seed=2)
+    nine = nine.model_copy(update={"trials": nine.trials[:9]})
+    assert verdict(nine) == NOT_DECIDED
+
+
+def test_the_word_for_a_model_and_for_its_lowest_come_from_the_tests() -> None:
+    def words(*results: Result) -> tuple[str, str]:
+        evidence = of(*results, activations=tuple(r.activation for r in results))
+        return sensitivity(evidence, "charlm"), verdict_on_extreme(evidence, "charlm", results[-1].activation)
+
+    relu, close, low = (ten(name, mean, 0.005, k) for name, mean, k in (("relu", 0.5, 1), ("gelu", 0.5, 3), ("swish", 0.45, 5)))
+    assert words(relu, close) == ("EQUAL WITHIN 3 %", EQUAL)
+    assert words(relu, close, low) == ("SENSITIVE", SUPPORTED)
+    assert words(relu, low, ten("swiglu", 0.449, 0.005, 6)) == ("SENSITIVE", EQUAL)
+    assert words(relu, ten("gelu", 0.5, spread=0.1, seed=4)) == ("NOT DECIDED", NOT_DECIDED)
+    assert words(relu) == ("NOT DECIDED", NOT_DECIDED)
 
 
 def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
@@ -113,13 +139,13 @@ def test_cells_of_several_models_are_left_out_trial_by_trial() -> None:
     # Bundles: without trial 1 (.6 + .8) / 2, without 2 (.5 + .7) / 2, without 3 (.4 + .3) / 2.
     left_out = np.array([0.7, 0.6, 0.35])
     error = math.sqrt(2 / 3 * np.square(left_out - left_out.mean()).sum())
-    assert (found.value, found.error, found.degrees) == pytest.approx(((0.5 + 0.6) / 2, error, 2))
+    assert (found.value, found.error, found.n) == pytest.approx(((0.5 + 0.6) / 2, error, 3))
     assert math.isnan(evidence.estimate([("charlm", "gelu")], np.mean, "relative_pd").value)
 
 
 def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(frames, "permutation_test", lambda *args, **how: calls.append(1) or permutation_test(*args, **how))
+    monkeypatch.setattr(frames, "permutation_test", lambda *args: calls.append(1) or permutation_test(*args))
     evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
     first = contrasts_frame(evidence)
     first["p_holm"] = 0.0
@@ -139,7 +165,7 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evide
     assert evidence.candidates() == ("charlm",)
     assert set(contrasts_frame(evidence)["model"]) == {"charlm"}
     cv = cv_over_activations(evidence).set_index("model")
-    assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_high"]) == (0.0, 0.0)
+    assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_corrected_high"]) == (0.0, 0.0)
     assert set(chances_of_being_best(evidence)["model"]) == {"charlm"}
     assert not evidence.gaps
     # A frame alone gives the same numbers.
@@ -148,31 +174,20 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evide
     pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))
 
 
-def test_permutation_p_by_brute_force(trained: tuple[Study, Evidence]) -> None:
+def test_contrasts_and_cv_are_those_of_the_functions_of_arrays(trained: tuple[Study, Evidence]) -> None:
     _, evidence = trained
     frame = contrasts_frame(evidence).set_index("activation")
-    # GELU has the parameters of relu and starts from the same weights; SwiGLU's layers have other shapes.
-    assert bool(frame.loc["gelu", "paired"])
-    assert not frame.loc["swiglu", "paired"]
-    joint = evidence.matrix("charlm", ["swiglu", "relu"], "relative_pd")
-
-    def difference(rows: tuple[int, ...]) -> float:
-        rest = [k for k in range(8) if k not in rows]
-        means = [np.mean([joint[i, j] for i, j in combinations(part, 2)]) for part in (rows, rest)]
-        return abs(means[0] - means[1])
-
-    ways = [difference(rows) for rows in combinations(range(8), 4)]
-    expected = np.mean([way >= ways[0] - 1e-12 for way in ways])
-    found = frame.loc["swiglu", ["p", "permutations", "smallest_p"]].tolist()
-    assert found == [pytest.approx(expected), 70, smallest_p(4, 4, paired=False)]
-    assert not frame["supported"].any()
-    # The CV, by the jackknife itself.
+    relu, gelu, swiglu = (evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu"))
+    # One rule for both, though gelu starts from relu's weights and swiglu, whose layers have other shapes, does not.
+    for name, matrix in (("gelu", gelu), ("swiglu", swiglu)):
+        expected = contrast(matrix, relu)
+        assert frame.loc[name, "p"] == pytest.approx(p_value(expected))
+        assert frame.loc[name, "p_permutation"] == permutation_test(matrix, relu)
+        margins = (contrast(matrix, relu, times=times) for times in (0.97, 1.03))
+        assert frame.loc[name, "p_equal"] == pytest.approx(min(2 * p_equal(*margins), 1))
     row = cv_over_activations(evidence).set_index("model").loc["charlm"]
-    matrices = [evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu")]
-    # relu and gelu share their initial weights, so their trials leave together.
-    by_hand = jackknife(matrices, coefficient_of_variation, groups=[0, 0, 2], lower=0.0)
-    assert (row["cv"], row["cv_low"], row["cv_high"]) == pytest.approx((by_hand.value, by_hand.low, by_hand.high))
-    assert row["p"] > 0
+    by_hand = cv_beside_noise([relu, gelu, swiglu])
+    assert (row["cv"], row["cv_corrected_high"], row["p"]) == (by_hand.measured, by_hand.corrected.high, by_hand.p)
 
 
 def test_intervals_and_variances_are_of_the_numbers_in_the_results(trained: tuple[Study, Evidence]) -> None:
@@ -185,6 +200,7 @@ def test_intervals_and_variances_are_of_the_numbers_in_the_results(trained: tupl
         assert row["value"] == pytest.approx(result.avg_relative_pd)
         assert row["trials_low"] <= row["value"] <= row["trials_high"]
         assert row["windows_low"] < row["value"] < row["windows_high"]
+        assert row["both_low"] <= row["trials_low"]
         observed = np.var([trial.val_accuracy for trial in result.trials], ddof=1)
         assert (parts["model"], parts["activation"]) == (row["model"], row["activation"])
         assert parts["evaluation"] + parts["runs"] == pytest.approx(parts["observed"])

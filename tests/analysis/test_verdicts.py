@@ -13,7 +13,7 @@ from repro_lib.metrics.uncertainty import Estimate
 
 def estimate(value: float, error: float = 0.1, n: int = 10) -> Estimate:
     half = scipy.stats.t.ppf(0.975, n - 1) * error
-    return Estimate(value, value - half, value + half, n, error, n - 1)
+    return Estimate(value, value - half, value + half, n, error)
 
 
 def below_zero(value: float, error: float = 0.1, n: int = 10, about: str = "x") -> Check:

@@ -13,7 +13,8 @@ from repro_lib.metrics import cells, given, hypothesis_tests, prediction_differe
 from repro_lib.metrics.cells import (
     bootstrap_windows,
     coefficient_of_variation,
-    cv_in_words,
+    cv_beside_noise,
+    over_trials_and_windows,
     probability_of_being_best,
     variance_of_accuracy,
 )
@@ -112,57 +113,40 @@ def test_the_cv_of_the_earlier_study_and_of_equal_single_and_missing_values():
         assert math.isnan(coefficient_of_variation(values))
 
 
-def test_words_for_cv():
-    words = {0.0: "INVARIANT", 4.99: "HARDLY SENSITIVE", 5.0: "SLIGHTLY SENSITIVE", 10.0: "SENSITIVE", 20.0: "HIGHLY SENSITIVE"}
-    assert {cv: cv_in_words(cv) for cv in words} == words
-    assert cv_in_words(math.nan) == "UNDEFINED"
-
-
 # --- functions of several cells
 
 
 def test_contrast_by_hand():
-    # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with Welch's degrees 2.
-    first, second = THREE, np.ones((3, 3))
-    estimate = contrast(first, second, paired=False)
+    # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with 2 degrees.
+    estimate = contrast(THREE, np.ones((3, 3)))
     error = math.sqrt(0.04 / 3)
-    assert (estimate.value, estimate.error, estimate.degrees) == pytest.approx((-0.5, error, 2))
+    assert (estimate.value, estimate.error, estimate.n) == pytest.approx((-0.5, error, 3))
     assert estimate.high == pytest.approx(-0.5 + 4.302652729911275 * error)
-    # Paired with itself nothing remains.
-    assert contrast(first, first, paired=True).error == 0.0
-    assert contrast(first, first, paired=False).error == pytest.approx(math.sqrt(2 * 0.04 / 3))
+    assert contrast(THREE, np.ones((3, 3)), times=0.4).value == pytest.approx(0.1)
+    # With itself nothing remains.
+    assert contrast(THREE, THREE).error == 0.0
 
 
-def test_unpaired_contrast_has_welchs_degrees():
-    # scipy's Welch interval on pseudo-values: for additive effects the jackknife is the classical one.
-    rng = np.random.default_rng(8)
-    u, v = rng.normal(5, 1, 6), rng.normal(4, 3, 9)
-    first, second = (x[:, None] + x[None] for x in (u, v))
-    theirs = scipy.stats.ttest_ind(2 * u, 2 * v, equal_var=False).confidence_interval(0.95)
-    estimate = contrast(first, second, paired=False)
-    assert (estimate.low, estimate.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
-
-
-def test_a_paired_contrast_and_any_function_of_cells_leave_a_trial_out_of_all():
+def test_a_contrast_and_any_function_of_cells_leave_a_seed_out_of_all():
     first, second = random_matrix(6, 1), random_matrix(6, 2, 1.4)
     thetas = np.array([without(first, k) - without(second, k) for k in range(6)])
     error = math.sqrt(5 / 6 * np.square(thetas - thetas.mean()).sum())
-    estimate = contrast(first, second, paired=True)
+    estimate = contrast(first, second)
     assert estimate.error == pytest.approx(error)
     assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
     several = [random_matrix(5, seed) for seed in range(4)]
     thetas = np.array([coefficient_of_variation([without(m, k) for m in several]) for k in range(5)])
-    estimate = jackknife(several, coefficient_of_variation, groups=[0] * 4)
+    estimate = jackknife(several, coefficient_of_variation)
     assert (estimate.error, estimate.n) == (pytest.approx(math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())), 5)
 
 
 def test_contrasts_that_cannot_be_made_or_have_no_interval():
     with pytest.raises(ValueError, match=r"the same number of trials, they have \[3, 4\]"):
-        contrast(random_matrix(3, 0), random_matrix(4, 0), paired=True)
-    estimate = contrast(random_matrix(2, 0), random_matrix(5, 1), paired=False)
+        contrast(random_matrix(3, 0), random_matrix(4, 0))
+    estimate = contrast(random_matrix(2, 0), random_matrix(2, 1))
     assert math.isfinite(estimate.value)
     assert not estimate.has_interval
-    assert math.isnan(contrast(np.full((3, 3), math.inf), random_matrix(3, 1), paired=False).value)
+    assert math.isnan(contrast(np.full((3, 3), math.inf), random_matrix(3, 1)).value)
 
 
 @pytest.mark.slow
@@ -188,15 +172,13 @@ def test_coverage_of_the_nominal_95_per_cent_interval(n: int):
 
 
 def test_probability_of_being_best():
-    close = [random_matrix(5, 1, scale) for scale in (1.0, 1.0, 5.0)]
-    chances = probability_of_being_best(close)
+    far = [random_matrix(5, seed, scale) for seed, scale in ((1, 1.0), (1, 1.0), (2, 5.0))]
+    chances = probability_of_being_best(far)
     assert chances.sum() == pytest.approx(1)
     assert chances[0] == pytest.approx(chances[1], abs=0.02)
     assert chances[2] < 0.05
-    # Cells that move together trial by trial: the order is certain although each interval is wide.
-    together = probability_of_being_best([close[0], close[0] * 1.001], groups=[0, 0])
-    assert together[0] > 0.99
-    assert probability_of_being_best([close[0], close[0] * 1.001])[0] < 0.6
+    # Cells that move together seed by seed: the order is certain although each interval is wide.
+    assert probability_of_being_best([far[0], far[0] * 1.001])[0] > 0.99
     # One cell without variance: P(best) is P(t_{N-1} < distance / error).
     first, second = random_matrix(4, 3), matrix_of(4, dict.fromkeys([(i, j) for i in range(4) for j in range(i)], 2.0))
     estimate = jackknife_pairwise(first)
@@ -204,10 +186,72 @@ def test_probability_of_being_best():
     assert probability_of_being_best([first, second], draws=200_000)[0] == pytest.approx(expected, abs=0.005)
     # Identical cells share; few trials have no chance to state.
     assert list(probability_of_being_best([np.zeros((3, 3))] * 2)) == [0.5, 0.5]
-    assert np.isnan(probability_of_being_best([np.zeros((2, 2)), np.zeros((3, 3))])).all()
+    assert np.isnan(probability_of_being_best([np.zeros((2, 2))] * 2)).all()
+
+
+# --- the CV without its noise
+
+
+def additive_cells(rng: np.random.Generator, means: np.ndarray, n: int, spread: float = 1.0) -> list[np.ndarray]:
+    effects = means[:, None] / 2 + rng.normal(0, spread, (len(means), n))
+    return [(e[:, None] + e) * (1 - np.eye(n)) for e in effects]
+
+
+def test_the_cvs_p_is_that_of_an_analysis_of_variance_with_repeated_measures():
+    # Of additive cells the jackknife's values are twice the effects; seeds are its subjects.
+    rng = np.random.default_rng(5)
+    effects = rng.normal(10, 1, (4, 8)) + rng.normal(0, 3, 8)
+    found = cv_beside_noise([(e[:, None] + e) * (1 - np.eye(8)) for e in effects])
+    rest = effects - effects.mean(axis=0) - effects.mean(axis=1, keepdims=True) + effects.mean()
+    between = 8 * np.square(effects.mean(axis=1) - effects.mean()).sum() / 3
+    f = between / (np.square(rest).sum() / 21)
+    assert found.p == pytest.approx(scipy.stats.f.sf(f, 3, 21))
+    assert found.measured == pytest.approx(coefficient_of_variation(2 * effects.mean(axis=1)))
+    # The median of the null, in the same units: F = 7 C CV^2 / noise.
+    assert found.by_chance == pytest.approx(found.measured * math.sqrt(scipy.stats.f.median(3, 21) / f))
+
+
+def test_the_cv_is_corrected_and_its_interval_leaves_0_out_just_where_the_test_does():
+    rng = np.random.default_rng(6)
+    lows, ps, values = [], [], []
+    for _ in range(40):
+        found = cv_beside_noise(additive_cells(rng, np.full(5, 100.0), 10))
+        lows, ps, values = [*lows, found.corrected.low], [*ps, found.p], [*values, found.corrected.value]
+        assert found.corrected.low <= found.corrected.value <= found.corrected.high
+    assert [low > 0 for low in lows] == [p <= 0.05 for p in ps]
+    assert np.median(values) < 0.35 < 0.6  # .63 by chance: 2 / sqrt(10) of 100
+    true = additive_cells(rng, np.array([97.0, 97, 100, 103, 103]), 200, spread=0.1)
+    assert cv_beside_noise(true).corrected.value == pytest.approx(100 * math.sqrt(4 * 9 / 5) / 100, rel=0.01)
+
+
+def test_a_cv_without_anything_to_judge_it_by():
+    assert math.isnan(cv_beside_noise([THREE]).measured)
+    two = cv_beside_noise([np.ones((2, 2)), 3 * np.ones((2, 2))])
+    assert (two.measured, two.corrected.has_interval) == (50.0, False)
+    alike = cv_beside_noise([THREE, THREE])
+    assert (alike.measured, alike.corrected.low, alike.corrected.high, alike.p) == (0.0, 0.0, 0.0, 1.0)
+    assert math.isnan(cv_beside_noise([np.zeros((3, 3))] * 2).p)
 
 
 # --- evaluation windows
+
+
+def test_the_error_over_trials_and_windows_by_hand_and_by_simulation():
+    trials, windows = Estimate(0.5, 0.4, 0.6, 10, 0.03), Estimate(0.5, 0.4, 0.6, 64, 0.04)
+    both = over_trials_and_windows(trials, windows)
+    assert (both.value, both.error, both.n) == pytest.approx((0.5, 0.05, 10))
+    assert both.high == pytest.approx(0.5 + scipy.stats.t.ppf(0.975, 9) * 0.05)
+    assert not over_trials_and_windows(trials, bootstrap_windows([0.5])).has_interval
+    # Other trials on another text: the crossed interval covers, that over trials alone does not.
+    rng, covered = np.random.default_rng(7), []
+    for _ in range(300):
+        effects, text = rng.normal(0, 0.01, 10), rng.normal(0, 0.1, 64)
+        matrix = (1 + effects[:, None] + effects + text.mean()) * (1 - np.eye(10))
+        alone = jackknife_pairwise(matrix)
+        over_windows = Estimate(alone.value, 0.0, 2.0, 64, text.std(ddof=1) / 8)
+        covered.append([e.low <= 1 <= e.high for e in (alone, over_trials_and_windows(alone, over_windows))])
+    alone, both = np.mean(covered, axis=0)
+    assert alone < 0.8 < 0.92 < both
 
 
 def test_variance_of_accuracy_by_hand():
@@ -243,14 +287,11 @@ def test_bootstrap_over_windows_agrees_with_the_normal_interval():
 # --- what cannot be meant
 
 
-def test_groups_of_cells_are_one_per_cell_and_of_one_size():
-    cells = [random_matrix(4, 1), random_matrix(4, 2)]
-    for of in (probability_of_being_best, lambda *given: jackknife(given[0], np.mean, given[1])):
-        for groups in ([0], [0, 0, 1], []):
-            with pytest.raises(ValueError, match=f"one group per cell is needed: 2 cells, {len(groups)} groups"):
-                of(cells, groups)
-        with pytest.raises(ValueError, match=r"cells of one group need the same number of trials, they have \[3, 4\]"):
-            of([cells[0], random_matrix(3, 2)], [0, 0])
+def test_cells_are_compared_seed_by_seed():
+    uneven = [random_matrix(4, 1), random_matrix(3, 2)]
+    for of in (probability_of_being_best, cv_beside_noise, lambda given: jackknife(given, np.mean)):
+        with pytest.raises(ValueError, match=r"need the same number of trials, they have \[3, 4\]"):
+            of(uneven)
 
 
 def test_a_confidence_is_a_share():
@@ -259,7 +300,7 @@ def test_a_confidence_is_a_share():
         with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
             jackknife([matrix], np.mean, confidence=confidence)
         with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
-            relative_contrast(matrix, matrix, paired=True, confidence=confidence)
+            relative_contrast(matrix, matrix, confidence=confidence)
 
 
 def test_a_share_is_not_in_per_cent():
@@ -297,9 +338,9 @@ def test_what_is_masked_is_missing():
     for of in (
         jackknife_pairwise,
         lambda given: jackknife([given, square], np.mean),
-        lambda given: contrast(square, given, paired=True),
-        lambda given: hypothesis_tests.permutation_test(given, 2, paired=False).p,
-        lambda given: hypothesis_tests.cv_null(given, [2, 2], paired=False).p,
+        lambda given: contrast(square, given),
+        lambda given: hypothesis_tests.permutation_test(square, given),
+        lambda given: cv_beside_noise([2 * square, given]),
         lambda given: probability_of_being_best([given, square])[0],
         lambda given: variance_of_accuracy(given).runs,
         lambda given: churn_and_error(given / 10, row / 10),

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -101,6 +103,25 @@ def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_se
     # Of 255; a colour of the palette may be off by a little, no line may be lost.
     assert np.abs(shown - meant).max() <= 24
     assert np.abs(shown - meant).mean() < 1
+
+
+def test_a_picture_is_drawn_once_for_all_who_show_it_and_anew_where_anything_in_it_is_other(tmp_path: Path):
+    alone, kept = one_model(), replace(one_model(), folder=tmp_path)
+    first = figures.shamir_comparison(kept)
+    assert (first.png(), first.alt) == (figures.shamir_comparison(alone).png(), figures.shamir_comparison(alone).alt)
+    (file,) = (tmp_path / "derived").iterdir()
+    written = file.stat().st_mtime_ns
+    # As part of a larger study, as the summary has it, it is the same picture; nothing is drawn for it.
+    larger = replace(kept, models=(*kept.models, "convlm"))
+    again = figures.shamir_comparison(larger, "charlm")
+    assert (again.png(), again.alt, file.stat().st_mtime_ns) == (first.png(), first.alt, written)
+    assert "_made" not in vars(again)
+    # Whoever takes the figure and changes it sees that.
+    again.figure.text(0.5, 0.5, "mine")
+    assert again.png() != first.png() == figures.shamir_comparison(kept).png()
+    other = figures.shamir_comparison(replace(kept, identical=("charlm",)))
+    assert "Negative control" in other.alt
+    assert other.png() != first.png()
 
 
 def test_without_a_number_or_an_interval_the_figure_says_why():

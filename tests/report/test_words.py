@@ -30,11 +30,13 @@ def three_trials() -> Evidence:
 
 def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(three_trials: Evidence) -> None:
     row = contrasts_table(three_trials, "charlm").loc["gelu"]
-    # relu .5, gelu .6: 20 % more; the initial weights are equal, so it is paired and the pair values move together.
+    # relu .5, gelu .6: 20 % more; the trials of one seed move together.
     assert row["Difference, % (95 % interval)"].startswith("20.0 (")
-    # Without predictions there is nothing to permute; what N could reach is known all the same.
-    assert row[["Paired", "p", "Least p"]].tolist() == ["yes", "–", "0.25"]
-    assert tables.cv_table(three_trials).loc["charlm", "CV, % (95 % interval)"].startswith("9.09 (")
+    assert row[["N", "Verdict", "p (permutation)", "p (not equal)"]].tolist() == [3, "not decided", "0.25", "1"]
+    cv = tables.cv_table(three_trials).loc["charlm"]
+    assert cv["CV, %"] == "9.09"
+    assert cv["Without noise, % (95 % interval)"].startswith("9.09 (")
+    assert cv["In words"] == "not decided"
     assert tables.intervals_table(three_trials, "charlm").loc["relu", "Over windows (these trials)"] == "–"
     assert list(tables.variance_table(three_trials)) == ["nothing to compare yet"]
     assert contrasts_table(three_trials).index.names == ["Model", "Activation"]
@@ -64,8 +66,12 @@ def test_a_difference_of_nothing_has_no_negative_zero_and_a_small_p_alone_suppor
 
     zero = said(per_cent=-0.0001, per_cent_low=-0.02, per_cent_high=0.0)
     assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in zero
-    assert "not decided at N = 3" in said(p=0.001, p_holm=0.001)
-    assert "a difference supported at N = 3." in said(p=0.001, p_holm=0.001, supported=True)
+    assert "not decided at N = 3, for a verdict takes 10 trials" in said(p=0.001, p_holm=0.001)
+    assert said(n=10, verdict="supported").endswith("a difference supported at N = 10.")
+    assert said(n=10, verdict="supported", p_equal=0.01).endswith("supported at N = 10, and within the margin of 3 %.")
+    assert "equal within the margin of 3 % at N = 10 (two one" in said(n=10, verdict="equal within the margin", p_equal=0.01)
+    text = said(n=10, trials_needed=31.0, without_partner=2)
+    assert "neither supported nor equal within the margin of 3 %, about 31 trials would tell it from 0, 2 trials w" in text
 
 
 def test_a_table_of_words_is_escaped_and_wraps() -> None:
@@ -108,10 +114,11 @@ def test_derivatives_agree_with_hand_worked_values_and_figures_of_them_say_what_
 
 def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
     """Contrasts with relu as ``contrasts_frame`` gives them: model, activation, per cent, Holm's p."""
-    numbers = {"n": 3, "n_reference": 3, "difference_low": -0.1, "difference_high": 0.1, "trials_needed": 25.0}
-    numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "smallest_p": 0.1}
+    numbers = {"n": 10, "without_partner": 0, "difference_low": -0.1, "difference_high": 0.1, "trials_needed": 25.0}
+    numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "margin": 3.0, "p_equal": 1.0}
     frame = pd.DataFrame(rows, columns=["model", "activation", "per_cent", "p"]).assign(**numbers)
-    return frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], supported=frame["p"] <= 0.05)
+    verdicts = frame["p"].map(lambda p: "supported" if p <= 0.05 else "not decided")
+    return frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], verdict=verdicts)
 
 
 def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:
@@ -135,12 +142,14 @@ def study_of(**about: object) -> Study:
 def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
     text = "\n".join(model_headlines(study_of(), "charlm", frame))
-    largest = "1 of 2 differences from relu are supported. The largest: charlm: gelu against relu: -30.0 %"
+    largest = (
+        "Of 2 differences from relu 1 are supported, 0 equal within the margin of 3 %, 1 not decided. The largest: charlm: g"
+    )
     assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
     assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"
     # What has no number is not counted.
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "0 of 1 differences" in "\n".join(grid_headlines(study_of(), frame))
+    assert "Of 1 differences from relu 0 are supported" in "\n".join(grid_headlines(study_of(), frame))
     assert "differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
 
 

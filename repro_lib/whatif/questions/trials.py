@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from repro_lib.analysis.contrasts import REFERENCE, needed_for
+from repro_lib.analysis.contrasts import REFERENCE
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, smallest_p
-from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, contrast, t_quantile
+from repro_lib.metrics.hypothesis_tests import power, trials_needed
+from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 from repro_lib.whatif.charts import Axis, Line, LinePanel
 from repro_lib.whatif.definition import View, WhatIf, choice, slider
 from repro_lib.whatif.svg import PAGE_COLOUR, nice_limit
@@ -25,28 +25,15 @@ class Difference:
     """The measured difference in relative PD between an activation and relu, from which other N are foreseen."""
 
     estimate: Estimate
-    paired: bool
 
     def half_width(self, trials: int) -> float:
         """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is."""
-        measured = self.estimate
-        # An unpaired difference has Welch's degrees of freedom, which grow with N - 1 as the paired ones do; at the
-        # measured N this is the interval's own half-width.
-        degrees = measured.degrees * (trials - 1) / (measured.n - 1)
-        return t_quantile(degrees) * measured.error * math.sqrt(measured.n / trials)
-
-    def least_p(self, trials: int) -> float:
-        """The smallest p that an exact test of so many trials can give."""
-        return smallest_p(trials, trials, paired=self.paired)
+        return t_quantile(trials - 1) * self.estimate.error * math.sqrt(self.estimate.n / trials)
 
     def chance(self, trials: int) -> float:
-        """The chance to find the difference, were it as large as it looks; 0 where no exact test of so few could."""
+        """The chance that the t test finds the difference, were it as large as it looks."""
         measured = self.estimate
-        if self.least_p(trials) > SIGNIFICANCE or not measured.error > 0:
-            return 0.0
-        # The spread of one trial: an unpaired difference has the noise of two cells.
-        spread = measured.error * math.sqrt(measured.n if self.paired else measured.n / 2)
-        return power(trials, measured.value / spread, paired=self.paired)
+        return power(trials, measured.value / (measured.error * math.sqrt(measured.n))) if measured.error > 0 else 0.0
 
 
 def trials_what_if(study: Study) -> WhatIf | Note:
@@ -61,7 +48,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     counts = tuple(sorted({*COUNTS, *measured}))
     # Two dozen noncentral t distributions each, the same at every position of the slider.
     chances = cache(lambda difference: [100 * difference.chance(n) for n in counts])
-    needed = cache(lambda difference: needed_for(difference.estimate, paired=difference.paired))
+    needed = cache(lambda difference: trials_needed(difference.estimate))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
@@ -83,14 +70,11 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
     evidence, by_cell = Evidence.from_results(study), {}
     for model in evidence.candidates():
         for activation in evidence.activations:
-            least = min(evidence.trials(model, name) for name in (activation, REFERENCE))
-            if activation == REFERENCE or least < TRIALS_FOR_INTERVAL:
+            if activation == REFERENCE:
                 continue
-            paired = evidence.paired(model, activation, REFERENCE)
-            first, second = (evidence.matrix(model, [name], "relative_pd") for name in (activation, REFERENCE))
-            estimate = contrast(first, second, paired=paired)
+            estimate = evidence.estimate([(model, activation), (model, REFERENCE)], lambda pds: pds[0] - pds[1], "relative_pd")
             if estimate.has_interval:
-                by_cell[model, activation] = Difference(estimate, paired)
+                by_cell[model, activation] = Difference(estimate)
     return by_cell
 
 
@@ -111,15 +95,14 @@ def _panels(
 
 
 def _sentence(model: str, activation: str, difference: Difference, trials: int, needed: int | None) -> str:
-    measured, paired = difference.estimate, "paired" if difference.paired else "unpaired"
-    least = difference.least_p(trials)
+    measured = difference.estimate
     now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
     chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
-    if least > SIGNIFICANCE:
-        chance = f"no exact test can tell them apart, for its p cannot be below {least:.2g}"
+    if trials < TRIALS_FOR_CLAIM:
+        chance += f", though below {TRIALS_FOR_CLAIM} no verdict is given"
     return (
-        f"With N = {trials} {paired} trials per cell the difference in relative PD of {model} between {activation} and "
+        f"With N = {trials} trials per cell the difference in relative PD of {model} between {activation} and "
         f"{REFERENCE}, {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
         f"{chance}; {tell}. {now}, and so rough a spread says only about how many are needed."
     )
