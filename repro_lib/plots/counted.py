@@ -29,4 +29,4 @@ def frequent_view(counted: CountedModel) -> Plot | Note:
             axes.fill_between(curve["k"], curve["per_cent_low"], curve["per_cent_high"], color=colour, alpha=0.12, linewidth=0)
         axes.set(title=PAIR_METRICS[metric].words, xlabel="k, characters that count")
     figure.axes[0].set_ylabel("against relu, %")
-    return Plot(figure, f"{counted.model}_frequent_characters", " ".join(counted.sentences()))
+    return Plot(f"{counted.model}_frequent_characters", lambda: (figure, " ".join(counted.sentences())))
