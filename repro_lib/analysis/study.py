@@ -213,19 +213,15 @@ def _cell_row(result: Result) -> dict[str, Any]:
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
     row = {column: value for name, estimate in estimates.items() for column, value in estimate.columns(name).items()}
     error = 1 - row["val_accuracy"] / 100
-    as_stored = {name: result[name] for name in ("mean_deviation_pd", "unanimity", "parameters", "profile", "synthetic")}
-    return (
-        row
-        | as_stored
-        | {
-            "n": len(result.trials),
-            "churn_per_error": row["churn"] / error if error > 0 else math.nan,
-            "unigram_loss": result.evaluation.unigram_cross_entropy,
-            "seconds": sum(trial.seconds for trial in result.trials),
-            "cut": is_cut(result),
-            "flags": "; ".join(result.flags),
-        }
-    )
+    row |= {name: result[name] for name in ("mean_deviation_pd", "unanimity", "parameters", "profile", "synthetic")}
+    return row | {
+        "n": len(result.trials),
+        "churn_per_error": row["churn"] / error if error > 0 else math.nan,
+        "unigram_loss": result.evaluation.unigram_cross_entropy,
+        "seconds": sum(trial.seconds for trial in result.trials),
+        "cut": is_cut(result),
+        "flags": "; ".join(result.flags),
+    }
 
 
 def trials_frame(results: Sequence[Result]) -> pd.DataFrame:

@@ -249,8 +249,7 @@ def summarise(
     records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
     compared, numbers = compare_all(predictions).pairs, combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k]) for name, of in compared.items()} for k, pair in enumerate(numbers)}
-    metrics = metric_numbers(compared, len(records))
-    windows, unigram, found = dataset.windows, dataset.unigram_cross_entropy, [trial.probabilities for trial in predictions]
+    metrics, windows, unigram = metric_numbers(compared, len(records)), dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,
         activation=activation,
@@ -262,13 +261,13 @@ def summarise(
         corpus=CorpusRecord(name=dataset.corpus.name, sha256=dataset.corpus.sha256),
         evaluation=EvaluationRecord(sha256=windows.sha256, tokens=windows.tokens, unigram_cross_entropy=unigram),
         avg_relative_pd=metrics.get("relative_pd"),
-        mean_deviation_pd=prediction_difference.mean_deviation_pd(found) if pairs else None,
+        mean_deviation_pd=prediction_difference.mean_deviation_pd([p.probabilities for p in predictions]) if pairs else None,
         avg_val_loss=float(np.mean([record.val_loss for record in records])),
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
         reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
-        unanimity=all_pairs.unanimity(found) if pairs else None,
+        unanimity=all_pairs.unanimity(p.probabilities for p in predictions) if pairs else None,
         synthetic=False,
         environment=describe_environment(config.device),
         # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
