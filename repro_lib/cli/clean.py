@@ -56,7 +56,10 @@ def _removable(results_dir: Path, reports_dir: Path, kinds: list[TensorKind]) ->
         "left by runs that were killed": [*left, *unfinished_notebooks(results_dir)],
         "checkpoints of trials that are stored": of_stored_trials(store),
         "tensors that no result names": unnamed,
-        **{f"{kind} of results": [path for path in named if path.parent.name == kind] for kind in kinds},
+        **{
+            f"{'snapshots' if kind == 'steps' else kind} of results": [path for path in named if path.parent.name == kind]
+            for kind in kinds
+        },
     }
     # A link leads to what is somebody else's.
     return {what: [p for p in paths if not p.is_symlink() and not p.parent.is_symlink()] for what, paths in found.items()}
@@ -86,7 +89,7 @@ def _trials(folder: Path) -> list[tuple[Path, tuple[str, ...], int]]:
 
 def _agreed(console: Console) -> bool:
     if not (sys.stdin.isatty() and console.is_terminal):
-        console.print("nothing was removed; repro clean --yes removes it")
+        console.print("nothing was removed; the same command with --yes removes it")
         return False
     console.print("remove all this? [y/N] ", end="")
     console.file.flush()

@@ -71,7 +71,7 @@ def test_what_nothing_needs_is_named_and_removed_and_nothing_else(
     said = capsys.readouterr().out
     assert "left by runs that were killed" in said
     assert "2.0 MB" in said
-    assert "nothing was removed; repro clean --yes removes it" in said
+    assert "nothing was removed; the same command with --yes removes it" in said
     assert files(store.folder) == kept | left
     assert main([*words, "--yes"]) == 0
     assert "removed 3 files, 2.0 MB" in capsys.readouterr().out
