@@ -4,10 +4,10 @@ Shapes: N models, V vocabulary; a block is a number of tokens scored together, o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS
 
 # What is computed together here; other metrics are asked pair by pair.
 _TOGETHER = ("relative_pd", "total_variation", "churn", "js_divergence", "kl_divergence", "true_label_pd", "log_prob_pd")
+# 60 to 69 % of relative PD came from probabilities under this in the published study.
+IMPROBABLE = 1e-4
 
 
 def pair_metrics_by_block(
@@ -61,6 +63,75 @@ def asked_by_pair() -> list[str]:
     """
     ours = {name: getattr(metrics, name) for name in _TOGETHER}
     return [name for name, metric in PAIR_METRICS.items() if metric.function is not ours.get(name)]
+
+
+def unanimity(models: Iterable[Any]) -> float:
+    """Share of tokens on which all models have the same most probable character; probabilities (tokens, V) of each. 0 to 1.
+
+    >>> unanimity([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.4, 0.6]], [[0.7, 0.3], [0.9, 0.1]]])
+    0.5
+    """
+    tops = [models_given([p])[0].argmax(axis=1) for p in models]
+    if len({len(top) for top in tops}) != 1:
+        raise ValueError(f"unanimity is of models scored on the same tokens, got {[len(top) for top in tops]} tokens")
+    return float(np.mean(np.all(np.equal(tops, tops[0]), axis=0)))
+
+
+def kl_to_predictor(models: Iterable[Any], predictor: Any) -> Float64:
+    """(N,) ``kl_divergence`` of models (tokens, V) each with one that knows no context: probabilities (V,), none of them 0.
+
+    >>> kl_to_predictor([[[0.5, 0.5], [0.25, 0.75]]], [0.5, 0.5]).round(4).tolist()  # ln 3 / 8 / 2
+    [0.0687]
+    """
+    (q,) = models_given([[predictor]])
+    if not q.all():
+        raise ValueError("a predictor that gives a character no chance is infinitely far from all that do")
+    found = []
+    for p in models:
+        (p,) = models_given([p])
+        with np.errstate(divide="ignore"):
+            found.append(((p - q) * (np.log(p) - np.log(q))).sum() / 2 / len(p))
+    return np.array(found)
+
+
+class Counted(NamedTuple):
+    """What each of V characters adds to two metrics between N trials, mean over the tokens: (V, N, N) each.
+
+    Relative PD is the mean of ``relative_pd`` over V, total variation the sum of ``total_variation``. ``improbable`` (N, N):
+    the part of relative PD that comes from probabilities, mean of the two models, under 1e-4.
+    """
+
+    relative_pd: Float64
+    total_variation: Float64
+    improbable: Float64
+
+
+def count_by_character(models: Sequence[Any], shares: Any, probabilities_of: Callable[[Any], Any] = np.asarray) -> Counted:
+    """Two metrics of all pairs by character of the vocabulary, that with the largest of the ``shares`` (V,) first.
+
+    ``models`` and ``probabilities_of`` as in ``pair_metrics_by_block``.
+
+    >>> count_by_character([[[0.5, 0.25, 0.25]], [[0.75, 0.25, 0]]], [0.3, 0.6, 0.1]).total_variation[:, 0, 1].tolist()
+    [0.0, 0.125, 0.125]
+    """
+    arrays = [numpy_of(model) for model in models]
+    (tokens, width), n = arrays[0].shape, len(arrays)
+    relative, variation, improbable = np.zeros((3, n, n, width))
+    for start in range(0, tokens, 256):
+        parts = models_given(probabilities_of(model[start : start + 256]) for model in arrays)
+        for (i, p), (j, q) in combinations(enumerate(parts), 2):
+            total, difference = p + q, p - q
+            np.abs(difference, out=difference)
+            variation[i, j] += difference.sum(axis=0)
+            few = total < 2 * IMPROBABLE
+            # 0/0 is 0, as in ``relative_differences``.
+            np.divide(difference, np.maximum(total, np.finfo(np.float64).tiny, out=total), out=difference)
+            relative[i, j] += difference.sum(axis=0)
+            improbable[i, j] += np.multiply(difference, few, out=difference).sum(axis=0)
+    sums = (2 * relative, variation / 2, 2 * improbable.mean(axis=-1, keepdims=True))
+    relative, variation, improbable = ((of + of.swapaxes(0, 1)).transpose(2, 0, 1) / tokens for of in sums)
+    order = np.argsort(-numpy_of(shares), kind="stable")
+    return Counted(relative[order], variation[order], improbable[0])
 
 
 def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict[str, Float64]:

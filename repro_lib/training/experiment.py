@@ -15,7 +15,7 @@ import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
@@ -249,8 +249,7 @@ def summarise(
     records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
     compared, numbers = compare_all(predictions).pairs, combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k]) for name, of in compared.items()} for k, pair in enumerate(numbers)}
-    metrics = metric_numbers(compared, len(records))
-    windows, unigram = dataset.windows, dataset.unigram_cross_entropy
+    metrics, windows, unigram = metric_numbers(compared, len(records)), dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,
         activation=activation,
@@ -268,6 +267,7 @@ def summarise(
         reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
+        unanimity=all_pairs.unanimity(p.probabilities for p in predictions) if pairs else None,
         synthetic=False,
         environment=describe_environment(config.device),
         # Whole seconds, as in the name of the file: what is read back is then equal to what was written.

@@ -156,6 +156,36 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
     assert all(np.array_equal(shared[name], values) for name, values in found.items())
 
 
+@given(predictions(models=3))
+def test_what_is_counted_over_all_trials_and_by_character_agrees_with_brute_force(drawn: Any) -> None:
+    stack, labels = drawn
+    width = stack[0].shape[1]
+    counted = all_pairs.count_by_character(stack, np.full(width, 1 / width))
+    for i, j in itertools.combinations(range(3), 2):
+        p, q = stack[i], stack[j]
+        assert counted.relative_pd[:, i, j].mean() == pytest.approx(metrics.relative_pd(p, q), rel=1e-12, abs=1e-15)
+        assert counted.total_variation[:, j, i].sum() == pytest.approx(metrics.total_variation(p, q), rel=1e-12, abs=1e-15)
+        assert counted.relative_pd[0, i, j] == pytest.approx(metrics.relative_differences(p, q)[:, 0].mean(), abs=1e-15)
+        few = np.where((p + q) / 2 < 1e-4, metrics.relative_differences(p, q), 0.0)
+        assert counted.improbable[i, j] == pytest.approx(few.mean(), abs=1e-15)
+    same = [len({int(p[token].argmax()) for p in stack}) == 1 for token in range(len(labels))]
+    assert all_pairs.unanimity(iter(stack)) == np.mean(same)
+    q = np.full(width, 1 / width)
+    expected = [metrics.kl_divergence(p, np.broadcast_to(q, p.shape)) for p in stack]
+    assert all_pairs.kl_to_predictor(stack, q) == pytest.approx(expected, rel=1e-9, abs=1e-14)
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"same tokens, got \[2, 1\] tokens"):
+        all_pairs.unanimity([P, Q[:1]])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        all_pairs.unanimity([P, np.full_like(Q, math.nan)])
+    with pytest.raises(ValueError, match="infinitely far"):
+        all_pairs.kl_to_predictor([P], [1.0, 0.0])
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        all_pairs.count_by_character([P, Q[:, :1] / Q[:, :1]], [0.5, 0.5])
+
+
 def test_all_pairs_at_once_keep_blocks_apart() -> None:
     found = all_pairs.pair_metrics_by_block([P, Q], LABELS, 1)
     assert found["total_variation"].tolist() == [[0.25, 0.0]]
@@ -221,6 +251,7 @@ EVERY_DOOR = {
     **{name: lambda p, q, metric=metric: metric(p, q, LABELS) for name, metric in AT_LABEL.items()},
     "pair_metrics": lambda p, q: metrics.pair_metrics(p, q, LABELS),
     "pair_metrics_by_block": lambda p, q: all_pairs.pair_metrics_by_block([p, q], LABELS, 1),
+    "count_by_character": lambda p, q: all_pairs.count_by_character([p, q], [0.5, 0.5]),
     "mean_deviation_pd": lambda p, q: metrics.mean_deviation_pd([p, q]),
     "relative_differences": metrics.relative_differences,
     "total_variation_by_token": metrics.total_variation_by_token,
