@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from repro_lib.system.processes import ProcessKilledError, die_with, last_words, run_and_exit
+from repro_lib.system.temporary import scratch_folder
 
 # What kernels, papermill and the first step of an optimiser ask for; the rest the notebooks say.
 _BESIDE_THE_NOTEBOOKS = "ipykernel.kernelapp matplotlib_inline.backend_inline papermill.iorw torch._dynamo"
@@ -118,8 +119,9 @@ def serve_forks(descriptor: int) -> None:
     """The server's life: each request is for a fork, with the descriptor of its pipe, or for the exit code of one."""
     # While it imports it would not see the pipe's end. It can be started anew if it was a thread alone that ended.
     die_with(os.getppid())
-    # Some modules make folders for temporary files that nobody will use.
-    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+    # Some modules make folders for temporary files, which nobody will use.
+    with scratch_folder() as folder:
+        tempfile.tempdir = str(folder)
         _import_all()
     codes: dict[int, int] = {}
 
