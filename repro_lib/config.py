@@ -33,7 +33,8 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "convlm": {"n_layer": 7, "n_embd": 128},
     "hybridlm": {"n_layer": 1, "n_head": 4, "n_embd": 128},
     "tinylstm": {"n_layer": 1, "n_embd": 140, "learning_rate": 2e-2},
-    "tinylstm_readout": {"n_layer": 1, "n_embd": 128},
+    # Width and rate of tinylstm, so that the two differ in their readout alone.
+    "tinylstm_readout": {"n_layer": 1, "n_embd": 140, "learning_rate": 2e-2},
 }
 GRID_MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 SMALL_MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm")

@@ -17,7 +17,10 @@ from published.rebuild.collect import collect
 from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
+from repro_lib.analysis.study import is_cut
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED, verdict_on_difference
+from repro_lib.config import Config
+from repro_lib.report.sentences import recipe
 from repro_lib.store.store import Store
 
 # Rebuilding takes a quarter of a minute, and is done once.
@@ -93,6 +96,20 @@ def test_the_controls_hold() -> None:
     cv = tables.cv(published)
     assert (cv[cv["model"] == "tinylstm"]["cv"] == 0).all()
     assert tables.a_a_control(published)["p_holm"].min() > 0.05
+
+
+def test_models_that_were_not_trained_alike_are_named_and_would_be_now() -> None:
+    study = Published().study
+    variant, all_models = recipe(study)
+    assert (
+        "tinylstm and tinylstm_readout were not trained alike: learning_rate (0.02 and 0.007), n_embd (140 and 128), so"
+        in variant
+    )
+    assert all_models.endswith("learning_rate 0.007, but 0.02 in tinylstm; dropout 0.1, but 0.0 in nanotransformer.")
+    # Of its own time's full size, not cut below today's.
+    assert not any(is_cut(result) for result in study.results)
+    own, readout = (Config.for_model(name, "study").model_dump() for name in ("tinylstm", "tinylstm_readout"))
+    assert own == readout
 
 
 def test_every_verdict_follows_from_its_numbers() -> None:

@@ -4,11 +4,25 @@ A store gathers results of many runs. Averaging over all of them is how stale fi
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from repro_lib.store.schema import Result
 
 # What may differ between runs of different length: the length itself and what is scaled to it.
 _SCHEDULE = {"max_iters", "warmup_iters", "eval_interval", "trials"}
+
+
+# What decides how a model is trained, and how large it is. All else agrees between comparable results, or does not matter.
+_RECIPE = ("learning_rate", "batch_size", "block_size", "max_iters", "warmup_iters", "weight_decay", "beta1", "beta2")
+_RECIPE += ("grad_clip", "dropout", "train_split")
+_SIZE = ("n_layer", "n_embd")
+
+
+def recipe_differences(results: Sequence[Result], *, sizes: bool = False) -> dict[str, dict[str, Any]]:
+    """By each setting in which these results were not trained alike the value of every model; with ``sizes`` those too."""
+    configs = {result.model_name: result.config for result in results}
+    found = {name: {model: c.get(name) for model, c in configs.items()} for name in _RECIPE + (_SIZE if sizes else ())}
+    return {name: values for name, values in found.items() if len(set(values.values())) > 1}
 
 
 def select_comparable(

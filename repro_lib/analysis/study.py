@@ -280,9 +280,9 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def is_cut(result: Result) -> bool:
-    """Whether the model was trained smaller than its full size."""
-    full = MODEL_DEFAULTS.get(result.model_name, {})
-    return any(result.config[name] < full.get(name, 0) for name in ("n_layer", "n_embd"))
+    """Whether the model was trained smaller than its full size, which was another one in some earlier version."""
+    full, layer = MODEL_DEFAULTS.get(result.model_name, {}), result.config_sources
+    return any(result.config[name] < full.get(name, 0) and layer.get(name) != "model" for name in ("n_layer", "n_embd"))
 
 
 def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
 from repro_lib.report.contrast_tables import contrasts_table
-from repro_lib.report.sentences import about, decided, flagged, identical, missing
+from repro_lib.report.sentences import about, decided, flagged, identical, missing, recipe
 from repro_lib.report.tables import activations_table, models_table
 from repro_lib.store.schema import SYNTHETIC_MARK, Result
 
@@ -37,7 +37,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
     evidence = evidence or Evidence.from_results(study)
     mark = " (SYNTHETIC)" if study.is_synthetic else ""
-    notes = [about(study), missing(study), *study.own_runs, flagged(study), identical(study)]
+    notes = [about(study), missing(study), *study.own_runs, flagged(study), identical(study), *recipe(study)]
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
     overviews = rows_of(models_overview(study))

@@ -8,6 +8,7 @@ import pandas as pd
 from repro_lib.analysis.formatting import with_interval
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import model_row, size_in_words
+from repro_lib.analysis.selection import recipe_differences
 from repro_lib.analysis.study import Study, cells_frame
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import NEGATIVE_CONTROL
@@ -96,6 +97,23 @@ def identical(study: Study) -> str:
     return "\n".join(sentences) or "No model is bit-identical across activations."
 
 
+def recipe(study: Study) -> list[str]:
+    """In what the models were not trained alike, first of those that are variants of one (``tinylstm_readout``)."""
+    results, said = study.measured.results, []
+    names = list(dict.fromkeys(result.model_name for result in results))
+    for name, variant in ((a, b) for a in names for b in names if b.startswith(f"{a}_")):
+        found = recipe_differences([result for result in results if result.model_name in (name, variant)], sizes=True)
+        differ = ", ".join(f"{setting} ({values[name]} and {values[variant]})" for setting, values in found.items())
+        so = "so a difference between them may come from that"
+        said += [f"{name} and {variant} were not trained alike: {differ}, {so}."] if differ else []
+    parts = []
+    for setting, values in recipe_differences(results).items():
+        usual = Counter(values.values()).most_common(1)[0][0]
+        others = [f"{value} in {model}" for model, value in values.items() if value != usual]
+        parts.append(f"{setting} {usual}, but {', '.join(others)}")
+    return [*said, f"Not all models were trained alike: {'; '.join(parts)}."] if parts else said
+
+
 def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
     """What a model is, its size and its parameters, from its layer table (``layer_views.layer_view``)."""
     size = size_in_words(study, model) or "at full size, for there is no result yet"
@@ -173,7 +191,8 @@ def grid_headlines(study: Study, contrasts: pd.DataFrame | None = None) -> list[
         return [NO_RESULTS]
     verdict = _contrasts(contrasts) if contrasts is not None else []
     controls = [identical(study)] if study.identical else []
-    return [about(study), *_lowest(study), *(verdict or [decided(study.cells["n"])]), *controls, *_warnings(study)]
+    known = [*_lowest(study), *(verdict or [decided(study.cells["n"])]), *controls]
+    return [about(study), *known, *recipe(study), *_warnings(study)]
 
 
 # Which activation is lowest in which models; the numbers stand below, with their intervals.

@@ -19,7 +19,7 @@ Tiny = Callable[..., Config]
 
 # What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout. A new one needs no line.
 MEANT_PARAMETERS = dict.fromkeys(("charlm", "nanotransformer", "convlm", "hybridlm"), 430_000)
-MEANT_PARAMETERS |= {"minigpt": 10_800_000, "tinylstm": 176_000, "tinylstm_readout": 176_000}
+MEANT_PARAMETERS |= {"minigpt": 10_800_000, "tinylstm": 176_000, "tinylstm_readout": 208_000}
 MEANT_DROPOUT = dict.fromkeys(MEANT_PARAMETERS, 0.1) | {"minigpt": 0.2, "nanotransformer": 0.0}
 MEANT_SHAPE = {"charlm": (2, 4, 128, 128), "minigpt": (6, 6, 384, 256)}
 
