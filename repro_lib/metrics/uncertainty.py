@@ -231,6 +231,7 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     >>> round(t_quantile(2), 3)
     4.303
     """
+    check_share("confidence", confidence)
     return float(stdtrit(degrees, (1 + confidence) / 2))
 
 
