@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cells import CellComparison, compare_cells
-from benchmarks.grid import time_grid
-from benchmarks.startup import time_metrics, time_startup
+from benchmarks.grid import GridTiming, time_grid
+from benchmarks.startup import time_imports, time_metrics, time_startup
 from benchmarks.steps import StepTiming, time_steps
 from repro_lib.config import GRID_ACTIVATIONS, SMALL_MODELS
 from repro_lib.training.origin import describe_environment
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--corpus", default="shakespeare", help="the text to train on; default: shakespeare")
     parser.add_argument("--repetitions", type=int, default=5, metavar="N")
     parser.add_argument("--quick", action="store_true", help="fewer steps and repetitions")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="grid: another checkout, set up, to be timed first")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/latest.json"), metavar="FILE")
     asked = parser.parse_args()
     sections = asked.sections or SECTIONS
@@ -54,15 +56,13 @@ def main() -> int:
         content["cells"] = [asdict(row) for row in compared]
         console.print(cells_table(compared, asked.profile))
     if "grid" in sections:
-        timed = time_grid("smoke" if asked.quick else "quick", asked.corpus, cores)
-        content["grid"] = asdict(timed)
-        seconds = {
-            "first report": timed.first_report,
-            "whole grid": timed.wall,
-            "training, all cores": timed.training / timed.workers,
-            "beside training, per cell and core": timed.beside_training / timed.cells,
-        }
-        show_seconds(console, f"a {timed.profile} grid of {timed.cells} cells, {timed.workers} workers, seconds", seconds)
+        profile, timed = "smoke" if asked.quick else "quick", None
+        for checkout in [*([asked.against] if asked.against else []), None]:
+            python = str(checkout.absolute() / ".venv/bin/python") if checkout else sys.executable
+            timed = time_grid(profile, asked.corpus, cores, python=python)
+            content["grid" if checkout is None else "grid_against"] = asdict(timed)
+            title = f"a {profile} grid of {timed.cells} cells, {cores} workers{f', of {checkout}' if checkout else ''}"
+            show_seconds(console, title, grid_seconds(timed))
         if "cells" in sections:
             training = len(asked.activations) * sum(row.suite * cores for row in compared)
             share = timed.share_of(training, len(asked.activations) * len(asked.models))
@@ -70,11 +70,27 @@ def main() -> int:
             console.print(f"of a {asked.profile} grid of these cells that would be {share:.1%}")
     if "startup" in sections:
         content["startup"] = show_seconds(console, "start-up, seconds (median)", time_startup(repetitions))
+        content["imports"] = show_seconds(
+            console, "core seconds of a notebook's imports, anew (median)", time_imports(repetitions)
+        )
     if "metrics" in sections:
-        content["metrics"] = show_seconds(console, "32 trials x 16,384 tokens x 76 characters, seconds", time_metrics())
+        content["metrics"] = show_seconds(console, "trials of 16,384 tokens x 76 characters, seconds", time_metrics())
     asked.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(f"written: {asked.json}")
     return 0
+
+
+def grid_seconds(timed: GridTiming) -> dict[str, float]:
+    """The rows of the table of a grid."""
+    return {
+        "first report": timed.first_report,
+        "whole grid": timed.wall,
+        "core seconds": timed.core_seconds,
+        "core seconds of training": timed.training,
+        "core seconds beside training, per cell": timed.beside_training / timed.cells,
+        "the same command again": timed.again,
+        "megabytes of results": timed.megabytes,
+    }
 
 
 def machine() -> str:

@@ -1,9 +1,10 @@
-"""A real grid from outside: when its first report is there, and how much of its time is not training.
+"""A real grid from outside: when its first report is there, how much of its time is not training, and what it leaves.
 
 The same commands, kernels, notebooks and pages as for a user, in a folder of its own. What a cell costs beside its training
-(a kernel, imports, plots, its page) does not depend on how long it trains, so a short profile says what it is of a longer one.
+(a kernel, plots, its page, its part of the analyses) does not depend on how long it trains.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,12 +25,15 @@ class GridTiming:
     cells: int
     first_report: float
     wall: float
+    core_seconds: float  # of all its processes, as the system counts them
     training: float
+    again: float  # the same command once more
+    megabytes: float  # of the results folder
 
     @property
     def beside_training(self) -> float:
         """Core seconds that were not training, analysis notebooks, tables and plots included."""
-        return self.wall * self.workers - self.training
+        return self.core_seconds - self.training
 
     def share_of(self, training: float, cells: int) -> float:
         """What a grid with so many core seconds of training in so many cells would spend beside it, as a share of its time."""
@@ -37,23 +41,33 @@ class GridTiming:
         return beside / (beside + training)
 
 
-def time_grid(profile: str, corpus: str, workers: int, *words: str) -> GridTiming:
-    """Run ``repro grid`` once; ``words`` are further ones of the command line. RuntimeError if it fails."""
+def time_grid(profile: str, corpus: str, workers: int, *words: str, python: str = sys.executable) -> GridTiming:
+    """Run ``repro grid`` twice; ``words`` are further ones of the command line. RuntimeError if it fails.
+
+    ``python``: of which environment, and so which checkout of this project.
+    """
     with tempfile.TemporaryDirectory() as name:
         results, reports = Path(name) / "results", Path(name) / "reports"
-        command = [sys.executable, "-m", "repro_lib", "grid", "--profile", profile, "--corpus", corpus]
+        command = [python, "-P", "-m", "repro_lib", "grid", "--profile", profile, "--corpus", corpus]
         command += ["--workers", str(workers), "--results-dir", str(results), "--reports-dir", str(reports), *words]
         with open(Path(name) / "log", "w+", encoding="utf-8") as log:
-            started, first = time.perf_counter(), None
-            with subprocess.Popen(command, stdout=log, stderr=log) as process:
-                while process.poll() is None:
-                    if first is None and any(made_from(page) for page in reports.glob("10_train-*.html")):
-                        first = time.perf_counter() - started
-                    time.sleep(0.05)
+            started, first, ended = time.perf_counter(), None, 0
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=name)
+            while not ended:
+                if first is None and any(made_from(page) for page in reports.glob("10_train-*.html")):
+                    first = time.perf_counter() - started
+                time.sleep(0.05)
+                # With the processes that it has waited for, and they for theirs.
+                ended, status, used = os.wait4(process.pid, os.WNOHANG)
             wall = time.perf_counter() - started
+            process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode or first is None:
                 log.seek(0)
                 raise RuntimeError(f"the grid ended with exit code {process.returncode}:\n{log.read()[-2000:]}")
         stored = [result for _, result in Store(results).load()[0]]
+        size = sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) / 1e6
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=name)
+        again = time.perf_counter() - started
     training = sum(trial.seconds for result in stored for trial in result.trials)
-    return GridTiming(profile, workers, len(stored), first, wall, training)
+    return GridTiming(profile, workers, len(stored), first, wall, used.ru_utime + used.ru_stime, training, again, size)

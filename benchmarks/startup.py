@@ -1,10 +1,15 @@
 """The first second of every command, and the metrics of many trials."""
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from itertools import product
+
+from repro_lib.grid.notebooks import notebooks_dir
 
 
 def time_startup(repetitions: int) -> dict[str, float]:
@@ -25,8 +30,24 @@ def time_startup(repetitions: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
-def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -> dict[str, float]:
-    """Seconds for the matrices of all metrics between many trials, from logits as they are stored."""
+def time_imports(repetitions: int) -> dict[str, float]:
+    """Median core seconds that the first cell of each notebook takes in a fresh process, as in JupyterLab's kernels."""
+    found: dict[str, list[float]] = {}
+    for _ in range(repetitions):
+        for notebook in sorted(notebooks_dir().glob("*.ipynb")):
+            cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+            imports = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            script = f"import time; begun = time.process_time(); exec({imports!r}, {{}}); print(time.process_time() - begun)"
+            process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+            found.setdefault(notebook.stem, []).append(float(process.stdout))
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def time_metrics(trials: Sequence[int] = (20, 32), tokens: int = 16_384, vocabulary: int = 76) -> dict[str, float]:
+    """Seconds for the matrices of all metrics between many trials, from logits as they are stored: the best of five.
+
+    Beside the wall time stand the CPU seconds of all threads, which say more where other work shares the processor.
+    """
     import torch
 
     from repro_lib.store.predictions import Predictions, compare_all
@@ -36,13 +57,15 @@ def time_metrics(trials: int = 32, tokens: int = 16_384, vocabulary: int = 76) -
     common = torch.randn(tokens, vocabulary, generator=generator)
     made = [
         Predictions((common + 0.3 * torch.randn(tokens, vocabulary, generator=generator)).numpy(), labels, "0" * 64)
-        for _ in range(trials)
+        for _ in range(max(trials))
     ]
     seconds = {}
-    for threads in sorted({1, os.cpu_count() or 1}):
-        for trial in made:
-            trial.__dict__.pop("probabilities", None)  # computed once and kept: not for the next turn
-        started = time.perf_counter()
-        compare_all(made, threads)
-        seconds[f"all metrics of all pairs, {threads} thread{'s' if threads > 1 else ''}"] = time.perf_counter() - started
+    for count, threads in product(trials, sorted({1, min(2, os.cpu_count() or 1)})):
+        found = []
+        for _ in range(5):
+            started = time.perf_counter(), time.process_time()
+            compare_all(made[:count], threads)
+            found.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        name = f"all metrics of all pairs of {count}, {threads} thread{'s' if threads > 1 else ''}"
+        seconds |= {name: min(wall for wall, _ in found), f"{name}: CPU": min(cpu for _, cpu in found)}
     return seconds

@@ -22,7 +22,7 @@ from repro_lib.store.store import Store
 from repro_lib.whatif.definition import WhatIf
 from repro_lib.whatif.display import alive_html, view_html
 from repro_lib.whatif.predictions import StoredPredictions
-from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
+from repro_lib.whatif.questions import activation, ensembles, frequent, improbable, metric, noise, temperature, tradeoff, trials
 
 TARGET_MILLISECONDS = 150
 # As many positions of the controls as are timed, spread evenly over the grid.
@@ -41,6 +41,7 @@ def questions(store: Store, study: Study) -> dict[str, Callable[[], WhatIf | Not
         "temperature": lambda: temperature.temperature_what_if(predictions),
         "threshold": lambda: improbable.threshold_what_if(predictions),
         "top-k": lambda: improbable.top_what_if(predictions),
+        "frequent": lambda: frequent.frequent_what_if(predictions),
         "ensembles": lambda: ensembles.ensembles_what_if(predictions),
         "noise": lambda: noise.noise_what_if(store, stored, study),
     }

@@ -91,7 +91,7 @@ def test_the_peak_of_a_stack_counts_the_products_of_all_its_trials(monkeypatch: 
 
 def test_what_a_grid_spends_beside_training_by_hand() -> None:
     # Two cores for 50 s, of which 80 were training: 20 s for 10 cells.
-    timed = GridTiming("smoke", 2, 10, 5.0, 50.0, 80.0)
+    timed = GridTiming("smoke", 2, 10, 5.0, 50.0, core_seconds=100.0, training=80.0, again=1.0, megabytes=1.0)
     assert timed.beside_training == pytest.approx(20)
     assert timed.share_of(training=90.0, cells=5) == pytest.approx(10 / 100)
 
@@ -102,7 +102,8 @@ def test_a_real_grid_is_timed_from_outside(corpus_file: Path) -> None:
     timed = time_grid("smoke", str(corpus_file), 1, *words)
     assert timed.cells == 1
     assert 0 < timed.first_report <= timed.wall
-    assert 0 < timed.training < timed.wall
+    assert 0 < timed.training < timed.core_seconds
+    assert 0 < timed.again < timed.wall
 
 
 def test_a_grid_that_fails_is_no_timing(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def against_relu(frames: Frames) -> Plot:
     axes = body.subplots()
     _forest(axes, frame)
     axes.set_xlabel("per cent more (right) or less (left) relative PD than with relu")
-    return Plot(figure, "against_relu", _in_words(frame, "relative PD"))
+    return Plot.of(figure, "against_relu", _in_words(frame, "relative PD"))
 
 
 @styled
@@ -45,7 +45,9 @@ def against_relu_by_metric(frames: Frames) -> Plot:
     title = "The same contrasts by three other metrics"
     note = f"In per cent of relu's value, 95 % jackknife intervals over trials. {_DECIDED}, within one metric."
     panels = {PAIR_METRICS[metric].words: frame[frame["metric"] == metric] for metric in metrics}
-    return Plot(_side_by_side(title, note, panels), "against_relu_by_metric", " ".join(map(_in_words, panels.values(), panels)))
+    return Plot.of(
+        _side_by_side(title, note, panels), "against_relu_by_metric", " ".join(map(_in_words, panels.values(), panels))
+    )
 
 
 @styled
@@ -56,7 +58,7 @@ def contexts(frames: Frames) -> Plot:
     note = f"In per cent of relu's relative PD at the same context, 95 % jackknife intervals. {_DECIDED}, within one context."
     panels = {f"context {length}": frame[frame["context"] == length] for length in (128, 64)}
     words = [_in_words(rows, f"relative PD with {name}") for name, rows in panels.items()]
-    return Plot(_side_by_side(title, note, panels, sharex=True), "contexts", " ".join(words))
+    return Plot.of(_side_by_side(title, note, panels, sharex=True), "contexts", " ".join(words))
 
 
 @styled
@@ -82,7 +84,7 @@ def sources(frames: Frames) -> Plot:
             axes.invert_yaxis()
         values = [f"{row['source']} {Estimate.in_row(row, 'relative_pd').written(small)}" for row in own.to_dict("records")]
         words.append(f"{model}: {', '.join(values)}")
-    return Plot(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
+    return Plot.of(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
 
 
 @styled
@@ -110,7 +112,7 @@ def lengths(frames: Frames) -> Plot:
         f"{r['model']} {r['activation']} {r['max_iters']} steps: {r['relative_pd']:.3f}, loss {r['val_loss']:.3f}"
         for r in frame.to_dict("records")
     ]
-    return Plot(figure, "lengths", f"Relative PD and loss by length of the run. {'; '.join(said)}.")
+    return Plot.of(figure, "lengths", f"Relative PD and loss by length of the run. {'; '.join(said)}.")
 
 
 @styled
@@ -131,7 +133,7 @@ def smelu(frames: Frames) -> Plot:
         axes.minorticks_off()
         axes.set(title=PAIR_METRICS[metric].words, xlabel="beta, half the width of the bend")
     said = [f"beta {r['beta']:g}: {r['relative_pd']:.4f}" for r in frame.to_dict("records")]
-    return Plot(figure, "smelu", f"charlm's relative PD by SmeLU's beta: {', '.join(said)}; relu {relu['relative_pd']:.4f}.")
+    return Plot.of(figure, "smelu", f"charlm's relative PD by SmeLU's beta: {', '.join(said)}; relu {relu['relative_pd']:.4f}.")
 
 
 @styled
@@ -154,7 +156,7 @@ def characters(frames: Frames) -> Plot:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("churn")
     said = [f"{kind}: {frame[frame['slice'] == kind]['churn'].mean():.2f}" for kind in kinds]
-    return Plot(figure, "characters", f"Churn by kind of character, mean over models: {', '.join(said)}.")
+    return Plot.of(figure, "characters", f"Churn by kind of character, mean over models: {', '.join(said)}.")
 
 
 # Each with the tables that it is drawn from.

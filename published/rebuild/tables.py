@@ -12,7 +12,7 @@ from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import chances_of_being_best, contrasts_frame, cv_over_activations, two_kinds_of_interval
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.noise_sources import compare_sources
-from repro_lib.analysis.study import METRICS, pair_matrix
+from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.analysis.trajectories import FOLLOWED, differs_in_length
 from repro_lib.metrics.hypothesis_tests import holm, p_value
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -27,7 +27,7 @@ HALF = 5
 
 def cells(published: Published) -> pd.DataFrame:
     """Every cell of the grid: each metric, loss and accuracy with their 95 % intervals, parameters, flags."""
-    return published.study.cells
+    return _known(published.study)
 
 
 def all_contrasts(published: Published) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def rank_agreement(published: Published) -> pd.DataFrame:
     grid, rows = published.study.cells, []
     for model in published.evidence.candidates():
         own = grid[grid["model"] == model]
-        for first, second in combinations((*METRICS, "val_loss"), 2):
+        for first, second in combinations((*published.evidence.metrics, "val_loss"), 2):
             tau = own[first].corr(own[second], method="kendall") if own[first].notna().all() else math.nan
             rows.append((model, first, second, len(own), tau))
     return pd.DataFrame(rows, columns=["model", "first", "second", "activations", "kendall_tau"])
@@ -150,12 +150,12 @@ def context(published: Published) -> pd.DataFrame:
 
 def context_cells(published: Published) -> pd.DataFrame:
     """The cells with context 64."""
-    return published.context.study.cells
+    return _known(published.context.study)
 
 
 def minigpt_cells(published: Published) -> pd.DataFrame:
     """The cells of minigpt, cut."""
-    return published.minigpt.study.cells
+    return _known(published.minigpt.study)
 
 
 def minigpt_contrasts(published: Published) -> pd.DataFrame:
@@ -192,8 +192,13 @@ def leading(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return frame[[*columns, *(name for name in frame.columns if name not in columns)]]
 
 
+def _known(study: Study) -> pd.DataFrame:
+    # A metric that was registered since these trials were measured has no column: their predictions are gone.
+    return study.cells.dropna(axis="columns", how="all")
+
+
 def _by_metric(evidence: Evidence, of: Callable[[Evidence, str], pd.DataFrame]) -> pd.DataFrame:
-    frame = pd.concat([of(evidence, metric).assign(metric=metric) for metric in METRICS], ignore_index=True)
+    frame = pd.concat([of(evidence, metric).assign(metric=metric) for metric in evidence.metrics], ignore_index=True)
     return leading(frame, "metric")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from repro_lib.analysis.stored_models import corpus_of
 from repro_lib.analysis.study import Study, pair_matrix
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
+from repro_lib.store.derived import derived
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
@@ -127,13 +129,21 @@ def _dissect_cell(
         return Gap(model, activation, "one trial", alone)
     # Cells of one study share their text: it is read and counted once.
     key = result.corpus.sha256, result.config["train_split"]
-    try:
+
+    def frames() -> list[dict[Any, Any]]:
         if key not in texts:
             texts[key] = training_text(result)
         paired = slices.pair_trials([store.predictions(result, trial.trial) for trial in result.trials])
+        return [frame.to_dict("list") for frame in _take_apart(paired, texts[key], result.config["block_size"])]
+
+    # The notebook of the model shows it, and that of all models.
+    name = f"slices-{model}-{activation}-{result.config_sha256[:12]}"
+    trials = [trial.predictions_sha256 for trial in result.trials]
+    try:
+        found = derived(store.folder, name, [trials, result.evaluation.sha256, *key, result.config["block_size"]], frames)
     except (ResultError, CorpusError) as problem:
         return Gap(model, activation, "no predictions", str(problem))
-    return CellAnatomy(model, activation, paired.n, *_take_apart(paired, texts[key], result.config["block_size"]))
+    return CellAnatomy(model, activation, len(trials), *map(pd.DataFrame, found))
 
 
 def churn_against_error(result: Result) -> ChurnAndError:

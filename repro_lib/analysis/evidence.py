@@ -70,6 +70,11 @@ class Evidence:
         activations = dict.fromkeys([*pairs["activation_1"], *pairs["activation_2"]])
         return cls(pairs, tuple(dict.fromkeys(pairs["model"])), tuple(activations), {})
 
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are known of any pair: not one that was registered since, where predictions are gone."""
+        return [metric for metric in METRICS if self.pairs.empty or self.pairs[metric].notna().any()]
+
     @cached_property
     def _blocks(self) -> dict[str, _Block]:
         return {str(model): _Block(rows) for model, rows in self.pairs.groupby("model", sort=False)}

@@ -36,13 +36,14 @@ class NoiseSources:
     states: dict[str, str]
 
     def frame(self) -> pd.DataFrame:
-        """One row per source: source, varies, state, n, each metric with _low and _high; NaN where it was not run."""
+        """One row per source: source, varies, state, n, each known metric with _low and _high; NaN where it was not run."""
         rows: list[dict[str, Any]] = []
         for source, varied in SOURCES.items():
             row: dict[str, Any] = {"source": source, "varies": varied, "state": self.states[source], "n": 0}
             if result := self.results.get(source):
                 row["n"] = len(result.trials)
-                for name in METRICS:
+                # Of a single trial no metric is known, and the columns are there all the same.
+                for name in filter((result.reproducibility_metrics or METRICS).__contains__, METRICS):
                     row |= jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest).columns(name)
             rows.append(row)
         return pd.DataFrame(rows)

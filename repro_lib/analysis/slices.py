@@ -114,20 +114,30 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     if len({trial.evaluation_sha256 for trial in trials}) > 1:
         raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
-    pairs = list(combinations(range(n), 2))
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
-    differences = {name: np.empty((len(pairs), tokens)) for name in SLICE_METRICS}
+    differences = {name: np.empty((math.comb(n, 2), tokens)) for name in SLICE_METRICS}
     for part in parts(tokens):
-        probabilities = [metrics.probabilities_from_logits(trial.logits[part]) for trial in trials]  # N x (part, V)
-        top1[:, part] = [p.argmax(axis=1) for p in probabilities]
-        confidence[part] = np.mean([p.max(axis=1) for p in probabilities], axis=0)
-        # Every pair while the part is in the cache, instead of pair after pair over the whole text.
-        for row, (i, j) in enumerate(pairs):
-            p, q = probabilities[i], probabilities[j]
-            differences["total_variation"][row, part] = metrics.total_variation_by_token(p, q)
-            differences["relative_pd"][row, part] = metrics.relative_differences(p, q).mean(axis=1)
-            differences["churn"][row, part] = top1[i, part] != top1[j, part]
+        probabilities = metrics.probabilities_from_logits([trial.logits[part] for trial in trials])  # (N, part, V)
+        top1[:, part] = probabilities.argmax(axis=2)
+        confidence[part] = probabilities.max(axis=2).mean(axis=0)
+        for name, values in by_token(probabilities, top1[:, part]).items():
+            differences[name][:, part] = values
     return PairedTrials(labels, vocab_size, top1, confidence, differences)
+
+
+def by_token(probabilities: Float64, top1: Int64) -> dict[str, Float64]:
+    """``SLICE_METRICS`` of every pair at every character, (P, tokens), from (N, tokens, V) and its ``argmax`` (N, tokens)."""
+    # Every pair of the trials of a part while it is in the cache, and in place: fresh arrays would take as long again.
+    difference, total = np.empty(probabilities.shape[1:]), np.empty(probabilities.shape[1:])
+    variation, relative, churn = [], [], []
+    for i, j in combinations(range(len(probabilities)), 2):
+        np.abs(np.subtract(probabilities[i], probabilities[j], out=difference), out=difference)
+        variation.append(difference.sum(axis=1) / 2)
+        # 0/0 is 0.
+        np.maximum(np.add(probabilities[i], probabilities[j], out=total), np.finfo(np.float64).tiny, out=total)
+        relative.append(2 * np.divide(difference, total, out=difference).mean(axis=1))
+        churn.append((top1[i] != top1[j]).astype(np.float64))
+    return dict(zip(("total_variation", "relative_pd", "churn"), map(np.array, (variation, relative, churn)), strict=True))
 
 
 def parts(tokens: int) -> Iterator[slice]:
@@ -187,8 +197,8 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     counts = slicing.counts
     # All slices of a metric at once: (N, S) and (S, N, N).
     errors = slicing.means(paired.errors.astype(np.float64))
-    matrices = {name: _matrices(slicing.means(values), paired.n) for name, values in paired.differences.items()}
-    whole = _matrices(paired.differences["total_variation"].mean(axis=1, keepdims=True), paired.n)[0]
+    matrices = {name: pair_matrices(slicing.means(values), paired.n) for name, values in paired.differences.items()}
+    whole = pair_matrices(paired.differences["total_variation"].mean(axis=1, keepdims=True), paired.n)[0]
     rows = []
     for k, name in enumerate(slicing.slices):
         row = {"slicing": slicing.name, "slice": name, "n": int(counts[k]), "share": counts[k] / len(slicing.members)}
@@ -235,8 +245,9 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _matrices(per_pair: Float64, n: int) -> Float64:
-    # (P, S) -> (S, N, N): the pairs in the order of ``combinations``, which is that of the upper triangle.
+def pair_matrices(per_pair: Float64, n: int) -> Float64:
+    """(P, S) -> (S, N, N), symmetric with a zero diagonal."""
+    # The order of ``combinations`` is that of the upper triangle.
     matrices = np.zeros((per_pair.shape[1], n, n))
     rows, columns = np.triu_indices(n, k=1)
     matrices[:, rows, columns] = matrices[:, columns, rows] = per_pair.T

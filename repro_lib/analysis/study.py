@@ -62,7 +62,8 @@ class Study:
 
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
     bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
-    for each run by hand that is not among them. ``margin``: within so many per cent two activations count as equal.
+    for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept. ``margin``:
+    within so many per cent two activations count as equal.
     """
 
     results: tuple[Result, ...]
@@ -71,6 +72,7 @@ class Study:
     identical: tuple[str, ...]
     refused: tuple[str, ...] = ()
     own_runs: tuple[str, ...] = ()
+    folder: Path | None = None
     margin: float = MARGIN
 
     @classmethod
@@ -89,7 +91,8 @@ class Study:
         results = [result for result in every if models is None or result.model_name in models]
         chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
-        return replace(study, own_runs=tuple(own_runs_in_words(results, study.results)), margin=store.margin())
+        own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin()}
+        return replace(study, folder=store.folder, **own)
 
     @classmethod
     def of(
@@ -189,7 +192,7 @@ def cells_frame(
 
     Columns: model, activation, n (trials); each metric of ``METRICS`` with ``_low`` and ``_high`` (95 % jackknife);
     mean_deviation_pd (grows with n); val_loss (nats) and val_accuracy (per cent), each with t interval;
-    churn_per_error (churn / error rate); unigram_loss (nats); parameters; seconds (of training, all trials);
+    unanimity (NaN in old results); churn_per_error (churn / error rate); unigram_loss; parameters; seconds (all trials);
     cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
     """
     check_comparable(results, include_synthetic)
@@ -198,7 +201,7 @@ def cells_frame(
     missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
     rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
     numbers = [f"{name}{end}" for name in (*METRICS, "val_loss", "val_accuracy") for end in ("", "_low", "_high")]
-    numbers += ["mean_deviation_pd", "churn_per_error", "unigram_loss", "parameters", "seconds"]
+    numbers += ["mean_deviation_pd", "unanimity", "churn_per_error", "unigram_loss", "parameters", "seconds"]
     columns = ["model", "activation", "n", *numbers, "cut", "flags", "profile", "synthetic"]
     # A column of whole numbers beside one that has a hole would change its type with the results.
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, "float64"))
@@ -210,17 +213,14 @@ def _cell_row(result: Result) -> dict[str, Any]:
     estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
     row = {column: value for name, estimate in estimates.items() for column, value in estimate.columns(name).items()}
     error = 1 - row["val_accuracy"] / 100
+    row |= {name: result[name] for name in ("mean_deviation_pd", "unanimity", "parameters", "profile", "synthetic")}
     return row | {
         "n": len(result.trials),
-        "mean_deviation_pd": result.mean_deviation_pd,
         "churn_per_error": row["churn"] / error if error > 0 else math.nan,
         "unigram_loss": result.evaluation.unigram_cross_entropy,
-        "parameters": result.parameters,
         "seconds": sum(trial.seconds for trial in result.trials),
         "cut": is_cut(result),
         "flags": "; ".join(result.flags),
-        "profile": result.profile,
-        "synthetic": result.synthetic,
     }
 
 

@@ -158,8 +158,8 @@ def _pair_values(mean: float, trials: int, spread: float, draws: np.random.Gener
 
 
 def _metrics_of_pair(relative_pd: float, error_i: float, error_j: float) -> dict[str, float]:
-    # Six metrics of one pair that could belong together, from its relative PD and the two error rates. The relations hold:
-    # TV^2 / 2 <= JS <= TV ln 2; log-probability PD >= 2 atanh(true-label PD / 2), which is Jensen's inequality for
+    # Metrics of one pair that could belong together, from its relative PD and the two error rates. The relations hold:
+    # TV^2 / 2 <= JS <= TV ln 2; 2 JS <= KL; log-probability PD >= 2 atanh(true-label PD / 2), which is Jensen's inequality for
     # 2 tanh(x / 2); and the sanity gate abs(err_i - err_j) <= churn <= err_i + err_j.
     least, most = abs(error_i - error_j), min(1.0, error_i + error_j)
     variation, true_label = 0.35 * relative_pd, 0.6 * relative_pd
@@ -168,6 +168,7 @@ def _metrics_of_pair(relative_pd: float, error_i: float, error_j: float) -> dict
         "total_variation": variation,
         "churn": least + (most - least) * relative_pd / 2,
         "js_divergence": 0.7 * variation**2,
+        "kl_divergence": 2.8 * variation**2,
         "true_label_pd": true_label,
         "log_prob_pd": 2 * math.atanh(true_label / 2),
     }

@@ -9,13 +9,13 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis import slices
 from repro_lib.analysis.selection import differs_in_length
-from repro_lib.analysis.study import Study
+from repro_lib.analysis.study import Study, once
 from repro_lib.metrics import prediction_difference as metrics, uncertainty
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Snapshots
@@ -23,7 +23,7 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
 # The measures followed through training.
-FOLLOWED = ("relative_pd", "total_variation", "churn")
+FOLLOWED = slices.SLICE_METRICS
 # Trials count as parted from the step on after which they always predict another character for five in a hundred. Before
 # any training that is so for nearly all characters; learning their frequencies brings the trials together first.
 PARTED = 0.05
@@ -57,6 +57,7 @@ class Trajectory:
         """Length of the run."""
         return self.steps[-1]
 
+    @once
     def frame(self) -> pd.DataFrame:
         """One row per kept step: step, n, loss and each metric with _low and _high (over trials)."""
         rows = []
@@ -79,10 +80,14 @@ def trajectory(store: Store, result: Result) -> Trajectory:
     """Follow the trials of a cell through training. ResultError below 2 trials, or where kept predictions are missing."""
     if len(result.trials) < 2:
         raise ResultError(f"disagreement needs two trials, {result.model_name} with {result.activation} has one")
-    kept = [store.snapshots(result, record.trial) for record in result.trials]
-    if len({snapshots.steps for snapshots in kept}) > 1:
-        raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
-    return Trajectory(result, kept[0].steps, *_followed(kept))
+    # A figure, a sentence and a what-if ask for the same ones.
+    found, digests = vars(store).setdefault("_trajectories", {}), tuple(record.steps_sha256 for record in result.trials)
+    if None in digests or digests not in found:
+        kept = [store.snapshots(result, record.trial) for record in result.trials]
+        if len({snapshots.steps for snapshots in kept}) > 1:
+            raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
+        found[digests] = kept[0].steps, *_followed(kept)
+    return Trajectory(result, *found[digests])
 
 
 def load_trajectories(store: Store, study: Study, model: str) -> tuple[list[Trajectory], list[str]]:
@@ -169,17 +174,14 @@ def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") 
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
     """Losses (S, N) and, per metric, (S, N, N)."""
     steps, n = len(kept[0].steps), len(kept)
-    losses = np.zeros((steps, n))
-    matrices = {name: np.zeros((steps, n, n)) for name in FOLLOWED}
+    losses, found = np.zeros((steps, n)), {name: np.zeros((math.comb(n, 2), steps)) for name in FOLLOWED}
     # Step by step, so that N float64 arrays (tokens, V) are in memory and not S times as many.
     for step in range(steps):
-        probabilities = [metrics.probabilities_from_logits(trial.logits[step]) for trial in kept]
         losses[step] = [metrics.cross_entropy(trial.logits[step], trial.labels) for trial in kept]
-        for i, j in combinations(range(n), 2):
-            for name in FOLLOWED:
-                value = metrics.PAIR_METRICS[name](probabilities[i], probabilities[j])
-                matrices[name][step, i, j] = matrices[name][step, j, i] = value
-    return losses, matrices
+        probabilities = metrics.probabilities_from_logits([trial.logits[step] for trial in kept])
+        for name, values in slices.by_token(probabilities, probabilities.argmax(axis=2)).items():
+            found[name][:, step] = values.mean(axis=1)
+    return losses, {name: slices.pair_matrices(values, n) for name, values in found.items()}
 
 
 def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:

@@ -224,6 +224,12 @@ def _status(options: Namespace, console: Console) -> int:
     return print_status(console, options.results_dir, cells)
 
 
+def _clean(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.clean import clean
+
+    return clean(console, options.results_dir, options.reports_dir, options.kinds, options.yes)
+
+
 def _run_job(options: Namespace, console: Console) -> int:
     from repro_lib.grid.snakemake.run_job import run_job
 
@@ -245,5 +251,5 @@ def _doctor(options: Namespace, console: Console) -> int:
     return examine(console, options.corpus, options.results_dir)
 
 
-_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _run_job, _doctor)
+_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _clean, _run_job, _doctor)
 _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}

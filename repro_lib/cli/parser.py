@@ -183,6 +183,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
+    about = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
+    clean = add("clean", about)
+    for flag, kind, lost in (("weights", "weights", "write no text"), ("snapshots", "steps", "show no training")):
+        about = f"all stored {flag} too; deep dives then {lost}"
+        clean.add_argument(f"--{flag}", action="append_const", dest="kinds", const=kind, default=[], help=about)
+    clean.add_argument("--yes", action="store_true", help="do not ask")
     _add_synthesize(add("synthesize", "make synthetic results, for demonstrations and scale tests only"))
     # Not in the list of commands: workflow/Snakefile calls it.
     job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)

@@ -1,6 +1,7 @@
-"""Private kernels: a fresh process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
+"""Private kernels: a process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
 
-It is ipykernel as it comes, with this module as an extension of IPython. It leads a process group, which goes as a whole.
+It is ipykernel as it comes, with this module as an extension of IPython. It leads a process group, which goes as a whole. In a
+worker of the grid it is forked (see ``forked_kernels``), elsewhere started anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from repro_lib.system.temporary import fits_socket, scratch_folder
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from repro_lib.grid.forked_kernels import WaitingKernel
 
 # Generous: sixteen kernels that start on two cores at once need half a minute each.
 START_SECONDS = 300
@@ -38,15 +41,17 @@ class KernelEndedError(RuntimeError):
 class Kernel:
     """One kernel to be: ``manager_class`` is what papermill starts it with, ``process`` is there once it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, folder: Path, *, forked: bool = True) -> None:
+        self.folder, self.forked = folder, forked
+        self.process: subprocess.Popen[bytes] | WaitingKernel | None = None
         self._kills_before = processes.out_of_memory_kills()
 
     def manager_class(self) -> type:
         """A kernel manager class whose kernel is this one."""
         from jupyter_client.kernelspec import KernelSpec
         from jupyter_client.manager import AsyncKernelManager
+
+        from repro_lib.grid.forked_kernels import PROVISIONER, WaitingKernel
 
         kernel = self
 
@@ -65,7 +70,10 @@ class Kernel:
                 # Start-up files and settings that a user has for IPython are not for cells of ours: they decide numbers.
                 # Nor is a window that somebody wants his own figures in.
                 own = {"IPYTHONDIR": str(kernel.folder / "ipython"), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-                return KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python", env=own)
+                spec = KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python", env=own)
+                if kernel.forked and WaitingKernel.here:
+                    spec.metadata["kernel_provisioner"] = {"provisioner_name": PROVISIONER}
+                return spec
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **settings: Any) -> None:
                 with open(kernel.folder / "kernel.log", "wb") as log:
@@ -108,10 +116,10 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def private_kernel() -> Iterator[Kernel]:
-    """A kernel with a private folder for its connection file, which holds its key, and its sockets. Both are gone after."""
+def private_kernel(*, forked: bool = True) -> Iterator[Kernel]:
+    """A kernel, ``forked`` where that can be, and a private folder for its sockets and its key. Both are gone after."""
     with scratch_folder() as folder, contextlib.ExitStack() as at_the_end:
-        kernel = Kernel(folder)
+        kernel = Kernel(folder, forked=forked)
         at_the_end.callback(kernel.end)
         yield kernel
 

@@ -157,17 +157,16 @@ class _PoolRun(Run):
             self.check(todo)
             try:
                 jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
-                # The longest first, so that no long one is left for the end when the other workers have nothing to do.
-                self._add(sorted(jobs, key=lambda job: job.cost, reverse=True))
+                # The longest first, so that no long one is left for the end when the other workers have nothing to do; but
+                # before all the shortest, so that there is something to read in seconds.
+                jobs.sort(key=lambda job: job.cost, reverse=True)
+                self._add(jobs[-1:] + jobs[:-1])
                 if self.with_notebooks:
                     # The index is there from the first second, with a row for every cell that is still to come.
                     self.publish(running=bool(todo))
-                    self._add_deep_dives([cell.model for cell in self.cells])
+                    self._add_analyses([cell.model for cell in self.cells])
                 self.display.started(len(todo), len(self.all_cells) - len(todo))
                 self._drain()
-                if self.with_notebooks:
-                    self._add(self.tasks.analyses())
-                    self._drain()
                 self.look_for_lost_results(self.all_cells)
             finally:
                 self.pool.close()
@@ -176,15 +175,17 @@ class _PoolRun(Run):
                     self.publish(running=False)
         return self.report
 
-    def _add(self, jobs: Iterable[Job]) -> None:
+    def _add(self, jobs: Iterable[Job], *, next_one: bool = False) -> None:
         for job in jobs:
             self.jobs[job.key] = job
-            self.pool.submit(job)
+            self.pool.submit(job, next_one=next_one)
 
-    def _add_deep_dives(self, models: Sequence[str]) -> None:
-        # Of each model whose cells are all through.
+    def _add_analyses(self, models: Sequence[str]) -> None:
+        # The deep dives of models whose cells are all through; and where none is left, what compares them all.
         open_models = {cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)}
-        self._add(self.tasks.deep_dives([model for model in models if model not in open_models]))
+        self._add(self.tasks.deep_dives([model for model in models if model not in open_models]), next_one=True)
+        if not open_models:
+            self._add(self.tasks.analyses())
 
     def _drain(self) -> None:
         # Work until nothing is queued or running, here or elsewhere.
@@ -225,8 +226,9 @@ class _PoolRun(Run):
         if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
             self._add([self.tasks.cell(job.part_of)])
         if self.with_notebooks and job.cell:
+            self._add_analyses([job.cell.model])
+            self.pool.hand_out()  # first, for to publish takes a second
             self.publish(running=True)
-            self._add_deep_dives([job.cell.model])
 
     def _share(self, running: dict[str, Path]) -> float:
         # Part of all known work that is done, by estimated cost.

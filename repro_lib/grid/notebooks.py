@@ -137,11 +137,12 @@ def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any =
     return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "") -> list[str]:
-    """Run a notebook in a fresh kernel of this interpreter and keep the executed copy at ``output``, noting ``digest`` in it.
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "", *, forked: bool = True) -> list[str]:
+    """Run a notebook in a kernel of its own and keep the executed copy at ``output``, noting ``digest`` in it.
 
-    A failed one is kept as ``*.failed.ipynb``. Returns remarks, as on a cell that printed too much to keep. Raises
-    NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody else at work, WriteError.
+    ``forked``: that kernel may be a fork. A notebook that failed is kept as ``*.failed.ipynb``. Returns remarks, as on a cell
+    that printed too much. Raises NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody
+    else at work, WriteError.
     """
     check_parameters(notebook, parameters)
     # All of them, so that the copy says what it ran with.
@@ -149,7 +150,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
     papermill = _papermill()
     partial, failed = _unfinished(output)
     try:
-        with private_kernel() as kernel:
+        with private_kernel(forked=forked) as kernel:
             try:
                 executed = papermill.execute_notebook(
                     _literal_path(notebook),
@@ -218,7 +219,7 @@ class _WholeFiles:
     def write(text: str, path: str) -> None:
         # The copy at work is a courtesy; whether the finished one can be written is another question.
         with contextlib.suppress(WriteError):
-            write_atomically(Path(path.removeprefix(_SCHEME)), text)
+            write_atomically(Path(path.removeprefix(_SCHEME)), text, flush=False)
 
     @staticmethod
     def pretty_path(path: str) -> str:

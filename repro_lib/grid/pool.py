@@ -1,7 +1,8 @@
 """A small pool of worker processes: one task at a time each, one thread each, and none outlives its grid."""
 
-# Workers are spawned, import what they need once, and stay for the whole grid. Each has a process group and a folder for
-# temporary files of its own; what it starts inherits the folder, and both are cleared away with it.
+# A worker does one task, so that none finds what another one left. Where the system is fit for that it is forked from a process
+# that has imported everything (``fork_server``). It has a process group and a folder for temporary files of its own; what it
+# starts inherits the folder, and both are cleared away with it.
 #
 # Why neither concurrent.futures nor pebble: in the first the death of one worker breaks the whole pool. In pebble 5.2 the
 # death of an idle one does, and what a worker started (a kernel, and what that started) lives on after a task's time limit.
@@ -12,19 +13,21 @@ import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import os
 import shutil
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from repro_lib.grid.worker_process import LOG, End, kill_family, serve
+from repro_lib.grid.fork_server import LOST, source_of_processes
+from repro_lib.grid.worker_process import LOG, PLACE, End, kill_family
 from repro_lib.system.processes import describe_exit, exit_signal, last_words
 from repro_lib.system.temporary import scratch_folder
 
@@ -57,13 +60,12 @@ class Outcome:
 
 
 class Pool:
-    """``workers`` processes that work off tasks in the order in which they are submitted.
+    """At most ``workers`` processes at a time, for tasks in the order in which they are submitted.
 
     ``folder`` is for the caller's own temporary files, and goes with the pool. Close the pool in any case.
     """
 
     def __init__(self, workers: int) -> None:
-        self._context = multiprocessing.get_context("spawn")
         self._resources = contextlib.ExitStack()
         self.folder = self._resources.enter_context(scratch_folder())
         self._places = range(workers)
@@ -71,11 +73,13 @@ class Pool:
         self._workers: list[_Worker] = []
         self._queue: deque[Task] = deque()
 
-    def submit(self, task: Task) -> None:
-        self._queue.append(task)
+    def submit(self, task: Task, *, next_one: bool = False) -> None:
+        """Have it done after all others, or before all that are not begun."""
+        source_of_processes()  # which imports from now on, while the caller plans
+        (self._queue.appendleft if next_one else self._queue.append)(task)
 
     def running(self) -> list[Task]:
-        return [worker.task for worker in self._workers if worker.task]
+        return [worker.task for worker in self._workers]
 
     @property
     def busy(self) -> bool:
@@ -84,13 +88,13 @@ class Pool:
 
     def step(self, timeout: float) -> list[Outcome]:
         """Hand out tasks, wait up to ``timeout`` seconds, and return the tasks that ended."""
-        self._hand_out()
-        active = {worker.connection: worker for worker in self._workers if worker.task}
+        self.hand_out()
+        active = {worker.connection: worker for worker in self._workers}
         ready = multiprocessing.connection.wait(list(active), timeout)
         outcomes = [self._collect(active[connection]) for connection in ready]  # pyright: ignore[reportArgumentType]
         outcomes += [self._stop(worker) for worker in active.values() if worker.is_late()]
         # At once, so that workers do not wait while the caller looks at what ended.
-        self._hand_out()
+        self.hand_out()
         return outcomes
 
     def close(self) -> None:
@@ -104,92 +108,78 @@ class Pool:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hand_out(self) -> None:
-        while self._queue and (worker := self._idle()):
-            try:
-                worker.give(self._queue[0])
-            except OSError:
-                # It died since its last task (out of memory, a signal): not the doing of the next one.
-                self._forget(worker)
-            else:
-                self._queue.popleft()
-
-    def _idle(self) -> _Worker | None:
-        # A worker without a task, a new one if there is room for it.
-        if idle := next((worker for worker in self._workers if worker.task is None), None):
-            return idle
-        if not (free := set(self._places) - {worker.place for worker in self._workers}):
-            return None
-        # A folder of a new name for each: processes that a killed worker left may still write into its own.
-        worker = _Worker(self._context, self.folder / f"w{next(self._numbers)}", min(free))
-        self._workers.append(worker)
-        return worker
+    def hand_out(self) -> None:
+        """Begin as many tasks as there is room for; ``step`` does it too."""
+        while self._queue and (free := set(self._places) - {worker.place for worker in self._workers}):
+            # A folder of a new name for each: processes that a killed worker left may still write into its own.
+            folder = self.folder / f"w{next(self._numbers)}"
+            self._workers.append(_Worker(folder, min(free), self._queue[0]))
+            self._queue.popleft()
 
     def _collect(self, worker: _Worker) -> Outcome:
         try:
             end, said = worker.connection.recv()
         except (EOFError, OSError):
             # The pipe closed without an answer: the process is gone.
-            worker.process.join(_GRACE_SECONDS)
-            end = "failed" if exit_signal(worker.process.exitcode) is None else "killed"
-            said = f"its worker process {describe_exit(worker.process.exitcode)}{last_words(worker.folder / LOG)}"
-            self._forget(worker)
-        return worker.take(end, said)
+            code = worker.exit_code()
+            end = "failed" if exit_signal(code) is None and code != LOST else "killed"
+            how = "was ended with the process that it was forked from" if code == LOST else describe_exit(code)
+            said = f"its worker process {how}{last_words(worker.folder / LOG)}"
+        return self._finished(worker, end, said)
 
     def _stop(self, worker: _Worker) -> Outcome:
         kill_family(worker.family())
-        self._forget(worker)
-        assert worker.task is not None, "without a task there is no limit"
-        return worker.take("late", f"it was stopped at its time limit of {worker.task.limit:.0f} s")
+        return self._finished(worker, "late", f"it was stopped at its time limit of {worker.task.limit:.0f} s")
 
-    def _forget(self, worker: _Worker) -> None:
+    def _finished(self, worker: _Worker, end: End, said: str | None) -> Outcome:
+        kill_family(worker.orphans())
         self._workers.remove(worker)
         worker.clear_away()
+        return Outcome(worker.task, end, said, time.monotonic() - worker.since)
 
 
 class _Worker:
     """A worker process as its pool sees it. No two of a pool have the same ``place`` (from 0) at the same time."""
 
-    def __init__(self, context: SpawnContext, folder: Path, place: int) -> None:
+    def __init__(self, folder: Path, place: int, task: Task) -> None:
         folder.mkdir(0o700, parents=True)  # the pool's own may have been cleared away
-        self.folder, self.place = folder, place
-        self.task: Task | None = None
-        self.since = 0.0
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, folder, place), daemon=True)
-        # Until it has a session of its own (see ``serve``) a worker must not answer Ctrl-C; it inherits that.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            self.process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self.folder, self.place, self.task, self.since = folder, place, task, time.monotonic()
+        self._code: int | None = None
+        self.connection, theirs = multiprocessing.Pipe()
+        self.pid = source_of_processes().fork(theirs.fileno())
         theirs.close()  # so that the pipe ends with the process
+        # Counted from the pool's process number: pools beside each other (jobs, a second grid) shall not all take card 0.
+        with contextlib.suppress(OSError):  # it is gone already, which the pipe will say
+            self.connection.send((folder, sys.path, os.getcwd(), dict(os.environ) | {PLACE: str(os.getpid() + place)}))
+            self.connection.send((task.function, task.arguments))
 
-    def give(self, task: Task) -> None:
-        """Have it begin a task; OSError if it is gone."""
-        self.connection.send((task.function, task.arguments))
-        self.task, self.since = task, time.monotonic()
-
-    def take(self, end: End, said: str | None) -> Outcome:
-        # From now on it has no task.
-        task, self.task = self.task, None
-        assert task is not None, "only workers with a task are waited for"
-        return Outcome(task, end, said, time.monotonic() - self.since)
+    def exit_code(self) -> int:
+        """Of the process, once it has ended."""
+        if self._code is None:
+            self._code = source_of_processes().exit_code(self.pid)
+        return self._code
 
     def is_late(self) -> bool:
-        limit = self.task.limit if self.task else None
-        return limit is not None and time.monotonic() - self.since > limit
+        return self.task.limit is not None and time.monotonic() - self.since > self.task.limit
 
     def family(self) -> list[psutil.Process]:
         """The worker and whatever it started, kernels included."""
         # To be asked before it ends: orphans cannot be told from others.
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.process.pid)
+            process = psutil.Process(self.pid)
             return [process, *process.children(recursive=True)]
         return []
 
+    def orphans(self) -> list[psutil.Process]:
+        """What it started and left behind: known by the folder for temporary files that they were given."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                found += [process] if process.environ().get("TMPDIR") == str(self.folder) else []
+        return found
+
     def clear_away(self) -> None:
-        self.process.join(_GRACE_SECONDS)
+        self.exit_code()  # while it lives it would take the end of the pipe for that of the pool
         self.connection.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -198,11 +188,9 @@ def _end(workers: Sequence[_Worker]) -> None:
     # With all that they started: politely, together, and then not.
     families = [member for worker in workers for member in worker.family()]
     for worker in workers:
-        worker.connection.close()  # an idle one ends by that
-        if worker.task:
-            worker.process.terminate()
-    for worker in workers:
-        worker.process.join(_GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGTERM)
+    psutil.wait_procs(families, timeout=_GRACE_SECONDS)
     kill_family(families)
     for worker in workers:
         worker.clear_away()

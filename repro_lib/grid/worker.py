@@ -57,7 +57,9 @@ def run_notebook(
             # The notebook would ask too, but only after its kernel has started, which takes seconds.
             if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
                 raise LeaseHeldError(str(at_work[0]))
-        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest)) or None
+        # Forked kernels were not tried with CUDA, which no fork survives that has touched it.
+        forked = not (cell and cell.config.device == "cuda")
+        return "; ".join(execute(notebooks_dir() / notebook, output, parameters, digest, forked=forked)) or None
 
 
 def run_cell(cell: Cell, progress: Path, trials: Sequence[int] | None = None, **settings: Any) -> str | None:
@@ -90,8 +92,14 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     """Remove reports and notebooks that killed processes left unfinished, and nothing of those that are still at work there."""
     remove_void(reports_dir)
     remove_leftovers(reports_dir)
-    for partial in (results_dir / "notebooks").glob("*.partial.ipynb"):
-        output = partial.with_name(partial.name.replace(".partial", ""))
-        if holder(notebook_lease(output)) is None and is_unfinished(partial):
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    for partial in unfinished_notebooks(results_dir):
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def unfinished_notebooks(results_dir: Path) -> list[Path]:
+    """The notebooks that killed processes left unfinished."""
+    partial = {
+        path: path.with_name(path.name.replace(".partial", "")) for path in (results_dir / "notebooks").glob("*.partial.ipynb")
+    }
+    return [path for path, output in partial.items() if holder(notebook_lease(output)) is None and is_unfinished(path)]

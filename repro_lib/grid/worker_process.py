@@ -1,7 +1,6 @@
 """What happens in a worker process of the grid: its life, the graphics card it sees, its end and that of what it started."""
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,40 +16,41 @@ from typing import Any, Literal
 import psutil
 
 from repro_lib.system.leases import LeaseHeldError
-from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, kill_group
+from repro_lib.system.processes import ProcessKilledError, be_first_out_of_memory, die_with, kill_group
 
 LOG, _GRACE_SECONDS = "worker.log", 5.0
-_VISIBLE_CARDS, _PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
+_VISIBLE_CARDS, PLACE = "CUDA_VISIBLE_DEVICES", "REPRO_WORKER"
 
 # How a task ended. "killed": a process was ended from outside, so that the same task may succeed if tried again; "late":
 # it was still at work at its limit; "held": somebody else is at work on it. The others are final.
 End = Literal["done", "failed", "killed", "late", "held"]
 
 
-def serve(connection: Connection, folder: Path, place: int) -> None:
-    """A worker's life: receive a task, do it, answer how it ended; end when the pipe closes."""
-    # A session of its own: Ctrl-C reaches the grid alone, which then ends its workers in order.
+def serve(connection: Connection) -> None:
+    """A worker's life: receive its folder, its search path and its environment, then its task, and answer how that ended."""
+    # A session of its own: what ends its family ends nobody else.
     os.setsid()
-    # SIGTERM as an exception, so that a running notebook shuts its kernel down and gives up its lease on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    threading.Thread(target=_die_with_parent, args=(folder,), daemon=True).start()
-    be_first_out_of_memory()
-    # Counted from the pool's process number: pools beside each other (jobs, a second grid) shall not all take card 0.
-    os.environ[_PLACE] = str(os.getppid() + place)
-    # Temporary files of this process and of its kernels lie where the grid finds them, however these end.
+    folder, sys.path[:], where, settings = connection.recv()
+    os.chdir(where)
+    os.environ.clear()
+    os.environ |= settings
+    # Temporary files of this process and of its kernel lie where the grid finds them, however these end.
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     with open(folder / LOG, "w", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-        with contextlib.suppress(EOFError):
-            while True:
-                function, arguments = connection.recv()
-                # The log is for the last words of one that dies, and those of an earlier task would mislead.
-                file.seek(0)
-                file.truncate()
-                # In days some systems clear away what lies in temporary folders.
-                folder.mkdir(0o700, parents=True, exist_ok=True)
-                connection.send(_attempt(function, arguments))
+    die_with(os.getppid())
+    # Before there is a second thread, or anything else that a fork would carry over into the kernel.
+    if "repro_lib.grid.forked_kernels" in sys.modules:
+        from repro_lib.grid.forked_kernels import WaitingKernel
+
+        WaitingKernel.here = WaitingKernel()
+    # SIGTERM as an exception, so that a running notebook shuts its kernel down and gives up its lease on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    be_first_out_of_memory()
+    function, arguments = connection.recv()
+    threading.Thread(target=_die_with_pool, args=(connection, folder), daemon=True).start()
+    connection.send(_attempt(function, arguments))
 
 
 def _attempt(function: Callable[..., str | None], arguments: dict[str, Any]) -> tuple[End, str | None]:
@@ -67,11 +67,10 @@ def _attempt(function: Callable[..., str | None], arguments: dict[str, Any]) -> 
         return "failed", str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
 
 
-def _die_with_parent(folder: Path) -> None:
-    # Wait for the end of the grid, however it comes, then end with all that was started and leave nothing behind.
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker is a child of its pool"
-    parent.join()
+def _die_with_pool(connection: Connection, folder: Path) -> None:
+    # Nothing more comes from the pool but its end, however that comes: end with all that was started and leave nothing behind.
+    with contextlib.suppress(OSError, EOFError):
+        connection.poll(None)
     kill_family(psutil.Process().children(recursive=True))
     shutil.rmtree(folder, ignore_errors=True)
     # What the grid itself left in the folder around; the last of the workers finds it empty of the others.
@@ -97,7 +96,7 @@ def take_card(device: str = "cuda") -> None:
     It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
     """
     if device == "cuda" and len(cards := visible_cards()) > 1:
-        os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(_PLACE, 0)) % len(cards)]
+        os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(PLACE, 0)) % len(cards)]
 
 
 def visible_cards() -> list[str]:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
-import scipy.stats
+import scipy  # whose parts are imported where they are first used: half a second that few notebooks need
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, floats

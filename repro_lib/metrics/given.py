@@ -103,3 +103,8 @@ def labels_given(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind not in "iu" or (labels.size and not (labels.min() >= 0 and labels.max() < width)):
         raise ValueError(f"labels are whole numbers from 0 to {width - 1}, the characters of the vocabulary")
     return labels
+
+
+def at_labels(p: Float64, labels: Any) -> Float64:
+    """Of ``p`` (tokens, V) the value at each token's label, (tokens,); ValueError for what is no place in V."""
+    return np.take_along_axis(p, labels_given(labels, p)[:, None], axis=1)[:, 0]

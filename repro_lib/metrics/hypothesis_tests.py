@@ -7,10 +7,8 @@ import math
 from bisect import bisect_left
 
 import numpy as np
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import stdtr  # pyright: ignore[reportAttributeAccessIssue]  (compiled, and scipy ships no types)
-from statsmodels.stats.power import TTestPower
 
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, check_share, floats
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, without_each
@@ -42,7 +40,7 @@ def p_above(difference: Estimate) -> float:
         return math.nan
     if difference.error == 0:  # trials that are all alike leave no doubt, and on the border all of it
         return 0.5 if difference.value == 0 else float(difference.value < 0)
-    return float(stdtr(difference.n - 1, -difference.value / difference.error))
+    return float(scipy.special.stdtr(difference.n - 1, -difference.value / difference.error))
 
 
 def p_equal(above: Estimate, below: Estimate) -> float:
@@ -113,6 +111,8 @@ def power(trials: int, effect: float, *, alpha: float = SIGNIFICANCE) -> float:
     check_share("alpha", alpha)
     if trials < 2 or not math.isfinite(effect):
         return 0.0 if trials < 2 else 1.0 if math.isinf(effect) else math.nan
+    from statsmodels.stats.power import TTestPower  # with all of pandas' and scipy's weight, for this alone
+
     # One-sided at alpha / 2, for the wrong sign is no find.
     chance = float(TTestPower().power(abs(effect), trials, alpha / 2, alternative="larger"))
     if math.isnan(chance):

@@ -5,14 +5,12 @@ logits are none), for labels outside the vocabulary, and for values that are not
 """
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from repro_lib.metrics.given import Float64, labels_given, models_given, numpy_of, probabilities_given
+from repro_lib.metrics.given import Float64, at_labels, labels_given, models_given, numpy_of, probabilities_given
 
 
 def relative_differences(p: Any, q: Any) -> Float64:
@@ -24,6 +22,17 @@ def relative_differences(p: Any, q: Any) -> Float64:
     # In the precision of the arrays: float32 is enough for a picture, and several times as fast.
     p, q = probabilities_given([p, q], sums=False)
     return 2 * _quotients(np.abs(p - q), p + q)
+
+
+def log_gaps(p: Float64, q: Float64) -> Float64:
+    """|log p - log q| element by element, with both 0 giving 0 and one 0 infinity.
+
+    >>> log_gaps(np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.5])).tolist()
+    [0.0, 0.0, inf]
+    """
+    # Both 0: the models agree, and infinity minus infinity would be no number.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((p == 0) & (q == 0), 0.0, np.abs(np.log(p) - np.log(q)))
 
 
 def total_variation_by_token(p: Any, q: Any) -> Float64:
@@ -73,7 +82,7 @@ def true_label_pd(p: Any, q: Any, labels: Any) -> float:
     >>> true_label_pd([[0.5, 0.5]], [[0.25, 0.75]], [1])
     0.4
     """
-    return float(np.mean(relative_differences(*(_at_labels(model, labels) for model in models_given([p, q])))))
+    return float(np.mean(relative_differences(*(at_labels(model, labels) for model in models_given([p, q])))))
 
 
 def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
@@ -82,7 +91,7 @@ def log_prob_pd(p: Any, q: Any, labels: Any) -> float:
     >>> round(log_prob_pd([[0.5, 0.5]], [[0.25, 0.75]], [0]), 4)  # ln 2
     0.6931
     """
-    return float(np.mean(_log_gap(*(_at_labels(model, labels) for model in models_given([p, q])))))
+    return float(np.mean(log_gaps(*(at_labels(model, labels) for model in models_given([p, q])))))
 
 
 def js_divergence(p: Any, q: Any) -> float:
@@ -96,6 +105,20 @@ def js_divergence(p: Any, q: Any) -> float:
     # 0 log 0 = 0: where p is 0 the logarithm is that of 1.
     terms = [(a * np.log(np.where(a > 0, a, 1.0) / np.where(a > 0, middle, 1.0))).sum(axis=1) for a in (p, q)]
     return float(((terms[0] + terms[1]) / 2).mean())
+
+
+def kl_divergence(p: Any, q: Any) -> float:
+    """Mean over tokens of (KL(p, q) + KL(q, p)) / 2, the Kullback-Leibler divergence both ways (1951), in nats. 0 to infinity.
+
+    As ``log_prob_pd``: a character that both give probability 0 adds nothing, one that a single model does makes it infinite.
+
+    >>> round(kl_divergence([[0.5, 0.5]], [[0.25, 0.75]]), 4)  # ln 3 / 8
+    0.1373
+    """
+    p, q = models_given([p, q])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = (p - q) * (np.log(p) - np.log(q)) / 2
+    return float(np.where(p == q, 0.0, terms).sum(axis=1).mean())
 
 
 def mean_deviation_pd(probabilities: Any) -> float:
@@ -138,11 +161,10 @@ PAIR_METRICS = {
     "total_variation": Metric(total_variation, 1.0, "Total variation (0 to 1)", "total variation"),
     "churn": Metric(churn, 1.0, "Churn: top-1 differs (0 to 1)", "churn"),
     "js_divergence": Metric(js_divergence, math.log(2), "Jensen-Shannon, nats (0 to 0.69)", "Jensen-Shannon divergence"),
+    "kl_divergence": Metric(kl_divergence, math.inf, "Kullback-Leibler, nats", "Kullback-Leibler divergence"),
     "true_label_pd": Metric(true_label_pd, 2.0, "True-label PD (0 to 2)", "true-label PD", at_label=True),
     "log_prob_pd": Metric(log_prob_pd, math.inf, "Log-probability PD, nats", "log-probability PD", at_label=True),
 }
-# These are computed together (``pair_metrics_by_block``), which is many times as fast.
-_TOGETHER = {f.__name__: f for f in (relative_pd, total_variation, churn, js_divergence, true_label_pd, log_prob_pd)}
 
 
 def metric_names() -> tuple[str, ...]:
@@ -163,77 +185,11 @@ def pair_metrics(p: Any, q: Any, labels: Any) -> dict[str, float]:
     return {name: metric(p, q, labels) for name, metric in PAIR_METRICS.items()}
 
 
-def pair_metrics_by_block(probabilities: Sequence[Any], labels: Any, block: int, threads: int = 1) -> dict[str, Float64]:
-    """Every pairwise metric of N models in each block of ``block`` tokens: (N(N-1)/2, blocks) by name.
-
-    ``probabilities``: N arrays (tokens, V); ``labels``: (tokens,), a multiple of ``block``. Pairs in the order (1, 2), (1, 3)
-    ... (2, 3) ...; for ours the mean over blocks is the number of ``pair_metrics`` to within rounding, whatever ``threads`` is.
-
-    >>> pair_metrics_by_block([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4], [0] * 4, block=2)["churn"].tolist()
-    [[1.0, 1.0]]
-    """
-    models = models_given(probabilities)
-    pairs = list(combinations(range(len(models)), 2))
-    if len(labels) % block:
-        raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
-    shape = len(pairs), len(parts := numpy_of(labels).reshape(-1, block))
-    found = {name: np.empty(shape) for name in ("relative_pd", "total_variation", "churn", "js_divergence")}
-    # Many times as fast as pair by pair: what belongs to one model is computed once, and a block of 256 tokens x 65
-    # characters, 133 kB in float64, stays in the processor's cache for all pairs.
-    blocks = [[p[k * block :][:block] for p in models] for k in range(len(parts))]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda k: _fill_block(found, k, blocks[k], pairs), range(len(blocks))))
-    at_labels = [_at_labels(p, labels) for p in models]
-    for name, per_token in (("true_label_pd", relative_differences), ("log_prob_pd", _log_gap)):
-        values = [per_token(at_labels[i], at_labels[j]).reshape(-1, block).mean(axis=1) for i, j in pairs]
-        found[name] = np.reshape(values, shape)
-    for name in asked_by_pair():
-        values = [[PAIR_METRICS[name](b[i], b[j], part) for b, part in zip(blocks, parts, strict=True)] for i, j in pairs]
-        found[name] = np.reshape(values, shape)
-    return {name: found[name] for name in PAIR_METRICS}
-
-
-def asked_by_pair() -> list[str]:
-    """The metrics whose function is asked for every pair of models and block; the others are computed together.
-
-    >>> "churn" in asked_by_pair()
-    False
-    """
-    return [name for name, metric in PAIR_METRICS.items() if metric.function is not _TOGETHER.get(name)]
-
-
-def _fill_block(by_metric: dict[str, Float64], k: int, parts: Sequence[Float64], pairs: Sequence[tuple[int, int]]) -> None:
-    """Column ``k`` of each matrix, from the (block, V) probabilities of each model there."""
-    block, width = parts[0].shape
-    # In place: fresh arrays for every pair would cost more than the arithmetic.
-    total, difference = np.empty((2, block, width))
-    # Clipped as the middle of two equal models is, so that their divergence is exactly 0.
-    entropies = [_sum_x_log_x(np.maximum(p, np.finfo(np.float64).smallest_subnormal), total) for p in parts]
-    tops = [p.argmax(axis=1) for p in parts]
-    for pair, (i, j) in enumerate(pairs):
-        np.add(parts[i], parts[j], out=total)
-        np.abs(np.subtract(parts[i], parts[j], out=difference), out=difference)
-        by_metric["total_variation"][pair, k] = float(difference.sum()) / 2 / block
-        by_metric["relative_pd"][pair, k] = 2 * float(_quotients(difference, total).sum()) / (block * width)
-        # One logarithm a pair: JS = (sum p log p + sum q log q) / 2 - sum m log m with m = (p + q) / 2.
-        total *= 0.5
-        # Rounding may leave -1e-16.
-        divergence = max((entropies[i] + entropies[j]) / 2 - _sum_x_log_x(total, difference), 0.0)
-        by_metric["js_divergence"][pair, k] = divergence / block
-        by_metric["churn"][pair, k] = np.count_nonzero(tops[i] != tops[j]) / block
-
-
 def _quotients(difference: Float64, total: Float64) -> Float64:
     # Overwrites both. 0/0 is 0: twice the smallest number there is keeps 0 out of the quotient, so that half of it is not 0 and
     # every sum of probabilities that is not 0 stays as it is.
     np.maximum(total, 2 * np.finfo(total.dtype).smallest_subnormal, out=total)
     return np.divide(difference, total, out=difference)
-
-
-def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
-    # For x > 0; overwrites the buffer. No dot product: BLAS would start threads, and sums would depend on their number.
-    np.multiply(x, np.log(x, out=buffer), out=buffer)
-    return float(buffer.sum())
 
 
 def probabilities_from_logits(logits: Any) -> Float64:
@@ -246,7 +202,7 @@ def probabilities_from_logits(logits: Any) -> Float64:
     # No logit is above 0 then, so that none overflows.
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
-    return logits / logits.sum(axis=-1, keepdims=True)
+    return np.divide(logits, logits.sum(axis=-1, keepdims=True), out=logits)
 
 
 def cross_entropy(logits: Any, labels: Any) -> float:
@@ -257,7 +213,7 @@ def cross_entropy(logits: Any, labels: Any) -> float:
     """
     logits = numpy_of(logits).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - _at_labels(logits, labels)))
+    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - at_labels(logits, labels)))
 
 
 def error_rate(scores: Any, labels: Any) -> float:
@@ -268,13 +224,3 @@ def error_rate(scores: Any, labels: Any) -> float:
     """
     scores = numpy_of(scores)
     return float(np.mean(scores.argmax(axis=-1) != labels_given(labels, scores)))
-
-
-def _log_gap(p: Float64, q: Float64) -> Float64:
-    # Both 0: the models agree, and infinity minus infinity would be no number.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((p == 0) & (q == 0), 0.0, np.abs(np.log(p) - np.log(q)))
-
-
-def _at_labels(p: Float64, labels: Any) -> Float64:
-    return np.take_along_axis(p, labels_given(labels, p)[:, None], axis=1)[:, 0]

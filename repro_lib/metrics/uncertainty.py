@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit  # pyright: ignore[reportAttributeAccessIssue]  (compiled, and scipy ships no types)
 
 from repro_lib.metrics.given import Float64, cells_checked, check_share, floats
 
@@ -232,7 +232,7 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     4.303
     """
     check_share("confidence", confidence)
-    return float(stdtrit(degrees, (1 + confidence) / 2))
+    return float(scipy.special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 def _first(means: Float64) -> float:

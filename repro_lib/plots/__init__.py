@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         slices_view as slices_view,
         through_training_view as through_training_view,
     )
+    from repro_lib.plots.counted import frequent_view as frequent_view
     from repro_lib.plots.figures import (
         accuracy as accuracy,
         accuracy_vs_reproducibility as accuracy_vs_reproducibility,

@@ -44,7 +44,7 @@ def activation_curves(activations: Sequence[str], width: float = 3.0) -> Plot:
     looks = zip(map(colour_of, curves), cycle(_LINE_STYLES), strict=False)
     minima = ", ".join(f"{name} {value.min():.2f}" for name, (_, value, *_) in curves.items())
     alt = f"Value, slope and curvature of {', '.join(curves)} from {-width:g} to {width:g}. Lowest values: {minima}."
-    return Plot(_three_panels(curves, looks), "activation_curves", alt)
+    return Plot.of(_three_panels(curves, looks), "activation_curves", alt)
 
 
 @styled
@@ -54,7 +54,7 @@ def smelu_family(betas: Sequence[float], width: float = 3.0) -> Plot:
     looks = [(str(0.75 * k / max(len(betas) - 1, 1)), "-") for k in range(len(betas))]
     alt = f"SmeLU for beta {', '.join(f'{beta:g}' for beta in betas)}: the slope rises from 0 to 1 between -beta and beta, "
     alt += "so the curvature is 1 / (2 beta) there and 0 elsewhere."
-    return Plot(_three_panels(curves, looks), "smelu_family", alt)
+    return Plot.of(_three_panels(curves, looks), "smelu_family", alt)
 
 
 def _three_panels(named: Mapping[str, Curves], looks: Iterable[tuple[str, Any]]) -> Figure:

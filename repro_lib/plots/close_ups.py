@@ -55,7 +55,7 @@ def slices_view(study: Study, anatomies: Anatomies, model: str, metric: str = "t
         _slices_panel(axes, cells, slicing, metric)
     # Only now: a limit that is set ends the scaling to what the other panels hold.
     panels.flat[0].set_ylim(bottom=0)
-    return Plot(figure, f"{model}_slices_{metric}", _slices_alt(cells, anatomies, model, metric))
+    return Plot.of(figure, f"{model}_slices_{metric}", _slices_alt(cells, anatomies, model, metric))
 
 
 def _slices_panel(axes: Axes, cells: Sequence[CellAnatomy], slicing: str, metric: str) -> None:
@@ -150,7 +150,7 @@ def through_training_view(store: Store, stored: Sequence[Result], study: Study, 
         by_loss.invert_xaxis()
     panels[1, 0].set_xlabel("Training step")
     panels[1, 1].set_xlabel("Loss on the kept text, nats (falls to the right)")
-    return Plot(figure, f"{model}_through_training", _training_alt(model, followed, lengths))
+    return Plot.of(figure, f"{model}_through_training", _training_alt(model, followed, lengths))
 
 
 @styled
@@ -173,7 +173,7 @@ def noise_view(store: Store, sources: NoiseSources | None, model: str) -> Plot |
     left.set_ylim(bottom=0)
     left.grid(False, axis="x")
     _source_lines(right, sources.trajectories(store))
-    return Plot(figure, f"{sources.model}_noise_sources", sources.sentence())
+    return Plot.of(figure, f"{sources.model}_noise_sources", sources.sentence())
 
 
 def _follow(panels: dict[str, Axes], cell: Trajectory, others: Sequence[Trajectory], metric: str) -> None:

@@ -5,8 +5,11 @@ Every number has its interval or the figure says why not; pairs and trials are p
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial, wraps
+from inspect import signature
+from typing import Any
 
-import pandas as pd
+from matplotlib.figure import Figure
 
 from repro_lib.analysis.study import METRICS, Study, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
@@ -44,38 +47,67 @@ def plot_names(models: Sequence[str]) -> list[str]:
     return [f.__name__ for f in _ACROSS_MODELS] + [f"{model}_{f.__name__}" for model in models for f in _OF_A_MODEL]
 
 
-@styled
-def shamir_comparison(study: Study, model: str | None = None) -> Plot:
+def _of_study(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Plot]:
+    # Drawn when it is looked at, in the suite's style, and once for notebooks and ``reports/plots/``.
+    @wraps(draw)
+    def plot(study: Study, model: str | None = None) -> Plot:
+        of = (_one_model(study, model),) if "model" in signature(draw).parameters else ()
+        name, make = "_".join((*of, draw.__name__)), partial(styled(draw), study, *of)
+        return Plot(name, make, study.folder, partial(_shown, study, of or study.models))
+
+    return plot
+
+
+def _one_model(study: Study, model: str | None) -> str:
+    # A study of one model need not have it named.
+    if model is None and len(study.models) != 1:
+        raise ValueError(f"name one of the models: {', '.join(study.models)}")
+    if (model := model or study.models[0]) not in study.models:
+        raise ValueError(f"there is no model {model!r} in this study; it has {', '.join(study.models)}")
+    return model
+
+
+def _shown(study: Study, models: Sequence[str]) -> list[Any]:
+    # All that a figure of these models depends on, beside the code. Losses by step, by far the longest, only of one model.
+    frames = (study.cells, study.trials, study.pairs, *([study.curves] if len(models) == 1 else []))
+    rows = [frame[frame["model"].isin(models)].to_csv(index=False) for frame in frames]
+    titles, identical = [metric.title for metric in PAIR_METRICS.values()], [name for name in study.identical if name in models]
+    return [models, study.activations, identical, study.is_mixed, titles, rows]
+
+
+@_of_study
+def shamir_comparison(study: Study, model: str) -> tuple[Figure, str]:
     """Relative PD of one model per activation."""
-    model, cells = _one_model(study, model)
+    cells = study.cells[study.cells["model"] == model]
     title = _title(study, f"{model}: relative prediction difference (PD) per activation", model)
     figure, body = new_figure(4.3, title, f"{PAIRS} {interval_note(cells, JACKKNIFE)}")
     axes = body.subplots()
     model_panel(axes, study, cells, "relative_pd", numbers=True)
     axes.set_ylabel("Relative PD (lower: more reproducible)")
-    alt = model_alt(study, cells, "relative_pd", f"Relative PD of {model} per activation")
-    return Plot(figure, f"{model}_shamir_comparison", alt)
+    return figure, model_alt(study, cells, "relative_pd", f"Relative PD of {model} per activation")
 
 
-@styled
-def accuracy(study: Study, model: str | None = None) -> Plot:
+@_of_study
+def accuracy(study: Study, model: str) -> tuple[Figure, str]:
     """Validation accuracy and loss of one model per activation."""
-    model, cells = _one_model(study, model)
+    cells = study.cells[study.cells["model"] == model]
     title = _title(study, f"{model}: accuracy and loss per activation", model)
     figure, body = new_figure(4.0, title, f"{TRIALS} {interval_note(cells, STUDENT)}")
     for axes, column in zip(body.subplots(1, 2), ("val_accuracy", "val_loss"), strict=True):
         model_panel(axes, study, cells, column, bar=False)
         axes.set_title(heading(column))
     alt = model_alt(study, cells, "val_accuracy", f"Validation accuracy of {model} in per cent")
-    return Plot(figure, f"{model}_accuracy", f"{alt} {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}")
+    return figure, f"{alt} {model_alt(study, cells, 'val_loss', 'Validation loss in nats')}"
 
 
-@styled
-def reproducibility(study: Study, model: str | None = None) -> Plot:
+@_of_study
+def reproducibility(study: Study, model: str) -> tuple[Figure, str]:
     """Every metric of one model per activation."""
-    model, cells = _one_model(study, model)
+    cells = study.cells[study.cells["model"] == model]
     title = _title(study, f"{model}: {len(METRICS)} measures of disagreement between trials", model)
     note = f"{PAIRS} {interval_note(cells, JACKKNIFE)} Lower is more reproducible in every panel."
+    unknown = [PAIR_METRICS[name].words for name in METRICS if cells["n"].max() > 1 and cells[name].isna().all()]
+    note += f" Not measured when these trials were, and their predictions are gone: {', '.join(unknown)}." if unknown else ""
     # Three to a row: narrower ones have no room for the numbers on their axes.
     rows = math.ceil(len(METRICS) / 3)
     figure, body = new_figure(2.8 * rows, title, note, activation_handles(study.activations))
@@ -86,13 +118,13 @@ def reproducibility(study: Study, model: str | None = None) -> Plot:
         model_panel(axes, study, cells, metric, labels=False)
         axes.set_title(heading(metric), fontsize=10)
     alt = [model_alt(study, cells, metric, f"{heading(metric)} of {model}") for metric in metric_names()[:3]]
-    return Plot(figure, f"{model}_reproducibility", " ".join(alt))
+    return figure, " ".join(alt)
 
 
-@styled
-def training_curves(study: Study, model: str | None = None) -> Plot:
+@_of_study
+def training_curves(study: Study, model: str) -> tuple[Figure, str]:
     """Training and validation loss of every trial of one model, one panel per activation."""
-    model, cells = _one_model(study, model)
+    cells = study.cells[study.cells["model"] == model]
     curves = study.curves[study.curves["model"] == model]
     note = (
         "Every trained model is shown, so there is no interval. The validation curve looks at a quarter of the evaluation text."
@@ -111,13 +143,12 @@ def training_curves(study: Study, model: str | None = None) -> Plot:
         every[k - columns].tick_params(labelbottom=True)
     body.supxlabel("Iteration", fontsize=10)
     body.supylabel("Loss, nats per character", fontsize=10)
-    alt = model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats")
-    return Plot(figure, f"{model}_training_curves", alt)
+    return figure, model_alt(study, cells, "val_loss", f"Loss curves of {model}; final validation loss in nats")
 
 
 # A bar would start at 0, and what differs between accuracies is a small part of them: hence marks, here and in ``accuracy``.
-@styled
-def multi_model_accuracy(study: Study) -> Plot:
+@_of_study
+def multi_model_accuracy(study: Study) -> tuple[Figure, str]:
     """Validation accuracy and loss of every cell."""
     note = f"{TRIALS} {interval_note(study.cells, STUDENT)} {about_cells(study)}"
     title = _title(study, "Accuracy and loss of every model and activation")
@@ -125,11 +156,11 @@ def multi_model_accuracy(study: Study) -> Plot:
     for axes, column in zip(body.subplots(2, 1, sharex=True), ("val_accuracy", "val_loss"), strict=True):
         grid_panel(axes, study, column, bar=False)
         axes.set_title(heading(column))
-    return Plot(figure, "multi_model_accuracy", grid_alt(study, "val_accuracy", "Validation accuracy in per cent"))
+    return figure, grid_alt(study, "val_accuracy", "Validation accuracy in per cent")
 
 
-@styled
-def multi_model_reproducibility(study: Study) -> Plot:
+@_of_study
+def multi_model_reproducibility(study: Study) -> tuple[Figure, str]:
     """Relative PD, total variation and churn of every cell."""
     note = f"{PAIRS} {interval_note(study.cells, JACKKNIFE)} Lower is more reproducible. {about_cells(study)}"
     title = _title(study, "Disagreement between trials of every model and activation")
@@ -137,11 +168,11 @@ def multi_model_reproducibility(study: Study) -> Plot:
     for axes, metric in zip(body.subplots(3, 1, sharex=True), metric_names()[:3], strict=True):
         grid_panel(axes, study, metric)
         axes.set_title(heading(metric))
-    return Plot(figure, "multi_model_reproducibility", grid_alt(study, "relative_pd", "Relative PD"))
+    return figure, grid_alt(study, "relative_pd", "Relative PD")
 
 
-@styled
-def shamir_cross_model_analysis(study: Study) -> Plot:
+@_of_study
+def shamir_cross_model_analysis(study: Study) -> tuple[Figure, str]:
     """Four panels: bars of every cell, boxes per activation over models, heat map, CV per model."""
     note = f"{PAIRS} {interval_note(study.cells, JACKKNIFE)} Boxes: quartiles over models, a spread and no interval. "
     note += f"CV has no interval: it is above 0 even where nothing differs. {about_cells(study)}"
@@ -153,12 +184,11 @@ def shamir_cross_model_analysis(study: Study) -> Plot:
     panels.boxes(parts["X"], study)
     panels.cv_bars(parts["C"], study)
     panels.heat_map(parts["H"], study)
-    alt = grid_alt(study, "relative_pd", "Relative PD in four panels (cells, boxes per activation, CV, heat map)")
-    return Plot(figure, "shamir_cross_model_analysis", alt)
+    return figure, grid_alt(study, "relative_pd", "Relative PD in four panels (cells, boxes per activation, CV, heat map)")
 
 
-@styled
-def accuracy_vs_reproducibility(study: Study) -> Plot:
+@_of_study
+def accuracy_vs_reproducibility(study: Study) -> tuple[Figure, str]:
     """Relative PD, and churn per error, against accuracy: the trade-off."""
     cells = study.cells.dropna(subset=["relative_pd"])
     note = f"{interval_note(study.cells, f'{JACKKNIFE}; {STUDENT} for accuracy')} Churn / error is a ratio of two means and "
@@ -178,7 +208,7 @@ def accuracy_vs_reproducibility(study: Study) -> Plot:
     for axes, name in ((left, "Relative PD"), (right, "Churn / error")):
         axes.set(xlabel=heading("val_accuracy"), title=name)
         axes.set_ylim(bottom=0)  # so that a small difference does not look like a large one
-    return Plot(figure, "accuracy_vs_reproducibility", panels.trade_off_alt(study))
+    return figure, panels.trade_off_alt(study)
 
 
 # In the order of the reports.
@@ -186,16 +216,6 @@ _ACROSS_MODELS: tuple[Callable[..., Plot], ...] = (
     shamir_cross_model_analysis, multi_model_accuracy, multi_model_reproducibility, accuracy_vs_reproducibility,
 )  # fmt: skip
 _OF_A_MODEL: tuple[Callable[..., Plot], ...] = (shamir_comparison, accuracy, reproducibility, training_curves)
-
-
-def _one_model(study: Study, model: str | None) -> tuple[str, pd.DataFrame]:
-    # A study of one model need not have it named.
-    if model is None and len(study.models) != 1:
-        raise ValueError(f"name one of the models: {', '.join(study.models)}")
-    model = model or study.models[0]
-    if model not in study.models:
-        raise ValueError(f"there is no model {model!r} in this study; it has {', '.join(study.models)}")
-    return model, study.cells[study.cells["model"] == model]
 
 
 def _title(study: Study, title: str, model: str | None = None) -> str:

@@ -13,7 +13,7 @@ from repro_lib.analysis.claims import CLAIMS, Claim, judge
 from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally
-from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -45,7 +45,7 @@ class Entry:
 
 def ledger(evidence: Evidence) -> list[Entry]:
     """All claims judged by this evidence, by every metric."""
-    return [Entry(claim, {metric: judge(claim, evidence, metric) for metric in claim.metrics}) for claim in CLAIMS]
+    return [Entry(claim, {m: judge(claim, evidence, m) for m in evidence.metrics if m in claim.metrics}) for claim in CLAIMS]
 
 
 def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
@@ -183,7 +183,7 @@ def claims_json(study: Study, evidence: Evidence, entries: Sequence[Entry]) -> s
                 "checks": [_check_content(check) for check in entry.main.checks],
                 "verdict_by_metric": {metric: judgement.verdict for metric, judgement in entry.judgements.items()},
                 "metrics_agree": not entry.disagreeing,
-                "metrics_not_applicable": [metric for metric in METRICS if metric not in entry.judgements],
+                "metrics_not_applicable": [metric for metric in evidence.metrics if metric not in entry.judgements],
             }
             for entry in entries
         ],

@@ -83,6 +83,7 @@ def summary_table(result: Result) -> pd.DataFrame:
         "Relative PD": with_interval(cell, "relative_pd", 4),
         "Total variation": with_interval(cell, "total_variation", 4),
         "Churn": with_interval(cell, "churn", 4),
+        "All trials agree on the top-1": cell_number(cell, "unanimity", 4),
         "Validation loss, nats": with_interval(cell, "val_loss", 3),
         "Loss of the unigrams, nats": f"{result.evaluation.unigram_cross_entropy:.3f}",
         "Validation accuracy, %": with_interval(cell, "val_accuracy", 2),

@@ -134,13 +134,13 @@ def disagreement_views(store: Store, study: Study, model: str, activations: Sequ
 
 
 def samples_views(
-    store: Store, study: Study, model: str, activations: Sequence[str], length: int = 120, trials: int = 3
+    store: Store, study: Study, model: str, activations: Sequence[str], length: int = 80, trials: int = 3
 ) -> list[Samples | Note]:
-    """What the first ``trials`` trials write after the first 48 evaluation characters, for each of these activations."""
+    """What the first ``trials`` trials write after the first 32 evaluation characters, for each of these activations."""
 
     def view(result: Result) -> Samples:
         corpus = corpus_of(result)
-        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:48]))
+        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:32]))
         written = write_samples(store, result, corpus, prompt, length, range(1, min(trials, len(result.trials)) + 1))
         return Samples(f"{model} with {result.activation}", prompt, written)
 

@@ -3,27 +3,42 @@
 Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK, LARGEST_VOCABULARY
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.store.schema import ResultError, TensorKind, TrialRecord
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors
 from repro_lib.system.files import UnusableFile
 
+Tensors = Mapping[str, torch.Tensor]
+# How many steps of stored log-probabilities there are: 900 / 2 to a nat at probability 1, fewer by 1 + |log p| / 2 for less
+# probable characters, and more where all lie closer together than a trained model's, whose standard deviation is 2.7 nats.
+# Of each true character's there is one byte more, for some metrics look at nothing else. Measured: docs/how_it_runs.md.
+_STEPS, _SPREAD, _LEAST_SPREAD, _BYTE = 900, 2.7, 1e-3, 254
+# Bits of a float32 that are rounded away in stored weights: 13 significant ones stay, of 24.
+_BITS = 11
+# Words in a file: the digest of what was trained, which its result names, and that of what is stored.
+EXACT, STORED = "exact_sha256", "stored_sha256"
+_CODED = ("codes", "lowest", "scales", "rests")
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of one trial on the evaluation windows: (tokens, V) float32, with the labels (tokens,) they answer."""
+    """Logits of one trial on the evaluation windows: (tokens, V) float32, with the labels (tokens,) they answer.
+
+    As they are stored: the trained model's, or their log-probabilities rounded (see ``compact``).
+    """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -72,14 +87,78 @@ def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compare
     Pairs in the order of ``itertools.combinations``.
     """
     _check_same_windows(*predictions)
-    probabilities, labels = [trial.probabilities for trial in predictions], predictions[0].labels
-    windows = prediction_difference.pair_metrics_by_block(probabilities, labels, EVALUATION_BLOCK, threads)
+    logits, labels = [trial.logits for trial in predictions], predictions[0].labels
+    softmax = prediction_difference.probabilities_from_logits
+    windows = all_pairs.pair_metrics_by_block(logits, labels, EVALUATION_BLOCK, threads, softmax)
     pairs = {name: of.mean(axis=1) for name, of in windows.items()}
     # A function from elsewhere need be no mean over windows.
-    for name in prediction_difference.asked_by_pair():
+    for name in all_pairs.asked_by_pair():
         metric = prediction_difference.PAIR_METRICS[name]
-        pairs[name] = np.array([metric(p, q, labels) for p, q in combinations(probabilities, 2)])
+        pairs[name] = np.array([metric(a.probabilities, b.probabilities, labels) for a, b in combinations(predictions, 2)])
     return Compared(pairs, windows)
+
+
+def fineness(config: Config) -> int:
+    """How many times as many steps log-probabilities get as where trials start apart; 0: all bits are kept."""
+    streams = {name for name in config.vary_streams if name != "dropout" or config.dropout > 0}
+    # Trials that repeat each other or start a bit apart differ by less than any step: a relative PD of 3e-5 came out as 6e-5.
+    return 0 if not streams else 1 if "init" in streams else 4
+
+
+def compact(kind: TensorKind, tensors: Tensors, finer: int = 1) -> dict[str, torch.Tensor]:
+    """What is stored in place of a trial's tensors of this kind: a third of the bytes, and metrics change by less than 1e-4.
+
+    Logits, (tokens, V) or (S, tokens, V), become whole numbers from which ``restored`` makes log-probabilities; the most
+    probable character of each token stays what it is. Weights are rounded to 13 significant bits. ``finer``: see ``fineness``.
+    """
+    if not finer or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        return dict(tensors)
+    if kind == "weights":
+        return {name: _rounded(tensor) if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    logits, labels = tensors["logits"].numpy(), tensors["labels"].numpy()
+    coded = [_coded(each, labels, finer * _STEPS) for each in (logits if logits.ndim == 3 else logits[None])]
+    columns = {name: torch.from_numpy(np.stack([each[name] for each in coded])) for name in coded[0]}
+    return {name: tensor for name, tensor in tensors.items() if name != "logits"} | columns
+
+
+def _rounded(weights: torch.Tensor) -> torch.Tensor:
+    bits = weights.contiguous().view(torch.int32)
+    return ((bits + (1 << (_BITS - 1))) & -(1 << _BITS)).view(torch.float32)
+
+
+def _coded(logits: NDArray[np.float32], labels: NDArray[np.int64], steps: int) -> dict[str, NDArray[Any]]:
+    # In numpy, whose numbers do not depend on the number of threads.
+    exact = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    scale = steps * max(1.0, _SPREAD / max(float(exact.std()), _LEAST_SPREAD))
+    exact = np.log1p(exact / -2) * scale
+    codes, tokens, tops = np.rint(exact).astype(np.int32), np.arange(len(exact)), logits.argmax(axis=1)
+    # Where rounding would make another character as probable as the first, that one goes a step ahead: churn stays exact.
+    first = codes[tokens, tops]
+    codes[tokens, tops] = np.iinfo(np.int32).max
+    codes[tokens, tops] = np.minimum(first, codes.min(axis=1) - 1)
+    rest = (exact - codes)[tokens, labels].clip(-0.5, 0.5)
+    lowest = codes.min(axis=0)
+    # By character, not by token: what is alike lies together then.
+    columns = {"codes": (codes - lowest).T.copy(), "lowest": lowest, "scales": np.float64(scale)}
+    return columns | {"rests": np.rint(rest * _BYTE).astype(np.int8)}
+
+
+def restored(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """A trial's tensors with ``logits`` again, from what ``compact`` made of them; others as they are."""
+    if "codes" not in tensors:
+        return dict(tensors)
+    others = {name: tensor for name, tensor in tensors.items() if name not in _CODED}
+    codes, lowest, scales, rests = (tensors.get(name, torch.empty(0)).numpy() for name in _CODED)
+    labels = tensors.get("labels", torch.empty(0))
+    s, v, n = codes.shape if codes.ndim == 3 else (0, 0, 0)
+    # What does not fit together has no logits, and whoever wants some says so.
+    if lowest.shape != (s, v) or scales.shape != (s,) or rests.shape != (s, n) or not _are_labels(labels, n, v):
+        return others
+    steps = (codes + lowest[:, :, None]).transpose(0, 2, 1).astype(np.float64)
+    steps[:, np.arange(n), labels.numpy()] += rests / _BYTE
+    logits = torch.from_numpy((-2 * np.expm1(steps / scales[:, None, None])).astype(np.float32))
+    return others | {"logits": logits if "steps" in tensors else logits.squeeze(0)}
 
 
 def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:
@@ -88,14 +167,16 @@ def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int
     # label takes 8 bytes, as two numbers of the logits do.
     numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
     try:
-        tensors, _ = read_tensors(path, 4 * numbers + HEADER_BYTES)
+        tensors, words = read_tensors(path, 4 * numbers + HEADER_BYTES)
     except FileNotFoundError:
         raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
     except (OSError, UnusableFile) as error:
         raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None
-    if sha256_of_tensors(tensors) != record[f"{kind}_sha256"]:
+    # A file without words is of an earlier version, and holds what was trained.
+    digest = sha256_of_tensors(tensors)
+    if words.get(STORED, digest) != digest or words.get(EXACT, digest) != record[f"{kind}_sha256"]:
         raise ResultError(f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force")
-    return tensors
+    return restored(tensors)
 
 
 def predictions_from(tensors: dict[str, torch.Tensor], evaluation_sha256: str, tokens: int, name: str) -> Predictions:
@@ -121,6 +202,10 @@ def snapshots_from(tensors: dict[str, torch.Tensor], name: str) -> Snapshots:
 
 def _answers(logits: torch.Tensor, labels: torch.Tensor) -> bool:
     """Whether these can be logits (tokens, V), float32, and labels (tokens,), int64 below V, of one text."""
-    if logits.dtype != torch.float32 or labels.dtype != torch.int64 or logits.ndim != 2 or labels.shape != logits.shape[:1]:
+    return logits.dtype == torch.float32 and logits.ndim == 2 and _are_labels(labels, *logits.shape)
+
+
+def _are_labels(labels: torch.Tensor, tokens: int, vocabulary: int) -> bool:
+    if labels.dtype != torch.int64 or labels.shape != (tokens,):
         return False
-    return labels.numel() > 0 and int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]
+    return tokens > 0 and int(labels.min()) >= 0 and int(labels.max()) < vocabulary

@@ -136,6 +136,8 @@ class Result(Part):
     reproducibility_metrics: dict[str, float | None]
     trials: list[TrialRecord] = Field(min_length=1, max_length=10_000)
     flags: list[Words]
+    # The share of characters on which all trials have the same top-1. None: one trial, or an earlier version made it.
+    unanimity: float | None = Field(None, ge=0, le=1)
     synthetic: bool
     environment: dict[Words, Words | None]
     timestamp: AwareDatetime

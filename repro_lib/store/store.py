@@ -18,10 +18,10 @@ import torch
 
 from repro_lib.config import MARGIN, ConfigError, check_model, project_root
 from repro_lib.models.activations import canonical_activation
-from repro_lib.store.predictions import Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
+from repro_lib.store.predictions import EXACT, STORED, Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind, digest_of
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
-from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
+from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, share, write_atomically
 
 # Results under the names that they are given, and what is in them under any.
 _RESULT_NAME, _RESULT_KEYS = re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json"), (b'"content_sha256"', b'"schema_version"')
@@ -98,10 +98,20 @@ class Store:
         check_model(model)
         return self.folder / kind / f"{model}-{canonical_activation(activation)}-{config_sha256[:12]}-trial{trial}.safetensors"
 
-    def save_tensors(self, path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-        """Write tensors as safetensors and return their digest."""
-        write_tensors(path, tensors, metadata)
-        return sha256_of_tensors(tensors)
+    def save_tensors(
+        self,
+        path: Path,
+        tensors: dict[str, torch.Tensor],
+        about: dict[str, str],
+        rounded: dict[str, torch.Tensor] | None = None,
+    ) -> str:
+        """Write a trial's tensors, or ``rounded`` ones in their place; returns the digest of ``tensors`` either way."""
+        digest, stored = sha256_of_tensors(tensors), rounded or tensors
+        write_tensors(path, stored, about | {EXACT: digest, STORED: sha256_of_tensors(stored)}, packed=True)
+        # A model without activations leaves the same bytes for each of them, and so does a trial that is repeated.
+        model, *_, config, _ = path.name.split("-")
+        share(path, f"{model}-*-{config}-*{path.suffix}")
+        return digest
 
     def predictions(self, result: Result, trial: int) -> Predictions:
         """The stored logits of a trial, checked against the digest in the result; ResultError as for all tensors."""

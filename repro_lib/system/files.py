@@ -14,7 +14,7 @@ LARGEST_NOTEBOOK_BYTES = 256 * 2**20
 # Temporary files of machines that cannot be asked go after a day.
 _OLD_SECONDS = 24 * 3600.0
 # Where, in a folder of results or reports, our temporary files and leases lie. Other folders in it may be somebody else's.
-_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "failed", "notebooks", "plots")
+_PLACES = (".", "leases", "checkpoints", "predictions", "weights", "steps", "pd", "derived", "failed", "notebooks", "plots")
 _PLACES += ("workflow/*", "workflow/*/failed", "with_synthetic", "with_synthetic/plots")
 # Why not, with what to do; everything else is said in the system's own words.
 _FULL = "because the disk is full; free some space and run the same command again"
@@ -43,10 +43,11 @@ class UnusableFile(ValueError):
     """A file that no reader should touch; the message says what it is, without its name."""
 
 
-def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, flush: bool = True) -> None:
     """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step; missing folders are made.
 
-    With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime. Raises
+    With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime;
+    ``flush=False`` is for what may be lost in a power cut. Raises
     WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -58,7 +59,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
                 file.write(data)
                 file.flush()
                 # Before the name is given: else some file systems have, after a power cut, the name and not the content.
-                os.fsync(file.fileno())
+                if flush:
+                    os.fsync(file.fileno())
             # mkstemp makes files private; results are as readable as any other new file. The mask is read by setting it.
             os.umask(mask := os.umask(0))
             with contextlib.suppress(OSError):  # some network drives have no modes
@@ -67,7 +69,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
                 os.replace(temporary, path)
             else:
                 _name_without_replacing(temporary, path)
-            _flush_folder(path.parent)
+            if flush:
+                _flush_folder(path.parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -75,6 +78,27 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
         raise  # an answer to the caller, who asked for it with replace=False
     except OSError as error:
         raise WriteError(path, error) from error
+
+
+def share(path: Path, pattern: str) -> None:
+    """Let ``path`` be the same file on the disk as one beside it of such a name that holds the same bytes, if there is one.
+
+    For files that are only ever replaced whole: each keeps its name when the other is replaced or removed.
+    """
+    aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.shared.tmp")
+    with contextlib.suppress(OSError):  # a folder without hard links: both stay
+        size = path.stat().st_size
+        for other in path.parent.glob(pattern):
+            if other.is_symlink() or other.samefile(path) or other.stat().st_size != size:
+                continue
+            try:
+                # Under a name of its own first: what is compared is then what is kept.
+                os.link(other, aside)
+                if aside.read_bytes() == path.read_bytes():
+                    os.replace(aside, path)
+                    return
+            finally:
+                aside.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -88,9 +112,9 @@ def in_places(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for place in _PLACES for path in folder.glob(f"{place}/{pattern}"))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove, from a folder of results or reports, the temporary files of writers of ours that were killed, and no others."""
-    now = None
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files of writers of ours that were killed, in a folder of results or reports, and no others."""
+    now, found = None, []
     for path in in_places(folder, ".*.*.*.tmp"):
         # The name says whose it is, just as ``write_atomically`` writes it: others have names with numbers and hyphens too.
         owner = ProcessId.find(word := path.name.split(".")[-3])
@@ -100,8 +124,15 @@ def remove_leftovers(folder: Path) -> None:
             if (gone := owner.is_gone()) is None:
                 now = folder_time(folder) if now is None else now
                 gone = abs(now - path.stat().st_mtime) > _OLD_SECONDS
-            if gone:
-                path.unlink()
+            found += [path] if gone else []
+    return found
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove those."""
+    for path in leftovers(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def folder_time(folder: Path) -> float:

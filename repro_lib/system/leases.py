@@ -122,12 +122,21 @@ def notebook_lease(output: Path) -> Path:
     return output.with_name(f".{output.stem}.lease")
 
 
+def holders(folder: Path) -> list[Holder]:
+    """Who is at work on anything in a folder of results or reports right now."""
+    return [who for path in in_places(folder, "*.lease") if (who := holder(path))]
+
+
+def void_leases(folder: Path) -> dict[Path, Holder]:
+    """The leases in a folder of results or reports that killed processes left, and whose they were."""
+    read = {path: current for path in in_places(folder, "*.lease") if (current := _read(path))}
+    return {path: current for path, current in read.items() if current.token and _is_void(path, current)}
+
+
 def remove_void(folder: Path) -> None:
-    """Remove the leases in a folder of results or reports that killed processes left; what is none stays."""
-    for path in in_places(folder, "*.lease"):
-        current = _read(path)
-        if current and current.token and _is_void(path, current):
-            _remove_void(path, current)
+    """Remove those."""
+    for path, current in void_leases(folder).items():
+        _remove_void(path, current)
 
 
 def _acquire(path: Path, own: Holder) -> Path:

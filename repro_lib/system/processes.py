@@ -15,9 +15,11 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 _TEXT = re.compile(r"([0-9a-f]{8})-([1-9]\d*)-([0-9a-f]+)")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -108,6 +110,23 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the line above
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_exit(life: Callable[[], object]) -> NoReturn:
+    """End the process with this and its exit code: for the child of a fork, which is not to go on as its parent would."""
+    code = 1
+    try:
+        life()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def usable_cores() -> int:

@@ -105,7 +105,7 @@ class CellCheckpoints:
                     path.unlink()
 
     def _own(self) -> list[tuple[Path, re.Match[str]]]:
-        return [(path, match) for path, match in _files(self.folder) if match[0].startswith(self.stem)]
+        return [(path, match) for path, match in trial_files(self.folder) if match[0].startswith(self.stem)]
 
 
 class TrialCheckpoints:
@@ -208,14 +208,24 @@ def sweep(store: Store) -> None:
     """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_leftovers(store.folder)
     remove_void(store.folder)
-    for path, match in _files(store.folder / "checkpoints"):
+    for path in of_stored_trials(store):
+        with contextlib.suppress(OSError):  # another process sweeps too, or may alone
+            path.unlink()
+
+
+def of_stored_trials(store: Store) -> list[Path]:
+    """The checkpoints of trials whose result is stored."""
+    found = []
+    for path, match in trial_files(store.folder / "checkpoints"):
         for result in store.candidates(match["model"], match["activation"]):
             holds = result.config_sha256.startswith(match["config"]) and int(match["last"]) <= len(result.trials)
-            with contextlib.suppress(OSError):  # another process sweeps too, or may alone
+            with contextlib.suppress(OSError):  # another process sweeps too
                 # A cell that is being trained again has newer files. A second, for results are stamped with whole ones; a
                 # result of tomorrow says nothing.
                 if holds and path.stat().st_mtime < result.timestamp.timestamp() + 1 < time.time() + 2:
-                    path.unlink()
+                    found.append(path)
+                    break
+    return found
 
 
 def put_aside(store: Store) -> list[Path]:
@@ -223,8 +233,11 @@ def put_aside(store: Store) -> list[Path]:
     return sorted((store.folder / "checkpoints").glob("*.damaged*"))
 
 
-def _files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    # Checkpoints and records of finished trials; not what was put aside.
+def trial_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Files that are named after trials of ours: ``model``, ``activation``, ``config`` (12 characters of its digest), ``last``.
+
+    Of tensors, checkpoints and records of finished trials; not what was put aside.
+    """
     return [(path, match) for path in sorted(folder.glob("*-trial*")) if (match := _NAME.fullmatch(path.name))]
 
 

@@ -15,11 +15,11 @@ import torch
 
 from repro_lib.config import Config, ConfigError, check_model, project_root
 from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
-from repro_lib.metrics import prediction_difference
+from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
-from repro_lib.store.predictions import Predictions, compare_all, predictions_from, trial_tensors
+from repro_lib.store.predictions import Predictions, compact, compare_all, fineness, predictions_from, restored, trial_tensors
 from repro_lib.store.schema import (
     TENSOR_KINDS,
     CorpusRecord,
@@ -35,11 +35,9 @@ from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
 from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
-from repro_lib.training.stacked import train_stack
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
-# A trial of which everything is stored.
-Kept = tuple[TrialRecord, Predictions]
+Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -176,7 +174,7 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 stack = (*what, trials, progress, own)
-                trained = train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
+                trained = _train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
             except TrainingDiverged:
                 # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
                 own.path.unlink(missing_ok=True)
@@ -216,20 +214,26 @@ class CellTraining:
 
     def _keep(self, trained: TrainedTrial) -> Kept:
         windows = self.dataset.windows
-        labels, kept_labels = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
-        tensors = {
-            "weights": trained.weights,
-            "predictions": {"logits": trained.logits, "labels": labels},
-            "steps": {"logits": trained.step_logits, "labels": kept_labels, "steps": torch.tensor(trained.steps)},
-        }
-        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
+        labels, kept = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
+        steps = {"logits": trained.step_logits, "labels": kept, "steps": torch.tensor(trained.steps)}
+        tensors = dict(zip(TENSOR_KINDS, ({"logits": trained.logits, "labels": labels}, trained.weights, steps), strict=True))
         fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
+        stored = {kind: compact(kind, of, fineness(self.config)) for kind, of in tensors.items()}
+        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
         for kind in TENSOR_KINDS:
-            fields[f"{kind}_sha256"] = self.store.save_tensors(self._path(kind, trained.trial), tensors[kind], about)
-        return TrialRecord(**fields), Predictions(trained.logits.numpy(), labels.numpy(), windows.sha256)
+            path = self._path(kind, trained.trial)
+            fields[f"{kind}_sha256"] = self.store.save_tensors(path, tensors[kind], about, stored[kind])
+        logits = restored(stored["predictions"])["logits"]  # those that all later stages read
+        return TrialRecord(**fields), Predictions(logits.numpy(), labels.numpy(), windows.sha256)
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)
+
+
+def _train_stack(*stack: Any) -> list[TrainedTrial]:
+    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
+
+    return train_stack(*stack)
 
 
 def check_device(config: Config) -> None:
@@ -245,8 +249,7 @@ def summarise(
     records, predictions = [record for record, _ in trials], [prediction for _, prediction in trials]
     compared, numbers = compare_all(predictions).pairs, combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k]) for name, of in compared.items()} for k, pair in enumerate(numbers)}
-    metrics = metric_numbers(compared, len(records))
-    windows, unigram = dataset.windows, dataset.unigram_cross_entropy
+    metrics, windows, unigram = metric_numbers(compared, len(records)), dataset.windows, dataset.unigram_cross_entropy
     return Result(
         model_name=model,
         activation=activation,
@@ -264,6 +267,7 @@ def summarise(
         reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
+        unanimity=all_pairs.unanimity(p.probabilities for p in predictions) if pairs else None,
         synthetic=False,
         environment=describe_environment(config.device),
         # Whole seconds, as in the name of the file: what is read back is then equal to what was written.

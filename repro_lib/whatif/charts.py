@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -202,11 +203,11 @@ class LinePanel:
         x, y = self._places(line.x, line.y)
         # A gap is bridged: the neighbours of a missing point are numbers, and a broken line would look like two.
         known = np.isfinite(y)
-        x, y = simplified(x[known], y[known])
+        x, y, points = _thinned(x[known].tobytes(), y[known].tobytes())
         look = f"stroke='{line.colour}' stroke-width='2'{_dashed(line)}"
         dots = zip(x, y, strict=True) if line.dots else ()
         circles = [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='2.6' fill='{line.colour}'/>" for a, b in dots]
-        return [f"<polyline points='{_points(x, y)}' fill='none' {look}/>", *circles]
+        return [f"<polyline points='{points}' fill='none' {look}/>", *circles]
 
     def _dot(self, dot: Dot) -> list[str]:
         x, y = self._places([dot.x.value, dot.x.low, dot.x.high], [dot.y.value, dot.y.low, dot.y.high])
@@ -237,6 +238,13 @@ class LinePanel:
 
 # Anything that can be drawn as one SVG picture.
 Panel: TypeAlias = BarPanel | LinePanel
+
+
+# A page holds the same curve in hundreds of views, and thinning one takes a millisecond.
+@lru_cache(maxsize=1024)
+def _thinned(x: bytes, y: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    a, b = simplified(np.frombuffer(x), np.frombuffer(y))
+    return a, b, _points(a, b)
 
 
 def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import repro_lib
 from repro_lib.analysis.contrasts import contrasts_frame
@@ -20,7 +21,7 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.cli.main import main
 from repro_lib.config import Config, project_root
-from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric, kl_divergence
 from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
 from repro_lib.store.predictions import compare_all
@@ -216,3 +217,19 @@ def test_results_with_a_metric_that_is_no_more_are_read(
         content = {k: v for k, v in content.items() if k != "content_sha256"} | {"reproducibility_metrics": numbers}
         with pytest.raises(ResultError, match=said):
             type(result).from_json(json.dumps({"content_sha256": digest_of(content), **content}))
+
+
+def test_results_from_before_the_kullback_leibler_divergence_are_read_and_it_is_computed_or_missing(tmp_path: Path) -> None:
+    store = Store(shutil.copytree(OLD / "results", tmp_path / "results"))
+    for result in Study.load(store).results:
+        first, second = (store.predictions(result, k).probabilities for k in (1, 2))
+        assert result.pairs("kl_divergence")[1, 2] == pytest.approx(kl_divergence(first, second), rel=1e-9)
+    shutil.rmtree(store.folder / "predictions")
+    shutil.rmtree(store.folder / "pd")
+    study = Study.load(store)
+    assert study.refused == ()
+    assert study.pairs["kl_divergence"].isna().all()
+    assert "kl_divergence" not in Evidence.load(store, study).metrics
+    plot = figures.reproducibility(study, "charlm")
+    said = "Not measured when these trials were, and their predictions are gone: Kullback-Leibler divergence."
+    assert " ".join(" ".join(text.get_text() for text in plot.figure.findobj(Text)).split()).count(said) == 1

@@ -82,10 +82,11 @@ def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store,
     kept = [trial.probabilities[block] for trial in predictions]
     by_hand = [[prediction_difference.total_variation(p, q) for q in kept] for p in kept]
     last = followed.frame().iloc[-1]
-    assert last["total_variation"] == pytest.approx(jackknife_pairwise(by_hand).value)
-    assert last["total_variation_high"] == pytest.approx(jackknife_pairwise(by_hand).high)
+    # Snapshots are rounded by themselves.
+    assert last["total_variation"] == pytest.approx(jackknife_pairwise(by_hand).value, rel=1e-4)
+    assert last["total_variation_high"] == pytest.approx(jackknife_pairwise(by_hand).high, rel=1e-3)
     losses = [prediction_difference.cross_entropy(p.logits[block], p.labels[block]) for p in predictions]
-    assert last["loss"] == pytest.approx(np.mean(losses))
+    assert last["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     # Trials that begin with the same weights agree at step 0, others do not.
     assert followed.matrices["total_variation"][0].max() > 0
 

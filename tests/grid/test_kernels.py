@@ -1,13 +1,16 @@
 """Kernels that start on private sockets, end surely, and say how they ended. Real ones, and cells that do the harm."""
 
 import contextlib
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -23,15 +26,18 @@ from repro_lib.report.site.page import render_notebook
 WHERE = "from ipykernel.connect import get_connection_info; print(get_connection_info())"
 
 
-def run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
-    """Execute a notebook of these cells; returns the remarks and what the last cell printed."""
+RunCells = Callable[..., tuple[list[str], str]]
+
+
+def run_here(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
+    """Execute a notebook of cells, in a kernel started anew; returns the remarks and what the last cell printed."""
     notebook = folder / "n.ipynb"
     cells = [nbformat.v4.new_markdown_cell("# A notebook"), *(nbformat.v4.new_code_cell(source) for source in sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
     # ipykernel leaves file descriptors alone where it takes itself for a part of pytest, which our kernels are not.
     with pytest.MonkeyPatch.context() as outside:
         outside.delenv("PYTEST_CURRENT_TEST", raising=False)
-        remarks = execute(notebook, folder / "out" / "n.ipynb", {})
+        remarks = execute(notebook, folder / "out" / "n.ipynb", {}, **how)
     last = nbformat.read(folder / "out" / "n.ipynb", 4).cells[-1]
     return remarks, "".join(output.get("text", "") for output in last.outputs)
 
@@ -39,8 +45,32 @@ def run_cells(folder: Path, *sources: str) -> tuple[list[str], str]:
 def run_trivial(folder: Path) -> None:
     """A worker's task."""
     folder.mkdir()
-    _, printed = run_cells(folder, "print(6 * 7)")
+    _, printed = run_here(folder, "print(6 * 7)")
     assert printed == "42\n"
+
+
+def run_and_tell(folder: Path, sources: tuple[str, ...], **how: bool) -> str:
+    """A worker's task: what ``run_here`` returns, as text."""
+    return json.dumps(run_here(folder, *sources, **how))
+
+
+def run_forked(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
+    """As ``run_here``, in a kernel forked by a worker."""
+    with contextlib.closing(Pool(1)) as pool:
+        pool.submit(Task("cells", run_and_tell, {"folder": folder, "sources": sources} | how))
+        while not (outcomes := pool.step(timeout=0.5)):
+            pass
+    (outcome,) = outcomes
+    if outcome.end != "done":
+        raise {"killed": KernelKilledError, "failed": NotebookError}[outcome.end](outcome.said)
+    remarks, printed = json.loads(outcome.said)
+    return remarks, printed
+
+
+@pytest.fixture(params=[run_forked, run_here], ids=["forked", "anew"])
+def run_cells(request: pytest.FixtureRequest) -> RunCells:
+    """Execute a notebook of cells in a kernel of either kind."""
+    return request.param
 
 
 @pytest.fixture
@@ -65,7 +95,7 @@ def is_kernel(process: psutil.Process) -> bool:
 
 
 def test_a_kernel_talks_over_sockets_in_a_private_folder_and_takes_no_neighbour_for_its_modules(
-    temporary: Path, tmp_path: Path
+    temporary: Path, tmp_path: Path, run_cells: RunCells
 ) -> None:
     (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
     # What the notebook itself imports may well lie beside it.
@@ -77,7 +107,7 @@ def test_a_kernel_talks_over_sockets_in_a_private_folder_and_takes_no_neighbour_
 
 
 def test_what_somebody_has_set_up_for_his_own_notebooks_does_not_reach_ours(
-    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cells: RunCells
 ) -> None:
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
@@ -93,7 +123,7 @@ def test_a_long_temporary_folder_costs_no_kernel_its_sockets(tmp_path: Path, mon
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    _, printed = run_cells(tmp_path, WHERE)
+    _, printed = run_here(tmp_path, WHERE)
     assert '"transport": "ipc"' in printed
     assert list(long.iterdir()) == []
 
@@ -102,7 +132,7 @@ def test_where_there_are_no_socket_files_a_kernel_talks_to_this_machine_alone(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Kernel, "has_socket_files", lambda self: False)
-    _, printed = run_cells(tmp_path, WHERE)
+    _, printed = run_here(tmp_path, WHERE)
     assert '"transport": "tcp"' in printed
     assert '"ip": "127.0.0.1"' in printed
 
@@ -122,7 +152,7 @@ def test_where_there_are_no_socket_files_a_kernel_talks_to_this_machine_alone(
     ids=["killed", "exit", "error", "memory"],
 )
 def test_how_a_notebook_failed_is_said_as_what_it_is_and_soon(
-    temporary: Path, tmp_path: Path, source: str, kind: type[Exception], said: str
+    temporary: Path, tmp_path: Path, source: str, kind: type[Exception], said: str, run_cells: RunCells
 ) -> None:
     stamp = tmp_path / "stamp"
     with pytest.raises(kind) as error:
@@ -152,14 +182,16 @@ def memory_limit(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_kernel_that_the_out_of_memory_killer_ends_is_said_to_be_that(
-    temporary: Path, tmp_path: Path, memory_limit: Path
+    temporary: Path, tmp_path: Path, memory_limit: Path, run_cells: RunCells
 ) -> None:
     join = f"import os; open({str(memory_limit)!r}, 'w').write(str(os.getpid()))"
     with pytest.raises(KernelKilledError, match=r"signal SIGKILL, probably out of memory: this machine's out-of-memory killer"):
         run_cells(tmp_path, join, "x = bytearray(2**30)\nfor i in range(0, 2**30, 4096): x[i] = 1")
 
 
-def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(temporary: Path, tmp_path: Path) -> None:
+def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(
+    temporary: Path, tmp_path: Path, run_cells: RunCells
+) -> None:
     floods = ["for _ in range(1000): print('x' * 99_999)", "print('x' * 100_000_000)"]
     floods += ["import os\nfor _ in range(1000): os.write(1, b'x' * 100_000)"]
     remarks, printed = run_cells(tmp_path, *floods, "print('x' * 600_000)", "print('x' * 600_000)")
@@ -176,7 +208,7 @@ def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(tem
     assert psutil.Process().memory_info().rss < 2**30
 
 
-def test_what_a_cell_has_started_ends_with_its_kernel(temporary: Path, tmp_path: Path) -> None:
+def test_what_a_cell_has_started_ends_with_its_kernel(temporary: Path, tmp_path: Path, run_cells: RunCells) -> None:
     _, pid = run_cells(tmp_path, "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid)")
     wait_for(lambda: not is_running(int(pid)), 10)
 
@@ -184,8 +216,8 @@ def test_what_a_cell_has_started_ends_with_its_kernel(temporary: Path, tmp_path:
 def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = (
-        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from test_kernels import run_cells\n"
-        f"run_cells(Path(sys.argv[1]), \"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)\")"
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from test_kernels import run_here\n"
+        f"run_here(Path(sys.argv[1]), \"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)\")"
     )
     here = Path(__file__).parent
     runner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(here), str(here.parent)])
@@ -197,16 +229,116 @@ def test_a_killed_runner_takes_its_kernel_along(temporary: Path, tmp_path: Path)
     wait_for(lambda: not is_running(kernel), 5)
     # Its folder with sockets and key is left; the next one clears it away (see the fixture).
     assert len(list(temporary.iterdir())) == 1
-    run_cells(tmp_path, "1")
+    run_here(tmp_path, "1")
+
+
+STATE = """
+import json, os, random, signal, sys, tempfile, threading
+import numpy as np, pandas as pd, torch
+def kinds():
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    return sorted(name.partition(":")[0] for name in names if name.startswith(("socket", "pipe", "anon_inode")))
+own = ("JPY_PARENT_PID", "TMPDIR", "IPYTHONDIR", "PYTEST_CURRENT_TEST", "JPY_SESSION_NAME", "REPRO_WORKER")
+print(json.dumps({
+    "environment": {name: value for name, value in sorted(os.environ.items()) if name not in own},
+    "signals": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1)],
+    "descriptors": kinds(), "where": os.getcwd(), "mask": os.umask(os.umask(0)),
+    "threads": sorted(t.name for t in threading.enumerate()),
+    "torch": [str(torch.get_default_dtype()), torch.get_num_threads()],
+    "pandas": pd.get_option("display.max_rows"), "path": sys.path,
+}))
+"""
+MESS = """
+import numpy as np, pandas as pd
+os.environ["LEAK"] = "1"; os.environ["OMP_NUM_THREADS"] = "2"; os.umask(0o77); os.chdir("/"); sys.path.append("/leak")
+signal.signal(signal.SIGUSR1, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
+kept = [open(os.devnull), *os.pipe()]; random.seed(1); np.random.seed(1); torch.manual_seed(1)
+torch.set_default_dtype(torch.float64); torch.set_num_threads(2); pd.set_option("display.max_rows", 7)
+"""
+
+
+def test_nothing_of_one_notebook_is_found_by_the_next_and_a_forked_kernel_is_as_one_started_anew(
+    temporary: Path, tmp_path: Path
+) -> None:
+    outcomes = []
+    draws = "import random, numpy as np, torch\nfor x in (random.random(), np.random.rand(), torch.rand(1).item()): print(x)"
+    with contextlib.closing(Pool(1)) as pool:
+        for k, sources in enumerate([(STATE, MESS), (STATE,), (draws,), (draws,)]):
+            (tmp_path / str(k)).mkdir()
+            # One working folder and one text of cells for all, as far as they show in what is compared.
+            pool.submit(Task(str(k), run_and_tell, {"folder": tmp_path / str(k), "sources": sources}))
+        while pool.busy:
+            outcomes += pool.step(timeout=0.5)
+    assert [outcome.end for outcome in outcomes] == ["done"] * 4
+    printed = [json.loads(outcome.said)[1] for outcome in outcomes]
+    assert not set(printed[2].split()) & set(printed[3].split())
+    (tmp_path / "anew").mkdir()
+    forked, anew = json.loads(printed[1]), json.loads(run_here(tmp_path / "anew", STATE)[1])
+    first = json.loads(nbformat.read(tmp_path / "0" / "out" / "n.ipynb", 4).cells[1].outputs[0].text)
+    for state in (forked, anew, first):
+        assert Path(state.pop("where")).parent == tmp_path
+        state.pop("path")
+    assert forked == first
+    assert forked["environment"].items() ^ anew["environment"].items() == set()
+    assert forked == anew
+
+
+def test_a_worker_forks_no_kernel_where_it_is_told_so_as_for_cuda(temporary: Path, tmp_path: Path) -> None:
+    command = "print(open('/proc/self/cmdline').read().split(chr(0)))"
+    assert "ipykernel_launcher" not in run_forked(tmp_path, command)[1]
+    assert "ipykernel_launcher" in run_forked(tmp_path, command, forked=False)[1]
+
+
+TRAIN = """
+from repro_lib import Config, run_experiment
+from repro_lib.config import MODEL_DEFAULTS
+for model in MODEL_DEFAULTS:
+    result = run_experiment(model, "gelu", Config.for_model(model, "smoke", corpus={corpus!r}), results_dir={results!r})
+    print(model, [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials])
+"""
 
 
 @pytest.mark.slow
-def test_40_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
+def test_every_model_trains_to_the_same_bits_in_a_forked_kernel_and_in_one_started_anew(
+    temporary: Path, tmp_path: Path, corpus_file: Path
+) -> None:
+    train = partial(TRAIN.format, corpus=str(corpus_file))
+    _, forked = run_forked(tmp_path, train(results=str(tmp_path / "forked")))
+    assert len(forked.splitlines()) == 7
+    assert forked == run_here(tmp_path, train(results=str(tmp_path / "anew")))[1]
+
+
+@pytest.mark.parametrize("killed", ["kernel", "worker", "grandchild"])
+def test_a_process_that_is_killed_ends_its_own_notebook_alone_and_nothing_of_it_is_left(
+    temporary: Path, tmp_path: Path, killed: str
+) -> None:
+    note = tmp_path / "pids"
+    cell = "import os, subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+    cell += (
+        f"open({str(note)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}} {{p.pid}} ')\np.wait(); print('its child ended')"
+    )
+    outcomes = {}
+    with contextlib.closing(Pool(2)) as pool:
+        for name, sources in {"hit": (cell,), "other": ("import time; time.sleep(2); print('unharmed')",)}.items():
+            (tmp_path / name).mkdir()
+            pool.submit(Task(name, run_and_tell, {"folder": tmp_path / name, "sources": sources}))
+        wait_for(lambda: pool.step(timeout=0.05) or (note.exists() and note.read_text().endswith(" ")))
+        pids = dict(zip(("kernel", "worker", "grandchild"), map(int, note.read_text().split()), strict=True))
+        os.kill(pids[killed], signal.SIGKILL)
+        while pool.busy:
+            outcomes |= {outcome.task.key: outcome for outcome in pool.step(timeout=0.5)}
+        assert outcomes["hit"].end == ("done" if killed == "grandchild" else "killed")
+        assert json.loads(outcomes["other"].said) == [[], "unharmed\n"]
+        wait_for(lambda: not any(map(is_running, pids.values())), 10)
+
+
+@pytest.mark.slow
+def test_200_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
     outcomes = []
     with contextlib.closing(Pool(workers=16)) as pool:
-        for k in range(40):
+        for k in range(200):
             pool.submit(Task(f"n{k}", run_trivial, {"folder": tmp_path / f"n{k}"}, limit=300))
         while pool.busy:
             outcomes += pool.step(timeout=0.5)
     assert [(outcome.task.key, outcome.said) for outcome in outcomes if outcome.end != "done"] == []
-    assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 40
+    assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 200

@@ -87,23 +87,30 @@ def test_a_task_says_how_it_ended(pool: Pool, tmp_path: Path) -> None:
         "remark": ("done", "cut short"),
         "held": ("held", "process 1 is at work on it"),
         "kernel": ("killed", "its kernel was killed"),
-        # Without last words, though the worker may have written down the traceback of another task.
         "killed": ("killed", "its worker process was killed by signal SIGKILL"),
         "left": ("failed", "its worker process ended with exit code 3 (last words: on its way out)"),
         **{f"t{k}": ("done", None) for k in range(6)},
     }
-    assert len({(tmp_path / str(k)).read_text() for k in range(6)}) <= 2, "workers are used again"
+    assert len({(tmp_path / str(k)).read_text() for k in range(6)}) == 6, "each has a process of its own"
 
 
-def test_an_idle_worker_that_is_killed_costs_nobody_anything(pool: Pool, tmp_path: Path) -> None:
-    for k in range(2):
-        pool.submit(Task(f"t{k}", write, {"path": tmp_path / str(k)}))
-        assert drain(pool)[f"t{k}"].end == "done"
-        idle = int((tmp_path / str(k)).read_text())
-        os.kill(idle, signal.SIGKILL)
-        pool.step(timeout=0.5)
-    pool.submit(Task("next", write, {"path": tmp_path / "x"}))
-    assert drain(pool)["next"].end == "done"
+def test_when_the_process_that_workers_are_forked_from_is_killed_they_end_with_what_they_started_and_may_try_again(
+    tmp_path: Path,
+) -> None:
+    with contextlib.closing(Pool(workers=2)) as pool:
+        for k in range(2):
+            pool.submit(Task(f"t{k}", start_a_child_and_sleep, {"path": tmp_path / str(k)}))
+        wait_for(lambda: pool.step(timeout=0.1) or len(list(tmp_path.iterdir())) == 2)
+        children = [int((tmp_path / str(k)).read_text()) for k in range(2)]
+        workers = [psutil.Process(child).ppid() for child in children]
+        (parent,) = {psutil.Process(worker).ppid() for worker in workers}
+        assert psutil.Process(parent).num_threads() == 1
+        os.kill(parent, signal.SIGKILL)
+        said = "its worker process was ended with the process that it was forked from"
+        assert [(outcome.end, outcome.said) for outcome in drain(pool).values()] == [("killed", said)] * 2
+        assert [pid for pid in (*workers, *children) if is_running(pid)] == []
+        pool.submit(Task("next", write, {"path": tmp_path / "x"}))
+        assert drain(pool)["next"].end == "done"
 
 
 def test_closing_ends_workers_at_work_and_what_they_started(tmp_path: Path) -> None:
@@ -129,13 +136,13 @@ def test_a_task_is_stopped_at_its_limit_with_all_that_it_started_and_the_others_
     assert drain(pool)["next"].end == "done"
 
 
-def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folder_and_go_with_it(tmp_path: Path) -> None:
+def test_temporary_files_of_a_task_and_of_what_it_starts_lie_in_the_pool_s_folder_and_go_with_the_task(tmp_path: Path) -> None:
     with contextlib.closing(Pool(workers=1)) as pool:
         pool.submit(Task("t", leave_a_temporary_file, {"path": tmp_path / "places"}))
         assert drain(pool)["t"].end == "done"
         mine, of_child = (tmp_path / "places").read_text().split()
-        assert Path(mine).is_file()
         assert Path(mine).parent == Path(of_child) == pool.folder / "w1"
+        assert not Path(mine).parent.exists()
     assert not pool.folder.exists()
 
 

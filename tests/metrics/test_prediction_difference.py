@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
+from scipy.special import rel_entr  # pyright: ignore[reportAttributeAccessIssue]
 
-from repro_lib.metrics import prediction_difference as metrics
+from repro_lib.metrics import all_pairs, prediction_difference as metrics
 
 Array = NDArray[np.float64]
 
@@ -51,6 +52,8 @@ def test_hand_worked_values() -> None:
     # m = (3/4, 1/4): (ln 4/3) / 2 + (1/2 ln 2/3 + 1/2 ln 2) / 2
     expected = (math.log(4 / 3) + (math.log(2 / 3) + math.log(2)) / 2) / 2
     assert metrics.js_divergence(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])) == pytest.approx(expected)
+    # First token: ((1/4) ln 2 + (-1/4) ln (2/3)) / 2.
+    assert metrics.kl_divergence(P, Q) == pytest.approx(math.log(3) / 8 / 2)
     assert metrics.relative_pd(P, Q) == pytest.approx(metrics.relative_differences(P, Q).mean())
     assert metrics.pair_metrics(P, Q, LABELS)["true_label_pd"] == metrics.true_label_pd(P, Q, LABELS)
 
@@ -106,6 +109,10 @@ def test_total_variation_obeys_the_triangle_inequality_and_pinskers_bound(drawn:
         distance, divergence = tv(a[None], b[None]), metrics.js_divergence(a[None], b[None])
         assert divergence <= math.log(2) * distance + 1e-12
         assert distance**2 <= 2 * divergence + 1e-12
+        # JS is half of the mean KL at most (Lin 1991), which has scipy's value.
+        kl = metrics.kl_divergence(a[None], b[None])
+        assert 2 * divergence <= kl + 1e-12
+        assert kl == pytest.approx((rel_entr(a, b).sum() + rel_entr(b, a).sum()) / 2, abs=1e-14)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -135,7 +142,7 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
     tokens = len(labels)
     stack, labels = [np.tile(p, (blocks, 1)) for p in stack], np.tile(labels, blocks)
     stack[3] = stack[2].copy()
-    found = metrics.pair_metrics_by_block(stack, labels, tokens)
+    found = all_pairs.pair_metrics_by_block(stack, labels, tokens)
     assert list(found) == list(metrics.metric_names())
     for pair, (i, j) in enumerate(itertools.combinations(range(4), 2)):
         alone = metrics.pair_metrics(stack[i], stack[j], labels)
@@ -145,20 +152,52 @@ def test_all_pairs_at_once_give_the_numbers_of_each_metric_alone(drawn: Any, blo
     # Equal models differ in nothing at all, not even by rounding, zeros and sure answers included.
     assert all((values[5] == 0).all() for values in found.values())
     # However many threads share the blocks.
-    shared = metrics.pair_metrics_by_block(stack, labels, tokens, threads=3)
+    shared = all_pairs.pair_metrics_by_block(stack, labels, tokens, threads=3)
     assert all(np.array_equal(shared[name], values) for name, values in found.items())
 
 
+@given(predictions(models=3))
+def test_what_is_counted_over_all_trials_and_by_character_agrees_with_brute_force(drawn: Any) -> None:
+    stack, labels = drawn
+    width = stack[0].shape[1]
+    counted = all_pairs.count_by_character(stack, np.full(width, 1 / width))
+    for i, j in itertools.combinations(range(3), 2):
+        p, q = stack[i], stack[j]
+        assert counted.relative_pd[:, i, j].mean() == pytest.approx(metrics.relative_pd(p, q), rel=1e-12, abs=1e-15)
+        assert counted.total_variation[:, j, i].sum() == pytest.approx(metrics.total_variation(p, q), rel=1e-12, abs=1e-15)
+        assert counted.relative_pd[0, i, j] == pytest.approx(metrics.relative_differences(p, q)[:, 0].mean(), abs=1e-15)
+        few = np.where((p + q) / 2 < 1e-4, metrics.relative_differences(p, q), 0.0)
+        assert counted.improbable[i, j] == pytest.approx(few.mean(), abs=1e-15)
+    same = [len({int(p[token].argmax()) for p in stack}) == 1 for token in range(len(labels))]
+    assert all_pairs.unanimity(iter(stack)) == np.mean(same)
+    q = np.full(width, 1 / width)
+    expected = [metrics.kl_divergence(p, np.broadcast_to(q, p.shape)) for p in stack]
+    assert all_pairs.kl_to_predictor(stack, q) == pytest.approx(expected, rel=1e-9, abs=1e-14)
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"same tokens, got \[2, 1\] tokens"):
+        all_pairs.unanimity([P, Q[:1]])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        all_pairs.unanimity([P, np.full_like(Q, math.nan)])
+    with pytest.raises(ValueError, match="infinitely far"):
+        all_pairs.kl_to_predictor([P], [1.0, 0.0])
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        all_pairs.kl_to_predictor([P], [1.0])
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        all_pairs.count_by_character([P, Q[:, :1] / Q[:, :1]], [0.5, 0.5])
+
+
 def test_all_pairs_at_once_keep_blocks_apart() -> None:
-    found = metrics.pair_metrics_by_block([P, Q], LABELS, 1)
+    found = all_pairs.pair_metrics_by_block([P, Q], LABELS, 1)
     assert found["total_variation"].tolist() == [[0.25, 0.0]]
     assert found["churn"].tolist() == [[1.0, 0.0]]
-    assert metrics.pair_metrics_by_block([LEFT, RIGHT], [0], 1)["log_prob_pd"].tolist() == [[math.inf]]
-    assert metrics.pair_metrics_by_block([P], LABELS, 2)["churn"].shape == (0, 1)
+    assert all_pairs.pair_metrics_by_block([LEFT, RIGHT], [0], 1)["log_prob_pd"].tolist() == [[math.inf]]
+    assert all_pairs.pair_metrics_by_block([P], LABELS, 2)["churn"].shape == (0, 1)
     with pytest.raises(ValueError, match="2 tokens are no multiple of a block of 3"):
-        metrics.pair_metrics_by_block([P, Q], LABELS, 3)
+        all_pairs.pair_metrics_by_block([P, Q], LABELS, 3)
     with pytest.raises(ValueError, match="same tokens and vocabulary"):
-        metrics.pair_metrics_by_block([P, Q[:1]], LABELS, 1)
+        all_pairs.pair_metrics_by_block([P, Q[:1]], LABELS, 1)
 
 
 def test_metrics_do_not_change_their_inputs() -> None:
@@ -213,7 +252,8 @@ EVERY_DOOR = {
     **OVER_VOCABULARY,
     **{name: lambda p, q, metric=metric: metric(p, q, LABELS) for name, metric in AT_LABEL.items()},
     "pair_metrics": lambda p, q: metrics.pair_metrics(p, q, LABELS),
-    "pair_metrics_by_block": lambda p, q: metrics.pair_metrics_by_block([p, q], LABELS, 1),
+    "pair_metrics_by_block": lambda p, q: all_pairs.pair_metrics_by_block([p, q], LABELS, 1),
+    "count_by_character": lambda p, q: all_pairs.count_by_character([p, q], [0.5, 0.5]),
     "mean_deviation_pd": lambda p, q: metrics.mean_deviation_pd([p, q]),
     "relative_differences": metrics.relative_differences,
     "total_variation_by_token": metrics.total_variation_by_token,
@@ -250,11 +290,11 @@ def test_a_label_that_is_no_character_of_the_vocabulary_is_refused(label: float)
         with pytest.raises(ValueError, match="labels are whole numbers from 0 to 1"):
             door(P, labels)
     with pytest.raises(ValueError, match="labels are whole numbers from 0 to 1"):
-        metrics.pair_metrics_by_block([P, Q], labels, 1)
+        all_pairs.pair_metrics_by_block([P, Q], labels, 1)
 
 
 def test_probabilities_next_to_nothing_count_alike_alone_and_in_blocks() -> None:
     rng = np.random.default_rng(0)
     p, q = (np.c_[np.ones(64), rng.random((64, 3)) * 10.0 ** rng.integers(-324, -300, (64, 3))] for _ in range(2))
-    alone, found = metrics.pair_metrics(p, q, np.arange(64) % 4), metrics.pair_metrics_by_block([p, q], np.arange(64) % 4, 16)
+    alone, found = metrics.pair_metrics(p, q, np.arange(64) % 4), all_pairs.pair_metrics_by_block([p, q], np.arange(64) % 4, 16)
     assert {name: values.mean() for name, values in found.items()} == pytest.approx(alone, rel=1e-9)

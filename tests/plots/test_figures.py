@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -103,6 +105,26 @@ def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_se
     assert np.abs(shown - meant).mean() < 1
 
 
+def test_a_picture_is_drawn_once_for_all_who_show_it_and_anew_where_anything_in_it_is_other(tmp_path: Path):
+    (tmp_path / "notebooks").mkdir()  # where there are none, nothing is kept
+    alone, kept = one_model(), replace(one_model(), folder=tmp_path)
+    first = figures.shamir_comparison(kept)
+    assert (first.png(), first.alt) == (figures.shamir_comparison(alone).png(), figures.shamir_comparison(alone).alt)
+    (file,) = (tmp_path / "derived").iterdir()
+    written = file.stat().st_mtime_ns
+    # As part of a larger study, as the summary has it, it is the same picture; nothing is drawn for it.
+    larger = replace(kept, models=(*kept.models, "convlm"))
+    again = figures.shamir_comparison(larger, "charlm")
+    assert (again.png(), again.alt, file.stat().st_mtime_ns) == (first.png(), first.alt, written)
+    assert "_made" not in vars(again)
+    # Whoever takes the figure and changes it sees that.
+    again.figure.text(0.5, 0.5, "mine")
+    assert again.png() != first.png() == figures.shamir_comparison(kept).png()
+    other = figures.shamir_comparison(replace(kept, identical=("charlm",)))
+    assert "Negative control" in other.alt
+    assert other.png() != first.png()
+
+
 def test_without_a_number_or_an_interval_the_figure_says_why():
     for pairs, said in (((0.5,), "No intervals: N = 2"), ((), "No intervals: N = 1")):
         study = one_model(pairs=pairs)
@@ -112,7 +134,8 @@ def test_without_a_number_or_an_interval_the_figure_says_why():
             assert said in words(plot)
         assert ("one trial" in words(figures.shamir_comparison(study))) == (not pairs)
     numbers = make_result().reproducibility_metrics | {"log_prob_pd": None, "log_prob_pd_1_2": None}
-    panel = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))[-1]
+    every = axes_of(figures.reproducibility(one_model(reproducibility_metrics=numbers)))
+    panel = next(axes for axes in every if axes.get_title(loc="left") == figures.heading("log_prob_pd"))
     assert not bars(panel)
     assert [text.get_text() for text in panel.texts].count("infinite") == 2
 

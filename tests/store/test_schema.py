@@ -16,7 +16,7 @@ MakeResult = Callable[..., Result]
 RESULT_KEYS = {
     *("schema_version", "content_sha256", "model_name", "activation", "parameters", "profile", "config", "config_sources"),
     *("config_sha256", "corpus", "evaluation", "avg_relative_pd", "mean_deviation_pd", "avg_val_loss", "avg_val_accuracy"),
-    *("reproducibility_metrics", "trials", "flags", "synthetic", "environment", "timestamp"),
+    *("reproducibility_metrics", "trials", "flags", "unanimity", "synthetic", "environment", "timestamp"),
 }
 TRIAL_KEYS = {
     *("trial", "seed", "train_loss_curve", "val_loss_curve", "val_loss", "val_accuracy", "seconds", "init_sha256"),
@@ -90,7 +90,7 @@ def test_another_schema_version_is_refused_and_both_versions_are_named(saved: tu
 
 def test_a_file_without_any_one_of_its_keys_is_refused(saved: tuple[Path, Any]) -> None:
     path, content = saved
-    reasons = {key: f"is not a valid result: {key}: Field required" for key in RESULT_KEYS}
+    reasons = {key: f"is not a valid result: {key}: Field required" for key in RESULT_KEYS - {"unanimity"}}
     reasons |= {"content_sha256": "has no content_sha256", "schema_version": "has schema version None"}
     for key, reason in reasons.items():
         text = json.loads(signed({name: value for name, value in content.items() if name != key}))

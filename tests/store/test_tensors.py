@@ -1,5 +1,6 @@
 """Predictions, weights and snapshots in files: they come back with their digest, or are refused with a reason."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def test_any_changed_byte_of_the_predictions_is_found_or_makes_no_difference(sto
 def test_tensor_files_are_safetensors_with_words_inside(stored: Result, store: Store, tmp_path: Path) -> None:
     path = path_of(store, "predictions", 1)
     with safetensors.safe_open(path, "pt") as file:
-        assert file.metadata() == {"words": '{"about": "a test"}'}
+        words = json.loads(file.metadata()["words"])
+        assert (words["about"], words["exact_sha256"]) == ("a test", stored.trials[0].predictions_sha256)
         assert set(file.keys()) == {"logits", "labels"}
     assert path.parent == store.folder / "predictions"
     # Words about tensors have one spelling, and come back.

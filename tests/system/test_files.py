@@ -23,6 +23,7 @@ OTHER_WRITERS = {
     ("system.files", "write_atomically"): "this is how the others write",
     ("system.files", "folder_time"): "an empty file, to see its time stamp",
     ("grid.worker_process", "serve"): "a log in a folder that goes with the worker",
+    ("grid.forked_kernels", "start"): "a pipe",
     ("grid.kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
     ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("training.progress", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",

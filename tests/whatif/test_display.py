@@ -160,9 +160,9 @@ def alive(html: str) -> dict[str, dict[str, Any]]:
 def test_all_nine_are_alive_or_recorded(what_if_folder: Path, run_here: RunHere) -> None:
     """Each is alive, has a view for every position of its controls and moves; what was written is recorded."""
     html = page_of(run_here("50_what_if", results_dir=str(what_if_folder)))
-    # "Without the improbable" is asked in two ways.
+    # "Without the improbable" is asked in three ways.
     assert list(alive(html)) == [
-        "activation", "metric", "tradeoff", "trials", "temperature", "threshold", "top-k", "ensembles", "noise",
+        "activation", "metric", "tradeoff", "trials", "temperature", "threshold", "top-k", "frequent", "ensembles", "noise",
     ]  # fmt: skip
     for name, data in alive(html).items():
         positions = math.prod(len(control["texts"]) for control in data["controls"])
@@ -182,7 +182,7 @@ def test_other_notebooks_hold_what_fits_them(what_if_folder: Path, run_here: Run
 def test_an_empty_store_says_what_to_run_and_shows_what_needs_no_results(tmp_path: Path, run_here: RunHere) -> None:
     page = page_of(run_here("50_what_if", results_dir=str(tmp_path)))
     assert list(alive(page)) == ["activation"]
-    assert page.count("There are no results yet: run ./run_papermill.sh.") == 9
+    assert page.count("There are no results yet: run ./run_papermill.sh.") == 10
 
 
 def test_the_quickstart_trains_two_trials_live_and_shows_where_they_part(

@@ -11,7 +11,7 @@ from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_
 from repro_lib.whatif.wording import axis_end, bar_panel, lowest_and_highest, ranking
 
 # Evenly spaced to the eye around 1, as usual for sampling, and out to where the softmax is nearly flat.
-TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0)
+TEMPERATURES = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 # What ``at_temperature`` gives: its name, title, digits and factor.
 PANELS = (
     ("relative_pd", "Relative PD", 3, 1),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from repro_lib.analysis.contrasts import REFERENCE
 from repro_lib.analysis.evidence import Evidence
@@ -45,12 +46,16 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
     measured = {difference.estimate.n for difference in by_cell.values()}
     counts = tuple(sorted({*COUNTS, *measured}))
+    # Two dozen noncentral t distributions each, the same at every position of the slider.
+    chances = cache(lambda difference: [100 * difference.chance(n) for n in counts])
+    needed = cache(lambda difference: trials_needed(difference.estimate))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
         if difference is None:
             return View((), f"{model} with {activation} and with {REFERENCE} do not have {TRIALS_FOR_INTERVAL} trials each.")
-        return View(_panels(difference, counts, trials, activation), _sentence(model, activation, difference, trials))
+        panels = _panels(difference, counts, chances(difference), trials, activation)
+        return View(panels, _sentence(model, activation, difference, trials, needed(difference)))
 
     parameters = (
         choice("model", "Model", models),
@@ -73,13 +78,15 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
     return by_cell
 
 
-def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activation: str) -> tuple[LinePanel, LinePanel]:
+def _panels(
+    difference: Difference, counts: tuple[int, ...], chances: list[float], trials: int, activation: str
+) -> tuple[LinePanel, LinePanel]:
     def panel(title: str, y: Axis, values: list[float], form: str, label: str, *beside: Line) -> LinePanel:
         about = ", ".join(f"N = {n}: {form.format(value)}" for n, value in zip(counts, values, strict=True))
         lines = (Line(label, counts, values, colour_on_page(activation)), *beside)
         return LinePanel(title, Axis("trials per cell", counts[0], counts[-1]), y, about, lines, marker=trials)
 
-    widths, chances = [difference.half_width(n) for n in counts], [100 * difference.chance(n) for n in counts]
+    widths = [difference.half_width(n) for n in counts]
     # Where the half-width falls below the difference itself, the interval no longer holds 0.
     size, title = abs(difference.estimate.value), "95 % interval of the difference in relative PD"
     level = Line("the difference itself", [counts[0], counts[-1]], [size, size], PAGE_COLOUR, "3 3")
@@ -87,10 +94,9 @@ def _panels(difference: Difference, counts: tuple[int, ...], trials: int, activa
     return width, panel("Chance to tell the two apart", Axis("chance, %", 0, 100), chances, "{:.0f} %", "")
 
 
-def _sentence(model: str, activation: str, difference: Difference, trials: int) -> str:
+def _sentence(model: str, activation: str, difference: Difference, trials: int, needed: int | None) -> str:
     measured = difference.estimate
     now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
-    needed = trials_needed(measured)
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
     chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
     if trials < TRIALS_FOR_CLAIM:

@@ -16,8 +16,8 @@ from repro_lib.whatif.wording import cell_name, reason, unanswered
 
 TITLE = "What would this model write?"
 HOW = "Run this cell in JupyterLab to choose model, trials and prompt yourself: jupyter lab notebooks/50_what_if.ipynb"
-PROMPT_CHARACTERS = 48
-LENGTH = 160
+PROMPT_CHARACTERS = 32
+LENGTH = 80
 _TEXT = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:.3em 0"
 # Underlined and bold: never colour alone, and readable on light and dark.
 _DIFFERENT = "font-weight:bold;text-decoration:underline;background:rgba(230,120,0,.22)"

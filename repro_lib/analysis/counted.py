@@ -1,0 +1,128 @@
+"""What the leading metrics count: which characters of the vocabulary, and how far trials are from what knows no context.
+
+Over the k most frequent characters of the training text a metric takes these entries of the vocabulary alone, at every place
+of the evaluation text: relative PD is their mean, total variation their sum.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from repro_lib.analysis.contrasts import REFERENCE
+from repro_lib.analysis.formatting import number, unbroken
+from repro_lib.analysis.notes import Note
+from repro_lib.analysis.slices import share_held
+from repro_lib.analysis.stored_models import corpus_of
+from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.data import CorpusError, make_dataset
+from repro_lib.metrics.all_pairs import Counted, count_by_character, kl_to_predictor, unanimity
+from repro_lib.metrics.given import Float64
+from repro_lib.metrics.prediction_difference import PAIR_METRICS, probabilities_from_logits
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise, relative_contrast
+from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.store import Store
+
+LEADING = ("relative_pd", "total_variation")
+
+
+@dataclass(frozen=True, eq=False)
+class CountedModel:
+    """The ``cells`` of a model by activation, characters in the order of their frequency; ``gaps``: why others are left out."""
+
+    model: str
+    cells: dict[str, Counted]
+    identical: bool
+    gaps: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The k of a curve: 10, 15, ... up to the whole vocabulary."""
+        vocabulary = max((len(cell.relative_pd) for cell in self.cells.values()), default=0)
+        return (*range(10, vocabulary, 5), vocabulary)
+
+    @property
+    def compared(self) -> list[str]:
+        """The activations that are compared with relu; none where relu is missing or all are bit-identical."""
+        return [name for name in self.cells if REFERENCE in self.cells and not self.identical and name != REFERENCE]
+
+    def over(self, activation: str, metric: str, k: int) -> Float64:
+        """One of ``LEADING`` between all trials, (N, N), over the k most frequent characters."""
+        return getattr(self.cells[activation], metric)[:k].sum(axis=0) / (k if metric == "relative_pd" else 1)
+
+    def against(self, activation: str, metric: str, k: int) -> Estimate:
+        """By how many per cent it is above relu's, each seed leaving both at once; of the seeds that both have."""
+        first, second = (self.over(name, metric, k) for name in (activation, REFERENCE))
+        n = min(len(first), len(second))
+        return relative_contrast(first[:n, :n], second[:n, :n])
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The contrasts with relu: activation, metric, k, n, per_cent with _low and _high (95 % jackknife)."""
+        rows = []
+        for name, metric, k in product(self.compared, LEADING, self.steps):
+            found = self.against(name, metric, k)
+            rows.append({"activation": name, "metric": metric, "k": k, "n": found.n} | found.columns("per_cent"))
+        return pd.DataFrame(rows)
+
+    def sentences(self) -> list[str]:
+        """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
+        if not self.compared:
+            why = (
+                "is bit-identical with every activation" if self.identical else "needs relu and another activation, each twice"
+            )
+            return [f"No contrast over the most frequent characters: {self.model} {why}."]
+        said = []
+        for name, rows in self.curves.groupby("activation", sort=False):
+            parts, n = [], rows["n"].iloc[0]
+            for metric, curve in rows.groupby("metric", sort=False):
+                fewest, whole = (Estimate.in_row(curve.iloc[end], "per_cent") for end in (0, -1))
+                turns = " (the sign changes with k)" if curve["per_cent"].min() < 0 < curve["per_cent"].max() else ""
+                few = f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent{turns}"
+                parts.append(f"{PAIR_METRICS[str(metric)].words} {whole:+z.1f %} over all {self.steps[-1]} characters, {few}")
+            interval = "95 % intervals" if n >= TRIALS_FOR_INTERVAL else "no interval"
+            said.append(f"{self.model}: {name} against relu: {'; '.join(parts)} (N = {n}, {interval}).")
+        return said
+
+
+def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, pd.DataFrame | Note]:
+    """Every cell of a model with two trials or more, from its stored predictions; and for people a row per activation:
+    how often all trials agree, KL beside its reference lines, what improbable characters make of relative PD.
+    """
+    cells, rows, gaps, shares = {}, {}, [], None
+    for result in (result for result in study.results if result.model_name == model and len(result.trials) > 1):
+        try:
+            # Comparable results share their text.
+            shares = shares_in_training(result) if shares is None else shares
+            logits = [store.predictions(result, trial.trial).logits for trial in result.trials]
+        except (ResultError, CorpusError) as problem:
+            gaps.append(f"{model} with {result.activation}: {problem}.")
+            continue
+        counted = cells[result.activation] = count_by_character(logits, shares, probabilities_from_logits)
+        rows[result.activation] = _row(result, counted, [probabilities_from_logits(one) for one in logits], shares)
+    table = pd.DataFrame(rows).T if rows else Note(f"No cell of {model} has predictions of two trials to count.")
+    return CountedModel(model, cells, model in study.identical, tuple(gaps)), table
+
+
+def shares_in_training(result: Result) -> Float64:
+    """(V,) the share of each character in the training text; CorpusError if it is not here or has changed."""
+    dataset = make_dataset(corpus_of(result), result.config["train_split"], result.config["block_size"])
+    # Counts start at one, as those of the unigrams' loss: a character that training lacks has no infinite divergence.
+    counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size) + 1
+    return counts / counts.sum()
+
+
+def _row(result: Result, counted: Counted, trials: Sequence[Any], shares: Float64) -> dict[str, Any]:
+    held = share_held(counted.improbable, counted.relative_pd.mean(axis=0), 1.0).scaled(100)
+    return {
+        "N": len(trials),
+        "All trials agree, %": number(100 * unanimity(trials), 1),
+        "KL between trials, nats": unbroken(f"{jackknife_pairwise(pair_matrix(result, 'kl_divergence')):.4f}"),
+        "to the unigrams": number(float(kl_to_predictor(trials, shares).mean()), 3),
+        "to the uniform": number(float(kl_to_predictor(trials, np.full_like(shares, 1 / len(shares))).mean()), 3),
+        "Relative PD from under 0.0001, %": unbroken(f"{held:.1f}"),
+    }

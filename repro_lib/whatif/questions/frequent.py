@@ -1,0 +1,47 @@
+"""What if rare characters did not count? The two leading metrics over the most frequent characters of the training text."""
+
+from repro_lib.analysis.counted import LEADING, CountedModel, shares_in_training
+from repro_lib.analysis.notes import Note
+from repro_lib.data import CorpusError
+from repro_lib.metrics.all_pairs import count_by_character
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
+from repro_lib.metrics.uncertainty import jackknife_pairwise
+from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.predictions import StoredPredictions
+from repro_lib.whatif.wording import bar_panel, lowest_and_highest, unanswered
+
+TITLE = "What if only the most frequent characters counted?"
+
+
+def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
+    """Relative PD and total variation over the k most frequent characters, and what they say of relu."""
+    models, study = predictions.models(), predictions.study
+    if not models:
+        return predictions.missing(TITLE)
+    try:
+        shares = shares_in_training(study.measured.results[0])
+    except CorpusError as problem:
+        return unanswered(TITLE, study, f"It needs the training text: {problem}.")
+    counted = {}
+    for model in models:
+        cells = {c.activation: count_by_character([*c.probabilities()], shares) for c in predictions.of(model).cells}
+        counted[model] = CountedModel(model, cells, model in study.identical)
+    steps = counted[models[0]].steps
+
+    def see(model: str, top: int) -> View:
+        of, read = counted[model], predictions.of(model)
+        sentence, panels = (
+            "All characters" if top == steps[-1] else f"The {top} most frequent characters of the training text",
+            [],
+        )
+        sentence = f"{sentence} of {model} {read.where()}:"
+        for metric in LEADING:
+            about = PAIR_METRICS[metric]
+            found = {name: jackknife_pairwise(of.over(name, metric, top), about.largest) for name in of.cells}
+            against = ", ".join(f"{name} {of.against(name, metric, top):+z.1f %}" for name in of.compared)
+            panels.append(bar_panel(f"{about.words[0].upper()}{about.words[1:]}", found, about.largest))
+            sentence += f" {about.words} is {lowest_and_highest(found)}{f'; against relu {against}' if against else ''}."
+        return View(tuple(panels), read.told(sentence))
+
+    control = slider("top", "Characters that count", steps, steps[-1], lambda k: f"all {k}" if k == steps[-1] else f"top {k}")
+    return WhatIf("frequent", TITLE, (choice("model", "Model", models), control), see)
