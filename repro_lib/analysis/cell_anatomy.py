@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from repro_lib.analysis import slices
 from repro_lib.analysis.slices import PairedTrials, slice_frame, swapped_pairs
-from repro_lib.analysis.stored_models import corpus_of
+from repro_lib.analysis.stored_models import training_counts
 from repro_lib.analysis.study import Study, pair_matrix
-from repro_lib.data import CorpusError, make_dataset
+from repro_lib.data import CorpusError
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
 from repro_lib.store.derived import derived
 from repro_lib.store.schema import Result, ResultError
@@ -112,11 +112,9 @@ def _take_apart(paired: PairedTrials, text: TrainingText, block_size: int) -> tu
 
 def training_text(result: Result) -> TrainingText:
     """The text a result was trained on; CorpusError if it is not here or has changed."""
-    corpus = corpus_of(result)
-    dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
     # The training part alone: what a model could learn, not what it is scored on.
-    counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
-    return corpus.vocabulary, counts / counts.sum()
+    vocabulary, counts = training_counts(result)
+    return vocabulary, counts / counts.sum()
 
 
 def _dissect_cell(

@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.contrasts import REFERENCE
+from repro_lib.analysis.contrasts import LEADING, REFERENCE
 from repro_lib.analysis.formatting import number, unbroken
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import share_held
-from repro_lib.analysis.stored_models import corpus_of
+from repro_lib.analysis.stored_models import training_counts
 from repro_lib.analysis.study import Study, pair_matrix
-from repro_lib.data import CorpusError, make_dataset
+from repro_lib.data import CorpusError
 from repro_lib.metrics.all_pairs import Counted, count_by_character, kl_to_predictor, unanimity
 from repro_lib.metrics.given import Float64
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, probabilities_from_logits
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise, relative_contrast
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
-
-LEADING = ("relative_pd", "total_variation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +70,7 @@ class CountedModel:
     def sentences(self) -> list[str]:
         """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
         if not self.compared:
-            why = (
-                "is bit-identical with every activation" if self.identical else "needs relu and another activation, each twice"
-            )
+            why = "is bit-identical with every activation" if self.identical else "needs relu and another one, each twice"
             return [f"No contrast over the most frequent characters: {self.model} {why}."]
         said = []
         for name, rows in self.curves.groupby("activation", sort=False):
@@ -110,9 +106,8 @@ def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, p
 
 def shares_in_training(result: Result) -> Float64:
     """(V,) the share of each character in the training text; CorpusError if it is not here or has changed."""
-    dataset = make_dataset(corpus_of(result), result.config["train_split"], result.config["block_size"])
     # Counts start at one, as those of the unigrams' loss: a character that training lacks has no infinite divergence.
-    counts = np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size) + 1
+    counts = training_counts(result)[1] + 1
     return counts / counts.sum()
 
 

@@ -18,7 +18,7 @@ from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.churn_and_influence import jackknife_ratio
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
-from repro_lib.store.predictions import Predictions
+from repro_lib.store.predictions import Predictions, check_same_windows
 from repro_lib.store.schema import ResultError
 
 Int64 = NDArray[np.int64]
@@ -111,8 +111,7 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     """
     if len(trials) < 2:
         raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
-    if len({trial.evaluation_sha256 for trial in trials}) > 1:
-        raise ResultError("these predictions were made on different evaluation windows, so their difference means nothing")
+    check_same_windows(*trials)
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((math.comb(n, 2), tokens)) for name in SLICE_METRICS}

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.data import Corpus, CorpusError, load_corpus
+from repro_lib.data import Corpus, CorpusError, load_corpus, make_dataset
 from repro_lib.models.activations import Activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model
@@ -52,6 +54,13 @@ def corpus_of(result: Result) -> Corpus:
     return corpus
 
 
+def training_counts(result: Result) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The characters (V,) of a result's text and how often each is in the training part; raises as ``corpus_of``."""
+    corpus = corpus_of(result)
+    dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
+    return corpus.vocabulary, np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)
+
+
 @torch.inference_mode()
 def generate(model: nn.Module, tokens: Tensor, length: int, context: int, generators: Sequence[Generator | None]) -> Tensor:
     """Continue each row of ``tokens`` (B, T) by ``length`` tokens; the new tokens (B, length).
@@ -66,7 +75,10 @@ def generate(model: nn.Module, tokens: Tensor, length: int, context: int, genera
         for _ in range(length):
             # The whole context again for every character: without a cache all models can be treated alike.
             logits = model(tokens[:, -context:])[:, -1]  # (B, T, V) -> (B, V)
-            chosen = [_choose(row, generator) for row, generator in zip(logits, generators, strict=True)]
+            chosen = [
+                row.argmax() if generator is None else torch.multinomial(row.softmax(dim=-1), 1, generator=generator)[0]
+                for row, generator in zip(logits, generators, strict=True)
+            ]
             tokens = torch.cat([tokens, torch.stack(chosen)[:, None]], dim=1)
     return tokens[:, start:]
 
@@ -84,10 +96,6 @@ def write_samples(
         greedy, sampled = generate(model, tokens, length, result.config["block_size"], generators)
         written.append((corpus.decode(greedy), corpus.decode(sampled)))
     return written
-
-
-def _choose(logits: Tensor, generator: Generator | None) -> Tensor:
-    return logits.argmax() if generator is None else torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[0]
 
 
 def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:

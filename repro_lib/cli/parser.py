@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repro_lib.analysis.notes import visible
-from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, MARGIN, MODEL_DEFAULTS, PROFILES, Config, ConfigError, project_root
+from repro_lib.config import (
+    ACTIVATIONS,
+    DEVICES,
+    GRID_ACTIVATIONS,
+    MARGIN,
+    MODEL_DEFAULTS,
+    PROFILES,
+    Config,
+    ConfigError,
+    project_root,
+)
 
 if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest
@@ -171,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
     _add_selection(process, required=False, activations=())
     process.add_argument("--no-plots", action="store_true", help="tables only")
+    about = "judge equality by another margin, marked as exploratory, in exploratory/ of the reports folder"
+    process.add_argument("--margin", type=float, metavar="PER_CENT", help=about)
     about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
     process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")
@@ -218,8 +230,7 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
     about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
     doctor.add_argument("--determinism", action="store_true", help=about)
-    devices, about = get_args(Config.model_fields["device"].annotation), "with --determinism: where to train; default: cpu"
-    doctor.add_argument("--device", choices=devices, default="cpu", help=about)
+    doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import signal
 import sys
 import tempfile
-import time
+from multiprocessing import popen_fork
 from typing import Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -22,7 +21,7 @@ from repro_lib.system.processes import be_first_out_of_memory, die_with, run_and
 PROVISIONER = "repro-forked"
 
 
-class WaitingKernel:
+class WaitingKernel(popen_fork.Popen):
     """A child that becomes a kernel when ``start`` tells it to, and otherwise ends with its parent; used like a Popen."""
 
     stdin = stdout = stderr = None
@@ -43,26 +42,9 @@ class WaitingKernel:
         with open(self._orders, "w", encoding="utf-8") as pipe:
             json.dump(order, pipe)
 
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-    def wait(self) -> int | None:
-        while self.poll() is None:
-            time.sleep(0.005)
-        return self.returncode
-
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 def _wait_and_serve(orders: int, parent: int) -> None:

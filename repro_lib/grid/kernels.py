@@ -103,7 +103,7 @@ class Kernel:
         last_words = processes.last_words(self.folder / "kernel.log", most=200)
         return kind(f"its kernel {processes.describe_exit(code)}{self._out_of_memory(code)}{last_words}")
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End what is left of it, and of all that its cells have started."""
         if self.process:
             processes.kill_group(self.process.pid)
@@ -118,9 +118,7 @@ class Kernel:
 @contextlib.contextmanager
 def private_kernel(*, forked: bool = True) -> Iterator[Kernel]:
     """A kernel, ``forked`` where that can be, and a private folder for its sockets and its key. Both are gone after."""
-    with scratch_folder() as folder, contextlib.ExitStack() as at_the_end:
-        kernel = Kernel(folder, forked=forked)
-        at_the_end.callback(kernel.end)
+    with scratch_folder() as folder, contextlib.closing(Kernel(folder, forked=forked)) as kernel:
         yield kernel
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import repro_lib
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
-from repro_lib.store.store import digest_note, inputs_digest
+from repro_lib.store.schema import digest_of
+from repro_lib.store.store import digest_note
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically
 from repro_lib.system.leases import LeaseHeldError
@@ -134,7 +135,7 @@ def _show_error(shell: Any, kind: type, error: BaseException, trace: Any, tb_off
 
 def notebook_digest(notebook: Path, parameters: Mapping[str, Any], inputs: Any = None) -> str:
     """What an executed notebook depends on: its source, its parameters and whatever ``inputs`` (JSON) says."""
-    return inputs_digest([cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs)
+    return digest_of([[cell["source"] for cell in _read_json(notebook)["cells"]], dict(parameters), inputs])
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest: str = "", *, forked: bool = True) -> list[str]:

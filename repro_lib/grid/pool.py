@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class Pool:
             end, said = worker.connection.recv()
         except (EOFError, OSError):
             # The pipe closed without an answer: the process is gone.
-            code = worker.exit_code()
+            code = worker.exit_code
             end = "failed" if exit_signal(code) is None and code != LOST else "killed"
             how = "was ended with the process that it was forked from" if code == LOST else describe_exit(code)
             said = f"its worker process {how}{last_words(worker.folder / LOG)}"
@@ -144,7 +145,6 @@ class _Worker:
     def __init__(self, folder: Path, place: int, task: Task) -> None:
         folder.mkdir(0o700, parents=True)  # the pool's own may have been cleared away
         self.folder, self.place, self.task, self.since = folder, place, task, time.monotonic()
-        self._code: int | None = None
         self.connection, theirs = multiprocessing.Pipe()
         self.pid = source_of_processes().fork(theirs.fileno())
         theirs.close()  # so that the pipe ends with the process
@@ -153,11 +153,10 @@ class _Worker:
             self.connection.send((folder, sys.path, os.getcwd(), dict(os.environ) | {PLACE: str(os.getpid() + place)}))
             self.connection.send((task.function, task.arguments))
 
+    @cached_property
     def exit_code(self) -> int:
         """Of the process, once it has ended."""
-        if self._code is None:
-            self._code = source_of_processes().exit_code(self.pid)
-        return self._code
+        return source_of_processes().exit_code(self.pid)
 
     def is_late(self) -> bool:
         return self.task.limit is not None and time.monotonic() - self.since > self.task.limit
@@ -179,7 +178,7 @@ class _Worker:
         return found
 
     def clear_away(self) -> None:
-        self.exit_code()  # while it lives it would take the end of the pipe for that of the pool
+        _ = self.exit_code  # while it lives it would take the end of the pipe for that of the pool
         self.connection.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -14,7 +14,8 @@ from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import summary_is_current
-from repro_lib.store.store import Store, inputs_digest, noted_digest
+from repro_lib.store.schema import digest_of
+from repro_lib.store.store import Store, noted_digest
 from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Tasks:
             extra = {"corpus": self.cells[0].config.corpus} if name == names.QUICKSTART else self._selection()
             reads = name != names.ACTIVATIONS  # which reads neither results nor a text
             yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
-        digest = inputs_digest(*inputs)
+        digest = digest_of(inputs)
         if self.request.force or not summary_is_current(self.request.reports_dir, digest):
             arguments = self._common() | {"reports_dir": self.request.reports_dir, "digest": digest}
             arguments |= {"profile": self.request.profile, "configs": self.configs()}

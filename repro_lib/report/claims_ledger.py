@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from repro_lib.analysis.claims import CLAIMS, Claim, judge
-from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
+from repro_lib.analysis.contrasts import cv_over_activations, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import Study
@@ -167,7 +167,7 @@ def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Ent
     least = min((len(result.trials) for result in study.results), default=TRIALS_FOR_CLAIM)
     if least < TRIALS_FOR_CLAIM:
         lines.append(f"With N = {least} nothing here is a claim: a verdict takes {TRIALS_FOR_CLAIM} trials.")
-    said = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
+    said = [*contrast_sentences(leading_contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
     lines += ["", "## Does the activation matter here?", "", *(f"- {line}" for line in said)]
     lines += ["", "## The earlier study's claims", "", tally(entries), ""]
     for group, title in GROUPS.items():

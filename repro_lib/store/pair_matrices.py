@@ -6,7 +6,6 @@ One file per model and configuration in ``results/pd/``, computed from the store
 # It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
 import contextlib
-import json
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -20,9 +19,9 @@ from pydantic import Field
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.store.predictions import compare_all
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, ResultError, Sha256, digest_of, metric_numbers
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, ResultError, Sha256, metric_numbers
 from repro_lib.store.store import Store
-from repro_lib.system.files import read_bounded, write_atomically
+from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 
 SCHEMA_VERSION = 1
 Float64 = NDArray[np.float64]
@@ -161,12 +160,10 @@ def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMa
 
 def _read(path: Path) -> PairMatrices | None:
     # None where there is nothing that can be trusted: it is made again then.
-    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, RecursionError):
-        content = json.loads(read_bounded(path, LARGEST_RESULT_BYTES))
-        if content.pop("content_sha256") == digest_of(content):
-            stored = PairMatrices.model_validate(content)
-            whole = math.comb(len(stored.trials), 2)
-            return stored if all(len(values) == whole for values in stored.pairs.values()) else None
+    with contextlib.suppress(OSError, UnusableFile):
+        stored = PairMatrices.unsealed(read_bounded(path, LARGEST_RESULT_BYTES))
+        whole = math.comb(len(stored.trials), 2)
+        return stored if all(len(values) == whole for values in stored.pairs.values()) else None
     return None
 
 

@@ -61,17 +61,17 @@ class Snapshots:
 
 def compare(first: Predictions, second: Predictions) -> dict[str, float]:
     """Every pairwise metric of two trials by name, over all tokens. ResultError if their evaluation windows differ."""
-    _check_same_windows(first, second)
+    check_same_windows(first, second)
     return prediction_difference.pair_metrics(first.probabilities, second.probabilities, first.labels)
 
 
-def _check_same_windows(first: Predictions, *others: Predictions) -> None:
+def check_same_windows(first: Predictions, *others: Predictions) -> None:
+    """ResultError unless these were made on the same evaluation windows."""
     for other in others:
         if first.evaluation_sha256 != other.evaluation_sha256:
             both = f"{first.evaluation_sha256[:12]} and {other.evaluation_sha256[:12]}"
-            raise ResultError(
-                f"these predictions were made on different evaluation windows ({both}), so their difference means nothing"
-            )
+            different = f"these predictions were made on different evaluation windows ({both})"
+            raise ResultError(f"{different}, so their difference means nothing")
 
 
 class Compared(NamedTuple):
@@ -86,7 +86,7 @@ def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compare
 
     Pairs in the order of ``itertools.combinations``.
     """
-    _check_same_windows(*predictions)
+    check_same_windows(*predictions)
     logits, labels = [trial.logits for trial in predictions], predictions[0].labels
     softmax = prediction_difference.probabilities_from_logits
     windows = all_pairs.pair_metrics_by_block(logits, labels, EVALUATION_BLOCK, threads, softmax)

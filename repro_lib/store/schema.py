@@ -23,6 +23,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from repro_lib.config import Layer, canonical_json, check_model
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
+from repro_lib.system.files import UnusableFile
 
 SCHEMA_VERSION = 1
 # A result is some 10 KB per trial; anything beyond this is not one of ours.
@@ -64,10 +65,24 @@ class Part(BaseModel):
             raise KeyError(f"{name!r}; known: {', '.join(type(self).model_fields)}")
         return getattr(self, name)
 
-    def to_json(self) -> str:
-        """The text of a file of its own, ``content_sha256`` first."""
+    def to_json(self, beside: str = "") -> str:
+        """The text of a file of its own, ``content_sha256`` first, which also covers the digest of what lies ``beside`` it."""
         content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": digest_of(content), **content}, indent=self._indent, allow_nan=False) + "\n"
+        content = {"content_sha256": digest_of(content, beside)} | content
+        return json.dumps(content, indent=self._indent, allow_nan=False) + "\n"
+
+    @classmethod
+    def unsealed(cls, text: str | bytes, beside: str = "") -> Self:
+        """Read what ``to_json`` wrote; UnusableFile says what is wrong."""
+        try:
+            content = json.loads(text)
+            if content.pop("content_sha256") == digest_of(content, beside):
+                return cls.model_validate_json(canonical_json(content))
+        # Whatever text lies there is refused in one sentence. ValueError: no JSON, or of another form.
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+            raise UnusableFile(f"is no whole checkpoint ({reason})") from None
+        raise UnusableFile("was changed after it was written (content_sha256 does not fit)")
 
 
 class CorpusRecord(Part):
@@ -242,9 +257,9 @@ class Result(Part):
             raise ResultError(f"{source} is not a valid result: {message[:_LONGEST_REASON]}") from None
 
 
-def digest_of(content: Any) -> str:
+def digest_of(content: Any, beside: str = "") -> str:
     """The ``content_sha256`` of a file's content; ValueError or RecursionError for what JSON cannot say."""
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return hashlib.sha256(f"{canonical_json(content)}{beside}".encode()).hexdigest()
 
 
 def metric_numbers(pairs: Mapping[str, Sequence[float] | NDArray[np.float64]], trials: int) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ import torch
 from repro_lib.config import MARGIN, ConfigError, check_model, project_root
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.predictions import EXACT, STORED, Predictions, Snapshots, predictions_from, snapshots_from, trial_tensors
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind, digest_of
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, LONGEST_WORDS, Result, ResultError, TensorKind
 from repro_lib.store.tensors import sha256_of_tensors, write_tensors
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, share, write_atomically
 
@@ -237,11 +237,6 @@ def results_store(results_dir: Path | str = "") -> Store:
 
 # --- derived files: executed notebooks, which keep the digest of what they were made from in their metadata, and the summary
 # with its plots, which keep it in a JSON file of the same form. Cells need no such thing: their result file alone decides.
-
-
-def inputs_digest(*inputs: Any) -> str:
-    """SHA-256, in hex, of whatever a file is derived from, given as JSON values."""
-    return digest_of(list(inputs))
 
 
 # One form for all of them, so that there is one reader. That of notebooks, which allow any key in their metadata.

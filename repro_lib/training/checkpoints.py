@@ -7,20 +7,18 @@ the same program on the same kind of machine: only then the resumed trial ends w
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import json
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from repro_lib.config import ConfigError, canonical_json
+from repro_lib.config import ConfigError
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors, write_tensors
@@ -41,31 +39,13 @@ _NAME = re.compile(r"(?P<model>[a-z0-9_]+)-(?P<activation>[a-z0-9_.]+)-(?P<confi
 _NOT_SAVED = "no checkpoint could be saved to {} ({}); training goes on without"
 
 
-# A record in JSON with a digest of its content and, where it has tensors beside it, of those.
 class _Kept(Part):
+    _indent = 1
     # Earlier versions wrote more; what is read is covered by the digest.
     model_config = ConfigDict(extra="ignore")
 
     format: int = Field(default=1, ge=1, le=1)
     origin: Origin
-
-    def sealed(self, tensors_sha256: str = "") -> str:
-        """The JSON text, ``content_sha256`` first."""
-        content = self.model_dump(mode="json")
-        return json.dumps({"content_sha256": _digest(content, tensors_sha256), **content}, indent=1, allow_nan=False) + "\n"
-
-    @classmethod
-    def unsealed(cls, text: str | bytes, tensors_sha256: str = "") -> Self:
-        """Read what ``sealed`` wrote; UnusableFile says what is wrong."""
-        try:
-            content = json.loads(text)
-            if content.pop("content_sha256") == _digest(content, tensors_sha256):
-                return cls.model_validate_json(canonical_json(content))
-        # Whatever text lies there is refused in one sentence. ValueError: no JSON, or not that of a checkpoint.
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            raise UnusableFile(f"is no whole checkpoint ({reason})") from None
-        raise UnusableFile("was changed after it was written (content_sha256 does not fit)")
 
 
 class _SavedState(_Kept):
@@ -131,7 +111,7 @@ class TrialCheckpoints:
     def keep_finished(self, records: Sequence[TrialRecord]) -> None:
         """Note that the trial, or the stack, is through (its tensors are stored already), and remove its state."""
         try:
-            write_atomically(self._record, _FinishedTrials(origin=self.origin, records=list(records)).sealed())
+            write_atomically(self._record, _FinishedTrials(origin=self.origin, records=list(records)).to_json())
         except OSError as error:
             tell(_NOT_SAVED.format(self.path.parent, error.strerror))
         else:
@@ -173,7 +153,7 @@ class TrialCheckpoints:
         # A digest of the tensors, and not of the file, whose words it is part of.
         words = _SavedState(origin=self.origin, iteration=state.iteration, seconds=seconds)
         try:
-            write_tensors(self.path, tensors, {"checkpoint": words.sealed(sha256_of_tensors(tensors))})
+            write_tensors(self.path, tensors, {"checkpoint": words.to_json(sha256_of_tensors(tensors))})
             self.iteration = state.iteration
         except OSError as error:
             # A folder that cannot be written is no reason to stop: it is said once, and training goes on.
@@ -263,8 +243,3 @@ def _put_aside(path: Path) -> str:
     with contextlib.suppress(OSError):  # where nothing can be written it stays, and is refused again
         os.replace(path, aside)
     return aside.name
-
-
-def _digest(content: dict[str, Any], tensors_sha256: str) -> str:
-    # It finds damage; it is no signature of anybody.
-    return hashlib.sha256(f"{canonical_json(content)}{tensors_sha256}".encode()).hexdigest()

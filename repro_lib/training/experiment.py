@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro_lib.config import Config, ConfigError, check_model, project_root
+from repro_lib.config import Config, ConfigError, check_model
 from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.activations import canonical_activation
@@ -30,7 +30,7 @@ from repro_lib.store.schema import (
     TrialRecord,
     metric_numbers,
 )
-from repro_lib.store.store import Store
+from repro_lib.store.store import results_store
 from repro_lib.system.leases import cell_lease, hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
 from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
@@ -134,7 +134,7 @@ class CellTraining:
         self.model, self.activation = model, canonical_activation(activation)
         self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
         check_device(self.config)
-        self.every, self.store = check_interval(checkpoint_seconds), Store(results_dir or project_root() / "results")
+        self.every, self.store = check_interval(checkpoint_seconds), results_store(results_dir or "")
         self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
         self.names = (self.model, self.activation, self.config_sha256)  # by these the store knows the cell
 

@@ -16,7 +16,7 @@ from benchmarks.house import imports, sources
 from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.store import tensors as tensor_files
-from repro_lib.store.schema import Result
+from repro_lib.store.schema import Result, digest_of
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.system.files import write_atomically
@@ -158,7 +158,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **cha
     said["origin"] |= changes.pop("origin", {})
     said |= changes
     said.pop("content_sha256")
-    said = {"content_sha256": checkpoints._digest(said, sha256_of_tensors(tensors)), **said}
+    said = {"content_sha256": digest_of(said, sha256_of_tensors(tensors)), **said}
     tensor_files.write_tensors(path, tensors, {"checkpoint": json.dumps(said)})
 
 
@@ -296,7 +296,7 @@ def test_a_finished_trial_counts_whatever_source_trained_it_but_not_with_another
     note = json.loads(path.read_text())
     note["origin"][field], note["remark"] = value, "earlier versions said more"
     note.pop("content_sha256")
-    path.write_text(json.dumps({"content_sha256": checkpoints._digest(note, ""), **note}))
+    path.write_text(json.dumps({"content_sha256": digest_of(note), **note}))
     _, heard, seen = two_of_three()
     assert {now.trial for now in seen} == {3} | again
     kept = "charlm with gelu, trial 2, is kept as another version of this program trained it"
