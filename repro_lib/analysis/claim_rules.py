@@ -248,11 +248,16 @@ def _wired(of: Measured) -> str:
 
 
 def _by_the_margin(of: Measured) -> str:
-    others = [name for name in ("gelu", "swish", "swiglu") if judge_node(_no_benefit(of, name)).verdict == SUPPORTED]
-    said = f"Within this rule's margin of {BENEFIT:g} % {', '.join(others)} would pass for no benefit." if others else ""
-    frame = contrasts_frame(of.evidence, of.metric)
-    found = frame[(frame["verdict"] == SUPPORTED) & (frame["activation"] == "smelu_1") & (frame["per_cent"] < 0)]
-    named = [f"{r['model']} {Estimate.in_row(r, 'per_cent'):+.1f %} (N = {r['n']})" for r in rows_of(found)]
+    passing = [name for name in ("gelu", "swish", "swiglu") if judge_node(_no_benefit(of, name)).verdict == SUPPORTED]
+    said = f"Within this rule's margin of {BENEFIT:g} % {', '.join(passing)} would pass for no benefit." if passing else ""
+    frames = (contrasts_frame(of.evidence, metric) for metric in (of.metric, "total_variation"))
+    rows, others = (rows_of(frame[frame["activation"] == "smelu_1"]) for frame in frames)
+    named = [
+        f"{r['model']} {Estimate.in_row(r, 'per_cent'):+.1f %} in relative PD (N = {r['n']}; in total variation "
+        f"{other['per_cent']:+.1f} %, {other['verdict']})"
+        for r, other in zip(rows, others, strict=True)
+        if r["verdict"] == SUPPORTED and r["per_cent"] < 0
+    ]
     against = f"This contradicts it: smelu_1 has a supported benefit in {', '.join(named)}." if named else ""
     return " ".join(filter(None, [said, against]))
 
