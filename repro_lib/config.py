@@ -154,10 +154,8 @@ class Config(BaseModel):
 
     @classmethod
     def for_model(cls, model: str, profile: str | None = None, **explicit: Any) -> Config:
-        """The resolved configuration of ``model``: base < device < model < profile < explicit.
-
-        Without a profile the model has its full size. Raises ConfigError for unknown names and bad values.
-        """
+        """The resolved configuration of ``model``: base < device < model < profile (None: full size) < explicit.
+        Raises ConfigError for unknown names and bad values."""
         defaults = MODEL_DEFAULTS[check_model(model)]
         chosen = PROFILES[check_profile(profile)] if profile is not None else {"values": {}, "model_values": {}}
         of_profile = chosen["values"] | chosen["model_values"].get(model, {})

@@ -65,9 +65,7 @@ class Claim:
 
 def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "relative_pd") -> Judgement:
     """The verdict on a claim (or the id of one) from a frame of pairs (``evidence.pairs_between``) or evidence.
-
-    Raises KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by.
-    """
+    KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by."""
     known = {known.id: known for known in CLAIMS}
     if isinstance(claim, str) and claim not in known:
         raise KeyError(f"unknown claim {claim!r}; known: {', '.join(known)}")

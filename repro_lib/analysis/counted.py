@@ -72,7 +72,8 @@ class CountedModel:
     def sentences(self) -> list[str]:
         """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
         if not self.compared:
-            why = "is bit-identical with every activation" if self.identical else "needs relu and another one, each twice"
+            needs = "needs relu and another activation, each twice"
+            why = "is bit-identical with every activation" if self.identical else needs
             return [f"No contrast over the most frequent characters: {self.model} {why}."]
         said = []
         for name, rows in self.curves.groupby("activation", sort=False):

@@ -44,9 +44,7 @@ def differs_in_length(result: Result, other: Result) -> bool:
 
 def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
     """The newest of each run whose settings somebody chose by hand, and that is not among ``shown``.
-
-    Sources of randomness on their own, and other lengths of cells that are shown, have tables of their own.
-    """
+    Lone sources of randomness, and other lengths of cells that are shown, have tables of their own."""
     newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
     return [
         r

@@ -106,9 +106,7 @@ class Slicing:
 
 def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     """Compare every pair of N >= 2 trials at every character, in one pass over the text.
-
-    ResultError for fewer than two trials, or different evaluation windows; ``Store.predictions`` has looked at the rest.
-    """
+    ResultError for fewer trials or different evaluation windows; ``Store.predictions`` has looked at the rest."""
     if len(trials) < 2:
         raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
     check_same_windows(*trials)
@@ -151,9 +149,7 @@ def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
 
 def by_context(tokens: int, block_size: int) -> Slicing:
     """By how many characters the model was given before the true one, in slices that double: 1, 2, 3 to 4, 5 to 8, ...
-
-    The most it can be given: a convolutional model may look back less far.
-    """
+    The most it can be given: a convolutional model may look back less far."""
     # The text is read in blocks of 256 characters, and each in pieces of at most ``block_size`` (``EvaluationWindows.pieces``):
     # nothing is carried over, so the context starts at 1 again in every piece.
     longest = min(block_size, EVALUATION_BLOCK)
@@ -218,9 +214,7 @@ def merged_slices(slicing: Slicing, chosen: Sequence[str], name: str) -> Slicing
 
 def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
     """The share of a pairwise metric, 0 to 1, that a slice with ``share`` of the characters holds; (N, N) of slice and cell.
-
-    NaN where trials do not differ at all; 0 for a slice without characters.
-    """
+    NaN where trials do not differ at all; 0 for a slice without characters."""
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
     value, without = without_each(part)
@@ -229,9 +223,7 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
 
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
-
-    Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps).
-    """
+    Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps)."""
     v = paired.vocab_size
     counts = np.zeros(v * v, dtype=np.int64)
     for one, other in combinations(paired.top1, 2):

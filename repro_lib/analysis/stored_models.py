@@ -22,9 +22,7 @@ from repro_lib.store.store import Store
 
 def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
     """The model of a trial (numbered from 1) with its stored weights, on the CPU and in evaluation mode.
-
-    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model.
-    """
+    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model."""
     weights = store.weights(result, trial)
     model = build_model(result.model_name, config_of(result), result.activation)
     try:

@@ -169,9 +169,7 @@ def load_study(
 
 def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
     """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
-
-    With ``include_synthetic`` they may differ in being synthetic, and in nothing else.
-    """
+    With ``include_synthetic`` they may differ in being synthetic, and in nothing else."""
     cells = Counter((result.model_name, result.activation) for result in results)
     if twice := sorted(cell for cell, count in cells.items() if count > 1):
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
@@ -262,9 +260,7 @@ def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float
 
 def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
-
-    They cannot tell activations apart, so by rule they are left out of every statistic across activations.
-    """
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations."""
     by_model: dict[str, list[list[tuple[str, str]]]] = {}
     for result in results:
         digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]

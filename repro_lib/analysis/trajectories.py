@@ -109,10 +109,8 @@ def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], l
 
 
 def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> list[Trajectory]:
-    """Runs of the same cell that differ in length alone, the shortest first, at most one per length (the newest).
-
-    ``stored``: the results to look through. Runs whose kept predictions are gone are left out.
-    """
+    """Runs among ``stored`` that differ from ``result`` in length alone, the shortest first, the newest of each length.
+    Runs whose kept predictions are gone are left out."""
     # Stored results come oldest first.
     newest = {other.config["max_iters"]: other for other in stored if differs_in_length(result, other)}
     return follow(store, [newest[length] for length in sorted(newest)])[0]

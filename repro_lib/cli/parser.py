@@ -107,9 +107,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
 
 def grid_request(config: Mapping[str, Any]) -> GridRequest:
     """The request of settings of ``workflow/Snakefile``, which are the flags of ``repro grid``.
-
-    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there.
-    """
+    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there."""
     words = ["grid"]
     for name, value in config.items():
         if name != "skip" and value is not None and value is not False:

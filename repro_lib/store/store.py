@@ -48,10 +48,8 @@ class Store:
             path = self.folder / f"{stem}-{number}.json"
 
     def stamped(self, result: Result) -> Result:
-        """The same with the time of this moment; or, where a clock was wrong, just after the newest that is stored.
-
-        The newest is what counts, and that is the one that was written last.
-        """
+        """The same with the time of this moment, or just after the newest that is stored, where a clock was wrong:
+        the newest is what counts, and that is the one that was written last."""
         return result.model_copy(update={"timestamp": self._now().replace(microsecond=0)})
 
     def _now(self) -> datetime:
@@ -62,9 +60,7 @@ class Store:
 
     def load(self, names: str = "*") -> tuple[list[tuple[Path, Result]], list[str]]:
         """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both.
-
-        What neither has the name of a result nor looks like one is somebody else's, and passed over.
-        """
+        What neither has the name of a result nor looks like one is somebody else's, and passed over."""
         good, refused = [], []  # one broken file shall not hide the others
         for path in self.folder.glob(f"{names}.json"):
             try:
@@ -82,10 +78,8 @@ class Store:
     def find(
         self, model: str, activation: str, config_sha256: str, trials: int = 1, profile: str | EllipsisType | None = ...
     ) -> Result | None:
-        """The newest result of this cell and configuration with at least ``trials`` trials, made with this profile.
-
-        ``profile`` None is one made with none; ``...`` takes any.
-        """
+        """The newest result of this cell and configuration with at least ``trials`` trials, made with this profile
+        (None: with none; ``...``: with any)."""
         for result in self.candidates(model, activation):
             fits = profile is ... or result.profile == profile
             if fits and result.config_sha256 == config_sha256 and len(result.trials) >= trials:

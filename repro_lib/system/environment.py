@@ -68,9 +68,7 @@ def mismatches(checkout: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what does not fit the checkout given as first argument (default: this file's own), one sentence a line.
-
-    ``--needs-cuda-parts`` as the only argument: say nothing, return 0 if so and 1 if not.
-    """
+    ``--needs-cuda-parts`` as the only argument: say nothing, return 0 if so and 1 if not."""
     given = sys.argv[1:] if arguments is None else arguments
     if given == ["--needs-cuda-parts"]:
         return 0 if needs_cuda_parts() else 1

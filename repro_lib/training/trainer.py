@@ -202,9 +202,7 @@ def finished_trial(history: TrialHistory, model: nn.Module) -> TrainedTrial:
 
 def make_optimizer(model: nn.Module, config: Config, stacked: bool = False) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed.
-
-    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack.
-    """
+    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack."""
     parameters, matrix = list(model.parameters()), 3 if stacked else 2
     groups = [
         {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},

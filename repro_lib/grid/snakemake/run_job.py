@@ -16,7 +16,7 @@ from typing import Any
 from repro_lib.config import canonical_json, project_root
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool, Task
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
-from repro_lib.system.leases import LeaseHeldError, remove_void
+from repro_lib.system.leases import LeaseHeldError, remove_left
 
 _LARGEST_PLAN_BYTES = 100_000_000
 # Settings that say how a grid is run and not what it makes: with and without them it has the same folder.
@@ -57,7 +57,7 @@ def run_job(plan_file: Path, key: str) -> Outcome:
                     time.sleep(5 * LOOK_AGAIN_SECONDS)
                     pool.submit(task)
     finally:
-        remove_void(Path(plan["request"]["results_dir"]))  # which other machines see late
+        remove_left(Path(plan["request"]["results_dir"]))  # which other machines see late
     write_atomically(why_not, outcome.said or "no reason given")
     if outcome.end == "done":
         why_not.unlink()
