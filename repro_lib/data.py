@@ -1,7 +1,6 @@
 """Text in, batches and evaluation windows out.
 
-Training batches are drawn from the first part of a text; every model is scored on the same windows from the rest.
-"""
+Training batches are drawn from the first part of a text; every model is scored on the same windows from the rest."""
 
 from __future__ import annotations
 

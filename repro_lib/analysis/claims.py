@@ -1,8 +1,7 @@
 """The earlier study's claims, and the verdict of any study's own measurements on each.
 
 What was published, and how each claim is read, is data in ``claims.toml`` beside this file; the rules that decide are here,
-and a claim there asks for one by name. Nothing there is a result of this suite.
-"""
+and a claim there asks for one by name. Nothing there is a result of this suite."""
 
 from __future__ import annotations
 
@@ -51,8 +50,7 @@ class Claim:
     """Something the earlier study published.
 
     ``text``: the claim in one sentence; ``published``: its numbers in words; ``reading``: what has to be so for it to hold
-    here; ``rule``: the checks that decide it, by one metric; ``metrics``: those it can be judged by.
-    """
+    here; ``rule``: the checks that decide it, by one metric; ``metrics``: those it can be judged by."""
 
     id: str
     group: str
@@ -102,8 +100,7 @@ class Measured:
         """Whether a statistic of the mean PDs (an activation a row, a model a column) lies in a region.
 
         Where a cell is missing the check names it instead. ``any_size``: an average over models may hold a minigpt that was
-        cut; a check of minigpt itself may not.
-        """
+        cut; a check of minigpt itself may not."""
         problem = self.missing(models, activations)
         if not any_size:
             problem = problem or self.cut_down(models)

@@ -1,8 +1,7 @@
 """Where the trials of one cell disagree, slice by slice of the evaluation text: pure functions of arrays.
 
 Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), ..., V characters, S slices. The values of the
-slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing.
-"""
+slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing."""
 
 import math
 import unicodedata
@@ -43,8 +42,7 @@ class PairedTrials:
 
     ``labels`` (tokens,): the true characters' ids. ``top1`` (N, tokens): the most probable character of each trial.
     ``confidence`` (tokens,): the largest probability, mean over the trials. ``differences``: for each of ``SLICE_METRICS``
-    an array (P, tokens); the mean of a row is the metric of that pair.
-    """
+    an array (P, tokens); the mean of a row is the metric of that pair."""
 
     labels: Int64
     vocab_size: int
@@ -187,8 +185,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     """One row per slice of one slicing, in its order; numbers of a slice without characters are NaN.
 
     Columns: slicing, slice, n (characters), share (of all characters); each of ``SLICE_METRICS``, error (rate, mean over the
-    trials) and held (share of the cell's total variation that lies in the slice), with ``_low`` and ``_high``.
-    """
+    trials) and held (share of the cell's total variation that lies in the slice), with ``_low`` and ``_high``."""
     counts = slicing.counts
     # All slices of a metric at once: (N, S) and (S, N, N).
     errors = slicing.means(paired.errors.astype(np.float64))

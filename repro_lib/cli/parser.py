@@ -63,8 +63,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 def one_path(corpus: str) -> str:
     """Notebooks run in their own folder, so the path of a text must not depend on where the command was given.
 
-    The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file.
-    """
+    The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file."""
     if not (path := Path(os.path.expanduser(corpus))).is_file():
         return corpus
     from repro_lib.data import known_corpora

@@ -1,8 +1,7 @@
 """Private kernels: a process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
 
 It is ipykernel as it comes, with this module as an extension of IPython. It leads a process group, which goes as a whole. In a
-worker of the grid it is forked (see ``forked_kernels``), elsewhere started anew.
-"""
+worker of the grid it is forked (see ``forked_kernels``), elsewhere started anew."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The grid on this machine, in a pool of worker processes: no engine, no service; and what it has in common with Snakemake's.
 
-Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
-"""
+Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models."""
 
 import contextlib
 import time

@@ -1,7 +1,6 @@
 """What more than one page shows and takes a while to make of stored results: made once, kept in ``results/derived/``.
 
-A kept value is used only where this very code made it from these very inputs, so that an edited line makes all anew.
-"""
+A kept value is used only where this very code made it from these very inputs, so that an edited line makes all anew."""
 
 import contextlib
 import hashlib

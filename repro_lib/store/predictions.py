@@ -1,7 +1,6 @@
 """Stored predictions, checked against the digests that results name, and compared trial with trial.
 
-Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256.
-"""
+Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

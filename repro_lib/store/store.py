@@ -1,8 +1,7 @@
 """A folder of results: what lies where, how it is written, and how it is found again.
 
 One JSON file per cell and run in ``results/``; beside it, per trial, the logits in ``predictions/``, the final weights in
-``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``.
-"""
+``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``."""
 
 import contextlib
 import glob

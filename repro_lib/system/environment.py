@@ -1,7 +1,6 @@
 """Does a Python environment hold what the checkout pins?
 
-``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone.
-"""
+``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone."""
 
 import re
 import sys

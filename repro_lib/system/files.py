@@ -48,8 +48,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, 
 
     With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime;
     ``flush=False`` is for what may be lost in a power cut. Raises
-    WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then.
-    """
+    WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then."""
     data = content.encode() if isinstance(content, str) else content
     try:
         _make_folder(path.parent)

@@ -2,8 +2,7 @@
 
 Only one process can make it, and it stamps it every half minute. It is void when its holder is gone: the holder's own
 machine sees that at once, others when it was not stamped for five minutes, and a process that stood still for longer
-(a closed lid) is told so by ``confirm`` before it stores anything.
-"""
+(a closed lid) is told so by ``confirm`` before it stores anything."""
 
 # Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
 # of a stamp is read off another file of the same folder, made at that moment. One clock must stamp the files of a folder

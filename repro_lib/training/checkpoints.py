@@ -1,8 +1,7 @@
 """Unfinished work of a cell, kept so that a killed run goes on: the state of a trial in training, and finished trials.
 
 In ``results/checkpoints/``. A file is used if it is whole (a digest covers all of it) and was made for the same trial with
-the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never stopped.
-"""
+the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never stopped."""
 
 from __future__ import annotations
 

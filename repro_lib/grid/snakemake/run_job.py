@@ -1,7 +1,6 @@
 """One job of the workflow, as Snakemake or a scheduler starts it: ``repro run-job PLAN JOB``.
 
-In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it.
-"""
+In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it."""
 
 import contextlib
 import hashlib
