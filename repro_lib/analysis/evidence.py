@@ -30,8 +30,7 @@ class Evidence:
 
     ``pairs``: see ``pairs_between``. ``models`` and ``activations``: what was expected. ``comparisons``: per model, where the
     predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared by
-    evaluation windows. ``margin``: per cent of the reference within which two activations
-    count as equal."""
+    evaluation windows. ``margin``: per cent of the reference within which two activations count as equal."""
 
     pairs: pd.DataFrame
     models: tuple[str, ...]

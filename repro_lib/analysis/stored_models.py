@@ -28,10 +28,8 @@ def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        raise ResultError(
-            f"the stored weights of {result.model_name} with {result.activation} do not fit the model as it is built now; "
-            "run the cell again with --force"
-        ) from None
+        whose = f"the stored weights of {result.model_name} with {result.activation}"
+        raise ResultError(f"{whose} do not fit the model as it is built now; run the cell again with --force") from None
     return model.eval()
 
 

@@ -78,7 +78,6 @@ class Study:
         cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
-
         ConfigError for a profile that neither this version nor any result knows."""
         stored, refused = store.load()
         every = [result for _, result in stored]
@@ -101,7 +100,6 @@ class Study:
         include_synthetic: bool = False,
     ) -> Study:
         """A study of these results, which must be comparable (ResultError says what is wrong with them).
-
         Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold."""
         check_comparable(results, include_synthetic)
         models = [check_model(name) for name in models] if models else _expected_models(results)

@@ -31,7 +31,6 @@ PARTED = 0.05
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """One cell through training.
-
     ``steps``: S iterations after which predictions were kept, the last being the end. ``losses``: (S, N) in nats on the
     kept text. ``matrices``: per metric of ``FOLLOWED`` (S, N, N)."""
 

@@ -81,7 +81,7 @@ class Pool:
     @property
     def busy(self) -> bool:
         """Whether anything is queued or in work."""
-        return bool(self._queue or self.running())
+        return bool(self._queue or self._workers)
 
     def step(self, timeout: float) -> list[Outcome]:
         """Hand out tasks, wait up to ``timeout`` seconds, and return the tasks that ended."""

@@ -95,7 +95,6 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
 
 def unfinished_notebooks(results_dir: Path) -> list[Path]:
     """The notebooks that killed processes left unfinished."""
-    partial = {
-        path: path.with_name(path.name.replace(".partial", "")) for path in (results_dir / "notebooks").glob("*.partial.ipynb")
-    }
-    return [path for path, output in partial.items() if holder(notebook_lease(output)) is None and is_unfinished(path)]
+    found = (results_dir / "notebooks").glob("*.partial.ipynb")
+    outputs = {path: path.with_name(path.name.replace(".partial", "")) for path in found}
+    return [path for path, output in outputs.items() if holder(notebook_lease(output)) is None and is_unfinished(path)]

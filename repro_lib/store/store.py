@@ -133,10 +133,8 @@ class Store:
             margin = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))["margin_per_cent"] if path.exists() else MARGIN
             return check_margin(margin)
         except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError, ConfigError):
-            what = f'a file such as {{"margin_per_cent": {MARGIN:g}}}'
-            raise ResultError(
-                f"{path} does not say within what margin two activations count as equal; expected {what}"
-            ) from None
+            wanted = f'two activations count as equal; expected a file such as {{"margin_per_cent": {MARGIN:g}}}'
+            raise ResultError(f"{path} does not say within what margin {wanted}") from None
 
     def declare(self, margin: float | None) -> None:
         """Note the margin of equality before anything is judged; ConfigError where another one was declared."""

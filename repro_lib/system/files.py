@@ -47,8 +47,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, 
     """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step; missing folders are made.
 
     With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime;
-    ``flush=False`` is for what may be lost in a power cut. Raises
-    WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then."""
+    ``flush=False`` is for what may be lost in a power cut. WriteError where the disk is full, the folder read-only and the
+    like; what had the name before is untouched then."""
     data = content.encode() if isinstance(content, str) else content
     try:
         _make_folder(path.parent)

@@ -58,7 +58,6 @@ def run_experiment(
     Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for.
     A bare ``config`` is completed with the model's defaults. A killed run is gone on with by the next, to the same bits: its
     state is saved every ``checkpoint_seconds`` (0: after each iteration; never for more than 1 % of the time).
-
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
     StackTooLarge, LeaseHeldError if another process trains this cell, LeaseLostError if the results folder was deleted
     meanwhile, WriteError if it cannot be written."""
