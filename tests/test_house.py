@@ -136,9 +136,9 @@ def test_a_notebook_imports_from_few_places() -> None:
 def test_nothing_is_unpickled_no_shell_is_started_and_no_global_generator_is_read() -> None:
     """A magic or a line for the shell in a notebook would not be Python, and fail here too."""
     for source in FILES:
+        used = names_used(source.tree)
         # A forked kernel gives the generators that a user's cells may draw from a seed of their own, once.
-        seeded = {"torch.seed", "np.random.seed"} if source.name == "grid.forked_kernels" else set()
-        used = names_used(source.tree) - seeded
+        used -= {"torch.seed", "np.random.seed"} if source.name == "grid.forked_kernels" else set()
         assert not used & (RUNS_ANYTHING | GLOBAL_RANDOMNESS | SILENCERS), source.name
         assert not packages_of_others(source.tree) & (UNPICKLERS | {"random"}), source.name
         drawn = {name.split(".")[2] for name in used if name.startswith(("np.random.", "numpy.random."))}

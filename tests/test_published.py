@@ -18,6 +18,7 @@ from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED, verdict_on_difference
+from repro_lib.cli.main import main
 from repro_lib.store.store import Store
 
 # Rebuilding takes a quarter of a minute, and is done once.
@@ -143,6 +144,17 @@ def test_collecting_takes_over_what_is_sound_in_fewer_bytes(tmp_path: Path) -> N
         sizes = [(folder / "results" / path.name).stat().st_size for folder in (target, source)]
         assert sizes[0] < 0.7 * sizes[1]
     assert (target / "results" / "pd" / "matrix.json").read_text() == "{}"
+
+
+def test_another_margin_afterwards_is_exploratory_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--results-dir", str(HERE / "results"), "--reports-dir", str(tmp_path)]
+    assert main(["process", "--no-plots", "--models", "convlm", "--margin", "0.5", *folders]) == 0
+    said = "EXPLORATORY: judged with a margin of 0.5 %, where 3 % is that of the study."
+    assert said in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["exploratory"]
+    summary = (tmp_path / "exploratory" / "summary.txt").read_text()
+    assert said in summary
+    assert "equal within the margin" not in summary
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import pandas as pd
 
 from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
-from repro_lib.analysis.contrasts import REFERENCE
+from repro_lib.analysis.contrasts import LEADING, REFERENCE
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.study import rows_of
-from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, REFUTED, SUPPORTED
+from repro_lib.analysis.verdicts import EQUAL, REFUTED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate, rounded
 from repro_lib.plots.style import Plot
 from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
@@ -56,26 +56,55 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
 
 
 def readme_sentences(frames: Frames) -> list[str]:
-    """The answer in four sentences, each with N and intervals; every verdict by the one rule."""
-    frame = _primary(frames["contrasts"]).dropna(subset=["per_cent"])
-    found, equal = frame[frame["verdict"] == SUPPORTED], frame[frame["verdict"] == EQUAL]
-    cells = frames["cells"]
-    cells = cells[cells["model"].isin(set(frame["model"]))]
-    n = int(frame["n"].min())
-    named = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in rows_of(found)]) or "none"
-    open_ones = frame[frame["verdict"] == NOT_DECIDED]
-    alike = [f"{model}: {', '.join(rows['activation'])}" for model, rows in equal.groupby("model", sort=False)]
-    left_open = _and([f"{r['model']} with {r['activation']} {_effect(r)}" for r in rows_of(open_ones)])
-    sizes = found["per_cent"].abs()
+    """The answer in a few sentences, each with N and intervals: every verdict by the one rule, in both leading metrics."""
+    pairs = _in_both_metrics(frames["contrasts"])
+    both = [pair for pair in pairs if _agree(pair, SUPPORTED)]
+    sizes = [abs(row["per_cent"]) for pair in both for row in pair]
+    n, cells = min(int(row["n"]) for row, _ in pairs), frames["cells"]
+    cells = cells[cells["model"].isin({row["model"] for row, _ in pairs})]
+    alone = {
+        name: _and([f"{pair[k]['model']} with {pair[k]['activation']} {_effect(pair[k])}" for pair in pairs if _only(pair, k)])
+        for k, name in enumerate(("relative PD", "total variation"))
+    }
+    equal: dict[str, list[str]] = {}
+    for row, _ in (pair for pair in pairs if _agree(pair, EQUAL)):
+        equal.setdefault(row["model"], []).append(row["activation"])
+    alike = "; ".join(f"{model}: {', '.join(names)}" for model, names in equal.items())
+    rest = len(pairs) - len(both) - sum(any(_only(pair, k) for k in (0, 1)) for pair in pairs) - sum(map(len, equal.values()))
+    named = _and([f"{r['model']} with {r['activation']} {_effect(r)} and {_effect(mass)}" for r, mass in both])
+    models, activations = _and([r["model"] for r, _ in both]), _and(sorted({r["activation"] for r, _ in both}))
     return [
-        f"**In some models, by {sizes.min():.0f} to {sizes.max():.0f} per cent:** with {n} trials per cell, {len(found)} of "
-        f"{len(frame)} contrasts with relu in relative PD are supported: {named} (95 % intervals, Holm over all {len(frame)}).",
-        f"{len(equal)} are {EQUAL} of {frame['margin'].iloc[0]:g} %, all at once ({'; '.join(alike) or 'none'}); "
-        f"{len(open_ones)} are not decided ({left_open or 'none'}).",
+        f"**In {models}, with {activations}, by {min(sizes):.0f} to {max(sizes):.0f} per cent:** with {n} trials per cell, "
+        f"{len(both)} of {len(pairs)} contrasts with relu are supported in both leading metrics, relative PD and total "
+        f"variation: {named} (95 % intervals, Holm over all {len(pairs)}).",
+        "Supported in one of them alone, so that the answer depends on whether rare characters count: in "
+        + "; in ".join(f"{name} {which or 'none'}" for name, which in alone.items()) + ".",
+        f"Equal within the margin of {pairs[0][0]['margin']:g} % in both: {alike or 'none'}. "
+        f"The other {rest} are not decided in one or both.",
         f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
         "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
-    ]
+    ]  # fmt: skip
+
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _in_both_metrics(contrasts: pd.DataFrame) -> list[Pair]:
+    # Each contrast in relative PD and in total variation.
+    first, second = (rows_of(contrasts[contrasts["metric"] == metric].dropna(subset=["per_cent"])) for metric in LEADING)
+    return list(zip(first, second, strict=True))
+
+
+def _agree(pair: Pair, verdict: str) -> bool:
+    return all(row["verdict"] == verdict for row in pair) and (
+        verdict != SUPPORTED or pair[0]["per_cent"] * pair[1]["per_cent"] > 0
+    )
+
+
+def _only(pair: Pair, k: int) -> bool:
+    # Supported in this metric alone.
+    return pair[k]["verdict"] == SUPPORTED and not _agree(pair, SUPPORTED)
 
 
 def _trainings(published: Published) -> dict[tuple[str, ...], float]:

@@ -9,7 +9,11 @@ from repro_lib import lazily
 if TYPE_CHECKING:
     from repro_lib.analysis.cell_anatomy import dissect as dissect
     from repro_lib.analysis.claims import judge as judge
-    from repro_lib.analysis.contrasts import contrasts_frame as contrasts_frame, cv_over_activations as cv_over_activations
+    from repro_lib.analysis.contrasts import (
+        contrasts_frame as contrasts_frame,
+        cv_over_activations as cv_over_activations,
+        leading_contrasts as leading_contrasts,
+    )
     from repro_lib.analysis.counted import count_model as count_model
     from repro_lib.analysis.evidence import Evidence as Evidence
     from repro_lib.analysis.noise_sources import compare_sources as compare_sources

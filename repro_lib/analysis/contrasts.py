@@ -26,6 +26,9 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Float64, contrast, jackknife_pairwise, relative_contrast
 
 REFERENCE = "relu"
+# Whatever is said of a difference is said in both: the one weighs every character of the vocabulary alike, the other counts
+# probability mass.
+LEADING = ("relative_pd", "total_variation")
 
 
 @once
@@ -49,6 +52,13 @@ def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataF
 _CONTRAST_COLUMNS = ["model", "activation", "n", "without_partner", "difference", "difference_low", "difference_high"]
 _CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "p", "p_holm", "margin", "p_equal", "verdict"]
 _CONTRAST_COLUMNS += ["trials_needed", "p_permutation"]
+
+
+@once
+def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
+    """``contrasts_frame`` of relative PD, and beside it per cent and verdict in total variation, in columns with _tv."""
+    beside = contrasts_frame(evidence, LEADING[1])[["per_cent", "per_cent_low", "per_cent_high", "verdict"]]
+    return contrasts_frame(evidence, LEADING[0]).join(beside.add_suffix("_tv"))
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:

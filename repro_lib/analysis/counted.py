@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.contrasts import REFERENCE
+from repro_lib.analysis.contrasts import LEADING, REFERENCE
 from repro_lib.analysis.formatting import number, unbroken
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import share_held
@@ -25,8 +25,6 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS, probabilities_
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise, relative_contrast
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
-
-LEADING = ("relative_pd", "total_variation")
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,13 +125,13 @@ def by_token(probabilities: Float64, top1: Int64) -> dict[str, Float64]:
     # Every pair of the trials of a part while it is in the cache, and in place: fresh arrays would take as long again.
     difference, total = np.empty(probabilities.shape[1:]), np.empty(probabilities.shape[1:])
     variation, relative, churn = [], [], []
-    for (p, top), (q, other) in combinations(zip(probabilities, top1, strict=True), 2):
-        np.abs(np.subtract(p, q, out=difference), out=difference)
+    for i, j in combinations(range(len(probabilities)), 2):
+        np.abs(np.subtract(probabilities[i], probabilities[j], out=difference), out=difference)
         variation.append(difference.sum(axis=1) / 2)
         # 0/0 is 0.
-        np.maximum(np.add(p, q, out=total), np.finfo(np.float64).tiny, out=total)
+        np.maximum(np.add(probabilities[i], probabilities[j], out=total), np.finfo(np.float64).tiny, out=total)
         relative.append(2 * np.divide(difference, total, out=difference).mean(axis=1))
-        churn.append((top != other).astype(np.float64))
+        churn.append((top1[i] != top1[j]).astype(np.float64))
     return dict(zip(("total_variation", "relative_pd", "churn"), map(np.array, (variation, relative, churn)), strict=True))
 
 

@@ -2,7 +2,7 @@
 
 A difference is *supported*, *equal within the margin* or *not decided*. A claim is a tree of checks. A check says that a number
 lies in a region; it is *supported* if the number's interval lies in the region, *refuted* if the interval lies outside, and
-not decided otherwise.
+not decided otherwise. A number that another text, vocabulary or recipe gave is *not comparable*.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Literal
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, trials_needed
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 
-Verdict = Literal["supported", "refuted", "not decided"]
-SUPPORTED, REFUTED, NOT_DECIDED = "supported", "refuted", "not decided"
+Verdict = Literal["supported", "refuted", "not decided", "not comparable"]
+SUPPORTED, REFUTED, NOT_DECIDED, NOT_COMPARABLE = "supported", "refuted", "not decided", "not comparable"
 EQUAL = "equal within the margin"
 
 
@@ -35,7 +35,9 @@ class Check:
     """One number and the region in which a claim needs it: ``low`` < value < ``high``.
 
     ``about``: the number and its unit; ``published``: what the claim's authors gave for it. ``problem``: why there is none.
-    ``exact``: it comes from digests and needs no interval. ``floor``: it cannot be below. ``judge_node`` sets the rest.
+    ``exact``: how it is known without an interval ("by digests"). ``comparable``: whether what was published of it holds for
+    another study. ``fact``: what it says, in words that other checks of the same share. ``floor``: it cannot be below.
+    ``judge_node`` sets the rest.
     """
 
     about: str
@@ -44,7 +46,9 @@ class Check:
     high: float = math.inf
     published: float | None = None
     problem: str = ""
-    exact: bool = False
+    exact: str = ""
+    comparable: bool = True
+    fact: str = ""
     floor: float = -math.inf
     simultaneous: tuple[float, float] = (math.nan, math.nan)
     checks_in_claim: int = 1
@@ -52,6 +56,8 @@ class Check:
     @property
     def verdict(self) -> Verdict:
         """From the simultaneous interval, where N allows one to be believed."""
+        if not self.comparable:
+            return NOT_COMPARABLE
         if self.problem:
             return NOT_DECIDED
         if self.exact:

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,11 +157,15 @@ def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> 
 def _process(options: Namespace, console: Console) -> int:
     from repro_lib.analysis.study import load_study
     from repro_lib.report.publish import summarise_store, write_synthetic_summary
+    from repro_lib.store.store import check_margin
 
     asked = (options.results_dir, options.models, options.activations, options.profile)
     study = load_study(*asked, include_synthetic=options.include_synthetic)
     # A folder of their own: the report site shows what lies in plots/, and it shows nothing synthetic.
     folder = options.reports_dir / "with_synthetic" if options.include_synthetic else options.reports_dir
+    if options.margin is not None and check_margin(options.margin) != study.margin:
+        said = f"EXPLORATORY: judged with a margin of {options.margin:g} %, where {study.margin:g} % is that of the study."
+        study, folder = replace(study, margin=options.margin, own_runs=(said, *study.own_runs)), folder / "exploratory"
     # A ledger of claims over part of the grid would take the place of the whole one.
     whole = not options.models and not options.activations
     with console.status("comparing trials and drawing plots"):
@@ -168,6 +173,7 @@ def _process(options: Namespace, console: Console) -> int:
     console.print(text)
     if options.include_synthetic:
         write_synthetic_summary(options.results_dir, options.reports_dir)
+    if folder != options.reports_dir:
         console.print(f"summary and plots are in {folder}")
     return 0
 

@@ -177,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
     _add_selection(process, required=False, activations=())
     process.add_argument("--no-plots", action="store_true", help="tables only")
+    about = "judge equality by another margin, marked as exploratory, in exploratory/ of the reports folder"
+    process.add_argument("--margin", type=float, metavar="PER_CENT", help=about)
     about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
     process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")

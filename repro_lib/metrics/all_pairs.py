@@ -77,21 +77,17 @@ def unanimity(models: Iterable[Any]) -> float:
     return float(np.mean(np.all(np.equal(tops, tops[0]), axis=0)))
 
 
-def kl_to_predictor(models: Iterable[Any], predictor: Any) -> Float64:
+def kl_to_predictor(models: Sequence[Any], predictor: Any) -> Float64:
     """(N,) ``kl_divergence`` of models (tokens, V) each with one that knows no context: probabilities (V,), none of them 0.
 
     >>> kl_to_predictor([[[0.5, 0.5], [0.25, 0.75]]], [0.5, 0.5]).round(4).tolist()  # ln 3 / 8 / 2
     [0.0687]
     """
-    (q,) = models_given([[predictor]])
+    *trials, q = models_given([*models, np.broadcast_to(predictor, (len(models[0]), len(predictor)))])
     if not q.all():
         raise ValueError("a predictor that gives a character no chance is infinitely far from all that do")
-    found = []
-    for p in models:
-        (p,) = models_given([p])
-        with np.errstate(divide="ignore"):
-            found.append(((p - q) * (np.log(p) - np.log(q))).sum() / 2 / len(p))
-    return np.array(found)
+    with np.errstate(divide="ignore"):
+        return np.array([((p - q) * (np.log(p) - np.log(predictor))).sum() / 2 / len(p) for p in trials])
 
 
 class Counted(NamedTuple):

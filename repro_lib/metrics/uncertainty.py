@@ -72,9 +72,9 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     @classmethod
-    def in_row(cls, row: Any, name: str) -> Estimate:
+    def in_row(cls, row: Any, name: str, suffix: str = "") -> Estimate:
         """The number that ``columns`` put into a row (a mapping or a row of pandas); ``n`` as the row has it, else 0."""
-        return cls(*(float(row[f"{name}{end}"]) for end in ("", "_low", "_high")), n=row.get("n", 0))
+        return cls(*(float(row[f"{name}{end}{suffix}"]) for end in ("", "_low", "_high")), n=row.get("n", 0))
 
 
 def rounded(value: float, spec: str) -> str:
@@ -231,6 +231,7 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     >>> round(t_quantile(2), 3)
     4.303
     """
+    check_share("confidence", confidence)
     return float(scipy.special.stdtrit(degrees, (1 + confidence) / 2))
 
 

@@ -1,6 +1,7 @@
 """The contrast with relu over the k most frequent characters, for k from 10 to the whole vocabulary."""
 
-from repro_lib.analysis.counted import LEADING, CountedModel
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.counted import CountedModel
 from repro_lib.analysis.notes import Note
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL

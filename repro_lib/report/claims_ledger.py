@@ -2,19 +2,18 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from repro_lib.analysis.claims import CLAIMS, Claim, judge
-from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
+from repro_lib.analysis.contrasts import cv_over_activations, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import Study
-from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement
+from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement, Verdict
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, rounded
@@ -27,10 +26,11 @@ GROUPS = {"findings": "Findings", "recommendations": "Recommendations", "numbers
 
 @dataclass(frozen=True)
 class Entry:
-    """One claim with its judgement by each metric it can be judged by, the primary one first."""
+    """One claim with its judgement by each metric it can be judged by, the primary one first, and what is said beside it."""
 
     claim: Claim
     judgements: dict[str, Judgement]
+    beside: str
 
     @property
     def main(self) -> Judgement:
@@ -45,7 +45,8 @@ class Entry:
 
 def ledger(evidence: Evidence) -> list[Entry]:
     """All claims judged by this evidence, by every metric."""
-    return [Entry(claim, {m: judge(claim, evidence, m) for m in evidence.metrics if m in claim.metrics}) for claim in CLAIMS]
+    own = {claim.id: [metric for metric in evidence.metrics if metric in claim.metrics] for claim in CLAIMS}
+    return [Entry(c, {m: judge(c, evidence, m) for m in own[c.id]}, c.said_beside(evidence)) for c in CLAIMS]
 
 
 def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
@@ -54,7 +55,7 @@ def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
         entry.claim.text: {
             "Published": entry.claim.published,
             "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive)}",
-            "Verdict": _verdict(entry.main),
+            "Verdict": " ".join(filter(None, [_verdict(entry), entry.beside])),
             "Other metrics": _others(entry),
         }
         for entry in entries
@@ -75,18 +76,21 @@ def checks_table(entry: Entry, metric: str = "relative_pd") -> WordTable:
         }
         for check in entry.judgements[metric].checks
     ]
-    summary = f"{_verdict(entry.judgements[metric])}: {entry.claim.text} Read as: {entry.claim.reading}."
+    summary = f"{_verdict(entry, metric)}: {entry.claim.text} Read as: {entry.claim.reading}."
     return WordTable(pd.DataFrame(rows).set_index("Number"), summary)
 
 
-# ``supported at N = 10``; ``not decided at N = 3, about 14 trials needed``.
-def _verdict(judgement: Judgement) -> str:
-    why = ""
-    if judgement.verdict == NOT_DECIDED:
-        few = f", at least {TRIALS_FOR_CLAIM} trials needed" if judgement.n < TRIALS_FOR_CLAIM else ""
-        why = ", for something is missing" if judgement.problems else few
-        why = f", about {judgement.trials_needed:,} trials needed" if judgement.trials_needed else why
-    return f"{judgement.verdict} at N = {judgement.n}{why}"
+# ``supported at N = 10``; ``not decided at N = 3, about 14 trials needed``; ``not judged: minigpt has no results``.
+def _verdict(entry: Entry, metric: str = "relative_pd") -> str:
+    judgement = entry.judgements[metric]
+    verdict, n, needed = judgement.verdict, judgement.n, judgement.trials_needed
+    if verdict == NOT_COMPARABLE:
+        return verdict
+    if verdict == NOT_DECIDED and judgement.problems:
+        return f"not judged: {'; '.join(judgement.problems)}"
+    why = " by construction" if entry.claim.by_construction and verdict == SUPPORTED else ""
+    least = f", at least {TRIALS_FOR_CLAIM} trials needed" if verdict == NOT_DECIDED and n < TRIALS_FOR_CLAIM else ""
+    return verdict + why + (f" at N = {n}" if n else "") + (f", about {needed:,} trials needed" if needed else least)
 
 
 # The number of a check with its interval, or why there is none.
@@ -95,11 +99,12 @@ def _measured(check: Check) -> str:
         return f"no number and no interval ({check.problem})"
     value, (low, high) = _number(check.estimate.value), check.simultaneous
     if check.exact:
-        return f"{value} exactly, by digests (interval of width 0)"
+        return f"{check.estimate.value:,.0f} exactly, {check.exact} (interval of width 0)"
     if math.isnan(low):
         why = f"below {TRIALS_FOR_INTERVAL} trials" if check.estimate.n < TRIALS_FOR_INTERVAL else "a value is not finite"
         return f"{value} (no interval: {why})"
-    return f"{value} ({100 * _level(check):.3g} % interval {_number(low)} to {_number(high)})"
+    n = "" if check.comparable else f", N = {check.estimate.n}"  # which the verdict does not name there
+    return f"{value} ({100 * _level(check):.3g} % interval {_number(low)} to {_number(high)}{n})"
 
 
 # All intervals of one claim hold at once (Bonferroni), so each is wider the more checks there are.
@@ -108,11 +113,13 @@ def _level(check: Check) -> float:
 
 
 def _region(check: Check) -> str:
+    if not check.comparable:
+        return "nothing that could be compared"
     if math.isinf(check.low):
         return f"below {_number(check.high)}"
     if math.isinf(check.high):
         return f"above {_number(check.low)}"
-    return "exactly 0" if check.exact else f"{_number(check.low)} to {_number(check.high)}"
+    return "exactly 0" if check.published == 0 else f"{_number(check.low)} to {_number(check.high)}"
 
 
 def _others(entry: Entry) -> str:
@@ -124,18 +131,26 @@ def _others(entry: Entry) -> str:
 
 def sentence(entry: Entry) -> str:
     """One claim in one line: text, verdict with N, decisive number with interval, what the other metrics say."""
-    verdict, decisive = _verdict(entry.main), entry.main.decisive
+    verdict, decisive = _verdict(entry), entry.main.decisive
     split = f"; the metrics disagree ({_others(entry)})" if entry.disagreeing else ""
     return (
         f"{entry.claim.text} **{verdict[0].upper()}{verdict[1:]}**; published {entry.claim.published}; "
-        f"measured {decisive.about}: {_measured(decisive)}{split}."
+        f"measured {decisive.about}: {_measured(decisive)}{split}.{' ' + entry.beside if entry.beside else ''}"
     )
 
 
 def tally(entries: Sequence[Entry]) -> str:
     """How many claims came out which way, by the primary metric."""
-    counts = Counter(entry.main.verdict for entry in entries)
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (SUPPORTED, REFUTED, NOT_DECIDED))
+    found = {verdict: [entry for entry in entries if entry.main.verdict == verdict] for verdict in get_args(Verdict)}
+    # Several claims may rest on one number, and then they are one piece of evidence.
+    facts = {v: len({entry.main.decisive.fact or entry.main.decisive.about for entry in es}) for v, es in found.items()}
+    built = sum(entry.claim.by_construction for entry in found[SUPPORTED])
+    said = (
+        f"{len(found[SUPPORTED])} supported (independent facts: {facts[SUPPORTED]}; by construction: {built}), "
+        f"{len(found[REFUTED])} refuted (independent facts: {facts[REFUTED]}), {len(found[NOT_DECIDED])} not decided "
+        f"({sum(bool(entry.main.problems) for entry in found[NOT_DECIDED])} for want of models or numbers), "
+        f"{len(found[NOT_COMPARABLE])} not comparable (of another text, vocabulary or recipe)"
+    )
     split = sum(bool(entry.disagreeing) for entry in entries)
     sizes = sorted({entry.main.n for entry in entries if entry.main.n})
     n = f"N = {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else "no trials"
@@ -152,7 +167,7 @@ def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Ent
     least = min((len(result.trials) for result in study.results), default=TRIALS_FOR_CLAIM)
     if least < TRIALS_FOR_CLAIM:
         lines.append(f"With N = {least} nothing here is a claim: a verdict takes {TRIALS_FOR_CLAIM} trials.")
-    said = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
+    said = [*contrast_sentences(leading_contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
     lines += ["", "## Does the activation matter here?", "", *(f"- {line}" for line in said)]
     lines += ["", "## The earlier study's claims", "", tally(entries), ""]
     for group, title in GROUPS.items():
@@ -176,9 +191,10 @@ def claims_json(study: Study, evidence: Evidence, entries: Sequence[Entry]) -> s
             "gaps": list(evidence.gaps),
         },
         "claims": [
-            {name: getattr(entry.claim, name) for name in ("id", "group", "text", "published", "reading")}
+            {name: getattr(entry.claim, name) for name in ("id", "group", "text", "published", "reading", "by_construction")}
             | {name: getattr(entry.main, name) for name in ("verdict", "n", "trials_needed", "problems")}
             | {
+                "beside": entry.beside or None,
                 "decisive": _check_content(entry.main.decisive),
                 "checks": [_check_content(check) for check in entry.main.checks],
                 "verdict_by_metric": {metric: judgement.verdict for metric, judgement in entry.judgements.items()},
@@ -198,7 +214,7 @@ def _check_content(check: Check) -> dict[str, Any]:
     # JSON knows neither infinity nor NaN.
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
     words = {"about": check.about, "n": estimate.n, "verdict": check.verdict, "problem": check.problem or None}
-    return words | finite | {"confidence": _level(check), "exact": check.exact}
+    return words | finite | {"confidence": _level(check), "exact": bool(check.exact)}
 
 
 # Four significant digits; two below 0.01, where more mean nothing.

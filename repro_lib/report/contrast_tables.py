@@ -15,19 +15,21 @@ from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL,
 from repro_lib.report.tables import spread, worded
 
 
-def contrasts_table(evidence: Evidence, model: str | None = None, metric: str = "relative_pd") -> pd.DataFrame:
-    """Every activation against relu (of one model): difference in per cent of relu's PD, tests, verdict, what would tell.
+def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame:
+    """Every activation against relu (of one model): difference in per cent of relu's, tests, verdicts, what would tell.
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
     return worded(
-        contrasts.contrasts_frame(evidence, metric),
+        contrasts.leading_contrasts(evidence),
         lambda row: {
-            "Difference, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
+            "Verdict": row["verdict"],
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
+            "Verdict in it": row["verdict_tv"],
             "p": rounded(row["p"], ".2g"),
             "p (Holm)": rounded(row["p_holm"], ".2g"),
             "p (not equal)": rounded(row["p_equal"], ".2g"),
-            "Verdict": row["verdict"],
             "Trials to tell": rounded(row["trials_needed"], ",.0f"),
             "p (permutation)": rounded(row["p_permutation"], ".2g"),
         },
@@ -92,7 +94,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``contrasts_frame``.
+    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``leading_contrasts``.
 
     A model without any pair of trials is one sentence.
     """
@@ -120,7 +122,19 @@ def _contrast_sentence(row: dict[str, Any]) -> str:
     alone = int(row["without_partner"])
     left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
     tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}."
+    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}."
+
+
+def _beside(row: dict[str, Any]) -> str:
+    # What the other leading metric says, and whether that is something else.
+    other = Estimate.in_row(row, "per_cent", "_tv")
+    if not other.has_interval:
+        return ""
+    said = f"; total variation {rounded(other.value, '+z.1f')} % ({other.interval('+z.1f')}), {row['verdict_tv']}"
+    if row["verdict"] != row["verdict_tv"]:
+        return f"{said}: the verdict depends on the metric"
+    opposite = row["verdict"] == SUPPORTED and row["per_cent"] * other.value < 0
+    return f"{said}, in the opposite direction" if opposite else said
 
 
 def _verdict(row: dict[str, Any], n: int) -> str:
@@ -154,7 +168,7 @@ def _cv_in_words(row: dict[str, Any], n: int) -> str:
     return f"CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null})"
 
 
-def _or_why_none(row: dict[str, Any], name: str, spec: str) -> str:
-    estimate = Estimate.in_row(row, name)
+def _or_why_none(row: dict[str, Any], name: str, spec: str, suffix: str = "") -> str:
+    estimate = Estimate.in_row(row, name, suffix)
     none = "" if estimate.has_interval or pd.isna(estimate.value) else f" (none: N < {TRIALS_FOR_INTERVAL})"
     return f"{estimate:{spec}}{none}"

@@ -161,14 +161,14 @@ def cell_headlines(result: Result) -> list[str]:
 
 
 def model_headlines(study: Study, name: str, contrasts: pd.DataFrame) -> list[str]:
-    """One model over its activations; ``contrasts``: ``contrasts_frame``."""
+    """One model over its activations; ``contrasts``: ``leading_contrasts``."""
     if not study.results:
         return [NO_RESULTS]
     return [about(study), order(study, name), *_contrasts(contrasts[contrasts["model"] == name]), *_warnings(study)]
 
 
 def grid_headlines(study: Study, contrasts: pd.DataFrame | None = None) -> list[str]:
-    """All models and activations; with ``contrasts`` (``contrasts_frame``) also whether any difference is one."""
+    """All models and activations; with ``contrasts`` (``leading_contrasts``) also whether any difference is one."""
     if not study.results:
         return [NO_RESULTS]
     verdict = _contrasts(contrasts) if contrasts is not None else []
@@ -196,7 +196,9 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
         return []
     # The largest of all and not of those supported, which would be picked by their luck.
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
-    return [f"Of {len(known)} differences from relu {verdicts_counted(known)}. The largest: {largest[0]}"]
+    tv = known.assign(verdict=known["verdict_tv"])
+    counted = f"{verdicts_counted(known)} in relative PD; in total variation {verdicts_counted(tv)}"
+    return [f"Of {len(known)} differences from relu {counted}. The largest: {largest[0]}"]
 
 
 def verdicts_counted(frame: pd.DataFrame) -> str:

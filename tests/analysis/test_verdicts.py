@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from repro_lib.analysis.verdicts import NOT_DECIDED, REFUTED, SUPPORTED, All, AnyOf, Check, judge_node
+from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED, All, AnyOf, Check, judge_node
 from repro_lib.metrics.uncertainty import Estimate
 
 
@@ -32,9 +32,11 @@ def test_one_check_by_hand() -> None:
         assert judge_node(below_zero(value, 0.001, n=9)).verdict == NOT_DECIDED
     # Digests need no trials.
     for value, verdict in ((0.0, SUPPORTED), (1.0, REFUTED)):
-        check = Check("x", Estimate(value, value, value, 2), -0.5, 0.5, exact=True)
+        check = Check("x", Estimate(value, value, value, 2), -0.5, 0.5, exact="by digests")
         assert judge_node(check).verdict == verdict
         assert judge_node(replace(check, problem="it is missing")).verdict == NOT_DECIDED
+    # Nothing is said of a number that was published for other data, however clear it looks.
+    assert judge_node(replace(below_zero(-50.0), comparable=False)).verdict == NOT_COMPARABLE
 
 
 def test_what_one_check_refutes_is_refuted_at_its_trials_though_another_could_not_be_made() -> None:

@@ -244,7 +244,7 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
 @pytest.fixture
 def disk(folder: Folder) -> Iterator[Callable[[str], None]]:
     """The results folder as a disk of its own, too small for both cells; ``disk("...")`` changes it."""
-    with mounted(folder.results, "-t", "tmpfs", "-o", "size=4m", "tmpfs") as remount:
+    with mounted(folder.results, "-t", "tmpfs", "-o", "size=2m", "tmpfs") as remount:
         yield remount
 
 

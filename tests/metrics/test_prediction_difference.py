@@ -183,6 +183,8 @@ def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ValueError, match="infinitely far"):
         all_pairs.kl_to_predictor([P], [1.0, 0.0])
     with pytest.raises(ValueError, match="same tokens and vocabulary"):
+        all_pairs.kl_to_predictor([P], [1.0])
+    with pytest.raises(ValueError, match="same tokens and vocabulary"):
         all_pairs.count_by_character([P, Q[:, :1] / Q[:, :1]], [0.5, 0.5])
 
 

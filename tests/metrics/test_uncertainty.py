@@ -8,8 +8,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
 
-from repro_lib.metrics import cells, given, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics import cells, given as given_checks, hypothesis_tests, prediction_difference, uncertainty
 from repro_lib.metrics.cells import (
     bootstrap_windows,
     coefficient_of_variation,
@@ -168,6 +170,34 @@ def test_coverage_of_the_nominal_95_per_cent_interval(n: int):
     assert on_pairs / runs < 0.90  # what an interval over pairs would have promised
 
 
+SPREADS_OF_CELLS = st.integers(3, 9).flatmap(lambda n: st.tuples(*[arrays(float, n, elements=st.floats(0.1, 2))] * 4))
+
+
+@given(SPREADS_OF_CELLS)
+def test_every_statistic_of_cells_by_brute_force(effects: tuple[np.ndarray, ...]):
+    # Pairs are no sums of effects, so that nothing holds by being linear.
+    cells = [np.sqrt(np.outer(e, e)) * (1 - np.eye(len(e))) for e in effects]
+    n = len(effects[0])
+    thetas = np.array([[without(cell, k) for cell in cells] for k in range(n)])
+    whole = [cell[np.triu_indices(n, 1)].mean() for cell in cells]
+    for found, of in (
+        (contrast(cells[0], cells[1]), lambda m: m[0] - m[1]),
+        (contrast(cells[0], cells[1], times=1.03), lambda m: m[0] - 1.03 * m[1]),
+        (relative_contrast(cells[0], cells[1]), lambda m: 100 * (m[0] / m[1] - 1)),
+        (jackknife(cells, np.ptp), np.ptp),
+    ):
+        left_out = np.array([of(row) for row in thetas])
+        error = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+        assert (found.value, found.error) == pytest.approx((of(whole), error), rel=1e-6, abs=1e-9)
+        assert found.low <= found.value <= found.high
+        half = scipy.stats.t.ppf(0.975, n - 1) * error
+        assert (found.high - found.value) == pytest.approx(half, rel=1e-6, abs=1e-9)
+    best = probability_of_being_best(cells, draws=50)
+    assert best.sum() == pytest.approx(1)
+    cv = cv_beside_noise(cells)
+    assert cv.corrected.low <= cv.corrected.value <= min(cv.measured + 1e-9, cv.corrected.high + 1e-9)
+
+
 # --- P(best)
 
 
@@ -301,6 +331,8 @@ def test_a_confidence_is_a_share():
             jackknife([matrix], np.mean, confidence=confidence)
         with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
             relative_contrast(matrix, matrix, confidence=confidence)
+        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
+            uncertainty.jackknife_left_out(1.0, np.array([1.0, 2.0, 3.0]), confidence=confidence)
 
 
 def test_a_share_is_not_in_per_cent():
@@ -322,9 +354,9 @@ def test_rounding_may_differ_on_the_two_sides_of_a_matrix():
     turned = exact.copy()
     turned[0, 1] = np.nextafter(turned[0, 1], 9)
     assert jackknife_pairwise(turned).value == pytest.approx(jackknife_pairwise(exact).value, rel=1e-15)
-    checked = given.pair_matrix_checked(turned)
+    checked = given_checks.pair_matrix_checked(turned)
     assert np.array_equal(checked, checked.T)
-    assert np.array_equal(given.pair_matrix_checked(exact), exact)
+    assert np.array_equal(given_checks.pair_matrix_checked(exact), exact)
     turned[0, 1] += 1e-6
     with pytest.raises(ValueError, match="different values"):
         jackknife_pairwise(turned)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_study import make_result as full_result
 
-from repro_lib.analysis.contrasts import contrasts_frame, cv_over_activations
+from repro_lib.analysis.contrasts import cv_over_activations, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import number
 from repro_lib.analysis.study import Study, cells_frame
@@ -31,7 +31,7 @@ def three_trials() -> Evidence:
 def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(three_trials: Evidence) -> None:
     row = contrasts_table(three_trials, "charlm").loc["gelu"]
     # relu .5, gelu .6: 20 % more; the trials of one seed move together.
-    assert row["Difference, % (95 % interval)"].startswith("20.0 (")
+    assert row["Relative PD, % (95 % interval)"].startswith("20.0 (")
     assert row[["N", "Verdict", "p (permutation)", "p (not equal)"]].tolist() == [3, "not decided", "0.25", "1"]
     cv = tables.cv_table(three_trials).loc["charlm"]
     assert cv["CV, %"] == "9.09"
@@ -48,27 +48,32 @@ def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(thre
 def test_every_sentence_carries_n_and_an_interval(three_trials: Evidence) -> None:
     few = evidence_of(full_result("charlm", "relu", (0.5,)), full_result("charlm", "gelu", (0.6,)))
     said = "charlm: gelu against relu: +20.0 % relative PD, not decided at N = 2, and no interval below 3 trials."
-    assert said in contrast_sentences(contrasts_frame(few))
-    assert contrasts_table(few, "charlm").loc["gelu", "Difference, % (95 % interval)"] == "20.0 (none: N < 3)"
+    assert said in contrast_sentences(leading_contrasts(few))
+    assert contrasts_table(few, "charlm").loc["gelu", "Relative PD, % (95 % interval)"] == "20.0 (none: N < 3)"
     for evidence in (three_trials, few, evidence_of(full_result("charlm", "relu"))):
-        sentences = [*contrast_sentences(contrasts_frame(evidence)), *cv_sentences(cv_over_activations(evidence))]
+        sentences = [*contrast_sentences(leading_contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
         assert [sentence for sentence in sentences if not re.search(r"N = .*interval|interval.*N = ", sentence)] == []
         assert sentences
     # A model without any pair is one sentence; where relu alone is there each of the others is named.
-    said = contrast_sentences(contrasts_frame(Evidence.from_results(Study.of([full_result("charlm", "relu")]))))
+    said = contrast_sentences(leading_contrasts(Evidence.from_results(Study.of([full_result("charlm", "relu")]))))
     assert "convlm: no contrast with relu at N = 0, and no interval: no cell has a pair of trials." in said
     assert [sum(sentence.startswith(model) for sentence in said) for model in ("convlm", "charlm")] == [1, 4]
 
 
 def test_a_difference_of_nothing_has_no_negative_zero_and_a_small_p_alone_supports_nothing(three_trials: Evidence) -> None:
     def said(**changes: object) -> str:
-        return contrast_sentences(contrasts_frame(three_trials).query("model == 'charlm'").assign(**changes))[0]
+        return contrast_sentences(leading_contrasts(three_trials).query("model == 'charlm'").assign(**changes))[0]
 
     zero = said(per_cent=-0.0001, per_cent_low=-0.02, per_cent_high=0.0)
     assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in zero
     assert "not decided at N = 3, for a verdict takes 10 trials" in said(p=0.001, p_holm=0.001)
-    assert said(n=10, verdict="supported").endswith("a difference supported at N = 10.")
-    assert said(n=10, verdict="supported", p_equal=0.01).endswith("supported at N = 10, and within the margin of 3 %.")
+    both = {"n": 10, "verdict": "supported", "verdict_tv": "supported"}
+    ends = {"per_cent_tv": 9.0, "per_cent_low_tv": 8.0, "per_cent_high_tv": 10.0}
+    beside = "; total variation +9.0 % (+8.0 to +10.0), "
+    assert said(**both, **ends).endswith(f"a difference supported at N = 10{beside}supported.")
+    assert f"supported at N = 10, and within the margin of 3 %{beside}" in said(**both, **ends, p_equal=0.01)
+    assert said(**both, **ends, per_cent=-2.0).endswith("supported, in the opposite direction.")
+    assert said(**both | ends | {"verdict_tv": "not decided"}).endswith("not decided: the verdict depends on the metric.")
     assert "equal within the margin of 3 % at N = 10 (two one" in said(n=10, verdict="equal within the margin", p_equal=0.01)
     text = said(n=10, trials_needed=31.0, without_partner=2)
     assert "neither supported nor equal within the margin of 3 %, about 31 trials would tell it from 0, 2 trials w" in text
@@ -113,12 +118,13 @@ def test_derivatives_agree_with_hand_worked_values_and_figures_of_them_say_what_
 
 
 def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
-    """Contrasts with relu as ``contrasts_frame`` gives them: model, activation, per cent, Holm's p."""
+    """Contrasts with relu as ``leading_contrasts`` gives them: model, activation, per cent, Holm's p."""
     numbers = {"n": 10, "without_partner": 0, "difference_low": -0.1, "difference_high": 0.1, "trials_needed": 25.0}
     numbers |= {"per_cent_low": -20.0, "per_cent_high": 9.0, "margin": 3.0, "p_equal": 1.0}
     frame = pd.DataFrame(rows, columns=["model", "activation", "per_cent", "p"]).assign(**numbers)
     verdicts = frame["p"].map(lambda p: "supported" if p <= 0.05 else "not decided")
-    return frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], verdict=verdicts)
+    frame = frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], verdict=verdicts, verdict_tv="not decided")
+    return frame.assign(per_cent_tv=5.0, per_cent_low_tv=-1.0, per_cent_high_tv=11.0)
 
 
 def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:
@@ -143,7 +149,8 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
     text = "\n".join(model_headlines(study_of(), "charlm", frame))
     largest = (
-        "Of 2 differences from relu 1 are supported, 0 equal within the margin of 3 %, 1 not decided. The largest: charlm: g"
+        "Of 2 differences from relu 1 are supported, 0 equal within the margin of 3 %, 1 not decided in relative PD; in total "
+        "variation 0 are supported, 0 equal within the margin of 3 %, 2 not decided. The largest: charlm: g"
     )
     assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
     assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"

@@ -1,6 +1,7 @@
 """What if rare characters did not count? The two leading metrics over the most frequent characters of the training text."""
 
-from repro_lib.analysis.counted import LEADING, CountedModel, shares_in_training
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.counted import CountedModel, shares_in_training
 from repro_lib.analysis.notes import Note
 from repro_lib.data import CorpusError
 from repro_lib.metrics.all_pairs import count_by_character
