@@ -1,7 +1,6 @@
 """Text in, batches and evaluation windows out.
 
-Training batches are drawn from the first part of a text; every model is scored on the same windows from the rest.
-"""
+Training batches are drawn from the first part of a text; every model is scored on the same windows from the rest."""
 
 from __future__ import annotations
 
@@ -127,10 +126,7 @@ class Dataset:
 
     @cached_property
     def unigram_cross_entropy(self) -> float:
-        """Loss in nats, on the evaluation text, of predicting each character by its frequency in the training text.
-
-        A model that is not below this has learnt nothing.
-        """
+        """Loss in nats of predicting characters by their frequency in training; a model not below it has learnt nothing."""
         # Counts start at one, so that a character unseen in training does not make it infinite.
         counts = torch.bincount(self.train, minlength=self.vocab_size).double() + 1
         return float(-(counts / counts.sum()).log()[self.windows.targets].mean())

@@ -36,8 +36,7 @@ class CellAnatomy:
     """One cell of ``n`` trials taken apart.
 
     ``slices``: ``slice_frame`` of the four slicings of ``HEADS``, one below the other; ``kinds``: the same for the characters
-    of ``KINDS``. ``swaps``: ``swapped_pairs``, with the characters themselves in ``first`` and ``second``.
-    """
+    of ``KINDS``. ``swaps``: ``swapped_pairs``, with the characters themselves in ``first`` and ``second``."""
 
     model: str
     activation: str

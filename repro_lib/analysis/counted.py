@@ -1,8 +1,7 @@
 """What the leading metrics count: which characters of the vocabulary, and how far trials are from what knows no context.
 
 Over the k most frequent characters of the training text a metric takes these entries of the vocabulary alone, at every place
-of the evaluation text: relative PD is their mean, total variation their sum.
-"""
+of the evaluation text: relative PD is their mean, total variation their sum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +69,8 @@ class CountedModel:
     def sentences(self) -> list[str]:
         """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
         if not self.compared:
-            why = "is bit-identical with every activation" if self.identical else "needs relu and another one, each twice"
+            needs = "needs relu and another activation, each twice"
+            why = "is bit-identical with every activation" if self.identical else needs
             return [f"No contrast over the most frequent characters: {self.model} {why}."]
         said = []
         for name, rows in self.curves.groupby("activation", sort=False):
@@ -87,8 +87,7 @@ class CountedModel:
 
 def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, pd.DataFrame | Note]:
     """Every cell of a model with two trials or more, from its stored predictions; and for people a row per activation:
-    how often all trials agree, KL beside its reference lines, what improbable characters make of relative PD.
-    """
+    how often all trials agree, KL beside its reference lines, what improbable characters make of relative PD."""
     cells, rows, gaps, shares = {}, {}, [], None
     for result in (result for result in study.results if result.model_name == model and len(result.trials) > 1):
         try:

@@ -1,7 +1,6 @@
 """The frame of all pairs of trained models of a study, and the matrices in it, from which contrasts and claims are computed.
 
-A row per pair (``pairs_between``): any number can be made again from that frame alone.
-"""
+A row per pair (``pairs_between``): any number can be made again from that frame alone."""
 
 from __future__ import annotations
 
@@ -31,9 +30,7 @@ class Evidence:
 
     ``pairs``: see ``pairs_between``. ``models`` and ``activations``: what was expected. ``comparisons``: per model, where the
     predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared by
-    evaluation windows. ``margin``: per cent of the reference within which two activations
-    count as equal.
-    """
+    evaluation windows. ``margin``: per cent of the reference within which two activations count as equal."""
 
     pairs: pd.DataFrame
     models: tuple[str, ...]
@@ -153,8 +150,7 @@ def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices
     """One row per pair of trained models of the same model, within and across activations.
 
     Columns: model, parameters; activation_1, trial_1, activation_2, trial_2; identical (the same final weights and
-    predictions, by digest); each metric (NaN where two activations were not compared).
-    """
+    predictions, by digest); each metric (NaN where two activations were not compared)."""
     rows: list[tuple[Any, ...]] = []
     for model in dict.fromkeys(result.model_name for result in results):
         cells = [result for result in results if result.model_name == model]

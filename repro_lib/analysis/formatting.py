@@ -9,10 +9,8 @@ from repro_lib.metrics.uncertainty import Estimate, rounded
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:
-    """``0.412 (0.390 to 0.434)``; without the bracket where there is no interval, a dash where there is no value.
-
-    A number of a synthetic cell says so.
-    """
+    """``0.412 (0.390 to 0.434)``; no bracket where there is no interval, a dash where there is no value.
+    A number of a synthetic cell says so."""
     return marked(format(Estimate.in_row(row, name), f".{digits}f"), row.get("synthetic", False))
 
 

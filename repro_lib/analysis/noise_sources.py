@@ -82,9 +82,7 @@ class NoiseSources:
 
 def compare_sources(stored: Sequence[Result], study: Study, model: str) -> NoiseSources | None:
     """The sources of randomness of a model, for the activation of which most were run; None where none was.
-
-    ``stored``: the results to look through; they must agree with the study's in all but ``vary`` and the number of trials.
-    """
+    ``stored``: the results to look through; they must agree with the study's in all but ``vary`` and the number of trials."""
     best: NoiseSources | None = None
     for activation in study.activations:
         reference = study.result(model, activation)

@@ -20,8 +20,7 @@ def models_overview(study: Study) -> pd.DataFrame:
 
     Columns: model; architecture and size in words; parameters; cells (present) and expected; best and worst (activation of
     lowest and highest PD, None where bit-identical or fewer than two cells have a PD) with best_pd and worst_pd; mean_pd;
-    cv (per cent over the activations present); identical; seconds of training.
-    """
+    cv (per cent over the activations present); identical; seconds of training."""
     study, rows = study.measured, []
     for model in study.models:
         cells = study.cells[study.cells["model"] == model]
@@ -56,8 +55,7 @@ def activations_overview(study: Study) -> pd.DataFrame:
 
     The average is over the models that have results and are not left out as bit-identical; where the activation is missing
     in one of them it is NaN. ``wins`` counts the models in which the activation has the lowest PD of the cells present.
-    Synthetic stand-ins beside measured results count as missing.
-    """
+    Synthetic stand-ins beside measured results count as missing."""
     study = study.measured
     # A model that is the same for every activation would pull their averages together.
     candidates = [model for model in study.models if model not in study.identical]

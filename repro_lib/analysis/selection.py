@@ -1,7 +1,6 @@
 """Which results may stand in one table or figure: one per cell, all of them comparable.
 
-A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number.
-"""
+A store gathers results of many runs. Averaging over all of them is how stale files and other texts get into a number."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -39,8 +38,7 @@ def select_comparable(
     Without a ``key`` it is that of the newest result of ``profile``, or of the newest made with any and in which all randomness
     varies. ``configs`` (``config_sha256``) come before all others: a grid shows its own cells and not those of a later run.
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of the
-    above; where nothing real is chosen, synthetic results alone.
-    """
+    above; where nothing real is chosen, synthetic results alone."""
     real = [result for result in results if not result.synthetic]
     chosen = _select(real, key, profile, configs)
     if not include_synthetic:
@@ -58,9 +56,7 @@ def differs_in_length(result: Result, other: Result) -> bool:
 
 def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
     """The newest of each run whose settings somebody chose by hand, and that is not among ``shown``.
-
-    Sources of randomness on their own, and other lengths of cells that are shown, have tables of their own.
-    """
+    Lone sources of randomness, and other lengths of cells that are shown, have tables of their own."""
     newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
     return [
         r

@@ -1,8 +1,7 @@
 """Where the trials of one cell disagree, slice by slice of the evaluation text: pure functions of arrays.
 
 Shapes: N trials, P = N (N - 1) / 2 pairs of them in the order (1, 2), (1, 3), ..., V characters, S slices. The values of the
-slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing.
-"""
+slices, weighted by their characters, add up to the metric of the cell. Intervals are conditional on text and slicing."""
 
 import math
 import unicodedata
@@ -43,8 +42,7 @@ class PairedTrials:
 
     ``labels`` (tokens,): the true characters' ids. ``top1`` (N, tokens): the most probable character of each trial.
     ``confidence`` (tokens,): the largest probability, mean over the trials. ``differences``: for each of ``SLICE_METRICS``
-    an array (P, tokens); the mean of a row is the metric of that pair.
-    """
+    an array (P, tokens); the mean of a row is the metric of that pair."""
 
     labels: Int64
     vocab_size: int
@@ -106,9 +104,7 @@ class Slicing:
 
 def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     """Compare every pair of N >= 2 trials at every character, in one pass over the text.
-
-    ResultError for fewer than two trials, or different evaluation windows; ``Store.predictions`` has looked at the rest.
-    """
+    ResultError for fewer trials or different evaluation windows; ``Store.predictions`` has looked at the rest."""
     if len(trials) < 2:
         raise ResultError(f"disagreement needs two trials, there is {len(trials)}; run the cell with --trials 3")
     check_same_windows(*trials)
@@ -151,9 +147,7 @@ def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
 
 def by_context(tokens: int, block_size: int) -> Slicing:
     """By how many characters the model was given before the true one, in slices that double: 1, 2, 3 to 4, 5 to 8, ...
-
-    The most it can be given: a convolutional model may look back less far.
-    """
+    The most it can be given: a convolutional model may look back less far."""
     # The text is read in blocks of 256 characters, and each in pieces of at most ``block_size`` (``EvaluationWindows.pieces``):
     # nothing is carried over, so the context starts at 1 again in every piece.
     longest = min(block_size, EVALUATION_BLOCK)
@@ -191,8 +185,7 @@ def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
     """One row per slice of one slicing, in its order; numbers of a slice without characters are NaN.
 
     Columns: slicing, slice, n (characters), share (of all characters); each of ``SLICE_METRICS``, error (rate, mean over the
-    trials) and held (share of the cell's total variation that lies in the slice), with ``_low`` and ``_high``.
-    """
+    trials) and held (share of the cell's total variation that lies in the slice), with ``_low`` and ``_high``."""
     counts = slicing.counts
     # All slices of a metric at once: (N, S) and (S, N, N).
     errors = slicing.means(paired.errors.astype(np.float64))
@@ -218,9 +211,7 @@ def merged_slices(slicing: Slicing, chosen: Sequence[str], name: str) -> Slicing
 
 def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
     """The share of a pairwise metric, 0 to 1, that a slice with ``share`` of the characters holds; (N, N) of slice and cell.
-
-    NaN where trials do not differ at all; 0 for a slice without characters.
-    """
+    NaN where trials do not differ at all; 0 for a slice without characters."""
     if share == 0:
         return Estimate(0.0, math.nan, math.nan, len(np.asarray(whole)))
     value, without = without_each(part)
@@ -229,9 +220,7 @@ def share_held(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
 
 def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
-
-    Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps).
-    """
+    Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps)."""
     v = paired.vocab_size
     counts = np.zeros(v * v, dtype=np.int64)
     for one, other in combinations(paired.top1, 2):

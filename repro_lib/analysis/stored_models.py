@@ -22,18 +22,14 @@ from repro_lib.store.store import Store
 
 def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
     """The model of a trial (numbered from 1) with its stored weights, on the CPU and in evaluation mode.
-
-    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model.
-    """
+    Raises ResultError if the weights are missing, not those the result names, or made by another version of the model."""
     weights = store.weights(result, trial)
     model = build_model(result.model_name, config_of(result), result.activation)
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        raise ResultError(
-            f"the stored weights of {result.model_name} with {result.activation} do not fit the model as it is built now; "
-            "run the cell again with --force"
-        ) from None
+        whose = f"the stored weights of {result.model_name} with {result.activation}"
+        raise ResultError(f"{whose} do not fit the model as it is built now; run the cell again with --force") from None
     return model.eval()
 
 
@@ -66,8 +62,7 @@ def generate(model: nn.Module, tokens: Tensor, length: int, context: int, genera
     """Continue each row of ``tokens`` (B, T) by ``length`` tokens; the new tokens (B, length).
 
     Row b is sampled from the model's distribution with ``generators[b]``, or takes the most probable character
-    (greedy) where that is None. The model sees at most the last ``context`` tokens, the length it was trained with.
-    """
+    (greedy) where that is None. The model sees at most the last ``context`` tokens, the length it was trained with."""
     if tokens.shape[0] != len(generators) or tokens.shape[1] < 1:
         raise ValueError(f"one non-empty row per generator is needed; {len(generators)} generators, tokens {[*tokens.shape]}")
     start = tokens.shape[1]
@@ -102,8 +97,7 @@ def layer_table(model: str, config: Config, activation: str) -> pd.DataFrame:
     """The layers of a model in the order they are called, with the shapes seen in one forward pass and their parameters.
 
     ``layer`` has a * for the number of repeated blocks, in one row with their ``times``; ``parameters`` are of one; B is the
-    batch. A layer that is used as a plain matrix is not called and has no shapes.
-    """
+    batch. A layer that is used as a plain matrix is not called and has no shapes."""
     network = build_model(model, config, activation).eval()
     shapes: dict[str, tuple[str, str]] = {}
     # Leaves, and modules with parameters of their own, such as a table of positions.

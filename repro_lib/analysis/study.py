@@ -1,8 +1,7 @@
 """Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
 
 Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
-in it is NaN too. ``Study`` is the bundle that plots and texts take.
-"""
+in it is NaN too. ``Study`` is the bundle that plots and texts take."""
 
 from __future__ import annotations
 
@@ -63,8 +62,7 @@ class Study:
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
     bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
     for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept. ``margin``:
-    within so many per cent two activations count as equal.
-    """
+    within so many per cent two activations count as equal."""
 
     results: tuple[Result, ...]
     models: tuple[str, ...]
@@ -80,9 +78,7 @@ class Study:
         cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
     ) -> Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
-
-        ConfigError for a profile that neither this version nor any result knows.
-        """
+        ConfigError for a profile that neither this version nor any result knows."""
         stored, refused = store.load()
         every = [result for _, result in stored]
         if (profile := which.get("profile")) and profile not in {result.profile for result in every}:
@@ -104,9 +100,7 @@ class Study:
         include_synthetic: bool = False,
     ) -> Study:
         """A study of these results, which must be comparable (ResultError says what is wrong with them).
-
-        Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold.
-        """
+        Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold."""
         check_comparable(results, include_synthetic)
         models = [check_model(name) for name in models] if models else _expected_models(results)
         activations = [canonical_activation(name) for name in activations] if activations else _expected_activations(results)
@@ -169,9 +163,7 @@ def load_study(
 
 def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
     """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
-
-    With ``include_synthetic`` they may differ in being synthetic, and in nothing else.
-    """
+    With ``include_synthetic`` they may differ in being synthetic, and in nothing else."""
     cells = Counter((result.model_name, result.activation) for result in results)
     if twice := sorted(cell for cell, count in cells.items() if count > 1):
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
@@ -193,8 +185,7 @@ def cells_frame(
     Columns: model, activation, n (trials); each metric of ``METRICS`` with ``_low`` and ``_high`` (95 % jackknife);
     mean_deviation_pd (grows with n); val_loss (nats) and val_accuracy (per cent), each with t interval;
     unanimity (NaN in old results); churn_per_error (churn / error rate); unigram_loss; parameters; seconds (all trials);
-    cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic.
-    """
+    cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic."""
     check_comparable(results, include_synthetic)
     by_cell = {(result.model_name, result.activation): _cell_row(result) for result in results}
     cells = product(models or _expected_models(results), activations or _expected_activations(results))
@@ -262,9 +253,7 @@ def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float
 
 def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
     """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
-
-    They cannot tell activations apart, so by rule they are left out of every statistic across activations.
-    """
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations."""
     by_model: dict[str, list[list[tuple[str, str]]]] = {}
     for result in results:
         digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]

@@ -1,8 +1,7 @@
 """Synthetic results: made up with a chosen PD, for demonstrations, scale tests, and to fill the gaps of a grid.
 
 Nothing here was trained or measured, and every result says so: ``synthetic`` is true, the first flag tells how the numbers came
-about, every digest of a thing that does not exist begins with ``SYNTHETIC_MARK``, and nobody reads them unless asked to.
-"""
+about, every digest of a thing that does not exist begins with ``SYNTHETIC_MARK``, and nobody reads them unless asked to."""
 
 from __future__ import annotations
 
@@ -97,8 +96,7 @@ def synthetic_result(
     The PD of trials i and j is mu exp(e_i + e_j), rescaled to that mean, with e_k normal of standard deviation ``spread`` (0 to
     1): pairs that share a trial go together, as measured ones do. The rest fits it. ``seed`` is the configuration's and that of
     these draws; ``explicit`` are further configuration values. Results of equal ``profile`` and ``seed`` are comparable with
-    each other, and with nothing measured. SyntheticError, ConfigError or ValueError for bad input.
-    """
+    each other, and with nothing measured. SyntheticError, ConfigError or ValueError for bad input."""
     activation = canonical_activation(activation)
     config = Config.for_model(check_model(model), profile, **{"corpus": "synthetic", **explicit}, trials=trials, seed=seed)
     config = config.with_corpus(_VOCABULARY)
@@ -228,8 +226,7 @@ def fill_missing(
     """A stand-in for each missing cell of a folder, from the measured ones of its model, and a sentence for each model without.
 
     Missing is what the study of ``repro process`` lacks, or of these ``models`` and ``activations`` alone. SyntheticError where
-    none can be made.
-    """
+    none can be made."""
     # A name nobody knows is the better complaint where the folder is empty as well.
     models, activations = [check_model(name) for name in models], [canonical_activation(name) for name in activations]
     stored = [result for _, result in Store(results_dir).load()[0]]

@@ -1,7 +1,6 @@
 """Prediction difference while models are trained, and between runs of different length that each decayed fully.
 
-From the predictions that every trial keeps at log-spaced steps, for every 16th evaluation block.
-"""
+From the predictions that every trial keeps at log-spaced steps, for every 16th evaluation block."""
 
 # A snapshot of a long run and the end of a short one are not the same thing: the learning rate of the short run has gone down
 # to zero. So both stand side by side, over steps and over the loss reached.
@@ -32,10 +31,8 @@ PARTED = 0.05
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """One cell through training.
-
     ``steps``: S iterations after which predictions were kept, the last being the end. ``losses``: (S, N) in nats on the
-    kept text. ``matrices``: per metric of ``FOLLOWED`` (S, N, N).
-    """
+    kept text. ``matrices``: per metric of ``FOLLOWED`` (S, N, N)."""
 
     result: Result
     steps: tuple[int, ...]
@@ -109,10 +106,8 @@ def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], l
 
 
 def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> list[Trajectory]:
-    """Runs of the same cell that differ in length alone, the shortest first, at most one per length (the newest).
-
-    ``stored``: the results to look through. Runs whose kept predictions are gone are left out.
-    """
+    """Runs among ``stored`` that differ from ``result`` in length alone, the shortest first, the newest of each length.
+    Runs whose kept predictions are gone are left out."""
     # Stored results come oldest first.
     newest = {other.config["max_iters"]: other for other in stored if differs_in_length(result, other)}
     return follow(store, [newest[length] for length in sorted(newest)])[0]
@@ -123,8 +118,7 @@ def at_matched_loss(runs: Mapping[str, Sequence[Trajectory]], metric: str = "tot
 
     ``runs``: per activation its runs, at least two lengths. The loss is the middle of the range that all activations cover;
     the PD is interpolated on straight lines between the ends of the runs. Columns: activation, n, loss, lengths, and the
-    metric with _low and _high. Empty where there is no common range.
-    """
+    metric with _low and _high. Empty where there is no common range."""
     lines = {name: sorted(several, key=lambda run: run.losses[-1].mean()) for name, several in runs.items() if len(several) > 1}
     ends = [(line[0].losses[-1].mean(), line[-1].losses[-1].mean()) for line in lines.values()]
     low, high = max((end[0] for end in ends), default=math.nan), min((end[1] for end in ends), default=math.nan)

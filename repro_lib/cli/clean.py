@@ -20,8 +20,7 @@ def clean(console: Console, results_dir: Path, reports_dir: Path, kinds: list[Te
     """Name what can go, with the space it takes; ask, unless ``yes``; remove it. Exit code 0, or 1 if something stayed.
 
     ``kinds``: of which all tensors go that results name; without any, only what nothing reads. Without a terminal to ask on,
-    and without ``yes``, it is named and stays. Raises LeaseHeldError while a process is at work in either folder.
-    """
+    and without ``yes``, it is named and stays. Raises LeaseHeldError while a process is at work in either folder."""
     named = _removable(results_dir, reports_dir, kinds)
     if not any(named.values()):
         console.print(f"nothing to remove in {results_dir}")

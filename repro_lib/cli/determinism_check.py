@@ -40,9 +40,7 @@ Findings = dict[str, str | None]
 
 def check_determinism(console: Console, corpus: str, device: str, workers: int) -> int:
     """Train cells one at a time and ``workers`` (2 or more) at once, print what was compared; 0 if all is well, 1 if not.
-
-    Raises ConfigError or CorpusError for a device or a corpus that is not there.
-    """
+    Raises ConfigError or CorpusError for a device or a corpus that is not there."""
     sizes = {"corpus": corpus, "device": device, "trials": 2, "max_iters": ITERATIONS}
     configs = {model: Config.for_model(model, "smoke", **sizes) for model in model_names()}
     check_device(configs[KILLED_MODEL])

@@ -62,9 +62,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def one_path(corpus: str) -> str:
     """Notebooks run in their own folder, so the path of a text must not depend on where the command was given.
-
-    The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file.
-    """
+    The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file."""
     if not (path := Path(os.path.expanduser(corpus))).is_file():
         return corpus
     from repro_lib.data import known_corpora
@@ -107,9 +105,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
 
 def grid_request(config: Mapping[str, Any]) -> GridRequest:
     """The request of settings of ``workflow/Snakefile``, which are the flags of ``repro grid``.
-
-    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there.
-    """
+    A wrong one ends the program with a sentence, as on the command line; wrong values raise what they raise there."""
     words = ["grid"]
     for name, value in config.items():
         if name != "skip" and value is not None and value is not False:
@@ -234,19 +230,18 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:
-    parser.add_argument(
-        "--models", "--model", nargs="+", default=[], required=required, metavar="NAME", help=f"of {', '.join(MODEL_DEFAULTS)}"
-    )
+    several: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    about = f"of {', '.join(MODEL_DEFAULTS)}"
+    parser.add_argument("--models", "--model", **several, default=[], required=required, help=about)
     about = f"of {', '.join(ACTIVATIONS)}, smelu_<beta>"
-    parser.add_argument("--activations", "--activation", nargs="+", default=list(activations), metavar="NAME", help=about)
+    parser.add_argument("--activations", "--activation", **several, default=list(activations), help=about)
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     about = "two activations count as equal within so many per cent of the reference; declared once, before the first result"
     parser.add_argument("--margin", type=float, metavar="PER_CENT", help=f"{about}; default: {MARGIN:g}")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes, one thread each; default: one per core, for CUDA one per card"
-    )
+    about = "processes, one thread each; default: one per core, for CUDA one per card"
+    parser.add_argument("--workers", type=int, metavar="N", help=about)
     parser.add_argument("--force", action="store_true", help="train again what is done already")
     about = "stop a cell or notebook that is still at work after so long; default: half an hour and 20 times its estimate"
     parser.add_argument("--cell-timeout", type=float, metavar="SECONDS", help=about)

@@ -100,10 +100,8 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
 def plan_variants(
     cells: Sequence[Cell], profile: str | None, overrides: dict[str, Any], noise_models: Sequence[str] | None = None
 ) -> list[Cell]:
-    """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths.
-
-    Of the grid's own cells that they are compared with; none where ``vary`` was asked for.
-    """
+    """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths;
+    none where ``vary`` was asked for."""
     if overrides.get("vary", "all") != "all":
         return []
     chosen = PROFILES[profile]["noise_models"] if noise_models is None and profile else noise_models or ()

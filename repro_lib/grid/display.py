@@ -11,10 +11,8 @@ from repro_lib.training.progress import progress_share, read_progress
 
 
 class Display:
-    """Tells what happens, a line per event; in a terminal also how far everything is, with a bar for each job in work.
-
-    In logs and pipes rich's progress is switched off and the lines are all there is.
-    """
+    """Tells what happens, a line per event; in a terminal, and not in logs and pipes, also how far everything is,
+    with a bar for each job in work."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.since = console, time.monotonic()

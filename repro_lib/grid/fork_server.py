@@ -1,8 +1,7 @@
 """Where the processes of a pool come from: forks of one that has imported everything. Elsewhere than on Linux, new ones.
 
 The server has one thread and has torch compute nothing, for neither would survive a fork. It ends with the process whose pools
-it serves.
-"""
+it serves."""
 
 # multiprocessing's own server has a socket file in the folder for temporary files: some of these have paths that are too long
 # for one, and some are cleared away in days.

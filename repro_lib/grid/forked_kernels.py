@@ -1,7 +1,6 @@
 """Kernels that answer at once: forked from a process that has imported everything, and for papermill like any other.
 
-A worker is itself such a fork. While it has one thread it forks a child, which waits for the order to be a kernel.
-"""
+A worker is itself such a fork. While it has one thread it forks a child, which waits for the order to be a kernel."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Private kernels: a process of this interpreter, on Unix sockets, that surely ends; and how it came to its end.
 
 It is ipykernel as it comes, with this module as an extension of IPython. It leads a process group, which goes as a whole. In a
-worker of the grid it is forked (see ``forked_kernels``), elsewhere started anew.
-"""
+worker of the grid it is forked (see ``forked_kernels``), elsewhere started anew."""
 
 from __future__ import annotations
 
@@ -101,18 +100,15 @@ class Kernel:
             return error
         kind = KernelEndedError if processes.exit_signal(code) is None else KernelKilledError
         last_words = processes.last_words(self.folder / "kernel.log", most=200)
-        return kind(f"its kernel {processes.describe_exit(code)}{self._out_of_memory(code)}{last_words}")
+        killer_was_at_work = code == -9 and (processes.out_of_memory_kills() or 0) > (self._kills_before or 0)
+        perhaps = ", probably out of memory: this machine's out-of-memory killer was at work meanwhile"
+        return kind(f"its kernel {processes.describe_exit(code)}{perhaps if killer_was_at_work else ''}{last_words}")
 
     def close(self) -> None:
         """End what is left of it, and of all that its cells have started."""
         if self.process:
             processes.kill_group(self.process.pid)
             self.process.wait()
-
-    def _out_of_memory(self, code: int | None) -> str:
-        if code != -9 or (processes.out_of_memory_kills() or 0) <= (self._kills_before or 0):
-            return ""
-        return ", probably out of memory: this machine's out-of-memory killer was at work meanwhile"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The grid on this machine, in a pool of worker processes: no engine, no service; and what it has in common with Snakemake's.
 
-Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models.
-"""
+Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models."""
 
 import contextlib
 import time
@@ -130,19 +129,16 @@ class Run:
 
 def run_grid(request: GridRequest, display: Display, *, with_notebooks: bool = True) -> GridReport:
     """Execute the notebooks of all cells, then the analysis, then the site; without notebooks train the cells alone."""
-    return _PoolRun(request, display, Pool(request.workers), with_notebooks=with_notebooks).work()
+    with contextlib.closing(Pool(request.workers)) as pool:
+        return _PoolRun(request, display, pool, with_notebooks=with_notebooks).work()
 
 
 class _PoolRun(Run):
     """One run of the grid: the queue of jobs and what each ending sets off."""
 
     def __init__(self, request: GridRequest, display: Display, pool: Pool, *, with_notebooks: bool) -> None:
+        super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
         self.pool = pool
-        # The pool has a folder by now, which must go where the request turns out to ask for what there is not.
-        with contextlib.ExitStack() as stack:
-            stack.callback(pool.close)
-            super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
-            stack.pop_all()
         self.jobs: dict[str, Job] = {}  # all that is queued, in work or waited for
         self.kills: Counter[str] = Counter()  # from outside, of the processes of a job
         # Jobs that other processes have in work, and when to look after each again; of which that was said.
@@ -152,27 +148,26 @@ class _PoolRun(Run):
 
     def work(self) -> GridReport:
         """Do everything; KeyboardInterrupt ends the workers and leaves only whole files."""
-        with contextlib.closing(self.pool):
-            todo = [cell for cell in self.all_cells if self.tasks.wanted(cell)]
-            self.check(todo)
-            try:
-                jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
-                # The longest first, so that no long one is left for the end when the other workers have nothing to do; but
-                # before all the shortest, so that there is something to read in seconds.
-                jobs.sort(key=lambda job: job.cost, reverse=True)
-                self._add(jobs[-1:] + jobs[:-1])
-                if self.with_notebooks:
-                    # The index is there from the first second, with a row for every cell that is still to come.
-                    self.publish(running=bool(todo))
-                    self._add_analyses([cell.model for cell in self.cells])
-                self.display.started(len(todo), len(self.all_cells) - len(todo))
-                self._drain()
-                self.look_for_lost_results(self.all_cells)
-            finally:
-                self.pool.close()
-                self.display.close()
-                if self.with_notebooks:
-                    self.publish(running=False)
+        todo = [cell for cell in self.all_cells if self.tasks.wanted(cell)]
+        self.check(todo)
+        try:
+            jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
+            # The longest first, so that no long one is left for the end when the other workers have nothing to do; but
+            # before all the shortest, so that there is something to read in seconds.
+            jobs.sort(key=lambda job: job.cost, reverse=True)
+            self._add(jobs[-1:] + jobs[:-1])
+            if self.with_notebooks:
+                # The index is there from the first second, with a row for every cell that is still to come.
+                self.publish(running=bool(todo))
+                self._add_analyses([cell.model for cell in self.cells])
+            self.display.started(len(todo), len(self.all_cells) - len(todo))
+            self._drain()
+            self.look_for_lost_results(self.all_cells)
+        finally:
+            self.pool.close()
+            self.display.close()
+            if self.with_notebooks:
+                self.publish(running=False)
         return self.report
 
     def _add(self, jobs: Iterable[Job], *, next_one: bool = False) -> None:

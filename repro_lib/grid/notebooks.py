@@ -143,8 +143,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], digest:
 
     ``forked``: that kernel may be a fork. A notebook that failed is kept as ``*.failed.ipynb``. Returns remarks, as on a cell
     that printed too much. Raises NotebookError with the error of a cell, KernelKilledError, LeaseHeldError if it found somebody
-    else at work, WriteError.
-    """
+    else at work, WriteError."""
     check_parameters(notebook, parameters)
     # All of them, so that the copy says what it ran with.
     parameters = {name: one.default for name, one in declared_parameters(notebook).items()} | dict(parameters)

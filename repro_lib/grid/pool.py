@@ -40,9 +40,7 @@ _GRACE_SECONDS = 5.0
 @dataclass(frozen=True)
 class Task:
     """Something to do in a worker: ``function(**arguments)``, both picklable. ``key`` names it.
-
-    The function returns None or a remark; after ``limit`` seconds all its processes are ended.
-    """
+    The function returns None or a remark; after ``limit`` seconds all its processes are ended."""
 
     key: str
     function: Callable[..., str | None]
@@ -62,9 +60,7 @@ class Outcome:
 
 class Pool:
     """At most ``workers`` processes at a time, for tasks in the order in which they are submitted.
-
-    ``folder`` is for the caller's own temporary files, and goes with the pool. Close the pool in any case.
-    """
+    ``folder`` is for the caller's own temporary files, and goes with the pool. Close the pool in any case."""
 
     def __init__(self, workers: int) -> None:
         self._resources = contextlib.ExitStack()
@@ -85,7 +81,7 @@ class Pool:
     @property
     def busy(self) -> bool:
         """Whether anything is queued or in work."""
-        return bool(self._queue or self.running())
+        return bool(self._queue or self._workers)
 
     def step(self, timeout: float) -> list[Outcome]:
         """Hand out tasks, wait up to ``timeout`` seconds, and return the tasks that ended."""

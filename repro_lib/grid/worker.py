@@ -14,8 +14,7 @@ from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
 from repro_lib.store.store import Store, noted_digest
-from repro_lib.system.files import remove_leftovers
-from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_void
+from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_left
 from repro_lib.training.experiment import run_experiment, train_trials
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
 
@@ -64,9 +63,7 @@ def run_notebook(
 
 def run_cell(cell: Cell, progress: Path, trials: Sequence[int] | None = None, **settings: Any) -> str | None:
     """Train a cell without a notebook, or some of its ``trials`` (from 1) for whoever makes its result.
-
-    ``settings``: ``results_dir``, ``force`` and ``checkpoint_seconds``, as ``run_experiment`` takes them.
-    """
+    ``settings``: ``results_dir``, ``force`` and ``checkpoint_seconds``, as ``run_experiment`` takes them."""
     if trials is None and not settings["force"] and is_done(cell, settings["results_dir"], with_notebook=False):
         return MADE_ELSEWHERE
     take_card(cell.config.device)
@@ -90,8 +87,7 @@ def run_summary(
 
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     """Remove reports and notebooks that killed processes left unfinished, and nothing of those that are still at work there."""
-    remove_void(reports_dir)
-    remove_leftovers(reports_dir)
+    remove_left(reports_dir)
     for partial in unfinished_notebooks(results_dir):
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -99,7 +95,6 @@ def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
 
 def unfinished_notebooks(results_dir: Path) -> list[Path]:
     """The notebooks that killed processes left unfinished."""
-    partial = {
-        path: path.with_name(path.name.replace(".partial", "")) for path in (results_dir / "notebooks").glob("*.partial.ipynb")
-    }
-    return [path for path, output in partial.items() if holder(notebook_lease(output)) is None and is_unfinished(path)]
+    found = (results_dir / "notebooks").glob("*.partial.ipynb")
+    outputs = {path: path.with_name(path.name.replace(".partial", "")) for path in found}
+    return [path for path, output in outputs.items() if holder(notebook_lease(output)) is None and is_unfinished(path)]

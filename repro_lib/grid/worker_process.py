@@ -91,10 +91,8 @@ def kill_family(family: Sequence[psutil.Process]) -> None:
 
 
 def take_card(device: str = "cuda") -> None:
-    """Let this worker and the kernels it starts from now on see one of the graphics cards alone, that of its place.
-
-    It must come before the process itself has used CUDA. Nothing happens where there is nothing to choose.
-    """
+    """Let this worker and the kernels it starts from now on see one of several graphics cards alone, that of its place.
+    It must come before the process itself has used CUDA."""
     if device == "cuda" and len(cards := visible_cards()) > 1:
         os.environ[_VISIBLE_CARDS] = cards[int(os.environ.get(PLACE, 0)) % len(cards)]
 

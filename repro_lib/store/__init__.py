@@ -1,8 +1,7 @@
 """The results folder: all that later stages read of what was trained.
 
 In: records and tensors of trained cells. Out: results that were read as they were written, predictions, weights, and the
-metrics between all trials of a model.
-"""
+metrics between all trials of a model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,6 @@
 """What more than one page shows and takes a while to make of stored results: made once, kept in ``results/derived/``.
 
-A kept value is used only where this very code made it from these very inputs, so that an edited line makes all anew.
-"""
+A kept value is used only where this very code made it from these very inputs, so that an edited line makes all anew."""
 
 import contextlib
 import hashlib
@@ -19,9 +18,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 def derived(folder: Path | None, name: str, inputs: Any, make: Callable[[], Any]) -> Any:
     """The JSON value ``make()``, or what is kept of it under ``name`` in the results folder; ``folder`` None keeps nothing.
-
-    ``inputs`` (JSON) is all that it depends on beside the code. Where it cannot be kept it is made whenever it is asked for.
-    """
+    ``inputs`` (JSON) is all that it depends on beside the code."""
     # Only where notebooks are executed beside the results: a published folder is left as it is.
     if folder is None or not (folder / "notebooks").is_dir():
         return make()

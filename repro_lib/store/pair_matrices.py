@@ -1,7 +1,6 @@
 """Every trial of a model against every other one, whatever its activation: what statistics across activations need.
 
-One file per model and configuration in ``results/pd/``, computed from the stored predictions, anew when trials are added.
-"""
+One file per model and configuration in ``results/pd/``, computed from the stored predictions, anew when trials are added."""
 
 # It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
@@ -39,8 +38,7 @@ class PairMatrices(Part):
     """All M trained models of one model and configuration against each other; None stands for infinity.
 
     ``pairs``: per metric the upper triangle of the M x M matrix, row by row in the order of ``trials``. ``windows``: per
-    activation and metric its mean over the pairs of trials by evaluation window; ``window_errors``: error rates by trial.
-    """
+    activation and metric its mean over the pairs of trials by evaluation window; ``window_errors``: error rates by trial."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model_name: str
@@ -66,8 +64,7 @@ def load_pair_matrices(store: Store, results: Sequence[Result]) -> PairMatrices:
 
     Read where all of them are there, otherwise computed from the stored predictions and written. Where those are gone, metrics
     that were registered since are missing. ResultError where they are needed for all, and missing or damaged; ValueError for
-    results that do not belong together.
-    """
+    results that do not belong together."""
     if len({(r.model_name, r.config_sha256, r.evaluation.sha256) for r in results}) != 1:
         raise ValueError("pair matrices are of one model, one configuration and one evaluation text")
     path = pair_matrices_path(store, results[0])

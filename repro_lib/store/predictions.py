@@ -1,7 +1,6 @@
 """Stored predictions, checked against the digests that results name, and compared trial with trial.
 
-Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256.
-"""
+Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +35,7 @@ _CODED = ("codes", "lowest", "scales", "rests")
 @dataclass(frozen=True)
 class Predictions:
     """Logits of one trial on the evaluation windows: (tokens, V) float32, with the labels (tokens,) they answer.
-
-    As they are stored: the trained model's, or their log-probabilities rounded (see ``compact``).
-    """
+    As they are stored: the trained model's, or their log-probabilities rounded (see ``compact``)."""
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -82,10 +79,7 @@ class Compared(NamedTuple):
 
 
 def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compared:
-    """Every pairwise metric of N >= 1 trials, of a pair what ``compare`` gives. Raises as it does.
-
-    Pairs in the order of ``itertools.combinations``.
-    """
+    """What ``compare`` gives of every pair of N >= 1 trials, in the order of ``itertools.combinations``; raises as it does."""
     check_same_windows(*predictions)
     logits, labels = [trial.logits for trial in predictions], predictions[0].labels
     softmax = prediction_difference.probabilities_from_logits

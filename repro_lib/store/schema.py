@@ -1,7 +1,6 @@
 """What a result file says: its records, how it is written, and how its text is read.
 
-A text is either read as it was written (``content_sha256`` decides) or refused with one sentence.
-"""
+A text is either read as it was written (``content_sha256`` decides) or refused with one sentence."""
 
 # The digest finds what was changed by accident; it is no signature, and nobody is kept from inventing numbers in a folder of
 # their own. What is checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
@@ -130,8 +129,7 @@ class Result(Part):
     """All that one run of a cell found out. Relative PD and mean deviation are None where there is one trial, so no pair.
 
     In ``reproducibility_metrics``, ``pd_1_2`` is the relative PD of trials 1 and 2, ``churn`` the average of a metric over
-    all pairs and ``churn_1_2`` its value for one; None stands for infinity, which JSON does not have.
-    """
+    all pairs and ``churn_1_2`` its value for one; None stands for infinity, which JSON does not have."""
 
     _indent: ClassVar[int | None] = 1  # people read result files
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -1,8 +1,7 @@
 """A folder of results: what lies where, how it is written, and how it is found again.
 
 One JSON file per cell and run in ``results/``; beside it, per trial, the logits in ``predictions/``, the final weights in
-``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``.
-"""
+``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``."""
 
 import contextlib
 import glob
@@ -48,10 +47,8 @@ class Store:
             path = self.folder / f"{stem}-{number}.json"
 
     def stamped(self, result: Result) -> Result:
-        """The same with the time of this moment; or, where a clock was wrong, just after the newest that is stored.
-
-        The newest is what counts, and that is the one that was written last.
-        """
+        """The same with the time of this moment, or just after the newest that is stored, where a clock was wrong:
+        the newest is what counts, and that is the one that was written last."""
         return result.model_copy(update={"timestamp": self._now().replace(microsecond=0)})
 
     def _now(self) -> datetime:
@@ -62,9 +59,7 @@ class Store:
 
     def load(self, names: str = "*") -> tuple[list[tuple[Path, Result]], list[str]]:
         """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both.
-
-        What neither has the name of a result nor looks like one is somebody else's, and passed over.
-        """
+        What neither has the name of a result nor looks like one is somebody else's, and passed over."""
         good, refused = [], []  # one broken file shall not hide the others
         for path in self.folder.glob(f"{names}.json"):
             try:
@@ -82,10 +77,8 @@ class Store:
     def find(
         self, model: str, activation: str, config_sha256: str, trials: int = 1, profile: str | EllipsisType | None = ...
     ) -> Result | None:
-        """The newest result of this cell and configuration with at least ``trials`` trials, made with this profile.
-
-        ``profile`` None is one made with none; ``...`` takes any.
-        """
+        """The newest result of this cell and configuration with at least ``trials`` trials, made with this profile
+        (None: with none; ``...``: with any)."""
         for result in self.candidates(model, activation):
             fits = profile is ... or result.profile == profile
             if fits and result.config_sha256 == config_sha256 and len(result.trials) >= trials:
@@ -140,10 +133,8 @@ class Store:
             margin = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))["margin_per_cent"] if path.exists() else MARGIN
             return check_margin(margin)
         except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError, ConfigError):
-            what = f'a file such as {{"margin_per_cent": {MARGIN:g}}}'
-            raise ResultError(
-                f"{path} does not say within what margin two activations count as equal; expected {what}"
-            ) from None
+            wanted = f'two activations count as equal; expected a file such as {{"margin_per_cent": {MARGIN:g}}}'
+            raise ResultError(f"{path} does not say within what margin {wanted}") from None
 
     def declare(self, margin: float | None) -> None:
         """Note the margin of equality before anything is judged; ConfigError where another one was declared."""

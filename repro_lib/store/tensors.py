@@ -28,9 +28,7 @@ _WORDS = "words"
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], packed: bool = False) -> None:
     """Write tensors and words about them as one safetensors file, whole or not at all; equal ones give equal bytes.
-
-    ``packed``: deflated, without loss, so that what repeats takes no space.
-    """
+    ``packed``: deflated, without loss, so that what repeats takes no space."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if packed:
         kinds = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in contiguous.items()}
@@ -41,9 +39,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 def read_tensors(path: Path, largest: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file of at most ``largest`` bytes, and the words about them.
-
-    Raises OSError if the file cannot be read, UnusableFile if it is too large, cut off, or not what this program writes.
-    """
+    OSError if it cannot be read, UnusableFile if it is too large, cut off, or not what this program writes."""
     # A copy in memory: what happens to the file later does not reach it.
     content = read_bounded(path, largest)
     try:

@@ -1,8 +1,7 @@
 """Files, leases, processes, temporary folders and the environment: what the operating system has to do with.
 
 In: paths and process numbers, by the standard library alone. Out: files that are whole or not there, one
-writer at a time, processes that surely end, folders that are gone afterwards.
-"""
+writer at a time, processes that surely end, folders that are gone afterwards."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,6 @@
 """Does a Python environment hold what the checkout pins?
 
-``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone.
-"""
+``setup.sh`` asks with ``python -m repro_lib.system.environment`` before anything is installed: standard library alone."""
 
 import re
 import sys
@@ -68,9 +67,7 @@ def mismatches(checkout: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what does not fit the checkout given as first argument (default: this file's own), one sentence a line.
-
-    ``--needs-cuda-parts`` as the only argument: say nothing, return 0 if so and 1 if not.
-    """
+    ``--needs-cuda-parts`` as the only argument: say nothing, return 0 if so and 1 if not."""
     given = sys.argv[1:] if arguments is None else arguments
     if given == ["--needs-cuda-parts"]:
         return 0 if needs_cuda_parts() else 1

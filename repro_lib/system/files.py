@@ -47,9 +47,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, 
     """Write a temporary file beside ``path``, flush it to the disk, and give it its name in one step; missing folders are made.
 
     With ``replace=False`` an existing file is kept and FileExistsError raised, also if it appears in the meantime;
-    ``flush=False`` is for what may be lost in a power cut. Raises
-    WriteError where the disk is full, the folder read-only and the like; what had the name before is untouched then.
-    """
+    ``flush=False`` is for what may be lost in a power cut. WriteError where the disk is full, the folder read-only and the
+    like; what had the name before is untouched then."""
     data = content.encode() if isinstance(content, str) else content
     try:
         _make_folder(path.parent)
@@ -81,10 +80,8 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True, 
 
 
 def share(path: Path, pattern: str) -> None:
-    """Let ``path`` be the same file on the disk as one beside it of such a name that holds the same bytes, if there is one.
-
-    For files that are only ever replaced whole: each keeps its name when the other is replaced or removed.
-    """
+    """Let ``path`` be the same file on the disk as one beside it, named by ``pattern``, that holds the same bytes.
+    For files that are only ever replaced whole: each keeps its name when the other is replaced or removed."""
     aside = path.with_name(f".{path.name[:40]}.{ProcessId.here()}.shared.tmp")
     with contextlib.suppress(OSError):  # a folder without hard links: both stay
         size = path.stat().st_size
@@ -143,9 +140,7 @@ def folder_time(folder: Path) -> float:
 
 def read_bounded(path: Path, largest: int) -> bytes:
     """The bytes of a regular file of at most ``largest`` bytes; OSError if it cannot be read.
-
-    UnusableFile if it is larger or no regular file: a pipe or a device, under whatever name, could be read for ever.
-    """
+    UnusableFile if it is larger, or a pipe or a device, which could be read for ever."""
     # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         about = os.fstat(file.fileno())

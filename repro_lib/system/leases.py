@@ -2,8 +2,7 @@
 
 Only one process can make it, and it stamps it every half minute. It is void when its holder is gone: the holder's own
 machine sees that at once, others when it was not stamped for five minutes, and a process that stood still for longer
-(a closed lid) is told so by ``confirm`` before it stores anything.
-"""
+(a closed lid) is told so by ``confirm`` before it stores anything."""
 
 # Locks of the file system are not used, for shared folders often lack them. Nor are two machines' clocks compared: the age
 # of a stamp is read off another file of the same folder, made at that moment. One clock must stamp the files of a folder
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.system.files import folder_time, in_places, read_bounded, write_atomically
+from repro_lib.system.files import folder_time, in_places, read_bounded, remove_leftovers, write_atomically
 from repro_lib.system.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -79,9 +78,7 @@ class Lease:
 @contextlib.contextmanager
 def hold(path: Path, work: str) -> Iterator[Lease]:
     """Hold the lease in file ``path`` within the block; ``work`` names it in messages.
-
-    LeaseHeldError, at once, if somebody else does; WriteError if the folder cannot be written.
-    """
+    LeaseHeldError, at once, if somebody else does; WriteError if the folder cannot be written."""
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
     own = Holder(uuid.uuid4().hex, work, ProcessId.here(), platform.node(), since)
     lease = Lease(_acquire(path, own), own)
@@ -133,8 +130,9 @@ def void_leases(folder: Path) -> dict[Path, Holder]:
     return {path: current for path, current in read.items() if current.token and _is_void(path, current)}
 
 
-def remove_void(folder: Path) -> None:
-    """Remove those."""
+def remove_left(folder: Path) -> None:
+    """Remove those, and the temporary files that killed processes left."""
+    remove_leftovers(folder)
     for path, current in void_leases(folder).items():
         _remove_void(path, current)
 
@@ -205,7 +203,7 @@ def _read(path: Path) -> Holder | None:
     # No JSON, no lease, no file that can be read to its end, or one that only its owner may read.
     except (PermissionError, ValueError, TypeError, KeyError, RecursionError):
         pass
-    # It belongs to somebody, who knows whom: void once it is old, but never removed as a leftover (see ``remove_void``).
+    # It belongs to somebody, who knows whom: void once it is old, but never removed as a leftover (see ``remove_left``).
     return Holder("", path.stem, ProcessId("00000000", 1, "0"), "an unknown machine", "a while ago")
 
 

@@ -1,8 +1,7 @@
 """Which process is this, does that one still live, and how did it end? Standard library alone, POSIX systems.
 
 A process number alone names nobody: it is used again, and other machines use the same ones. A ``ProcessId`` also holds
-the machine and the start of the process; as text it stands in the names of temporary files and folders and in leases.
-"""
+the machine and the start of the process; as text it stands in the names of temporary files and folders and in leases."""
 
 import contextlib
 import ctypes

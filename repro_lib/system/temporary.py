@@ -18,9 +18,7 @@ _PREFIX = "repro-"
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A private folder with a short path, removed at the end with all it holds; not in the usual place where sockets fit none.
-
-    Its name says whose it is: what killed processes left is removed when the next one asks.
-    """
+    Its name says whose it is: what killed processes left is removed when the next one asks."""
     usual = Path(tempfile.gettempdir())
     # Within such a folder, the usual place of a worker, the name is short.
     if any(part.startswith(_PREFIX) and ProcessId.find(part) for part in usual.parts):

@@ -1,8 +1,7 @@
 """Unfinished work of a cell, kept so that a killed run goes on: the state of a trial in training, and finished trials.
 
 In ``results/checkpoints/``. A file is used if it is whole (a digest covers all of it) and was made for the same trial with
-the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never stopped.
-"""
+the same program on the same kind of machine: only then the resumed trial ends with the bits of one that was never stopped."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from repro_lib.config import ConfigError
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors, write_tensors
-from repro_lib.system.files import UnusableFile, read_bounded, remove_leftovers, write_atomically
-from repro_lib.system.leases import remove_void
+from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.system.leases import remove_left
 from repro_lib.training.origin import Origin, Unsuitable
 from repro_lib.training.progress import tell
 from repro_lib.training.state import TrialState
@@ -90,9 +89,7 @@ class CellCheckpoints:
 
 class TrialCheckpoints:
     """The newest state of one trial, or of a stack, and when the next one is due; its records once it is through.
-
-    ``name``: what it is in words. ``costs``: the seconds that each saving took. The user is told what he should know.
-    """
+    ``name``: what it is in words. ``costs``: the seconds that each saving took."""
 
     def __init__(self, cell: CellCheckpoints, first: int, last: int) -> None:
         self.origin, self.every = cell.origin.model_copy(update={"trial": first, "last_trial": last}), cell.every
@@ -153,7 +150,7 @@ class TrialCheckpoints:
         # A digest of the tensors, and not of the file, whose words it is part of.
         words = _SavedState(origin=self.origin, iteration=state.iteration, seconds=seconds)
         try:
-            write_tensors(self.path, tensors, {"checkpoint": words.to_json(sha256_of_tensors(tensors))})
+            write_tensors(self.path, tensors, {"checkpoint": words.to_json(beside=sha256_of_tensors(tensors))})
             self.iteration = state.iteration
         except OSError as error:
             # A folder that cannot be written is no reason to stop: it is said once, and training goes on.
@@ -186,8 +183,7 @@ def check_interval(seconds: float) -> float:
 
 def sweep(store: Store) -> None:
     """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
-    remove_leftovers(store.folder)
-    remove_void(store.folder)
+    remove_left(store.folder)
     for path in of_stored_trials(store):
         with contextlib.suppress(OSError):  # another process sweeps too, or may alone
             path.unlink()
@@ -215,9 +211,7 @@ def put_aside(store: Store) -> list[Path]:
 
 def trial_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     """Files that are named after trials of ours: ``model``, ``activation``, ``config`` (12 characters of its digest), ``last``.
-
-    Of tensors, checkpoints and records of finished trials; not what was put aside.
-    """
+    Of tensors, checkpoints and records of finished trials; not what was put aside."""
     return [(path, match) for path in sorted(folder.glob("*-trial*")) if (match := _NAME.fullmatch(path.name))]
 
 

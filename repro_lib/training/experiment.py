@@ -1,7 +1,6 @@
 """One cell of the grid: N trials of one model with one activation, and the prediction difference between them.
 
-Its trials are trained, or found where a killed run or another process left them, and stored one by one.
-"""
+Its trials are trained, or found where a killed run or another process left them, and stored one by one."""
 
 import contextlib
 from collections.abc import Sequence
@@ -59,11 +58,9 @@ def run_experiment(
     Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for.
     A bare ``config`` is completed with the model's defaults. A killed run is gone on with by the next, to the same bits: its
     state is saved every ``checkpoint_seconds`` (0: after each iteration; never for more than 1 % of the time).
-
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
     StackTooLarge, LeaseHeldError if another process trains this cell, LeaseLostError if the results folder was deleted
-    meanwhile, WriteError if it cannot be written.
-    """
+    meanwhile, WriteError if it cannot be written."""
     cell = CellTraining(model, activation, config, results_dir, data_dir, checkpoint_seconds)
     whole = (*cell.names, cell.config.trials, cell.config.profile)
     if not force and (stored := cell.store.find(*whole)):

@@ -28,8 +28,7 @@ class Progress:
     """Where a trial is, for whoever watches. ``trial`` counts from 1; losses in nats per character.
 
     ``kept``: logits (kept blocks, 256, V), where predictions were kept after this iteration. ``stack``: the numbers of the
-    trials that train as one, this one among them; empty where it trains alone. A callback that raises ends the training.
-    """
+    trials that train as one, this one among them; empty where it trains alone. A callback that raises ends the training."""
 
     model: str
     activation: str

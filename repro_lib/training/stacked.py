@@ -2,8 +2,7 @@
 
 Each trial has its own initial weights, data order, dropout masks, gradient clipping and optimiser state, all drawn as
 ``trainer`` draws them: initial weights are bit-equal to those of sequential training, everything later up to the rounding of
-batched products. The same stack gives the same bits. Built and tested on CPUs; never run on a GPU so far.
-"""
+batched products. The same stack gives the same bits. Built and tested on CPUs; never run on a GPU so far."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,8 +41,7 @@ def train_stack(
 
     As ``train_trial`` for each of them, save that ``seconds`` is an equal share of the time of all. Raises TrainingDiverged
     for the first trial whose loss is no number: no other is touched by it, but a cell without that trial is no result.
-    Raises StackTooLarge where the device has too little memory.
-    """
+    Raises StackTooLarge where the device has too little memory."""
     try:
         stack_of = partial(TrialStack, model_name, activation, config, dataset, trials)
         return carry_out(stack_of, progress, checkpoints, LOOK_EVERY[config.device])

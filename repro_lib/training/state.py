@@ -1,8 +1,7 @@
 """Where a trial, or a stack of trials, is: all that decides how training goes on, as tensors and back.
 
 One that is put back to a saved state ends with the same bits as one that was never stopped: weights, both moments of
-the optimiser, the three random streams (and with them the position in the data), and everything measured so far.
-"""
+the optimiser, the three random streams (and with them the position in the data), and everything measured so far."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,7 @@ class TrialHistory:
     """What is one trial's own while it trains: which it is (from 1), its random streams, and what was seen of it so far.
 
     ``kept``: the predictions (blocks, 256, V) after those of ``steps`` that are reached, the first from before training.
-    Losses in nats: one for each iteration, and on the validation text one for each ``eval_interval`` iterations.
-    """
+    Losses in nats: one for each iteration, and on the validation text one for each ``eval_interval`` iterations."""
 
     model_name: str
     activation: str
@@ -78,8 +76,7 @@ class TrialState:
     """A trial after ``iteration`` steps; or, ``stacked``, several that train as one.
 
     In a stack every tensor has a dimension more in front, an entry for each trial; the count of the optimiser has not.
-    ``histories``: what is each trial's own. ``seconds``: what the work took in processes that are gone.
-    """
+    ``histories``: what is each trial's own. ``seconds``: what the work took in processes that are gone."""
 
     model: nn.Module
     optimizer: torch.optim.AdamW

@@ -1,8 +1,7 @@
 """Training of one trial: AdamW, linear warm-up, linear decay to zero, gradient clipping.
 
 The recipe is the same for every activation of a model; that is the comparison. Deterministic on the CPU: the same
-configuration and trial give the same bits.
-"""
+configuration and trial give the same bits."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ class TrainedTrial:
     """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name.
 
     ``step_logits``: (S, kept tokens, V), the predictions after each of ``steps`` iterations, the last being the final ones.
-    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself.
-    """
+    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself."""
 
     trial: int
     seed: int
@@ -74,8 +72,7 @@ def train_trial(
     """Train trial ``trial`` (from 1), or go on with the one in ``checkpoints``, and score it on the evaluation windows.
 
     ConfigError unless ``config`` is complete, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it;
-    TrainingDiverged. ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows.
-    """
+    TrainingDiverged. ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows."""
     return carry_out(lambda: OneTrial(model_name, activation, config, dataset, trial), progress, checkpoints)[0]
 
 
@@ -202,9 +199,7 @@ def finished_trial(history: TrialHistory, model: nn.Module) -> TrainedTrial:
 
 def make_optimizer(model: nn.Module, config: Config, stacked: bool = False) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: biases, norms and other vectors are not decayed.
-
-    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack.
-    """
+    ``stacked``: the parameters of ``model`` have a dimension more in front, one entry for each model of a stack."""
     parameters, matrix = list(model.parameters()), 3 if stacked else 2
     groups = [
         {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},

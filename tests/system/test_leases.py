@@ -12,7 +12,7 @@ import pytest
 from interrupting import wait_for
 
 from repro_lib.system import leases
-from repro_lib.system.leases import STALE_SECONDS, LeaseHeldError, LeaseLostError, hold, holder, remove_void
+from repro_lib.system.leases import STALE_SECONDS, LeaseHeldError, LeaseLostError, hold, holder, remove_left
 from repro_lib.system.processes import ProcessId
 
 # Holds the lease, says so, and waits to be killed.
@@ -157,7 +157,7 @@ def test_a_lease_that_nobody_understands_is_held_by_somebody_unknown(path: Path,
     with pytest.raises(LeaseHeldError, match="on an unknown machine is at work on cell"), hold(path, "x"):
         pytest.fail("two held it")
     os.utime(path, (0, 0))
-    remove_void(path.parent)
+    remove_left(path.parent)
     assert path.exists(), "who knows whose it is"
     with hold(path, "x"):
         pass
@@ -170,7 +170,7 @@ def test_the_void_ones_are_removed_and_no_others(path: Path) -> None:
     held_elsewhere(path.with_name("old.lease"), age=STALE_SECONDS + 30)
     held_elsewhere(path.with_name("young.lease"), age=0)
     with hold(path, "x"):
-        remove_void(path.parent.parent)
+        remove_left(path.parent.parent)
         assert {file.name for file in path.parent.iterdir()} == {"cell.lease", "young.lease"}
 
 
@@ -199,5 +199,5 @@ def test_of_many_that_want_it_one_at_a_time_has_it_also_when_holders_are_killed(
     ended = [(racer.communicate(timeout=120), racer.returncode) for racer in racers]
     assert [code for _, code in ended] == [0, -9, 0, -9], [error for (_, error), _ in ended]
     assert [output for (output, _), code in ended if code == 0] == ["40\n", "40\n"]
-    remove_void(path.parent)
+    remove_left(path.parent)
     assert list(path.parent.iterdir()) == []

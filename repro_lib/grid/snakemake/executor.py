@@ -1,7 +1,6 @@
 """The grid by Snakemake: the plan that ``workflow/Snakefile`` works on, and ``repro grid --executor snakemake``.
 
-Snakemake decides where and when, tries again what was killed, and says what it does; only results say what is done.
-"""
+Snakemake decides where and when, tries again what was killed, and says what it does; only results say what is done."""
 
 import contextlib
 import dataclasses
@@ -99,8 +98,7 @@ def run_grid_by_snakemake(
     """Have Snakemake do the grid, with its own words on the terminal. ``config``: the request as settings of the Snakefile.
 
     ``profile``: a folder with Snakemake's settings or a name in ``workflow/profiles``; ``options`` are handed on; ``workers``:
-    jobs at a time, if not as the profile says. Raises WorkflowError, and LeaseHeldError where the same grid runs already.
-    """
+    jobs at a time, if not as the profile says. Raises WorkflowError, and LeaseHeldError where the same grid runs already."""
     flags = ["--profile", str(_find_profile(profile))]
     is_local = profile == "local" and not {"-e", "--executor"} & {option.partition("=")[0] for option in options}
     if is_local:

@@ -1,7 +1,6 @@
 """One job of the workflow, as Snakemake or a scheduler starts it: ``repro run-job PLAN JOB``.
 
-In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it.
-"""
+In a worker like the local grid's. A job whose result is there ends at once, whatever Snakemake believes of it."""
 
 import contextlib
 import hashlib
@@ -16,7 +15,7 @@ from typing import Any
 from repro_lib.config import canonical_json, project_root
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool, Task
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
-from repro_lib.system.leases import LeaseHeldError, remove_void
+from repro_lib.system.leases import LeaseHeldError, remove_left
 
 _LARGEST_PLAN_BYTES = 100_000_000
 # Settings that say how a grid is run and not what it makes: with and without them it has the same folder.
@@ -57,7 +56,7 @@ def run_job(plan_file: Path, key: str) -> Outcome:
                     time.sleep(5 * LOOK_AGAIN_SECONDS)
                     pool.submit(task)
     finally:
-        remove_void(Path(plan["request"]["results_dir"]))  # which other machines see late
+        remove_left(Path(plan["request"]["results_dir"]))  # which other machines see late
     write_atomically(why_not, outcome.said or "no reason given")
     if outcome.end == "done":
         why_not.unlink()
