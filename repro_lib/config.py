@@ -214,12 +214,25 @@ class Config(BaseModel):
         """The random streams that change between trials."""
         return _ALL_STREAMS if self.vary == "all" else tuple(name for name in self.vary.split("+") if name in _ALL_STREAMS)
 
-    # Whether the trials of a cell train as one, make their products in bfloat16, run through torch.compile; and whether one
-    # bit of one initial weight differs between them.
-    stacked = property(lambda self: "stacked" in self.execution.split("+"))
-    bfloat16 = property(lambda self: "bfloat16" in self.execution.split("+"))
-    compiled = property(lambda self: "compile" in self.execution.split("+"))
-    flips_bit = property(lambda self: "bit" in self.vary.split("+"))
+    @property
+    def stacked(self) -> bool:
+        """Whether the trials of a cell train as one."""
+        return "stacked" in self.execution.split("+")
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether training makes its products in bfloat16."""
+        return "bfloat16" in self.execution.split("+")
+
+    @property
+    def compiled(self) -> bool:
+        """Whether training runs through torch.compile."""
+        return "compile" in self.execution.split("+")
+
+    @property
+    def flips_bit(self) -> bool:
+        """Whether one bit of one initial weight differs between trials."""
+        return "bit" in self.vary.split("+")
 
     def sha256(self, corpus_sha256: str) -> str:
         """Digest of the values that can change a trial's result; the corpus counts by its content."""
