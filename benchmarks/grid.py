@@ -65,7 +65,8 @@ def time_grid(profile: str, corpus: str, workers: int, *words: str, python: str 
                 log.seek(0)
                 raise RuntimeError(f"the grid ended with exit code {process.returncode}:\n{log.read()[-2000:]}")
         stored = [result for _, result in Store(results).load()[0]]
-        size = sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) / 1e6
+        # Equal files can be one, under several names.
+        size = sum({(one := path.stat()).st_ino: one.st_size for path in results.rglob("*") if path.is_file()}.values()) / 1e6
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=name)
         again = time.perf_counter() - started

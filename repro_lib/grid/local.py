@@ -153,12 +153,14 @@ class _PoolRun(Run):
         try:
             jobs = [job for cell in todo for job in self.tasks.parts(cell) or [self.tasks.cell(cell)]]
             # The longest first, so that no long one is left for the end when the other workers have nothing to do; but
-            # before all the shortest, so that there is something to read in seconds.
+            # before all the shortest that leaves a page, so that there is something to read in seconds.
             jobs.sort(key=lambda job: job.cost, reverse=True)
-            self._add(jobs[-1:] + jobs[:-1])
+            first = [job for job in jobs if job.output][-1:]
+            self._add([*first, *(job for job in jobs if job not in first)])
             if self.with_notebooks:
                 # The index is there from the first second, with a row for every cell that is still to come.
-                self.publish(running=bool(todo))
+                if todo:
+                    self.publish(running=True)
                 self._add_analyses([cell.model for cell in self.cells])
             self.display.started(len(todo), len(self.all_cells) - len(todo))
             self._drain()

@@ -4,6 +4,7 @@ One JSON file per cell and run in ``results/``; beside it, per trial, the logits
 ``weights/`` and the snapshots of the logits during training in ``steps/``; notes of failed cells in ``failed/``."""
 
 import contextlib
+import functools
 import glob
 import json
 import re
@@ -198,7 +199,13 @@ def read_result(path: Path) -> Result:
         raise ResultError(f"{path} {error}") from None
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror})") from None
-    return Result.from_json(text, str(path))
+    return _result_of(text, str(path))
+
+
+# A grid reads all results whenever there is a new one. The text decides, so that no change to a file passes unseen.
+@functools.lru_cache(maxsize=1024)
+def _result_of(text: str, name: str) -> Result:
+    return Result.from_json(text, name)
 
 
 def _may_be_ours(path: Path) -> bool:
