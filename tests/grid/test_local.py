@@ -68,7 +68,7 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(
     assert reports >= {"index", "30_cross_model", "40_claims", "50_what_if", "00_quickstart", "01_activations"}
     assert (smoke_grid / "reports" / "summary.txt").read_text().count("MODEL:") == 6  # those that are missing are named
     conclusions = (smoke_grid / "reports" / "FINAL_CONCLUSIONS.md").read_text()
-    assert "TinyLSTM is invariant to the activation. **Supported at N = 3**" in conclusions
+    assert "TinyLSTM is invariant to the activation. **Supported by construction at N = 3**" in conclusions
     assert {"FINAL_CONCLUSIONS.md", "claims.json"} <= set(
         re.findall(r'href="([^"]+)"', (smoke_grid / "reports" / "index.html").read_text())
     )

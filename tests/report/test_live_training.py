@@ -105,7 +105,10 @@ def test_a_first_step_that_fails_can_be_tried_again_and_under_the_grid_it_is_wor
     assert not button.disabled
     monkeypatch.setattr(LiveTraining, "__call__", lambda _, progress: signal.raise_signal(signal.SIGINT))
     _, button, shown = first_step(store, str(corpus_file), "smoke").children
+    # As in a kernel: a test run in the background of a script ignores this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     button.click()
+    signal.signal(signal.SIGINT, before)
     assert "charlm with relu, trial 1, was stopped; asked for again it starts from its first iteration" in shown.value
     assert not button.disabled
     config = Config.for_model("charlm", "smoke", corpus=str(corpus_file))
