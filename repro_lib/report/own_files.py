@@ -27,15 +27,20 @@ _MARKS = re.compile(
 
 def refuse_foreign(reports_dir: Path, models: Sequence[str] = (), stems: Iterable[str] = ()) -> None:
     """UnusableFile if a document, a plot of ``models`` or a page of ``stems`` would replace what this program did not make."""
-    from repro_lib.plots.figures import plot_names
+    names = (*DOCUMENTS, SYNTHETIC, NOTE, *(f"{stem}.html" for stem in stems))
+    foreign = [path for path in (reports_dir / name for name in names) if path.exists() and not _is_marked(path)]
+    drawn = [path for path in reports_dir.glob("plots/*.*") if models and path.suffix in (".png", ".txt")]
+    # The words of a plot are known by the plot.
+    if unknown := [path for path in drawn if not _is_marked(path.with_suffix(".png"))]:
+        from repro_lib.plots.figures import plot_names  # and matplotlib with it, so only where there is a question
 
-    plots = [f"plots/{name}.{kind}" for name in plot_names(models) for kind in ("png", "txt")] if models else []
-    for name in (*DOCUMENTS, SYNTHETIC, NOTE, *plots, *(f"{stem}.html" for stem in stems)):
-        path = reports_dir / name
-        # The words of a plot are known by the plot.
-        marked = path.with_suffix(".png") if name in plots else path
-        if path.exists() and not (marked.exists() and _MARKS.search(read_bounded(marked, LARGEST_NOTEBOOK_BYTES))):
-            raise UnusableFile(f"{path} was not made by this program; choose another --reports-dir")
+        foreign += [path for path in unknown if path.stem in plot_names(models)]
+    if foreign:
+        raise UnusableFile(f"{foreign[0]} was not made by this program; choose another --reports-dir")
+
+
+def _is_marked(path: Path) -> bool:
+    return path.exists() and bool(_MARKS.search(read_bounded(path, LARGEST_NOTEBOOK_BYTES)))
 
 
 def refuse_foreign_reports(reports_dir: Path, cells: Sequence[tuple[str, str]]) -> None:
