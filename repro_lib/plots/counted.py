@@ -17,9 +17,9 @@ def frequent_view(counted: CountedModel) -> Plot | Note:
     least = curves["n"].min()
     bands = f"95 % jackknife interval, N = {least} trials" if least >= TRIALS_FOR_INTERVAL else "none: too few trials"
     note = (
-        "Over the k most frequent characters of the training text: relative PD is the mean over them, total variation the sum, "
+        "Over the k most frequent characters of the training text, at every place of the evaluation text: relative PD is the "
     )
-    note += f"at every place of the evaluation text. Bands: {bands}; each k for itself, not corrected for looking at many."
+    note += f"mean over them, total variation the sum. Bands: {bands}; each k for itself, not corrected for looking at many."
     title = f"{counted.model}: does the difference from relu depend on which characters count?"
     figure, body = new_figure(3.4, title, note, activation_handles(counted.compared))
     for axes, metric in zip(body.subplots(1, 2, sharey=True), LEADING, strict=True):

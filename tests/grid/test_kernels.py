@@ -283,6 +283,12 @@ def test_nothing_of_one_notebook_is_found_by_the_next_and_a_forked_kernel_is_as_
     assert forked == anew
 
 
+def test_a_forked_kernel_has_all_that_analyses_import_late(temporary: Path, tmp_path: Path) -> None:
+    late = ("torch._dynamo", "scipy.stats", "scipy.optimize", "statsmodels.stats.power", "statsmodels.stats.multitest")
+    _, printed = run_forked(tmp_path, f"import sys; print([name for name in {late} if name not in sys.modules])")
+    assert printed == "[]\n"
+
+
 def test_a_worker_forks_no_kernel_where_it_is_told_so_as_for_cuda(temporary: Path, tmp_path: Path) -> None:
     command = "print(open('/proc/self/cmdline').read().split(chr(0)))"
     assert "ipykernel_launcher" not in run_forked(tmp_path, command)[1]

@@ -31,11 +31,8 @@ def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
 
     def see(model: str, top: int) -> View:
         of, read = counted[model], predictions.of(model)
-        sentence, panels = (
-            "All characters" if top == steps[-1] else f"The {top} most frequent characters of the training text",
-            [],
-        )
-        sentence = f"{sentence} of {model} {read.where()}:"
+        which = "All characters" if top == steps[-1] else f"The {top} most frequent characters of the training text"
+        sentence, panels = f"{which} of {model} {read.where()}:", []
         for metric in LEADING:
             about = PAIR_METRICS[metric]
             found = {name: jackknife_pairwise(of.over(name, metric, top), about.largest) for name in of.cells}
