@@ -67,12 +67,12 @@ def holm(p_values: ArrayLike) -> Float64:
     given = floats(p_values)
     if (given < 0).any() or (given > 1).any():
         raise ValueError(f"p values lie between 0 and 1, got {given.tolist()}")
-    if not given.size:  # statsmodels refuses an empty family
-        return given
-    from statsmodels.stats.multitest import multipletests  # here and below: it takes a while to import
-
-    adjusted = np.apply_along_axis(lambda family: multipletests(family, method="holm")[1], -1, np.nan_to_num(given, nan=1.0))
-    return np.where(np.isnan(given), math.nan, adjusted)
+    # Not statsmodels' multipletests, which takes one family at a time: the tests' small simulation alone took minutes with it.
+    order = np.argsort(given, axis=-1)  # NaN last
+    steps = np.take_along_axis(given, order, axis=-1) * np.arange(given.shape[-1], 0, -1)
+    adjusted = np.empty_like(given)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1.0), axis=-1)
+    return adjusted
 
 
 def permutation_test(first: ArrayLike, second: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
@@ -112,7 +112,7 @@ def power(trials: int, effect: float, *, alpha: float = SIGNIFICANCE) -> float:
     check_share("alpha", alpha)
     if trials < 2 or not math.isfinite(effect):
         return 0.0 if trials < 2 else 1.0 if math.isinf(effect) else math.nan
-    from statsmodels.stats.power import TTestPower
+    from statsmodels.stats.power import TTestPower  # here: it takes a while to import
 
     # One-sided at alpha / 2, for the wrong sign is no find.
     chance = float(TTestPower().power(abs(effect), trials, alpha / 2, alternative="larger"))
