@@ -216,15 +216,14 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
     # The largest of all and not of those supported, which would be picked by their luck.
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
     tv = known.assign(verdict=known["verdict_tv"])
-    counted = f"{verdicts_counted(known)} in relative PD; in total variation {verdicts_counted(tv)}"
-    return [f"Of {len(known)} differences from relu {counted}. The largest: {largest[0]}"]
+    counted = f"in relative PD {_verdicts_counted(known)}; in total variation {_verdicts_counted(tv)}"
+    return [f"Differences from relu: {counted}. The largest: {largest[0]}"]
 
 
-def verdicts_counted(frame: pd.DataFrame) -> str:
-    """How many contrasts got which verdict: ``5 are supported, 11 equal within the margin of 3 %, 4 not decided``."""
-    count = Counter(frame["verdict"])
-    equal = f"{count[EQUAL]} {EQUAL} of {frame['margin'].iloc[0]:g} %"
-    return f"{count[SUPPORTED]} are {SUPPORTED}, {equal}, {count[NOT_DECIDED]} {NOT_DECIDED}"
+# ``5 supported, 11 equal within the margin of 3 %, 4 not decided``.
+def _verdicts_counted(frame: pd.DataFrame) -> str:
+    count, margin = Counter(frame["verdict"]), f"{frame['margin'].iloc[0]:g} %"
+    return f"{count[SUPPORTED]} {SUPPORTED}, {count[EQUAL]} {EQUAL} of {margin}, {count[NOT_DECIDED]} {NOT_DECIDED}"
 
 
 def _warnings(study: Study) -> list[str]:

@@ -149,15 +149,17 @@ def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
     text = "\n".join(model_headlines(study_of(), "charlm", frame))
     largest = (
-        "Of 2 differences from relu 1 are supported, 0 equal within the margin of 3 %, 1 not decided in relative PD; in total "
-        "variation 0 are supported, 0 equal within the margin of 3 %, 2 not decided. The largest: charlm: g"
+        "Differences from relu: in relative PD 1 supported, 0 equal within the margin of 3 %, 1 not decided; in total "
+        "variation 0 supported, 0 equal within the margin of 3 %, 2 not decided. The largest: charlm: g"
     )
     assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
     assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"
     # What has no number is not counted.
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "Of 1 differences from relu 0 are supported" in "\n".join(grid_headlines(study_of(), frame))
-    assert "differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
+    assert "in relative PD 0 supported, 0 equal within the margin of 3 %, 1 not decided" in "\n".join(
+        grid_headlines(study_of(), frame)
+    )
+    assert "Differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
 
 
 def test_the_grid_without_contrasts_says_what_n_allows_and_an_empty_one_what_to_run() -> None:
