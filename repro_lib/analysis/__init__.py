@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from repro_lib.analysis.evidence import Evidence as Evidence
     from repro_lib.analysis.noise_sources import compare_sources as compare_sources
     from repro_lib.analysis.notes import say as say
+    from repro_lib.analysis.rate_check import rate_check_views as rate_check_views
     from repro_lib.analysis.selection import select_comparable as select_comparable
     from repro_lib.analysis.stored_models import layer_view as layer_view
     from repro_lib.analysis.study import Study as Study, cells_frame as cells_frame, load_study as load_study

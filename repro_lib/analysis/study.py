@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from repro_lib.analysis.selection import own_runs_in_words, select_comparable
+from repro_lib.analysis.selection import own_runs_in_words, select_comparable, variants
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model, check_profile
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
@@ -62,7 +62,8 @@ class Study:
     ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
     bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
     for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept. ``margin``:
-    within so many per cent two activations count as equal."""
+    within so many per cent two activations count as equal. ``variants``: results that differ from one of them in the length
+    of the run or the learning rate alone."""
 
     results: tuple[Result, ...]
     models: tuple[str, ...]
@@ -72,6 +73,7 @@ class Study:
     own_runs: tuple[str, ...] = ()
     folder: Path | None = None
     margin: float = MARGIN
+    variants: tuple[Result, ...] = ()
 
     @classmethod
     def load(
@@ -85,9 +87,10 @@ class Study:
             check_profile(profile)
         # Filtered first: the newest result of another model does not decide which ones are comparable.
         results = [result for result in every if models is None or result.model_name in models]
-        chosen = [with_new_metrics(store, result) for result in select_comparable(results, **which)]
+        chosen = [with_new_metrics(store, result) for result in select_comparable(results, grids=store.grids(), **which)]
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
-        own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin()}
+        beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
+        own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}
         return replace(study, folder=store.folder, **own)
 
     @classmethod

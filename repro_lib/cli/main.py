@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from repro_lib.cli.console import Output, Plain, complain, open_streams
-from repro_lib.cli.parser import noise_models, one_path, overrides, parse, request_of, snakemake_config
+from repro_lib.cli.parser import beside, one_path, overrides, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile
 from repro_lib.system.files import WriteError
 from repro_lib.system.processes import usable_cores
@@ -220,7 +220,7 @@ def _status(options: Namespace, console: Console) -> int:
     from repro_lib.grid.cells import plan_cells, plan_variants
 
     cells = plan_cells(options.models, options.activations, options.profile, overrides(options))
-    cells += plan_variants(cells, options.profile, overrides(options), noise_models(options))
+    cells += plan_variants(cells, options.profile, overrides(options), **beside(options))
     return print_status(console, options.results_dir, cells)
 
 

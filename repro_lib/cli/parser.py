@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
 # Flags that take several words, and those of a grid that say by what it is run.
-_SEVERAL = {"models", "activations", "noise_models"}
+_SEVERAL = {"models", "activations", "noise_models", "lengths", "rates"}
+_LARGEST_MULTIPLE = 100
 _HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
 
 
@@ -97,7 +98,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
         results_dir=options.results_dir.resolve(),
         reports_dir=options.reports_dir.resolve(),
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
-        noise_models=noise_models(options),
+        **beside(options),
         trials_per_job=per_job,
         margin=None if options.margin is None else check_margin(options.margin),
     )
@@ -123,10 +124,16 @@ def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
     return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
 
 
-def noise_models(options: argparse.Namespace) -> Sequence[str] | None:
-    """Those asked for; None (the profile's own) for a whole profile, none for a selection of models."""
+def beside(options: argparse.Namespace) -> dict[str, Any]:
+    """What is run beside a grid's own cells, by the names of ``GridRequest``; ConfigError for what cannot be run."""
+    several: dict[str, Any] = {name: getattr(options, name, ()) for name in ("lengths", "rates")}
+    for name, given in several.items():
+        if wrong := [value for value in given if not 0 < value <= _LARGEST_MULTIPLE]:  # NaN too
+            limits = f"above 0 and at most {_LARGEST_MULTIPLE}"
+            raise ConfigError(f"--{name} takes multiples of the grid's own, {limits}, got {wrong[0]:g}")
     asked = getattr(options, "noise_models", None)
-    return () if asked is None and options.models else asked
+    # None is the profile's own: of a whole profile, and none for a selection of models.
+    return several | {"noise_models": () if asked is None and options.models else asked}
 
 
 def _usual_workers(options: argparse.Namespace) -> int:
@@ -188,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", "what is done, what failed, what is missing")
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
+    _add_beside(status)
     _add_configuration(status)
     about = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
     clean = add("clean", about)
@@ -208,11 +216,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_grid(grid: argparse.ArgumentParser) -> None:
     _add_selection(grid, required=False)
     grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
-    about = (
-        "models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
-        "default: those of the profile where its models are run"
-    )
-    grid.add_argument("--noise-models", nargs="*", metavar="NAME", help=about)
+    _add_beside(grid)
     about = "what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local"
     grid.add_argument("--executor", choices=("local", "snakemake"), default="local", help=about)
     about = "Snakemake's settings: a folder, or one of workflow/profiles (local, slurm); default: local"
@@ -220,6 +224,20 @@ def _add_grid(grid: argparse.ArgumentParser) -> None:
     about = "train so many trials of a cell in a job of their own, beside the others; default: all of a cell in one"
     grid.add_argument("--trials-per-job", type=int, metavar="N", help=about)
     _add_running(grid)
+
+
+def _add_beside(parser: argparse.ArgumentParser) -> None:
+    about = (
+        "models for which each source of randomness alone and shorter runs are made too; with no name: for none; "
+        "default: those of the profile where its models are run"
+    )
+    parser.add_argument("--noise-models", nargs="*", metavar="NAME", help=about)
+    for name, of, why in (
+        ("lengths", "number of iterations", "for contrasts at equal loss: 0.5 0.8 1.2"),
+        ("rates", "learning rate", "to see whether one rate favours an activation: 0.5 2"),
+    ):
+        about = f"also run every cell with these multiples of its {of}, {why}"
+        parser.add_argument(f"--{name}", nargs="+", type=float, default=[], metavar="X", help=about)
 
 
 def _add_doctor(doctor: argparse.ArgumentParser) -> None:

@@ -20,19 +20,30 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
+    frame = contrasts.leading_contrasts(evidence)
+    at_loss = {"": "Relative PD", "_tv": "Total variation"} if frame["per_cent_at_loss"].notna().any() else {}
     return worded(
-        contrasts.leading_contrasts(evidence),
-        lambda row: {
-            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
-            "Verdict": row["verdict"],
-            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
-            "Verdict in it": row["verdict_tv"],
-            "p": rounded(row["p"], ".2g"),
-            "p (Holm)": rounded(row["p_holm"], ".2g"),
-            "p (not equal)": rounded(row["p_equal"], ".2g"),
-            "Trials to tell": rounded(row["trials_needed"], ",.0f"),
-            "p (permutation)": rounded(row["p_permutation"], ".2g"),
-        },
+        frame,
+        lambda row: (
+            {
+                "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
+                "Verdict": row["verdict"],
+                "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
+                "Verdict in it": row["verdict_tv"],
+                "p": rounded(row["p"], ".2g"),
+                "p (Holm)": rounded(row["p_holm"], ".2g"),
+                "p (not equal)": rounded(row["p_equal"], ".2g"),
+                "Trials to tell": rounded(row["trials_needed"], ",.0f"),
+                "p (permutation)": rounded(row["p_permutation"], ".2g"),
+            }
+            | {
+                f"{name} at equal loss, %": f"{_or_why_none(row, 'per_cent', '.1f', f'_at_loss{suffix}')}, "
+                f"{row[f'verdict_at_loss{suffix}']}"
+                if not pd.isna(row[f"per_cent_at_loss{suffix}"])
+                else "–"
+                for suffix, name in at_loss.items()
+            }
+        ),
         model,
     )
 
@@ -122,7 +133,7 @@ def _contrast_sentence(row: dict[str, Any]) -> str:
     alone = int(row["without_partner"])
     left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
     tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}."
+    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}{_at_equal_loss(row)}."
 
 
 def _beside(row: dict[str, Any]) -> str:
@@ -135,6 +146,17 @@ def _beside(row: dict[str, Any]) -> str:
         return f"{said}: the verdict depends on the metric"
     opposite = row["verdict"] == SUPPORTED and row["per_cent"] * other.value < 0
     return f"{said}, in the opposite direction" if opposite else said
+
+
+def _at_equal_loss(row: dict[str, Any]) -> str:
+    # What is left of both where neither activation has the better model.
+    parts = []
+    for suffix, metric in (("_at_loss", "relative PD"), ("_at_loss_tv", "total variation")):
+        left = Estimate.in_row(row, "per_cent", suffix)
+        if left.has_interval:
+            said = f"{metric} {rounded(left.value, '+z.1f')} % ({left.interval('+z.1f')}), {row[f'verdict{suffix}']}"
+            parts.append(said)
+    return f"; at equal loss ({row['loss_at_loss']:.3f} nats): {'; '.join(parts)}" if parts else ""
 
 
 def _verdict(row: dict[str, Any], n: int) -> str:

@@ -56,9 +56,11 @@ def build_site(
     refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
     rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
-    loaded, refused = Store(results_dir).load()
+    store = Store(results_dir)
+    loaded, refused = store.load()
     stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
+    chosen = select_comparable(stored, None, profile, configs, grids=store.grids())
+    results = {(result.model_name, result.activation): result for result in chosen}
     study = Study.of(list(results.values()), refused=refused)
     cells = in_order([*expected_cells, *results])
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
