@@ -82,9 +82,9 @@ def contrasts_at_own_rates(evidence: Evidence, metric: str = "relative_pd") -> p
 @once
 def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
     """``contrasts_frame`` of relative PD with, in columns of these suffixes, per cent and verdict in total variation (_tv), at
-    equal loss (_at_loss) and in both (_at_loss_tv); loss_at_loss and lengths_at_loss as in ``contrasts_at_equal_loss``."""
+    equal loss (_at_loss) and in both (_at_loss_tv); n, loss and lengths (_at_loss) as in ``contrasts_at_equal_loss``."""
     first, second = LEADING
-    at_loss = contrasts_at_equal_loss(evidence, first)[["loss", "lengths", *_EFFECT]].add_suffix("_at_loss")
+    at_loss = contrasts_at_equal_loss(evidence, first)[["n", "loss", "lengths", *_EFFECT]].add_suffix("_at_loss")
     beside = contrasts_frame(evidence, second)[_EFFECT].add_suffix("_tv"), at_loss
     at_loss_tv = contrasts_at_equal_loss(evidence, second)[_EFFECT].add_suffix("_at_loss_tv")
     return contrasts_frame(evidence, first).join([*beside, at_loss_tv])
