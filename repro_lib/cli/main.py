@@ -246,6 +246,10 @@ def _doctor(options: Namespace, console: Console) -> int:
 
         # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
         return check_determinism(console, one_path(options.corpus), options.device, max(2, usable_cores()))
+    if options.inference:
+        from repro_lib.cli.inference_check import check_inference
+
+        return check_inference(console, options.results_dir)
     from repro_lib.cli.doctor import examine
 
     return examine(console, options.corpus, options.results_dir)

@@ -244,6 +244,8 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--corpus", default="shakespeare", help="the corpus to look for, or to train on")
     about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
     doctor.add_argument("--determinism", action="store_true", help=about)
+    about = "ask trained models in other batch sizes, threads and precision, and say how far their predictions move"
+    doctor.add_argument("--inference", action="store_true", help=about)
     doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
 
 
