@@ -113,7 +113,7 @@ class Evidence:
         return sorted(set.intersection(*numbers)) if numbers else []
 
     def estimate(
-        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: float
+        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: Any
     ) -> Estimate:
         """A function of the mean PDs of these (model, activation) cells with its jackknife interval, from the seeds of all."""
         seeds = self.shared(cells)

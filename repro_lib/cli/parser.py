@@ -202,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("key", help="the job's name in it")
     job.set_defaults(command="run-job")
     _add_doctor(add("doctor", "is this machine ready?"))
+    _add_compare(add("compare", "your own models: how much do they disagree, and does it differ? exit code 3: a gate failed"))
     return parser
 
 
@@ -227,6 +228,24 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
     doctor.add_argument("--determinism", action="store_true", help=about)
     doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    formats = ".npy, .npz, .safetensors, .parquet, .csv, .jsonl of lm-evaluation-harness; FILE:NAME takes one column or array"
+    about = f"a file per trained model: {formats}; results:MODEL-ACTIVATION takes the trials of a stored cell"
+    compare.add_argument("predictions", nargs="+", metavar="FILE", help=about)
+    compare.add_argument("--against", nargs="+", metavar="FILE", help="the models of another recipe, the reference")
+    compare.add_argument("--labels", metavar="FILE", help="the right answers, for accuracy and flips")
+    kinds = ("auto", "probabilities", "logits", "event", "classes", "texts")
+    compare.add_argument("--kind", choices=kinds, default="auto", help="what the files hold; default: found out")
+    about = f"two arms are equal within so many per cent of the reference; default: {MARGIN:g}"
+    compare.add_argument("--margin", type=float, default=MARGIN, metavar="PER_CENT", help=about)
+    compare.add_argument("--paired", action="store_true", help="file k of both arms was trained with the same seed")
+    compare.add_argument("--update", action="store_true", help="FILE... replace those of --against")
+    about = "exit with 3 where the interval shows it: its lower bound for >, its upper one for <; can be given several times"
+    compare.add_argument("--fail-if", action="append", default=[], metavar="'churn > 0.05'", help=about)
+    compare.add_argument("--html", metavar="FILE", help="write a page with figure and tables")
+    compare.add_argument("--json", metavar="FILE", help="write every number")
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:

@@ -1,0 +1,261 @@
+"""Predictions that other programs wrote: a file per trained model, read a slice at a time; nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+# Columns, or arrays of an archive, that name the examples, and that hold the true answers.
+_IDS = ("id", "ids", "example_id", "doc_id")
+_LABELS = ("label", "labels", "target", "targets", "y_true")
+_VALUES = ("predictions", "prediction", "probabilities", "logits")
+# What of a library's exceptions a damaged file can raise; they have no common base, and a bug of ours is none of them.
+_UNREADABLE = (ValueError, EOFError, SyntaxError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
+_UNREADABLE += (MemoryError, RecursionError, NotImplementedError, RuntimeError)
+_UNREADABLE += (OSError, SafetensorError, zipfile.BadZipFile, zlib.error)
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
+_NUMBERS = {"F64", "F32", "F16", "BF16", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))}
+
+
+class ForeignError(ValueError):
+    """Predictions that cannot be compared; the message is one sentence, and names the file where there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What one trained model predicted.
+
+    ``values``: (examples,) or (examples, V), of which slices of examples are taken as of an array. ``ids`` and ``labels``:
+    (examples,), where they are known; ``evaluation``: a digest of the examples; ``seed``: what the model was trained with.
+    """
+
+    name: str
+    values: Any
+    ids: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+    evaluation: str = ""
+    seed: int | None = None
+
+
+def read_scored(path: str | Path) -> Scored:
+    """The predictions in a file, by the ending of its name; ``FILE:NAME`` takes that column or array of it.
+
+    ``.npy``, ``.npz``, ``.safetensors``, ``.parquet`` (with pyarrow), ``.csv``, and sample logs of lm-evaluation-harness,
+    ``.jsonl``. Arrays are mapped into memory or read when a slice is asked for, where the format allows it. ForeignError.
+    """
+    name = str(path)
+    file, _, wanted = (name, "", "") if Path(name).exists() else name.rpartition(":")
+    file, wanted = (file, wanted) if file else (name, "")
+    place, ending = Path(file), Path(file).suffix.lower()
+    if ending in _PICKLES:
+        raise ForeignError(f"{file} may be a pickle, which can run code when it is read; save it as .npy or .safetensors")
+    if ending not in _READERS:
+        raise ForeignError(f"{file} is of no known format; known are {', '.join(_READERS)}")
+    if not place.is_file():
+        raise ForeignError(f"{file} is no file" if place.exists() else f"{file} does not exist")
+    try:
+        arrays, evaluation = _READERS[ending](place, wanted)
+        return replace(_chosen(name, arrays, wanted), evaluation=evaluation)
+    except ForeignError as error:
+        raise ForeignError(f"{file} {error}") from None
+    except ModuleNotFoundError:
+        raise ForeignError(f"{file} needs pyarrow, which is not installed: pip install pyarrow") from None
+    except _UNREADABLE as error:
+        raise ForeignError(f"{file} cannot be read: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    # Libraries explain at length, and what they cite of a file may be of any length.
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0][:160]
+
+
+def _chosen(name: str, arrays: Mapping[str, Any], wanted: str) -> Scored:
+    if not arrays:
+        raise ForeignError("holds no array of numbers")
+    ids, labels = (next((key for key in names if key in arrays), None) for names in (_IDS, _LABELS))
+    if wanted and wanted not in arrays:
+        raise ForeignError(f"has no {wanted!r}; it has {', '.join(map(repr, arrays))}"[:300])
+    others = [key for key in arrays if key not in (ids, labels)] or [key for key in (labels,) if key]
+    known = [key for key in others if key in _VALUES]
+    if not others:
+        raise ForeignError(f"has no predictions beside {ids!r}")
+    if not wanted and len(others) > 1 and len(known) != 1:
+        raise ForeignError(f"holds several arrays ({', '.join(others)}); name one: {name}:{others[0]}"[:300])
+    main = wanted or (known if len(others) > 1 else others)[0]
+    beside = [None if key in (None, main) else _column(key, arrays[key], len(arrays[main])) for key in (ids, labels)]
+    return Scored(name, arrays[main], beside[0], beside[1])
+
+
+def _column(name: str, values: Any, length: int) -> NDArray[Any]:
+    column = np.asarray(values[:])
+    if column.shape != (length,):
+        raise ForeignError(f"has {name!r} of shape {column.shape} beside {length} predictions")
+    return column
+
+
+def _read_npy(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    # Refuses objects: they would be pickled.
+    return {"array": np.lib.format.open_memmap(path, mode="r")}, ""
+
+
+def _read_npz(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        return {name: np.asarray(archive[name]) for name in archive.files}, ""
+
+
+def _read_safetensors(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    with safe_open(path, "np") as file:
+        kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        about = file.metadata() or {}
+    if foreign := set(kinds.values()) - _NUMBERS:
+        raise ForeignError(f"holds numbers of type {', '.join(sorted(foreign))}, which are not compared")
+    return {key: _Tensor(path, key, kind) for key, kind in kinds.items()}, about.get("examples_sha256", "")
+
+
+class _Tensor:
+    """A tensor of a safetensors file, of which a slice is read when it is asked for."""
+
+    def __init__(self, path: Path, key: str, kind: str) -> None:
+        # NumPy has no bfloat16.
+        self._slices = safe_open(path, "pt" if kind == "BF16" else "np").get_slice(key)
+        self.shape = tuple(self._slices.get_shape())
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        found = self._slices[part]
+        return found.float().numpy() if hasattr(found, "float") else found
+
+
+def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+    file = parquet.ParquetFile(path, memory_map=True)
+    names = [str(name) for name in file.schema_arrow.names]
+    arrays: dict[str, Any] = {name: file.read([name])[name].to_numpy() for name in names if name in _IDS + _LABELS}
+    own = [name for name in names if name not in arrays]
+    # Several columns are one array, (examples, V).
+    taken = {wanted: [wanted]} if wanted in own else {"predictions": own} if own and not wanted else {}
+    return arrays | {name: _Rows(file, columns) for name, columns in taken.items()}, ""
+
+
+class _Rows:
+    """Columns of a Parquet file as one array, of which the row groups are read that a slice of examples lies in."""
+
+    def __init__(self, file: Any, names: list[str]) -> None:
+        self._file, self._names, self._lock = file, names, Lock()
+        counts = [self._file.metadata.row_group(k).num_rows for k in range(self._file.num_row_groups)]
+        self._ends = np.cumsum([0, *counts])
+        self._kept: tuple[int, NDArray[Any]] = (-1, np.empty(0))
+        width = self._group(0).shape[1:] if counts else ()
+        self.shape = (int(self._ends[-1]), *width)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        start, stop, _ = part.indices(len(self))
+        found = []
+        with self._lock:
+            for k in np.flatnonzero((self._ends[:-1] < stop) & (self._ends[1:] > start)).tolist():
+                first = int(self._ends[k])
+                found.append(self._group(k)[max(start - first, 0) : stop - first])
+        return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
+
+    def _group(self, k: int) -> NDArray[Any]:
+        if self._kept[0] != k:
+            table = self._file.read_row_group(k, columns=self._names)
+            columns = [self._array(table[name].combine_chunks()) for name in self._names]
+            self._kept = (k, columns[0] if len(columns) == 1 else np.column_stack(columns))
+        return self._kept[1]
+
+    @staticmethod
+    def _array(column: Any) -> NDArray[Any]:
+        # A list in each row is a row of probabilities; lists of several lengths are none, and reshape says so.
+        lists = hasattr(column, "flatten") and str(column.type).startswith(("list", "fixed_size_list", "large_list"))
+        values = (column.flatten() if lists else column).to_numpy(zero_copy_only=False)
+        return values.reshape(len(column), -1) if lists else values
+
+
+def _read_csv(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    import pandas as pd
+
+    # ``NA`` and ``null`` can be answers, an empty field or a NaN that a program wrote is none. Ids stay as they are written.
+    text = dict.fromkeys(_IDS, str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=text, low_memory=False)
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ForeignError("has lines with more fields than its first line has names")
+    if all(_is_number(str(name).removesuffix(".1")) for name in table.columns):
+        raise ForeignError("begins with numbers where the names of its columns belong, such as id,prediction")
+    columns: dict[str, Any] = {str(name): _answers(table[name]) for name in table.columns}
+    own = [name for name in columns if name not in _IDS + _LABELS]
+    # Several columns of numbers are one array, (examples, V), and each can be asked for by its name.
+    if len(own) > 1 and "predictions" not in own and all(columns[name].dtype.kind in "iuf" for name in own):
+        columns["predictions"] = np.column_stack([columns[name] for name in own])
+    return columns, ""
+
+
+def _answers(column: Any) -> NDArray[Any]:
+    if column.dtype.kind in "iuf":
+        return column.to_numpy()
+    return column.astype(int).to_numpy() if column.dtype.kind == "b" else column.fillna("").astype(str).to_numpy(str)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_samples(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    rows = list(_samples(path))
+    # With several filters every example stands there once for each of them.
+    rows = [row for row in rows if row.get("filter") == rows[0].get("filter")]
+    answers = [row["filtered_resps"] for row in rows]
+    arrays: dict[str, Any] = {"id": np.array([str(row["doc_id"]) for row in rows])}
+    if all(isinstance(answer[0], str) for answer in answers):
+        return arrays | {"predictions": np.array([answer[0] for answer in answers])}, ""
+    # Of a question with choices the log-likelihood of each; "True" beside it says that it is the greedy answer.
+    scores = [[float(choice[0]) for choice in answer] for answer in answers]
+    alike = len({len(row) for row in scores}) == 1
+    if min(map(len, scores)) < 2:
+        raise ForeignError("is a log of a task without choices or texts, whose answers cannot be compared")
+    # Questions of several lengths have no common V: what is left of them is the choice.
+    values = np.array(scores) if alike else np.array([int(np.argmax(row)) for row in scores])
+    targets = [str(row.get("target")) for row in rows]
+    if all(target.isdecimal() for target in targets):
+        arrays["label"] = np.array([int(target) for target in targets])
+    return arrays | {"predictions": values}, ""
+
+
+def _samples(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            row = json.loads(line) if line.strip() else None
+            if row is not None and not (isinstance(row, dict) and {"doc_id", "filtered_resps"} <= row.keys()):
+                raise ForeignError(f"has no doc_id and filtered_resps in line {number}, as sample logs of lm-eval have")
+            yield from [row] if row else []
+
+
+_READERS: dict[str, Callable[[Path, str], tuple[dict[str, Any], str]]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".jsonl": _read_samples,
+}
