@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 # Columns, or arrays of an archive, that name the examples, and that hold the true answers.
 _IDS = ("id", "ids", "example_id", "doc_id")
 _LABELS = ("label", "labels", "target", "targets", "y_true")
 _VALUES = ("predictions", "prediction", "probabilities", "logits")
-# What of a library's exceptions a damaged file can raise; they have no common base, and a bug of ours is none of them.
-_UNREADABLE = (ValueError, EOFError, SyntaxError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
-_UNREADABLE += (MemoryError, RecursionError, NotImplementedError, RuntimeError)
-_UNREADABLE += (OSError, SafetensorError, zipfile.BadZipFile, zlib.error)
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
 _NUMBERS = {"F64", "F32", "F16", "BF16", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))}
 
@@ -70,7 +66,7 @@ def read_scored(path: str | Path) -> Scored:
         raise ForeignError(f"{file} {error}") from None
     except ModuleNotFoundError:
         raise ForeignError(f"{file} needs pyarrow, which is not installed: pip install pyarrow") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # of six formats' libraries, without a common base
         raise ForeignError(f"{file} cannot be read: {_one_line(error)}") from None
 
 
@@ -135,7 +131,7 @@ class _Tensor:
         return self.shape[0] if self.shape else 0
 
     def __getitem__(self, part: slice) -> NDArray[Any]:
-        found = self._slices[part]
+        found = self._slices[slice(*part.indices(len(self)))]
         return found.float().numpy() if hasattr(found, "float") else found
 
 
@@ -148,14 +144,14 @@ def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
     own = [name for name in names if name not in arrays]
     # Several columns are one array, (examples, V).
     taken = {wanted: [wanted]} if wanted in own else {"predictions": own} if own and not wanted else {}
-    return arrays | {name: _Rows(file, columns) for name, columns in taken.items()}, ""
+    return arrays | {name: _Rows(path, file, columns) for name, columns in taken.items()}, ""
 
 
 class _Rows:
     """Columns of a Parquet file as one array, of which the row groups are read that a slice of examples lies in."""
 
-    def __init__(self, file: Any, names: list[str]) -> None:
-        self._file, self._names, self._lock = file, names, Lock()
+    def __init__(self, path: Path, file: Any, names: list[str]) -> None:
+        self._path, self._file, self._names, self._lock = path, file, names, Lock()
         counts = [self._file.metadata.row_group(k).num_rows for k in range(self._file.num_row_groups)]
         self._ends = np.cumsum([0, *counts])
         self._kept: tuple[int, NDArray[Any]] = (-1, np.empty(0))
@@ -171,7 +167,10 @@ class _Rows:
         with self._lock:
             for k in np.flatnonzero((self._ends[:-1] < stop) & (self._ends[1:] > start)).tolist():
                 first = int(self._ends[k])
-                found.append(self._group(k)[max(start - first, 0) : stop - first])
+                try:
+                    found.append(self._group(k)[max(start - first, 0) : stop - first])
+                except Exception as error:  # pyarrow's have no common base
+                    raise ForeignError(f"{self._path} cannot be read: {_one_line(error)}") from None
         return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
 
     def _group(self, k: int) -> NDArray[Any]:
@@ -193,12 +192,14 @@ def _read_csv(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
     import pandas as pd
 
     # ``NA`` and ``null`` can be answers, an empty field or a NaN that a program wrote is none. Ids stay as they are written.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        heads, first = [*islice(csv.reader(file), 2), [], []][:2]
+    if len(first) > len(heads):
+        raise ForeignError("has lines with more fields than its first line has names")
+    if heads and all(_is_number(name) for name in heads):
+        raise ForeignError("begins with numbers where the names of its columns belong, such as id,prediction")
     text = dict.fromkeys(_IDS, str)
     table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=text, low_memory=False)
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ForeignError("has lines with more fields than its first line has names")
-    if all(_is_number(str(name).removesuffix(".1")) for name in table.columns):
-        raise ForeignError("begins with numbers where the names of its columns belong, such as id,prediction")
     columns: dict[str, Any] = {str(name): _answers(table[name]) for name in table.columns}
     own = [name for name in columns if name not in _IDS + _LABELS]
     # Several columns of numbers are one array, (examples, V), and each can be asked for by its name.

@@ -95,6 +95,7 @@ def distributions(model: Scored, kind: str, part: slice) -> tuple[NDArray[Any], 
         raise ForeignError(f"{model.name}: {error}") from None
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of damaged numbers, which are then refused
 def _kind(model: Scored) -> str:
     shape = getattr(model.values, "shape", ())
     if len(shape) not in (1, 2) or 0 in shape:
