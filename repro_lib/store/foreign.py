@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,7 +21,8 @@ _IDS = ("id", "ids", "example_id", "doc_id")
 _LABELS = ("label", "labels", "target", "targets", "y_true")
 _VALUES = ("predictions", "prediction", "probabilities", "logits")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
-_NUMBERS = {"F64", "F32", "F16", "BF16", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))}
+_NUMBERS = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (2, 4, 8)}
+_NUMBERS |= {"I8": "i1", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
 
 
 class ForeignError(ValueError):
@@ -100,9 +102,35 @@ def _column(name: str, values: Any, length: int) -> NDArray[Any]:
     return column
 
 
+class _Rows:
+    """An array of a file, of which the examples are read that are asked for: mapped, all of it would count as our memory."""
+
+    def __init__(self, path: Path, kind: Any, shape: tuple[int, ...], offset: int) -> None:
+        self._path, self._kind, self.shape, self._offset = path, np.dtype(kind), shape, offset
+        self._row = math.prod(shape[1:])
+        if offset + math.prod(shape) * self._kind.itemsize > path.stat().st_size:
+            raise ForeignError("is cut off")
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        start, stop, _ = part.indices(len(self))
+        count, skipped = (stop - start) * self._row, start * self._row * self._kind.itemsize
+        return np.fromfile(self._path, self._kind, count, offset=self._offset + skipped).reshape(-1, *self.shape[1:])
+
+
+class _Bfloat16(_Rows):
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        # NumPy has no such numbers: they are the upper halves of float32.
+        return (super().__getitem__(part).astype(np.uint32) << 16).view(np.float32)
+
+
 def _read_npy(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
     # Refuses objects: they would be pickled.
-    return {"array": np.lib.format.open_memmap(path, mode="r")}, ""
+    mapped = np.lib.format.open_memmap(path, mode="r")
+    rows = mapped.ndim > 0 and mapped.flags.c_contiguous
+    return {"array": _Rows(path, mapped.dtype, mapped.shape, mapped.offset) if rows else mapped}, ""
 
 
 def _read_npz(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
@@ -111,28 +139,19 @@ def _read_npz(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_safetensors(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
-    with safe_open(path, "np") as file:
-        kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    # The library checks the whole header, so that it can be taken at its word.
+    with safe_open(path, "np") as file, open(path, "rb") as stored:
         about = file.metadata() or {}
-    if foreign := set(kinds.values()) - _NUMBERS:
-        raise ForeignError(f"holds numbers of type {', '.join(sorted(foreign))}, which are not compared")
-    return {key: _Tensor(path, key, kind) for key, kind in kinds.items()}, about.get("examples_sha256", "")
-
-
-class _Tensor:
-    """A tensor of a safetensors file, of which a slice is read when it is asked for."""
-
-    def __init__(self, path: Path, key: str, kind: str) -> None:
-        # NumPy has no bfloat16.
-        self._slices = safe_open(path, "pt" if kind == "BF16" else "np").get_slice(key)
-        self.shape = tuple(self._slices.get_shape())
-
-    def __len__(self) -> int:
-        return self.shape[0] if self.shape else 0
-
-    def __getitem__(self, part: slice) -> NDArray[Any]:
-        found = self._slices[slice(*part.indices(len(self)))]
-        return found.float().numpy() if hasattr(found, "float") else found
+        length = int.from_bytes(stored.read(8), "little")
+        header = json.loads(stored.read(length))
+    arrays = {}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            if (kind := tensor["dtype"]) not in _NUMBERS:
+                raise ForeignError(f"holds numbers of type {kind}, which are not compared")
+            found = _Bfloat16 if kind == "BF16" else _Rows
+            arrays[name] = found(path, _NUMBERS[kind], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
+    return arrays, about.get("examples_sha256", "")
 
 
 def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
@@ -144,10 +163,10 @@ def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
     own = [name for name in names if name not in arrays]
     # Several columns are one array, (examples, V).
     taken = {wanted: [wanted]} if wanted in own else {"predictions": own} if own and not wanted else {}
-    return arrays | {name: _Rows(path, file, columns) for name, columns in taken.items()}, ""
+    return arrays | {name: _Groups(path, file, columns) for name, columns in taken.items()}, ""
 
 
-class _Rows:
+class _Groups:
     """Columns of a Parquet file as one array, of which the row groups are read that a slice of examples lies in."""
 
     def __init__(self, path: Path, file: Any, names: list[str]) -> None:

@@ -136,7 +136,7 @@ def test_no_pickle_is_ever_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", trap, allow_pickle=True)
     np.savez(tmp_path / "b.npz", trap)
     for name in ("c.pkl", "d.pt", "e.npy", "f.npz", "g.safetensors", "h.csv", "i.jsonl"):
-        (tmp_path / name).write_bytes(b"cbuiltins\nopen\n(S'/nonexistent/was-unpickled'\nS'w'\ntR.")
+        (tmp_path / name).write_bytes(b"\x80\x02cbuiltins\nopen\n(S'/nonexistent/was-unpickled'\nS'w'\ntR.")
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(ForeignError, match="^" + re.escape(str(path))) as error:
             read_scored(path)

@@ -15,7 +15,7 @@ from repro_lib.store.foreign import ForeignError, Scored
 # (examples, V), (examples, V), (examples,), (examples,), (examples,).
 KINDS = ("probabilities", "logits", "event", "classes", "texts")
 # How many examples are looked at to find out; what does not fit later on is refused when it is met.
-_LOOKED_AT = 256
+_LOOKED_AT = 64
 # Kinds that can be asked for where another one was found: 0 and 1 are chances too, and any answer can be a class or a text.
 _CAN_BE = {("classes", "event"), ("texts", "classes"), ("classes", "texts"), ("either", "logits")}
 _WHAT = {
