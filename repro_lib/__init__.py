@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     # What a user needs first, and where it lives.
     from repro_lib.models.registry import build_model
+    from repro_lib.report.comparison_page import compare
     from repro_lib.store.store import results_store
     from repro_lib.training.experiment import run_experiment
 
@@ -45,6 +46,6 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-__all__ = ["Config", "begin_notebook", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus"]
+__all__ = ["Config", "begin_notebook", "build_model", "compare", "get_activation", "load_study", "metrics", "prepare_corpus"]
 __all__ += ["results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

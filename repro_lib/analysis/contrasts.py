@@ -22,6 +22,7 @@ from repro_lib.metrics.cells import (
     probability_of_being_best,
     variance_of_accuracy,
 )
+from repro_lib.metrics.equal_loss import means_at_equal_loss
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_equal, p_value, permutation_test, trials_needed
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import (
@@ -31,7 +32,6 @@ from repro_lib.metrics.uncertainty import (
     contrast,
     jackknife_left_out,
     jackknife_pairwise,
-    means_at_equal_loss,
     relative_contrast,
 )
 from repro_lib.store.schema import Result

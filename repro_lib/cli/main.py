@@ -31,7 +31,7 @@ _FAILED, _BAD_INPUT = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
+    """Run one command and return its exit code: 0, 1 failed, 2 bad input, 3 a gate failed, 130 (143) interrupted."""
     open_streams()
     if arguments is None:
         # The process is ours. Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by
@@ -255,5 +255,11 @@ def _doctor(options: Namespace, console: Console) -> int:
     return examine(console, options.corpus, options.results_dir)
 
 
-_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _clean, _run_job, _doctor)
+def _compare(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.compare import compare_files
+
+    return compare_files(options, console)
+
+
+_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _clean, _run_job, _doctor, _compare)
 _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}

@@ -22,7 +22,7 @@ MOST_TRIALS = 10_000
 
 
 def p_value(difference: Estimate) -> float:
-    """Two-sided p of a difference from 0, by Student's t with N - 1 degrees; NaN where it has no interval.
+    """Two-sided p of a difference from 0, by Student's t with its degrees of freedom; NaN where it has no interval.
 
     >>> round(p_value(Estimate(0.2, 0.0, 0.4, n=4, error=0.1)), 3)
     0.139
@@ -40,7 +40,8 @@ def p_above(difference: Estimate) -> float:
         return math.nan
     if difference.error == 0:  # trials that are all alike leave no doubt, and on the border all of it
         return 0.5 if difference.value == 0 else float(difference.value < 0)
-    return float(scipy.special.stdtr(difference.n - 1, -difference.value / difference.error))
+    degrees = difference.n - 1 if math.isnan(difference.degrees) else difference.degrees
+    return float(scipy.special.stdtr(degrees, -difference.value / difference.error))
 
 
 def p_equal(above: Estimate, below: Estimate) -> float:

@@ -16,7 +16,8 @@ from repro_lib.analysis.rate_check import rate_check, rate_check_views
 from repro_lib.analysis.study import Study, load_study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
-from repro_lib.metrics.uncertainty import Float64, jackknife_left_out, means_at_equal_loss
+from repro_lib.metrics.equal_loss import means_at_equal_loss
+from repro_lib.metrics.uncertainty import Float64, jackknife_left_out
 from repro_lib.plots.over_loss import over_loss_view
 from repro_lib.plots.style import Plot
 from repro_lib.report.contrast_tables import contrast_sentences, equal_loss_tables

@@ -1,0 +1,281 @@
+"""Predictions that other programs wrote: a file per trained model, read a slice at a time; nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+# Columns, or arrays of an archive, that name the examples, and that hold the true answers.
+_IDS = ("id", "ids", "example_id", "doc_id")
+_LABELS = ("label", "labels", "target", "targets", "y_true")
+_VALUES = ("predictions", "prediction", "probabilities", "logits")
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
+_NUMBERS = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (2, 4, 8)}
+_NUMBERS |= {"I8": "i1", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
+
+
+class ForeignError(ValueError):
+    """Predictions that cannot be compared; the message is one sentence, and names the file where there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What one trained model predicted.
+
+    ``values``: (examples,) or (examples, V), of which slices of examples are taken as of an array. ``ids`` and ``labels``:
+    (examples,), where they are known; ``evaluation``: a digest of the examples; ``seed``: what the model was trained with.
+    """
+
+    name: str
+    values: Any
+    ids: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+    evaluation: str = ""
+    seed: int | None = None
+
+
+def read_scored(path: str | Path) -> Scored:
+    """The predictions in a file, by the ending of its name; ``FILE:NAME`` takes that column or array of it.
+
+    ``.npy``, ``.npz``, ``.safetensors``, ``.parquet`` (with pyarrow), ``.csv``, and sample logs of lm-evaluation-harness,
+    ``.jsonl``. Arrays are mapped into memory or read when a slice is asked for, where the format allows it. ForeignError.
+    """
+    name = str(path)
+    file, _, wanted = (name, "", "") if Path(name).exists() else name.rpartition(":")
+    file, wanted = (file, wanted) if file else (name, "")
+    place, ending = Path(file), Path(file).suffix.lower()
+    if ending in _PICKLES:
+        raise ForeignError(f"{file} may be a pickle, which can run code when it is read; save it as .npy or .safetensors")
+    if ending not in _READERS:
+        raise ForeignError(f"{file} is of no known format; known are {', '.join(_READERS)}")
+    if not place.is_file():
+        raise ForeignError(f"{file} is no file" if place.exists() else f"{file} does not exist")
+    try:
+        arrays, evaluation = _READERS[ending](place, wanted)
+        return replace(_chosen(name, arrays, wanted), evaluation=evaluation)
+    except ForeignError as error:
+        raise ForeignError(f"{file} {error}") from None
+    except ModuleNotFoundError:
+        raise ForeignError(f"{file} needs pyarrow, which is not installed: pip install pyarrow") from None
+    except Exception as error:  # of six formats' libraries, without a common base
+        raise ForeignError(f"{file} cannot be read: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    # Libraries explain at length, and what they cite of a file may be of any length.
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0][:160]
+
+
+def _chosen(name: str, arrays: Mapping[str, Any], wanted: str) -> Scored:
+    if not arrays:
+        raise ForeignError("holds no array of numbers")
+    ids, labels = (next((key for key in names if key in arrays), None) for names in (_IDS, _LABELS))
+    if wanted and wanted not in arrays:
+        raise ForeignError(f"has no {wanted!r}; it has {', '.join(map(repr, arrays))}"[:300])
+    others = [key for key in arrays if key not in (ids, labels)] or [key for key in (labels,) if key]
+    known = [key for key in others if key in _VALUES]
+    if not others:
+        raise ForeignError(f"has no predictions beside {ids!r}")
+    if not wanted and len(others) > 1 and len(known) != 1:
+        raise ForeignError(f"holds several arrays ({', '.join(others)}); name one: {name}:{others[0]}"[:300])
+    main = wanted or (known if len(others) > 1 else others)[0]
+    beside = [None if key in (None, main) else _column(key, arrays[key], len(arrays[main])) for key in (ids, labels)]
+    return Scored(name, arrays[main], beside[0], beside[1])
+
+
+def _column(name: str, values: Any, length: int) -> NDArray[Any]:
+    column = np.asarray(values[:])
+    if column.shape != (length,):
+        raise ForeignError(f"has {name!r} of shape {column.shape} beside {length} predictions")
+    return column
+
+
+class _Rows:
+    """An array of a file, of which the examples are read that are asked for: mapped, all of it would count as our memory."""
+
+    def __init__(self, path: Path, kind: Any, shape: tuple[int, ...], offset: int) -> None:
+        self._path, self._kind, self.shape, self._offset = path, np.dtype(kind), shape, offset
+        self._row = math.prod(shape[1:])
+        if offset + math.prod(shape) * self._kind.itemsize > path.stat().st_size:
+            raise ForeignError("is cut off")
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        start, stop, _ = part.indices(len(self))
+        count, skipped = (stop - start) * self._row, start * self._row * self._kind.itemsize
+        return np.fromfile(self._path, self._kind, count, offset=self._offset + skipped).reshape(-1, *self.shape[1:])
+
+
+class _Bfloat16(_Rows):
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        # NumPy has no such numbers: they are the upper halves of float32.
+        return (super().__getitem__(part).astype(np.uint32) << 16).view(np.float32)
+
+
+def _read_npy(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    # Refuses objects: they would be pickled.
+    mapped = np.lib.format.open_memmap(path, mode="r")
+    rows = mapped.ndim > 0 and mapped.flags.c_contiguous
+    return {"array": _Rows(path, mapped.dtype, mapped.shape, mapped.offset) if rows else mapped}, ""
+
+
+def _read_npz(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        return {name: np.asarray(archive[name]) for name in archive.files}, ""
+
+
+def _read_safetensors(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    # The library checks the whole header, so that it can be taken at its word.
+    with safe_open(path, "np") as file, open(path, "rb") as stored:
+        about = file.metadata() or {}
+        length = int.from_bytes(stored.read(8), "little")
+        header = json.loads(stored.read(length))
+    arrays = {}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            if (kind := tensor["dtype"]) not in _NUMBERS:
+                raise ForeignError(f"holds numbers of type {kind}, which are not compared")
+            found = _Bfloat16 if kind == "BF16" else _Rows
+            arrays[name] = found(path, _NUMBERS[kind], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
+    return arrays, about.get("examples_sha256", "")
+
+
+def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+    file = parquet.ParquetFile(path, memory_map=True)
+    names = [str(name) for name in file.schema_arrow.names]
+    arrays: dict[str, Any] = {name: file.read([name])[name].to_numpy() for name in names if name in _IDS + _LABELS}
+    own = [name for name in names if name not in arrays]
+    # Several columns are one array, (examples, V).
+    taken = {wanted: [wanted]} if wanted in own else {"predictions": own} if own and not wanted else {}
+    return arrays | {name: _Groups(path, file, columns) for name, columns in taken.items()}, ""
+
+
+class _Groups:
+    """Columns of a Parquet file as one array, of which the row groups are read that a slice of examples lies in."""
+
+    def __init__(self, path: Path, file: Any, names: list[str]) -> None:
+        self._path, self._file, self._names, self._lock = path, file, names, Lock()
+        counts = [self._file.metadata.row_group(k).num_rows for k in range(self._file.num_row_groups)]
+        self._ends = np.cumsum([0, *counts])
+        self._kept: tuple[int, NDArray[Any]] = (-1, np.empty(0))
+        width = self._group(0).shape[1:] if counts else ()
+        self.shape = (int(self._ends[-1]), *width)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        start, stop, _ = part.indices(len(self))
+        found = []
+        with self._lock:
+            for k in np.flatnonzero((self._ends[:-1] < stop) & (self._ends[1:] > start)).tolist():
+                first = int(self._ends[k])
+                try:
+                    found.append(self._group(k)[max(start - first, 0) : stop - first])
+                except Exception as error:  # pyarrow's have no common base
+                    raise ForeignError(f"{self._path} cannot be read: {_one_line(error)}") from None
+        return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
+
+    def _group(self, k: int) -> NDArray[Any]:
+        if self._kept[0] != k:
+            table = self._file.read_row_group(k, columns=self._names)
+            columns = [self._array(table[name].combine_chunks()) for name in self._names]
+            self._kept = (k, columns[0] if len(columns) == 1 else np.column_stack(columns))
+        return self._kept[1]
+
+    @staticmethod
+    def _array(column: Any) -> NDArray[Any]:
+        # A list in each row is a row of probabilities; lists of several lengths are none, and reshape says so.
+        lists = hasattr(column, "flatten") and str(column.type).startswith(("list", "fixed_size_list", "large_list"))
+        values = (column.flatten() if lists else column).to_numpy(zero_copy_only=False)
+        return values.reshape(len(column), -1) if lists else values
+
+
+def _read_csv(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    import pandas as pd
+
+    # ``NA`` and ``null`` can be answers, an empty field or a NaN that a program wrote is none. Ids stay as they are written.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        heads, first = [*islice(csv.reader(file), 2), [], []][:2]
+    if len(first) > len(heads):
+        raise ForeignError("has lines with more fields than its first line has names")
+    if heads and all(_is_number(name) for name in heads):
+        raise ForeignError("begins with numbers where the names of its columns belong, such as id,prediction")
+    text = dict.fromkeys(_IDS, str)
+    table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=text, low_memory=False)
+    columns: dict[str, Any] = {str(name): _answers(table[name]) for name in table.columns}
+    own = [name for name in columns if name not in _IDS + _LABELS]
+    # Several columns of numbers are one array, (examples, V), and each can be asked for by its name.
+    if len(own) > 1 and "predictions" not in own and all(columns[name].dtype.kind in "iuf" for name in own):
+        columns["predictions"] = np.column_stack([columns[name] for name in own])
+    return columns, ""
+
+
+def _answers(column: Any) -> NDArray[Any]:
+    if column.dtype.kind in "iuf":
+        return column.to_numpy()
+    return column.astype(int).to_numpy() if column.dtype.kind == "b" else column.fillna("").astype(str).to_numpy(str)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_samples(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+    rows = list(_samples(path))
+    # With several filters every example stands there once for each of them.
+    rows = [row for row in rows if row.get("filter") == rows[0].get("filter")]
+    answers = [row["filtered_resps"] for row in rows]
+    arrays: dict[str, Any] = {"id": np.array([str(row["doc_id"]) for row in rows])}
+    if all(isinstance(answer[0], str) for answer in answers):
+        return arrays | {"predictions": np.array([answer[0] for answer in answers])}, ""
+    # Of a question with choices the log-likelihood of each; "True" beside it says that it is the greedy answer.
+    scores = [[float(choice[0]) for choice in answer] for answer in answers]
+    alike = len({len(row) for row in scores}) == 1
+    if min(map(len, scores)) < 2:
+        raise ForeignError("is a log of a task without choices or texts, whose answers cannot be compared")
+    # Questions of several lengths have no common V: what is left of them is the choice.
+    values = np.array(scores) if alike else np.array([int(np.argmax(row)) for row in scores])
+    targets = [str(row.get("target")) for row in rows]
+    if all(target.isdecimal() for target in targets):
+        arrays["label"] = np.array([int(target) for target in targets])
+    return arrays | {"predictions": values}, ""
+
+
+def _samples(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            row = json.loads(line) if line.strip() else None
+            if row is not None and not (isinstance(row, dict) and {"doc_id", "filtered_resps"} <= row.keys()):
+                raise ForeignError(f"has no doc_id and filtered_resps in line {number}, as sample logs of lm-eval have")
+            yield from [row] if row else []
+
+
+_READERS: dict[str, Callable[[Path, str], tuple[dict[str, Any], str]]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".jsonl": _read_samples,
+}
