@@ -65,9 +65,9 @@ def one_path(corpus: str) -> str:
     The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file."""
     if not (path := Path(os.path.expanduser(corpus))).is_file():
         return corpus
-    from repro_lib.data import known_corpora
+    from repro_lib.data import CORPORA
 
-    return corpus if corpus in known_corpora() else str(path.resolve())
+    return corpus if corpus in CORPORA else str(path.resolve())
 
 
 def _folder(name: str) -> Path:
@@ -189,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_configuration(status)
+    notebooks = add("notebooks", "copy the notebooks into a folder, over no file that is there")
+    notebooks.add_argument("folder", type=_folder, metavar="DIR", help="made if need be")
     about = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
     clean = add("clean", about)
     for flag, kind, lost in (("weights", "weights", "write no text"), ("snapshots", "steps", "show no training")):

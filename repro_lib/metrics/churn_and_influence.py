@@ -1,10 +1,11 @@
 """Of the N trials of a cell, without their predictions: which one moves the result, and churn beside the error rate."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, floats
@@ -16,6 +17,9 @@ from repro_lib.metrics.uncertainty import (
     mean_without_each,
     without_each,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ChurnAndError(NamedTuple):
@@ -44,6 +48,8 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
         without = jackknife_pairwise(others, upper)
         score = float(distances[k].sum() / (n - 1)) if n > 1 else math.nan
         rows.append((k + 1, score, without.value, without.low, without.high, without.value - value))
+    import pandas as pd  # here: a worker that only trains has none
+
     return pd.DataFrame(rows, columns=["trial", "score", "without", "without_low", "without_high", "influence"])
 
 
