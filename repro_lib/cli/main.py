@@ -233,6 +233,17 @@ def _status(options: Namespace, console: Console) -> int:
     return print_status(console, options.results_dir, cells)
 
 
+def _export(options: Namespace, console: Console) -> int:
+    from repro_lib.analysis.study import load_study
+    from repro_lib.report.export import export
+
+    with console.status("writing tables"):
+        study = load_study(options.results_dir, options.models, options.activations, options.profile)
+        files = export(study, options.folder, options.format, figures=options.figures)
+    console.print(f"{len(files)} files are in {options.folder}; dictionary.csv says what each column is")
+    return 0
+
+
 def _notebooks(options: Namespace, console: Console) -> int:
     from repro_lib.grid.notebooks import notebooks_dir
 
@@ -273,5 +284,5 @@ def _doctor(options: Namespace, console: Console) -> int:
     return examine(console, options.corpus, options.results_dir)
 
 
-_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _notebooks, _clean, _run_job, _doctor)
+_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _export, _notebooks, _clean, _run_job, _doctor)
 _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}

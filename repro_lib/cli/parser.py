@@ -183,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")
     _add_selection(report, required=False, activations=())
-    for reader in (process, report):
+    export = add("export", "write the tables of a study for other tools, with a dictionary of their columns")
+    _add_export(export)
+    for reader in (process, report, export):
         reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
     status = add("status", "what is done, what failed, what is missing")
     _add_selection(status, required=False)
@@ -229,6 +231,14 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     about = "train small cells in many ways, one of them killed, and compare all digests; exit code 0 if all are the same"
     doctor.add_argument("--determinism", action="store_true", help=about)
     doctor.add_argument("--device", choices=DEVICES, default="cpu", help="with --determinism: where to train; default: cpu")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("folder", type=_folder, metavar="DIR", help="made if need be; an earlier export in it is replaced")
+    forms = ("csv", "parquet", "latex")
+    export.add_argument("--format", choices=forms, default="csv", help="default: csv; parquet needs pyarrow")
+    export.add_argument("--figures", action="store_true", help="the figures as SVG and PDF, too")
+    _add_selection(export, required=False, activations=())
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:

@@ -1,7 +1,5 @@
 """Of the N trials of a cell, without their predictions: which one moves the result, and churn beside the error rate."""
 
-from __future__ import annotations
-
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +29,7 @@ class ChurnAndError(NamedTuple):
     residual: Estimate
 
 
-def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
+def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> "pd.DataFrame":
     """How far each trial is from the others, and what the result would be without it. ``matrix``: (N, N) of a metric.
 
     Columns: trial (from 1); score (mean of the metric to the N - 1 others); without, without_low, without_high (the
