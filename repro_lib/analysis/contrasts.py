@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import once, pair_matrix
+from repro_lib.analysis.once import once
+from repro_lib.analysis.study import pair_matrix
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED, verdict_on_difference
 from repro_lib.metrics.cells import (
     bootstrap_windows,
@@ -47,10 +48,7 @@ _MakeRow = Callable[[Evidence, str, str, str, int], dict[str, Any]]
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation, n (seeds that both have), without_partner (trials of other seeds, left out); difference (95 %
-    jackknife, negative: less PD than relu) and per_cent (of relu's PD), each with _low, _high; p and p_holm (that it is 0);
-    margin (per cent of relu's PD) and p_equal (that it is not within it; Bonferroni); verdict (``verdict_on_difference``);
-    trials_needed (for a power of .8 at the family's first Holm step; NaN: none up to 10,000); p_permutation, a check.
+    ``Study.dictionary`` says what the columns are.
     """
     return _judged(evidence, metric, _contrast_row, ["without_partner", *_TESTED, "trials_needed", "p_permutation"])
 
@@ -100,6 +98,12 @@ def _judged(evidence: Evidence, metric: str, make_row: _MakeRow, columns: Sequen
     judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)
     frame["verdict"] = [verdict_on_difference(*row) for row in judged]
     return frame
+
+
+def study_contrasts(evidence: Evidence) -> pd.DataFrame:
+    """``contrasts_frame`` of each leading metric, which is named in the first column, one below the other."""
+    frames = {metric: contrasts_frame(evidence, metric) for metric in LEADING}
+    return pd.concat(frames, names=["metric"]).reset_index(level="metric").reset_index(drop=True)
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from repro_lib.config import (
 
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
+_CLEAN = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,19 +67,18 @@ def make_parser() -> argparse.ArgumentParser:
     process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")
     _add_selection(report, required=False, activations=())
-    for reader in (process, report):
+    export = add("export", "write the tables of a study for other tools, with a dictionary of their columns")
+    _add_export(export)
+    for reader in (process, report, export):
         reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
     status = add("status", "what is done, what failed, what is missing")
     _add_selection(status, required=False)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_beside(status)
     _add_configuration(status)
-    about = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
-    clean = add("clean", about)
-    for flag, kind, lost in (("weights", "weights", "write no text"), ("snapshots", "steps", "show no training")):
-        about = f"all stored {flag} too; deep dives then {lost}"
-        clean.add_argument(f"--{flag}", action="append_const", dest="kinds", const=kind, default=[], help=about)
-    clean.add_argument("--yes", action="store_true", help="do not ask")
+    notebooks = add("notebooks", "copy the notebooks into a folder, over no file that is there")
+    notebooks.add_argument("folder", type=_folder, metavar="DIR", help="made if need be")
+    _add_clean(add("clean", _CLEAN))
     _add_synthesize(add("synthesize", "make synthetic results, for demonstrations and scale tests only"))
     # Not in the list of commands: workflow/Snakefile calls it.
     job = commands.add_parser("run-job", description="do one job of a plan that workflow/Snakefile wrote", allow_abbrev=False)
@@ -142,6 +142,21 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--fail-if", action="append", default=[], metavar="'churn > 0.05'", help=about)
     compare.add_argument("--html", metavar="FILE", help="write a page with figure and tables")
     compare.add_argument("--json", metavar="FILE", help="write every number")
+
+
+def _add_clean(clean: argparse.ArgumentParser) -> None:
+    for flag, kind, lost in (("weights", "weights", "write no text"), ("snapshots", "steps", "show no training")):
+        about = f"all stored {flag} too; deep dives then {lost}"
+        clean.add_argument(f"--{flag}", action="append_const", dest="kinds", const=kind, default=[], help=about)
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("folder", type=_folder, metavar="DIR", help="made if need be; an earlier export in it is replaced")
+    forms = ("csv", "parquet", "latex")
+    export.add_argument("--format", choices=forms, default="csv", help="default: csv; parquet needs pyarrow")
+    export.add_argument("--figures", action="store_true", help="the figures as SVG and PDF, too")
+    _add_selection(export, required=False, activations=())
 
 
 def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:

@@ -58,9 +58,9 @@ def one_path(corpus: str) -> str:
     The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file."""
     if not (path := Path(os.path.expanduser(corpus))).is_file():
         return corpus
-    from repro_lib.data import known_corpora
+    from repro_lib.data import CORPORA
 
-    return corpus if corpus in known_corpora() else str(path.resolve())
+    return corpus if corpus in CORPORA else str(path.resolve())
 
 
 def request_of(options: argparse.Namespace) -> GridRequest:
