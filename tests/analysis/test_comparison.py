@@ -55,7 +55,7 @@ def test_a_metric_is_there_where_it_is_defined_and_nowhere_else() -> None:
     found = compare(classes, labels=[0, 1, 2, 2])
     assert (found.kind, found.metrics, found.leading) == ("classes", ["churn"], ["churn"])
     assert found.pairs["churn"].tolist() == [0.25, 0.0, 0.25]
-    assert found.notes == ("model 1 and model 3 hold the same predictions in every example.",)
+    assert found.notes == ("A 1 and A 3 hold the same predictions in every example.",)
     assert compare([["yes", "no"], ["yes", "No"]]).numbers["churn"].value == 0.5
     p, q = np.array([0.2, 0.6, 0.0]), np.array([0.1, 0.4, 0.0])
     event = compare([p, q], labels=[0, 1, 0])
@@ -210,7 +210,8 @@ def test_the_contrast_of_our_own_cells_is_the_one_of_the_study(make_result, tmp_
 
 def test_what_was_compared_is_shown_and_written(tmp_path: Path) -> None:
     found = compare(logits(4, 0.6, 5), logits(3, 0.5, 6), labels=LABELS, names=("<new>", "old"))
-    page = found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    found.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "&lt;new&gt; against old" in page
     assert "<new>" not in page
     assert page.count("<h2>") == len(found.tables())
@@ -236,8 +237,8 @@ P = [probabilities_from_logits(each) for each in logits(2, 0.5, 5)]
 @pytest.mark.parametrize(
     ("sentence", "wanted"),
     [
-        ("model 1 is one trained model", {"predictions": [P[0]]}),
-        ("has 5 classes, model 2 4: not the same vocabulary", {"predictions": [P[0], np.eye(4)[LABELS % 4]]}),
+        ("A 1 is one trained model", {"predictions": [P[0]]}),
+        ("has 5 classes, A 2 4: not the same vocabulary", {"predictions": [P[0], np.eye(4)[LABELS % 4]]}),
         ("divide them by 100", {"predictions": [100 * each for each in P]}),
         ("divide them by 100", {"predictions": [100 * each[:, 0] for each in P]}),
         ("said to hold rows of probabilities, and holds logits", {"predictions": logits(2, 0.5, 5), "kind": "probabilities"}),
@@ -245,7 +246,7 @@ P = [probabilities_from_logits(each) for each in logits(2, 0.5, 5)]
         ("do not add up to 1", {"predictions": [each / 2 for each in P]}),
         ("NaN or infinity", {"predictions": [P[0], np.where(P[1] == P[1][3, 2], np.nan, P[1])]}),
         ("A 1 holds logits, B 1 rows", {"predictions": logits(2, 0.5, 5), "against": P}),
-        ("has 90 examples, model 2 80", {"predictions": [P[0], P[1][:80]]}),
+        ("has 90 examples, A 2 80", {"predictions": [P[0], P[1][:80]]}),
         ("whole numbers from 0 to 4", {"predictions": P, "labels": LABELS + 1}),
         ("has shape (80,) for 90 examples", {"predictions": P, "labels": LABELS[:80]}),
         ("expected (examples, V)", {"predictions": [P[0][None], P[1][None]]}),
