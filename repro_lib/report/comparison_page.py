@@ -104,7 +104,7 @@ class Comparison(Compared):
         html = environment().get_template("comparison.html.j2").render(
             site=frame_of((), "comparison.html", "none"), title=" against ".join(self.arms), sentences=self.sentences(),
             picture=base64.b64encode((figure := self.figure()).png()).decode(), alt=figure.alt,
-            tables=[(*FRAMES[name], readable_table(of.head(_MOST_ROWS).to_html(index=False))) for name, of in self.tables().items()],
+            tables=[(*FRAMES[k], readable_table(of.head(_MOST_ROWS).to_html(index=False))) for k, of in self.tables().items()],
         )  # fmt: skip
         write_atomically(Path(path), visible(html))
 
