@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repro_lib import metrics
+    from repro_lib.analysis.comparison.collected import collect
     from repro_lib.analysis.study import load_study
     from repro_lib.config import Config
     from repro_lib.data import prepare_corpus
@@ -46,6 +47,16 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-__all__ = ["Config", "begin_notebook", "build_model", "compare", "get_activation", "load_study", "metrics", "prepare_corpus"]
+__all__ = [
+    "Config",
+    "begin_notebook",
+    "build_model",
+    "collect",
+    "compare",
+    "get_activation",
+    "load_study",
+    "metrics",
+    "prepare_corpus",
+]
 __all__ += ["results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

@@ -181,8 +181,8 @@ def _models(given: Any, prefix: str, ids: Any, results_dir: str | Path) -> list[
     for name, each in pairs:
         if isinstance(each, str) and each.startswith("results:"):
             models += stored_predictions(results_store(results_dir), each.removeprefix("results:"))
-        elif isinstance(each, str | Path):
-            models.append(read_scored(each))
+        elif isinstance(each, str | Path | Scored):
+            models.append(each if isinstance(each, Scored) else read_scored(each))
         else:
             models.append(Scored(str(name), numpy_of(each), None if ids is None else numpy_of(ids)))
     return models

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import repro_lib
-from repro_lib import compare
+from repro_lib import collect, compare
 from repro_lib.analysis.comparison.flips import across, count_flips
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
@@ -273,3 +273,50 @@ def test_half_precision_is_as_good_as_its_numbers() -> None:
         assert half.numbers[name].value == pytest.approx(exact.numbers[name].value, rel=1e-5)
     masked = [np.where(np.arange(5) == 4, -np.inf, each) for each in logits(2, 0.6, 5)]
     assert compare(masked).numbers["kl_divergence"].value < np.inf
+
+
+class Estimator:
+    """As scikit-learn's: probabilities by a method of that name."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        return np.stack([1 - x[:, 0], x[:, 0]], axis=1)
+
+
+class Answer:
+    """As a model of transformers answers: logits among other things."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+
+def test_collected_predictions_are_what_compare_reads(tmp_path: Path) -> None:
+    x, y = torch.rand(12, 3, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 4
+    nets = [torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5)) for _ in range(2)]
+    nets[0][1].eval()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=5)
+    paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
+    scored = [collect(net, loader, path) for net, path in zip(nets, paths, strict=True)]
+    assert [part.training for part in nets[0]] == [True, False], "as it was"
+    assert np.array_equal(scored[0].values, nets[0][0](x).detach().numpy()), "without dropout"
+    found = compare(paths)
+    assert found.numbers["relative_pd"] == compare(scored).numbers["relative_pd"]
+    assert found.models["accuracy"].tolist() == [(one.values.argmax(axis=1) == y.numpy()).mean() for one in scored]
+    others = [collect(net, [x.flip(0)]) for net in nets]
+    with pytest.raises(ForeignError, match="made on different examples"):
+        compare([scored[0], others[0]])
+    by_hand = collect(lambda batch: batch @ np.ones((3, 2)), [x.numpy()[:7], x.numpy()[7:]])
+    assert by_hand.values.shape == (12, 2)
+    assert compare([collect(Estimator(), [x.numpy()], name=f"{k}") for k in range(2)]).kind == "probabilities"
+    with pytest.raises(ForeignError, match="an? object is no function"):
+        collect(object(), [x])
+
+
+def test_a_language_model_gives_a_row_for_every_token() -> None:
+    def model(input_ids: torch.Tensor, mask: torch.Tensor) -> Answer:
+        return Answer((torch.nn.functional.one_hot(input_ids, 5) * mask[..., None]).to(torch.bfloat16))
+
+    ids = torch.tensor([[1, 2, 3], [4, 0, 1]])
+    scored = collect(model, [{"input_ids": ids, "mask": torch.ones(2, 3), "labels": ids}])
+    assert scored.values.shape == (6, 5)
+    assert scored.labels is not None
+    assert (scored.values.argmax(axis=1) == scored.labels).all()
