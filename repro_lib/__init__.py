@@ -47,16 +47,6 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     return get, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-__all__ = [
-    "Config",
-    "begin_notebook",
-    "build_model",
-    "collect",
-    "compare",
-    "get_activation",
-    "load_study",
-    "metrics",
-    "prepare_corpus",
-]
-__all__ += ["results_store", "run_experiment"]
+__all__ = ["Config", "begin_notebook", "build_model", "collect", "compare", "get_activation", "load_study", "metrics"]
+__all__ += ["prepare_corpus", "results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

@@ -275,6 +275,10 @@ def test_half_precision_is_as_good_as_its_numbers() -> None:
     assert compare(masked).numbers["kl_divergence"].value < np.inf
 
 
+def len_of(texts: list[str]) -> np.ndarray:
+    return np.array([len(text) for text in texts])
+
+
 class Estimator:
     """As scikit-learn's: probabilities by a method of that name."""
 
@@ -304,10 +308,13 @@ def test_collected_predictions_are_what_compare_reads(tmp_path: Path) -> None:
     others = [collect(net, [x.flip(0)]) for net in nets]
     with pytest.raises(ForeignError, match="made on different examples"):
         compare([scored[0], others[0]])
+    assert collect(nets[0], [x[:7], x[7:]]).evaluation == scored[0].evaluation, "however it is cut into batches"
+    texts = [["ab", "c"], ["a", "bc"]]
+    assert len({collect(len_of, [text]).evaluation for text in texts}) == 2
     by_hand = collect(lambda batch: batch @ np.ones((3, 2)), [x.numpy()[:7], x.numpy()[7:]])
     assert by_hand.values.shape == (12, 2)
     assert compare([collect(Estimator(), [x.numpy()], name=f"{k}") for k in range(2)]).kind == "probabilities"
-    with pytest.raises(ForeignError, match="an? object is no function"):
+    with pytest.raises(ForeignError, match="a object is no function"):
         collect(object(), [x])
 
 
