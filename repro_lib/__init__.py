@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repro_lib import metrics
+    from repro_lib.analysis.comparison.collected import collect
     from repro_lib.analysis.study import Study, load_study
     from repro_lib.config import Config
     from repro_lib.data import prepare_corpus
@@ -60,6 +61,6 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     return get, lambda: sorted({*homes, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
 
 
-__all__ = ["Config", "Result", "Study", "begin_notebook", "build_model", "compare", "get_activation", "load_study", "metrics"]
-__all__ += ["prepare_corpus", "results_store", "run_experiment"]
+__all__ = ["Config", "Result", "Study", "begin_notebook", "build_model", "collect", "compare", "get_activation", "load_study"]
+__all__ += ["metrics", "prepare_corpus", "results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

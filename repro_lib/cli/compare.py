@@ -40,14 +40,15 @@ def compare_files(options: Namespace, console: Console) -> int:
     tables = found.tables()
     for name in ("by_arm", "contrast", "flips"):
         if name in tables:
-            table = Table(*(str(column) for column in tables[name].columns), box=None)
+            table = Table(*map(str, tables[name].columns), box=None)
             for row in tables[name].itertuples(index=False):
-                table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
+                table.add_row(*map(str, row))
             console.print(table)
     for sentence in (*found.sentences(), *(sentence for _, sentence in judged)):
         console.print(sentence)
     if options.html:
-        console.print(f"the page is {found.to_html(options.html)}")
+        found.to_html(options.html)
+        console.print(f"the page is {options.html}")
     if options.json:
         found.to_json(options.json)
     return GATE_FAILED if any(failed for failed, _ in judged) else 0

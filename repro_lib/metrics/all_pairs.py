@@ -57,10 +57,10 @@ def pair_metrics_by_block(
 
 
 def block_metrics(
-    parts: Sequence[Floats],
+    parts: Sequence[Floats] | Floats,
     pairs: NDArray[np.int64],
     labels: NDArray[Any] | None = None,
-    logs: Sequence[Floats] | None = None,
+    logs: Sequence[Floats] | Floats | None = None,
     tops: NDArray[np.int64] | None = None,
 ) -> dict[str, Float64]:
     """What is computed together, of one block: (P,) by name, the mean over its tokens for each of ``pairs`` (P, 2) of models.
@@ -161,7 +161,7 @@ def count_by_character(models: Sequence[Any], shares: Any, probabilities_of: Cal
 
 
 def _over_vocabulary(
-    parts: Sequence[Floats], pairs: NDArray[np.int64], logs: Sequence[Floats] | None = None
+    parts: Sequence[Floats] | Floats, pairs: NDArray[np.int64], logs: Sequence[Floats] | Floats | None = None
 ) -> dict[str, Float64]:
     # Of a block, (block, V) a model. In place and with few passes over it, for a fresh array costs more than the arithmetic.
     (block, width), kind, add, known = parts[0].shape, parts[0].dtype, np.add.reduce, logs is not None

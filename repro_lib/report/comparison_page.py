@@ -5,24 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.comparison.comparison import Compared, compared
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.stored_models import stored_predictions
 from repro_lib.analysis.study import rows_of
-from repro_lib.analysis.verdicts import EQUAL
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED
 from repro_lib.config import MARGIN
 from repro_lib.metrics.given import numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate
+from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.store.foreign import Scored, read_scored
 from repro_lib.store.store import results_store
 from repro_lib.system.files import write_atomically
@@ -31,6 +31,7 @@ from repro_lib.system.processes import usable_cores
 if TYPE_CHECKING:
     from repro_lib.plots.style import Plot
 
+# What a page says of each frame.
 FRAMES = {
     "contrast": ("Do they differ?", "The first arm against the second, a row per metric, by one rule for all."),
     "flips": ("What changed", "From each model of the second arm to each of the first; floor: what retraining it changes."),
@@ -39,9 +40,11 @@ FRAMES = {
     "slices": ("Where they disagree", "Disagreement by true label."),
     "examples": ("Examples most disagreed about", "The share of pairs that disagree, or how far chances lie apart."),
     "pairs": ("Pairs", "Every pair of models."),
-}  # fmt: skip
+}
 # A page shows the beginning of longer tables; the files for other tools hold all of it.
 _MOST_ROWS = 30
+# What a sentence names of an update: all but the metrics that ``update`` adds.
+_FLIPS = ("churn", "floor", "excess", "positive_flips", "negative_flips", "wrong_to_wrong", "win_loss", "accuracy_change")
 
 
 class Comparison(Compared):
@@ -49,35 +52,32 @@ class Comparison(Compared):
 
     def sentences(self) -> list[str]:
         """What came out, with N and interval or why there is none."""
-        examples, n = len(self.examples_ids), [len(models) for models in self.arms.values()]
-        said = []
+        said, n = [], [len(models) for models in self.arms.values()]
         for k, (arm, count) in enumerate(zip(self.arms, n, strict=True)):
-            found, names = self._numbers(k), [*self.leading, *({"churn"} - set(self.leading)), "accuracy"]
-            known = [f"{_title(name)} {found[name]:.4f}" for name in names if name in found]
-            said.append(f"{arm}: {count} model{'s' * (count > 1)} ({self.kind}, {examples:,} examples): {', '.join(known)}.")
+            found, names = self.numbers_of(k), dict.fromkeys([*self.leading, "churn", "accuracy"])
+            known = ", ".join(f"{_title(name)} {found[name]:.4f}" for name in names if name in found)
+            said.append(f"{arm}: {count} model{'s' * (count > 1)} ({self.kind}, {len(self.ids):,} examples): {known}.")
         if min(n) < TRIALS_FOR_INTERVAL:
             said.append(f"No interval for fewer than {TRIALS_FOR_INTERVAL} models.")
-        for row in rows_of(self.contrast):
-            if row["metric"] in self.leading:
-                said.append(self._verdict(row))
-        numbers = self._update() if self.update or self.measured.labels is not None else {}
-        if numbers:
-            second, first = reversed(self.arms)
-            parts = [f"{_title(name)} {of:.4f}" for name, of in numbers.items() if name.partition("_")[0] in _FLIPS]
-            said.append(f"From {second} to {first}: {', '.join(parts)}.")
+        said += [self._verdict(row) for row in rows_of(self.contrast) if row["metric"] in self.leading]
+        if self.update or (len(n) == 2 and self.measured.labels is not None):
+            first, second = self.arms
+            changes = [f"{_title(name)} {of:.4f}" for name, of in self.changes.items() if name in _FLIPS]
+            said.append(f"From {second} to {first}: {', '.join(changes)}.")
         return [*said, *self.notes]
 
     def _verdict(self, row: dict[str, Any]) -> str:
-        per_cent, how = Estimate.in_row(row, "per_cent"), "paired by seed" if self.paired else "independent"
-        first, second = self.arms
+        per_cent, (first, second) = Estimate.in_row(row, "per_cent"), self.arms
         # Of a reference without any difference nothing is a per cent.
         size = f"{per_cent:+z.1f %}" if math.isfinite(per_cent.value) else f"{Estimate.in_row(row, 'difference'):+.4f}"
-        few = f", for a verdict takes {TRIALS_FOR_CLAIM} models an arm" if row["n"] < TRIALS_FOR_CLAIM else ""
-        margin = f" of {row['margin']:g} %" if row["verdict"] == EQUAL else ""
-        more = f"; about {row['models_needed']:,.0f} would tell" if not (few or margin) and row["p"] > 0.05 else ""
-        more = more if not math.isnan(row["models_needed"]) else ""
-        what = f"{first} against {second}, {_title(row['metric'])}: {size}"
-        return f"{what}, {row['verdict']}{margin}{few} (N = {row['n']}, {how}, p = {row['p']:.2g}{more})."
+        verdict, needed = row["verdict"], row["models_needed"]
+        why = f" of {row['margin']:g} %" if verdict == EQUAL else ""
+        if row["n"] < TRIALS_FOR_CLAIM:
+            why = f", for a verdict takes {TRIALS_FOR_CLAIM} models an arm"
+        elif verdict == NOT_DECIDED and not math.isnan(needed):
+            why = f", about {needed:,.0f} models an arm would tell"
+        how = f"N = {row['n']}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
+        return f"{first} against {second}, {_title(row['metric'])}: {size}, {verdict}{why} ({how})."
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames for people by name, those with rows: numbers with their interval in one column."""
@@ -87,8 +87,7 @@ class Comparison(Compared):
         return "\n".join(self.sentences())
 
     def _repr_html_(self) -> str:
-        words = "".join(f"<p>{visible(_escaped(sentence))}</p>" for sentence in self.sentences())
-        tables = self.tables()
+        tables, words = self.tables(), "".join(f"<p>{escape(visible(sentence))}</p>" for sentence in self.sentences())
         return words + "".join(tables[name].to_html(index=False) for name in ("contrast", "flips", "by_arm") if name in tables)
 
     def figure(self) -> Plot:
@@ -97,26 +96,24 @@ class Comparison(Compared):
 
         return arms_view(self, " ".join(self.sentences()))
 
-    def to_html(self, path: str | Path) -> Path:
+    def to_html(self, path: str | Path) -> None:
         """One page that loads nothing, with figure and tables."""
         from repro_lib.report.site.index import environment
         from repro_lib.report.site.page_parts import frame_of, readable_table
 
-        tables = [(*FRAMES[name], table.head(_MOST_ROWS)) for name, table in self.tables().items()]
         html = environment().get_template("comparison.html.j2").render(
             site=frame_of((), "comparison.html", "none"), title=" against ".join(self.arms), sentences=self.sentences(),
             picture=base64.b64encode((figure := self.figure()).png()).decode(), alt=figure.alt,
-            tables=[(head, about, readable_table(table.to_html(index=False))) for head, about, table in tables],
+            tables=[(*FRAMES[k], readable_table(of.head(_MOST_ROWS).to_html(index=False))) for k, of in self.tables().items()],
         )  # fmt: skip
-        write_atomically(path := Path(path), visible(html))
-        return path
+        write_atomically(Path(path), visible(html))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """All numbers by name, the frames as lists of rows, and the sentences; NaN and infinity as null."""
         frames = {name: json.loads(getattr(self, name).to_json(orient="records", double_precision=15)) for name in FRAMES}
-        found = {name: {**of.columns("value"), "n": of.n} for name, of in self.numbers.items()}
-        numbers = {name: {key: v if math.isfinite(v) else None for key, v in of.items()} for name, of in found.items()}
-        about = {"kind": self.kind, "arms": self.arms, "sentences": self.sentences(), "numbers": numbers}
+        numbers = pd.DataFrame({name: {**of.columns("value"), "n": of.n} for name, of in self.numbers.items()})
+        about = {"kind": self.kind, "arms": self.arms, "sentences": self.sentences()}
+        about["numbers"] = json.loads(numbers.to_json(double_precision=15))
         text = json.dumps(about | frames, indent=1) + "\n"
         if path is not None:
             write_atomically(Path(path), text)
@@ -137,9 +134,6 @@ class Comparison(Compared):
     def _write(self, folder: str | Path, ending: str, made: Callable[[pd.DataFrame], Any]) -> None:
         for name in FRAMES:
             write_atomically(Path(folder) / f"{name}.{ending}", made(getattr(self, name)))
-
-
-_FLIPS = ("churn", "floor", "excess", "positive", "negative", "wrong", "win", "accuracy")
 
 
 def compare(
@@ -167,44 +161,31 @@ def compare(
     >>> compare([[0, 1, 1], [0, 1, 0]], labels=[0, 1, 1]).numbers["churn"].value.__round__(3)
     0.333
     """
-    given = [predictions] if against is None else [predictions, against]
-    arms = [
-        list(_models(each, "model " if len(given) < 2 else f"{'AB'[k]} ", ids, results_dir)) for k, each in enumerate(given)
-    ]
-    seeds = [[model.seed for model in models] for models in arms]
-    notes: list[str] = []
+    arms = [_models(each, name, ids, results_dir) for each, name in ((predictions, "A "), (against, "B ")) if each is not None]
+    seeds, notes = [[model.seed for model in models] for models in arms], []
     if len(arms) == 2 and not paired and all(None not in of and of for of in seeds):
         # Equal seeds give equal data and, often, equal initial weights: a seed leaves both arms.
         shared, paired = set(seeds[0]) & set(seeds[1]), True
-        alone = sum(len(of) - len(shared) for of in seeds)
-        notes += [f"{alone} models without a partner of their seed were left out."] if alone else []
+        if alone := sum(len(of) - len(shared) for of in seeds):
+            notes.append(f"{alone} models without a partner of their seed were left out.")
         arms = [[model for model in models if model.seed in shared] for models in arms]
     named = dict(zip(names or _arm_names(arms), arms, strict=False))
-    right = None
-    if labels is not None:
-        right = read_scored(labels) if isinstance(labels, str | Path) else Scored("labels", numpy_of(labels), _ids(ids))
+    right = None if labels is None else next(iter(_models([labels], "labels ", ids, results_dir)))
     found = compared(named, right, kind, margin, paired, update, usable_cores())
     return Comparison(**vars(replace(found, notes=(*notes, *found.notes))))
 
 
-def _models(given: Any, prefix: str, ids: Any, results_dir: str | Path) -> Iterable[Scored]:
-    if isinstance(given, str | Path):
-        given = [given]
+def _models(given: Any, prefix: str, ids: Any, results_dir: str | Path) -> list[Scored]:
+    given, models = [given] if isinstance(given, str | Path) else given, []
     pairs = given.items() if hasattr(given, "items") else ((f"{prefix}{k}", each) for k, each in enumerate(given, start=1))
     for name, each in pairs:
-        if isinstance(each, Scored):
-            yield each
-        elif isinstance(each, str) and each.startswith("results:"):
-            yield from stored_predictions(results_store(results_dir), each.removeprefix("results:"))
-        elif isinstance(each, str | Path):
-            scored = read_scored(each)
-            yield replace(scored, name=str(name)) if isinstance(given, Mapping) else scored
+        if isinstance(each, str) and each.startswith("results:"):
+            models += stored_predictions(results_store(results_dir), each.removeprefix("results:"))
+        elif isinstance(each, str | Path | Scored):
+            models.append(each if isinstance(each, Scored) else read_scored(each))
         else:
-            yield Scored(str(name), numpy_of(each), _ids(ids))
-
-
-def _ids(ids: Any) -> Any:
-    return None if ids is None else numpy_of(ids)
+            models.append(Scored(str(name), numpy_of(each), None if ids is None else numpy_of(ids)))
+    return models
 
 
 def _arm_names(arms: list[list[Scored]]) -> list[str]:
@@ -212,29 +193,21 @@ def _arm_names(arms: list[list[Scored]]) -> list[str]:
     columns = [zip(*(Path(model.name).name for model in models), strict=False) for models in arms]
     common = ["".join(one[0] for one in takewhile(lambda of: len(set(of)) == 1, column)) for column in columns]
     names = [name.rstrip("0123456789").removesuffix("trial ").strip(" -_.") for name in common]
-    return names if all(names) and len(set(names)) == len(names) else ["A", "B"][: len(arms)]
+    return names if all(names) and len(set(names)) == len(names) else ["A", "B"]
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame for people: a number and its interval in one column, titles in words, a dash for what is missing."""
     columns: dict[str, Any] = {}
-    for name in frame.columns:
-        if str(name).endswith(("_low", "_high")):
-            continue
+    for name in (name for name in map(str, frame.columns) if not name.endswith(("_low", "_high"))):
+        columns[_title(name)] = [_title(value) if name == "metric" else value for value in frame[name]]
         if f"{name}_low" in frame:
             spec = "+z.1f" if name == "per_cent" else ".4f"
             columns[_title(name)] = [f"{Estimate.in_row(row, name):{spec}}" for row in rows_of(frame)]
         elif frame[name].dtype.kind == "f":
-            columns[_title(name)] = ["–" if np.isnan(value) else f"{value:.4g}" for value in frame[name]]
-        else:
-            columns[_title(name)] = [_title(v) if name == "metric" else v for v in frame[name]]
+            columns[_title(name)] = [rounded(value, ".4g") for value in frame[name]]
     return pd.DataFrame(columns)
 
 
 def _title(name: str) -> str:
-    known = PAIR_METRICS.get(name)
-    return known.words if known else str(name).replace("_", " ")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    return PAIR_METRICS[name].words if name in PAIR_METRICS else name.replace("_", " ")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -20,6 +21,8 @@ from safetensors import safe_open
 _IDS = ("id", "ids", "example_id", "doc_id")
 _LABELS = ("label", "labels", "target", "targets", "y_true")
 _VALUES = ("predictions", "prediction", "probabilities", "logits")
+# Where a file says on which examples its model was scored.
+_DIGEST = "examples_sha256"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
 _NUMBERS = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (2, 4, 8)}
 _NUMBERS |= {"I8": "i1", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
@@ -51,9 +54,8 @@ def read_scored(path: str | Path) -> Scored:
     ``.npy``, ``.npz``, ``.safetensors``, ``.parquet`` (with pyarrow), ``.csv``, and sample logs of lm-evaluation-harness,
     ``.jsonl``. Arrays are mapped into memory or read when a slice is asked for, where the format allows it. ForeignError.
     """
-    name = str(path)
-    file, _, wanted = (name, "", "") if Path(name).exists() else name.rpartition(":")
-    file, wanted = (file, wanted) if file else (name, "")
+    name, known = str(path), Path(path).exists() or ":" not in str(path)
+    file, _, wanted = (name, "", "") if known else name.rpartition(":")
     place, ending = Path(file), Path(file).suffix.lower()
     if ending in _PICKLES:
         raise ForeignError(f"{file} may be a pickle, which can run code when it is read; save it as .npy or .safetensors")
@@ -62,8 +64,7 @@ def read_scored(path: str | Path) -> Scored:
     if not place.is_file():
         raise ForeignError(f"{file} is no file" if place.exists() else f"{file} does not exist")
     try:
-        arrays, evaluation = _READERS[ending](place, wanted)
-        return replace(_chosen(name, arrays, wanted), evaluation=evaluation)
+        return _chosen(name, _READERS[ending](place, wanted), wanted)
     except ForeignError as error:
         raise ForeignError(f"{file} {error}") from None
     except ModuleNotFoundError:
@@ -78,28 +79,22 @@ def _one_line(error: BaseException) -> str:
     return said.splitlines()[0][:160]
 
 
-def _chosen(name: str, arrays: Mapping[str, Any], wanted: str) -> Scored:
-    if not arrays:
-        raise ForeignError("holds no array of numbers")
+def _chosen(name: str, arrays: dict[str, Any], wanted: str) -> Scored:
+    evaluation = arrays.pop(_DIGEST, "")
+    if not arrays or (wanted and wanted not in arrays):
+        raise ForeignError(f"has no {wanted or 'array'!r}; it has {', '.join(arrays) or 'nothing'}"[:300])
     ids, labels = (next((key for key in names if key in arrays), None) for names in (_IDS, _LABELS))
-    if wanted and wanted not in arrays:
-        raise ForeignError(f"has no {wanted!r}; it has {', '.join(map(repr, arrays))}"[:300])
     others = [key for key in arrays if key not in (ids, labels)] or [key for key in (labels,) if key]
-    known = [key for key in others if key in _VALUES]
-    if not others:
-        raise ForeignError(f"has no predictions beside {ids!r}")
-    if not wanted and len(others) > 1 and len(known) != 1:
-        raise ForeignError(f"holds several arrays ({', '.join(others)}); name one: {name}:{others[0]}"[:300])
-    main = wanted or (known if len(others) > 1 else others)[0]
-    beside = [None if key in (None, main) else _column(key, arrays[key], len(arrays[main])) for key in (ids, labels)]
-    return Scored(name, arrays[main], beside[0], beside[1])
-
-
-def _column(name: str, values: Any, length: int) -> NDArray[Any]:
-    column = np.asarray(values[:])
-    if column.shape != (length,):
-        raise ForeignError(f"has {name!r} of shape {column.shape} beside {length} predictions")
-    return column
+    known = [key for key in others if key in _VALUES] if len(others) > 1 else others
+    if not wanted and len(known) != 1:
+        several = f"holds several arrays ({', '.join(others)}); name one: {name}:{others[0]}" if others else ""
+        raise ForeignError(several[:300] or f"has no predictions beside {ids!r}")
+    main = wanted or known[0]
+    beside = {key: np.asarray(arrays[key][:]) for key in (ids, labels) if key and key != main}
+    for key, column in beside.items():
+        if column.shape != (len(arrays[main]),):
+            raise ForeignError(f"has {key!r} of shape {column.shape} beside {len(arrays[main])} predictions")
+    return Scored(name, arrays[main], beside.get(ids or ""), beside.get(labels or ""), evaluation)
 
 
 class _Rows:
@@ -126,35 +121,33 @@ class _Bfloat16(_Rows):
         return (super().__getitem__(part).astype(np.uint32) << 16).view(np.float32)
 
 
-def _read_npy(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+def _read_npy(path: Path, _: str) -> dict[str, Any]:
     # Refuses objects: they would be pickled.
     mapped = np.lib.format.open_memmap(path, mode="r")
     rows = mapped.ndim > 0 and mapped.flags.c_contiguous
-    return {"array": _Rows(path, mapped.dtype, mapped.shape, mapped.offset) if rows else mapped}, ""
+    return {"array": _Rows(path, mapped.dtype, mapped.shape, mapped.offset) if rows else mapped}
 
 
-def _read_npz(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+def _read_npz(path: Path, _: str) -> dict[str, Any]:
     with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-        return {name: np.asarray(archive[name]) for name in archive.files}, ""
+        return {name: np.asarray(archive[name]) for name in archive.files}
 
 
-def _read_safetensors(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+def _read_safetensors(path: Path, _: str) -> dict[str, Any]:
     # The library checks the whole header, so that it can be taken at its word.
-    with safe_open(path, "np") as file, open(path, "rb") as stored:
-        about = file.metadata() or {}
-        length = int.from_bytes(stored.read(8), "little")
-        header = json.loads(stored.read(length))
-    arrays = {}
+    with safe_open(path, "np"), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    arrays: dict[str, Any] = {_DIGEST: header.pop("__metadata__", {}).get(_DIGEST, "")}
     for name, tensor in header.items():
-        if name != "__metadata__":
-            if (kind := tensor["dtype"]) not in _NUMBERS:
-                raise ForeignError(f"holds numbers of type {kind}, which are not compared")
-            found = _Bfloat16 if kind == "BF16" else _Rows
-            arrays[name] = found(path, _NUMBERS[kind], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
-    return arrays, about.get("examples_sha256", "")
+        if (kind := tensor["dtype"]) not in _NUMBERS:
+            raise ForeignError(f"holds numbers of type {kind}, which are not compared")
+        found, place = _Bfloat16 if kind == "BF16" else _Rows, 8 + length + tensor["data_offsets"][0]
+        arrays[name] = found(path, _NUMBERS[kind], tuple(tensor["shape"]), place)
+    return arrays
 
 
-def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
+def _read_parquet(path: Path, wanted: str) -> dict[str, Any]:
     from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
     file = parquet.ParquetFile(path, memory_map=True)
@@ -163,7 +156,7 @@ def _read_parquet(path: Path, wanted: str) -> tuple[dict[str, Any], str]:
     own = [name for name in names if name not in arrays]
     # Several columns are one array, (examples, V).
     taken = {wanted: [wanted]} if wanted in own else {"predictions": own} if own and not wanted else {}
-    return arrays | {name: _Groups(path, file, columns) for name, columns in taken.items()}, ""
+    return arrays | {name: _Groups(path, file, columns) for name, columns in taken.items()}
 
 
 class _Groups:
@@ -207,7 +200,7 @@ class _Groups:
         return values.reshape(len(column), -1) if lists else values
 
 
-def _read_csv(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
+def _read_csv(path: Path, _: str) -> dict[str, Any]:
     import pandas as pd
 
     # ``NA`` and ``null`` can be answers, an empty field or a NaN that a program wrote is none. Ids stay as they are written.
@@ -215,16 +208,16 @@ def _read_csv(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
         heads, first = [*islice(csv.reader(file), 2), [], []][:2]
     if len(first) > len(heads):
         raise ForeignError("has lines with more fields than its first line has names")
-    if heads and all(_is_number(name) for name in heads):
+    if heads and all(re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", name.strip(), re.IGNORECASE) for name in heads):
         raise ForeignError("begins with numbers where the names of its columns belong, such as id,prediction")
-    text = dict.fromkeys(_IDS, str)
-    table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"], dtype=text, low_memory=False)
+    kept = {"keep_default_na": False, "na_values": ["", "nan", "NaN"], "dtype": dict.fromkeys(_IDS, str)}
+    table = pd.read_csv(path, **kept, low_memory=False)
     columns: dict[str, Any] = {str(name): _answers(table[name]) for name in table.columns}
     own = [name for name in columns if name not in _IDS + _LABELS]
     # Several columns of numbers are one array, (examples, V), and each can be asked for by its name.
     if len(own) > 1 and "predictions" not in own and all(columns[name].dtype.kind in "iuf" for name in own):
         columns["predictions"] = np.column_stack([columns[name] for name in own])
-    return columns, ""
+    return columns
 
 
 def _answers(column: Any) -> NDArray[Any]:
@@ -233,45 +226,29 @@ def _answers(column: Any) -> NDArray[Any]:
     return column.astype(int).to_numpy() if column.dtype.kind == "b" else column.fillna("").astype(str).to_numpy(str)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_samples(path: Path, _wanted: str) -> tuple[dict[str, Any], str]:
-    rows = list(_samples(path))
+def _read_samples(path: Path, _: str) -> dict[str, Any]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    if not all(isinstance(row, dict) and {"doc_id", "filtered_resps"} <= row.keys() for row in rows):
+        raise ForeignError("has lines without doc_id and filtered_resps, which sample logs of lm-evaluation-harness have")
     # With several filters every example stands there once for each of them.
     rows = [row for row in rows if row.get("filter") == rows[0].get("filter")]
-    answers = [row["filtered_resps"] for row in rows]
+    replies = [row["filtered_resps"] for row in rows]
     arrays: dict[str, Any] = {"id": np.array([str(row["doc_id"]) for row in rows])}
-    if all(isinstance(answer[0], str) for answer in answers):
-        return arrays | {"predictions": np.array([answer[0] for answer in answers])}, ""
+    if all(isinstance(reply[0], str) for reply in replies):
+        return arrays | {"predictions": np.array([reply[0] for reply in replies])}
     # Of a question with choices the log-likelihood of each; "True" beside it says that it is the greedy answer.
-    scores = [[float(choice[0]) for choice in answer] for answer in answers]
-    alike = len({len(row) for row in scores}) == 1
+    scores = [[float(choice[0]) for choice in reply] for reply in replies]
     if min(map(len, scores)) < 2:
         raise ForeignError("is a log of a task without choices or texts, whose answers cannot be compared")
-    # Questions of several lengths have no common V: what is left of them is the choice.
-    values = np.array(scores) if alike else np.array([int(np.argmax(row)) for row in scores])
     targets = [str(row.get("target")) for row in rows]
     if all(target.isdecimal() for target in targets):
         arrays["label"] = np.array([int(target) for target in targets])
-    return arrays | {"predictions": values}, ""
+    # Questions of several lengths have no common V: what is left of them is the choice.
+    alike = len(set(map(len, scores))) == 1
+    return arrays | {"predictions": np.array(scores if alike else [int(np.argmax(row)) for row in scores])}
 
 
-def _samples(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            row = json.loads(line) if line.strip() else None
-            if row is not None and not (isinstance(row, dict) and {"doc_id", "filtered_resps"} <= row.keys()):
-                raise ForeignError(f"has no doc_id and filtered_resps in line {number}, as sample logs of lm-eval have")
-            yield from [row] if row else []
-
-
-_READERS: dict[str, Callable[[Path, str], tuple[dict[str, Any], str]]] = {
+_READERS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import repro_lib
-from repro_lib import compare
+from repro_lib import collect, compare
 from repro_lib.analysis.comparison.flips import across, count_flips
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
@@ -55,7 +55,7 @@ def test_a_metric_is_there_where_it_is_defined_and_nowhere_else() -> None:
     found = compare(classes, labels=[0, 1, 2, 2])
     assert (found.kind, found.metrics, found.leading) == ("classes", ["churn"], ["churn"])
     assert found.pairs["churn"].tolist() == [0.25, 0.0, 0.25]
-    assert found.notes == ("model 1 and model 3 hold the same predictions in every example.",)
+    assert found.notes == ("A 1 and A 3 hold the same predictions in every example.",)
     assert compare([["yes", "no"], ["yes", "No"]]).numbers["churn"].value == 0.5
     p, q = np.array([0.2, 0.6, 0.0]), np.array([0.1, 0.4, 0.0])
     event = compare([p, q], labels=[0, 1, 0])
@@ -210,7 +210,8 @@ def test_the_contrast_of_our_own_cells_is_the_one_of_the_study(make_result, tmp_
 
 def test_what_was_compared_is_shown_and_written(tmp_path: Path) -> None:
     found = compare(logits(4, 0.6, 5), logits(3, 0.5, 6), labels=LABELS, names=("<new>", "old"))
-    page = found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    found.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "&lt;new&gt; against old" in page
     assert "<new>" not in page
     assert page.count("<h2>") == len(found.tables())
@@ -236,8 +237,8 @@ P = [probabilities_from_logits(each) for each in logits(2, 0.5, 5)]
 @pytest.mark.parametrize(
     ("sentence", "wanted"),
     [
-        ("model 1 is one trained model", {"predictions": [P[0]]}),
-        ("has 5 classes, model 2 4: not the same vocabulary", {"predictions": [P[0], np.eye(4)[LABELS % 4]]}),
+        ("A 1 is one trained model", {"predictions": [P[0]]}),
+        ("has 5 classes, A 2 4: not the same vocabulary", {"predictions": [P[0], np.eye(4)[LABELS % 4]]}),
         ("divide them by 100", {"predictions": [100 * each for each in P]}),
         ("divide them by 100", {"predictions": [100 * each[:, 0] for each in P]}),
         ("said to hold rows of probabilities, and holds logits", {"predictions": logits(2, 0.5, 5), "kind": "probabilities"}),
@@ -245,7 +246,7 @@ P = [probabilities_from_logits(each) for each in logits(2, 0.5, 5)]
         ("do not add up to 1", {"predictions": [each / 2 for each in P]}),
         ("NaN or infinity", {"predictions": [P[0], np.where(P[1] == P[1][3, 2], np.nan, P[1])]}),
         ("A 1 holds logits, B 1 rows", {"predictions": logits(2, 0.5, 5), "against": P}),
-        ("has 90 examples, model 2 80", {"predictions": [P[0], P[1][:80]]}),
+        ("has 90 examples, A 2 80", {"predictions": [P[0], P[1][:80]]}),
         ("whole numbers from 0 to 4", {"predictions": P, "labels": LABELS + 1}),
         ("has shape (80,) for 90 examples", {"predictions": P, "labels": LABELS[:80]}),
         ("expected (examples, V)", {"predictions": [P[0][None], P[1][None]]}),
@@ -272,3 +273,57 @@ def test_half_precision_is_as_good_as_its_numbers() -> None:
         assert half.numbers[name].value == pytest.approx(exact.numbers[name].value, rel=1e-5)
     masked = [np.where(np.arange(5) == 4, -np.inf, each) for each in logits(2, 0.6, 5)]
     assert compare(masked).numbers["kl_divergence"].value < np.inf
+
+
+def len_of(texts: list[str]) -> np.ndarray:
+    return np.array([len(text) for text in texts])
+
+
+class Estimator:
+    """As scikit-learn's: probabilities by a method of that name."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        return np.stack([1 - x[:, 0], x[:, 0]], axis=1)
+
+
+class Answer:
+    """As a model of transformers answers: logits among other things."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+
+def test_collected_predictions_are_what_compare_reads(tmp_path: Path) -> None:
+    x, y = torch.rand(12, 3, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 4
+    nets = [torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5)) for _ in range(2)]
+    nets[0][1].eval()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=5)
+    paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
+    scored = [collect(net, loader, path) for net, path in zip(nets, paths, strict=True)]
+    assert [part.training for part in nets[0]] == [True, False], "as it was"
+    assert np.array_equal(scored[0].values, nets[0][0](x).detach().numpy()), "without dropout"
+    found = compare(paths)
+    assert found.numbers["relative_pd"] == compare(scored).numbers["relative_pd"]
+    assert found.models["accuracy"].tolist() == [(one.values.argmax(axis=1) == y.numpy()).mean() for one in scored]
+    others = [collect(net, [x.flip(0)]) for net in nets]
+    with pytest.raises(ForeignError, match="made on different examples"):
+        compare([scored[0], others[0]])
+    assert collect(nets[0], [x[:7], x[7:]]).evaluation == scored[0].evaluation, "however it is cut into batches"
+    texts = [["ab", "c"], ["a", "bc"]]
+    assert len({collect(len_of, [text]).evaluation for text in texts}) == 2
+    by_hand = collect(lambda batch: batch @ np.ones((3, 2)), [x.numpy()[:7], x.numpy()[7:]])
+    assert by_hand.values.shape == (12, 2)
+    assert compare([collect(Estimator(), [x.numpy()], name=f"{k}") for k in range(2)]).kind == "probabilities"
+    with pytest.raises(ForeignError, match="a object is no function"):
+        collect(object(), [x])
+
+
+def test_a_language_model_gives_a_row_for_every_token() -> None:
+    def model(input_ids: torch.Tensor, mask: torch.Tensor) -> Answer:
+        return Answer((torch.nn.functional.one_hot(input_ids, 5) * mask[..., None]).to(torch.bfloat16))
+
+    ids = torch.tensor([[1, 2, 3], [4, 0, 1]])
+    scored = collect(model, [{"input_ids": ids, "mask": torch.ones(2, 3), "labels": ids}])
+    assert scored.values.shape == (6, 5)
+    assert scored.labels is not None
+    assert (scored.values.argmax(axis=1) == scored.labels).all()

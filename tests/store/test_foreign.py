@@ -89,7 +89,7 @@ def test_half_precision_names_of_arrays_and_what_the_examples_were(tmp_path: Pat
     with pytest.raises(ForeignError, match=r"holds several arrays \(first, second\); name one: .*two.npz:first"):
         read_scored(two)
     assert np.array_equal(read_scored(f"{two}:second").values, P)
-    with pytest.raises(ForeignError, match="has no 'third'; it has 'first', 'second'"):
+    with pytest.raises(ForeignError, match="has no 'third'; it has first, second"):
         read_scored(f"{two}:third")
 
 
@@ -153,7 +153,7 @@ MISTAKES = {
     "hole.csv": ("id,p\n1,0.5\n2,\n", "NaN or infinity"),
     "cent.csv": ("id,p\n1,50.5\n2,25\n", "divide them by 100"),
     "only.csv": ("id\n1\n2\n", "has no predictions beside 'id'"),
-    "log.jsonl": ('{"doc": 1}\n', "has no doc_id and filtered_resps in line 1"),
+    "log.jsonl": ('{"doc": 1}\n', "has lines without doc_id and filtered_resps"),
     "one.jsonl": (sample(0, [["-3", "True"]]), "a task without choices or texts"),
     "p.txt": ("0.5", "is of no known format; known are .npy"),
 }

@@ -41,7 +41,7 @@ class Compared:
     arms: dict[str, list[str]]
     measured: Measured
     pairs_at: NDArray[np.int64]
-    examples_ids: NDArray[Any]
+    ids: NDArray[Any]
     margin: float
     paired: bool
     update: bool
@@ -103,10 +103,11 @@ class Compared:
 
         Beside the metrics: unanimity and, with labels, accuracy, churn_per_error and churn_minus_error.
         """
-        rows = [(arm, name, each) for k, arm in enumerate(self.arms) for name, each in self._numbers(k).items()]
+        rows = [(arm, name, each) for k, arm in enumerate(self.arms) for name, each in self.numbers_of(k).items()]
         return pd.DataFrame([{"arm": a, "metric": name, "n": of.n, **of.columns("value")} for a, name, of in rows])
 
-    def _numbers(self, arm: int) -> dict[str, Estimate]:
+    def numbers_of(self, arm: int) -> dict[str, Estimate]:
+        """The numbers of one arm by name."""
         n, answered = len(self._places(arm)), self._answers(arm)
         numbers = {m: jackknife_pairwise(self.matrix(m, arm, arm), PAIR_METRICS[m].largest) for m in self.metrics if n > 1}
         if n > 1:
@@ -146,14 +147,16 @@ class Compared:
         win_loss (positive over negative) and accuracy_change. With ``update`` each metric, with its floor and excess. Empty for
         one arm.
         """
-        return pd.DataFrame([{"metric": name, "n": of.n, **of.columns("value")} for name, of in self._update().items()])
+        return pd.DataFrame([{"metric": name, "n": of.n, **of.columns("value")} for name, of in self.changes.items()])
 
     @cached_property
     def counts(self) -> Flips:
         """The flips of every old model (rows) to every new one (columns), in examples."""
         return count_flips(self._answers(1), self._answers(0), self.measured.labels)
 
-    def _update(self) -> dict[str, Estimate]:
+    @cached_property
+    def changes(self) -> dict[str, Estimate]:
+        """The numbers of ``flips`` by name."""
         if len(self.arms) < 2:
             return {}
         examples, counts = self.measured.answers.shape[1], self.counts
@@ -176,10 +179,12 @@ class Compared:
 
         ``churn``, ``against.churn``, ``difference.churn``, ``per_cent.churn`` (of the second arm's), ``update.negative_flips``.
         """
-        found = {f"{'against.' if k else ''}{name}": of for k in range(len(self.arms)) for name, of in self._numbers(k).items()}
+        found = {
+            f"{'against.' if k else ''}{name}": of for k in range(len(self.arms)) for name, of in self.numbers_of(k).items()
+        }
         for row in rows_of(self.contrast):
             found |= {f"{kind}.{row['metric']}": Estimate.in_row(row, kind) for kind in ("difference", "per_cent")}
-        return found | {f"update.{name}": of for name, of in self._update().items()}
+        return found | {f"update.{name}": of for name, of in self.changes.items()}
 
     @cached_property
     def examples(self) -> pd.DataFrame:
@@ -188,7 +193,7 @@ class Compared:
         Of an event how far the chances lie apart, mean over the pairs.
         """
         shares = {arm: disagreement(self.measured.by_example[self._places(k)]) for k, arm in enumerate(self.arms)}
-        frame = pd.DataFrame({"example": self.examples_ids, **shares})
+        frame = pd.DataFrame({"example": self.ids, **shares})
         return frame.sort_values(next(iter(shares)), ascending=False, kind="stable", ignore_index=True)
 
     @cached_property

@@ -1,6 +1,5 @@
 """What the numbers of a foreign model are: probabilities, logits, chances of an event, classes or texts. Told or found out."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro_lib.metrics.given import numpy_of, probabilities_given
-from repro_lib.metrics.prediction_difference import probabilities_from_logits
 from repro_lib.store.foreign import ForeignError, Scored
 
 # (examples, V), (examples, V), (examples,), (examples,), (examples,).
@@ -77,18 +75,15 @@ def distributions(model: Scored, kind: str, part: slice) -> tuple[NDArray[Any], 
     block = numpy_of(model.values[part])
     block = block.astype(np.float32 if block.dtype == np.float16 else np.float64)
     if kind == "logits":
-        # Minus infinity is what a masked place of the vocabulary has.
-        highest = block.max(axis=1, keepdims=True)  # NaN where there is one
+        highest, lowest = block.max(axis=1, keepdims=True), block.min()  # NaN where there is one
         if not np.isfinite(highest).all():
             _refuse_numbers(model.name, block, "logits")
-        if block.dtype == np.float64 and np.isneginf(block).any():
-            return probabilities_from_logits(block), None
         block -= highest
         p = np.exp(block)
         total = p.sum(axis=1, keepdims=True)
-        block -= np.log(total)
         p /= total
-        return p, block
+        # Minus infinity is what a masked place of the vocabulary has: metrics know what to do with a probability of 0.
+        return p, None if np.isneginf(lowest) else np.subtract(block, np.log(total), out=block)
     try:
         return probabilities_given([block])[0], None
     except ValueError as error:
@@ -124,5 +119,5 @@ def _refuse_numbers(name: str, values: NDArray[Any], wanted: str) -> None:
     if not np.isfinite(values).all():
         raise ForeignError(f"{name} holds NaN or infinity: the model that made it did not train properly, or a field is empty")
     low, high = (f"{end:.4g}" for end in (values.min(), values.max()))
-    cent = ", per cent it seems: divide them by 100" if values.min() >= 0 and 1 < values.max() <= 100 + math.ulp(100) else ""
+    cent = ", per cent it seems: divide them by 100" if values.min() >= 0 and 1 < values.max() <= 100 else ""
     raise ForeignError(f"{name} holds numbers between {low} and {high}, which are no {wanted}{cent}")

@@ -1,7 +1,8 @@
 """Every model read once, block by block, and all that is compared of it: metrics of pairs, and what each model answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,57 +39,58 @@ def measure(
     ForeignError for what turns out to be of another kind, and for labels that the models cannot answer with.
     """
     if kind in ("classes", "texts"):
-        given = [answers(model) for model in models]
-        if len({values.dtype.kind == "i" for values in (*given, *([] if labels is None else [labels]))}) > 1:
+        given = [*map(answers, models), *([] if labels is None else [labels])]
+        if len({values.dtype.kind == "i" for values in given}) > 1:
             raise ForeignError("some answers (or the labels) are numbers and some are texts, so that none would be right")
-        codes = pd.factorize(np.concatenate(given if labels is None else [*given, labels]))[0].astype(np.int64)
-        codes = codes.reshape(-1, len(given[0]))
-        found, labels = codes[: len(models)], None if labels is None else codes[-1]
-        return Measured({"churn": (found[pairs[:, 0]] != found[pairs[:, 1]]).mean(axis=1)}, found, labels, found)
-    width = 2 if kind == "event" else models[0].values.shape[1]
+        codes = pd.factorize(np.concatenate(given))[0].astype(np.int64).reshape(len(given), -1)
+        found = codes[: len(models)]
+        churn = (found[pairs[:, 0]] != found[pairs[:, 1]]).mean(axis=1)
+        return Measured({"churn": churn}, found, None if labels is None else codes[-1], found)
+    event, shape = kind == "event", (len(models[0].values), 2 if kind == "event" else models[0].values.shape[1])
     if labels is not None:
         try:
-            labels = labels_given(labels, np.broadcast_to(0.0, (len(models[0].values), width)))
+            labels = labels_given(labels, np.broadcast_to(0.0, shape))
         except ValueError:
-            places = f"0 to {width - 1}, the places of the right answers, one per example"
-            raise ForeignError(f"labels of {width} classes are whole numbers from {places}") from None
-    if kind == "event":
-        every = np.array([chances(model) for model in models])
-        sums, tops = _summed([np.stack([1 - p, p], axis=1) for p in every], None, pairs, labels, threads)
-        # Of an event itself: how often it does not happen is no prediction of its own (Shamir et al. 2020).
-        relative = [relative_differences(every[i], every[j]).mean() for i, j in pairs.tolist()]
-        return Measured(sums | {"relative_pd": np.array(relative)}, tops, labels, every)
-    sums, tops = _summed(models, kind, pairs, labels, threads)
-    return Measured(sums, tops, labels, tops)
+            places = f"0 to {shape[1] - 1}, the places of the right answers, one per example"
+            raise ForeignError(f"labels of {shape[1]} classes are whole numbers from {places}") from None
+    every = np.array([chances(model) for model in models]) if event else None
+    read = [partial(_outcomes, p) for p in every] if every is not None else [partial(distributions, m, kind) for m in models]
+    values, tops = _summed(read, shape, pairs, labels, threads)
+    if every is None:
+        return Measured(values, tops, labels, tops)
+    # Of an event itself: how often it does not happen is no prediction of its own (Shamir et al. 2020).
+    relative = np.array([relative_differences(every[i], every[j]).mean() for i, j in pairs.tolist()])
+    return Measured(values | {"relative_pd": relative}, tops, labels, every)
+
+
+def _outcomes(p: NDArray[np.float64], part: slice) -> tuple[NDArray[Any], None]:
+    return np.stack([1 - p[part], p[part]], axis=1), None
 
 
 def _summed(
-    models: Sequence[Any], kind: str | None, pairs: NDArray[np.int64], labels: NDArray[Any] | None, threads: int
+    read: Sequence[Callable[[slice], tuple[NDArray[Any], NDArray[Any] | None]]],
+    shape: tuple[int, int],
+    pairs: NDArray[np.int64],
+    labels: NDArray[Any] | None,
+    threads: int,
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
-    examples, width = np.shape(models[0]) if kind is None else models[0].values.shape
+    (examples, width), models = shape, len(read)
     names = [n for n in PAIR_METRICS if n not in asked_by_pair() and not (PAIR_METRICS[n].at_label and labels is None)]
-    tops = np.empty((len(models), examples), np.int64)
-    rows, few = max(1, _BLOCK_BYTES // (8 * width * len(models))), max(1, _AT_ONCE // width)
+    tops = np.empty((models, examples), np.int64)
+    rows, few = max(1, _BLOCK_BYTES // (8 * width * models)), max(1, _AT_ONCE // width)
 
     def summed(start: int) -> NDArray[np.float64]:
         part = slice(start, min(start + rows, examples))
-        read = [(m[part], None) if kind is None else distributions(m, kind, part) for m in models]
-        # One model of two in half precision: all in double.
-        exact = {p.dtype for p, _ in read} != {np.dtype(np.float32)}
-        parts = [p.astype(np.float64) if exact else p for p, _ in read]
-        logs = [of for _, of in read if of is not None]
-        tops[:, part] = [p.argmax(axis=1) for p in parts]
+        blocks, logs = zip(*(block(part) for block in read), strict=True)
+        # One model of several in half precision: all in double. Stacked once, so that what follows are views.
+        parts, known = np.array(blocks), None if any(of is None for of in logs) else np.array(logs)
+        tops[:, part] = parts.argmax(axis=2)
         total = np.zeros((len(names), len(pairs)))
-        for a in range(0, len(parts[0]), few):
+        for a in range(0, parts.shape[1], few):
             some = slice(a, a + few)
-            found = block_metrics(
-                [p[some] for p in parts],
-                pairs,
-                None if labels is None else labels[part][some],
-                [of[some] for of in logs] if len(logs) == len(parts) else None,
-                tops[:, part][:, some],
-            )
-            total += np.array([found[name] for name in names]) * len(parts[0][some])
+            at_label, log = None if labels is None else labels[part][some], None if known is None else known[:, some]
+            found = block_metrics(parts[:, some], pairs, at_label, log, tops[:, part][:, some])
+            total += np.array([found[name] for name in names]) * parts[:, some].shape[1]
         return total
 
     with ThreadPoolExecutor(threads) as pool:
