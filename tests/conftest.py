@@ -125,7 +125,7 @@ def make_result() -> MakeResult:
                 val_loss=3.0625,
                 val_accuracy=20.5,
                 seconds=0.25,
-                init_sha256=f"{k:x}" * 64,
+                init_sha256=f"{k:064x}",
                 weights_sha256="b" * 64,
                 predictions_sha256="d" * 64,
             )

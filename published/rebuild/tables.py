@@ -9,11 +9,18 @@ import pandas as pd
 
 from published.rebuild.stores import NotRunYet, Published
 from repro_lib.analysis.cell_anatomy import churn_against_error
-from repro_lib.analysis.contrasts import chances_of_being_best, contrasts_frame, cv_over_activations, two_kinds_of_interval
+from repro_lib.analysis.contrasts import (
+    chances_of_being_best,
+    contrasts_at_equal_loss,
+    contrasts_frame,
+    cv_over_activations,
+    two_kinds_of_interval,
+)
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.noise_sources import compare_sources
+from repro_lib.analysis.selection import with_other
 from repro_lib.analysis.study import Study, pair_matrix
-from repro_lib.analysis.trajectories import FOLLOWED, differs_in_length
+from repro_lib.analysis.trajectories import FOLLOWED
 from repro_lib.metrics.hypothesis_tests import holm, p_value
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise, mean_interval, relative_contrast
@@ -33,6 +40,11 @@ def cells(published: Published) -> pd.DataFrame:
 def all_contrasts(published: Published) -> pd.DataFrame:
     """Every activation against relu by every metric; Holm within the family of one metric."""
     return _by_metric(published.evidence, contrasts_frame)
+
+
+def equal_loss(published: Published) -> pd.DataFrame:
+    """Every contrast with relu at equal loss, by every metric, where runs of other lengths are there."""
+    return _by_metric(published.evidence, contrasts_at_equal_loss).dropna(subset=["per_cent"])
 
 
 def cv(published: Published) -> pd.DataFrame:
@@ -105,17 +117,13 @@ def lengths(published: Published) -> pd.DataFrame:
     """Runs of other lengths, each with its learning rate decayed to zero: PD and loss, and gelu beside relu."""
     rows = []
     for model in NOISE_MODELS:
-        reference = {a: published.study.result(model, a) for a in ("relu", "gelu")}
-        for steps in sorted({int(result.config["max_iters"]) for result in published.stored}):
-            pair: dict[str, Result] = {}
-            for activation, own in reference.items():
-                candidates = [own, *(other for other in published.stored if own and differs_in_length(own, other))]
-                found = [result for result in candidates if result and result.config["max_iters"] == steps]
-                if not found:
-                    continue
-                result = pair[activation] = max(found, key=lambda other: other.timestamp)
+        own = {a: published.study.result(model, a) for a in ("relu", "gelu")}
+        runs = {a: [result, *with_other("max_iters", published.stored, result)] for a, result in own.items() if result}
+        for steps in sorted({int(run.config["max_iters"]) for several in runs.values() for run in several}):
+            pair = {a: run for a, several in runs.items() for run in several if run.config["max_iters"] == steps}
+            for activation, run in pair.items():
                 row: dict[str, object] = {"model": model, "activation": activation, "max_iters": steps}
-                rows.append(row | {"n": len(result.trials)} | _measured(result))
+                rows.append(row | {"n": len(run.trials)} | _measured(run))
             if len(pair) == 2:
                 for name in FOLLOWED:
                     rows[-1] |= _against(pair["gelu"], pair["relu"], name).columns(f"gelu_against_relu_per_cent_{name}")
@@ -166,6 +174,7 @@ def minigpt_contrasts(published: Published) -> pd.DataFrame:
 TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "cells": cells,
     "contrasts": all_contrasts,
+    "equal_loss": equal_loss,
     "cv": cv,
     "p_best": p_best,
     "intervals": intervals,

@@ -4,7 +4,8 @@ Each frame is computed once per evidence and metric (``once``). Models bit-ident
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import once
+from repro_lib.analysis.once import once
+from repro_lib.analysis.study import pair_matrix
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED, verdict_on_difference
 from repro_lib.metrics.cells import (
     bootstrap_windows,
@@ -21,63 +23,142 @@ from repro_lib.metrics.cells import (
     probability_of_being_best,
     variance_of_accuracy,
 )
+from repro_lib.metrics.equal_loss import means_at_equal_loss
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_equal, p_value, permutation_test, trials_needed
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import Float64, contrast, jackknife_pairwise, relative_contrast
+from repro_lib.metrics.uncertainty import (
+    TRIALS_FOR_INTERVAL,
+    Estimate,
+    Float64,
+    contrast,
+    jackknife_left_out,
+    jackknife_pairwise,
+    relative_contrast,
+)
+from repro_lib.store.schema import Result
 
 REFERENCE = "relu"
 # Whatever is said of a difference is said in both: the one weighs every character of the vocabulary alike, the other counts
 # probability mass.
 LEADING = ("relative_pd", "total_variation")
+_MakeRow = Callable[[Evidence, str, str, str, int], dict[str, Any]]
 
 
 @once
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation, n (seeds that both have), without_partner (trials of other seeds, left out); difference (95 %
-    jackknife, negative: less PD than relu) and per_cent (of relu's PD), each with _low, _high; p and p_holm (that it is 0);
-    margin (per cent of relu's PD) and p_equal (that it is not within it; Bonferroni); verdict (``verdict_on_difference``);
-    trials_needed (for a power of .8 at the family's first Holm step; NaN: none up to 10,000); p_permutation, a check.
+    ``Study.dictionary`` says what the columns are.
     """
+    return _judged(evidence, metric, _contrast_row, ["without_partner", *_TESTED, "trials_needed", "p_permutation"])
+
+
+_DIFFERENCES = [f"{name}{end}" for name in ("difference", "per_cent") for end in ("", "_low", "_high")]
+_TESTED = [*_DIFFERENCES, "p", "p_holm", "margin", "p_equal", "verdict"]
+_EFFECT = ["per_cent", "per_cent_low", "per_cent_high", "verdict"]
+
+
+@once
+def contrasts_at_equal_loss(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """The same family at equal validation loss, from runs of several lengths that each decayed fully; judged by the same rule.
+
+    Columns as in ``contrasts_frame``, and loss (nats: the lowest that both reach by their full length) and lengths (iterations
+    of the runs that there are). NaN where there are no other lengths, or none with a loss high enough.
+    """
+    return _judged(evidence, metric, _equal_loss_row, ["loss", "lengths", *_TESTED])
+
+
+@once
+def contrasts_at_own_rates(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
+    """The same family, each activation at that of the learning rates it was trained at that gave the lowest mean loss.
+
+    Columns as in ``contrasts_frame``, and rate and reference_rate. NaN where a cell was trained at one rate alone.
+    """
+    return _judged(evidence, metric, _own_rate_row, ["rate", "reference_rate", *_TESTED])
+
+
+@once
+def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
+    """``contrasts_frame`` of relative PD with, in columns of these suffixes, per cent and verdict in total variation (_tv), at
+    equal loss (_at_loss) and in both (_at_loss_tv); n, loss and lengths (_at_loss) as in ``contrasts_at_equal_loss``."""
+    first, second = LEADING
+    at_loss = contrasts_at_equal_loss(evidence, first)[["n", "loss", "lengths", *_EFFECT]].add_suffix("_at_loss")
+    beside = contrasts_frame(evidence, second)[_EFFECT].add_suffix("_tv"), at_loss
+    at_loss_tv = contrasts_at_equal_loss(evidence, second)[_EFFECT].add_suffix("_at_loss_tv")
+    return contrasts_frame(evidence, first).join([*beside, at_loss_tv])
+
+
+def _judged(evidence: Evidence, metric: str, make_row: _MakeRow, columns: Sequence[str]) -> pd.DataFrame:
+    # The declared family, one row for each contrast, and their verdicts.
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
-    rows = [_contrast_row(evidence, model, activation, metric, len(family)) for model, activation in family]
-    frame = pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
+    about = [{"model": m, "activation": a, "n": 0, "margin": evidence.margin} for m, a in family]
+    rows = [row | make_row(evidence, row["model"], row["activation"], metric, len(family)) for row in about]
+    frame = pd.DataFrame(rows, columns=["model", "activation", "n", *columns])
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
     judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)
     frame["verdict"] = [verdict_on_difference(*row) for row in judged]
     return frame
 
 
-_CONTRAST_COLUMNS = ["model", "activation", "n", "without_partner", "difference", "difference_low", "difference_high"]
-_CONTRAST_COLUMNS += ["per_cent", "per_cent_low", "per_cent_high", "p", "p_holm", "margin", "p_equal", "verdict"]
-_CONTRAST_COLUMNS += ["trials_needed", "p_permutation"]
-
-
-@once
-def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
-    """``contrasts_frame`` of relative PD, and beside it per cent and verdict in total variation, in columns with _tv."""
-    beside = contrasts_frame(evidence, LEADING[1])[["per_cent", "per_cent_low", "per_cent_high", "verdict"]]
-    return contrasts_frame(evidence, LEADING[0]).join(beside.add_suffix("_tv"))
+def study_contrasts(evidence: Evidence) -> pd.DataFrame:
+    """``contrasts_frame`` of each leading metric, which is named in the first column, one below the other."""
+    frames = {metric: contrasts_frame(evidence, metric) for metric in LEADING}
+    return pd.concat(frames, names=["metric"]).reset_index(level="metric").reset_index(drop=True)
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
     both = [(model, activation), (model, REFERENCE)]
     seeds = evidence.shared(both)
-    row = {"model": model, "activation": activation, "n": len(seeds), "margin": evidence.margin}
+    row: dict[str, Any] = {"n": len(seeds)}
     row["without_partner"] = sum(evidence.trials(*cell) for cell in both) - 2 * len(seeds)
     if len(seeds) < 2:
         return row
     own, relu = _cells(evidence, model, (activation, REFERENCE), metric)
-    difference = contrast(own, relu)
-    return row | {
-        **difference.columns("difference"),
-        **relative_contrast(own, relu).columns("per_cent"),
-        "p": p_value(difference),
-        "p_equal": _p_equal(own, relu, evidence.margin / 100, family),
-        "trials_needed": trials_needed(difference, alpha=SIGNIFICANCE / family) or math.nan,
-        "p_permutation": permutation_test(own, relu),
-    }
+    needed = trials_needed(contrast(own, relu), alpha=SIGNIFICANCE / family) or math.nan
+    row |= {"trials_needed": needed, "p_permutation": permutation_test(own, relu)}
+    return row | _tested(partial(contrast, own, relu), relative_contrast(own, relu), evidence, family)
+
+
+def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
+    # A run with too few trials for an interval would take it from the others too.
+    cells = [
+        [run for run in evidence.runs_by("max_iters", model, name) if len(run.trials) >= TRIALS_FOR_INTERVAL]
+        for name in (activation, REFERENCE)
+    ]
+    if not all(cells) or all(len(runs) == 1 for runs in cells):
+        return {}
+    n = min(len(run.trials) for runs in cells for run in runs)
+    means, loss = means_at_equal_loss([[(_losses(run)[:n], pair_matrix(run, metric)[:n, :n]) for run in r] for r in cells])
+
+    def difference(times: float = 1.0) -> Estimate:
+        values = means[0] - times * means[1]
+        return jackknife_left_out(values[0], values[1:])
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = 100 * (means[0] - means[1]) / means[1]
+    lengths = ", ".join(map(str, sorted({run.config["max_iters"] for runs in cells for run in runs})))
+    row = {"n": n, "loss": loss[0], "lengths": lengths}
+    return row | _tested(difference, jackknife_left_out(shares[0], shares[1:]), evidence, family)
+
+
+def _own_rate_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
+    cells = [evidence.runs_by("learning_rate", model, name) for name in (activation, REFERENCE)]
+    if min(map(len, cells)) < 2:
+        return {}
+    chosen = [min(runs, key=lambda run: run.avg_val_loss) for runs in cells]
+    n = min(len(run.trials) for run in chosen)
+    own, relu = (pair_matrix(run, metric)[:n, :n] for run in chosen)
+    row = {"n": n, "rate": chosen[0].config["learning_rate"], "reference_rate": chosen[1].config["learning_rate"]}
+    return row | _tested(partial(contrast, own, relu), relative_contrast(own, relu), evidence, family)
+
+
+def _tested(difference: Callable[[float], Estimate], per_cent: Estimate, evidence: Evidence, family: int) -> dict[str, float]:
+    tests = {"p": p_value(difference(1.0)), "p_equal": _p_equal(difference, evidence.margin, family)}
+    return {**difference(1.0).columns("difference"), **per_cent.columns("per_cent"), **tests}
+
+
+def _losses(run: Result) -> list[float]:
+    return [trial.val_loss for trial in run.trials]
 
 
 def _cells(evidence: Evidence, model: str, names: Sequence[str], metric: str) -> list[Float64]:
@@ -85,9 +166,9 @@ def _cells(evidence: Evidence, model: str, names: Sequence[str], metric: str) ->
     return [evidence.matrix(model, [name], metric, seeds) for name in names]
 
 
-def _p_equal(one: Float64, other: Float64, margin: float, family: int) -> float:
+def _p_equal(difference: Callable[[float], Estimate], margin: float, family: int) -> float:
     # Bonferroni and not Holm's steps: then all that is called equal is so at once, by intervals that a figure can show.
-    p = p_equal(contrast(one, other, 1 - margin), contrast(one, other, 1 + margin))
+    p = p_equal(difference(1 - margin / 100), difference(1 + margin / 100))
     return float(np.minimum(family * p, 1.0))  # keeps NaN
 
 
@@ -113,7 +194,7 @@ def verdict_on_extreme(evidence: Evidence, model: str, activation: str) -> str:
         if other == activation or not evidence.has(model, other):
             continue
         first, second = _cells(evidence, model, (activation, other), "relative_pd")
-        equal = _p_equal(first, second, evidence.margin / 100, family)
+        equal = _p_equal(partial(contrast, first, second), evidence.margin, family)
         p = math.nan if equal <= SIGNIFICANCE else family * p_value(contrast(first, second))
         verdicts.append(verdict_on_difference(len(first), p, equal))
     # In this order: one that equals it takes the title, and one that may do so leaves it open.

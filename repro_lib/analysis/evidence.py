@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.selection import with_other
 from repro_lib.analysis.study import METRICS, Study, pair_matrix
 from repro_lib.config import MARGIN
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife
@@ -30,7 +31,8 @@ class Evidence:
 
     ``pairs``: see ``pairs_between``. ``models`` and ``activations``: what was expected. ``comparisons``: per model, where the
     predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared by
-    evaluation windows. ``margin``: per cent of the reference within which two activations count as equal."""
+    evaluation windows. ``margin``: per cent of the reference within which two activations count as equal. ``runs``: the
+    results, and those that differ from one of them in length or learning rate alone."""
 
     pairs: pd.DataFrame
     models: tuple[str, ...]
@@ -38,6 +40,7 @@ class Evidence:
     comparisons: dict[str, PairMatrices]
     gaps: tuple[str, ...] = ()
     margin: float = MARGIN
+    runs: tuple[Result, ...] = ()
 
     @classmethod
     def load(cls, store: Store, study: Study) -> Evidence:
@@ -59,7 +62,8 @@ class Evidence:
         results = [result for result in study.results if not result.synthetic]
         compared = compared or {}
         found = pairs_between(results, compared)
-        return cls(found, study.models, study.activations, compared, tuple(gaps), study.margin)
+        runs = (*results, *study.variants)
+        return cls(found, study.models, study.activations, compared, tuple(gaps), study.margin, runs)
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> Evidence:
@@ -111,6 +115,11 @@ class Evidence:
             for model, activation in cells
         ]
         return sorted(set.intersection(*numbers)) if numbers else []
+
+    def runs_by(self, setting: str, model: str, activation: str) -> list[Result]:
+        """The result of a cell and after it those that differ from it in this setting alone; none where it is missing."""
+        own = next((run for run in self.runs if (run.model_name, run.activation) == (model, activation)), None)
+        return [own, *with_other(setting, self.runs, own)] if own else []
 
     def estimate(
         self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: Any

@@ -7,8 +7,11 @@ from typing import Any
 
 from repro_lib.store.schema import Result
 
-# What may differ between runs of different length: the length itself and what is scaled to it.
-_SCHEDULE = {"max_iters", "warmup_iters", "eval_interval", "trials"}
+# What may differ between two runs of a cell that are compared by one setting: that, and what is scaled to it.
+_GOES_WITH = {
+    "max_iters": {"max_iters", "warmup_iters", "eval_interval", "trials"},
+    "learning_rate": {"learning_rate", "trials"},
+}
 
 
 # What decides how a model is trained, and how large it is. All else agrees between comparable results, or does not matter.
@@ -24,45 +27,70 @@ def recipe_differences(results: Sequence[Result], *, sizes: bool = False) -> dic
     return {name: values for name, values in found.items() if len(set(values.values())) > 1}
 
 
+def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
+    """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations."""
+    by_model: dict[str, list[list[tuple[str, str]]]] = {}
+    for result in results:
+        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        by_model.setdefault(result.model_name, []).append(digests)
+    # Of cells with different numbers of trials those that both have are compared.
+    same = {m: all(a == b for c in cells[1:] for a, b in zip(cells[0], c, strict=False)) for m, cells in by_model.items()}
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
+
+
 def select_comparable(
     results: Sequence[Result],
     key: str | None = None,
     profile: str | None = None,
     configs: Collection[str] = (),
     *,
+    grids: Sequence[str] = (),
     include_synthetic: bool = False,
 ) -> list[Result]:
     """The newest result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then newest.
+    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then that of
+    the newest of the ``grids`` (``config_sha256``, the newest last), for a grid can run all its activations at other lengths
+    too, then the newest.
     Without a ``key`` it is that of the newest result of ``profile``, or of the newest made with any and in which all randomness
     varies. ``configs`` (``config_sha256``) come before all others: a grid shows its own cells and not those of a later run.
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of the
     above; where nothing real is chosen, synthetic results alone."""
     real = [result for result in results if not result.synthetic]
-    chosen = _select(real, key, profile, configs)
+    chosen = _select(real, key, profile, configs, grids)
     if not include_synthetic:
         return chosen
     synthetic = [result for result in results if result.synthetic]
     return chosen + _stand_ins(synthetic, chosen) if chosen else _select(synthetic, key, profile, configs)
 
 
-def differs_in_length(result: Result, other: Result) -> bool:
-    """Whether two results are of one cell in all but the length of the run."""
+def differs_in(setting: str, result: Result, other: Result) -> bool:
+    """Whether two results are of one cell in all but this setting, ``max_iters`` or ``learning_rate``."""
     cells = [(one.model_name, one.activation, one.comparison_key) for one in (result, other)]
-    values = [{name: v for name, v in r.config.items() if name not in _SCHEDULE} for r in (result, other)]
-    return cells[0] == cells[1] and values[0] == values[1] and result.config["max_iters"] != other.config["max_iters"]
+    if cells[0] != cells[1] or result.config.get(setting) == other.config.get(setting):
+        return False
+    values = [{name: v for name, v in r.config.items() if name not in _GOES_WITH[setting]} for r in (result, other)]
+    return values[0] == values[1]
+
+
+def with_other(setting: str, stored: Sequence[Result], result: Result) -> list[Result]:
+    """Those that differ from ``result`` in this setting alone, the newest of each value, the smallest value first."""
+    newest = {r.config[setting]: r for r in sorted(stored, key=lambda r: r.timestamp) if differs_in(setting, result, r)}
+    return [newest[value] for value in sorted(newest)]
+
+
+def variants(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
+    """The runs of other lengths and at other learning rates of the cells that are ``shown``."""
+    return [other for cell in shown for setting in _GOES_WITH for other in with_other(setting, stored, cell)]
 
 
 def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
     """The newest of each run whose settings somebody chose by hand, and that is not among ``shown``.
-    Lone sources of randomness, and other lengths of cells that are shown, have tables of their own."""
+    Lone sources of randomness, and other lengths and rates of cells that are shown, have tables of their own."""
     newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
-    return [
-        r
-        for run, r in newest.items()
-        if _by_hand(r) and not any(_run(cell) == run or differs_in_length(cell, r) for cell in shown)
-    ]
+    known = {_run(r) for r in (*shown, *variants(stored, shown))}
+    return [r for run, r in newest.items() if _by_hand(r) and run not in known]
 
 
 def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list[str]:
@@ -84,7 +112,9 @@ def _by_hand(result: Result) -> bool:
     return bool(chosen or result.profile is None) and result.config["vary"] == "all" and not result.synthetic
 
 
-def _select(results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str]) -> list[Result]:
+def _select(
+    results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str], grids: Sequence[str] = ()
+) -> list[Result]:
     by_age = sorted(results, key=lambda result: result.timestamp)
     key = _key_to_show(by_age, profile, configs) if key is None else key
     candidates = [result for result in by_age if result.comparison_key == key]
@@ -93,14 +123,14 @@ def _select(results: Sequence[Result], key: str | None, profile: str | None, con
         activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
     # The row with the most activations: two cells of another length, though newer, do not push a finished row aside. From
     # old to new, so that of equal ones the newest stays.
-    best: dict[str, tuple[bool, int, str]] = {}
+    best: dict[str, tuple[bool, int, int, str]] = {}
     for result in candidates:
         model, config = result.model_name, result.config_sha256
-        rank = (config in configs, len(activations[model, config]))
-        if model not in best or rank >= best[model][:2]:
+        rank = (config in configs, len(activations[model, config]), grids.index(config) if config in grids else -1)
+        if model not in best or rank >= best[model][:3]:
             best[model] = (*rank, config)
     # Later ones replace earlier ones of the same cell.
-    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == best[r.model_name][2]}
+    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == best[r.model_name][3]}
     return list(chosen.values())
 
 

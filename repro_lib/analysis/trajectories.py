@@ -6,17 +6,18 @@ From the predictions that every trial keeps at log-spaced steps, for every 16th 
 # to zero. So both stand side by side, over steps and over the loss reached.
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from repro_lib.analysis import slices
-from repro_lib.analysis.selection import differs_in_length
-from repro_lib.analysis.study import Study, once
-from repro_lib.metrics import prediction_difference as metrics, uncertainty
-from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife_pairwise, mean_interval, without_each
+from repro_lib.analysis.once import once
+from repro_lib.analysis.selection import with_other
+from repro_lib.analysis.study import Study
+from repro_lib.metrics import prediction_difference as metrics
+from repro_lib.metrics.uncertainty import Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Snapshots
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -109,28 +110,7 @@ def other_lengths(store: Store, stored: Sequence[Result], result: Result) -> lis
     """Runs among ``stored`` that differ from ``result`` in length alone, the shortest first, the newest of each length.
     Runs whose kept predictions are gone are left out."""
     # Stored results come oldest first.
-    newest = {other.config["max_iters"]: other for other in stored if differs_in_length(result, other)}
-    return follow(store, [newest[length] for length in sorted(newest)])[0]
-
-
-def at_matched_loss(runs: Mapping[str, Sequence[Trajectory]], metric: str = "total_variation") -> pd.DataFrame:
-    """PD of each activation at one loss that all of them reached, between fully decayed runs of different length.
-
-    ``runs``: per activation its runs, at least two lengths. The loss is the middle of the range that all activations cover;
-    the PD is interpolated on straight lines between the ends of the runs. Columns: activation, n, loss, lengths, and the
-    metric with _low and _high. Empty where there is no common range."""
-    lines = {name: sorted(several, key=lambda run: run.losses[-1].mean()) for name, several in runs.items() if len(several) > 1}
-    ends = [(line[0].losses[-1].mean(), line[-1].losses[-1].mean()) for line in lines.values()]
-    low, high = max((end[0] for end in ends), default=math.nan), min((end[1] for end in ends), default=math.nan)
-    columns = ["activation", "n", "loss", "lengths", metric, f"{metric}_low", f"{metric}_high"]
-    if len(lines) < 2 or not low < high:
-        return pd.DataFrame(columns=columns)
-    loss, rows = (low + high) / 2, []
-    for name, line in lines.items():
-        estimate = _on_line(line, metric, loss)
-        lengths = ", ".join(str(run.max_iters) for run in sorted(line, key=lambda run: run.max_iters))
-        rows.append({"activation": name, "n": estimate.n, "loss": loss, "lengths": lengths} | estimate.columns(metric))
-    return pd.DataFrame(rows, columns=columns)
+    return follow(store, with_other("max_iters", stored, result))[0]
 
 
 def parting_sentence(followed: Sequence[Trajectory]) -> str:
@@ -147,24 +127,6 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
     return f"Trials have parted for good, {parted} (kept steps {steps}; N = {n} trials)."
 
 
-def matched_loss_sentence(frame: pd.DataFrame, metric: str = "total_variation") -> str:
-    """What the activations' PD is at equal loss, with intervals; or why it cannot be said."""
-    measure = metric.replace("_", " ")
-    if frame.empty:
-        return (
-            "PD at matched loss needs fully decayed runs of at least two lengths for two activations with losses in common; "
-            "make them with: repro train --profile quick --models charlm --activations relu gelu --max_iters 30"
-        )
-    parts = []
-    for row in frame.to_dict("records"):
-        estimate = Estimate.in_row(row, metric)
-        interval = f"95 % interval {estimate.interval('.3f')}" if estimate.has_interval else "no interval"
-        parts.append(f"{row['activation']} {row[metric]:.3f} ({interval}, runs of {row['lengths']} iterations)")
-    n, loss = int(frame["n"].min()), frame["loss"].iloc[0]
-    where = f"At an equal loss of {loss:.3f} nats, interpolated between fully decayed runs (N = {n})"
-    return f"{where}, {measure} is {'; '.join(parts)}."
-
-
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
     """Losses (S, N) and, per metric, (S, N, N)."""
     steps, n = len(kept[0].steps), len(kept)
@@ -176,21 +138,3 @@ def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:
         for name, values in slices.by_token(probabilities, probabilities.argmax(axis=2)).items():
             found[name][:, step] = values.mean(axis=1)
     return losses, {name: slices.pair_matrices(values, n) for name, values in found.items()}
-
-
-def _on_line(line: Sequence[Trajectory], metric: str, loss: float) -> Estimate:
-    # On the line through the ends of the runs, sorted by loss.
-    pds = [without_each(run.matrices[metric][-1]) for run in line]
-    losses = [uncertainty.mean_without_each(run.losses[-1]) for run in line]
-    value = _interpolated(loss, [x for x, _ in losses], [y for y, _ in pds])
-    # A trial is left out of all lengths at once, which takes equal numbers of trials.
-    if len({run.n for run in line}) > 1:
-        return Estimate(value, math.nan, math.nan, min(run.n for run in line))
-    without = [_interpolated(loss, [xs[k] for _, xs in losses], [ys[k] for _, ys in pds]) for k in range(line[0].n)]
-    return uncertainty.jackknife_left_out(value, np.array(without), 0.0, metrics.PAIR_METRICS[metric].largest)
-
-
-def _interpolated(loss: float, losses: Sequence[float], values: Sequence[float]) -> float:
-    # Outside of the points NaN: a line that is extended would be a guess.
-    order = np.argsort(losses)
-    return float(np.interp(loss, np.take(losses, order), np.take(values, order), left=math.nan, right=math.nan))

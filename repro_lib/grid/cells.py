@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, check_model, check_profile
+from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, PROFILES, Config, check_model, check_profile
 from repro_lib.data import corpus_sha256
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.schema import Result
@@ -20,7 +20,7 @@ _MATRICES_BESIDE = {"hybridlm": 12.0, "tinylstm_readout": 2.0}
 # Parameters x characters that one core trains in about a second, forward and backward (benchmarks will refine it).
 _PARAMETER_CHARACTERS_PER_SECOND = 8e9
 # What a grid runs beside its cells for a profile's ``noise_models``: one activation with one source of randomness at a
-# time, and two activations in runs that last a quarter and half as long.
+# time, and, where no other lengths were asked for, two activations in runs that last a quarter and half as long.
 _NOISE_ACTIVATION, _NOISE_SOURCES = "gelu", ("init", "order", "dropout", "bit", "none")
 _LENGTH_ACTIVATIONS, _LENGTH_SHARES = ("relu", "gelu"), (0.25, 0.5)
 
@@ -76,6 +76,8 @@ class GridRequest:
     reports_dir: Path
     force: bool = False
     noise_models: Sequence[str] | None = None  # run with each source of randomness and other lengths; None: the profile's
+    lengths: Sequence[float] = ()  # shares of max_iters that every cell is run with too
+    rates: Sequence[float] = ()  # multiples of its learning rate that every cell is run with too
     cell_timeout: float | None = None  # seconds after which a job is stopped; None: a generous multiple of its estimate
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # how often a trial saves its state
     margin: float | None = None  # of equality, per cent of the reference; None: as declared, or the usual one
@@ -98,24 +100,36 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
 
 
 def plan_variants(
-    cells: Sequence[Cell], profile: str | None, overrides: dict[str, Any], noise_models: Sequence[str] | None = None
+    cells: Sequence[Cell],
+    profile: str | None,
+    overrides: dict[str, Any],
+    noise_models: Sequence[str] | None = None,
+    lengths: Sequence[float] = (),
+    rates: Sequence[float] = (),
 ) -> list[Cell]:
-    """The cells a grid runs beside its own: one source of randomness at a time, and runs of other lengths;
-    none where ``vary`` was asked for."""
+    """The cells a grid runs beside its own: one source of randomness at a time, other lengths, other learning rates (as in
+    ``GridRequest``); none where ``vary`` was asked for. ConfigError for what cannot be run."""
     if overrides.get("vary", "all") != "all":
         return []
     chosen = PROFILES[profile]["noise_models"] if noise_models is None and profile else noise_models or ()
+    noisy = {check_model(model) for model in chosen}
     variants = []
     for cell in cells:
-        if cell.model not in {check_model(model) for model in chosen}:
-            continue
-        if cell.activation == _NOISE_ACTIVATION:
+        changes: list[tuple[str, dict[str, Any]]] = []
+        if cell.model in noisy and cell.activation == _NOISE_ACTIVATION:
             sources = [source for source in _NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
-            variants += [_variant(cell, profile, overrides, f"-vary-{source}", vary=source) for source in sources]
-        if cell.activation in _LENGTH_ACTIVATIONS:
-            # A share of a very short run can round to nothing or to all of it.
-            lengths = {round(share * cell.config.max_iters) for share in _LENGTH_SHARES} - {0, cell.config.max_iters}
-            variants += [_variant(cell, profile, overrides, f"-{n}-iterations", max_iters=n) for n in sorted(lengths)]
+            changes += [(f"-vary-{source}", {"vary": source}) for source in sources]
+        usual = _LENGTH_SHARES if cell.model in noisy and cell.activation in _LENGTH_ACTIVATIONS else ()
+        shares, multiples = lengths or usual, rates
+        if cell.model == NEGATIVE_CONTROL:  # the same again with every activation
+            shares = multiples = ()
+        # A share of a very short run can round to nothing or to all of it.
+        counts = {round(share * cell.config.max_iters) for share in shares} - {0, cell.config.max_iters}
+        changes += [(f"-{n}-iterations", {"max_iters": n}) for n in sorted(counts)]
+        # To four digits: what is meant by 3 x 0.007, and a name that can be typed.
+        others = {float(f"{multiple * cell.config.learning_rate:.4g}") for multiple in multiples} - {cell.config.learning_rate}
+        changes += [(f"-rate-{rate:g}", {"learning_rate": rate}) for rate in sorted(others)]
+        variants += [_variant(cell, profile, overrides, name, **values) for name, values in changes]
     return variants
 
 

@@ -46,7 +46,7 @@ def notebooks_dir() -> Path:
 
 
 def edited_notebooks() -> list[str]:
-    """The names of the notebooks that are not in ``notebooks/`` with every word that the grid runs."""
+    """The names of those in ``notebooks/`` that have other words than those that the grid runs."""
     edited = []
     for ours in sorted(notebooks_dir().glob("*.ipynb")):
         theirs = None

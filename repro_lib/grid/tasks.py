@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro_lib.analysis.selection import select_comparable
+from repro_lib.analysis.selection import select_comparable, variants
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells, plan_variants
 from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
@@ -55,7 +55,8 @@ class Tasks:
         self.request, self.folder, self.with_notebooks = request, folder, with_notebooks
         asked = request.profile, request.overrides
         self.cells = plan_cells(request.models, request.activations, *asked)
-        self.variants = plan_variants(self.cells, *asked, request.noise_models) if with_notebooks else []
+        beside = request.noise_models, request.lengths, request.rates
+        self.variants = plan_variants(self.cells, *asked, *beside) if with_notebooks else []
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:
@@ -134,13 +135,15 @@ class Tasks:
         # Which results a notebook reads, of one model or all: a change makes it run again.
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self.configs())
-        # Variants are not comparable with the cells beside them, but the deep dives show them.
+        # Other lengths and rates, whoever asked for them, are in every contrast; lone sources of randomness in deep dives.
+        results += variants(stored, results)
         results += [result for cell in self.variants if (result := cell.result(self.store))]
-        return sorted(
+        named = {
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}-{result.config_sha256}"
             for result in results
             if model in (None, result.model_name)
-        )
+        }
+        return sorted(named)
 
     def _analysis(self, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> Iterator[Job]:
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra

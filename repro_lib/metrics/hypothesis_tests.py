@@ -7,7 +7,6 @@ import math
 from bisect import bisect_left
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, check_share, floats
@@ -40,6 +39,8 @@ def p_above(difference: Estimate) -> float:
         return math.nan
     if difference.error == 0:  # trials that are all alike leave no doubt, and on the border all of it
         return 0.5 if difference.value == 0 else float(difference.value < 0)
+    import scipy  # here: a worker that only trains has none
+
     degrees = difference.n - 1 if math.isnan(difference.degrees) else difference.degrees
     return float(scipy.special.stdtr(degrees, -difference.value / difference.error))
 
@@ -113,6 +114,7 @@ def power(trials: int, effect: float, *, alpha: float = SIGNIFICANCE) -> float:
     check_share("alpha", alpha)
     if trials < 2 or not math.isfinite(effect):
         return 0.0 if trials < 2 else 1.0 if math.isinf(effect) else math.nan
+    import scipy
     from statsmodels.stats.power import TTestPower  # here: it takes a while to import
 
     # One-sided at alpha / 2, for the wrong sign is no find.

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_checked, check_share, floats, pair_matrix_checked
@@ -271,6 +270,8 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     4.303
     """
     check_share("confidence", confidence)
+    import scipy  # here: a worker that only trains has none
+
     return float(scipy.special.stdtrit(degrees, (1 + confidence) / 2))
 
 

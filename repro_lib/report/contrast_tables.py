@@ -37,6 +37,26 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
     )
 
 
+def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.DataFrame]:
+    """The contrasts with relu (of one model) at equal loss, as a table; none where no runs of other lengths tell."""
+    frame = contrasts.leading_contrasts(evidence).dropna(subset=["per_cent_at_loss"])
+    if frame.empty or model not in (None, *frame["model"]):
+        return []
+    table = worded(
+        frame.assign(n=frame["n_at_loss"]),
+        lambda row: {
+            "At a loss of": f"{row['loss_at_loss']:.3f}",
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss"),
+            "Verdict": row["verdict_at_loss"],
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss_tv"),
+            "Verdict in it": row["verdict_at_loss_tv"],
+            "From runs of": f"{row['lengths_at_loss']} iterations",
+        },
+        model,
+    )
+    return [table]
+
+
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Per model the CV over activations, what is left of it without noise, and what noise alone gives."""
     chance = "By chance alone, %: median, 95th percentile"
@@ -122,7 +142,7 @@ def _contrast_sentence(row: dict[str, Any]) -> str:
     alone = int(row["without_partner"])
     left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
     tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}."
+    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}{_at_equal_loss(row)}."
 
 
 def _beside(row: dict[str, Any]) -> str:
@@ -135,6 +155,17 @@ def _beside(row: dict[str, Any]) -> str:
         return f"{said}: the verdict depends on the metric"
     opposite = row["verdict"] == SUPPORTED and row["per_cent"] * other.value < 0
     return f"{said}, in the opposite direction" if opposite else said
+
+
+def _at_equal_loss(row: dict[str, Any]) -> str:
+    # What is left of both where neither activation has the better model.
+    parts = []
+    for suffix, metric in (("_at_loss", "relative PD"), ("_at_loss_tv", "total variation")):
+        left = Estimate.in_row(row, "per_cent", suffix)
+        if left.has_interval:
+            said = f"{metric} {rounded(left.value, '+z.1f')} % ({left.interval('+z.1f')}), {row[f'verdict{suffix}']}"
+            parts.append(said)
+    return f"; at equal loss ({row['loss_at_loss']:.3f} nats, N = {row['n_at_loss']}): {'; '.join(parts)}" if parts else ""
 
 
 def _verdict(row: dict[str, Any], n: int) -> str:

@@ -127,6 +127,28 @@ class Store:
         path = self.trial_path(kind, result.model_name, result.activation, result.config_sha256, trial)
         return trial_tensors(path, kind, result.trials[trial - 1], result.evaluation.tokens, result.parameters)
 
+    def grids(self) -> list[str]:
+        """The ``config_sha256`` of all grids that were run in this folder, those of the newest last."""
+        try:
+            noted = json.loads(read_bounded(self._grids(), _LARGEST_NOTE_BYTES))["configs"]
+        except FileNotFoundError:
+            return []
+        except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError):
+            noted = None
+        if isinstance(noted, list) and all(isinstance(config, str) for config in noted):
+            return noted
+        raise ResultError(f"{self._grids()} does not list the configurations of the grids that were run; delete it")
+
+    def note_grid(self, configs: Iterable[str]) -> None:
+        """Note the configurations of a grid: these are its own, and not those of its other lengths and rates."""
+        own, before = dict.fromkeys(configs), self.grids()
+        noted = [*(config for config in before if config not in own), *own]
+        if noted != before:
+            write_atomically(self._grids(), json.dumps({"configs": noted}, indent=1) + "\n")
+
+    def _grids(self) -> Path:
+        return self._declaration().with_name("grids.json")
+
     def margin(self) -> float:
         """The margin of equality in per cent of the reference, as the study of this folder declared it."""
         path = self._declaration()

@@ -50,11 +50,12 @@ def test_what_is_an_own_run(make_result: MakeResult) -> None:
     source = make_result("charlm", "relu", config=of("quick", vary="init"))  # and that
     other_profile = make_result("charlm", "relu", config=of("smoke"))
     more = make_result("charlm", "swish", config=of("quick", trials=4))
-    rate = make_result("charlm", "gelu", config=of("quick", learning_rate=0.1))
+    rate = make_result("charlm", "gelu", config=of("quick", learning_rate=0.1))  # and that
+    other = make_result("charlm", "gelu", config=of("quick", learning_rate=0.1, max_iters=30))
     made_up = make_result("charlm", "swish", config=of(None), synthetic=True, corpus="facadefacade".ljust(64, "0"))
-    stored = [bare, *grid, old, longer, source, other_profile, more, rate, made_up]
-    assert own_runs(stored, grid) == [bare, rate]
-    assert own_runs(stored, [*grid, bare]) == [rate]
+    stored = [bare, *grid, old, longer, source, other_profile, more, rate, other, made_up]
+    assert own_runs(stored, grid) == [bare, other]
+    assert own_runs(stored, [*grid, bare]) == [other]
 
 
 def test_a_profile_that_nobody_knows_is_named_unless_results_have_it(store: Store, make_result: MakeResult) -> None:

@@ -11,7 +11,7 @@ from repro_lib.analysis import trajectories
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
-from repro_lib.analysis.trajectories import Trajectory, at_matched_loss, matched_loss_sentence, parting_sentence, trajectory
+from repro_lib.analysis.trajectories import Trajectory, parting_sentence, trajectory
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.uncertainty import jackknife_pairwise
@@ -98,35 +98,6 @@ def test_trials_part_for_good() -> None:
     assert of_steps([0.9] * 3, [0.01] * 3).parted_at() is None
     assert of_steps([0.9] * 3, [0.5] * 3).parted_at() == 0
     assert "never" in parting_sentence([of_steps([0.0] * 3)])
-
-
-def run(loss: float, pd: float = 0.2) -> Trajectory:
-    return of_steps([pd] * 3, loss=loss)
-
-
-def test_matched_loss_by_hand() -> None:
-    # gelu: loss 3 with PD .2 and loss 2 with PD .4; relu: loss 2.8 with .1 and 2.0 with .5. Common range 2 to 2.8, middle
-    # 2.4: gelu .4 - .2 * .4 = .32, relu .5 - .4 * .5 = .3.
-    frame = at_matched_loss({"gelu": [run(3, 0.2), run(2, 0.4)], "relu": [run(2.8, 0.1), run(2, 0.5)]})
-    assert frame["loss"].tolist() == pytest.approx([2.4, 2.4])
-    assert frame.set_index("activation")["total_variation"].to_dict() == pytest.approx({"gelu": 0.32, "relu": 0.3})
-    # All trials alike: the interval has no width.
-    assert frame["total_variation_low"].tolist() == pytest.approx([0.32, 0.3])
-    assert "interpolated between fully decayed runs (N = 3)" in matched_loss_sentence(frame)
-    # A trial is left out of every length.
-    runs = [of_steps([0.1, 0.2, 0.3]), of_steps([0.3, 0.4, 0.8], loss=2)]
-    frame = at_matched_loss({"gelu": runs, "relu": runs})
-    # At the middle: without trial 1 the pairs (2,3), and so on.
-    without = [(0.3 + 0.8) / 2, (0.2 + 0.4) / 2, (0.1 + 0.3) / 2]
-    error = math.sqrt(2 / 3 * sum((x - np.mean(without)) ** 2 for x in without))
-    row = frame.iloc[0]
-    assert row["total_variation"] == pytest.approx((0.2 + 0.5) / 2)
-    assert row["total_variation_high"] == pytest.approx(min(1, 0.35 + 4.302652729911275 * error))
-    # A line is never extended.
-    apart = at_matched_loss({"gelu": [run(3), run(2.5)], "relu": [run(2.4), run(2)]})
-    assert apart.empty
-    assert "needs fully decayed runs of at least two lengths" in matched_loss_sentence(apart)
-    assert at_matched_loss({"gelu": [run(3), run(2)], "relu": [run(2.5)]}).empty
 
 
 def test_what_cannot_be_followed_is_named(trained: Store, stored: list[Result], study: Study, tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ def test_variants_are_of_the_profiles_models_or_of_those_asked_for(corpus_file: 
     assert plan_variants(cells, "quick", overrides | {"vary": "init"}) == []
     with pytest.raises(ConfigError, match="unknown model 'gpt'"):
         plan_variants(cells, "quick", overrides, ["gpt"])
+    # Other lengths and rates that were asked for are of every cell, but of the one model that has no activation.
+    cells = plan_cells(["charlm", "tinylstm"], ["relu", "swish"], "quick", overrides)
+    labels = [cell.label for cell in plan_variants(cells, "quick", overrides, [], lengths=[0.001, 1, 1.2], rates=[0.5, 1])]
+    assert labels == [f"charlm-{a}-{of}" for a in ("relu", "swish") for of in ("72-iterations", "rate-0.0035")]
     # Their configurations differ from the grid's in that one value.
     whole = {cell.config_sha256 for cell in cells}
     assert not whole & {cell.config_sha256 for cell in asked}

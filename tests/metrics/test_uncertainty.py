@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from repro_lib.metrics import cells, given as given_checks, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics import cells, equal_loss, given as given_checks, hypothesis_tests, prediction_difference, uncertainty
 from repro_lib.metrics.cells import (
     bootstrap_windows,
     coefficient_of_variation,
@@ -410,7 +410,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
+@pytest.mark.parametrize("module", [cells, equal_loss, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed

@@ -15,7 +15,7 @@ from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words, select_comparable
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
-from repro_lib.data import known_corpora
+from repro_lib.data import CORPORA
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import grid_headlines
@@ -56,9 +56,11 @@ def build_site(
     refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
     rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
-    loaded, refused = Store(results_dir).load()
+    store = Store(results_dir)
+    loaded, refused = store.load()
     stored = [result for _, result in loaded]
-    results = {(result.model_name, result.activation): result for result in select_comparable(stored, None, profile, configs)}
+    chosen = select_comparable(stored, None, profile, configs, grids=store.grids())
+    results = {(result.model_name, result.activation): result for result in chosen}
     study = Study.of(list(results.values()), refused=refused)
     cells = in_order([*expected_cells, *results])
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
@@ -73,7 +75,7 @@ def build_site(
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
         failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
+        corpora=[entry for entry in CORPORA.values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
