@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from itertools import takewhile
@@ -23,6 +22,7 @@ from repro_lib.config import MARGIN
 from repro_lib.metrics.given import numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
+from repro_lib.report.export import FORMS
 from repro_lib.store.foreign import Scored, read_scored
 from repro_lib.store.store import results_store
 from repro_lib.system.files import write_atomically
@@ -121,17 +121,18 @@ class Comparison(Compared):
 
     def to_csv(self, folder: str | Path) -> None:
         """Each frame as ``NAME.csv`` in a folder."""
-        self._write(folder, "csv", lambda frame: frame.to_csv(index=False))
+        self._write(folder, "csv")
 
     def to_parquet(self, folder: str | Path) -> None:
         """Each frame as ``NAME.parquet`` in a folder; needs pyarrow."""
-        self._write(folder, "parquet", lambda frame: frame.to_parquet(None, index=False))
+        self._write(folder, "parquet")
 
     def to_latex(self, folder: str | Path) -> None:
-        """Each frame, as people read it, as ``NAME.tex`` in a folder."""
-        self._write(folder, "tex", lambda frame: shown(frame).head(_MOST_ROWS).to_latex(index=False, escape=True))
+        """Each frame as ``NAME.tex`` in a folder."""
+        self._write(folder, "latex")
 
-    def _write(self, folder: str | Path, ending: str, made: Callable[[pd.DataFrame], Any]) -> None:
+    def _write(self, folder: str | Path, form: str) -> None:
+        ending, made = FORMS[form]
         for name in FRAMES:
             write_atomically(Path(folder) / f"{name}.{ending}", made(getattr(self, name)))
 
