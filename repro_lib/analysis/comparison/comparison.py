@@ -200,11 +200,10 @@ class Compared:
         """Where they disagree: a row per arm and true label: label (its code), examples, disagreement; empty without labels."""
         frame = pd.DataFrame({"label": [] if self.measured.labels is None else self.measured.labels})
         frame = frame.assign(**(self._shares() if len(frame) else {})).melt("label", var_name="arm", value_name="disagreement")
-        rows = (
-            frame.groupby(["arm", "label"], sort=False)["disagreement"].agg(examples="size", disagreement="mean").reset_index()
-        )
+        groups = frame.groupby(["arm", "label"], sort=False)["disagreement"]
+        rows = groups.agg(examples="size", disagreement="mean").reset_index()
         rows = rows[rows["examples"] >= _LEAST_EXAMPLES].sort_values("examples", ascending=False, kind="stable")
-        return rows.groupby("arm", sort=False).head(_MOST_SLICES).sort_values("arm", kind="stable", ignore_index=True)
+        return rows.groupby("arm", sort=False).head(_MOST_SLICES)
 
 
 def compared(
