@@ -76,7 +76,8 @@ class Comparison(Compared):
             why = f", for a verdict takes {TRIALS_FOR_CLAIM} models an arm"
         elif verdict == NOT_DECIDED and not math.isnan(needed):
             why = f", about {needed:,.0f} models an arm would tell"
-        how = f"N = {row['n']}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
+        n = " and ".join(dict.fromkeys(str(len(models)) for models in self.arms.values()))
+        how = f"N = {n}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
         return f"{first} against {second}, {_title(row['metric'])}: {size}, {verdict}{why} ({how})."
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -206,9 +207,9 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             spec = "+z.1f" if name == "per_cent" else ".4f"
             columns[_title(name)] = [f"{Estimate.in_row(row, name):{spec}}" for row in rows_of(frame)]
         elif frame[name].dtype.kind == "f":
-            columns[_title(name)] = [rounded(value, ".4g") for value in frame[name]]
+            columns[_title(name)] = [rounded(value, ".3g") for value in frame[name]]
     return pd.DataFrame(columns)
 
 
 def _title(name: str) -> str:
-    return PAIR_METRICS[name].words if name in PAIR_METRICS else name.replace("_", " ")
+    return PAIR_METRICS[name].words if name in PAIR_METRICS else name.replace("_", " ").replace(" pd ", " PD ")
