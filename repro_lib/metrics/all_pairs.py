@@ -61,18 +61,16 @@ def block_metrics(
     pairs: NDArray[np.int64],
     labels: NDArray[Any] | None = None,
     logs: Sequence[Floats] | Floats | None = None,
-    tops: NDArray[np.int64] | None = None,
 ) -> dict[str, Float64]:
     """What is computed together, of one block: (P,) by name, the mean over its tokens for each of ``pairs`` (P, 2) of models.
 
-    ``parts``: of each model probabilities (block, V), checked, all in float64 or all in float32; ``logs``: their logarithms
-    and ``tops`` (N, block) their most probable places, where they are known. Without ``labels`` no metric that asks for them.
+    ``parts``: of each model probabilities (block, V), checked, all in float64 or all in float32; ``logs``: their logarithms,
+    where they are known. Without ``labels`` no metric that asks for them.
 
     >>> block_metrics([np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])], np.array([[0, 1]]))["total_variation"].tolist()
     [0.5]
     """
-    tops = np.array([p.argmax(axis=1) for p in parts]) if tops is None else tops
-    first, second = pairs.T
+    (first, second), tops = pairs.T, np.array([p.argmax(axis=1) for p in parts])
     values = _over_vocabulary(parts, pairs, logs) | {"churn": (tops[first] != tops[second]).mean(axis=1)}
     if labels is None:
         return values

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from itertools import takewhile
@@ -23,6 +22,7 @@ from repro_lib.config import MARGIN
 from repro_lib.metrics.given import numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
+from repro_lib.report.export import FORMS
 from repro_lib.store.foreign import Scored, read_scored
 from repro_lib.store.store import results_store
 from repro_lib.system.files import write_atomically
@@ -76,7 +76,8 @@ class Comparison(Compared):
             why = f", for a verdict takes {TRIALS_FOR_CLAIM} models an arm"
         elif verdict == NOT_DECIDED and not math.isnan(needed):
             why = f", about {needed:,.0f} models an arm would tell"
-        how = f"N = {row['n']}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
+        n = " and ".join(dict.fromkeys(str(len(models)) for models in self.arms.values()))
+        how = f"N = {n}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
         return f"{first} against {second}, {_title(row['metric'])}: {size}, {verdict}{why} ({how})."
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -121,17 +122,18 @@ class Comparison(Compared):
 
     def to_csv(self, folder: str | Path) -> None:
         """Each frame as ``NAME.csv`` in a folder."""
-        self._write(folder, "csv", lambda frame: frame.to_csv(index=False))
+        self._write(folder, "csv")
 
     def to_parquet(self, folder: str | Path) -> None:
         """Each frame as ``NAME.parquet`` in a folder; needs pyarrow."""
-        self._write(folder, "parquet", lambda frame: frame.to_parquet(None, index=False))
+        self._write(folder, "parquet")
 
     def to_latex(self, folder: str | Path) -> None:
-        """Each frame, as people read it, as ``NAME.tex`` in a folder."""
-        self._write(folder, "tex", lambda frame: shown(frame).head(_MOST_ROWS).to_latex(index=False, escape=True))
+        """Each frame as ``NAME.tex`` in a folder."""
+        self._write(folder, "latex")
 
-    def _write(self, folder: str | Path, ending: str, made: Callable[[pd.DataFrame], Any]) -> None:
+    def _write(self, folder: str | Path, form: str) -> None:
+        ending, made = FORMS[form]
         for name in FRAMES:
             write_atomically(Path(folder) / f"{name}.{ending}", made(getattr(self, name)))
 
@@ -205,9 +207,9 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             spec = "+z.1f" if name == "per_cent" else ".4f"
             columns[_title(name)] = [f"{Estimate.in_row(row, name):{spec}}" for row in rows_of(frame)]
         elif frame[name].dtype.kind == "f":
-            columns[_title(name)] = [rounded(value, ".4g") for value in frame[name]]
+            columns[_title(name)] = [rounded(value, ".3g") for value in frame[name]]
     return pd.DataFrame(columns)
 
 
 def _title(name: str) -> str:
-    return PAIR_METRICS[name].words if name in PAIR_METRICS else name.replace("_", " ")
+    return PAIR_METRICS[name].words if name in PAIR_METRICS else name.replace("_", " ").replace(" pd ", " PD ")

@@ -223,7 +223,7 @@ def test_what_was_compared_is_shown_and_written(tmp_path: Path) -> None:
     found.to_csv(tmp_path)
     assert pd.read_csv(tmp_path / "pairs.csv")["churn"].tolist() == pytest.approx(found.pairs["churn"].tolist())
     found.to_latex(tmp_path)
-    assert r"\begin{tabular}" in (tmp_path / "contrast.tex").read_text(encoding="utf-8")
+    assert r"\begin{longtable}" in (tmp_path / "contrast.tex").read_text(encoding="utf-8")
     assert found.slices["examples"].sum() <= 2 * len(LABELS)
     most = found.examples["example"].iloc[0]
     tops = [model.argmax(axis=1)[most] for model in logits(4, 0.6, 5)]

@@ -30,7 +30,7 @@ def test_two_arms_end_in_a_verdict_a_page_and_numbers(files, tmp_path: Path, cap
     assert main([*words, "--html", str(page), "--json", str(numbers)]) == 0
     printed = capsys.readouterr().out
     assert "new against old, relative PD: +" in printed
-    assert ", supported (N = 11, independent, p = " in printed
+    assert ", supported (N = 12 and 11, independent, p = " in printed
     assert "From old to new: churn 0." in printed
     found = json.loads(numbers.read_text(encoding="utf-8"))
     assert found["contrast"][0]["margin"] == 5

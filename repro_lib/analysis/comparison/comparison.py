@@ -50,7 +50,7 @@ class Compared:
     @property
     def metrics(self) -> list[str]:
         """The metrics that are defined for this kind, the leading ones first."""
-        return sorted(self.measured.values, key=list(PAIR_METRICS).index)
+        return list(self.measured.values)
 
     @property
     def leading(self) -> list[str]:
@@ -75,14 +75,11 @@ class Compared:
     @cached_property
     def models(self) -> pd.DataFrame:
         """A row per trained model: arm, model, accuracy (NaN without labels), and its mean PD to the others of its arm."""
-        rows = []
+        frames = []
         for k, (arm, names) in enumerate(self.arms.items()):
-            right = self._accuracy(k)
-            to_others = {m: self.matrix(m, k, k).sum(axis=1) / max(len(names) - 1, 1) for m in self.leading}
-            for i, name in enumerate(names):
-                far = {f"{m}_to_others": of[i] if len(names) > 1 else np.nan for m, of in to_others.items()}
-                rows.append({"arm": arm, "model": name, "accuracy": right[i], **far})
-        return pd.DataFrame(rows)
+            far = {f"{m}_to_others": self.matrix(m, k, k).sum(axis=1) / (len(names) - 1 or np.nan) for m in self.leading}
+            frames.append(pd.DataFrame({"arm": arm, "model": names, "accuracy": self._accuracy(k), **far}))
+        return pd.concat(frames, ignore_index=True)
 
     def _accuracy(self, arm: int) -> Float64:
         labels, answered = self.measured.labels, self._answers(arm)
@@ -92,7 +89,8 @@ class Compared:
     def pairs(self) -> pd.DataFrame:
         """A row per pair of models that was compared: arm and model of both, identical, and each metric."""
         names = [(arm, name) for arm, models in self.arms.items() for name in models]
-        frame = pd.DataFrame([(*names[i], *names[j]) for i, j in self.pairs_at.tolist()], columns=_PAIR_COLUMNS)
+        columns = ["arm_1", "model_1", "arm_2", "model_2"]
+        frame = pd.DataFrame([(*names[i], *names[j]) for i, j in self.pairs_at.tolist()], columns=columns)
         # Every number alike: what a metric of exactly 0 says of whole distributions, and answers say of themselves.
         frame["identical"] = self.measured.values[self.leading[0]] == 0
         return frame.assign(**{metric: self.measured.values[metric] for metric in self.metrics})
@@ -179,9 +177,8 @@ class Compared:
 
         ``churn``, ``against.churn``, ``difference.churn``, ``per_cent.churn`` (of the second arm's), ``update.negative_flips``.
         """
-        found = {
-            f"{'against.' if k else ''}{name}": of for k in range(len(self.arms)) for name, of in self.numbers_of(k).items()
-        }
+        found = self.numbers_of(0)
+        found |= {f"against.{name}": of for k in range(1, len(self.arms)) for name, of in self.numbers_of(k).items()}
         for row in rows_of(self.contrast):
             found |= {f"{kind}.{row['metric']}": Estimate.in_row(row, kind) for kind in ("difference", "per_cent")}
         return found | {f"update.{name}": of for name, of in self.changes.items()}
@@ -192,24 +189,21 @@ class Compared:
 
         Of an event how far the chances lie apart, mean over the pairs.
         """
-        shares = {arm: disagreement(self.measured.by_example[self._places(k)]) for k, arm in enumerate(self.arms)}
-        frame = pd.DataFrame({"example": self.ids, **shares})
-        return frame.sort_values(next(iter(shares)), ascending=False, kind="stable", ignore_index=True)
+        frame = pd.DataFrame({"example": self.ids, **self._shares()})
+        return frame.sort_values(next(iter(self.arms)), ascending=False, kind="stable", ignore_index=True)
+
+    def _shares(self) -> dict[str, Float64]:
+        return {arm: disagreement(self.measured.by_example[self._places(k)]) for k, arm in enumerate(self.arms)}
 
     @cached_property
     def slices(self) -> pd.DataFrame:
         """Where they disagree: a row per arm and true label: label (its code), examples, disagreement; empty without labels."""
-        labels = self.measured.labels
-        if labels is None:
-            return pd.DataFrame(columns=["arm", "label", "examples", "disagreement"])
-        kept = [(label, count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)]
-        kept = sorted((pair for pair in kept if pair[1] >= _LEAST_EXAMPLES), key=lambda pair: -pair[1])[:_MOST_SLICES]
-        shares = [(arm, disagreement(self.measured.by_example[self._places(k)])) for k, arm in enumerate(self.arms)]
-        rows = [(arm, int(label), int(count), of[labels == label].mean()) for arm, of in shares for label, count in kept]
-        return pd.DataFrame(rows, columns=["arm", "label", "examples", "disagreement"])
-
-
-_PAIR_COLUMNS = ["arm_1", "model_1", "arm_2", "model_2"]
+        frame = pd.DataFrame({"label": [] if self.measured.labels is None else self.measured.labels})
+        frame = frame.assign(**(self._shares() if len(frame) else {})).melt("label", var_name="arm", value_name="disagreement")
+        groups = frame.groupby(["arm", "label"], sort=False)["disagreement"]
+        rows = groups.agg(examples="size", disagreement="mean").reset_index()
+        rows = rows[rows["examples"] >= _LEAST_EXAMPLES].sort_values("examples", ascending=False, kind="stable")
+        return rows.groupby("arm", sort=False).head(_MOST_SLICES)
 
 
 def compared(
@@ -239,16 +233,13 @@ def compared(
     if len(set(names := [model.name for model in models])) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ForeignError(f"{twice} is named twice; every trained model is compared once")
-    kind = kind_of(models, kind)
-    models = aligned(models)
-    answers = right_answers(models, labels)
-    inside = [pair for k in range(len(sizes)) for pair in combinations(range(sum(sizes[:k]), sum(sizes[: k + 1])), 2)]
-    between = list(product(range(sizes[0]), range(sizes[0], len(models)))) if update else []
-    at = np.array(inside + between, np.int64).reshape(-1, 2)
-    found = measure(models, kind, at, answers, threads)
+    kind, models = kind_of(models, kind), aligned(models)
+    first, second = range(sizes[0]), range(sizes[0], len(models))
+    between = product(first, second) if update else ()
+    at = np.array([*combinations(first, 2), *combinations(second, 2), *between], np.int64).reshape(-1, 2)
+    found = measure(models, kind, at, right_answers(models, labels), threads)
     ids = models[0].ids if models[0].ids is not None else np.arange(len(models[0].values))
-    each = iter(names)
-    named = {arm: [next(each) for _ in of] for arm, of in arms.items()}
+    named = {arm: [model.name for model in each] for arm, each in arms.items()}
     result = Compared(kind, named, found, at, ids, margin, paired, update)
     return replace(result, notes=_notes(result))
 

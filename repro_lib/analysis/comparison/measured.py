@@ -89,7 +89,7 @@ def _summed(
         for a in range(0, parts.shape[1], few):
             some = slice(a, a + few)
             at_label, log = None if labels is None else labels[part][some], None if known is None else known[:, some]
-            found = block_metrics(parts[:, some], pairs, at_label, log, tops[:, part][:, some])
+            found = block_metrics(parts[:, some], pairs, at_label, log)
             total += np.array([found[name] for name in names]) * parts[:, some].shape[1]
         return total
 
