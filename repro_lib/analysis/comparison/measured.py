@@ -15,10 +15,9 @@ from repro_lib.metrics.given import labels_given
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences
 from repro_lib.store.foreign import ForeignError, Scored
 
-# A thread's blocks of all models together take about so many bytes twice, as they are stored and as probabilities.
-_BLOCK_BYTES = 2**26
-# Of a block so many numbers of a model at once: with those of another one and what is made of the two in a core's own cache.
-_AT_ONCE = 2**15
+# A block has so many numbers of a model, fewer where there are many models: all of them are in memory at once, and again as
+# probabilities. With smaller ones threads wait for each other's Python more than they compute.
+_NUMBERS, _ALL_MODELS = 2**18, 2**22
 
 
 class Measured(NamedTuple):
@@ -77,21 +76,16 @@ def _summed(
     (examples, width), models = shape, len(read)
     names = [n for n in PAIR_METRICS if n not in asked_by_pair() and not (PAIR_METRICS[n].at_label and labels is None)]
     tops = np.empty((models, examples), np.int64)
-    rows, few = max(1, _BLOCK_BYTES // (8 * width * models)), max(1, _AT_ONCE // width)
+    rows = max(1, min(_NUMBERS, _ALL_MODELS // models) // width)
 
     def summed(start: int) -> NDArray[np.float64]:
         part = slice(start, min(start + rows, examples))
         blocks, logs = zip(*(block(part) for block in read), strict=True)
-        # One model of several in half precision: all in double. Stacked once, so that what follows are views.
-        parts, known = np.array(blocks), None if any(of is None for of in logs) else np.array(logs)
+        # One model of several in half precision: all in double.
+        parts, known = np.array(blocks), None if any(of is None for of in logs) else logs
         tops[:, part] = parts.argmax(axis=2)
-        total = np.zeros((len(names), len(pairs)))
-        for a in range(0, parts.shape[1], few):
-            some = slice(a, a + few)
-            at_label, log = None if labels is None else labels[part][some], None if known is None else known[:, some]
-            found = block_metrics(parts[:, some], pairs, at_label, log)
-            total += np.array([found[name] for name in names]) * parts[:, some].shape[1]
-        return total
+        found = block_metrics(parts, pairs, None if labels is None else labels[part], known)
+        return np.array([found[name] for name in names]) * parts.shape[1]
 
     with ThreadPoolExecutor(threads) as pool:
         # In the order of the blocks, so that rounding does not depend on who is ready first.
