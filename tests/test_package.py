@@ -136,4 +136,8 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
     # matplotlib's list of fonts, and pip's, which asks a compiler for its version when it fetches the text.
     assert {path.name for path in home.iterdir()} <= {".cache", ".config", ".rustup"}
     assert "results/ beside them" in run(f"{installed}/repro", "notebooks", ".")
-    assert len(list(here.glob("*.ipynb"))) == 7
+    assert {path.name for path in here.glob("*.ipynb")} == {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for name, rows in (("one", "a,0.91\nb,0.2"), ("two", "b,0.31\na,0.42")):
+        (here / f"{name}.csv").write_text(f"id,click\n{rows}\n")
+    assert "churn 0.5000" in run(f"{installed}/repro", "compare", "one.csv", "two.csv", "--html", "page.html")
+    assert "churn 0.5000" in (here / "page.html").read_text()
