@@ -141,3 +141,17 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
         (here / f"{name}.csv").write_text(f"id,click\n{rows}\n")
     assert "churn 0.5000" in run(f"{installed}/repro", "compare", "one.csv", "two.csv", "--html", "page.html")
     assert "churn 0.5000" in (here / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_parquet_is_read_and_written_where_its_extra_is_installed(tmp_path: Path) -> None:
+    # Not in the lock, because pandas imports it wherever it is; so the tests that need it are run once where it is.
+    [requirement] = PROJECT["optional-dependencies"]["parquet"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*pip, "install", "--no-deps", f"--target={tmp_path / 'packages'}", requirement], check=True)
+    tests = ("tests/store/test_foreign.py", "tests/report/test_export.py")
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
