@@ -95,7 +95,7 @@ def test_identities_of_an_update_hold_exactly(drawn: tuple[np.ndarray, ...]) -> 
     assert numbers["churn"] == pytest.approx(flips.changed.mean() / 12)
 
 
-def test_an_update_stands_beside_what_retraining_alone_changes() -> None:
+def test_an_update_stands_beside_what_retraining_alone_changes(tmp_path: Path) -> None:
     old, new = logits(12, 0.4, 5), [2 * model for model in logits(12, 0.4, 6)]
     found = compare(new, old, labels=LABELS, update=True)
     numbers = found.numbers
@@ -111,6 +111,10 @@ def test_an_update_stands_beside_what_retraining_alone_changes() -> None:
     assert one.numbers["update.excess"].has_interval, "over the old models, for this one new model"
     assert one.contrast.empty
     assert across(np.array([[1.0, 2.0]])).has_interval is False
+    alone = compare(new[:1], old[:1], labels=LABELS, update=True)
+    assert alone.numbers["update.churn"].value == flips.changed[0, 0] / 90
+    assert "floor" not in repr(alone)
+    alone.to_html(tmp_path / "page.html")
 
 
 def world(kind: str, models: int, noise: float, drawn: np.random.Generator) -> np.ndarray:
