@@ -152,7 +152,8 @@ class Study:
         n = sorted({len(result.trials) for result in self.results}) or [0]
         there = f"{len(self.results)} of {len(self.models) * len(self.activations)} cells"
         trials = f"N = {n[0]}" if len(n) == 1 else f"N = {n[0]} to {n[-1]}"
-        return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials)"
+        made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
+        return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
 
     def _repr_html_(self) -> str:
         wide = self.cells.pivot(index="model", columns="activation", values="relative_pd")

@@ -23,12 +23,14 @@ from repro_lib.metrics.given import numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.export import FORMS
-from repro_lib.store.foreign import Scored, read_scored
+from repro_lib.store.foreign import ForeignError, Scored, read_scored
 from repro_lib.store.store import results_store
 from repro_lib.system.files import write_atomically
 from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from repro_lib.plots.style import Plot
 
 # What a page says of each frame.
@@ -147,7 +149,7 @@ def compare(
     labels: Any = None,
     kind: str = "auto",
     ids: Any = None,
-    names: tuple[str, str] | None = None,
+    names: Sequence[str] = (),
     margin: float = MARGIN / 100,
     paired: bool = False,
     update: bool = False,
@@ -173,6 +175,8 @@ def compare(
         if alone := sum(len(of) - len(shared) for of in seeds):
             notes.append(f"{alone} models without a partner of their seed were left out.")
         arms = [[model for model in models if model.seed in shared] for models in arms]
+    if names and len(set(names)) != len(arms):
+        raise ForeignError(f"names has a name of its own for each of {len(arms)} arms, got {', '.join(map(repr, names))}")
     named = dict(zip(names or _arm_names(arms), arms, strict=False))
     right = None if labels is None else next(iter(_models([labels], "labels ", ids, results_dir)))
     found = compared(named, right, kind, margin, paired, update, usable_cores())

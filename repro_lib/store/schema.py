@@ -196,7 +196,7 @@ class Result(Part):
     def __repr__(self) -> str:
         cell = f"{self.model_name} with {self.activation}, N = {len(self.trials)}"
         pd = "" if self.avg_relative_pd is None else f", relative PD {self.avg_relative_pd:.4f}"
-        return f"Result({cell}{pd}, loss {self.avg_val_loss:.3f} nats)"
+        return f"Result({cell}{pd}, loss {self.avg_val_loss:.3f} nats{', synthetic' if self.synthetic else ''})"
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>"

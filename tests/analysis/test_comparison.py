@@ -259,6 +259,8 @@ P = [probabilities_from_logits(each) for each in logits(2, 0.5, 5)]
         ("neither numbers nor texts", {"predictions": [[1j, 2j], [1j, 2j]]}),
         ("so that none would be right", {"predictions": [[0, 1], [0, 1]], "labels": ["a", "b"]}),
         ("between 0 and 1, got 3", {"predictions": P, "margin": 3}),
+        ("for each of 2 arms, got 'new'", {"predictions": P, "against": logits(2, 0.5, 6), "names": ["new"]}),
+        ("for each of 2 arms, got 'a', 'a'", {"predictions": P, "against": logits(2, 0.5, 6), "names": ["a", "a"]}),
         ("kind is one of auto", {"predictions": P, "kind": "scores"}),
         ("neither whole numbers nor texts", {"predictions": P, "labels": LABELS / 2}),
     ],

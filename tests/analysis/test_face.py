@@ -9,6 +9,7 @@ import pytest
 import repro_lib
 from repro_lib import Study
 from repro_lib.analysis.dictionary import WORDS, data_dictionary
+from repro_lib.analysis.synthetic import ChosenPD, make_synthetic
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -71,5 +72,8 @@ def test_a_study_and_a_result_are_one_line_and_a_short_table(study: Study, make_
     assert "NaN" not in page
     assert repr(study.results[0]) == "Result(charlm with relu, N = 3, relative PD 0.5000, loss 3.062 nats)"
     assert repr(make_result(trials=1)) == "Result(charlm with relu, N = 1, loss 3.062 nats)"
+    made_up = make_synthetic(["charlm"], ["gelu"], ChosenPD.parse(["0.5"]), profile="smoke")
+    assert repr(made_up[0]).endswith("nats, synthetic)")
+    assert "trials, synthetic), relative PD:</p>" in Study.of(made_up)._repr_html_()
     assert repr(Study.of([])).startswith("Study(6 models x 5 activations: 0 of 30 cells, N = 0")
     assert Study.of([]).contrasts.columns.tolist() == study.contrasts.columns.tolist()
