@@ -143,6 +143,11 @@ def test_the_interval_of_independent_arms_covers_what_was_planted(kind: str) -> 
             called += [] if noise != 0.5 else [not found.low <= 0 <= found.high]
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(called) <= 0.07, "two arms of one recipe"
+    # A new model of the old recipe, alone or one of ten, is not said to change more than retraining does.
+    for new in (1, 10):
+        drawn_worlds = [world(kind, 10 + new, 0.5, drawn) for _ in range(300)]
+        excess = [across(every[:10, 10:], every[:10, :10]) for every in drawn_worlds]
+        assert 0.92 <= np.mean([of.low <= 0 <= of.high for of in excess]) <= 0.98
 
 
 def test_three_verdicts_and_none_below_ten_models() -> None:
