@@ -135,10 +135,10 @@ def jackknife(
     finite = np.isfinite(means).all()
     value = float(statistic(np.array(means))) if finite else means[0] if statistic is _first else math.nan
     if not paired:
-        rows = [(means[:c], x, means[c + 1 :]) for c, each in enumerate(left_out) for x in each] if finite else []
-        without = np.array([statistic(np.array([*before, x, *after])) for before, x, after in rows])
-        ends = np.cumsum([len(each) for each in left_out])[:-1]
-        groups = np.split(without, ends) if finite else [np.full(n, math.nan)]
+        groups = [
+            np.array([statistic(np.array([*means[:c], x, *means[c + 1 :]])) if finite else math.nan for x in each])
+            for c, each in enumerate(left_out)
+        ]
         return independent_left_out(value, groups, lower, upper, confidence)
     without = np.array([statistic(row) for row in np.transpose(left_out)]) if finite and n > 2 else np.full(n, math.nan)
     return jackknife_left_out(value, without, lower, upper, confidence)
@@ -188,11 +188,7 @@ def jackknife_left_out(
 
 
 def independent_left_out(
-    value: float,
-    groups: Sequence[Float64],
-    lower: float = -math.inf,
-    upper: float = math.inf,
-    confidence: float = CONFIDENCE,
+    value: float, groups: Sequence[Float64], lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
 ) -> Estimate:
     """A number made of independent groups of trials; each group (N_g,): the same number without trial k of that group.
 
@@ -204,16 +200,14 @@ def independent_left_out(
     >>> estimate.interval(".3f"), round(estimate.degrees, 3)
     ('0.047 to 0.953', 4.0)
     """
-    several = [floats(each) for each in groups if len(each) > 1]
+    several = [jackknife_left_out(value, each) for each in groups if len(each) > 1]
     n = min(map(len, groups), default=0)
-    enough = bool(several) and min(map(len, several)) >= TRIALS_FOR_INTERVAL
-    if not enough or not (math.isfinite(value) and all(np.isfinite(each).all() for each in several)):
+    if not several or not all(each.has_interval for each in several):
         return Estimate(value, math.nan, math.nan, n)
-    squares = [jackknife_left_out(value, each).error ** 2 for each in several]
-    shares = sum(square**2 / (len(each) - 1) for square, each in zip(squares, several, strict=True))
-    degrees = sum(squares) ** 2 / shares if shares else float(sum(map(len, several)) - len(several))
-    error = math.sqrt(sum(squares))
-    return replace(_cut(value, t_quantile(degrees, confidence) * error, lower, upper, n, error), degrees=degrees)
+    variance, shares = sum(of.error**2 for of in several), sum(of.error**4 / (of.n - 1) for of in several)
+    degrees = variance**2 / shares if shares else float(sum(of.n - 1 for of in several))
+    estimate = _cut(value, t_quantile(degrees, confidence) * math.sqrt(variance), lower, upper, n, math.sqrt(variance))
+    return replace(estimate, degrees=degrees)
 
 
 def without_each(matrix: ArrayLike) -> tuple[float, Float64]:

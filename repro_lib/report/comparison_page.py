@@ -58,13 +58,15 @@ class Comparison(Compared):
         for k, (arm, count) in enumerate(zip(self.arms, n, strict=True)):
             found, names = self.numbers_of(k), dict.fromkeys([*self.leading, "churn", "accuracy"])
             known = ", ".join(f"{_title(name)} {found[name]:.4f}" for name in names if name in found)
-            said.append(f"{arm}: {count} model{'s' * (count > 1)} ({self.kind}, {len(self.ids):,} examples): {known}.")
+            about = f"{arm}: {count} model{'s' * (count > 1)} ({self.kind}, {len(self.ids):,} examples)"
+            said.append(f"{about}{': ' * bool(known)}{known}.")
         if min(n) < TRIALS_FOR_INTERVAL:
             said.append(f"No interval for fewer than {TRIALS_FOR_INTERVAL} models.")
         said += [self._verdict(row) for row in rows_of(self.contrast) if row["metric"] in self.leading]
         if self.update or (len(n) == 2 and self.measured.labels is not None):
             first, second = self.arms
-            changes = [f"{_title(name)} {of:.4f}" for name, of in self.changes.items() if name in _FLIPS]
+            found = {name: of for name, of in self.changes.items() if name in _FLIPS and not math.isnan(of.value)}
+            changes = [f"{_title(name)} {of:.4f}" for name, of in found.items()]
             said.append(f"From {second} to {first}: {', '.join(changes)}.")
         return [*said, *self.notes]
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -164,38 +165,34 @@ class _Groups:
 
     def __init__(self, path: Path, file: Any, names: list[str]) -> None:
         self._path, self._file, self._names, self._lock = path, file, names, Lock()
-        counts = [self._file.metadata.row_group(k).num_rows for k in range(self._file.num_row_groups)]
+        counts = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
         self._ends = np.cumsum([0, *counts])
-        self._kept: tuple[int, NDArray[Any]] = (-1, np.empty(0))
-        width = self._group(0).shape[1:] if counts else ()
-        self.shape = (int(self._ends[-1]), *width)
+        # Slices follow each other, and two threads are at neighbouring ones.
+        self._group = lru_cache(2)(self._read)
+        self.shape = (sum(counts), *self._group(0).shape[1:]) if counts else (0,)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, part: slice) -> NDArray[Any]:
         start, stop, _ = part.indices(len(self))
-        found = []
-        with self._lock:
-            for k in np.flatnonzero((self._ends[:-1] < stop) & (self._ends[1:] > start)).tolist():
-                first = int(self._ends[k])
-                try:
-                    found.append(self._group(k)[max(start - first, 0) : stop - first])
-                except Exception as error:  # pyarrow's have no common base
-                    raise ForeignError(f"{self._path} cannot be read: {_one_line(error)}") from None
-        return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
+        wanted = np.flatnonzero((self._ends[:-1] < stop) & (self._ends[1:] > start)).tolist()
+        try:
+            with self._lock:
+                groups = [self._group(k)[max(start - self._ends[k], 0) : stop - self._ends[k]] for k in wanted]
+        except Exception as error:  # pyarrow's have no common base
+            raise ForeignError(f"{self._path} cannot be read: {_one_line(error)}") from None
+        return np.concatenate(groups)
 
-    def _group(self, k: int) -> NDArray[Any]:
-        if self._kept[0] != k:
-            table = self._file.read_row_group(k, columns=self._names)
-            columns = [self._array(table[name].combine_chunks()) for name in self._names]
-            self._kept = (k, columns[0] if len(columns) == 1 else np.column_stack(columns))
-        return self._kept[1]
+    def _read(self, k: int) -> NDArray[Any]:
+        table = self._file.read_row_group(k, columns=self._names)
+        columns = [self._array(table[name].combine_chunks()) for name in self._names]
+        return columns[0] if len(columns) == 1 else np.column_stack(columns)
 
     @staticmethod
     def _array(column: Any) -> NDArray[Any]:
         # A list in each row is a row of probabilities; lists of several lengths are none, and reshape says so.
-        lists = hasattr(column, "flatten") and str(column.type).startswith(("list", "fixed_size_list", "large_list"))
+        lists = "list" in str(column.type).partition("<")[0]
         values = (column.flatten() if lists else column).to_numpy(zero_copy_only=False)
         return values.reshape(len(column), -1) if lists else values
 

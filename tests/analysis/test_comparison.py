@@ -95,7 +95,7 @@ def test_identities_of_an_update_hold_exactly(drawn: tuple[np.ndarray, ...]) -> 
     assert numbers["churn"] == pytest.approx(flips.changed.mean() / 12)
 
 
-def test_an_update_stands_beside_what_retraining_alone_changes() -> None:
+def test_an_update_stands_beside_what_retraining_alone_changes(tmp_path: Path) -> None:
     old, new = logits(12, 0.4, 5), [2 * model for model in logits(12, 0.4, 6)]
     found = compare(new, old, labels=LABELS, update=True)
     numbers = found.numbers
@@ -111,6 +111,10 @@ def test_an_update_stands_beside_what_retraining_alone_changes() -> None:
     assert one.numbers["update.excess"].has_interval, "over the old models, for this one new model"
     assert one.contrast.empty
     assert across(np.array([[1.0, 2.0]])).has_interval is False
+    alone = compare(new[:1], old[:1], labels=LABELS, update=True)
+    assert alone.numbers["update.churn"].value == flips.changed[0, 0] / 90
+    assert "floor" not in repr(alone)
+    alone.to_html(tmp_path / "page.html")
 
 
 def world(kind: str, models: int, noise: float, drawn: np.random.Generator) -> np.ndarray:
@@ -139,6 +143,11 @@ def test_the_interval_of_independent_arms_covers_what_was_planted(kind: str) -> 
             called += [] if noise != 0.5 else [not found.low <= 0 <= found.high]
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(called) <= 0.07, "two arms of one recipe"
+    # A new model of the old recipe, alone or one of ten, is not said to change more than retraining does.
+    for new in (1, 10):
+        drawn_worlds = [world(kind, 10 + new, 0.5, drawn) for _ in range(300)]
+        excess = [across(every[:10, 10:], every[:10, :10]) for every in drawn_worlds]
+        assert 0.92 <= np.mean([of.low <= 0 <= of.high for of in excess]) <= 0.98
 
 
 def test_three_verdicts_and_none_below_ten_models() -> None:

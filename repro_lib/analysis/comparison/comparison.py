@@ -102,7 +102,8 @@ class Compared:
         Beside the metrics: unanimity and, with labels, accuracy, churn_per_error and churn_minus_error.
         """
         rows = [(arm, name, each) for k, arm in enumerate(self.arms) for name, each in self.numbers_of(k).items()]
-        return pd.DataFrame([{"arm": a, "metric": name, "n": of.n, **of.columns("value")} for a, name, of in rows])
+        frame = [{"arm": arm, "metric": name, "n": of.n, **of.columns("value")} for arm, name, of in rows]
+        return pd.DataFrame(frame, columns=["arm", "metric", "n", "value", "value_low", "value_high"])
 
     def numbers_of(self, arm: int) -> dict[str, Estimate]:
         """The numbers of one arm by name."""
@@ -226,8 +227,9 @@ def compared(
         raise ForeignError("an update, and pairs by seed, are of two arms: name the models to compare with (--against)")
     models = [one_dimensional(model) for each in arms.values() for model in each]
     sizes = [len(each) for each in arms.values()]
-    if not sizes or 0 in sizes or (max(sizes) < 2):
-        raise ForeignError(f"{models[0].name if models else 'nothing'} is one trained model; to compare takes two at least")
+    if 0 in sizes or (max(sizes) < 2 and not update):
+        one = f"{models[0].name if models else 'nothing'} is one trained model"
+        raise ForeignError(f"{one}; to compare takes two at least, or an old and a new one with --update")
     if paired and len(set(sizes)) > 1:
         raise ForeignError(f"models are paired by their place, so both arms need as many; they have {sizes[0]} and {sizes[1]}")
     if len(set(names := [model.name for model in models])) < len(names):

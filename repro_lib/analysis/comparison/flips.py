@@ -1,5 +1,6 @@
 """What became right and what became wrong between two models, counted in examples, so that the identities hold exactly."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,8 @@ def across(values: NDArray[Any], floor: Float64 | None = None, over: NDArray[Any
     """The mean of a number between A old and B new models (A, B), with its interval when models of both are left out.
 
     ``floor``: (A, A) the same number between old models, whose mean is taken away; ``over``: (A, B) whose mean it is divided
-    by. One old or one new model adds no variance: what is said holds for that model.
+    by. One old or one new model adds no variance: what is said holds for that model. But beside a floor one new model counts
+    as one draw with the spread of the old ones: else half of all models of the old recipe would seem to exceed it.
 
     >>> across(np.array([[1.0, 2.0], [3.0, 6.0]])).value
     3.0
@@ -62,7 +64,10 @@ def across(values: NDArray[Any], floor: Float64 | None = None, over: NDArray[Any
         np.array([number(np.delete(every[0], k), every[1]) for k in every[0]] if len(every[0]) > 1 else [np.nan]),
         np.array([number(every[0], np.delete(every[1], k)) for k in every[1]] if len(every[1]) > 1 else [np.nan]),
     ]
-    return independent_left_out(number(*every), groups)
+    if floor is not None and len(every[1]) == 1 < (n := len(floor)):
+        # Times what makes the variance of a mean over n of them that of a single one.
+        groups[1] = floor.sum(axis=1) / (n - 1) * np.sqrt(n) / (n - 1)
+    return replace(independent_left_out(number(*every), groups), n=min(values.shape))
 
 
 def disagreement(answers: NDArray[Any]) -> Float64:
