@@ -129,6 +129,7 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
     before = sorted(installed.parent.rglob("*"))
     said = run(f"{installed}/repro", "grid", "--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu")
     assert f"the reports are in {here}/reports/index.html" in said
+    assert "edited" not in said
     assert sorted(path.name for path in here.iterdir()) == ["data", "reports", "results"]
     assert [path.name for path in here.glob("data/*")] == ["shakespeare.txt"]
     assert len(load_study(here / "results").trials) == 6
