@@ -16,10 +16,12 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown
 
 from repro_lib.config import Config
 from repro_lib.grid.notebooks import NotebookError, check_parameters, execute, notebooks_dir
+from repro_lib.report.site.charts import section_of
 from repro_lib.report.site.page import render_notebook
+from repro_lib.report.writing_desk import WritingDesk
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-from repro_lib.whatif.display import Shown
+from repro_lib.whatif.definition import WhatIf
 
 ROOT = Path(__file__).resolve().parents[1]
 TAGS = "<img src=x onerror=alert(1)>"
@@ -113,7 +115,9 @@ def test_no_analysis_shows_a_text_or_its_name_as_markup(name: str, hostile_cells
     for value in shown:
         if isinstance(value, Markdown):  # as nbconvert makes a page of it; in JupyterLab the browser does
             pages.append(markdown2html(str(value.data)))
-        elif isinstance(value, Shown):
+        elif isinstance(value, WhatIf):
+            pages.append(section_of(value._repr_mimebundle_()["application/vnd.vegalite.v5+json"]))
+        elif isinstance(value, WritingDesk):
             pages.append(value._repr_mimebundle_()["text/html"])
         elif hasattr(value, "_repr_html_"):
             pages.append(value._repr_html_() or "")

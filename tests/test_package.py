@@ -129,6 +129,7 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
     before = sorted(installed.parent.rglob("*"))
     said = run(f"{installed}/repro", "grid", "--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu")
     assert f"the reports are in {here}/reports/index.html" in said
+    assert "edited" not in said
     assert sorted(path.name for path in here.iterdir()) == ["data", "reports", "results"]
     assert [path.name for path in here.glob("data/*")] == ["shakespeare.txt"]
     assert len(load_study(here / "results").trials) == 6
@@ -136,4 +137,22 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
     # matplotlib's list of fonts, and pip's, which asks a compiler for its version when it fetches the text.
     assert {path.name for path in home.iterdir()} <= {".cache", ".config", ".rustup"}
     assert "results/ beside them" in run(f"{installed}/repro", "notebooks", ".")
-    assert len(list(here.glob("*.ipynb"))) == 7
+    assert {path.name for path in here.glob("*.ipynb")} == {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for name, rows in (("one", "a,0.91\nb,0.2"), ("two", "b,0.31\na,0.42")):
+        (here / f"{name}.csv").write_text(f"id,click\n{rows}\n")
+    assert "churn 0.5000" in run(f"{installed}/repro", "compare", "one.csv", "two.csv", "--html", "page.html")
+    assert "churn 0.5000" in (here / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_parquet_is_read_and_written_where_its_extra_is_installed(tmp_path: Path) -> None:
+    # Not in the lock, because pandas imports it wherever it is; so the tests that need it are run once where it is.
+    [requirement] = PROJECT["optional-dependencies"]["parquet"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*pip, "install", "--no-deps", f"--target={tmp_path / 'packages'}", requirement], check=True)
+    tests = ("tests/store/test_foreign.py", "tests/report/test_export.py")
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from repro_lib.store.foreign import ForeignError
+from repro_lib.system.files import write_atomically
 
 if TYPE_CHECKING:
     from repro_lib.report.comparison_page import Comparison
@@ -37,7 +39,7 @@ def compare_files(options: Namespace, console: Console) -> int:
         found.to_html(options.html)
         console.print(f"the page is {options.html}")
     if options.json:
-        found.to_json(options.json)
+        write_atomically(Path(options.json), found.to_json())
     return GATE_FAILED if any(failed for failed, _ in judged) else 0
 
 

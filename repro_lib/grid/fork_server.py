@@ -30,7 +30,7 @@ from repro_lib.system.temporary import scratch_folder
 
 # What kernels, papermill, the first step of an optimiser and our statistics ask for late; the rest the notebooks say.
 _BESIDE_THE_NOTEBOOKS = "ipykernel.kernelapp matplotlib_inline.backend_inline papermill.iorw torch._dynamo"
-_BESIDE_THE_NOTEBOOKS += " scipy.stats scipy.optimize statsmodels.stats.power"
+_BESIDE_THE_NOTEBOOKS += " scipy.stats scipy.optimize statsmodels.stats.power repro_lib.whatif.chart"
 _BESIDE_THE_NOTEBOOKS += " repro_lib.grid.forked_kernels repro_lib.grid.worker repro_lib.report.site.page"
 # What becomes of a process when the one that forked it, and could see its end, is gone.
 LOST = 255

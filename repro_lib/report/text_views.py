@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -73,16 +73,16 @@ class Passage:
 
 @dataclass(frozen=True)
 class Samples:
-    """What some trials of a cell wrote after the same prompt: (greedy, sampled) per trial; shown side by side."""
+    """What some trials of a cell wrote after the same prompt: (greedy, sampled) by trial; shown side by side."""
 
     title: str
     prompt: str
-    written: Sequence[tuple[str, str]]
+    written: Mapping[int, tuple[str, str]]
 
     @property
     def common(self) -> int:
         """How many characters all greedy texts share at their beginning: a sampled one may turn on the least change."""
-        columns = zip(*(greedy for greedy, _ in self.written), strict=True)
+        columns = zip(*(greedy for greedy, _ in self.written.values()), strict=True)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
     def sentence(self) -> str:
@@ -92,7 +92,7 @@ class Samples:
         where = f"agree on the first {self.common} characters and part after them (underlined)"
         if self.common == 0:
             where = "part at the first character"
-        if self.common == len(self.written[0][0]):
+        if self.common == len(next(iter(self.written.values()))[0]):
             where = f"are equal over all {self.common} characters"
         return f"The greedy texts of {len(self.written)} trials {where}."
 
@@ -101,7 +101,7 @@ class Samples:
 
     def _repr_html_(self) -> str:
         columns = []
-        for trial, (greedy, sampled) in enumerate(self.written, start=1):
+        for trial, (greedy, sampled) in self.written.items():
             same, rest = html.escape(greedy[: self.common]), html.escape(greedy[self.common :])
             marked = f'{same}<span style="{LEVELS[2][2]}">{rest}</span>' if rest else same
             columns.append(
@@ -139,12 +139,21 @@ def samples_views(
     """What the first ``trials`` trials write after the first 32 evaluation characters, for each of these activations."""
 
     def view(result: Result) -> Samples:
-        corpus = corpus_of(result)
-        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:32]))
-        written = write_samples(store, result, corpus, prompt, length, range(1, min(trials, len(result.trials)) + 1))
-        return Samples(f"{model} with {result.activation}", prompt, written)
+        return samples(store, result, range(1, min(trials, len(result.trials)) + 1), length=length)
 
     return _views(study, model, activations, "No samples of", view)
+
+
+def samples(store: Store, result: Result, trials: Sequence[int], prompt: str | None = None, length: int = 80) -> Samples:
+    """What these trials write after a prompt, by default the first 32 evaluation characters.
+    CorpusError or ResultError where text or weights are missing or do not fit."""
+    corpus = corpus_of(result)
+    if prompt is None:
+        prompt = corpus.decode(torch.from_numpy(store.predictions(result, 1).labels[:32]))
+    if not prompt:
+        raise CorpusError("the prompt is empty; give it at least one character")
+    written = write_samples(store, result, corpus, prompt, length, trials)
+    return Samples(f"{result.model_name} with {result.activation}", prompt, dict(zip(trials, written, strict=True)))
 
 
 # A sentence takes the place of a view whose result, predictions, weights or text are not at hand.

@@ -1,6 +1,6 @@
-"""Questions whose assumptions can be moved: numbers, one sentence and small charts for every position of the controls.
+"""Questions whose assumptions can be moved: one tidy frame, one sentence for every position of the controls, and one chart.
 
-In: a ``Study``, a ``Store`` or stored predictions. Out: widgets in a live kernel, a section with a script in a report.
+In: a ``Study``, a ``Store`` or stored predictions. Out: Vega-Altair's charts, the same in JupyterLab, on a page and as a file.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,6 @@ from repro_lib import lazily
 
 if TYPE_CHECKING:
     from repro_lib.whatif.definition import WhatIf as WhatIf
-    from repro_lib.whatif.display import explore as explore, explore_writing as explore_writing
     from repro_lib.whatif.predictions import StoredPredictions as StoredPredictions
     from repro_lib.whatif.questions.activation import activation_what_if as activation_what_if
     from repro_lib.whatif.questions.metric import metric_what_if as metric_what_if

@@ -5,11 +5,11 @@ six digits (tested). Shapes: N trials, V characters, tokens of the evaluation te
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,13 +20,15 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import parts
 from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
+from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
+from repro_lib.whatif.definition import Parameter, Row, Value, View, WhatIf, control
 from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
 
 Floats = NDArray[np.floating]
-# Probabilities compared in one redraw, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
+# Probabilities compared for one value, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
 # 15 pairs of half the text fit.
 MOST_COMPARED = 10_000_000
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
@@ -73,7 +75,7 @@ class ModelLogits:
         if self.step == 1:
             return f"on all {tokens:,} evaluation characters"
         ending = {1: "st", 2: "nd", 3: "rd"}.get(self.step if self.step < 20 else self.step % 10, "th")
-        return f"on {tokens:,} evaluation characters (every {self.step}{ending} block, so that it follows at once)"
+        return f"on {tokens:,} evaluation characters (every {self.step}{ending} block)"
 
     def told(self, sentence: str, counts: Iterable[int] = ()) -> str:
         """A sentence about these cells, how far it carries, and which cells it is not about. ``counts``: of fewer trials."""
@@ -122,6 +124,39 @@ class StoredPredictions:
             logits = torch.stack([every_block(torch.from_numpy(trial.logits), step) for trial in trials])
             cells.append(CellLogits(result.activation, logits, every_block(torch.from_numpy(trials[0].labels), step)))
         return ModelLogits(tuple(cells), step, tuple(left_out))
+
+
+# By measure and activation.
+Numbers: TypeAlias = Mapping[str, Mapping[str, Estimate]]
+
+
+def of_predictions(
+    name: str,
+    title: str,
+    predictions: StoredPredictions,
+    parameter: Parameter,
+    see: Callable[[ModelLogits, str, Any], tuple[Numbers, str]],
+    missing: str = "missing",
+    least: int = 2,
+    **more: Any,
+) -> WhatIf | Note:
+    """A what-if over the models with ``least`` trials: ``see`` gives numbers and a sentence for cells, their model and a value.
+    A measure that ends with % is given as a share."""
+    models = predictions.models(least)
+    if not models:
+        return predictions.missing(title, least)
+
+    def view(model: str, **values: Value) -> View:
+        numbers, sentence = see(predictions.of(model), model, values[parameter.name])
+        looks = {measure: (100, 1) if measure.endswith("%") else (1, 3) for measure in numbers}
+        rows = [
+            Row(activation, number.scaled(looks[measure][0]), measure, looks[measure][1], missing)
+            for measure, cells in numbers.items()
+            for activation, number in cells.items()
+        ]
+        return View(rows, sentence)
+
+    return WhatIf.of(name, title, (control("model", "Model", models), parameter), view, **more)
 
 
 def sampling_step(trials: Sequence[int], tokens: int, vocab_size: int) -> int:

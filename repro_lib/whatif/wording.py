@@ -9,8 +9,11 @@ from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
 from repro_lib.plots.style import COLOURS
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts import Bar, BarPanel
-from repro_lib.whatif.svg import DASHES, PAGE_COLOUR, in_words, nice_limit
+
+# The colour of the page, which is dark on light and light on dark, for whatever has none of its own.
+PAGE_COLOUR = "currentColor"
+# Line styles, so that colour is never the only difference.
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
 
 
 def unanswered(title: str, study: Study, needs: str = "") -> Note:
@@ -28,34 +31,9 @@ def cell_name(result: Result) -> str:
     return f"{result.model_name} with {result.activation}"
 
 
-def colour_on_page(activation: str) -> str:
-    """The colour of an activation, the same as in every figure."""
-    return COLOURS.get(activation, PAGE_COLOUR)
-
-
 def look_of(activation: str) -> tuple[str, str]:
-    """The colour of an activation and its dash pattern, which says the same."""
-    return colour_on_page(activation), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
-
-
-def bar_panel(
-    title: str,
-    numbers: Mapping[str, Estimate],
-    limit: float,
-    words: str = "missing",
-    digits: int = 3,
-    scale: float = 1.0,
-) -> BarPanel:
-    """A bar per activation in its colour, ``words`` where it has no number; numbers and ``limit`` are drawn times ``scale``."""
-    bars = tuple(Bar(name, number.scaled(scale), colour_on_page(name), words) for name, number in numbers.items())
-    return BarPanel(title, bars, scale * limit, digits)
-
-
-def axis_end(estimates: Iterable[Estimate], largest: float = math.inf) -> float:
-    """Where an axis from 0 ends on which these numbers and their intervals fit, ``largest`` being the most there can be."""
-    ends = [end for estimate in estimates for end in (estimate.value, estimate.high) if math.isfinite(end)]
-    # High intervals of small N would leave the bars no room: no axis goes beyond what the metric can be.
-    return nice_limit(min(max(ends, default=1.0), largest))
+    """The colour of an activation, the same as in every figure, and its dash pattern, which says the same."""
+    return COLOURS.get(activation, PAGE_COLOUR), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
 
 
 def number_words(estimate: Estimate, digits: int = 3) -> str:
@@ -93,3 +71,20 @@ def reach(counts: Iterable[int]) -> str:
     present = [n for n in counts if n]
     carries = "." if min(present) >= TRIALS_FOR_CLAIM else " show where to look and decide nothing."
     return f"{trial_counts(present)} trials per cell{carries}"
+
+
+def written(value: float, digits: int) -> str:
+    """A number with so many digits after the point; what is small but not 0 does not look like 0."""
+    if value == 0:
+        return "0"
+    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+
+
+def in_words(number: Estimate, digits: int, missing: str = "missing") -> str:
+    """``0.412 (0.390 to 0.434)``, without the bracket where there is no interval."""
+    return number.written(lambda end: written(end, digits)) if math.isfinite(number.value) else missing
+
+
+def alone(value: float) -> Estimate:
+    """A number without an interval."""
+    return Estimate(value, math.nan, math.nan, 0)

@@ -111,11 +111,9 @@ def test_what_cannot_be_counted_is_said(what_if_folder: Path, what_if_study: Stu
 def test_the_what_if_gives_the_same_numbers(counted: CountedModel, what_if_folder: Path, what_if_study: Study) -> None:
     what_if = frequent_what_if(StoredPredictions(Store(what_if_folder), what_if_study))
     assert isinstance(what_if, WhatIf)
-    view = what_if.view(top=10)
-    bar = view.panels[1].bars[1]
-    assert bar.number.value == pytest.approx(
-        counted.over("gelu", "total_variation", 10)[np.triu_indices(4, 1)].mean(), rel=2e-6
-    )
+    rows = what_if.at(top=10).set_index(["measure", "label"])
+    expected = counted.over("gelu", "total_variation", 10)[np.triu_indices(4, 1)].mean()
+    assert rows.loc[("Total variation", "gelu"), "value"] == pytest.approx(expected, rel=2e-6)
     against = counted.against("gelu", "relative_pd", 10)
-    assert f"against relu gelu {against:+z.1f %}, swiglu" in view.sentence
-    assert view.sentence.startswith("The 10 most frequent characters of the training text of charlm on ")
+    assert f"against relu gelu {against:+z.1f %}, swiglu" in what_if.sentence(top=10)
+    assert what_if.sentence(top=10).startswith("The 10 most frequent characters of the training text of charlm on ")

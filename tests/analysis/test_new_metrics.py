@@ -189,7 +189,7 @@ def test_where_the_predictions_are_gone_only_the_new_metric_is_missing(
     assert "CONTRASTS AGAINST RELU" in capsys.readouterr().out
     drawn = {text.get_text() for axes in figures.reproducibility(study, "charlm").figure.axes for text in axes.texts}
     assert "not known" in drawn
-    assert metric_what_if(study).view(metric="hellinger", model="charlm").panels[0].bars[0].words == "not known"
+    assert metric_what_if(study).at(metric="hellinger", model="charlm")["reading"].iloc[0] == "not known"
 
 
 def test_results_with_a_metric_that_is_no_more_are_read(

@@ -367,7 +367,7 @@ def test_stored_models_write_samples(trained: tuple[Store, Study]):
     assert torch.equal(before, torch.get_rng_state()), "the global generator is left alone"
     assert not isinstance(view, Note)
     assert view.prompt == TEXT[:32]
-    assert [len(text) for pair in view.written for text in pair] == [12] * 6
+    assert [len(text) for pair in view.written.values() for text in pair] == [12] * 6
     assert view.sentence() in view._repr_html_()
     assert samples_views(store, study, "charlm", ["relu"], length=12) == [view]
     model = load_trained(store, study.results[0], 1)

@@ -25,7 +25,7 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import read_tensors, sha256_of_tensors, write_tensors
 from repro_lib.training.experiment import run_experiment
-from repro_lib.whatif.display import Shown
+from repro_lib.whatif.definition import WhatIf
 
 Tiny = Callable[..., Config]
 NOTEBOOKS = ("20_deep_dive", "30_cross_model", "40_claims", "50_what_if")
@@ -68,8 +68,8 @@ def executed(name: str, folder: Path) -> str:
     for value in shown:
         if isinstance(value, WordTable):
             assert value._repr_html_()
-        if isinstance(value, Shown):  # every view of a what-if is computed
-            assert value._repr_mimebundle_()["text/html"]
+        if isinstance(value, WhatIf):
+            assert value.chart.to_dict()["layer"]
     return "\n".join(str(getattr(value, "data", None) or value) for value in shown)
 
 

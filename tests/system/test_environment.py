@@ -101,7 +101,8 @@ def test_what_torch_needs_is_in_the_lock_and_its_cuda_parts_are_in_a_file_of_the
 
 
 @pytest.mark.parametrize(
-    ("name", "command"), [(LOCK, "uv pip compile pyproject.toml --all-extras"), (CUDA, f"uv pip compile --no-config {TORCH}")]
+    ("name", "command"),
+    [(LOCK, "uv pip compile pyproject.toml --extra run --extra lab "), (CUDA, f"uv pip compile --no-config {TORCH}")],
 )
 def test_a_lock_says_how_it_was_made_and_has_the_hashes_of_every_file(name: str, command: str) -> None:
     for package, (_, hashes) in pins(name).items():

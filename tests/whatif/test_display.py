@@ -1,8 +1,5 @@
-"""What-ifs where readers meet them: widgets where a front end asks, HTML for papermill; notebooks; the quickstart."""
+"""What-ifs where readers meet them: notebooks; the desk at which models write; the quickstart."""
 
-import json
-import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +10,12 @@ import nbformat
 import pytest
 from test_pages import Tags
 
-from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.grid.notebooks import notebooks_dir
 from repro_lib.plots.style import Plot
+from repro_lib.report.writing_desk import WritingDesk, writing_desk
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import WhatIf
-from repro_lib.whatif.display import Shown, controls_over, explore, explore_writing, view_html, writing_desk
-from repro_lib.whatif.questions import metric, writing
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 RunHere = Callable[..., list[Any]]
@@ -32,73 +27,29 @@ def inside(widget: Any, kind: type) -> list[Any]:
     return [part for part in below if isinstance(part, kind)]
 
 
-# --- a kernel
-
-
-def test_a_front_end_gets_widgets_and_papermill_the_page_half_alone(
-    monkeypatch: pytest.MonkeyPatch, what_if_study: Study
-) -> None:
-    """With made-up requests; a real one is in test_browser_lab.py, and papermill runs in the tests of the grid."""
-
-    def asked_with(metadata: dict[str, Any]) -> dict[str, Any]:
-        kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": metadata} if channel == "shell" else {})
-        monkeypatch.setattr("repro_lib.whatif.display.get_ipython", lambda: SimpleNamespace(kernel=kernel))
-        return shown._repr_mimebundle_()
-
-    shown = explore(metric.metric_what_if(what_if_study))
-    assert isinstance(shown, Shown)
-    assert repr(shown).startswith("What if disagreement were measured another way? By relative PD, charlm is lowest with")
-    live = asked_with({"cellId": "a1", "trusted": True})
-    assert set(live) == {VIEW, "text/html", "text/plain"}
-    page = Tags(live["text/html"])
-    assert page.all("section")[0]["class"] == "what-if-recorded"
-    assert not page.all("script") + page.all("form"), "what stays has no control"
-    alone = asked_with({})
-    assert set(alone) == {"text/html", "text/plain"}
-    assert 'class="what-if-data"' in alone["text/html"]
-    # Voila runs a notebook as papermill does; the variable alone makes no kernel.
-    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
-    assert VIEW in asked_with({})
-    monkeypatch.setattr("repro_lib.whatif.display.get_ipython", lambda: None)
-    assert VIEW not in shown._repr_mimebundle_()
-    note = Note("nothing here")
-    assert explore(note) is note
-
-
-def test_every_move_of_a_control_shows_the_view_of_all_values_together(what_if_study: Study) -> None:
-    what_if = metric.metric_what_if(what_if_study)
-    assert isinstance(what_if, WhatIf)
-    box = controls_over(what_if)
-    (measure,) = inside(box, ipywidgets.Dropdown)  # one model: nothing to choose
-    assert [text for text, _ in measure.options] == list(what_if.parameters[0].texts)
-    drawing = inside(box, ipywidgets.HTML)[-1]
-    for value in ("relative_pd", *(value for _, value in measure.options), "relative_pd"):
-        measure.value = value
-        assert drawing.value == view_html(what_if.view(metric=value))
-    attacked = WhatIf("x", "<img src=x onerror=alert(1)>", what_if.parameters, what_if.see)
-    assert "<img" not in inside(controls_over(attacked), ipywidgets.HTML)[0].value, "a title is text"
-
-
 # --- writing
 
 
-def test_where_two_texts_part_by_hand() -> None:
-    found = writing.Continuations("charlm with <b>", "a<", (1, 2), ("the <i>cat", "abc"), ("the <u>cat", "abd"))
-    assert found.sentence() == (
-        "Trials 1 and 2 of charlm with <b>, each taking its most probable character, part at character 6: 'i' against 'u'."
-    )
-    page = Tags(found.html())
-    assert not page.all("i") + page.all("u")
-    assert re.findall(r"<mark[^>]*>(.*?)</mark>", found.html()) == ["i", "u", "c", "d"]
-    same = writing.Continuations("charlm with relu", "a", (2, 2), ("the cat", "abc"), ("the cat", "abc"))
-    assert "write the same 7 characters" in same.sentence()
-    assert "<mark" not in same.html()
+def test_a_front_end_gets_widgets_beside_the_page_and_the_grid_the_page_alone(
+    what_if_folder: Path, what_if_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = writing_desk(Store(what_if_folder), what_if_study)
+    assert isinstance(desk, WritingDesk)
+    live = desk._repr_mimebundle_()
+    assert set(live) == {VIEW, "text/html", "text/plain"}
+    page = Tags(live["text/html"])
+    assert page.all("section") == [{"class": "recorded", "aria-label": "What would this model write?"}]
+    assert not page.all("script") + page.all("button"), "what stays has no control"
+    monkeypatch.setenv("REPRO_PROGRESS_FILE", "somewhere")
+    assert set(desk._repr_mimebundle_()) == {"text/html", "text/plain"}
 
 
 def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_folder: Path, what_if_study: Study) -> None:
-    desk = writing_desk(Store(what_if_folder), what_if_study, "ba")
-    shown = inside(desk, ipywidgets.HTML)[-1]
-    named = {part.description: part for part in inside(desk, ipywidgets.DOMWidget) if getattr(part, "description", None)}
+    desk = writing_desk(Store(what_if_folder), what_if_study)
+    assert isinstance(desk, WritingDesk)
+    controls = desk.controls()
+    shown = inside(controls, ipywidgets.HTML)[-1]
+    named = {part.description: part for part in inside(controls, ipywidgets.DOMWidget) if getattr(part, "description", None)}
 
     def written_with(name: str, value: Any) -> str:
         named[name].value = value
@@ -107,17 +58,18 @@ def test_the_desk_writes_when_asked_and_forgets_when_something_changes(what_if_f
         assert not named["Write"].disabled
         return shown.value
 
-    assert "Trials 1 and 2 of charlm with relu" in shown.value
-    assert f"write the same {writing.LENGTH} characters" in written_with("and trial", 1), "one trial writes one text"
-    assert "Trials 1 and 3 of charlm with relu" in written_with("and trial", 3)
+    assert "The greedy texts of 2 trials" in shown.value
+    assert "<strong>Trial 2</strong>" in shown.value
+    assert "One trial only" in written_with("and trial", 1)
+    assert "<strong>Trial 3</strong>" in written_with("and trial", 3)
     assert "the character &#x27;ö&#x27; does not occur in the corpus" in written_with("Prompt", "ö<")
     assert "the prompt is empty" in written_with("Prompt", "")
 
 
 def test_without_weights_writing_says_what_is_missing(what_if_study: Study, tmp_path: Path) -> None:
-    said = str(explore_writing(Store(tmp_path), what_if_study))
+    said = str(writing_desk(Store(tmp_path), what_if_study))
     assert "Nothing now: predictions/charlm-relu-" in said
-    assert "There are no results yet" in str(explore_writing(Store(tmp_path), Study.of([])))
+    assert "There are no results yet" in str(writing_desk(Store(tmp_path), Study.of([])))
 
 
 # --- notebooks, their cells run in this process one by one
@@ -146,43 +98,33 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> RunHere:
     return run
 
 
-def page_of(screen: list[Any]) -> str:
-    """What would stand in the page of it."""
-    return "".join(value._repr_mimebundle_()["text/html"] if isinstance(value, Shown) else repr(value) for value in screen)
-
-
-def alive(html: str) -> dict[str, dict[str, Any]]:
-    """The data of every what-if of a page, by name."""
-    found = re.findall(r'data-what-if="([^"]+)".*?<script[^>]*what-if-data[^>]*>(.*?)</script>', html, re.DOTALL)
-    return {name: json.loads(data) for name, data in found}
+def asked(screen: list[Any]) -> list[str]:
+    """The names of all what-ifs that were displayed, each drawn."""
+    what_ifs = [value for value in screen if isinstance(value, WhatIf)]
+    assert all(what_if.chart.to_dict()["layer"] for what_if in what_ifs)
+    return [what_if.name for what_if in what_ifs]
 
 
 def test_all_nine_are_alive_or_recorded(what_if_folder: Path, run_here: RunHere) -> None:
-    """Each is alive, has a view for every position of its controls and moves; what was written is recorded."""
-    html = page_of(run_here("50_what_if", results_dir=str(what_if_folder)))
+    screen = run_here("50_what_if", results_dir=str(what_if_folder))
     # "Without the improbable" is asked in three ways.
-    assert list(alive(html)) == [
+    assert asked(screen) == [
         "activation", "metric", "tradeoff", "trials", "temperature", "threshold", "top-k", "frequent", "ensembles", "noise",
     ]  # fmt: skip
-    for name, data in alive(html).items():
-        positions = math.prod(len(control["texts"]) for control in data["controls"])
-        assert len(data["views"]) == len(data["sentences"]) == positions
-        assert len(set(data["sentences"])) > 1, f"{name}: every position says the same"
-        assert len({tuple(view) for view in data["views"]}) > 1, f"{name}: nothing moves"
-    recorded = [s["aria-label"] for s in Tags(html).all("section") if s.get("class") == "what-if-recorded"]
-    assert recorded == ["What would this model write?"]
-    assert str(what_if_folder.parent) not in html, "a report says nothing about the machine"
+    assert isinstance(screen[-1], WritingDesk)
+    shown = "".join(str(value._repr_mimebundle_()) for value in screen if isinstance(value, WhatIf | WritingDesk))
+    assert str(what_if_folder.parent) not in shown, "a report says nothing about the machine"
 
 
 def test_other_notebooks_hold_what_fits_them(what_if_folder: Path, run_here: RunHere) -> None:
-    assert list(alive(page_of(run_here("01_activations")))) == ["activation"]
-    assert "metric" in alive(page_of(run_here("30_cross_model", results_dir=str(what_if_folder))))
+    assert asked(run_here("01_activations")) == ["activation"]
+    assert "metric" in asked(run_here("30_cross_model", results_dir=str(what_if_folder)))
 
 
 def test_an_empty_store_says_what_to_run_and_shows_what_needs_no_results(tmp_path: Path, run_here: RunHere) -> None:
-    page = page_of(run_here("50_what_if", results_dir=str(tmp_path)))
-    assert list(alive(page)) == ["activation"]
-    assert page.count("There are no results yet: run ./run_papermill.sh.") == 10
+    screen = run_here("50_what_if", results_dir=str(tmp_path))
+    assert asked(screen) == ["activation"]
+    assert "".join(map(repr, screen)).count("There are no results yet: run ./run_papermill.sh.") == 10
 
 
 def test_the_quickstart_trains_two_trials_live_and_shows_where_they_part(
@@ -196,4 +138,4 @@ def test_the_quickstart_trains_two_trials_live_and_shows_where_they_part(
     assert "trial 2 of 2, iteration 3 of 4" in live[6]
     assert [value.name for value in screen if isinstance(value, Plot)] == ["convlm_training_curves", "convlm_through_training"]
     (gelu,) = [result for _, result in Store(tmp_path / "quickstart").load()[0] if result.activation == "gelu"]
-    assert f"relative PD {gelu.avg_relative_pd:.4f} between 2 trials" in page_of(screen)
+    assert f"relative PD {gelu.avg_relative_pd:.4f} between 2 trials" in "".join(map(repr, screen))

@@ -1,13 +1,15 @@
 """What-ifs: their numbers are the library's own, their limits are right, and what is missing is said in a sentence."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -25,11 +27,9 @@ from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise
 from repro_lib.models.registry import build_model
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts import BarPanel, LinePanel
-from repro_lib.whatif.definition import View, WhatIf
+from repro_lib.whatif.definition import WhatIf
 from repro_lib.whatif.predictions import CellLogits, StoredPredictions, compare_trials, every_block, sampling_step
 from repro_lib.whatif.questions import activation, ensembles, improbable, metric, noise, temperature, tradeoff, trials
-from repro_lib.whatif.svg import WIDTH
 
 OF_STUDY = (metric.metric_what_if, tradeoff.tradeoff_what_if, trials.trials_what_if)
 OF_PREDICTIONS = (temperature.temperature_what_if, improbable.threshold_what_if, improbable.top_what_if)
@@ -68,13 +68,11 @@ def ends(number: Estimate) -> tuple[float, float, float]:
     return number.value, number.low, number.high
 
 
-def bars(view: View, panel: int = 0) -> dict[str, tuple[float, float, float]]:
-    """(value, low, high) by label of one bar panel."""
-    return {bar.label: ends(bar.number) for bar in cast(BarPanel, view.panels[panel]).bars}
-
-
-def lines(view: View, panel: int) -> LinePanel:
-    return cast(LinePanel, view.panels[panel])
+def shown(what_if: WhatIf, measure: int = 0, **values: Any) -> dict[str, tuple[float, float, float]]:
+    """(value, low, high) by label of one measure, at these values of the controls."""
+    rows = what_if.at(**values)
+    rows = rows[rows["measure"] == what_if.frame["measure"].unique()[measure]]
+    return {row.label: (row.value, row.low, row.high) for row in rows.itertuples()}
 
 
 def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
@@ -84,40 +82,45 @@ def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
 # --- all of them
 
 
-def test_every_view_of_every_what_if_can_be_drawn_and_says_something(
+def test_every_what_if_can_be_drawn_and_says_something_at_every_position(
     stored: Store, study: Study, predictions: StoredPredictions, everything: list[Result]
 ) -> None:
-    """Nothing is drawn outside of its picture, no title is cut off, no number is called nan."""
+    """Each position has one sentence and each row of the frame belongs to one; no number is called nan."""
     what_ifs = [activation.activation_what_if(activation.measured_inputs(stored, study))]
     what_ifs += [made(build(what)) for builds, what in ((OF_STUDY, study), (OF_PREDICTIONS, predictions)) for build in builds]
     what_ifs.append(made(noise.noise_what_if(stored, everything, study)))
-    assert all(what_if.view() is what_if.view() for what_if in what_ifs), "a view is computed once"
-    for view in (what_if.view(**values) for what_if in what_ifs for values in what_if.grid()):
-        assert view.sentence.endswith(".")
-        assert "nan" not in view.sentence
-        for panel in view.panels:
-            assert "nan" not in "".join(panel.pieces())
-            title = panel.alt().partition(":")[0]
-            assert len(title) * 7 < WIDTH, title
+    for what_if in what_ifs:
+        names = [parameter.name for parameter in what_if.parameters]
+        places = list(product(*(parameter.values for parameter in what_if.parameters)))
+        said = pd.Series([what_if.sentence(**dict(zip(names, place, strict=True))) for place in places])
+        assert said.str.endswith(".").all()
+        assert not said.str.contains("nan").any()
+        assert said.nunique() > len(said) / 2, "positions say the same"
+        # What has a place on an axis reads like it; what has none says why.
+        with_reading = what_if.frame.dropna(subset="reading")
+        assert (with_reading["reading"].astype(str).str.match(r"-?\d") == with_reading["value"].notna()).all()
+        (spec,) = (value for kind, value in what_if._repr_mimebundle_().items() if "vegalite.v5" in kind)
+        assert len(spec["datasets"]) == 2
+        assert "NaN" not in json.dumps(spec)
 
 
 def test_at_its_defaults_a_what_if_shows_the_numbers_of_the_result_files(predictions: StoredPredictions, study: Study) -> None:
     """T = 1, all characters, single trials: relative PD with its interval, and what else has a number in the files."""
-    views = {build: made(build(predictions)).view() for build in OF_PREDICTIONS}
-    for view in views.values():
-        for name, numbers in bars(view).items():
+    what_ifs = [made(build(predictions)) for build in OF_PREDICTIONS]
+    for what_if in what_ifs:
+        for name, numbers in shown(what_if).items():
             assert numbers == pytest.approx(cell(study, name, "relative_pd"), rel=CLOSE)
-    by_temperature, by_threshold, by_rank, _ = views.values()
-    for name, numbers in bars(by_temperature, 1).items():
+    by_temperature, by_threshold, by_rank, _ = what_ifs
+    for name, numbers in shown(by_temperature, 1).items():
         assert numbers == pytest.approx(cell(study, name, "total_variation"), rel=CLOSE)
-    for view in (by_threshold, by_rank):
-        assert all(share == pytest.approx(100) for panel in (1, 2) for share, _, _ in bars(view, panel).values())
+    for what_if in (by_threshold, by_rank):
+        assert all(share == pytest.approx(100) for measure in (1, 2) for share, _, _ in shown(what_if, measure).values())
     for of_cell in predictions.of("charlm").cells:
         p = prediction_difference.probabilities_from_logits(of_cell.logits.numpy())
         sampled = p[:, range(len(of_cell.labels)), of_cell.labels].mean()
-        assert bars(by_temperature, 2)[of_cell.activation][0] == pytest.approx(100 * sampled, rel=CLOSE)
-    assert f"on all {study.results[0].evaluation.tokens:,} evaluation characters" in by_temperature.sentence
-    assert f"lowest with {models_overview(study)['best'].iloc[0]}, " in by_temperature.sentence
+        assert shown(by_temperature, 2)[of_cell.activation][0] == pytest.approx(100 * sampled, rel=CLOSE)
+    assert f"on all {study.results[0].evaluation.tokens:,} evaluation characters" in by_temperature.sentence()
+    assert f"lowest with {models_overview(study)['best'].iloc[0]}, " in by_temperature.sentence()
 
 
 def test_what_a_study_lacks_is_named_with_the_command(stored: Store, study: Study) -> None:
@@ -129,7 +132,7 @@ def test_what_a_study_lacks_is_named_with_the_command(stored: Store, study: Stud
     alike = Study.of([make_result("tinylstm", name, same=True) for name in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
     assert "It needs a model with two activations" in str(tradeoff.tradeoff_what_if(alike)), "nothing to weigh"
     results = [make_result("charlm", "relu", (0.4, 0.5, 0.6)), make_result("charlm", "gelu", (0.3, 0.5, 0.4))]
-    few = made(trials.trials_what_if(Study.of(results, ["charlm"], ["relu", "gelu"]))).view().sentence
+    few = made(trials.trials_what_if(Study.of(results, ["charlm"], ["relu", "gelu"]))).sentence()
     assert "though below 10 no verdict is given" in few
     assert "This is the measured N" in few
 
@@ -139,7 +142,7 @@ def test_predictions_that_are_missing_are_named_with_the_command(what_if_folder:
     for path in (copy.folder / "predictions").glob("charlm-gelu*"):
         path.unlink()
     partly = StoredPredictions(copy, study)
-    sentences = [made(build(partly)).view().sentence for build in OF_PREDICTIONS]
+    sentences = [made(build(partly)).sentence() for build in OF_PREDICTIONS]
     shutil.rmtree(copy.folder / "predictions")
     shutil.rmtree(copy.folder / "weights")
     for sentence in sentences:
@@ -198,10 +201,10 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
     what_if = made(temperature.temperature_what_if(thinned))
     step = thinned.of("charlm").step
     assert step > 1
-    assert f"(every {step}th block, so that it follows at once)" in what_if.view().sentence
+    assert f"(every {step}th block)" in what_if.sentence()
     kept = CellLogits("relu", torch.stack([every_block(t, step) for t in whole.logits]), every_block(whole.labels, step))
     expected = jackknife_pairwise(compare_trials(kept).relative_pd).value
-    assert bars(what_if.view())["relu"][0] == pytest.approx(expected, rel=CLOSE)
+    assert shown(what_if)["relu"][0] == pytest.approx(expected, rel=CLOSE)
 
 
 # --- ignore the improbable
@@ -213,16 +216,14 @@ def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
     p = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], [[0.5, 0.3, 0.2], [0.5, 0.1, 0.4]]], dtype=torch.float64)
     of_cell = CellLogits("relu", p.log().float(), torch.tensor([0, 1]))
     relative, mean = (2 * (p[0] - p[1]).abs() / (p[0] + p[1])).numpy(), np.array([[0.6, 0.25, 0.15], [0.5, 0.2, 0.3]])
-    above, ranked = improbable.by_threshold(of_cell, (0.0, 0.22, 0.4, 0.9)), improbable.by_rank(of_cell, ranks)
-    for least, kept in (
-        *((0, above.kept(slice(0, None))), (0.22, above.kept(slice(1, None))), (0.4, above.kept(slice(2, None)))),
-        *((0.5, ranked.kept(slice(1))), (0.22, ranked.kept(slice(2))), (0, ranked.kept(slice(None)))),
-    ):
+    above = improbable.kept_by(improbable.at_least((0.0, 0.22, 0.4, 0.9)), of_cell)
+    ranked = improbable.kept_by(improbable.most_probable(ranks), of_cell)
+    for least, kept in (*zip((0, 0.22, 0.4), above, strict=False), *zip((0.5, 0.22, 0), ranked, strict=False)):
         chosen = mean >= least
         assert kept.pd.value == pytest.approx(relative[chosen].mean(), rel=CLOSE)
         assert kept.share.value == pytest.approx(chosen.mean())
         assert kept.mass.value == pytest.approx(mean[chosen].sum() / 2, rel=CLOSE)
-    assert math.isnan(above.kept(slice(3, None)).pd.value), "nothing is that probable"
+    assert math.isnan(above[3].pd.value), "nothing is that probable"
 
 
 # --- ensembles
@@ -259,36 +260,36 @@ def test_splits_are_all_ways_or_a_sample_of_them(n: int, k: int, ways: int) -> N
 def test_the_ranking_follows_the_metric(study: Study) -> None:
     what_if, usual = made(metric.metric_what_if(study)), models_overview(study)["best"].iloc[0]
     for name in METRICS:
-        view = what_if.view(metric=name)
-        shown = bars(view)
-        assert list(shown.values()) == sorted(cell(study, activation_name, name) for activation_name in shown)
-        same = next(iter(shown)) == usual
-        assert ("the winner does not change" in view.sentence) == (same and name != "relative_pd")
+        ranked = shown(what_if, metric=name)
+        assert list(ranked.values()) == sorted(cell(study, activation_name, name) for activation_name in ranked)
+        same = next(iter(ranked)) == usual
+        assert ("the winner does not change" in what_if.sentence(metric=name)) == (same and name != "relative_pd")
         assert same or name != "relative_pd"
 
 
 def test_what_has_no_number_is_last_and_says_why() -> None:
     results = [make_result("charlm", "relu", (0.4,)), make_result("charlm", "gelu", ())]
-    view = made(metric.metric_what_if(Study.of(results, ["charlm"], ["gelu", "relu", "swish"]))).view()
-    shown = cast(BarPanel, view.panels[0]).bars
-    assert [(bar.label, bar.words) for bar in shown][1:] == [("gelu", "one trial"), ("swish", "missing")]
-    assert "relu has 0.400 (no interval, N = 2)" in view.sentence
+    what_if = made(metric.metric_what_if(Study.of(results, ["charlm"], ["gelu", "relu", "swish"])))
+    readings = what_if.at()[["label", "reading"]].to_numpy().tolist()
+    assert readings == [["relu", "0.400"], ["gelu", "one trial"], ["swish", "missing"]]
+    assert "relu has 0.400 (no interval, N = 2)" in what_if.sentence()
     plain = make_result("charlm", "relu", (0.4,))
     numbers = {**plain.reproducibility_metrics, "log_prob_pd": None, "log_prob_pd_1_2": None}
     results = [make_result("charlm", name, (0.4,), reproducibility_metrics=numbers) for name in ("relu", "gelu")]
-    view = made(metric.metric_what_if(Study.of(results, ["charlm"], ["relu", "gelu"]))).view(metric="log_prob_pd")
-    assert "infinite" in "".join(view.panels[0].pieces())
-    assert "there is no number" in view.sentence
+    what_if = made(metric.metric_what_if(Study.of(results, ["charlm"], ["relu", "gelu"])))
+    assert set(what_if.at(metric="log_prob_pd")["reading"]) == {"infinite"}
+    assert what_if.at(metric="log_prob_pd")["value"].isna().all(), "it has no place on an axis"
+    assert "there is no number" in what_if.sentence(metric="log_prob_pd")
 
 
 @given(
     st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1),
     st.sampled_from(tradeoff.WEIGHTS),
 )
-def test_what_a_weight_picks_lies_on_the_pareto_front(points: dict[str, tuple[float, float]], weight: float) -> None:
-    scores, front = tradeoff.weighed(points, weight), tradeoff.pareto_front(points)
+def test_what_a_weight_picks_lies_on_the_pareto_front(points: dict[str, tuple[float, float]], weight: int) -> None:
+    scores, front = tradeoff.weighed(points, weight / 100), tradeoff.pareto_front(points)
     assert all(-1e-12 <= score <= 1 + 1e-12 for score in scores.values())
-    assert weight in (0, 1) or min(scores, key=lambda name: scores[name]) in front
+    assert weight in (0, 100) or min(scores, key=lambda name: scores[name]) in front
     for column in zip(*(points[name] for name in front), strict=True):
         assert list(column) == sorted(column, reverse=True), "less accuracy buys less PD"
 
@@ -296,8 +297,11 @@ def test_what_a_weight_picks_lies_on_the_pareto_front(points: dict[str, tuple[fl
 def test_the_ends_of_the_weight_are_the_best_of_each_and_the_front_is_that_by_hand(study: Study) -> None:
     what_if = made(tradeoff.tradeoff_what_if(study))
     accuracy = study.cells.set_index("activation")["val_accuracy"].idxmax()
-    assert f"charlm is given {accuracy}:" in what_if.view(weight=0.0).sentence
-    assert f"charlm is given {models_overview(study)['best'].iloc[0]}:" in what_if.view(weight=1.0).sentence
+    assert f"charlm is given {accuracy}:" in what_if.sentence(weight=0)
+    assert f"charlm is given {models_overview(study)['best'].iloc[0]}:" in what_if.sentence(weight=100)
+    points = {name: (a.value, pd.value) for name, (a, pd) in tradeoff.choices(study, "charlm").items()}
+    found = {name: value for name, (value, _, _) in shown(what_if, weight=30).items()}
+    assert found == pytest.approx(tradeoff.weighed(points, 0.3))
     points = {"relu": (30.0, 0.5), "gelu": (31.0, 0.6), "swish": (29.0, 0.55), "swiglu": (31.0, 0.7), "smelu_1": (28.0, 0.4)}
     assert tradeoff.pareto_front(points) == ["gelu", "relu", "smelu_1"]
 
@@ -311,7 +315,9 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         expected = contrast(matrices[name], matrices["relu"])
         half = (expected.high - expected.low) / 2
         assert difference.half_width(4) == pytest.approx(half, rel=1e-9)
-        sentence = what_if.view(activation=name).sentence
+        assert shown(what_if, activation=name)[name][0] == pytest.approx(half)
+        assert shown(what_if, 1, activation=name)[name][0] == pytest.approx(100 * difference.chance(4))
+        sentence = what_if.sentence(activation=name)
         assert f"{expected.value:+.3f}, has a 95 % interval of plus or minus {half:.3f}" in sentence
         widths, chances = ([f(n) for n in trials.COUNTS] for f in (difference.half_width, difference.chance))
         assert widths == sorted(widths, reverse=True)
@@ -331,21 +337,20 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
     assert sources is not None
     assert {"all", "init", "none"} <= set(sources.results)
     for name in ("total_variation", "relative_pd", "churn"):
-        view = what_if.view(metric=name)
-        shown = bars(view)
+        found = shown(what_if, metric=name)
         for source, run in sources.trajectories(stored).items():
-            last = run.frame().iloc[-1]
-            assert shown[source] == pytest.approx(tuple(last[f"{name}{end}"] for end in ("", "_low", "_high")), nan_ok=True)
-        assert shown["none"][0] == 0
-        assert math.isnan(shown["order"][0])
-        assert "with nothing different it is exactly 0" in view.sentence
-    # Runs of other lengths are dots where they end.
+            for step, row in run.frame().set_index("step").iterrows():
+                expected = tuple(row[f"{name}{end}"] for end in ("", "_low", "_high"))
+                assert shown(what_if, metric=name, step=step)[source] == pytest.approx(expected, nan_ok=True)
+            assert found[source][0] == row[name], "the last one"
+        assert found["none"][0] == 0
+        assert math.isnan(found["order"][0])
+        assert "with nothing different it is exactly 0" in what_if.sentence(metric=name)
+    # Runs of other lengths stand where they end.
     short = next(r for r in everything if r.config["max_iters"] == 4)
     end = trajectory(stored, short).frame().iloc[-1]["total_variation"]
-    (dot,) = lines(what_if.view(), 1).dots
-    ticks = {words: place for place, words in lines(what_if.view(), 1).x.ticks}
-    assert (dot.x.value, dot.y.value) == (ticks["4"], end)
-    assert f"end at 4 steps {end:.4f}" in what_if.view().sentence
+    assert shown(what_if, step=4)[noise.SHORTER][0] == end
+    assert f"end at 4 steps {end:.4f}" in what_if.sentence()
 
 
 # --- activation
@@ -354,10 +359,20 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
 @pytest.mark.parametrize("beta", [0.05, 3.0])
 def test_the_bend_of_smelu(beta: float) -> None:
     """Value and slope by hand are in test_words.py."""
-    view = activation.activation_what_if().view(beta=beta)
-    curve = lines(view, 2).lines[-1]
-    assert np.asarray(curve.y)[np.abs(curve.x) < beta - 0.01] == pytest.approx(1 / (2 * beta), rel=1e-6)
-    assert f"a curvature of {1 / (2 * beta):.3g}" in view.sentence
+    what_if = activation.activation_what_if()
+    rows = what_if.at(beta=beta)
+    for label, function in (
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("smelu", lambda x: np.clip(x + beta, 0, None) ** 2 / (4 * beta)),
+    ):
+        value, slope, curvature = (rows[(rows["label"] == label) & (rows["measure"] == name)] for name in activation.MEASURES)
+        x = value["x"].to_numpy()
+        by_hand = np.where(np.abs(x) < beta, function(x), np.maximum(x, 0))
+        assert value["value"].to_numpy() == pytest.approx(by_hand, abs=1e-9)
+        assert (slope["x"].iloc[[0, -1]].tolist(), slope["value"].iloc[[0, -1]].tolist()) == ([-3, 3], [0, 1])
+    inside = curvature[curvature["x"].abs() < beta - 0.001]
+    assert inside["value"].to_numpy() == pytest.approx(1 / (2 * beta), rel=1e-6)
+    assert f"a curvature of {1 / (2 * beta):.3g}" in what_if.sentence(beta=beta)
 
 
 def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Callable[..., Config]) -> None:
@@ -380,9 +395,9 @@ def test_the_models_whose_inputs_are_shown_and_the_mass_in_the_bend(stored: Stor
     what_if = activation.activation_what_if(activation.measured_inputs(stored, study))
     (model,) = [p for p in what_if.parameters if p.name == "model"]
     assert model.values == ("charlm with relu", "none")
-    assert "of what the activations of charlm with relu (trial 1) are given" in what_if.view().sentence
-    assert lines(what_if.view(), 0).area is not None
-    assert lines(what_if.view(model="none"), 0).area is None
+    assert "of what the activations of charlm with relu (trial 1) are given" in what_if.sentence()
+    assert activation.INPUTS in set(what_if.at()["label"])
+    assert activation.INPUTS not in set(what_if.at(model="none")["label"])
     mass = activation.PreActivations("x", np.array([-5, -0.5, -0.125, 0.125, 0.25, 2], dtype=np.float32))
     assert [mass.within(beta) for beta in (0.05, 0.25, 10)] == [0, 3 / 6, 1]
     # -5 lies outside of the curves and counts as a value all the same.

@@ -25,7 +25,7 @@ from PIL import Image
 
 from repro_lib.analysis.notes import visible
 from repro_lib.report.notebook_names import ANALYSES, DEEP_DIVE, TRAIN
-from repro_lib.report.site import page_parts
+from repro_lib.report.site import charts, page_parts
 from repro_lib.report.site.page_parts import TEMPLATES, Page, frame_of, made_from, title_of
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, write_atomically
@@ -57,11 +57,9 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
         return False
     nb = _parse(notebook, content)
     wrong = [*_dead_outputs(notebook, nb)]
-    # Every what-if brings its style and script along; the page needs one copy.
-    shown = [out.data for cell in nb.cells for out in cell.get("outputs", []) if "text/html" in out.get("data", {})]
-    for data, text in zip(shown, page_parts.one_copy_per_page([str(data["text/html"]) for data in shown]), strict=True):
-        data["text/html"] = text
-    site = frame_of(pages, output.name, digest) | _headings(notebook, nb) | {"wrong": wrong}
+    outputs = [output.get("data", {}) for cell in nb.cells for output in cell.get("outputs", [])]
+    drawn = page_parts.SCRIPT if any(charts.SECTION in data.get("text/html", "") for data in outputs) else ""
+    site = frame_of(pages, output.name, digest, drawn) | _headings(notebook, nb) | {"wrong": wrong}
     # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
     page = copy.deepcopy(nb)
     page_parts.rearrange(page)
@@ -76,6 +74,8 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
         before, end, after = html.rpartition("</main>")
         told = "".join(f"<li>{escape(complaint)}</li>" for complaint in wrong)
         html = f'{before}<section class="wrong"><h2>What is wrong with this page</h2><ul>{told}</ul></section>{end}{after}'
+    if drawn:
+        charts.write_script(output.parent)
     write_atomically(output, visible(html))
     return True
 
@@ -215,10 +215,15 @@ def _dead_outputs(notebook: Path, nb: NotebookNode) -> Iterator[str]:
     shown = set(_exporter().config["NbConvertBase"]["display_data_priority"])
     for index, output in ((k, output) for k, cell in enumerate(nb.cells) for output in cell.get("outputs", [])):
         data, where = output.get("data", {}), f"{_place(notebook, nb, index)} shows"
+        for spec in [spec for kind, spec in data.items() if charts.MIME_TYPE.fullmatch(kind)]:
+            try:
+                data["text/html"] = charts.section_of(spec)
+            except (ValueError, KeyError, TypeError) as error:
+                yield f"{where} a chart that cannot be drawn ({str(error).splitlines()[0]})"
         if data.pop(WIDGET_VIEW, None):
             # The other half of the same output is for the report.
-            if not page_parts.REPORT_HALF.search(str(data.get("text/html", ""))):
-                how = "through repro_lib.whatif.display, show a figure, or close the widget when it has done its work"
+            if page_parts.REPORT_HALF not in data.get("text/html", ""):
+                how = "through repro_lib.report.writing_desk, show a figure, or close the widget when it has done its work"
                 yield f"{where} an ipywidgets control, which is dead in a report; display it {how}"
         elif data and not shown & data.keys():
             yield f"{where} {', '.join(sorted(data))}, which HTML cannot; show a figure"
@@ -253,5 +258,7 @@ def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
 # All that turns a notebook into a page, so that an update makes every page again: these modules, the templates, nbconvert.
 @functools.cache
 def _renderer_sha256() -> str:
-    files = [Path(__file__), Path(page_parts.__file__), *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
-    return hashlib.sha256(b"".join([version("nbconvert").encode(), *(path.read_bytes() for path in files)])).hexdigest()
+    modules = [Path(str(module.__file__)) for module in (charts, page_parts)]
+    files = [Path(__file__), *modules, *sorted(path for path in TEMPLATES.rglob("*") if path.is_file())]
+    libraries = f"{version('nbconvert')} {version('vl-convert-python')}".encode()
+    return hashlib.sha256(b"".join([libraries, *(path.read_bytes() for path in files)])).hexdigest()

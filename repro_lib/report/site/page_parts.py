@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROJECT = "Activations and reproducibility"
 TEMPLATES = Path(__file__).parent / "templates"
+# What pages with charts load: the one file of a site that they share.
+SCRIPT = "charts.js"
 # Executed notebooks as the grid names them. Nothing else is rendered, so that no name leads out of the reports folder.
 NOTEBOOK_NAME = re.compile(r"(?P<kind>\d\d_[a-z_]+)(-(?P<model>[a-z0-9_]+)(-(?P<activation>[a-z0-9_.]+))?)?")
 # nbconvert's last step sorts a tag's attributes, so that only the digest itself is looked for.
@@ -35,10 +37,8 @@ SECTIONS_FOR_CONTENTS = 4
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 # Longer words than these are broken into lines.
 _LONGEST_UNBROKEN = 32
-# What makes an output of a notebook fit for a report: one of these sections; each brings the same style and script along.
-REPORT_HALF = re.compile(r'<section class="what-if(-recorded)?"')
-_WHAT_IF_STYLE = re.compile(r'<style class="what-if-style">.*?</style>', re.DOTALL)
-_WHAT_IF_SCRIPT = re.compile(r'<script class="what-if-script">.*?</script>', re.DOTALL)
+# What makes an output of a notebook with controls fit for a report: this section beside them.
+REPORT_HALF = '<section class="recorded"'
 # What a column of numbers may hold: numbers with what belongs to them ("0.5 (0.4 to 0.6)", "5 of 5"), a dash, nothing.
 _NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d((?!\b[a-z]{5,}).)*(\(synthetic\))?|\N{EN DASH}|")
 
@@ -92,8 +92,8 @@ def navigation(stem: str, cells: Sequence[Cell]) -> tuple[Page, ...]:
     )
 
 
-def frame_of(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, Any]:
-    """What the head and top of a page (header.html.j2) need."""
+def frame_of(pages: Sequence[Page], here: str, source_sha256: str, library: str = "") -> dict[str, Any]:
+    """What the head and top of a page (header.html.j2) need; ``library``: the one script that it loads, if any."""
     match = NOTEBOOK_NAME.fullmatch(here.removesuffix(".html"))
     kind = "index" if here == "index.html" else "report"
     # The row begins and ends with None, so that its first and last page have a neighbour of that kind too.
@@ -115,6 +115,7 @@ def frame_of(pages: Sequence[Page], here: str, source_sha256: str) -> dict[str, 
         "head_script": _asset("head.js"),
         "css": _asset("base.css") + _asset(f"{kind}.css"),
         "script": _asset("base.js") + _asset(f"{kind}.js"),
+        "library": library,
     }
 
 
@@ -220,14 +221,6 @@ def _merge_heads(table: Tag) -> None:
     rows[1].decompose()
 
 
-def one_copy_per_page(outputs: list[str]) -> list[str]:
-    """The HTML outputs of one page with one style and one script among them, however many what-ifs each brings its own."""
-    # The first style stays, so that nothing is shown without it, and the last script, so that all sections stand before it.
-    first, last = count(), count(1 - sum(len(_WHAT_IF_SCRIPT.findall(text)) for text in outputs))
-    styled = [_WHAT_IF_STYLE.sub(lambda found: "" if next(first) else found[0], text) for text in outputs]
-    return [_WHAT_IF_SCRIPT.sub(lambda found: "" if next(last) else found[0], text) for text in styled]
-
-
 # What nbconvert puts in the place of a missing alternative text.
 _NO_ALT = "No description has been provided for this image"
 # Attributes by which any tag makes the browser fetch something when the page opens.
@@ -247,9 +240,6 @@ def complaints(page: Tag, known: Collection[str], place: Callable[[Tag], str]) -
             yield f"{place(image)} shows an image without alternative text; give it with {how}"
     for control in page.select(_CONTROLS):
         yield f"{place(control)} shows a <{control.name}>, which nothing answers in a report; use a what-if"
-    for what_if in page.select("section.what-if"):
-        if not (what_if.select("script.what-if-data") and page.select("script.what-if-script")):
-            yield f"{place(what_if)} shows a what-if without its data or script; run the notebook again"
     for tag, address in loaded(page):
         yield f"{place(tag)} would load {address[:100]!r}; a report holds all it shows, so embed it"
     places = {str(tag["id"]) for tag in page.find_all(id=True)}
@@ -273,4 +263,4 @@ def loaded(page: Tag) -> Iterator[tuple[Tag, str]]:
         style = f"{tag.get('style', '')} {tag.get_text() if tag.name == 'style' else ''}"
         addresses = [str(tag[name]) for name in names if name in tag.attrs]
         addresses += re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
-        yield from ((tag, address) for address in addresses if not address.startswith(("data:", "#")))
+        yield from ((tag, address) for address in addresses if not address.startswith(("data:", "#")) and address != SCRIPT)

@@ -1,11 +1,11 @@
 """What if the bend were wider? SmeLU beside the other activations, and where a trained model's own inputs to them lie."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -16,9 +16,8 @@ from repro_lib.models.activations import Activation, canonical_activation
 from repro_lib.plots.activations import derivatives
 from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts import Axis, Line, LinePanel
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.wording import cell_name, colour_on_page, look_of
+from repro_lib.whatif.definition import WhatIf, control
+from repro_lib.whatif.wording import PAGE_COLOUR, cell_name, look_of
 
 BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")
@@ -30,6 +29,11 @@ BINS_PER_UNIT = 20
 EDGES = np.linspace(-WIDTH, WIDTH, round(2 * WIDTH * BINS_PER_UNIT) + 1)
 TITLE = "What if the bend of the activation were wider?"
 NO_MODEL = "none"
+MEASURES: Sequence[str] = ("Value", "Slope", "Curvature")
+INPUTS = "inputs, share per unit of x"
+EMPTY = ("low", "high", "n", "reading")
+# Between the points of ``derivatives``, from -WIDTH to WIDTH.
+STEPS = 1200
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,26 +58,48 @@ class PreActivations:
         """The share of values between -beta and beta."""
         return float(np.searchsorted(self._sizes, beta, side="right") / len(self.values))
 
+    def sentence(self, beta: float) -> str:
+        """How much of them the bend of SmeLU catches."""
+        given = (
+            f"of what the activations of {self.name} (trial 1) are given on {BLOCKS * EVALUATION_BLOCK:,} evaluation characters"
+        )
+        return f"{100 * self.within(beta):.0f} % {given} lies in that bend."
+
 
 def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
     """Value, slope and curvature of SmeLU for every beta from 0.05 to 3 beside relu, gelu and swish.
 
-    ``masses``: of which trained models the inputs can be laid under the curves.
+    ``masses``: of which trained models the inputs can be laid beside the curves.
     """
-    by_name = {mass.name: mass for mass in masses}
-    # Every fourth point of the smooth ones is enough.
-    others = {name: [values[::4] for values in derivatives(name, WIDTH)] for name in BESIDE}
-    curves = cache(lambda beta: derivatives(canonical_activation(f"smelu_{beta:.2f}"), WIDTH))
-
-    def see(beta: float, model: str) -> View:
-        all_curves, mass = {**others, f"smelu, beta {beta:g}": curves(beta)}, by_name.get(model)
-        return View(tuple(_panel(k, beta, all_curves, mass) for k in (1, 2, 3)), _sentence(beta, mass))
-
     parameters = (
-        slider("beta", "SmeLU's beta", BETAS, 1.0, "{:.2f}".format),
-        choice("model", "Inputs of a trained model", [*by_name, NO_MODEL]),
+        control("beta", "SmeLU's beta", BETAS, 1.0),
+        control("model", "Inputs of a trained model", [*(mass.name for mass in masses), NO_MODEL]),
     )
-    return WhatIf("activation", TITLE, parameters, see)
+    # What depends on neither control, or on one of them, stands in the frame once.
+    curves = [_curve(name, name, slice(None, None, 20), MEASURES) for name in BESIDE]
+    for beta in BETAS:
+        # A bend drawn through nine points, and straight lines: both sides of its ends, and the outermost.
+        middle, half = STEPS // 2, round(beta / WIDTH * STEPS / 2)
+        corners = {0, STEPS, *(min(max(middle + side * half + step, 0), STEPS) for side in (-1, 1) for step in (-1, 1))}
+        bend = corners | {middle + round(half * k / 4) for k in range(-4, 5)}
+        for points, measures in ((bend, MEASURES[:1]), (corners, MEASURES[1:])):
+            curves.append(_curve(f"smelu_{beta:.2f}", "smelu", sorted(points), measures).assign(beta=beta))
+    middles = (EDGES[1:] + EDGES[:-1]) / 2
+    inputs = [pd.DataFrame({"x": middles, "value": mass.density, "label": INPUTS, "model": mass.name}) for mass in masses]
+    frame = pd.concat([*curves, *inputs]).reindex(columns=["beta", "model", "measure", "label", "x", "value", *EMPTY])
+    said = pd.DataFrame({"beta": BETAS, "model": None, "sentence": [_bend(beta) for beta in BETAS]})
+    given = [
+        pd.DataFrame({"beta": BETAS, "model": mass.name, "sentence": [mass.sentence(beta) for beta in BETAS]})
+        for mass in masses
+    ]
+    looks = {"smelu": look_of("smelu_1"), INPUTS: (PAGE_COLOUR, "1 2")}
+    return WhatIf("activation", TITLE, parameters, frame, pd.concat([said, *given]), along="x", looks=looks)
+
+
+def _curve(name: str, label: str, points: slice | list[int], measures: Sequence[str]) -> pd.DataFrame:
+    x, *curves = (values[points] for values in derivatives(canonical_activation(name), WIDTH))
+    drawn = dict(zip(MEASURES, curves, strict=True))
+    return pd.concat(pd.DataFrame({"measure": m, "label": label, "x": x, "value": drawn[m]}) for m in measures)
 
 
 def measured_inputs(store: Store, study: Study) -> list[PreActivations]:
@@ -112,27 +138,8 @@ def pre_activations(network: torch.nn.Module, labels: torch.Tensor, block_size: 
     return torch.cat(seen).numpy() if seen else None
 
 
-def _panel(which: int, beta: float, curves: Mapping[str, Sequence[Any]], mass: PreActivations | None) -> LinePanel:
-    """Value (1), slope (2) or curvature (3) of all curves; the inputs lie under the values, their height is relative."""
-    # The curvature of a narrow SmeLU is a spike: its axis ends where the others are still seen.
-    names, limits = ("Value", "Slope", "Curvature (the axis ends at 2)"), ((-0.5, WIDTH), (-0.25, 1.25), (-0.5, 2.0))
-    title, (low, high) = names[which - 1], limits[which - 1]
-    area = None
-    if mass is not None:
-        area = ((EDGES[1:] + EDGES[:-1]) / 2, low + 0.6 * (high - low) * mass.density / mass.density.max())
-    # SmeLU, in front of the others, has the colour of its family.
-    looks, usual = {name: look_of(name) for name in BESIDE}, (colour_on_page("smelu_1"), "")
-    lines = tuple(Line(name, curve[0], curve[which], *looks.get(name, usual)) for name, curve in curves.items())
-    about = f"relu, gelu, swish and SmeLU with beta {beta:g} from {-WIDTH:g} to {WIDTH:g}"
-    return LinePanel(title, Axis("input x", -WIDTH, WIDTH), Axis("", low, high), about, lines, area=area)
-
-
-def _sentence(beta: float, mass: PreActivations | None) -> str:
-    bend = (
+def _bend(beta: float) -> str:
+    return (
         f"With beta {beta:g} SmeLU bends from slope 0 to slope 1 between {-beta:g} and {beta:g} with a curvature of "
-        f"{1 / (2 * beta):.3g}, where relu jumps; gelu's and swish's largest curvatures, at 0, are 0.80 and 0.50"
+        f"{1 / (2 * beta):.3g}, where relu jumps; gelu's and swish's largest curvatures, at 0, are 0.80 and 0.50."
     )
-    if mass is None:
-        return f"{bend}."
-    given = f"of what the activations of {mass.name} (trial 1) are given on {BLOCKS * EVALUATION_BLOCK:,} evaluation characters"
-    return f"{bend}. {100 * mass.within(beta):.0f} % {given} lies in that bend."

@@ -4,7 +4,7 @@ An average of k trained models is compared with the average of k others; nothing
 """
 
 import math
-from itertools import chain, combinations
+from functools import cache
 
 import numpy as np
 
@@ -13,50 +13,31 @@ from repro_lib.analysis.slices import parts
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, relative_differences
 from repro_lib.metrics.uncertainty import Estimate, jackknife_left_out
 from repro_lib.models.determinism import deterministic_arithmetic
-from repro_lib.whatif.charts import Axis, Line, LinePanel, alone
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import Floats, ModelLogits, StoredPredictions
-from repro_lib.whatif.wording import axis_end, bar_panel, look_of, lowest_and_highest, ranking, trial_counts
+from repro_lib.whatif.definition import WhatIf, control
+from repro_lib.whatif.predictions import Floats, ModelLogits, Numbers, StoredPredictions, of_predictions
+from repro_lib.whatif.wording import alone, lowest_and_highest, ranking, trial_counts
 
 # Two groups of one trial each need 2 trials, of two each 4: below that there is nothing to average.
 LEAST_TRIALS = 4
 # More ways to choose two groups than this are sampled.
 MOST_SPLITS = 45
-TITLE = "What if one predicted with the average of several trials?"
 
 Split = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def ensembles_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     """Relative PD between averages of k trials, k = 1 ... N / 2. Needs N >= ``LEAST_TRIALS``."""
-    models = predictions.models(LEAST_TRIALS)
-    if not models:
-        return predictions.missing(TITLE, LEAST_TRIALS)
-    largest = max(cell.n for model in models for cell in predictions.of(model).cells) // 2
-    # Compared once, here: after that every position of the control is there already.
-    measured = {model: by_group_size(predictions.of(model)) for model in models}
+    measured = cache(lambda model: by_group_size(predictions.of(model)))
+    counts = [cell.n for model in predictions.models(LEAST_TRIALS) for cell in predictions.of(model).cells]
 
-    def see(model: str, k: int) -> View:
-        by_size = measured[model]
-        limit = axis_end(chain(*by_size.values()))
-        bars = {name: sizes[k - 1] if k <= len(sizes) else alone(math.nan) for name, sizes in by_size.items()}
-        lines = tuple(
-            Line(name, range(1, len(sizes) + 1), [estimate.value for estimate in sizes], *look_of(name), dots=True)
-            for name, sizes in by_size.items()
-        )
-        fall = LinePanel(
-            "Relative PD by number of trials averaged",
-            Axis("trials averaged", 1, max(largest, 2), tuple((size, str(size)) for size in range(1, largest + 1))),
-            Axis("relative PD", 0, limit),
-            "; ".join(f"{line.label} {', '.join(f'{value:.3f}' for value in line.y)}" for line in lines),
-            lines,
-            marker=k,
-        )
-        panels = (bar_panel(f"Relative PD between averages of {k}", bars, limit, f"needs {2 * k} trials"), fall)
-        return View(panels, _sentence(predictions.of(model), model, k, by_size))
+    def see(read: ModelLogits, model: str, k: int) -> tuple[Numbers, str]:
+        by_size = measured(model)
+        found = {name: sizes[k - 1] if k <= len(sizes) else alone(math.nan) for name, sizes in by_size.items()}
+        return {"Relative PD between averages": found}, _sentence(read, model, k, by_size)
 
-    averaged = slider("k", "Trials averaged", range(1, largest + 1), 1)
-    return WhatIf("ensembles", TITLE, (choice("model", "Model", models), averaged), see)
+    parameter = control("k", "Trials averaged", range(1, max(counts, default=2) // 2 + 1))
+    title = "What if one predicted with the average of several trials?"
+    return of_predictions("ensembles", title, predictions, parameter, see, "too few trials", LEAST_TRIALS, along="k")
 
 
 @deterministic_arithmetic()
@@ -72,13 +53,9 @@ def _ways(trials: int, k: int) -> int:
 
 def splits(trials: int, k: int) -> tuple[Split, ...]:
     """All ways to choose two groups of k of the trials, without regard to which is first; a sample if there are too many."""
-    every = range(trials)
-    if _ways(trials, k) <= MOST_SPLITS:
-        pairs = ((first, second) for first in combinations(every, k) for second in combinations(every, k) if first < second)
-        return tuple((first, second) for first, second in pairs if not {*first} & {*second})
     # A dictionary: each split once, in the order in which they were drawn.
     rng, drawn = np.random.default_rng(0), dict[Split, None]()
-    while len(drawn) < MOST_SPLITS:
+    while len(drawn) < min(_ways(trials, k), MOST_SPLITS):
         order = rng.permutation(trials)[: 2 * k].tolist()
         first, second = sorted((tuple(sorted(order[:k])), tuple(sorted(order[k:]))))
         drawn[first, second] = None

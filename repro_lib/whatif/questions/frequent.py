@@ -7,9 +7,9 @@ from repro_lib.data import CorpusError
 from repro_lib.metrics.all_pairs import count_by_character
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.predictions import StoredPredictions
-from repro_lib.whatif.wording import bar_panel, lowest_and_highest, unanswered
+from repro_lib.whatif.definition import WhatIf, control
+from repro_lib.whatif.predictions import ModelLogits, Numbers, StoredPredictions, of_predictions
+from repro_lib.whatif.wording import lowest_and_highest, unanswered
 
 TITLE = "What if only the most frequent characters counted?"
 
@@ -29,17 +29,19 @@ def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
         counted[model] = CountedModel(model, cells, model in study.identical)
     steps = counted[models[0]].steps
 
-    def see(model: str, top: int) -> View:
-        of, read = counted[model], predictions.of(model)
+    def see(read: ModelLogits, model: str, top: int) -> tuple[Numbers, str]:
+        of, numbers = counted[model], {}
         which = "All characters" if top == steps[-1] else f"The {top} most frequent characters of the training text"
-        sentence, panels = f"{which} of {model} {read.where()}:", []
+        sentence = f"{which} of {model} {read.where()}:"
         for metric in LEADING:
             about = PAIR_METRICS[metric]
             found = {name: jackknife_pairwise(of.over(name, metric, top), about.largest) for name in of.cells}
             against = ", ".join(f"{name} {of.against(name, metric, top):+z.1f %}" for name in of.compared)
-            panels.append(bar_panel(f"{about.words[0].upper()}{about.words[1:]}", found, about.largest))
+            numbers[f"{about.words[0].upper()}{about.words[1:]}"] = found
             sentence += f" {about.words} is {lowest_and_highest(found)}{f'; against relu {against}' if against else ''}."
-        return View(tuple(panels), read.told(sentence))
+        return numbers, read.told(sentence)
 
-    control = slider("top", "Characters that count", steps, steps[-1], lambda k: f"all {k}" if k == steps[-1] else f"top {k}")
-    return WhatIf("frequent", TITLE, (choice("model", "Model", models), control), see)
+    parameter = control(
+        "top", "Characters that count", steps, steps[-1], lambda k: f"all {k}" if k == steps[-1] else f"top {k}"
+    )
+    return of_predictions("frequent", TITLE, predictions, parameter, see)

@@ -8,9 +8,8 @@ from repro_lib.analysis.study import Study, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.figures import heading
-from repro_lib.whatif.charts import Bar, BarPanel
-from repro_lib.whatif.definition import View, WhatIf, choice
-from repro_lib.whatif.wording import axis_end, colour_on_page, lowest_and_highest, ranking, reach, unanswered
+from repro_lib.whatif.definition import Row, View, WhatIf, control
+from repro_lib.whatif.wording import lowest_and_highest, ranking, reach, unanswered
 
 TITLE = "What if disagreement were measured another way?"
 
@@ -28,12 +27,12 @@ def metric_what_if(study: Study) -> WhatIf | Note:
         order = dict.fromkeys([*ranking(estimates), *estimates])
         why_none = {name: "not known" if math.isnan(e.value) else "infinite" for name, e in estimates.items()}
         why_none |= {name: ("missing", "one trial")[e.n] for name, e in estimates.items() if e.n < 2}
-        bars = (Bar(x, estimates[x], colour_on_page(x), why_none[x]) for x in order)
-        panel = BarPanel(heading(metric), tuple(bars), axis_end(estimates.values(), PAIR_METRICS[metric].largest))
-        return View((panel,), _sentence(study, model, metric, estimates))
+        return View([Row(x, estimates[x], missing=why_none[x]) for x in order], _sentence(study, model, metric, estimates))
 
-    measures = choice("metric", "Measure", metric_names(), text=lambda name: heading(name).partition(" (")[0].partition(":")[0])
-    return WhatIf("metric", TITLE, (measures, choice("model", "Model", models)), see)
+    measures = control(
+        "metric", "Measure", metric_names(), text=lambda name: heading(name).partition(" (")[0].partition(":")[0]
+    )
+    return WhatIf.of("metric", TITLE, (measures, control("model", "Model", models)), see)
 
 
 def cell_estimates(study: Study, model: str, column: str) -> dict[str, Estimate]:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources, how_to_run
@@ -14,18 +15,16 @@ from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.close_ups import SOURCE_STYLES
-from repro_lib.plots.style import GREY
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.svg import PAGE_COLOUR, in_words
-from repro_lib.whatif.wording import axis_end, number_words, trial_counts, unanswered
+from repro_lib.whatif.definition import Row, View, WhatIf, control
+from repro_lib.whatif.wording import DASHES, PAGE_COLOUR, alone, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
+SHORTER = "shorter runs, at their ends"
 # As in the figure of the sources (plots.close_ups), with the page's own colour for black.
-_COLOURS = [PAGE_COLOUR, *(look["color"] for look in list(SOURCE_STYLES.values())[1:])]
-STYLES = dict(zip(SOURCE_STYLES, zip(_COLOURS, ("", "7 3", "9 3 2 3", "2 3", "4 2", "1 4"), strict=True), strict=True))
+_COLOURS = [PAGE_COLOUR, *(look["color"] for look in list(SOURCE_STYLES.values())[1:]), PAGE_COLOUR]
+STYLES = dict(zip((*SOURCE_STYLES, SHORTER), zip(_COLOURS, (*DASHES, "1 2"), strict=True), strict=True))
 
 
 class NoisyCell(NamedTuple):
@@ -38,10 +37,6 @@ class NoisyCell(NamedTuple):
     frames: Mapping[str, pd.DataFrame]
     # The last row of runs of other lengths with all sources, by their length.
     ends: Mapping[int, pd.Series]
-
-    def through(self, metric: str) -> dict[str, list[Estimate]]:
-        """By source a metric at every step."""
-        return {source: [Estimate.in_row(row, metric) for row in rows_of(frame)] for source, frame in self.frames.items()}
 
 
 def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatIf | Note:
@@ -57,16 +52,26 @@ def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatI
         cell = cells[model]
         # Models of another length kept other steps: the last one that was kept by then.
         kept = max(known for known in cell.steps if known <= step)
-        through = cell.through(metric)
-        at_step = {source: estimates[cell.steps.index(kept)] for source, estimates in through.items()}
-        return View(_panels(cell, metric, kept, through, at_step), _sentence(model, cell, metric, kept, at_step))
+        places = {source: next(r for r in rows_of(frame) if r["step"] == kept) for source, frame in cell.frames.items()}
+        found = {source: Estimate.in_row(row, metric) for source, row in places.items()}
+        gaps = {source: cell.sources.states[source].partition(":")[0] for source in SOURCES if source not in found}
+        rows = [Row(source, number, digits=4) for source, number in found.items() if kept == step]
+        rows += [Row(source, alone(math.nan), missing=gap) for source, gap in gaps.items()]
+        return View(rows, _sentence(model, cell, metric, kept, found))
 
     parameters = (
-        choice("model", "Model", list(cells)),
-        choice("metric", "Measure", FOLLOWED, "total_variation", _capital),
-        slider("step", "Training step", steps, steps[-1]),
+        control("model", "Model", list(cells)),
+        control("metric", "Measure", FOLLOWED, "total_variation", lambda name: PAIR_METRICS[name].words.capitalize()),
+        control("step", "Training step", steps, steps[-1]),
     )
-    return WhatIf("noise", TITLE, parameters, see)
+    what_if = WhatIf.of("noise", TITLE, parameters, see, along="step", looks=STYLES)
+    # They end where they end, between the steps of the control or on one.
+    ends = pd.DataFrame(
+        {"model": model, "metric": metric, "step": length} | Row(SHORTER, alone(end[metric]), digits=4).columns()
+        for model, cell in cells.items()
+        for metric, (length, end) in product(FOLLOWED, cell.ends.items())
+    )
+    return replace(what_if, frame=pd.concat([what_if.frame, ends])) if len(ends) else what_if
 
 
 def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str) -> NoisyCell | None:
@@ -82,48 +87,6 @@ def noisy_cell(store: Store, stored: Sequence[Result], study: Study, model: str)
     reference = sources.results.get("all")
     ends = {run.max_iters: run.frame().iloc[-1] for run in other_lengths(store, stored, reference)} if reference else {}
     return NoisyCell(sources, steps.pop(), frames, ends)
-
-
-def _panels(
-    cell: NoisyCell, metric: str, step: int, through: Mapping[str, list[Estimate]], at_step: Mapping[str, Estimate]
-) -> tuple[BarPanel, LinePanel]:
-    # Over all steps, so that the axis stays while the control moves.
-    limit = axis_end(estimate for estimates in through.values() for estimate in estimates)
-    bars = tuple(
-        Bar(source, at_step[source], STYLES[source][0])
-        if source in at_step
-        else Bar(source, alone(math.nan), GREY, cell.sources.states[source].partition(":")[0])
-        for source in SOURCES
-    )
-    # Steps were kept at log-spaced places, so on an even axis each is as far from the next.
-    places = {s: float(k) for k, s in enumerate(cell.steps)}
-    lines = tuple(
-        Line(source, list(places.values()), [estimate.value for estimate in estimates], *STYLES[source], dots=True)
-        for source, estimates in through.items()
-    )
-    # A run of another length ends between two of these steps.
-    ends = tuple(
-        Dot("", alone(np.interp(length, cell.steps, [*places.values()])), alone(end[metric]), PAGE_COLOUR, strong=True)
-        for length, end in cell.ends.items()
-    )
-    words = "; ".join(f"{source} {in_words(estimate, 4)}" for source, estimate in at_step.items())
-    return (
-        BarPanel(f"{_capital(metric)} at step {step}", bars, limit, 4),
-        LinePanel(
-            f"Through training{' (ringed: shorter runs)' if ends else ''}",
-            Axis("training step", 0, max(len(places) - 1, 1), tuple((place, str(s)) for s, place in places.items())),
-            Axis(_capital(metric), 0, limit),
-            f"at step {step}: {words}",
-            lines,
-            ends,
-            marker=places[step],
-        ),
-    )
-
-
-def _capital(metric: str) -> str:
-    words = PAIR_METRICS[metric].words
-    return words[0].upper() + words[1:]
 
 
 def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Mapping[str, Estimate]) -> str:

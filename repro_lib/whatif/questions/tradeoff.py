@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.whatif.charts import Axis, Bar, BarPanel, Dot, Line, LinePanel, alone
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
+from repro_lib.whatif.definition import Row, View, WhatIf, control
 from repro_lib.whatif.questions.metric import cell_estimates
-from repro_lib.whatif.svg import PAGE_COLOUR
-from repro_lib.whatif.wording import colour_on_page, reach, unanswered
+from repro_lib.whatif.wording import alone, reach, unanswered
 
-WEIGHTS = tuple(round(0.05 * k, 2) for k in range(21))
+WEIGHTS = range(0, 101, 5)
 TITLE = "What if reproducibility weighed more, or less, than accuracy?"
 
 
@@ -25,23 +23,22 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
         needs = "It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
         return unanswered(TITLE, study, needs)
 
-    def see(model: str, weight: float) -> View:
+    def see(model: str, weight: int) -> View:
         offers = choices(study, model)
         points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
-        scores, front = weighed(points, weight), pareto_front(points)
+        scores, front = weighed(points, weight / 100), pareto_front(points)
         picked = min(scores, key=lambda name: scores[name])
-        bars = tuple(Bar(name, alone(scores[name]), colour_on_page(name), strong=name == picked) for name in offers)
-        panels = (_front_panel(offers, front, picked), BarPanel("Weighed loss, 0 (best in both) to 1", bars, 1.0, 2))
         accuracy, pd = offers[picked]
         on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
         sentence = (
-            f"With a weight of {100 * weight:.0f} % on reproducibility and {100 - 100 * weight:.0f} % on accuracy {model} is "
-            f"given {picked}: accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
+            f"With a weight of {weight} % on reproducibility and {100 - weight} % on accuracy {model} is given {picked}: "
+            f"accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
         )
-        return View(panels, sentence + reach(pd.n for _, pd in offers.values()))
+        rows = [Row(name, alone(score), "Weighed loss, 0 (best in both) to 1", 2) for name, score in scores.items()]
+        return View(rows, sentence + reach(pd.n for _, pd in offers.values()))
 
-    weights = slider("weight", "Weight of reproducibility", WEIGHTS, 0.5, lambda weight: f"{100 * weight:.0f} %")
-    return WhatIf("tradeoff", TITLE, (choice("model", "Model", models), weights), see)
+    weights = control("weight", "Weight of reproducibility, %", WEIGHTS, 50)
+    return WhatIf.of("tradeoff", TITLE, (control("model", "Model", models), weights), see, along="weight")
 
 
 def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
@@ -74,26 +71,3 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
         return any(a >= accuracy and d <= pd and (a, d) != (accuracy, pd) for a, d in points.values())
 
     return sorted((name for name in points if not beaten(name)), key=lambda name: (-points[name][0], points[name][1]))
-
-
-def _front_panel(offers: Mapping[str, tuple[Estimate, Estimate]], front: list[str], picked: str) -> LinePanel:
-    def ends(which: int, least: float) -> tuple[float, float]:
-        numbers = [end for pair in offers.values() for end in (pair[which].value, pair[which].low, pair[which].high)]
-        low, high = (choose(end for end in numbers if math.isfinite(end)) for choose in (min, max))
-        # Room for the dots at the edges; where all are equal, some axis all the same.
-        margin = 0.08 * (high - low) or least
-        return low - margin, high + margin
-
-    dots = tuple(Dot(name, *offer, colour_on_page(name), strong=name == picked) for name, offer in offers.items())
-    corners = [offers[name] for name in reversed(front)]
-    line = Line("", [a.value for a, _ in corners], [pd.value for _, pd in corners], PAGE_COLOUR, "2 3")
-    low, high = ends(1, 0.1)
-    each = "; ".join(f"{name} accuracy {a.value:.1f} %, relative PD {pd.value:.3f}" for name, (a, pd) in offers.items())
-    return LinePanel(
-        "Both at once; dotted: the Pareto front",
-        Axis("validation accuracy, %", *ends(0, 1.0)),
-        Axis("relative PD", max(0.0, low), high),
-        f"Pareto front {', '.join(front)}; picked {picked}; {each}",
-        (line,) if len(front) > 1 else (),
-        dots,
-    )

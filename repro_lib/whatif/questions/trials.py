@@ -10,13 +10,12 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.hypothesis_tests import power, trials_needed
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
-from repro_lib.whatif.charts import Axis, Line, LinePanel
-from repro_lib.whatif.definition import View, WhatIf, choice, slider
-from repro_lib.whatif.svg import PAGE_COLOUR, nice_limit
-from repro_lib.whatif.wording import colour_on_page, unanswered
+from repro_lib.whatif.definition import Row, View, WhatIf, control
+from repro_lib.whatif.wording import PAGE_COLOUR, alone, unanswered
 
 # From the least that has an interval to three times what a claim needs.
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
+ITSELF = "the difference itself"
 TITLE = "What if there were more trials?"
 
 
@@ -45,24 +44,24 @@ def trials_what_if(study: Study) -> WhatIf | Note:
         return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
     models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
     measured = {difference.estimate.n for difference in by_cell.values()}
-    counts = tuple(sorted({*COUNTS, *measured}))
-    # Two dozen noncentral t distributions each, the same at every position of the slider.
-    chances = cache(lambda difference: [100 * difference.chance(n) for n in counts])
     needed = cache(lambda difference: trials_needed(difference.estimate))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
         if difference is None:
             return View((), f"{model} with {activation} and with {REFERENCE} do not have {TRIALS_FOR_INTERVAL} trials each.")
-        panels = _panels(difference, counts, chances(difference), trials, activation)
-        return View(panels, _sentence(model, activation, difference, trials, needed(difference)))
+        # Where the half-width falls below the difference itself, the interval no longer holds 0.
+        numbers = {activation: difference.half_width(trials), ITSELF: abs(difference.estimate.value)}
+        rows = [Row(label, alone(value), "Half the 95 % interval of the difference") for label, value in numbers.items()]
+        chance = Row(activation, alone(100 * difference.chance(trials)), "Chance to tell the two apart, %", 0)
+        return View([*rows, chance], _sentence(model, activation, difference, trials, needed(difference)))
 
     parameters = (
-        choice("model", "Model", models),
-        choice("activation", f"Against {REFERENCE}", activations),
-        slider("trials", "Trials per cell", counts, min(measured)),
+        control("model", "Model", models),
+        control("activation", f"Against {REFERENCE}", activations),
+        control("trials", "Trials per cell", sorted({*COUNTS, *measured}), min(measured)),
     )
-    return WhatIf("trials", TITLE, parameters, see)
+    return WhatIf.of("trials", TITLE, parameters, see, along="trials", looks={ITSELF: (PAGE_COLOUR, "7 3")})
 
 
 def differences(study: Study) -> dict[tuple[str, str], Difference]:
@@ -76,22 +75,6 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
             if estimate.has_interval:
                 by_cell[model, activation] = Difference(estimate)
     return by_cell
-
-
-def _panels(
-    difference: Difference, counts: tuple[int, ...], chances: list[float], trials: int, activation: str
-) -> tuple[LinePanel, LinePanel]:
-    def panel(title: str, y: Axis, values: list[float], form: str, label: str, *beside: Line) -> LinePanel:
-        about = ", ".join(f"N = {n}: {form.format(value)}" for n, value in zip(counts, values, strict=True))
-        lines = (Line(label, counts, values, colour_on_page(activation)), *beside)
-        return LinePanel(title, Axis("trials per cell", counts[0], counts[-1]), y, about, lines, marker=trials)
-
-    widths = [difference.half_width(n) for n in counts]
-    # Where the half-width falls below the difference itself, the interval no longer holds 0.
-    size, title = abs(difference.estimate.value), "95 % interval of the difference in relative PD"
-    level = Line("the difference itself", [counts[0], counts[-1]], [size, size], PAGE_COLOUR, "3 3")
-    width = panel(title, Axis("plus or minus", 0, nice_limit(max(*widths, size))), widths, "{:.3f}", "half-width", level)
-    return width, panel("Chance to tell the two apart", Axis("chance, %", 0, 100), chances, "{:.0f} %", "")
 
 
 def _sentence(model: str, activation: str, difference: Difference, trials: int, needed: int | None) -> str:

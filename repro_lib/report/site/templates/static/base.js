@@ -55,7 +55,6 @@ function openZoom(image) {
   zoom.showModal();
 }
 for (const image of document.querySelectorAll("main figure img, main .jp-OutputArea-output img, main .jp-RenderedMarkdown img")) {
-  if (image.closest(".what-if")) continue;
   const frame = Object.assign(document.createElement("span"), { className: "zoomable" });
   const button = makeButton("⤢", { title: "Full size", onclick: () => openZoom(image) });
   button.setAttribute("aria-label", "Show this figure in full size");
