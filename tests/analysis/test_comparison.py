@@ -1,5 +1,6 @@
 """Anybody's models: identities by chance examples, planted worlds, our own cells, and the mistakes that users make."""
 
+import doctest
 import json
 from itertools import combinations
 from pathlib import Path
@@ -13,12 +14,14 @@ from hypothesis.extra.numpy import arrays
 
 import repro_lib
 from repro_lib import collect, compare
+from repro_lib.analysis.comparison import collected, flips
 from repro_lib.analysis.comparison.flips import across, count_flips
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.prediction_difference import pair_metrics, probabilities_from_logits
 from repro_lib.metrics.uncertainty import contrast
+from repro_lib.report import comparison_page
 from repro_lib.store.foreign import ForeignError
 from repro_lib.store.store import Store
 
@@ -105,14 +108,14 @@ def test_an_update_stands_beside_what_retraining_alone_changes(tmp_path: Path) -
     assert numbers["update.excess"].low < 0 < numbers["update.excess"].high
     assert numbers["update.relative_pd_excess"].low > 0
     assert "From B to A: churn" in repr(found)
-    flips = found.counts
-    assert numbers["update.win_loss"].value == pytest.approx(flips.positive.sum() / flips.negative.sum())
+    counted = found.counts
+    assert numbers["update.win_loss"].value == pytest.approx(counted.positive.sum() / counted.negative.sum())
     one = compare(new[:1], old, labels=LABELS, update=True)
     assert one.numbers["update.excess"].has_interval, "over the old models, for this one new model"
     assert one.contrast.empty
     assert across(np.array([[1.0, 2.0]])).has_interval is False
     alone = compare(new[:1], old[:1], labels=LABELS, update=True)
-    assert alone.numbers["update.churn"].value == flips.changed[0, 0] / 90
+    assert alone.numbers["update.churn"].value == counted.changed[0, 0] / 90
     assert "floor" not in repr(alone)
     alone.to_html(tmp_path / "page.html")
 
@@ -338,3 +341,9 @@ def test_a_language_model_gives_a_row_for_every_token() -> None:
     assert scored.values.shape == (6, 5)
     assert scored.labels is not None
     assert (scored.values.argmax(axis=1) == scored.labels).all()
+
+
+def test_the_examples_in_docstrings_run() -> None:
+    for module in (collected, comparison_page, flips):
+        failed, run = doctest.testmod(module)
+        assert (failed, run > 0) == (0, True), module.__name__

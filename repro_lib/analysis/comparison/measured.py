@@ -82,10 +82,11 @@ def _summed(
         part = slice(start, min(start + rows, examples))
         blocks, logs = zip(*(block(part) for block in read), strict=True)
         # One model of several in half precision: all in double.
-        parts, known = np.array(blocks), None if any(of is None for of in logs) else logs
-        tops[:, part] = parts.argmax(axis=2)
+        kind, known = np.result_type(*blocks), None if any(of is None for of in logs) else logs
+        parts = [p.astype(kind, copy=False) for p in blocks]
+        tops[:, part] = [p.argmax(axis=1) for p in parts]
         found = block_metrics(parts, pairs, None if labels is None else labels[part], known)
-        return np.array([found[name] for name in names]) * parts.shape[1]
+        return np.array([found[name] for name in names]) * len(parts[0])
 
     with ThreadPoolExecutor(threads) as pool:
         # In the order of the blocks, so that rounding does not depend on who is ready first.
