@@ -31,7 +31,7 @@ CONFIG = {
     "font": "system-ui, sans-serif",
     "view": {"stroke": "transparent"},
     "axis": _AXIS | _FAINT | {"titleFontWeight": "normal"},
-    "legend": _AXIS | {"orient": "top", "title": None, "columns": 3, "symbolType": "stroke", "symbolStrokeWidth": 2.5},
+    "legend": _AXIS | {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 2.5},
     "title": {"color": PAGE_COLOUR, "fontSize": 13, "anchor": "start"},
     "text": {"color": PAGE_COLOUR, "fontSize": 12},
 }
@@ -155,8 +155,8 @@ def _rows(what_if: WhatIf) -> list[alt.Chart]:
 def _lines(what_if: WhatIf) -> list[alt.Chart]:
     """A line per label along a column, a band of its intervals and, where the column is a control, its chosen place."""
     along, (colour, dash) = what_if.along, _looks(what_if)
-    # Not as faint as the band, which comes first.
-    colour = colour.legend(symbolOpacity=1)
+    # Not as faint as the band, which comes first; on a phone there is no room for three names beside each other.
+    colour = colour.legend(symbolOpacity=1, columns=alt.expr("width > 400 ? 3 : 2"))
     picked = alt.selection_point(fields=["label"], bind="legend")
     bright = alt.condition(picked, alt.value(1), alt.value(0.15))
     control = next((p for p in what_if.parameters if p.name == along), None)

@@ -103,11 +103,6 @@ class WhatIf:
         """What is said at these values."""
         return " ".join(_matching(self.sentences, self._place(values))["sentence"])
 
-    @property
-    def movable(self) -> tuple[Parameter, ...]:
-        """The parameters that get a control; of one value there is nothing to move."""
-        return tuple(parameter for parameter in self.parameters if len(parameter.values) > 1)
-
     @cached_property
     def chart(self) -> LayerChart:
         """The chart with its controls, to be shown, changed or saved."""
