@@ -144,15 +144,46 @@ def test_the_wheel_alone_runs_the_grid_in_an_empty_folder(installed: Path, tmp_p
     assert "churn 0.5000" in (here / "page.html").read_text()
 
 
+def packages_of(extra: str, folder: Path, *flags: str) -> str:
+    """Where the packages of an extra that is not in the lock were put, apart from those of this environment."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install", f"--target={folder}"]
+    subprocess.run([*pip, *flags, *PROJECT["optional-dependencies"][extra]], check=True)
+    return str(folder)
+
+
 @pytest.mark.slow
 def test_parquet_is_read_and_written_where_its_extra_is_installed(tmp_path: Path) -> None:
     # Not in the lock, because pandas imports it wherever it is; so the tests that need it are run once where it is.
-    [requirement] = PROJECT["optional-dependencies"]["parquet"]
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    subprocess.run([*pip, "install", "--no-deps", f"--target={tmp_path / 'packages'}", requirement], check=True)
+    environment = {**os.environ, "PYTHONPATH": packages_of("parquet", tmp_path, "--no-deps")}
     tests = ("tests/store/test_foreign.py", "tests/report/test_export.py")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
+
+
+LANGUAGE_MODELS = """
+import sys, torch, repro_lib
+sys.path.append(sys.argv[1])  # behind ours
+from transformers import GPT2Config, GPT2LMHeadModel
+
+def model(seed):
+    torch.manual_seed(seed)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+
+tokens = torch.arange(24).remainder(11).view(4, 6)
+models, batches = [model(seed) for seed in range(3)], [{"input_ids": tokens[:3]}, {"input_ids": tokens[3:]}]
+scored = [repro_lib.collect(of, batches, name=f"gpt-{k}") for k, of in enumerate(models)]
+with torch.inference_mode():
+    logits = models[0].eval()(input_ids=tokens).logits.reshape(24, 11)
+assert torch.allclose(torch.from_numpy(scored[0].values), logits, atol=1e-6)
+print(repro_lib.compare(scored))
+"""
+
+
+@pytest.mark.slow
+def test_a_causal_language_model_of_transformers_is_asked_for_its_logits(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LANGUAGE_MODELS, packages_of("transformers", tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("gpt: 3 models (logits, 24 examples): relative PD 0.0")

@@ -30,7 +30,7 @@ def project() -> dict:
 
 
 # Extras that the default set-up leaves out.
-BESIDE_THE_LOCK = ("parquet", "docs")
+BESIDE_THE_LOCK = ("parquet", "docs", "transformers")
 
 
 def declared(but: tuple[str, ...] = ()) -> list[Requirement]:
@@ -78,8 +78,8 @@ def test_every_dependency_is_locked_in_a_version_it_admits() -> None:
         assert requirement.specifier, f"{requirement.name} has no floor"
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement}, and the lock has {version}"
     apart = {name for extra in BESIDE_THE_LOCK for name in project()["optional-dependencies"][extra]}
-    assert {Requirement(text).name for text in apart} == {"pdoc", "pyarrow", project()["name"]}
-    assert not {"pdoc", "pyarrow"} & versions.keys()
+    assert {Requirement(text).name for text in apart} == {"pdoc", "pyarrow", "transformers", project()["name"]}
+    assert not {"pdoc", "pyarrow", "transformers"} & versions.keys()
 
 
 def test_what_torch_needs_is_in_the_lock_and_its_cuda_parts_are_in_a_file_of_their_own() -> None:
