@@ -466,6 +466,7 @@ def test_unfinished_and_foreign_notebooks_are_not_rendered(site: Path) -> None:
 OURS = Path(__file__).parents[2] / "published" / "reports"
 FOREIGN = ["20_deep_dive-charlm.html", "claims.json", "FINAL_CONCLUSIONS.md", "SYNTHETIC_DATA_SUMMARY.md", "plots/inputs.json"]
 FOREIGN += ["plots/charlm_accuracy.png", "plots/charlm_accuracy.txt", "plots/multi_model_accuracy.png", "50_what_if.html"]
+FOREIGN += ["charts.js"]
 
 
 @pytest.mark.parametrize("name", FOREIGN)
