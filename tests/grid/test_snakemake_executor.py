@@ -238,7 +238,8 @@ def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
     assert "unrecognized arguments: --max-iter 5" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown profile 'smok'"):
         write_plan(grid_request({"profile": "smok"}), tmp_path)
-    for words in ("", "--models charlm tinylstm --seed 0", "--noise-models", "--force --max_iters 3 --trials-per-job 2"):
+    flags = ("--lengths 0.5 1.2 --rates 2", "--force --max_iters 3 --trials-per-job 2")
+    for words in ("", "--models charlm tinylstm --seed 0", "--noise-models", *flags):
         options = parse(["grid", "--workers", "2", *words.split()])
         # There and back; how many jobs run at a time is Snakemake's matter.
         back = grid_request(snakemake_config(options))
