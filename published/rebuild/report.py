@@ -28,6 +28,8 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
     first = published.study.results[0]
     words = {
         "answer": " ".join(readme_sentences(frames)),
+        "equal_loss_table": equal_loss_table(frames["equal_loss"]),
+        "apart": apart_list(frames["contrasts"]),
         "trials": str(int(frames["cells"]["n"].max())),
         "models_trained": f"{len(trainings):,}",
         "hours": f"{sum(trainings.values()) / 3600:.0f}",
@@ -49,6 +51,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
     }
     sentences = {"sources": sources_sentence, "lengths": lengths_sentence, "smelu": smelu_sentence, "context": context_sentence}
     words |= {name: say(frames[name]) if name in frames else NOT_YET for name, say in sentences.items()}
+    words |= corrections(frames)
     words["minigpt"] = minigpt_part(frames) if "minigpt_cells" in frames else NOT_YET
     words |= {f"figure_{draw.__name__}": "" for draw in FIGURES}
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
@@ -81,10 +84,22 @@ def readme_sentences(frames: Frames) -> list[str]:
         + "; in ".join(f"{name} {which or 'none'}" for name, which in alone.items()) + ".",
         f"Equal within the margin of {pairs[0][0]['margin']:g} % in both: {alike or 'none'}. "
         f"The other {rest} are not decided in one or both.",
+        equal_loss_sentence(frames["equal_loss"]),
         f"Two models trained alike name another most probable character at {100 * cells['churn'].min():.0f} to "
         f"{100 * cells['churn'].max():.0f} % of all characters, whatever the activation; the LSTM, into which no activation is "
         "plugged, gives five bit-identical rows (CV exactly 0.00 %).",
     ]  # fmt: skip
+
+
+def equal_loss_sentence(frame: pd.DataFrame) -> str:
+    """What is left at equal loss, where there are runs of several lengths to tell."""
+    pairs = _in_both_metrics(frame)
+    supported = [pair for pair in pairs if any(row["verdict"] == SUPPORTED for row in pair)]
+    largest, mass = max(pairs, key=lambda pair: max(abs(row["per_cent"]) for row in pair))
+    return (
+        f"At equal validation loss, where runs of other lengths tell, {len(supported)} of {len(pairs)} contrasts are supported "
+        f"in either; the largest is {largest['model']} with {largest['activation']}, {_effect(largest)} and {_effect(mass)}."
+    )
 
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -144,6 +159,16 @@ def contrasts_table(frame: pd.DataFrame) -> str:
         tests = " | ".join(_p(r[name]) for name in ("p", "p_holm", "p_equal"))
         words = f"{_effect(r)} | {tests} | {r['verdict']} | {needed} | {_p(r['p_permutation'])}"
         lines.append(f"| {r['model']} | {r['activation']} | {words} |")
+    return "\n".join(lines)
+
+
+def equal_loss_table(frame: pd.DataFrame) -> str:
+    """Every contrast at equal loss, in both leading metrics."""
+    heads = ["model", "activation", "loss, nats", "relative PD, %", "verdict", "total variation, %", "verdict"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for r, mass in _in_both_metrics(frame):
+        about = f"{r['model']} | {r['activation']} | {r['loss']:.3f}"
+        lines.append(f"| {about} | {_effect(r)} | {r['verdict']} | {_effect(mass)} | {mass['verdict']} |")
     return "\n".join(lines)
 
 
@@ -253,6 +278,32 @@ def lengths_sentence(frame: pd.DataFrame) -> str:
         said = f"{model}: relative PD with relu goes from {ends[0]} to {ends[1]}"
         parts.append(f"{said}; gelu against relu, in per cent: {', '.join(effects)}")
     return f"{'. '.join(parts)}."
+
+
+def apart_list(frame: pd.DataFrame) -> str:
+    """The contrasts that are supported in one of the two leading metrics alone."""
+    pairs = [pair for pair in _in_both_metrics(frame) if _only(pair, 0) or _only(pair, 1)]
+    lines = [
+        f"- {r['model']} with {r['activation']}: relative PD {_effect(r)}, {r['verdict']}; total variation {_effect(mass)}, "
+        f"{mass['verdict']}"
+        for r, mass in pairs
+    ]
+    return "\n".join([f"Of {len(pairs)} contrasts the two leading metrics say different things:", "", *lines])
+
+
+def corrections(frames: Frames) -> dict[str, str]:
+    """The numbers beside what earlier versions of the report said."""
+    contrasts, lengths = frames["contrasts"], frames["lengths"]
+
+    def of(model: str, activation: str) -> str:
+        own = rows_of(contrasts[(contrasts["model"] == model) & (contrasts["activation"] == activation)])
+        return ", ".join(f"{r['metric'].replace('_', ' ')} {r['per_cent']:+.1f} %" for r in own)
+
+    gelu = rows_of(lengths[(lengths["model"] == "convlm") & (lengths["activation"] == "gelu")].sort_values("max_iters"))
+    by_length = "; ".join(
+        f"{r['max_iters']} steps {_value(r, 'gelu_against_relu_per_cent_total_variation', 1, sign=True)} %" for r in gelu
+    )
+    return {"smelu_in_the_readout": of("tinylstm_readout", "smelu_1"), "gelu_by_length": by_length}
 
 
 def smelu_sentence(frame: pd.DataFrame) -> str:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
         contrasts_frame as contrasts_frame,
         cv_over_activations as cv_over_activations,
         leading_contrasts as leading_contrasts,
+        study_contrasts as study_contrasts,
     )
     from repro_lib.analysis.counted import count_model as count_model
+    from repro_lib.analysis.dictionary import data_dictionary as data_dictionary
     from repro_lib.analysis.evidence import Evidence as Evidence
     from repro_lib.analysis.noise_sources import compare_sources as compare_sources
     from repro_lib.analysis.notes import say as say

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import once, pair_matrix
+from repro_lib.analysis.once import once
+from repro_lib.analysis.study import pair_matrix
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED, verdict_on_difference
 from repro_lib.metrics.cells import (
     bootstrap_windows,
@@ -22,6 +23,7 @@ from repro_lib.metrics.cells import (
     probability_of_being_best,
     variance_of_accuracy,
 )
+from repro_lib.metrics.equal_loss import means_at_equal_loss
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_equal, p_value, permutation_test, trials_needed
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import (
@@ -31,7 +33,6 @@ from repro_lib.metrics.uncertainty import (
     contrast,
     jackknife_left_out,
     jackknife_pairwise,
-    means_at_equal_loss,
     relative_contrast,
 )
 from repro_lib.store.schema import Result
@@ -47,10 +48,7 @@ _MakeRow = Callable[[Evidence, str, str, str, int], dict[str, Any]]
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    Columns: model, activation, n (seeds that both have), without_partner (trials of other seeds, left out); difference (95 %
-    jackknife, negative: less PD than relu) and per_cent (of relu's PD), each with _low, _high; p and p_holm (that it is 0);
-    margin (per cent of relu's PD) and p_equal (that it is not within it; Bonferroni); verdict (``verdict_on_difference``);
-    trials_needed (for a power of .8 at the family's first Holm step; NaN: none up to 10,000); p_permutation, a check.
+    ``Study.dictionary`` says what the columns are.
     """
     return _judged(evidence, metric, _contrast_row, ["without_partner", *_TESTED, "trials_needed", "p_permutation"])
 
@@ -82,9 +80,9 @@ def contrasts_at_own_rates(evidence: Evidence, metric: str = "relative_pd") -> p
 @once
 def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
     """``contrasts_frame`` of relative PD with, in columns of these suffixes, per cent and verdict in total variation (_tv), at
-    equal loss (_at_loss) and in both (_at_loss_tv); loss_at_loss and lengths_at_loss as in ``contrasts_at_equal_loss``."""
+    equal loss (_at_loss) and in both (_at_loss_tv); n, loss and lengths (_at_loss) as in ``contrasts_at_equal_loss``."""
     first, second = LEADING
-    at_loss = contrasts_at_equal_loss(evidence, first)[["loss", "lengths", *_EFFECT]].add_suffix("_at_loss")
+    at_loss = contrasts_at_equal_loss(evidence, first)[["n", "loss", "lengths", *_EFFECT]].add_suffix("_at_loss")
     beside = contrasts_frame(evidence, second)[_EFFECT].add_suffix("_tv"), at_loss
     at_loss_tv = contrasts_at_equal_loss(evidence, second)[_EFFECT].add_suffix("_at_loss_tv")
     return contrasts_frame(evidence, first).join([*beside, at_loss_tv])
@@ -100,6 +98,12 @@ def _judged(evidence: Evidence, metric: str, make_row: _MakeRow, columns: Sequen
     judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)
     frame["verdict"] = [verdict_on_difference(*row) for row in judged]
     return frame
+
+
+def study_contrasts(evidence: Evidence) -> pd.DataFrame:
+    """``contrasts_frame`` of each leading metric, which is named in the first column, one below the other."""
+    frames = {metric: contrasts_frame(evidence, metric) for metric in LEADING}
+    return pd.concat(frames, names=["metric"]).reset_index(level="metric").reset_index(drop=True)
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Evidence:
         return [own, *with_other(setting, self.runs, own)] if own else []
 
     def estimate(
-        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: float
+        self, cells: Sequence[tuple[str, str]], statistic: Callable[[Float64], float], metric: str, **bounds: Any
     ) -> Estimate:
         """A function of the mean PDs of these (model, activation) cells with its jackknife interval, from the seeds of all."""
         seeds = self.shared(cells)

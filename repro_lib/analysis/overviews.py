@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.study import Study, is_cut, once, pair_matrix, rows_of
+from repro_lib.analysis.once import once
+from repro_lib.analysis.study import Study, is_cut, pair_matrix, rows_of
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.prediction_difference import PAIR_METRICS

@@ -27,6 +27,18 @@ def recipe_differences(results: Sequence[Result], *, sizes: bool = False) -> dic
     return {name: values for name, values in found.items() if len(set(values.values())) > 1}
 
 
+def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
+    """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
+    They cannot tell activations apart, so by rule they are left out of every statistic across activations."""
+    by_model: dict[str, list[list[tuple[str, str]]]] = {}
+    for result in results:
+        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
+        by_model.setdefault(result.model_name, []).append(digests)
+    # Of cells with different numbers of trials those that both have are compared.
+    same = {m: all(a == b for c in cells[1:] for a, b in zip(cells[0], c, strict=False)) for m, cells in by_model.items()}
+    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
+
+
 def select_comparable(
     results: Sequence[Result],
     key: str | None = None,

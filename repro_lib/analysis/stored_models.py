@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.data import Corpus, CorpusError, load_corpus, make_dataset
 from repro_lib.models.activations import Activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model
+from repro_lib.store.foreign import Scored
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 
@@ -135,3 +137,18 @@ def _record_shapes(shapes: dict[str, Any], name: str, _: nn.Module, inputs: tupl
     # An LSTM returns its state beside the output.
     ends = inputs[0], output[0] if isinstance(output, tuple) else output
     shapes[name] = tuple(f"({', '.join(['B', *map(str, tensor.shape[1:])])})" for tensor in ends)
+
+
+def stored_predictions(store: Store, cell: str) -> list[Scored]:
+    """What each trial of the newest result of a cell, ``model-activation``, predicted on the evaluation text.
+    ResultError where there is no such result, or its predictions are gone."""
+    model, _, activation = cell.partition("-")
+    stored = [result for _, result in store.load()[0] if result.model_name == model]
+    result = next((result for result in select_comparable(stored) if result.activation == activation), None)
+    if result is None:
+        raise ResultError(f"{store.folder} has no result of {cell!r}; expected model-activation, as in results:convlm-gelu")
+    found = []
+    for record in result.trials:
+        p = store.predictions(result, record.trial)
+        found.append(Scored(f"{cell} trial {record.trial}", p.logits, None, p.labels, p.evaluation_sha256, record.seed))
+    return found

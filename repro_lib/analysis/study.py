@@ -5,21 +5,21 @@ in it is NaN too. ``Study`` is the bundle that plots and texts take."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from repro_lib.analysis.selection import own_runs_in_words, select_comparable, variants
+from repro_lib import analysis
+from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model, check_profile
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
@@ -29,41 +29,22 @@ from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import MARGIN, Store
 
 METRICS = PAIR_METRICS.keys()
-Frame = TypeVar("Frame", bound=Callable[..., pd.DataFrame])
-
-
-def once(make: Frame) -> Frame:
-    """``make(bundle, ...)`` computed once per bundle (a ``Study``, an ``Evidence``) that never changes; callers get copies."""
-    signature = inspect.signature(make)
-
-    @wraps(make)
-    def kept(*args: Any, **kwargs: Any) -> pd.DataFrame:
-        # With the defaults filled in, so that contrasts(evidence) and contrasts(evidence, "relative_pd") are one.
-        given = signature.bind(*args, **kwargs)
-        given.apply_defaults()
-        bundle, *others = given.arguments.values()
-        # Kept in the bundle, so that it goes when that goes: contrasts take a while, and every renderer asks for them.
-        frames = vars(bundle).setdefault("_frames", {})
-        if (make, *others) not in frames:
-            frames[make, *others] = make(bundle, *others)
-        return frames[make, *others].copy()
-
-    return cast("Frame", kept)
 
 
 class NothingToShow(RuntimeError):
     """There is no usable result in the folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
-    """Comparable results of a grid, and which cells were expected of it. Frames are made on first use.
+    """Comparable results of a grid, and which cells were expected of it.
 
-    ``results``: at most one per cell, in the order of models and activations, synthetic ones last. ``identical``: models
-    bit-identical across activations. ``refused``: a sentence for each file that could not be read. ``own_runs``: a sentence
-    for each run by hand that is not among them. ``folder``: where they lie, and what is made of them may be kept. ``margin``:
-    within so many per cent two activations count as equal. ``variants``: results that differ from one of them in the length
-    of the run or the learning rate alone."""
+    Its tables are pandas frames, made on first use: ``cells``, ``trials``, ``pairs``, ``contrasts``, ``curves``; ``dictionary``
+    says what each column is. ``results``: at most one per cell, in the order of models and activations, synthetic ones last.
+    ``identical``: models bit-identical across activations. ``refused``: a sentence for each file that could not be read.
+    ``own_runs``: a sentence for each run by hand that is not among them. ``folder``: where they lie, and what is made of them
+    may be kept. ``margin``: within so many per cent two activations count as equal. ``variants``: results that differ from one
+    of them in the length of the run or the learning rate alone."""
 
     results: tuple[Result, ...]
     models: tuple[str, ...]
@@ -132,10 +113,52 @@ class Study:
         return bool(self.results) and all(result.synthetic for result in self.results)
 
     # On first use: a table of cells needs no curves, which are by far the longest.
-    cells = cached_property(lambda self: cells_frame(self.results, self.models, self.activations, self.is_mixed))
-    trials = cached_property(lambda self: trials_frame(self.results))
-    pairs = cached_property(lambda self: pairs_frame(self.results))
-    curves = cached_property(lambda self: curves_frame(self.results))
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per expected cell: each metric, loss and accuracy with its interval."""
+        return cells_frame(self.results, self.models, self.activations, self.is_mixed)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per trained model: seed, loss, accuracy, digests."""
+        return trials_frame(self.results)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One row per pair of trials of a cell: every metric."""
+        return pairs_frame(self.results)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """One row per leading metric, model and activation: the difference from relu, its interval and its verdict."""
+        return analysis.study_contrasts(analysis.Evidence.from_results(self))
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row per point of a loss curve."""
+        return curves_frame(self.results)
+
+    @property
+    def dictionary(self) -> pd.DataFrame:
+        """One row per column of these tables: table, column, unit, meaning."""
+        return analysis.data_dictionary(self.tables)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All of them by name."""
+        return {name: getattr(self, name) for name in ("cells", "trials", "pairs", "contrasts", "curves")}
+
+    def __repr__(self) -> str:
+        n = sorted({len(result.trials) for result in self.results}) or [0]
+        there = f"{len(self.results)} of {len(self.models) * len(self.activations)} cells"
+        trials = f"N = {n[0]}" if len(n) == 1 else f"N = {n[0]} to {n[-1]}"
+        made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
+        return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
+
+    def _repr_html_(self) -> str:
+        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd")
+        table = wide.loc[list(self.models), list(self.activations)].to_html(float_format="{:.3f}".format, na_rep="–", border=0)
+        return f"<p>{self!r}, relative PD:</p>{table}"
 
     def result(self, model: str, activation: str) -> Result | None:
         """The result of a cell, or None where it is missing."""
@@ -183,12 +206,8 @@ def cells_frame(
     activations: Sequence[str] | None = None,
     include_synthetic: bool = False,
 ) -> pd.DataFrame:
-    """One row per expected cell; a missing one has n = 0 and NaN.
-
-    Columns: model, activation, n (trials); each metric of ``METRICS`` with ``_low`` and ``_high`` (95 % jackknife);
-    mean_deviation_pd (grows with n); val_loss (nats) and val_accuracy (per cent), each with t interval;
-    unanimity (NaN in old results); churn_per_error (churn / error rate); unigram_loss; parameters; seconds (all trials);
-    cut (whether the profile made the model smaller); flags (joined by "; "); profile; synthetic."""
+    """One row per expected cell; a missing one has n = 0 and NaN. ``Study.dictionary`` says what the columns are; the intervals
+    of metrics are of the jackknife, those of loss and accuracy Student's."""
     check_comparable(results, include_synthetic)
     by_cell = {(result.model_name, result.activation): _cell_row(result) for result in results}
     cells = product(models or _expected_models(results), activations or _expected_activations(results))
@@ -219,7 +238,7 @@ def _cell_row(result: Result) -> dict[str, Any]:
 
 
 def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per trained model: model, activation, trial, seed, val_loss, val_accuracy, seconds and the digests."""
+    """One row per trained model (``Study.trials``)."""
     digests = ("init_sha256", "weights_sha256", "predictions_sha256")
     columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
     rows = [(r.model_name, r.activation, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
@@ -227,7 +246,7 @@ def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per pair of trials of a cell: model, activation, first, second, and every metric."""
+    """One row per pair of trials of a cell (``Study.pairs``)."""
     rows = []
     for result in results:
         matrices = [pair_matrix(result, name) for name in METRICS]
@@ -237,7 +256,7 @@ def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per point of a loss curve: model, activation, trial, split (train, validation), iteration, loss in nats."""
+    """One row per point of a loss curve (``Study.curves``)."""
     rows = []
     for result in results:
         for trial in result.trials:
@@ -252,18 +271,6 @@ def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float
     for (i, j), value in result.pairs(metric).items() if metric in result.reproducibility_metrics else ():
         matrix[i - 1, j - 1] = matrix[j - 1, i - 1] = value
     return matrix
-
-
-def identical_models(results: Sequence[Result]) -> tuple[str, ...]:
-    """Models whose trials are bit-identical across all their activations (two at least), by the stored digests.
-    They cannot tell activations apart, so by rule they are left out of every statistic across activations."""
-    by_model: dict[str, list[list[tuple[str, str]]]] = {}
-    for result in results:
-        digests = [(trial.weights_sha256, trial.predictions_sha256) for trial in result.trials]
-        by_model.setdefault(result.model_name, []).append(digests)
-    # Of cells with different numbers of trials those that both have are compared.
-    same = {m: all(a == b for c in cells[1:] for a, b in zip(cells[0], c, strict=False)) for m, cells in by_model.items()}
-    return tuple(model for model, cells in by_model.items() if len(cells) > 1 and same[model])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis import slices
+from repro_lib.analysis.once import once
 from repro_lib.analysis.selection import with_other
-from repro_lib.analysis.study import Study, once
+from repro_lib.analysis.study import Study
 from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.uncertainty import Float64, jackknife_pairwise, mean_interval, without_each
 from repro_lib.store.predictions import Snapshots

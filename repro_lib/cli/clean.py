@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from repro_lib.cli.console import WIDE, Plain
+from repro_lib.cli.plain import WIDE, Plain
 from repro_lib.grid.worker import clear_leftovers, unfinished_notebooks
 from repro_lib.store.schema import TENSOR_KINDS, TensorKind
 from repro_lib.store.store import Store

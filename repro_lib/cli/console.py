@@ -4,10 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.text import Text
+from typing import TextIO
 
 from repro_lib.analysis.notes import visible
 
@@ -15,8 +12,6 @@ from repro_lib.analysis.notes import visible
 _PLAIN = str.maketrans(
     {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "±": "+-", "→": "->", "≤": "<=", "≥": ">=", "\xa0": " "}
 )
-# Wider than any table of ours. Lines that are too long for a terminal it wraps by itself, and a pipe has no width.
-WIDE = 10_000
 
 
 class Output(io.TextIOBase):
@@ -72,17 +67,6 @@ def open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
-
-
-class Plain(Console):
-    """Prints text as it is: names of files and errors of others hold brackets and colons, and what terminals obey."""
-
-    def __init__(self, file: Any, **look: Any) -> None:
-        super().__init__(file=file, highlight=False, markup=False, emoji=False, **look)
-
-    def render_str(self, text: str, **look: Any) -> Text:
-        """As rich does for every text, the cells of tables too."""
-        return super().render_str(visible(text), **look)
 
 
 def complain(sentence: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from repro_lib.config import GRID_MODELS, Config, project_root
+from repro_lib.config import GRID_MODELS, Config, checkout, project_root
 from repro_lib.system.environment import mismatches
 from repro_lib.system.processes import control_group, usable_cores
 
@@ -51,7 +51,10 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    wrong = mismatches(project_root())
+    if (here := checkout()) is None:
+        yield "packages", None, "the package is installed by itself, so there is no lock to compare them with"
+        return
+    wrong = mismatches(here)
     # A note, no failure: other versions usually work, only the bits of the published study are not promised with them.
     yield "packages", not wrong or None, "; ".join(wrong) or "as in requirements.lock"
     if wrong:
@@ -85,9 +88,9 @@ def _device() -> Iterator[Finding]:
 
 
 def _corpus(name: str) -> Iterator[Finding]:
-    from repro_lib.data import CorpusError, known_corpora, load_corpus
+    from repro_lib.data import CORPORA, CorpusError, load_corpus
 
-    known = name in known_corpora()
+    known = name in CORPORA
     try:
         loaded = load_corpus(name)
     except CorpusError as error:

@@ -15,30 +15,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from repro_lib.cli.console import Output, Plain, complain, open_streams
+from repro_lib.cli.console import Output, complain, open_streams
 from repro_lib.cli.parser import beside, one_path, overrides, parse, request_of, snakemake_config
-from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile
-from repro_lib.system.files import WriteError
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile, checkout
+from repro_lib.system.files import WriteError, write_atomically
 from repro_lib.system.processes import usable_cores
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from rich.console import Console
 
 # 2 is what argparse exits with too: in both cases nothing was begun, and only another command line will help.
 _FAILED, _BAD_INPUT = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 something failed, 2 bad input, 130 (143) interrupted (by SIGTERM)."""
+    """Run one command and return its exit code: 0, 1 failed, 2 bad input, 3 a gate failed, 130 (143) interrupted."""
     open_streams()
     if arguments is None:
         # The process is ours. Our figures go to files, and no window that somebody wants for his own is asked for. Inherited by
         # all that we start, as is that modules are not looked for in the current folder.
         os.environ |= {"MPLBACKEND": "agg", "PYTHONSAFEPATH": "1"}
     output = Output(sys.stdout)
-    code = _run(sys.argv[1:] if arguments is None else arguments, Plain(output, soft_wrap=True))  # a path is not broken in two
+    code = _run(sys.argv[1:] if arguments is None else arguments, output)
     output.flush()
     # A reader that has seen enough (``| head``) is no failure.
     if output.error is None or isinstance(output.error, BrokenPipeError):
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or _FAILED
 
 
-def _run(arguments: Sequence[str], console: Console) -> int:
+def _run(arguments: Sequence[str], output: Output) -> int:
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -56,8 +56,17 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         return _BAD_INPUT
     try:
         options = parse(arguments)
+        from repro_lib.cli.plain import Plain
+
+        console = Plain(output, soft_wrap=True)  # a path is not broken in two
         with _all_interruptions_alike():
             return _COMMANDS[options.command](options, console)
+    except ModuleNotFoundError as error:
+        # What is installed without its extra trains and measures from Python, and has no commands.
+        if checkout() or (error.name or "repro_lib").startswith("repro_lib"):
+            raise
+        complain(f"the package {error.name} is missing; install repro-lib with its extra [run]")
+        return _BAD_INPUT
     except (ValueError, RuntimeError) as error:
         # Our own errors are sentences for users; anything else that ends up here is a bug and says where.
         if not type(error).__module__.startswith("repro_lib") and type(error) not in (ValueError, RuntimeError):
@@ -224,6 +233,30 @@ def _status(options: Namespace, console: Console) -> int:
     return print_status(console, options.results_dir, cells)
 
 
+def _export(options: Namespace, console: Console) -> int:
+    from repro_lib.analysis.study import load_study
+    from repro_lib.report.export import export
+
+    with console.status("writing tables"):
+        study = load_study(options.results_dir, options.models, options.activations, options.profile)
+        files = export(study, options.folder, options.format, figures=options.figures)
+    console.print(f"{len(files)} files are in {options.folder}; dictionary.csv says what each column is")
+    return 0
+
+
+def _notebooks(options: Namespace, console: Console) -> int:
+    from repro_lib.grid.notebooks import notebooks_dir
+
+    copies = {options.folder / ours.name: ours for ours in sorted(notebooks_dir().glob("*.ipynb"))}
+    if there := [copy.name for copy in copies if copy.exists()]:
+        raise ConfigError(f"{options.folder} has {', '.join(there)} already; nothing was copied, name another folder")
+    for copy, ours in copies.items():
+        write_atomically(copy, ours.read_bytes(), replace=False)
+    results = root / "results" if (root := checkout()) else "results/ beside them"
+    console.print(f"{len(copies)} notebooks are in {options.folder}; they read {results} unless their parameters say otherwise")
+    return 0
+
+
 def _clean(options: Namespace, console: Console) -> int:
     from repro_lib.cli.clean import clean
 
@@ -246,10 +279,21 @@ def _doctor(options: Namespace, console: Console) -> int:
 
         # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
         return check_determinism(console, one_path(options.corpus), options.device, max(2, usable_cores()))
+    if options.inference:
+        from repro_lib.cli.inference_check import check_inference
+
+        return check_inference(console, options.results_dir)
     from repro_lib.cli.doctor import examine
 
     return examine(console, options.corpus, options.results_dir)
 
 
-_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _clean, _run_job, _doctor)
+def _compare(options: Namespace, console: Console) -> int:
+    from repro_lib.cli.compare import compare_files
+
+    return compare_files(options, console)
+
+
+_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _compare, _export, _notebooks, _clean, _run_job)
+_OWN += (_doctor,)
 _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro_lib.analysis.selection import own_runs_in_words
-from repro_lib.cli.console import WIDE, Plain
+from repro_lib.cli.plain import WIDE, Plain
 from repro_lib.grid.cells import Cell
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro_lib.config import ROOT_VARIABLE, project_root
 from repro_lib.system import processes
 from repro_lib.system.temporary import fits_socket, scratch_folder
 
@@ -41,7 +42,8 @@ class Kernel:
     """One kernel to be: ``manager_class`` is what papermill starts it with, ``process`` is there once it runs."""
 
     def __init__(self, folder: Path, *, forked: bool = True) -> None:
-        self.folder, self.forked = folder, forked
+        # Of now: papermill works in the notebook's folder.
+        self.folder, self.forked, self.root = folder, forked, str(project_root())
         self.process: subprocess.Popen[bytes] | WaitingKernel | None = None
         self._kills_before = processes.out_of_memory_kills()
 
@@ -69,6 +71,7 @@ class Kernel:
                 # Start-up files and settings that a user has for IPython are not for cells of ours: they decide numbers.
                 # Nor is a window that somebody wants his own figures in.
                 own = {"IPYTHONDIR": str(kernel.folder / "ipython"), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+                own[ROOT_VARIABLE] = kernel.root
                 spec = KernelSpec(argv=[*command, f"--ext={__name__}"], display_name="Python 3", language="python", env=own)
                 if kernel.forked and WaitingKernel.here:
                     spec.metadata["kernel_provisioner"] = {"provisioner_name": PROVISIONER}

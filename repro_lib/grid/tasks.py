@@ -120,7 +120,7 @@ class Tasks:
         inputs = self._inputs(None)
         for name in names.ANALYSES:
             extra = {"corpus": self.cells[0].config.corpus} if name == names.QUICKSTART else self._selection()
-            reads = name != names.ACTIVATIONS  # which reads neither results nor a text
+            reads = name not in (names.ACTIVATIONS, names.YOUR_MODELS)  # which read neither results nor a text
             yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
         digest = digest_of(inputs)
         if self.request.force or not summary_is_current(self.request.reports_dir, digest):

@@ -16,6 +16,7 @@ from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.given import Float64, at_labels, labels_given, models_given, numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 
+Floats = NDArray[np.floating[Any]]
 # What is computed together here; other metrics are asked pair by pair.
 _TOGETHER = ("relative_pd", "total_variation", "churn", "js_divergence", "kl_divergence", "true_label_pd", "log_prob_pd")
 # 60 to 69 % of relative PD came from probabilities under this in the published study.
@@ -45,7 +46,7 @@ def pair_metrics_by_block(
     def fill(k: int) -> None:
         part = slice(k * block, (k + 1) * block)
         parts = models_given(probabilities_of(model[part]) for model in arrays)
-        values = _over_vocabulary(parts, pairs) | _at_the_labels(parts, labels[part], pairs)
+        values = block_metrics(parts, pairs, labels[part])
         values |= {n: [PAIR_METRICS[n](parts[i], parts[j], labels[part]) for i, j in pairs] for n in asked_by_pair()}
         for name, of in found.items():
             of[:, k] = values[name]
@@ -53,6 +54,33 @@ def pair_metrics_by_block(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(len(labels) // block)))
     return found
+
+
+def block_metrics(
+    parts: Sequence[Floats] | Floats,
+    pairs: NDArray[np.int64],
+    labels: NDArray[Any] | None = None,
+    logs: Sequence[Floats] | Floats | None = None,
+) -> dict[str, Float64]:
+    """What is computed together, of one block: (P,) by name, the mean over its tokens for each of ``pairs`` (P, 2) of models.
+
+    ``parts``: of each model probabilities (block, V), checked, all in float64 or all in float32; ``logs``: their logarithms,
+    where they are known. Without ``labels`` no metric that asks for them.
+
+    >>> block_metrics([np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])], np.array([[0, 1]]))["total_variation"].tolist()
+    [0.5]
+    """
+    (first, second), tops = pairs.T, np.array([p.argmax(axis=1) for p in parts])
+    values = _over_vocabulary(parts, pairs, logs) | {"churn": (tops[first] != tops[second]).mean(axis=1)}
+    if labels is None:
+        return values
+    at_label = np.array([at_labels(p, labels) for p in parts], np.float64)
+    gaps = metrics.log_gaps(at_label[first], at_label[second])
+    if logs is not None:  # finite where a probability is too small for its type
+        known = np.array([at_labels(of, labels) for of in logs], np.float64)
+        gaps = np.abs(known[first] - known[second])
+    relative = metrics.relative_differences(at_label[first], at_label[second])
+    return values | {"true_label_pd": relative.mean(axis=1), "log_prob_pd": gaps.mean(axis=1)}
 
 
 def asked_by_pair() -> list[str]:
@@ -130,14 +158,18 @@ def count_by_character(models: Sequence[Any], shares: Any, probabilities_of: Cal
     return Counted(relative[order], variation[order], improbable[0])
 
 
-def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict[str, Float64]:
+def _over_vocabulary(
+    parts: Sequence[Floats] | Floats, pairs: NDArray[np.int64], logs: Sequence[Floats] | Floats | None = None
+) -> dict[str, Float64]:
     # Of a block, (block, V) a model. In place and with few passes over it, for a fresh array costs more than the arithmetic.
-    (block, width), smallest, add = parts[0].shape, np.finfo(np.float64).smallest_subnormal, np.add.reduce
-    total, difference, gap = np.empty((3, block * width))
+    (block, width), kind, add, known = parts[0].shape, parts[0].dtype, np.add.reduce, logs is not None
+    smallest = np.finfo(kind).smallest_subnormal
+    total, difference, gap = np.empty((3, block * width), kind)
     # Where there is a 0, the smallest number there is stands for it, so that 0/0 and 0 log 0 are 0 and others stay as they are.
     none = [p.ravel() == 0 for p in parts]
     zeros = any(of.any() for of in none)
-    flat, logs = [p.ravel() for p in parts], [np.log(np.maximum(p.ravel(), smallest)) for p in parts]
+    flat = [p.ravel() for p in parts]
+    logs = [of.ravel() for of in logs] if logs is not None else [np.log(np.maximum(p, smallest)) for p in flat]
     # With s = p + q, 2 JS = (sum 2p log 2p + sum 2q log 2q) / 2 - sum s log s: one logarithm a pair, and 0 for equal models.
     entropies = [_sum_x_log_x(2 * np.maximum(p, smallest), total) for p in flat]
     absolute, relative, js, kl = np.empty((4, len(pairs)))
@@ -148,7 +180,7 @@ def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict
         np.abs(difference, out=difference)
         if zeros:
             np.maximum(total, 2 * smallest, out=total)
-            kl[pair] += math.inf if (none[i] != none[j]).any() else 0.0
+            kl[pair] += math.inf if not known and (none[i] != none[j]).any() else 0.0
         absolute[pair] = add(difference)
         relative[pair] = add(np.divide(difference, total, out=difference))
         js[pair] = (entropies[i] + entropies[j]) / 2 - _sum_x_log_x(total, difference)
@@ -161,18 +193,6 @@ def _over_vocabulary(parts: Sequence[Float64], pairs: NDArray[np.int64]) -> dict
     }
 
 
-def _at_the_labels(parts: Sequence[Float64], labels: NDArray[Any], pairs: NDArray[np.int64]) -> dict[str, Float64]:
-    # Of a block, what takes one number of a model's and token: all pairs at once.
-    tops, at_label = np.array([p.argmax(axis=1) for p in parts]), np.array([at_labels(p, labels) for p in parts])
-    first, second = pairs.T
-    values = {
-        "churn": tops[first] != tops[second],
-        "true_label_pd": metrics.relative_differences(at_label[first], at_label[second]),
-        "log_prob_pd": metrics.log_gaps(at_label[first], at_label[second]),
-    }
-    return {name: of.mean(axis=1) for name, of in values.items()}
-
-
-def _sum_x_log_x(x: Float64, buffer: Float64) -> float:
+def _sum_x_log_x(x: Floats, buffer: Floats) -> float:
     # For x > 0; overwrites the buffer. No dot product: BLAS would start threads, and sums would depend on their number.
     return float(np.add.reduce(np.multiply(x, np.log(x, out=buffer), out=buffer)))

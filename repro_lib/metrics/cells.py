@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # whose parts are imported where they are first used: half a second that few notebooks need
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, floats
@@ -78,6 +77,8 @@ def cv_beside_noise(matrices: Sequence[ArrayLike]) -> CVFound:
     degrees = cells - 1, (n - 1) * (cells - 1)
     if noise <= (1e-12 * measured) ** 2 or noise == 0:
         return CVFound(measured, Estimate(measured, measured, measured, n), 0.0, 0.0, float(measured == 0))
+    import scipy  # here: a worker that only trains has none; nor are its parts imported before they are used
+
     square = cells * measured**2
     by_chance, most = (math.sqrt(degrees[0] * noise * scipy.stats.f.ppf(k, *degrees) / cells) for k in (0.5, CONFIDENCE))
     corrected = math.sqrt(max(square - degrees[0] * noise, 0.0) / cells)
@@ -89,6 +90,8 @@ def cv_beside_noise(matrices: Sequence[ArrayLike]) -> CVFound:
 def _true_cvs(square: float, noise: float, cells: int, degrees: tuple[int, int]) -> tuple[float, float]:
     # The lowest and highest true CV that go with the measured one. Its square, over the noise, is noncentral chi-square; as the
     # noise is not known, this is averaged over what it may be. A noncentral F would take it to grow with the CV.
+    import scipy
+
     noises = noise * degrees[1] / scipy.special.chdtri(degrees[1], _NOISE_LEVELS)
 
     def where(chance: float, square: float) -> float:
@@ -119,6 +122,8 @@ def probability_of_being_best(matrices: Sequence[ArrayLike], draws: int = 20_000
     left_out, n = np.array([without_each(matrix)[1] for matrix in pairs]), len(pairs[0])  # (C, N)
     deviations = left_out - left_out.mean(axis=1, keepdims=True)
     means, covariance = [without_each(matrix)[0] for matrix in pairs], (n - 1) / n * deviations @ deviations.T
+    import scipy
+
     t = scipy.stats.multivariate_t(means, covariance, df=n - 1, allow_singular=True, seed=np.random.default_rng(seed))
     drawn = np.reshape(t.rvs(draws), (draws, len(pairs)))
     # Cells without any variance are equal only up to the rounding of a mean.
@@ -181,6 +186,8 @@ def bootstrap_windows(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> 
         return Estimate(value, math.nan, math.nan, len(windows))
     # Whole windows are drawn, because neighbouring characters depend on each other.
     how = {"confidence_level": CONFIDENCE, "method": "percentile", "rng": seed}
+    import scipy
+
     drawn = scipy.stats.bootstrap((windows,), np.mean, n_resamples=draws, batch=1_000, **how)
     low, high = map(float, drawn.confidence_interval)
     return Estimate(value, low, high, len(windows), float(drawn.standard_error))

@@ -1,10 +1,9 @@
 """Of the N trials of a cell, without their predictions: which one moves the result, and churn beside the error rate."""
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, floats
@@ -17,6 +16,9 @@ from repro_lib.metrics.uncertainty import (
     without_each,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 class ChurnAndError(NamedTuple):
     """Churn, mean error rate, their ratio and their difference (churn - error), each with its interval over trials."""
@@ -27,7 +29,7 @@ class ChurnAndError(NamedTuple):
     residual: Estimate
 
 
-def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
+def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> "pd.DataFrame":
     """How far each trial is from the others, and what the result would be without it. ``matrix``: (N, N) of a metric.
 
     Columns: trial (from 1); score (mean of the metric to the N - 1 others); without, without_low, without_high (the
@@ -44,6 +46,8 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> pd.DataFrame:
         without = jackknife_pairwise(others, upper)
         score = float(distances[k].sum() / (n - 1)) if n > 1 else math.nan
         rows.append((k + 1, score, without.value, without.low, without.high, without.value - value))
+    import pandas as pd  # here: a worker that only trains has none
+
     return pd.DataFrame(rows, columns=["trial", "score", "without", "without_low", "without_high", "influence"])
 
 

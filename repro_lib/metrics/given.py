@@ -105,6 +105,6 @@ def labels_given(labels: Any, scores: NDArray[Any]) -> NDArray[Any]:
     return labels
 
 
-def at_labels(p: Float64, labels: Any) -> Float64:
+def at_labels(p: NDArray[Any], labels: Any) -> NDArray[Any]:
     """Of ``p`` (tokens, V) the value at each token's label, (tokens,); ValueError for what is no place in V."""
     return np.take_along_axis(p, labels_given(labels, p)[:, None], axis=1)[:, 0]

@@ -7,7 +7,6 @@ import math
 from bisect import bisect_left
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from repro_lib.metrics.given import Float64, cells_checked, check_draws, check_share, floats
@@ -22,7 +21,7 @@ MOST_TRIALS = 10_000
 
 
 def p_value(difference: Estimate) -> float:
-    """Two-sided p of a difference from 0, by Student's t with N - 1 degrees; NaN where it has no interval.
+    """Two-sided p of a difference from 0, by Student's t with its degrees of freedom; NaN where it has no interval.
 
     >>> round(p_value(Estimate(0.2, 0.0, 0.4, n=4, error=0.1)), 3)
     0.139
@@ -40,7 +39,10 @@ def p_above(difference: Estimate) -> float:
         return math.nan
     if difference.error == 0:  # trials that are all alike leave no doubt, and on the border all of it
         return 0.5 if difference.value == 0 else float(difference.value < 0)
-    return float(scipy.special.stdtr(difference.n - 1, -difference.value / difference.error))
+    import scipy  # here: a worker that only trains has none
+
+    degrees = difference.n - 1 if math.isnan(difference.degrees) else difference.degrees
+    return float(scipy.special.stdtr(degrees, -difference.value / difference.error))
 
 
 def p_equal(above: Estimate, below: Estimate) -> float:
@@ -112,6 +114,7 @@ def power(trials: int, effect: float, *, alpha: float = SIGNIFICANCE) -> float:
     check_share("alpha", alpha)
     if trials < 2 or not math.isfinite(effect):
         return 0.0 if trials < 2 else 1.0 if math.isinf(effect) else math.nan
+    import scipy
     from statsmodels.stats.power import TTestPower  # here: it takes a while to import
 
     # One-sided at alpha / 2, for the wrong sign is no find.

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
-from repro_lib.metrics.given import Float64, cells_checked, check_share, floats
+from repro_lib.metrics.given import Float64, cells_checked, check_share, floats, pair_matrix_checked
 
 # With two trials there is a single pair, and nothing to judge its spread by.
 TRIALS_FOR_INTERVAL = 3
@@ -27,7 +26,8 @@ CONFIDENCE = 0.95
 class Estimate:
     """A number from ``n`` trials with its interval; ``low`` and ``high`` are NaN where there is none.
 
-    ``error``: its standard error. Written with the format of a number, after which `` %`` puts that unit to the value:
+    ``error``: its standard error; ``degrees``: of freedom of its t, NaN for ``n`` - 1. Written with the format of a number,
+    after which `` %`` puts that unit to the value:
 
     >>> pd = Estimate(0.412, 0.39, 0.434, n=10)
     >>> f"{pd:.3f}", f"{pd.scaled(100):+.1f %}", f"{Estimate(0.5, math.nan, math.nan, n=2):.3f}"
@@ -39,6 +39,7 @@ class Estimate:
     high: float
     n: int
     error: float = math.nan
+    degrees: float = math.nan
 
     @property
     def has_interval(self) -> bool:
@@ -108,13 +109,15 @@ def jackknife(
     lower: float = -math.inf,
     upper: float = math.inf,
     confidence: float = CONFIDENCE,
+    paired: bool = True,
 ) -> Estimate:
     """Any function of the mean PDs of several cells, with its delete-one-seed jackknife interval.
 
     ``matrices``: per cell a symmetric (N, N) matrix of one metric, trial k of all cells from the same seed; ``statistic``: of
     the C means. Seed k leaves all cells at once; variance (N - 1) / N sum_k (theta_(-k) - their mean)^2, t with N - 1 degrees.
     The interval is cut to ``lower`` ... ``upper``; none below 3 trials or where a value is not finite. ValueError for cells of
-    different N.
+    different N, unless ``paired`` is False: then no trials share a seed, and each leaves its own cell alone
+    (``independent_left_out``); ``n`` is that of the smallest cell.
 
     >>> one, other = [[0, 1, 2], [1, 0, 3], [2, 3, 0]], [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
     >>> f"{jackknife([one, other], lambda means: means[0] / means[1]):.2f}"
@@ -123,30 +126,36 @@ def jackknife(
     # Equal seeds give equal data and, often, equal initial weights. Leaving the seed out of every cell is right whether that
     # makes cells dependent or not, and whether their spreads are alike or not: N differences are left, and one t for them.
     check_share("confidence", confidence)
-    pairs = cells_checked(matrices)
-    n = len(pairs[0]) if pairs else 0
+    pairs = cells_checked(matrices) if paired else [pair_matrix_checked(matrix) for matrix in matrices]
+    n = min(map(len, pairs), default=0)
     if n < 2:
         return Estimate(math.nan, math.nan, math.nan, n)
     means, left_out = zip(*map(without_each, pairs), strict=True)
     # A single infinite mean stays infinite; anything made of several, or of a missing one, is NaN.
     finite = np.isfinite(means).all()
     value = float(statistic(np.array(means))) if finite else means[0] if statistic is _first else math.nan
+    if not paired:
+        groups = [
+            np.array([statistic(np.array([*means[:c], x, *means[c + 1 :]])) if finite else math.nan for x in each])
+            for c, each in enumerate(left_out)
+        ]
+        return independent_left_out(value, groups, lower, upper, confidence)
     without = np.array([statistic(row) for row in np.transpose(left_out)]) if finite and n > 2 else np.full(n, math.nan)
     return jackknife_left_out(value, without, lower, upper, confidence)
 
 
-def contrast(first: ArrayLike, second: ArrayLike, times: float = 1.0) -> Estimate:
+def contrast(first: ArrayLike, second: ArrayLike, times: float = 1.0, paired: bool = True) -> Estimate:
     """Mean PD of the first cell minus that of the second (``times`` a factor), with its jackknife interval.
 
-    ``first``, ``second``: (N, N) matrices of one metric, trial k of both from the same seed.
+    ``first``, ``second``: (N, N) matrices of one metric, trial k of both from the same seed if ``paired`` (see ``jackknife``).
 
     >>> contrast([[0, 1], [1, 0]], [[0, 3], [3, 0]]).value
     -2.0
     """
-    return jackknife([first, second], lambda means: means[0] - times * means[1])
+    return jackknife([first, second], lambda means: means[0] - times * means[1], paired=paired)
 
 
-def relative_contrast(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+def relative_contrast(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE, paired: bool = True) -> Estimate:
     """By how many per cent the first cell's mean PD is above the second's (below: negative); arguments as in ``contrast``.
 
     >>> relative_contrast([[0, 1], [1, 0]], [[0, 4], [4, 0]]).value
@@ -156,40 +165,7 @@ def relative_contrast(first: ArrayLike, second: ArrayLike, confidence: float = C
     def difference(means: Float64) -> float:
         return 100 * (means[0] - means[1]) / means[1] if means[1] else math.nan
 
-    return jackknife([first, second], difference, confidence=confidence)
-
-
-def means_at_equal_loss(cells: Sequence[Sequence[tuple[ArrayLike, ArrayLike]]]) -> tuple[Float64, Float64]:
-    """The mean PD of C cells at one validation loss, (C, N + 1), and that loss, (N + 1,): with all trials, then without each.
-
-    ``cells``: per cell its runs of different length, that of full length first, each the losses (N,) and an (N, N) matrix of
-    one metric; trial k of all runs and cells from the same seed, which leaves all of them at once. The loss is the lowest that
-    every cell reaches by its full length. Between the ends of two runs the PD is read off a straight line over the loss; a
-    line that would have to be extended gives NaN.
-
-    >>> one = [([2.0, 2.0], [[0, 0.4], [0.4, 0]]), ([3.0, 3.0], [[0, 0.2], [0.2, 0]])]
-    >>> other = [([2.5, 2.5], [[0, 0.5], [0.5, 0]])]
-    >>> means, loss = means_at_equal_loss([one, other])
-    >>> means[:, 0].round(3).tolist(), loss.tolist()
-    ([0.3, 0.5], [2.5, 2.5, 2.5])
-    """
-    ends = [
-        [(_with_all(mean_without_each(floats(losses))), _with_all(without_each(matrix))) for losses, matrix in runs]
-        for runs in cells
-    ]
-    at = np.max([runs[0][0] for runs in ends], axis=0)
-    return np.array([[_on_line(loss, runs, k) for k, loss in enumerate(at)] for runs in ends]), at
-
-
-def _with_all(value_and_without: tuple[float, Float64]) -> Float64:
-    value, without = value_and_without
-    return np.array([value, *without])
-
-
-def _on_line(loss: float, runs: Sequence[tuple[Float64, Float64]], k: int) -> float:
-    losses, values = np.array([(losses[k], values[k]) for losses, values in runs]).T
-    order = np.argsort(losses)
-    return float(np.interp(loss, losses[order], values[order], left=math.nan, right=math.nan))
+    return jackknife([first, second], difference, confidence=confidence, paired=paired)
 
 
 def jackknife_left_out(
@@ -209,6 +185,29 @@ def jackknife_left_out(
     # Not divided by N - 1: leaving one of N out moves a mean by 1 / (N - 1) of what the trial itself is off.
     error = math.sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
     return _cut(value, t_quantile(n - 1, confidence) * error, lower, upper, n, error)
+
+
+def independent_left_out(
+    value: float, groups: Sequence[Float64], lower: float = -math.inf, upper: float = math.inf, confidence: float = CONFIDENCE
+) -> Estimate:
+    """A number made of independent groups of trials; each group (N_g,): the same number without trial k of that group.
+
+    The variance is the sum of each group's delete-one variance, as in ``jackknife_left_out``, the degrees of freedom those of
+    Welch (1947) and Satterthwaite (1946). ``n`` is the smallest N_g. A group of one trial adds no variance: what is said holds
+    for that trial. No interval where another group has fewer than 3, or a value is not finite.
+
+    >>> estimate = independent_left_out(0.5, [np.array([0.6, 0.5, 0.4]), np.array([0.6, 0.5, 0.4])])
+    >>> estimate.interval(".3f"), round(estimate.degrees, 3)
+    ('0.047 to 0.953', 4.0)
+    """
+    several = [jackknife_left_out(value, each) for each in groups if len(each) > 1]
+    n = min(map(len, groups), default=0)
+    if not several or not all(each.has_interval for each in several):
+        return Estimate(value, math.nan, math.nan, n)
+    variance, shares = sum(of.error**2 for of in several), sum(of.error**4 / (of.n - 1) for of in several)
+    degrees = variance**2 / shares if shares else float(sum(of.n - 1 for of in several))
+    estimate = _cut(value, t_quantile(degrees, confidence) * math.sqrt(variance), lower, upper, n, math.sqrt(variance))
+    return replace(estimate, degrees=degrees)
 
 
 def without_each(matrix: ArrayLike) -> tuple[float, Float64]:
@@ -265,6 +264,8 @@ def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     4.303
     """
     check_share("confidence", confidence)
+    import scipy  # here: a worker that only trains has none
+
     return float(scipy.special.stdtrit(degrees, (1 + confidence) / 2))
 
 

@@ -113,6 +113,22 @@ class Plot:
         few.save(buffer, "PNG", compress_level=6)
         return buffer.getvalue()
 
+    def vectors(self) -> dict[str, bytes]:
+        """The figure as ``svg`` (letters as paths) and as ``pdf`` (fonts embedded): the same bytes for the same figure."""
+        dates = {"svg": {"Date": None, "Description": self.alt}, "pdf": {"CreationDate": None, "Subject": self.alt}}
+        with matplotlib.style.context(STYLE):
+            figure, made = self.make()[0], {kind: io.BytesIO() for kind in dates}
+            figure.draw_without_rendering()
+            # The last bits of a layout depend on the order in which it was solved, which is another one in each process.
+            figure.set_layout_engine("none")
+            for part in figure.subfigs:
+                part.bbox_relative.p0, part.bbox_relative.p1 = np.round(part.bbox_relative.get_points(), 6)
+            for axes in figure.axes:
+                axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
+            for kind, buffer in made.items():
+                figure.savefig(buffer, format=kind, metadata={"Title": self.name} | dates[kind])
+        return {kind: buffer.getvalue() for kind, buffer in made.items()}
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         png = self.png()
         # Its header has the width in pixels.

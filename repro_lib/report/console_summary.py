@@ -22,7 +22,7 @@ from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
-from repro_lib.report.contrast_tables import contrasts_table
+from repro_lib.report.contrast_tables import contrasts_table, equal_loss_tables
 from repro_lib.report.sentences import about, decided, flagged, identical, missing, recipe
 from repro_lib.report.tables import activations_table, models_table
 from repro_lib.store.schema import SYNTHETIC_MARK, Result
@@ -117,6 +117,7 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
     return [
         "CONTRASTS AGAINST RELU",
         contrasts_table(evidence).to_string(),
+        *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
         f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of relu, for all rows at once.",
         f"No verdict below {TRIALS_FOR_CLAIM} trials.",

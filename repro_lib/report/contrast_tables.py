@@ -20,32 +20,41 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
-    frame = contrasts.leading_contrasts(evidence)
-    at_loss = {"": "Relative PD", "_tv": "Total variation"} if frame["per_cent_at_loss"].notna().any() else {}
     return worded(
-        frame,
-        lambda row: (
-            {
-                "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
-                "Verdict": row["verdict"],
-                "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
-                "Verdict in it": row["verdict_tv"],
-                "p": rounded(row["p"], ".2g"),
-                "p (Holm)": rounded(row["p_holm"], ".2g"),
-                "p (not equal)": rounded(row["p_equal"], ".2g"),
-                "Trials to tell": rounded(row["trials_needed"], ",.0f"),
-                "p (permutation)": rounded(row["p_permutation"], ".2g"),
-            }
-            | {
-                f"{name} at equal loss, %": f"{_or_why_none(row, 'per_cent', '.1f', f'_at_loss{suffix}')}, "
-                f"{row[f'verdict_at_loss{suffix}']}"
-                if not pd.isna(row[f"per_cent_at_loss{suffix}"])
-                else "–"
-                for suffix, name in at_loss.items()
-            }
-        ),
+        contrasts.leading_contrasts(evidence),
+        lambda row: {
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
+            "Verdict": row["verdict"],
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
+            "Verdict in it": row["verdict_tv"],
+            "p": rounded(row["p"], ".2g"),
+            "p (Holm)": rounded(row["p_holm"], ".2g"),
+            "p (not equal)": rounded(row["p_equal"], ".2g"),
+            "Trials to tell": rounded(row["trials_needed"], ",.0f"),
+            "p (permutation)": rounded(row["p_permutation"], ".2g"),
+        },
         model,
     )
+
+
+def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.DataFrame]:
+    """The contrasts with relu (of one model) at equal loss, as a table; none where no runs of other lengths tell."""
+    frame = contrasts.leading_contrasts(evidence).dropna(subset=["per_cent_at_loss"])
+    if frame.empty or model not in (None, *frame["model"]):
+        return []
+    table = worded(
+        frame.assign(n=frame["n_at_loss"]),
+        lambda row: {
+            "At a loss of": f"{row['loss_at_loss']:.3f}",
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss"),
+            "Verdict": row["verdict_at_loss"],
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss_tv"),
+            "Verdict in it": row["verdict_at_loss_tv"],
+            "From runs of": f"{row['lengths_at_loss']} iterations",
+        },
+        model,
+    )
+    return [table]
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
@@ -156,7 +165,7 @@ def _at_equal_loss(row: dict[str, Any]) -> str:
         if left.has_interval:
             said = f"{metric} {rounded(left.value, '+z.1f')} % ({left.interval('+z.1f')}), {row[f'verdict{suffix}']}"
             parts.append(said)
-    return f"; at equal loss ({row['loss_at_loss']:.3f} nats): {'; '.join(parts)}" if parts else ""
+    return f"; at equal loss ({row['loss_at_loss']:.3f} nats, N = {row['n_at_loss']}): {'; '.join(parts)}" if parts else ""
 
 
 def _verdict(row: dict[str, Any], n: int) -> str:

@@ -9,8 +9,9 @@ DEEP_DIVE = "20_deep_dive"
 CROSS_MODEL = "30_cross_model"
 CLAIMS = "40_claims"
 WHAT_IF = "50_what_if"
+YOUR_MODELS = "60_your_models"
 # What is executed once for a whole grid, in the order in which the site shows it.
-ANALYSES = (CROSS_MODEL, CLAIMS, WHAT_IF, QUICKSTART, ACTIVATIONS)
+ANALYSES = (CROSS_MODEL, CLAIMS, WHAT_IF, YOUR_MODELS, QUICKSTART, ACTIVATIONS)
 
 
 def train_stem(label: str) -> str:

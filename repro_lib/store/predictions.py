@@ -159,17 +159,20 @@ def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int
     """The tensors of one kind of a trial, checked against the digest in its record; ResultError says what is wrong."""
     # A file is read whole, so its size is bounded first, by the evaluation text's tokens or the model's parameters: a
     # label takes 8 bytes, as two numbers of the logits do.
+    # Pages show what is wrong, and a results folder may move: the name within it says enough.
+    file = f"{path.parent.name}/{path.name}"
     numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
     try:
         tensors, words = read_tensors(path, 4 * numbers + HEADER_BYTES)
     except FileNotFoundError:
-        raise ResultError(f"{path} is missing; run the cell again with --force to make it") from None
+        raise ResultError(f"{file} is missing; run the cell again with --force to make it") from None
     except (OSError, UnusableFile) as error:
-        raise ResultError(f"{path} cannot be read ({error}); run the cell again with --force") from None
+        why = getattr(error, "strerror", None) or error
+        raise ResultError(f"{file} cannot be read ({why}); run the cell again with --force") from None
     # A file without words is of an earlier version, and holds what was trained.
     digest = sha256_of_tensors(tensors)
     if words.get(STORED, digest) != digest or words.get(EXACT, digest) != record[f"{kind}_sha256"]:
-        raise ResultError(f"{path} does not hold the {kind} its result names (the digest differs); run the cell with --force")
+        raise ResultError(f"{file} does not hold the {kind} its result names (the digest differs); run the cell with --force")
     return restored(tensors)
 
 

@@ -193,6 +193,14 @@ class Result(Part):
             if (metric := "relative_pd" if metric == "pd" else metric) not in names:
                 raise ValueError(f"reproducibility_metrics: {metric} has no average")
 
+    def __repr__(self) -> str:
+        cell = f"{self.model_name} with {self.activation}, N = {len(self.trials)}"
+        pd = "" if self.avg_relative_pd is None else f", relative PD {self.avg_relative_pd:.4f}"
+        return f"Result({cell}{pd}, loss {self.avg_val_loss:.3f} nats{', synthetic' if self.synthetic else ''})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>"
+
     def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
         """The metric for each pair of trials (numbered from 1); ValueError for one that has not all its pairs."""
         n = len(self.trials)

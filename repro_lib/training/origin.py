@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 import repro_lib
-from repro_lib.config import project_root
+from repro_lib.config import checkout
 from repro_lib.store.schema import ORIGIN, Part, Sha256
 
 PACKAGE = Path(repro_lib.__file__).parent
@@ -100,7 +100,9 @@ def describe_environment(device: str) -> dict[str, str | None]:
     command, commit = ["git", "rev-parse", "HEAD"], ""
     # A cluster worker or a container may have no git, or one for another processor.
     with contextlib.suppress(OSError):
-        commit = subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace").stdout
+        # The folder of an installed package may be in a repository of somebody else.
+        if root := checkout():
+            commit = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", errors="replace").stdout
     restricted = [f"{name}={os.environ[name]}" for name in _RESTRICTING if os.environ.get(name)]
     return {
         "python": platform.python_version(),

@@ -16,10 +16,11 @@ from repro_lib.analysis.rate_check import rate_check, rate_check_views
 from repro_lib.analysis.study import Study, load_study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
-from repro_lib.metrics.uncertainty import Float64, jackknife_left_out, means_at_equal_loss
+from repro_lib.metrics.equal_loss import means_at_equal_loss
+from repro_lib.metrics.uncertainty import Float64, jackknife_left_out
 from repro_lib.plots.over_loss import over_loss_view
 from repro_lib.plots.style import Plot
-from repro_lib.report.contrast_tables import contrast_sentences, contrasts_table
+from repro_lib.report.contrast_tables import contrast_sentences, equal_loss_tables
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
@@ -131,9 +132,12 @@ def test_what_is_a_difference_may_be_none_at_equal_loss(store: Store, make: Make
     assert abs(frame["per_cent_at_loss"]) < 0.5
     assert (frame["loss_at_loss"], frame["lengths_at_loss"]) == (2.0, "30, 60")
     said = contrast_sentences(leading_contrasts(evidence))[0]
-    assert "at equal loss (2.000 nats): relative PD " in said
+    assert "at equal loss (2.000 nats, N = 10): relative PD " in said
     assert said.count(EQUAL) == 2
-    assert "Relative PD at equal loss, %" in contrasts_table(evidence).columns
+    [table] = equal_loss_tables(evidence, "charlm")
+    assert table["At a loss of"].tolist() == ["2.000"]
+    assert table["Verdict"].tolist() == [EQUAL]
+    assert equal_loss_tables(evidence, "convlm") == []
     plot = over_loss_view(evidence, "charlm")
     assert isinstance(plot, Plot)
     assert "relative PD with gelu 0.6300 at 2.100 nats, 0.7691 at 1.900 nats;" in plot.alt
@@ -147,7 +151,7 @@ def test_nothing_is_said_at_equal_loss_where_there_is_one_length(store: Store, m
     evidence = evidence_of(store, make("relu", [2.0] * 3, [0.7] * 3), make("gelu", [1.9] * 3, [0.8] * 3))
     assert contrasts_at_equal_loss(evidence)[["per_cent", "p", "verdict"]].iloc[0].tolist()[2] == NOT_DECIDED
     assert "equal loss" not in contrast_sentences(leading_contrasts(evidence))[0]
-    assert "Relative PD at equal loss, %" not in contrasts_table(evidence).columns
+    assert equal_loss_tables(evidence) == []
     assert "repro grid --models charlm --lengths" in str(over_loss_view(evidence, "charlm"))
     [note] = rate_check_views(evidence, "charlm")
     assert isinstance(note, Note)

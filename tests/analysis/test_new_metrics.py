@@ -20,7 +20,7 @@ from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.cli.main import main
-from repro_lib.config import Config, project_root
+from repro_lib.config import Config
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric, kl_divergence
 from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
@@ -107,8 +107,6 @@ for result in study.results:
 def test_by_the_letter_of_the_manual(tmp_path: Path) -> None:
     shutil.copytree(Path(repro_lib.__file__).parent, tmp_path / "repro_lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(OLD / "results", tmp_path / "results")
-    (tmp_path / "data").mkdir()
-    shutil.copy(project_root() / "data" / "corpora.toml", tmp_path / "data")
     module = tmp_path / "repro_lib" / "metrics" / "prediction_difference.py"
     function, line = (
         inspect.getsource(hellinger),

@@ -19,9 +19,10 @@ import torch
 
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.selection import identical_models
 from repro_lib.analysis.slices import PairedTrials, pair_trials
 from repro_lib.analysis.stored_models import generate, layer_view, load_trained
-from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, identical_models, pairs_frame, trials_frame
+from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, pairs_frame, trials_frame
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
 from repro_lib.metrics.prediction_difference import PAIR_METRICS

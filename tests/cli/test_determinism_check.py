@@ -45,7 +45,9 @@ def test_this_machine_gives_the_same_bits_every_time(tmp_path: Path, corpus_file
     assert f"ok    {DIGESTS_OF_A_CELL * len(MODEL_DEFAULTS)} digests of {len(MODEL_DEFAULTS)} cells are the same" in output
     assert "ok    hybridlm, killed by SIGKILL and resumed, has the same 9 digests as undisturbed" in output
     assert output.endswith(f"torch {torch.__version__} on cpu: the same bits every time\n")
-    assert list(tmp_path.iterdir()) == [], "nothing is stored, and no folder of workers is left"
+    # torch makes an empty cache of compiled code there, unless a process before has told it by a variable where one is.
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")]
+    assert left == [], "nothing is stored, and no folder of workers is left"
 
 
 # --- what is wrong is found

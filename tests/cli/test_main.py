@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro_lib.cli.main import main
+from repro_lib.grid.notebooks import notebooks_dir
 from repro_lib.store.store import Store
 
 
@@ -116,3 +117,15 @@ def test_status_names_what_is_done_failed_and_missing(
     assert "missing" in said
     assert "is not a whole JSON file" in said
     assert "0 of 1 cells done" in said
+
+
+def test_notebooks_are_copied_over_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["notebooks", str(tmp_path / "new" / "mine")]) == 0
+    copies = sorted((tmp_path / "new" / "mine").iterdir())
+    assert [copy.read_bytes() for copy in copies] == [ours.read_bytes() for ours in sorted(notebooks_dir().glob("*.ipynb"))]
+    for copy in copies[1:]:
+        copy.unlink()
+    copies[0].write_text("edited")
+    assert main(["notebooks", str(tmp_path / "new" / "mine")]) == 2
+    assert "has 00_quickstart.ipynb already; nothing was copied" in capsys.readouterr().err
+    assert [copy.read_text() for copy in copies[0].parent.iterdir()] == ["edited"]

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from repro_lib.metrics import cells, given as given_checks, hypothesis_tests, prediction_difference, uncertainty
+from repro_lib.metrics import cells, equal_loss, given as given_checks, hypothesis_tests, prediction_difference, uncertainty
 from repro_lib.metrics.cells import (
     bootstrap_windows,
     coefficient_of_variation,
@@ -410,7 +410,7 @@ def test_an_estimate_writes_itself():
     assert (again.value, again.low, again.high, again.n) == (pd.value, pd.low, pd.high, pd.n)
 
 
-@pytest.mark.parametrize("module", [cells, hypothesis_tests, prediction_difference, uncertainty])
+@pytest.mark.parametrize("module", [cells, equal_loss, hypothesis_tests, prediction_difference, uncertainty])
 def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType):
     failed, run = doctest.testmod(module)
     assert not failed
@@ -419,3 +419,25 @@ def test_every_public_function_has_an_example_and_it_is_true(module: ModuleType)
     assert public
     assert run >= len(public)
     assert not [function.__name__ for function in public if ">>>" not in (function.__doc__ or "")]
+
+
+def test_independent_arms_leave_out_one_model_of_one_arm_at_a_time():
+    first, second = random_matrix(5, 1), random_matrix(8, 2, 1.3)
+    found = contrast(first, second, times=1.1, paired=False)
+    errors = []
+    for matrix, factor in ((first, 1.0), (second, 1.1)):
+        n = len(matrix)
+        left_out = factor * np.array([without(matrix, k) for k in range(n)])
+        errors.append(((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum(), n - 1))
+    variance = sum(square for square, _ in errors)
+    degrees = variance**2 / sum(square**2 / df for square, df in errors)
+    assert (found.error, found.degrees, found.n) == (pytest.approx(math.sqrt(variance)), pytest.approx(degrees), 5)
+    assert found.high - found.value == pytest.approx(scipy.stats.t.ppf(0.975, degrees) * found.error)
+    p = 2 * scipy.stats.t.sf(abs(found.value) / found.error, degrees)
+    assert hypothesis_tests.p_value(found) == pytest.approx(p)
+    with pytest.raises(ValueError, match="seed by seed"):
+        contrast(first, second)
+    assert not contrast(first[:2, :2], second, paired=False).has_interval
+    assert math.isnan(contrast(first[:1, :1], second, paired=False).value)
+    alone = uncertainty.independent_left_out(0.5, [np.array([math.nan]), np.array([0.4, 0.5, 0.6])])
+    assert alone.interval(".3f") == uncertainty.jackknife_left_out(0.5, np.array([0.4, 0.5, 0.6])).interval(".3f")

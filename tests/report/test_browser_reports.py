@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_a_chart_answers_when_pointed_at_clicked_and_asked_for_its_data(reports:
         assert content.startswith(start)
     measures = section.get_by_label("Measure").locator("option").count()
     assert content.count(b"\n") % (measures * rows.count()) == 0
+    # And each table gives its own, a name that spans several rows in all of them.
+    tables = page.locator("table.dataframe")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="This table as a CSV file").first.press("Enter")
+    assert download.value.suggested_filename == "30_cross_model-1.csv"
+    lines = list(csv.reader(Path(download.value.path()).read_text().splitlines()))
+    assert len(lines) == tables.first.locator("tr").count()
+    assert {len(line) for line in lines} == {len(lines[0])}
+    spanned = tables.first.locator("tbody th[rowspan]").first
+    count = int(spanned.get_attribute("rowspan") or 0)
+    assert count > 1
+    assert [line[0] for line in lines[1 : count + 1]] == [spanned.inner_text()] * count
     assert (found.requests, found.complaints) == ([], [])
 
 

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageCms
 
-from repro_lib.data import known_corpora
+from repro_lib.data import CORPORA
 from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.report.site import index
@@ -506,7 +506,7 @@ def test_index_says_what_was_run_and_no_number_where_there_is_none(tmp_path: Pat
     build(tmp_path, [])
     assert "No results yet" in index_of(tmp_path).text
     assert "In short" not in index_of(tmp_path).text
-    corpus = known_corpora()["shakespeare"]
+    corpus = CORPORA["shakespeare"]
     about: dict[str, Any] = {"corpus": CorpusRecord(name="shakespeare", sha256=corpus["sha256"])}
     about["environment"] = {"python": "3.11.7", "torch": "2.13.0", "cpu": "Some CPU", "git_commit": "0123456789abcdef"}
     Store(tmp_path / "results").save(make_result(corpus=corpus["sha256"], trials=1).model_copy(update=about))

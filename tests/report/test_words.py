@@ -124,7 +124,9 @@ def contrasts(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["model", "activation", "per_cent", "p"]).assign(**numbers)
     verdicts = frame["p"].map(lambda p: "supported" if p <= 0.05 else "not decided")
     frame = frame.assign(difference=frame["per_cent"] / 100, p_holm=frame["p"], verdict=verdicts, verdict_tv="not decided")
-    return frame.assign(per_cent_tv=5.0, per_cent_low_tv=-1.0, per_cent_high_tv=11.0)
+    frame = frame.assign(per_cent_tv=5.0, per_cent_low_tv=-1.0, per_cent_high_tv=11.0)
+    one_length = {f"per_cent{end}{suffix}": np.nan for end in ("", "_low", "_high") for suffix in ("_at_loss", "_at_loss_tv")}
+    return frame.assign(**one_length)
 
 
 def test_a_cell_says_how_much_it_disagrees_how_good_it_is_and_what_is_wrong() -> None:

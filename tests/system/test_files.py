@@ -44,10 +44,10 @@ def writers(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
             mode = next((word for word in words if isinstance(word, str) and set(word) <= set("rwaxbt+")), "r")
             opens = name in ("open", "fdopen") and set(mode) & set("wax+")
             saves = name in ("write_text", "write_bytes", "save_file", "NamedTemporaryFile")
-            saves |= name in ("to_csv", "to_json", "to_parquet") and bool(node.args)
-            # savefig into a buffer in memory is no file.
-            draws = name == "savefig" and not (node.args and getattr(node.args[0], "id", "") == "buffer")
-            if opens or saves or draws:
+            # A buffer in memory is no file.
+            given = bool(node.args) and getattr(node.args[0], "id", "") != "buffer"
+            saves |= name in ("to_csv", "to_json", "to_parquet", "savefig") and given
+            if opens or saves:
                 yield function, node
         for child in ast.iter_child_nodes(node):
             yield from visit(child, function)

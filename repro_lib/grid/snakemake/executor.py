@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from repro_lib.config import project_root
+from repro_lib.config import ROOT_VARIABLE, checkout, project_root
 from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
 from repro_lib.grid.local import GridReport, Run
@@ -38,6 +38,7 @@ _LIGHT = {"mem_mb": 1500, "runtime": 10, "gpu": 0, "priority": 0, "limit": 1800.
 # Training is granted more than its estimate: what is ended starts again, if from its checkpoint. A card is taken to do what so
 # many cores do: a guess, for no card was at hand.
 _TIMES_THE_ESTIMATE, _CORES_OF_A_CARD = 4, 50
+_WORKFLOW = Path(__file__).with_name("workflow")
 # How often the reports are brought up to date meanwhile, and how long Snakemake is given to cancel its jobs, in seconds.
 _PUBLISH_SECONDS, _CANCEL_SECONDS = 20.0, 60.0
 
@@ -126,10 +127,11 @@ def run_grid_by_snakemake(
 
 def _find_profile(name: str) -> Path:
     if importlib.util.find_spec("snakemake") is None:
-        raise WorkflowError("Snakemake is not installed: pip install '.[cluster]' in this folder adds it")
+        how = "pip install '.[cluster]' in this folder adds it" if checkout() else "install the wheel with its extra [cluster]"
+        raise WorkflowError(f"Snakemake is not installed: {how}")
     from snakemake.cli import get_profile_dir
 
-    ours = project_root() / "workflow" / "profiles"
+    ours = _WORKFLOW / "profiles"
     if found := get_profile_dir(name) or get_profile_dir(str(ours / name)):
         return found[0].resolve()
     known = ", ".join(sorted(path.parent.name for path in ours.glob("*/config.yaml")))
@@ -155,14 +157,15 @@ def _work_through(run: Run, folder: Path, flags: Sequence[str]) -> None:
 
 def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     # The reports are kept up to date meanwhile; returns its exit code.
-    line = [sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "workflow" / "Snakefile")]
+    line = [sys.executable, "-m", "snakemake", "--snakefile", str(_WORKFLOW / "Snakefile")]
     line += ["--directory", str(folder.parent), "--configfile", str(folder / "config.json"), "--nolock"]
     line += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", *flags]
     # A session of its own: Ctrl-C reaches this process alone, which then ends all in order. However it ends, Snakemake ends
     # with it; jobs on a cluster have lives of their own.
     me = os.getpid()
     # Its cache lies with its logs, for a home may be read-only.
-    own = {"stdin": subprocess.DEVNULL, "env": os.environ | {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache")}}
+    told = {"XDG_CACHE_HOME": str(folder.parent / ".snakemake" / "cache"), ROOT_VARIABLE: str(project_root())}
+    own = {"stdin": subprocess.DEVNULL, "env": os.environ | told}
     with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
             while True:

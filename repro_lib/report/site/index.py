@@ -15,7 +15,7 @@ from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words, select_comparable
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
-from repro_lib.data import known_corpora
+from repro_lib.data import CORPORA
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import grid_headlines
@@ -68,14 +68,14 @@ def build_site(
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
-    html = _environment().get_template("index.html.j2").render(
+    html = environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
         written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
         failed_notebooks=_notebooks(results_dir, ".failed"),
-        corpora=[entry for entry in known_corpora().values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
+        corpora=[entry for entry in CORPORA.values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
@@ -135,7 +135,7 @@ def _notebooks(results_dir: Path, ending: str = "") -> set[str]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     folders = [TEMPLATES / "site", TEMPLATES / "repro_report"]
     # What is shown is text from elsewhere, so it is escaped; a name that a template misspells is an error, not an empty place.
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined)
@@ -154,7 +154,7 @@ def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell]) -> None:
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
             site = frame_of(navigation(stem, cells), path.name, "none")
-            html = _environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
+            html = environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
             # An open browser, and tools that copy the site, see only what has changed.
             if not path.exists() or path.read_text(encoding="utf-8") != html:
                 write_atomically(path, html)

@@ -63,4 +63,31 @@ for (const image of document.querySelectorAll("main figure img, main .jp-OutputA
   frame.append(image, button);
   image.addEventListener("click", () => openZoom(image));
 }
+
+// What is shown as a file for other programs: lines of cells.
+const quoted = (cell) => /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+function saveCsv(name, lines) {
+  const file = new Blob([lines.map((line) => line.map(quoted).join(",")).join("\n")], { type: "text/csv" });
+  Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${name}.csv` }).click();
+}
+// A head that spans several rows stands in each of them.
+function cellsOf(table) {
+  const spans = [];
+  return [...table.rows].map((row) => {
+    const line = [];
+    for (const cell of row.cells) {
+      while (spans[line.length]?.rows > 0) spans[line.length].rows--, line.push(spans[line.length].text);
+      const text = cell.textContent.trim().replace(/\s+/g, " ");
+      spans[line.length] = { text, rows: cell.rowSpan - 1 };
+      line.push(text, ...Array(cell.colSpan - 1).fill(""));
+    }
+    return line;
+  });
+}
+const pageName = location.pathname.split("/").pop().replace(".html", "");
+for (const [place, table] of document.querySelectorAll("main table.dataframe, main table[data-sortable]").entries()) {
+  const button = makeButton("CSV", { className: "csv", onclick: () => saveCsv(`${pageName}-${place + 1}`, cellsOf(table)) });
+  button.setAttribute("aria-label", "This table as a CSV file");
+  table.after(button);
+}
 markScrollers();

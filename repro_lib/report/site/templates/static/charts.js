@@ -40,11 +40,7 @@ for (const section of document.querySelectorAll("section.chart")) {
       save(await view.toImageURL(kind, 2), kind);
       view.background(before);
     };
-    const quoted = (cell) => /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
-    const csv = () => {
-      const lines = [Object.keys(numbers[0]), ...numbers.map(Object.values)].map((cells) => cells.map(quoted).join(","));
-      save(URL.createObjectURL(new Blob([lines.join("\n")], { type: "text/csv" })), "csv");
-    };
+    const csv = () => saveCsv(title, [Object.keys(numbers[0]), ...numbers.map(Object.values)]);
     const files = Object.assign(document.createElement("p"), { className: "chart-files" });
     const buttons = { SVG: () => picture("svg"), PNG: () => picture("png"), ...(numbers.length ? { CSV: csv } : {}) };
     files.append(...Object.entries(buttons).map(([words, onclick]) => makeButton(words, { onclick })));
