@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -56,7 +57,7 @@ def draw(what_if: WhatIf) -> alt.LayerChart:
     below = alt.Chart(**_data(words)).transform_filter(_chosen(what_if.parameters)).transform_aggregate(all="values(sentence)")
     lines = alt.expr("split(join(pluck(datum.all, 'sentence'), '\\n'), '\\n')")
     said = below.mark_text(align="left", baseline="top", x=0, y={"expr": f"{height} + 48"}, text=lines, aria=False)
-    head = alt.Title(alt.expr(f'["{what_if.title}", shown]'))
+    head = alt.Title(alt.expr(f"[{json.dumps(what_if.title)}, shown]"))
     free = [p.name for p in what_if.parameters if p.name == what_if.along or not (what_if.along or isinstance(p.default, str))]
     measured = "(!isValid(datum.measure) || datum.measure == shown)"
     # Of the chosen values; and of all that the control can show whose way the chart draws.

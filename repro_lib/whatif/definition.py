@@ -27,7 +27,7 @@ Value = float | int | str
 
 @dataclass(frozen=True)
 class Parameter:
-    """One control: the name of its column, its label, its values in order and how each of them reads."""
+    """One control: the name of its column (none of Vega's own, as width or shown), its label, its values, how they read."""
 
     name: str
     label: str

@@ -27,7 +27,7 @@ def see(model: str, k: int) -> View:
 
 def hostile(**more: Any) -> WhatIf:
     parameters = (control("model", "Model", [ATTACK, "b"]), control("k", "K", [1, 2, 3], 2))
-    return WhatIf.of("hostile", "What if it's <this>?", parameters, see, **more)
+    return WhatIf.of("hostile", 'What if it\'s "<this>"?', parameters, see, **more)
 
 
 def spec_of(what_if: WhatIf) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_the_static_state_is_the_picture_the_numbers_and_the_sentence_of_the_def
     what_if = hostile(**more)
     page = Tags(section_of(spec_of(what_if)))
     (section,) = page.all("section")
-    assert section == {"class": "chart", "aria-label": "What if it's <this>?"}
+    assert section == {"class": "chart", "aria-label": 'What if it\'s "<this>"?'}
     assert not [tag for tag, _ in page.tags if tag in ("input", "select", "button")], "the script makes them"
     assert page.soup.select_one(".chart-sentence").text == what_if.sentence()  # type: ignore[union-attr]
     rows = [[cell.text for cell in row.select("td")] for row in page.soup.select("tbody tr")]
