@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Estimate:
     high: float
     n: int
     error: float = math.nan
-    degrees: float = math.nan
+    degrees: float = field(default=math.nan, compare=False)  # NaN equals nothing, not even itself
 
     @property
     def has_interval(self) -> bool:

@@ -317,7 +317,8 @@ def test_collected_predictions_are_what_compare_reads(tmp_path: Path) -> None:
     assert [part.training for part in nets[0]] == [True, False], "as it was"
     assert np.array_equal(scored[0].values, nets[0][0](x).detach().numpy()), "without dropout"
     found = compare(paths)
-    assert found.numbers["relative_pd"] == compare(scored).numbers["relative_pd"]
+    # As text, for the ends that two models do not have are NaN.
+    assert repr(found.numbers["relative_pd"]) == repr(compare(scored).numbers["relative_pd"])
     assert found.models["accuracy"].tolist() == [(one.values.argmax(axis=1) == y.numpy()).mean() for one in scored]
     others = [collect(net, [x.flip(0)]) for net in nets]
     with pytest.raises(ForeignError, match="made on different examples"):

@@ -63,7 +63,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         ("grid --max_iter 5", "unrecognized arguments: --max-iter 5"),
         ("grid --max-iters five", "invalid int value: 'five'"),
         ("train", "required: --models"),
-        ("train --model charlm --execution parallel", "'auto', 'sequential', 'stacked'"),
+        ("train --model charlm --execution parallel", "invalid choice: 'parallel' (choose from "),
         ("", "required: COMMAND"),
         ("fly", "invalid choice: 'fly'"),
         ("status -- --jobs 4", "only repro grid --executor snakemake takes options behind --, got --jobs 4"),

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from repro_lib.config import Config
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
@@ -72,6 +73,8 @@ def test_its_pair_matrices_are_read_and_not_computed_again(store: Store) -> None
 
 def test_a_third_trial_is_all_that_is_trained(store: Store, text: Path) -> None:
     before, old = states(store), newest(store, "tinylstm")
+    if old.environment["torch"] != torch.__version__:
+        pytest.skip(f"trials of torch {old.environment['torch']} are not gone on with by another one")
     config = Config.for_model("tinylstm", "smoke", corpus=str(text), trials=3, max_iters=4, n_embd=16)
     run_experiment("tinylstm", "relu", config, results_dir=store.folder)
     result, after = newest(store, "tinylstm"), states(store)
