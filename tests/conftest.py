@@ -96,6 +96,24 @@ def store(tmp_path: Path) -> Store:
 MakeResult = Callable[..., Result]
 
 
+def trial_records(config: Config, trials: int) -> list[TrialRecord]:
+    return [
+        TrialRecord(
+            trial=k,
+            seed=config.seed + k - 1,
+            train_loss_curve=[(2, 3.25), (4, 3.0)],
+            val_loss_curve=[(2, 3.3), (4, 3.1)],
+            val_loss=3.0625,
+            val_accuracy=20.5,
+            seconds=0.25,
+            init_sha256=f"{k:064x}",
+            weights_sha256="b" * 64,
+            predictions_sha256="d" * 64,
+        )
+        for k in range(1, trials + 1)
+    ]
+
+
 @pytest.fixture(scope="session")
 def make_result() -> MakeResult:
     """``make_result(model, activation, minute=..., **changes)``: a valid result whose numbers are made up by hand.
@@ -116,21 +134,6 @@ def make_result() -> MakeResult:
         **changes: Any,
     ) -> Result:
         config = (config or Config.for_model(model, "smoke")).model_copy(update={"trials": trials})
-        records = [
-            TrialRecord(
-                trial=k,
-                seed=config.seed + k - 1,
-                train_loss_curve=[(2, 3.25), (4, 3.0)],
-                val_loss_curve=[(2, 3.3), (4, 3.1)],
-                val_loss=3.0625,
-                val_accuracy=20.5,
-                seconds=0.25,
-                init_sha256=f"{k:064x}",
-                weights_sha256="b" * 64,
-                predictions_sha256="d" * 64,
-            )
-            for k in range(1, trials + 1)
-        ]
         pairs = list(combinations(range(1, trials + 1), 2))
         numbers: dict[str, float] = {}
         for name in metric_names() if pairs else ():
@@ -151,7 +154,7 @@ def make_result() -> MakeResult:
             "avg_val_loss": 3.0625,
             "avg_val_accuracy": 20.5,
             "reproducibility_metrics": numbers,
-            "trials": records,
+            "trials": trial_records(config, trials),
             "flags": [],
             "synthetic": False,
             "environment": {"python": "3.11.7", "git_commit": None},

@@ -98,7 +98,8 @@ def equal_loss_sentence(frame: pd.DataFrame) -> str:
     largest, mass = max(pairs, key=lambda pair: max(abs(row["per_cent"]) for row in pair))
     return (
         f"At equal validation loss, where runs of other lengths tell, {len(supported)} of {len(pairs)} contrasts are supported "
-        f"in either; the largest is {largest['model']} with {largest['activation']}, {_effect(largest)} and {_effect(mass)}."
+        f"in either metric; the largest is {largest['model']} with {largest['activation']}, {_effect(largest)} and "
+        f"{_effect(mass)}."
     )
 
 

@@ -27,6 +27,7 @@ from repro_lib.metrics.equal_loss import means_at_equal_loss
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_equal, p_value, permutation_test, trials_needed
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import (
+    TRIALS_FOR_CLAIM,
     TRIALS_FOR_INTERVAL,
     Estimate,
     Float64,
@@ -63,7 +64,8 @@ def contrasts_at_equal_loss(evidence: Evidence, metric: str = "relative_pd") -> 
     """The same family at equal validation loss, from runs of several lengths that each decayed fully; judged by the same rule.
 
     Columns as in ``contrasts_frame``, and loss (nats: the lowest that both reach by their full length) and lengths (iterations
-    of the runs that there are). NaN where there are no other lengths, or none with a loss high enough.
+    of the runs that there are). A run counts that has as many trials as a verdict takes, or as the cells themselves. NaN
+    where no other length does, or none has a loss high enough.
     """
     return _judged(evidence, metric, _equal_loss_row, ["loss", "lengths", *_TESTED])
 
@@ -120,17 +122,16 @@ def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, 
 
 
 def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
-    # A run with too few trials for an interval would take it from the others too.
-    cells = [
-        [run for run in evidence.runs_by("max_iters", model, name) if len(run.trials) >= TRIALS_FOR_INTERVAL]
-        for name in (activation, REFERENCE)
-    ]
+    # A seed leaves all runs at once, so one of few trials, perhaps made by hand, would take the verdict from the others.
+    cells = [evidence.runs_by("max_iters", model, name) for name in (activation, REFERENCE)]
+    least = min([TRIALS_FOR_CLAIM, *(len(runs[0].trials) for runs in cells if runs)])
+    cells = [[run for run in runs if len(run.trials) >= max(least, TRIALS_FOR_INTERVAL)] for runs in cells]
     if not all(cells) or all(len(runs) == 1 for runs in cells):
         return {}
     n = min(len(run.trials) for runs in cells for run in runs)
     means, loss = means_at_equal_loss([[(_losses(run)[:n], pair_matrix(run, metric)[:n, :n]) for run in r] for r in cells])
 
-    def difference(times: float = 1.0) -> Estimate:
+    def difference(times: float) -> Estimate:
         values = means[0] - times * means[1]
         return jackknife_left_out(values[0], values[1:])
 
@@ -153,8 +154,9 @@ def _own_rate_row(evidence: Evidence, model: str, activation: str, metric: str, 
 
 
 def _tested(difference: Callable[[float], Estimate], per_cent: Estimate, evidence: Evidence, family: int) -> dict[str, float]:
-    tests = {"p": p_value(difference(1.0)), "p_equal": _p_equal(difference, evidence.margin, family)}
-    return {**difference(1.0).columns("difference"), **per_cent.columns("per_cent"), **tests}
+    found = difference(1.0)
+    tests = {"p": p_value(found), "p_equal": _p_equal(difference, evidence.margin, family)}
+    return {**found.columns("difference"), **per_cent.columns("per_cent"), **tests}
 
 
 def _losses(run: Result) -> list[float]:

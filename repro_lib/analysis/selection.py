@@ -76,7 +76,8 @@ def differs_in(setting: str, result: Result, other: Result) -> bool:
 
 def with_other(setting: str, stored: Sequence[Result], result: Result) -> list[Result]:
     """Those that differ from ``result`` in this setting alone, the newest of each value, the smallest value first."""
-    newest = {r.config[setting]: r for r in sorted(stored, key=lambda r: r.timestamp) if differs_in(setting, result, r)}
+    others = sorted((r for r in stored if differs_in(setting, result, r)), key=lambda r: r.timestamp)
+    newest = {r.config[setting]: r for r in others}
     return [newest[value] for value in sorted(newest)]
 
 
