@@ -24,6 +24,7 @@ from repro_lib.config import (
 
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
+_COMPARE = "your own models: how much they disagree, and whether two recipes differ in that; exit code 3: a gate failed"
 _CLEAN = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
 
 
@@ -85,8 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
     job.add_argument("plan", type=Path, help="the plan")
     job.add_argument("key", help="the job's name in it")
     job.set_defaults(command="run-job")
-    _add_doctor(add("doctor", "is this machine ready?"))
-    _add_compare(add("compare", "your own models: how much do they disagree, and does it differ? exit code 3: a gate failed"))
+    _add_doctor(add("doctor", "is this machine ready, and does it repeat itself?"))
+    _add_compare(add("compare", _COMPARE))
     return parser
 
 
