@@ -22,6 +22,8 @@ RECIPE_VERSION = 2
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1", "smelu_05")
 # The one model whose cells must not differ; if they do, they were not trained under equal conditions.
 NEGATIVE_CONTROL = "tinylstm"
+# What other activations are compared with, unless a grid says otherwise.
+REFERENCE = "relu"
 # Two activations count as equal within so many per cent of the reference, unless a study declared another margin.
 MARGIN = 3.0
 GRID_ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
@@ -80,7 +82,7 @@ PROFILES = {name: {"noise_models": ("charlm",), "model_values": {}} | own for na
 _ALL_STREAMS = ("init", "order", "dropout")
 # How the trials of a cell train where nothing else says so: one trial fills a core, but only many at once fill a GPU.
 DEVICE_EXECUTION = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
-Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
+Layer = Literal["base", "device", "model", "profile", "explicit", "arm", "corpus"]
 # Rotary positions turn the two halves of a head against each other, so a head needs an even width.
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
@@ -156,13 +158,15 @@ class Config(BaseModel):
         return self
 
     @classmethod
-    def for_model(cls, model: str, profile: str | None = None, **explicit: Any) -> Config:
-        """The resolved configuration of ``model``: base < device < model < profile (None: full size) < explicit.
-        Raises ConfigError for unknown names and bad values."""
+    def for_model(
+        cls, model: str, profile: str | None = None, arm: Mapping[str, Any] | None = None, **explicit: Any
+    ) -> Config:
+        """The resolved configuration of ``model``: base < device < model < profile (None: full size) < explicit < arm, which
+        are values that set cells of one grid apart. Raises ConfigError for unknown names and bad values."""
         defaults = MODEL_DEFAULTS[check_model(model)]
         chosen = PROFILES[check_profile(profile)] if profile is not None else {"values": {}, "model_values": {}}
         of_profile = chosen["values"] | chosen["model_values"].get(model, {})
-        layers: dict[Layer, dict[str, Any]] = {"model": defaults, "profile": of_profile, "explicit": explicit}
+        layers: dict[Layer, dict[str, Any]] = {"model": defaults, "profile": of_profile, "explicit": explicit, "arm": arm or {}}
         merged: dict[str, Any] = {}
         sources: dict[str, Layer] = dict.fromkeys(cls.model_fields, "base")
         for layer, values in layers.items():

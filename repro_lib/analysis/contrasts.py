@@ -38,7 +38,6 @@ from repro_lib.metrics.uncertainty import (
 )
 from repro_lib.store.schema import Result
 
-REFERENCE = "relu"
 # Whatever is said of a difference is said in both: the one weighs every character of the vocabulary alike, the other counts
 # probability mass.
 LEADING = ("relative_pd", "total_variation")
@@ -47,7 +46,7 @@ _MakeRow = Callable[[Evidence, str, str, str, int], dict[str, Any]]
 
 @once
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """Every activation against relu, per model that is not left out: one declared family, in rows. Missing stays NaN.
+    """Every activation against the reference, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
     ``Study.dictionary`` says what the columns are.
     """
@@ -92,10 +91,10 @@ def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
 
 def _judged(evidence: Evidence, metric: str, make_row: _MakeRow, columns: Sequence[str]) -> pd.DataFrame:
     # The declared family, one row for each contrast, and their verdicts.
-    family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != REFERENCE]
-    about = [{"model": m, "activation": a, "n": 0, "margin": evidence.margin} for m, a in family]
+    family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != evidence.reference]
+    about = [{"model": m, "activation": a, "reference": evidence.reference, "n": 0, "margin": evidence.margin} for m, a in family]
     rows = [row | make_row(evidence, row["model"], row["activation"], metric, len(family)) for row in about]
-    frame = pd.DataFrame(rows, columns=["model", "activation", "n", *columns])
+    frame = pd.DataFrame(rows, columns=["model", "activation", "reference", "n", *columns])
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
     judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)
     frame["verdict"] = [verdict_on_difference(*row) for row in judged]
@@ -109,27 +108,30 @@ def study_contrasts(evidence: Evidence) -> pd.DataFrame:
 
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
-    both = [(model, activation), (model, REFERENCE)]
+    both = [(model, activation), (model, evidence.reference)]
     seeds = evidence.shared(both)
     row: dict[str, Any] = {"n": len(seeds)}
     row["without_partner"] = sum(evidence.trials(*cell) for cell in both) - 2 * len(seeds)
     if len(seeds) < 2:
         return row
-    own, relu = _cells(evidence, model, (activation, REFERENCE), metric)
-    needed = trials_needed(contrast(own, relu), alpha=SIGNIFICANCE / family) or math.nan
-    row |= {"trials_needed": needed, "p_permutation": permutation_test(own, relu)}
-    return row | _tested(partial(contrast, own, relu), relative_contrast(own, relu), evidence, family)
+    own, reference = _cells(evidence, model, (activation, evidence.reference), metric)
+    needed = trials_needed(contrast(own, reference), alpha=SIGNIFICANCE / family) or math.nan
+    row |= {"trials_needed": needed, "p_permutation": permutation_test(own, reference)}
+    return row | _tested(partial(contrast, own, reference), relative_contrast(own, reference), evidence, family)
 
 
 def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
     # A seed leaves all runs at once, so one of few trials, perhaps made by hand, would take the verdict from the others.
-    cells = [evidence.runs_by("max_iters", model, name) for name in (activation, REFERENCE)]
+    cells = [evidence.runs_by("max_iters", model, name) for name in (activation, evidence.reference)]
     least = min([TRIALS_FOR_CLAIM, *(len(runs[0].trials) for runs in cells if runs)])
     cells = [[run for run in runs if len(run.trials) >= max(least, TRIALS_FOR_INTERVAL)] for runs in cells]
     if not all(cells) or all(len(runs) == 1 for runs in cells):
         return {}
     n = min(len(run.trials) for runs in cells for run in runs)
-    means, loss = means_at_equal_loss([[(_losses(run)[:n], pair_matrix(run, metric)[:n, :n]) for run in r] for r in cells])
+    ends = [[(_losses(run)[:n], pair_matrix(run, metric)[:n, :n]) for run in runs] for runs in cells]
+    means, loss = means_at_equal_loss(ends)
+    if np.isnan(means[:, 0]).any():  # where the reference has longer runs, at what the other reaches
+        means, loss = means_at_equal_loss(ends, at=0)
 
     def difference(times: float) -> Estimate:
         values = means[0] - times * means[1]
@@ -143,14 +145,14 @@ def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str
 
 
 def _own_rate_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
-    cells = [evidence.runs_by("learning_rate", model, name) for name in (activation, REFERENCE)]
+    cells = [evidence.runs_by("learning_rate", model, name) for name in (activation, evidence.reference)]
     if min(map(len, cells)) < 2:
         return {}
     chosen = [min(runs, key=lambda run: run.avg_val_loss) for runs in cells]
     n = min(len(run.trials) for run in chosen)
-    own, relu = (pair_matrix(run, metric)[:n, :n] for run in chosen)
+    own, reference = (pair_matrix(run, metric)[:n, :n] for run in chosen)
     row = {"n": n, "rate": chosen[0].config["learning_rate"], "reference_rate": chosen[1].config["learning_rate"]}
-    return row | _tested(partial(contrast, own, relu), relative_contrast(own, relu), evidence, family)
+    return row | _tested(partial(contrast, own, reference), relative_contrast(own, reference), evidence, family)
 
 
 def _tested(difference: Callable[[float], Estimate], per_cent: Estimate, evidence: Evidence, family: int) -> dict[str, float]:

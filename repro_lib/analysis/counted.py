@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.contrasts import LEADING, REFERENCE
+from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import number, unbroken
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import share_held
@@ -34,6 +34,7 @@ class CountedModel:
     model: str
     cells: dict[str, Counted]
     identical: bool
+    reference: str
     gaps: tuple[str, ...] = ()
 
     @property
@@ -44,22 +45,23 @@ class CountedModel:
 
     @property
     def compared(self) -> list[str]:
-        """The activations that are compared with relu; none where relu is missing or all are bit-identical."""
-        return [name for name in self.cells if REFERENCE in self.cells and not self.identical and name != REFERENCE]
+        """The activations that are compared with the reference; none where that is missing or all are bit-identical."""
+        there = self.reference in self.cells and not self.identical
+        return [name for name in self.cells if there and name != self.reference]
 
     def over(self, activation: str, metric: str, k: int) -> Float64:
         """One of ``LEADING`` between all trials, (N, N), over the k most frequent characters."""
         return getattr(self.cells[activation], metric)[:k].sum(axis=0) / (k if metric == "relative_pd" else 1)
 
     def against(self, activation: str, metric: str, k: int) -> Estimate:
-        """By how many per cent it is above relu's, each seed leaving both at once; of the seeds that both have."""
-        first, second = (self.over(name, metric, k) for name in (activation, REFERENCE))
+        """By how many per cent it is above the reference's, each seed leaving both at once; of the seeds that both have."""
+        first, second = (self.over(name, metric, k) for name in (activation, self.reference))
         n = min(len(first), len(second))
         return relative_contrast(first[:n, :n], second[:n, :n])
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """The contrasts with relu: activation, metric, k, n, per_cent with _low and _high (95 % jackknife)."""
+        """The contrasts with the reference: activation, metric, k, n, per_cent with _low and _high (95 % jackknife)."""
         rows = []
         for name, metric, k in product(self.compared, LEADING, self.steps):
             found = self.against(name, metric, k)
@@ -69,7 +71,7 @@ class CountedModel:
     def sentences(self) -> list[str]:
         """For each activation what its contrast is over all characters and over the fewest, and whether its sign stays."""
         if not self.compared:
-            needs = "needs relu and another activation, each twice"
+            needs = f"needs {self.reference} and another activation, each twice"
             why = "is bit-identical with every activation" if self.identical else needs
             return [f"No contrast over the most frequent characters: {self.model} {why}."]
         said = []
@@ -81,7 +83,7 @@ class CountedModel:
                 few = f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent{turns}"
                 parts.append(f"{PAIR_METRICS[str(metric)].words} {whole:+z.1f %} over all {self.steps[-1]} characters, {few}")
             interval = "95 % intervals" if n >= TRIALS_FOR_INTERVAL else "no interval"
-            said.append(f"{self.model}: {name} against relu: {'; '.join(parts)} (N = {n}, {interval}).")
+            said.append(f"{self.model}: {name} against {self.reference}: {'; '.join(parts)} (N = {n}, {interval}).")
         return said
 
 
@@ -95,12 +97,12 @@ def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, p
             shares = shares_in_training(result) if shares is None else shares
             logits = [store.predictions(result, trial.trial).logits for trial in result.trials]
         except (ResultError, CorpusError) as problem:
-            gaps.append(f"{model} with {result.activation}: {problem}.")
+            gaps.append(f"{model} with {result.arm}: {problem}.")
             continue
-        counted = cells[result.activation] = count_by_character(logits, shares, probabilities_from_logits)
-        rows[result.activation] = _row(result, counted, [probabilities_from_logits(one) for one in logits], shares)
+        counted = cells[result.arm] = count_by_character(logits, shares, probabilities_from_logits)
+        rows[result.arm] = _row(result, counted, [probabilities_from_logits(one) for one in logits], shares)
     table = pd.DataFrame(rows).T if rows else Note(f"No cell of {model} has predictions of two trials to count.")
-    return CountedModel(model, cells, model in study.identical, tuple(gaps)), table
+    return CountedModel(model, cells, model in study.identical, study.reference, tuple(gaps)), table
 
 
 def shares_in_training(result: Result) -> Float64:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from repro_lib.analysis.selection import with_other
 from repro_lib.analysis.study import METRICS, Study, pair_matrix
-from repro_lib.config import MARGIN
+from repro_lib.config import MARGIN, REFERENCE
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife
 from repro_lib.store.pair_matrices import PairMatrices, load_pair_matrices
 from repro_lib.store.schema import Result, ResultError
@@ -32,7 +32,8 @@ class Evidence:
     ``pairs``: see ``pairs_between``. ``models`` and ``activations``: what was expected. ``comparisons``: per model, where the
     predictions or ``results/pd/`` are at hand. ``gaps``: a sentence for each model whose trials could not be compared by
     evaluation windows. ``margin``: per cent of the reference within which two activations count as equal. ``runs``: the
-    results, and those that differ from one of them in length or learning rate alone."""
+    results, and those that differ from one of them in length or learning rate alone. ``reference``: the arm that others are
+    compared with."""
 
     pairs: pd.DataFrame
     models: tuple[str, ...]
@@ -41,6 +42,7 @@ class Evidence:
     gaps: tuple[str, ...] = ()
     margin: float = MARGIN
     runs: tuple[Result, ...] = ()
+    reference: str = REFERENCE
 
     @classmethod
     def load(cls, store: Store, study: Study) -> Evidence:
@@ -49,7 +51,8 @@ class Evidence:
         for model in study.models:
             results = [result for result in study.results if result.model_name == model and not result.synthetic]
             try:
-                if results:
+                # Arms that share no configuration are not compared trial by trial: no statistic needs that.
+                if len({result.config_sha256 for result in results}) == 1:
                     compared[model] = load_pair_matrices(store, results)
             except ResultError as problem:
                 gaps.append(f"{model}: no intervals over evaluation windows, for its trials cannot be compared ({problem}).")
@@ -63,7 +66,7 @@ class Evidence:
         compared = compared or {}
         found = pairs_between(results, compared)
         runs = (*results, *study.variants)
-        return cls(found, study.models, study.activations, compared, tuple(gaps), study.margin, runs)
+        return cls(found, study.models, study.activations, compared, tuple(gaps), study.margin, runs, study.reference)
 
     @classmethod
     def of(cls, pairs: pd.DataFrame) -> Evidence:
@@ -118,7 +121,7 @@ class Evidence:
 
     def runs_by(self, setting: str, model: str, activation: str) -> list[Result]:
         """The result of a cell and after it those that differ from it in this setting alone; none where it is missing."""
-        own = next((run for run in self.runs if (run.model_name, run.activation) == (model, activation)), None)
+        own = next((run for run in self.runs if (run.model_name, run.arm) == (model, activation)), None)
         return [own, *with_other(setting, self.runs, own)] if own else []
 
     def estimate(
@@ -165,7 +168,7 @@ def pairs_between(results: Sequence[Result], comparisons: dict[str, PairMatrices
         cells = [result for result in results if result.model_name == model]
         parameters = float(np.mean([result.parameters for result in cells]))
         values = _values(cells, comparisons.get(model))
-        trials = [(result.activation, record) for result in cells for record in result.trials]
+        trials = [(result.arm, record) for result in cells for record in result.trials]
         for (name, a), (other, b) in combinations(trials, 2):
             identical = (a.weights_sha256, a.predictions_sha256) == (b.weights_sha256, b.predictions_sha256)
             metrics = values.get(((name, a.trial), (other, b.trial)), (math.nan,) * len(METRICS))
@@ -177,7 +180,7 @@ def _values(cells: Sequence[Result], compared: PairMatrices | None) -> dict[Any,
     # Every metric by pair: from the comparisons across cells, and within a cell from its file, which has the last word.
     sources = [([(trial.activation, trial.trial) for trial in compared.trials], compared.matrix)] if compared else []
     for result in cells:
-        sources.append(([(result.activation, record.trial) for record in result.trials], partial(pair_matrix, result)))
+        sources.append(([(result.arm, record.trial) for record in result.trials], partial(pair_matrix, result)))
     values = {}
     for names, matrix_of in sources:
         matrices = [matrix_of(metric) for metric in METRICS]

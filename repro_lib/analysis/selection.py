@@ -67,8 +67,9 @@ def select_comparable(
 
 def differs_in(setting: str, result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but this setting, ``max_iters`` or ``learning_rate``."""
-    cells = [(one.model_name, one.activation, one.comparison_key) for one in (result, other)]
-    if cells[0] != cells[1] or result.config.get(setting) == other.config.get(setting):
+    # Not by their comparison keys, from which an arm's leaves out what its arms may differ in.
+    about = [(r.model_name, r.activation, r.corpus, r.evaluation, r.profile, r.synthetic) for r in (result, other)]
+    if about[0] != about[1] or result.config.get(setting) == other.config.get(setting):
         return False
     values = [{name: v for name, v in r.config.items() if name not in _GOES_WITH[setting]} for r in (result, other)]
     return values[0] == values[1]

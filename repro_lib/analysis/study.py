@@ -20,10 +20,21 @@ from numpy.typing import NDArray
 
 from repro_lib import analysis
 from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
-from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model, check_profile
+from repro_lib.config import (
+    ACTIVATIONS,
+    GRID_ACTIVATIONS,
+    GRID_MODELS,
+    MODEL_DEFAULTS,
+    PROFILES,
+    REFERENCE,
+    ConfigError,
+    check_model,
+    check_profile,
+)
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
 from repro_lib.models.activations import canonical_activation
+from repro_lib.store.designs import ACTIVATION, Design, load_design
 from repro_lib.store.pair_matrices import with_new_metrics
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import MARGIN, Store
@@ -43,7 +54,8 @@ class Study:
     says what each column is. ``results``: at most one per cell, in the order of models and activations, synthetic ones last.
     ``identical``: models bit-identical across activations. ``refused``: a sentence for each file that could not be read.
     ``own_runs``: a sentence for each run by hand that is not among them. ``folder``: where they lie, and what is made of them
-    may be kept. ``margin``: within so many per cent two activations count as equal. ``variants``: results that differ from one
+    may be kept. ``margin``: within so many per cent two arms count as equal. ``factor``: what differs between the arms, which are
+    called ``activations`` whatever it is; ``reference``: the arm that others are compared with. ``variants``: results that differ from one
     of them in the length of the run or the learning rate alone."""
 
     results: tuple[Result, ...]
@@ -55,12 +67,20 @@ class Study:
     folder: Path | None = None
     margin: float = MARGIN
     variants: tuple[Result, ...] = ()
+    factor: str = ACTIVATION
+    reference: str = REFERENCE
 
     @classmethod
     def load(
-        cls, store: Store, models: Sequence[str] | None = None, activations: Sequence[str] | None = None, **which: Any
+        cls,
+        store: Store,
+        models: Sequence[str] | None = None,
+        activations: Sequence[str] | None = None,
+        factor: str | None = None,
+        **which: Any,
     ) -> Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
+        ``factor``: those of the arms of the newest grid over it; None: of whatever the newest grid was over.
         ConfigError for a profile that neither this version nor any result knows."""
         stored, refused = store.load()
         every = [result for _, result in stored]
@@ -68,8 +88,12 @@ class Study:
             check_profile(profile)
         # Filtered first: the newest result of another model does not decide which ones are comparable.
         results = [result for result in every if models is None or result.model_name in models]
-        chosen = [with_new_metrics(store, result) for result in select_comparable(results, grids=store.grids(), **which)]
-        study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
+        design = load_design(store, factor)
+        if design and profile not in (None, design.profile):
+            design = None
+        chosen = design.results(results) if design else select_comparable(results, grids=store.grids(), **which)
+        chosen = [with_new_metrics(store, result) for result in chosen]
+        study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False), design)
         beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
         own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}
         return replace(study, folder=store.folder, **own)
@@ -82,18 +106,21 @@ class Study:
         activations: Sequence[str] | None = None,
         refused: Sequence[str] = (),
         include_synthetic: bool = False,
+        design: Design | None = None,
     ) -> Study:
         """A study of these results, which must be comparable (ResultError says what is wrong with them).
-        Without ``models`` and ``activations`` a grid of its profile is expected and whatever else the results hold."""
+        Without ``models`` and ``activations`` a grid of its profile, or the ``design``, is expected and whatever else the
+        results hold."""
         check_comparable(results, include_synthetic)
-        models = [check_model(name) for name in models] if models else _expected_models(results)
-        activations = [canonical_activation(name) for name in activations] if activations else _expected_activations(results)
+        models = [check_model(name) for name in models] if models else design.models if design else _expected_models(results)
+        activations = _arms(activations, design) or _expected_activations(results)
         # Found before the filter: one activation alone cannot show that a model ignores it.
         measured = [result for result in results if not result.synthetic] or results
         identical = tuple(name for name in identical_models(measured) if name in models)
-        chosen = [result for result in results if result.model_name in models and result.activation in activations]
-        chosen.sort(key=lambda r: (r.synthetic, models.index(r.model_name), activations.index(r.activation)))
-        return cls(tuple(chosen), tuple(models), tuple(activations), identical, tuple(refused))
+        chosen = [result for result in results if result.model_name in models and result.arm in activations]
+        chosen.sort(key=lambda r: (r.synthetic, models.index(r.model_name), activations.index(r.arm)))
+        study = cls(tuple(chosen), tuple(models), tuple(activations), identical, tuple(refused))
+        return replace(study, factor=design.factor, reference=design.reference) if design else study
 
     @cached_property
     def measured(self) -> Study:
@@ -130,7 +157,7 @@ class Study:
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
-        """One row per leading metric, model and activation: the difference from relu, its interval and its verdict."""
+        """One row per leading metric, model and activation: the difference from the reference, its interval and its verdict."""
         return analysis.study_contrasts(analysis.Evidence.from_results(self))
 
     @cached_property
@@ -162,7 +189,7 @@ class Study:
 
     def result(self, model: str, activation: str) -> Result | None:
         """The result of a cell, or None where it is missing."""
-        return next((r for r in self.results if (r.model_name, r.activation) == (model, activation)), None)
+        return next((r for r in self.results if (r.model_name, r.arm) == (model, activation)), None)
 
 
 def load_study(
@@ -190,7 +217,7 @@ def load_study(
 def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
     """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
     With ``include_synthetic`` they may differ in being synthetic, and in nothing else."""
-    cells = Counter((result.model_name, result.activation) for result in results)
+    cells = Counter((result.model_name, result.arm) for result in results)
     if twice := sorted(cell for cell, count in cells.items() if count > 1):
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
     if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
@@ -209,7 +236,7 @@ def cells_frame(
     """One row per expected cell; a missing one has n = 0 and NaN. ``Study.dictionary`` says what the columns are; the intervals
     of metrics are of the jackknife, those of loss and accuracy Student's."""
     check_comparable(results, include_synthetic)
-    by_cell = {(result.model_name, result.activation): _cell_row(result) for result in results}
+    by_cell = {(result.model_name, result.arm): _cell_row(result) for result in results}
     cells = product(models or _expected_models(results), activations or _expected_activations(results))
     missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
     rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
@@ -241,7 +268,7 @@ def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row per trained model (``Study.trials``)."""
     digests = ("init_sha256", "weights_sha256", "predictions_sha256")
     columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
-    rows = [(r.model_name, r.activation, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
+    rows = [(r.model_name, r.arm, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
     return pd.DataFrame(rows, columns=["model", "activation", *columns])
 
 
@@ -251,7 +278,7 @@ def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
     for result in results:
         matrices = [pair_matrix(result, name) for name in METRICS]
         for i, j in combinations(range(len(result.trials)), 2):
-            rows.append((result.model_name, result.activation, i + 1, j + 1, *(matrix[i, j] for matrix in matrices)))
+            rows.append((result.model_name, result.arm, i + 1, j + 1, *(matrix[i, j] for matrix in matrices)))
     return pd.DataFrame(rows, columns=["model", "activation", "first", "second", *METRICS])
 
 
@@ -261,7 +288,7 @@ def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
     for result in results:
         for trial in result.trials:
             for split, curve in (("train", trial.train_loss_curve), ("validation", trial.val_loss_curve)):
-                rows += [(result.model_name, result.activation, trial.trial, split, step, loss) for step, loss in curve]
+                rows += [(result.model_name, result.arm, trial.trial, split, step, loss) for step, loss in curve]
     return pd.DataFrame(rows, columns=["model", "activation", "trial", "split", "iteration", "loss"])
 
 
@@ -284,6 +311,15 @@ def is_cut(result: Result) -> bool:
     return any(result.config[name] < full.get(name, 0) and layer.get(name) != "model" for name in ("n_layer", "n_embd"))
 
 
+def _arms(asked: Sequence[str] | None, design: Design | None) -> list[str]:
+    # Those that were asked for, by their names; without such all of a design.
+    if design is None:
+        return [canonical_activation(name) for name in asked or ()]
+    if unknown := sorted({*(asked or ())} - {*design.arms}):
+        raise ConfigError(f"{unknown[0]!r} is no arm of the grid over {design.factor}; its arms: {', '.join(design.arms)}")
+    return [*(asked or design.arms)]
+
+
 def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:
     expected = set().union(*(PROFILES[r.profile]["models"] for r in results if r.profile in PROFILES))
     return _in_order(expected | {r.model_name for r in results}, tuple(MODEL_DEFAULTS)) or GRID_MODELS
@@ -291,7 +327,7 @@ def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:
 
 def _expected_activations(results: Sequence[Result]) -> tuple[str, ...]:
     expected = set(GRID_ACTIVATIONS) if any(r.profile in PROFILES for r in results) else set()
-    return _in_order(expected | {r.activation for r in results}, ACTIVATIONS) or GRID_ACTIVATIONS
+    return _in_order(expected | {r.arm for r in results}, ACTIVATIONS) or GRID_ACTIVATIONS
 
 
 def _in_order(names: set[str], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Trajectory:
     @property
     def activation(self) -> str:
         """The activation of the cell."""
-        return self.result.activation
+        return self.result.arm
 
     @property
     def n(self) -> int:
@@ -77,13 +77,13 @@ class Trajectory:
 def trajectory(store: Store, result: Result) -> Trajectory:
     """Follow the trials of a cell through training. ResultError below 2 trials, or where kept predictions are missing."""
     if len(result.trials) < 2:
-        raise ResultError(f"disagreement needs two trials, {result.model_name} with {result.activation} has one")
+        raise ResultError(f"disagreement needs two trials, {result.model_name} with {result.arm} has one")
     # A figure, a sentence and a what-if ask for the same ones.
     found, digests = vars(store).setdefault("_trajectories", {}), tuple(record.steps_sha256 for record in result.trials)
     if None in digests or digests not in found:
         kept = [store.snapshots(result, record.trial) for record in result.trials]
         if len({snapshots.steps for snapshots in kept}) > 1:
-            raise ResultError(f"the trials of {result.model_name} with {result.activation} kept predictions at different steps")
+            raise ResultError(f"the trials of {result.model_name} with {result.arm} kept predictions at different steps")
         found[digests] = kept[0].steps, *_followed(kept)
     return Trajectory(result, *found[digests])
 
@@ -102,7 +102,7 @@ def follow(store: Store, results: Iterable[Result]) -> tuple[list[Trajectory], l
         try:
             followed.append(trajectory(store, result))
         except ResultError as problem:
-            gaps.append(f"{result.model_name} with {result.activation} cannot be followed: {problem}.")
+            gaps.append(f"{result.model_name} with {result.arm} cannot be followed: {problem}.")
     return followed, gaps
 
 

@@ -18,12 +18,14 @@ from repro_lib.config import (
     MARGIN,
     MODEL_DEFAULTS,
     PROFILES,
+    REFERENCE,
     Config,
     project_root,
 )
 
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
+_GRID = f"; default: {' '.join(GRID_ACTIVATIONS)}; with --factor {REFERENCE}"
 _COMPARE = "your own models: how much they disagree, and whether two recipes differ in that; exit code 3: a gate failed"
 _CLEAN = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
 
@@ -60,20 +62,20 @@ def make_parser() -> argparse.ArgumentParser:
     _add_running(train)
     _add_grid(add("grid", "run the notebooks of all cells, the analysis and the report site"))
     process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
-    _add_selection(process, required=False, activations=())
+    _add_selection(process, required=False)
     process.add_argument("--no-plots", action="store_true", help="tables only")
     about = "judge equality by another margin, marked as exploratory, in exploratory/ of the reports folder"
     process.add_argument("--margin", type=float, metavar="PER_CENT", help=about)
     about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
     process.add_argument("--include-synthetic", action="store_true", help=about)
     report = add("report", "turn the executed notebooks into the HTML site")
-    _add_selection(report, required=False, activations=())
+    _add_selection(report, required=False)
     export = add("export", "write the tables of a study for other tools, with a dictionary of their columns")
     _add_export(export)
     for reader in (process, report, export):
         reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
     status = add("status", "what is done, what failed, what is missing")
-    _add_selection(status, required=False)
+    _add_selection(status, required=False, default=_GRID)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_beside(status)
     _add_configuration(status)
@@ -92,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_grid(grid: argparse.ArgumentParser) -> None:
-    _add_selection(grid, required=False)
+    _add_selection(grid, required=False, default=_GRID)
     grid.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
     _add_beside(grid)
     about = "what runs the cells: processes of this command, or Snakemake, which gets all behind --; default: local"
@@ -110,6 +112,11 @@ def _add_beside(parser: argparse.ArgumentParser) -> None:
         "default: those of the profile where its models are run"
     )
     parser.add_argument("--noise-models", nargs="*", metavar="NAME", help=about)
+    about = "a setting and its values, in which the arms of the grid differ, instead of activations or crossed with them; "
+    about += "x2 is twice what the profile has: dropout 0 0.1 0.3, batch_size x1 x4"
+    parser.add_argument("--factor", nargs="+", default=[], metavar=("NAME", "VALUE"), help=about)
+    about = "the arm that others are compared with: an activation, or a value of --factor; default: relu, or the first"
+    parser.add_argument("--reference", metavar="ARM", help=about)
     for name, of, why in (
         ("lengths", "number of iterations", "for contrasts at equal loss: 0.5 0.8 1.2"),
         ("rates", "learning rate", "to see whether one rate favours an activation: 0.5 2"),
@@ -157,15 +164,15 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     forms = ("csv", "parquet", "latex")
     export.add_argument("--format", choices=forms, default="csv", help="default: csv; parquet needs pyarrow")
     export.add_argument("--figures", action="store_true", help="the figures as SVG and PDF, too")
-    _add_selection(export, required=False, activations=())
+    _add_selection(export, required=False)
 
 
-def _add_selection(parser: argparse.ArgumentParser, *, required: bool, activations: Sequence[str] = GRID_ACTIVATIONS) -> None:
+def _add_selection(parser: argparse.ArgumentParser, *, required: bool, default: str = "") -> None:
     several: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     about = f"of {', '.join(MODEL_DEFAULTS)}"
     parser.add_argument("--models", "--model", **several, default=[], required=required, help=about)
-    about = f"of {', '.join(ACTIVATIONS)}, smelu_<beta>"
-    parser.add_argument("--activations", "--activation", **several, default=list(activations), help=about)
+    about = f"of {', '.join(ACTIVATIONS)}, smelu_<beta>{default}"
+    parser.add_argument("--activations", "--activation", **several, default=[], help=about)
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +201,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_synthesize(parser: argparse.ArgumentParser) -> None:
-    _add_selection(parser, required=False, activations=())
+    _add_selection(parser, required=False)
     parser.add_argument("--profile", metavar="NAME", help="default: quick; with --missing whose gaps, default: the newest")
     parser.add_argument("--trials", type=int, metavar="N", help="made-up trials per cell; default: 3")
     about = "a number between 0 and 2, or NAME=number for a model, an activation or model-activation; default: 0.5"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro_lib.cli.console import Output, complain, open_streams
-from repro_lib.cli.parser import beside, one_path, overrides, parse, request_of, snakemake_config
+from repro_lib.cli.parser import cells_asked_for, one_path, parse, request_of, snakemake_config
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile, checkout
 from repro_lib.system.files import WriteError, write_atomically
 from repro_lib.system.processes import usable_cores
@@ -226,11 +226,10 @@ def _report(options: Namespace, console: Console) -> int:
 
 def _status(options: Namespace, console: Console) -> int:
     from repro_lib.cli.status import print_status
-    from repro_lib.grid.cells import plan_cells, plan_variants
+    from repro_lib.grid.tasks import Tasks
 
-    cells = plan_cells(options.models, options.activations, options.profile, overrides(options))
-    cells += plan_variants(cells, options.profile, overrides(options), **beside(options))
-    return print_status(console, options.results_dir, cells)
+    tasks = Tasks(cells_asked_for(options), options.results_dir)
+    return print_status(console, options.results_dir, [*tasks.cells, *tasks.variants])
 
 
 def _export(options: Namespace, console: Console) -> int:

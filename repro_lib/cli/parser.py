@@ -7,12 +7,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.cli.commands import make_parser
 from repro_lib.config import (
+    GRID_ACTIVATIONS,
     PROFILES,
+    REFERENCE,
     Config,
     ConfigError,
 )
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest
 
 # Flags that take several words, and those of a grid that say by what it is run.
-_SEVERAL = {"models", "activations", "noise_models", "lengths", "rates"}
+_SEVERAL = {"models", "activations", "noise_models", "lengths", "rates", "factor"}
 _LARGEST_MULTIPLE = 100
 _HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
 
@@ -65,7 +68,6 @@ def one_path(corpus: str) -> str:
 
 def request_of(options: argparse.Namespace) -> GridRequest:
     """What ``repro train`` and ``repro grid`` were asked for. ConfigError for numbers that are not possible."""
-    from repro_lib.grid.cells import GridRequest
     from repro_lib.store.store import check_margin
     from repro_lib.training.checkpoints import check_interval
 
@@ -77,16 +79,31 @@ def request_of(options: argparse.Namespace) -> GridRequest:
             raise ConfigError(f"{flag} must be at least 1, got {count}")
     if options.cell_timeout is not None and not options.cell_timeout > 0:
         raise ConfigError(f"--cell-timeout must be more than 0 seconds, got {options.cell_timeout}")
-    return GridRequest(
-        **{name: getattr(options, name) for name in ("models", "activations", "profile", "force", "cell_timeout")},
-        overrides=overrides(options),
+    return replace(
+        cells_asked_for(options),
+        force=options.force,
+        cell_timeout=options.cell_timeout,
         workers=workers,
-        results_dir=options.results_dir.resolve(),
-        reports_dir=options.reports_dir.resolve(),
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
-        **beside(options),
         trials_per_job=per_job,
         margin=None if options.margin is None else check_margin(options.margin),
+    )
+
+
+def cells_asked_for(options: argparse.Namespace) -> GridRequest:
+    """Which cells a command is about, as a request of one worker. ConfigError for what cannot be run."""
+    from repro_lib.grid.cells import GridRequest
+
+    arms = getattr(options, "factor", []) or PROFILES.get(options.profile, {}).get("arms")
+    return GridRequest(
+        models=options.models,
+        activations=options.activations or ((REFERENCE,) if arms else GRID_ACTIVATIONS),
+        profile=options.profile,
+        overrides=overrides(options),
+        workers=1,
+        results_dir=options.results_dir.resolve(),
+        reports_dir=options.reports_dir.resolve(),
+        **_beside(options),
     )
 
 
@@ -110,7 +127,7 @@ def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
     return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
 
 
-def beside(options: argparse.Namespace) -> dict[str, Any]:
+def _beside(options: argparse.Namespace) -> dict[str, Any]:
     """What is run beside a grid's own cells, by the names of ``GridRequest``; ConfigError for what cannot be run."""
     several: dict[str, Any] = {name: getattr(options, name, ()) for name in ("lengths", "rates")}
     for name, given in several.items():
@@ -118,6 +135,7 @@ def beside(options: argparse.Namespace) -> dict[str, Any]:
             limits = f"above 0 and at most {_LARGEST_MULTIPLE}"
             raise ConfigError(f"--{name} takes multiples of the grid's own, {limits}, got {wrong[0]:g}")
     asked = getattr(options, "noise_models", None)
+    several |= {name: getattr(options, name, default) for name, default in (("factor", ()), ("reference", None))}
     # None is the profile's own: of a whole profile, and none for a selection of models.
     return several | {"noise_models": () if asked is None and options.models else asked}
 

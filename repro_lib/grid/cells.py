@@ -1,7 +1,7 @@
 """What a grid is asked for, and its cells: which model with which activation under which configuration."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,18 @@ class Cell:
     config_sha256: str
     # What sets it apart from the grid's own cell; such a cell has no notebook, the model's deep dive shows it.
     variant: str = ""
+    # Its name among the arms of a grid whose arms are not its activations alone, and the values that set it apart.
+    arm: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What it is called among those it is compared with."""
+        return self.arm or self.activation
+
+    def is_trained_as(self, other: "Cell") -> bool:
+        """Whether both are one stored cell."""
+        return all(getattr(self, key) == getattr(other, key) for key in ("model", "activation", "config_sha256"))
 
     @property
     def label(self) -> str:
@@ -82,6 +94,8 @@ class GridRequest:
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # how often a trial saves its state
     margin: float | None = None  # of equality, per cent of the reference; None: as declared, or the usual one
     trials_per_job: int | None = None  # in a job of their own, beside the others; None: all of a cell in one
+    factor: Sequence[str] = ()  # a setting and its values, which arms differ in; empty: the activation alone
+    reference: str | None = None  # the arm that others are compared with; None: relu, or the first
 
 
 def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str | None, overrides: dict[str, Any]) -> list[Cell]:
@@ -134,5 +148,7 @@ def plan_variants(
 
 
 def _variant(cell: Cell, profile: str | None, overrides: dict[str, Any], name: str, **changes: Any) -> Cell:
-    config = Config.for_model(cell.model, profile, **(overrides | changes))
-    return Cell(cell.model, cell.activation, config, config.sha256(corpus_sha256(config.corpus)), name)
+    values = {name: getattr(cell.config, name) for name in cell.values} | changes
+    config = Config.for_model(cell.model, profile, values, **overrides)
+    digest = config.sha256(corpus_sha256(config.corpus))
+    return Cell(cell.model, cell.activation, config, digest, cell.variant + name, cell.arm, cell.values)

@@ -17,6 +17,7 @@ from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
 from repro_lib.grid.tasks import Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
 from repro_lib.report.own_files import refuse_foreign_reports
+from repro_lib.store.designs import note_design
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, WriteError, check_writable
 from repro_lib.training.checkpoints import sweep
@@ -59,9 +60,11 @@ class Run:
             self.store.declare(self.request.margin)
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
-            self.store.note_grid(cell.config_sha256 for cell in self.cells)
+            note_design(self.store, self.tasks.design)
+            factor = self.tasks.design.factor if self.tasks.design else None
+            self.store.note_grid((cell.config_sha256 for cell in self.cells), factor)
             check_writable(self.request.reports_dir)
-            refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.activation) for cell in self.cells])
+            refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.name) for cell in self.cells])
             if edited := edited_notebooks():
                 self.display.note(f"edited in notebooks/: {', '.join(edited)}; the grid runs the originals")
         sweep(self.store)

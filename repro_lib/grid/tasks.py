@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.analysis.selection import select_comparable, variants
-from repro_lib.grid.cells import Cell, GridRequest, plan_cells, plan_variants
+from repro_lib.grid.arms import plan_design
+from repro_lib.grid.cells import Cell, GridRequest, plan_variants
 from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
@@ -53,10 +54,9 @@ class Tasks:
 
     def __init__(self, request: GridRequest, folder: Path, *, with_notebooks: bool = True) -> None:
         self.request, self.folder, self.with_notebooks = request, folder, with_notebooks
-        asked = request.profile, request.overrides
-        self.cells = plan_cells(request.models, request.activations, *asked)
+        self.cells, self.design = plan_design(request)
         beside = request.noise_models, request.lengths, request.rates
-        self.variants = plan_variants(self.cells, *asked, *beside) if with_notebooks else []
+        self.variants = plan_variants(self.cells, request.profile, request.overrides, *beside) if with_notebooks else []
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:
@@ -76,7 +76,7 @@ class Tasks:
         # Here, because planning a grid needs neither pandas nor templates.
         from repro_lib.report.site.index import build_site
 
-        expected = [(cell.model, cell.activation) for cell in self.cells]
+        expected = [(cell.model, cell.name) for cell in self.cells]
         folders = (self.request.results_dir, self.request.reports_dir)
         return build_site(*folders, expected, self.request.profile, self.configs(), running=running)
 

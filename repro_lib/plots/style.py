@@ -9,6 +9,7 @@ import base64
 import io
 import math
 import textwrap
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,9 @@ COLOURS = {
     "smelu_05": "#56B4E9",
 }
 MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
+# Of arms that are no activations: what is left of Tol's muted scheme (personal.sron.nl/~pault), and markers of their own.
+_OTHER_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#AA7733", "#CC6677", "#882255", "#AA4499", "#555555")
+_OTHER_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 # What is missing is hatched, because an empty place would look like a 0.
 GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": "#999999", "hatch": MISSING_HATCH}
@@ -160,13 +164,13 @@ def new_figure(body: float, title: str, note: str, *legends: Sequence[Artist]) -
 
 
 def colour_of(activation: str) -> str:
-    """The colour of an activation, the same in every figure; black for one outside the registry."""
-    return COLOURS.get(activation, "#000000")
+    """The colour of an arm, the same in every figure: an activation's own, for any other name one that follows from it."""
+    return COLOURS.get(activation) or _OTHER_COLOURS[zlib.crc32(activation.encode()) % len(_OTHER_COLOURS)]
 
 
 def marker_of(activation: str) -> str:
-    """The marker of an activation, the same in every figure."""
-    return MARKERS.get(activation, "X")
+    """The marker of an arm, the same in every figure."""
+    return MARKERS.get(activation) or _OTHER_MARKERS[zlib.crc32(activation[::-1].encode()) % len(_OTHER_MARKERS)]
 
 
 def draw_cell(

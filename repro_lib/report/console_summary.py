@@ -119,7 +119,7 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
         contrasts_table(evidence).to_string(),
         *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
-        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of relu, for all rows at once.",
+        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of {evidence.reference}, for all rows at once.",
         f"No verdict below {TRIALS_FOR_CLAIM} trials.",
         *evidence.gaps,
         "",

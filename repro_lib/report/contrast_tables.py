@@ -16,7 +16,7 @@ from repro_lib.report.tables import spread, worded
 
 
 def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame:
-    """Every activation against relu (of one model): difference in per cent of relu's, tests, verdicts, what would tell.
+    """Every activation against the reference (of one model): difference in per cent of its, tests, verdicts, what would tell.
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
@@ -38,7 +38,7 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
 
 
 def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.DataFrame]:
-    """The contrasts with relu (of one model) at equal loss, as a table; none where no runs of other lengths tell."""
+    """The contrasts with the reference (of one model) at equal loss, as a table; none where no runs of other lengths tell."""
     frame = contrasts.leading_contrasts(evidence).dropna(subset=["per_cent_at_loss"])
     if frame.empty or model not in (None, *frame["model"]):
         return []
@@ -114,7 +114,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 
 def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast against relu says, one sentence per model and activation; ``frame``: ``leading_contrasts``.
+    """What each contrast says, one sentence per model and activation; ``frame``: ``leading_contrasts``.
 
     A model without any pair of trials is one sentence.
     """
@@ -122,17 +122,17 @@ def contrast_sentences(frame: pd.DataFrame) -> list[str]:
     for model, rows in frame.groupby("model", sort=False):
         most = int(rows[["n", "without_partner"]].to_numpy().max())
         if len(rows) > 1 and most < 2:
-            sentences.append(f"{model}: no contrast with relu at N = {most}, and no interval: no cell has a pair of trials.")
+            sentences.append(f"{model}: no contrast with {rows['reference'].iloc[0]} at N = {most}, and no interval: no cell has a pair of trials.")
         else:
             sentences += map(_contrast_sentence, rows_of(rows))
     return sentences
 
 
 def _contrast_sentence(row: dict[str, Any]) -> str:
-    name, n = f"{row['model']}: {row['activation']} against relu", int(row["n"])
+    name, n = f"{row['model']}: {row['activation']} against {row['reference']}", int(row["n"])
     if pd.isna(row["difference"]):
         return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
-    # Where relu's trials are all alike there is no per cent of their PD.
+    # Where the reference's trials are all alike there is no per cent of their PD.
     known = not pd.isna(row["per_cent"])
     estimate = Estimate.in_row(row, "per_cent" if known else "difference")
     spec, unit = ("+z.1f", " %") if known else ("+.4f", "")

@@ -40,7 +40,7 @@ def _origins(study: Study) -> str:
     kinds: dict[str, list[str]] = {}
     for result in study.results:
         kind = ", ".join(str(result.environment[name]) for name in names)
-        kinds.setdefault(kind, []).append(f"{result.model_name} with {result.activation}")
+        kinds.setdefault(kind, []).append(f"{result.model_name} with {result.arm}")
     told = "; ".join(f"{kind}: {', '.join(cells)}" for kind, cells in kinds.items())
     return f" They come from {len(kinds)} kinds of machine, which may round differently ({told})." if len(kinds) > 1 else ""
 
@@ -61,7 +61,7 @@ def missing(study: Study) -> str:
     elif not study.is_mixed:
         sentences.append("No cell is missing.")
     if study.is_mixed:
-        named = ", ".join(f"{result.model_name} with {result.activation}" for result in study.results if result.synthetic)
+        named = ", ".join(f"{result.model_name} with {result.arm}" for result in study.results if result.synthetic)
         how = "with a SYNTHETIC stand-in, not measured, that is marked and in no statistic across cells"
         sentences.append(f"Missing, {how}: {named}.")
     return "\n".join(sentences)
@@ -156,13 +156,13 @@ def ends(study: Study, model: str) -> list[str]:
     overview = model_row(study, model)
     if not pd.isna(overview["best"]):
         return [overview["best"], overview["worst"]]
-    return [result.activation for result in study.measured.results if result.model_name == model][:1]
+    return [result.arm for result in study.measured.results if result.model_name == model][:1]
 
 
 def cell_headlines(result: Result) -> list[str]:
     """One cell: how much its trials disagree, how good they are, and what is wrong with it."""
-    row = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
-    name, n = f"{result.model_name} with {result.activation}", len(result.trials)
+    row = cells_frame([result], [result.model_name], [result.arm]).iloc[0]
+    name, n = f"{result.model_name} with {result.arm}", len(result.trials)
     below = result.evaluation.unigram_cross_entropy - result.avg_val_loss
     side = "below" if below > 0 else "ABOVE"
     learnt = (
@@ -217,7 +217,7 @@ def _contrasts(frame: pd.DataFrame) -> list[str]:
     largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
     tv = known.assign(verdict=known["verdict_tv"])
     counted = f"in relative PD {_verdicts_counted(known)}; in total variation {_verdicts_counted(tv)}"
-    return [f"Differences from relu: {counted}. The largest: {largest[0]}"]
+    return [f"Differences from {known['reference'].iloc[0]}: {counted}. The largest: {largest[0]}"]
 
 
 # ``5 supported, 11 equal within the margin of 3 %, 4 not decided``.

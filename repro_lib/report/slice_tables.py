@@ -108,7 +108,7 @@ def influence_table(study: Study, model: str) -> pd.DataFrame:
 
 def influence_sentence(result: Result) -> str:
     """The relative PD of a cell with and without the trial that moves it most, or why that cannot be said."""
-    cell, n = f"{result.model_name} with {result.activation}", len(result.trials)
+    cell, n = f"{result.model_name} with {result.arm}", len(result.trials)
     if n < TRIALS_FOR_INTERVAL:
         return f"{cell}: N = {n} trial{'s' if n > 1 else ''}, and without one of them no pair is left to compare."
     frame = _influence(result)

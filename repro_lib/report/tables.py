@@ -76,7 +76,7 @@ def spread(frame: pd.DataFrame, texts: Iterable[str]) -> pd.DataFrame:
 
 def summary_table(result: Result) -> pd.DataFrame:
     """One cell in a few lines, each number with its 95 % interval over trials where there is one."""
-    cell = cells_frame([result], [result.model_name], [result.activation]).iloc[0]
+    cell = cells_frame([result], [result.model_name], [result.arm]).iloc[0]
     lines = {
         "Trials": str(len(result.trials)),
         "Parameters": f"{result.parameters:,}",
@@ -90,7 +90,7 @@ def summary_table(result: Result) -> pd.DataFrame:
         "Churn per error": cell_number(cell, "churn_per_error", 3),
         "Training time, s": f"{sum(trial.seconds for trial in result.trials):.0f}",
     }
-    return pd.DataFrame({marked(f"{result.model_name} with {result.activation}", result.synthetic): lines})
+    return pd.DataFrame({marked(f"{result.model_name} with {result.arm}", result.synthetic): lines})
 
 
 def trials_table(result: Result) -> pd.DataFrame:

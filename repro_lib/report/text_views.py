@@ -128,7 +128,7 @@ def disagreement_views(store: Store, study: Study, model: str, activations: Sequ
         paired = pair_trials([store.predictions(result, record.trial) for record in result.trials])
         # The same passage for all activations, so that they can be compared by eye.
         blocks.append(paired.typical_block())
-        return Passage(f"{model} with {result.activation}", paired, corpus, blocks[0])
+        return Passage(f"{model} with {result.arm}", paired, corpus, blocks[0])
 
     return _views(study, model, activations, "No passage for", view)
 
@@ -153,7 +153,7 @@ def samples(store: Store, result: Result, trials: Sequence[int], prompt: str | N
     if not prompt:
         raise CorpusError("the prompt is empty; give it at least one character")
     written = write_samples(store, result, corpus, prompt, length, trials)
-    return Samples(f"{result.model_name} with {result.activation}", prompt, dict(zip(trials, written, strict=True)))
+    return Samples(f"{result.model_name} with {result.arm}", prompt, dict(zip(trials, written, strict=True)))
 
 
 # A sentence takes the place of a view whose result, predictions, weights or text are not at hand.

@@ -28,7 +28,7 @@ LENGTH = 80
 def writing_desk(store: Store, study: Study) -> WritingDesk | Note:
     """Choose a cell, two trials and a prompt, and compare what they write; where nobody can, the first that can write."""
     found = [result for result in study.results if len(result.trials) > 1 and not result.synthetic]
-    cells = {f"{result.model_name} with {result.activation}": result for result in found}
+    cells = {f"{result.model_name} with {result.arm}": result for result in found}
     if not study.results:
         return Note(f"{TITLE} There are {NO_RESULTS}.")
     problem = "It needs two trials of a cell; run: repro grid --trials 2"

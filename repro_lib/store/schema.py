@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from repro_lib.config import Layer, canonical_json, check_model
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -154,6 +154,7 @@ class Result(Part):
     synthetic: bool
     environment: dict[Words, Words | None]
     timestamp: AwareDatetime
+    _arm: str | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -193,8 +194,20 @@ class Result(Part):
             if (metric := "relative_pd" if metric == "pd" else metric) not in names:
                 raise ValueError(f"reproducibility_metrics: {metric} has no average")
 
+    @property
+    def arm(self) -> str:
+        """What it is called among those it is compared with: its activation, unless a design has another name for it."""
+        return self._arm or self.activation
+
+    def as_arm(self, name: str) -> Self:
+        """The same result under the name of an arm: what arms differ in is then no reason not to compare it."""
+        named = self.model_copy()
+        named._arm = name
+        vars(named).pop("_keys", None)
+        return named
+
     def __repr__(self) -> str:
-        cell = f"{self.model_name} with {self.activation}, N = {len(self.trials)}"
+        cell = f"{self.model_name} with {self.arm}, N = {len(self.trials)}"
         pd = "" if self.avg_relative_pd is None else f", relative PD {self.avg_relative_pd:.4f}"
         return f"Result({cell}{pd}, loss {self.avg_val_loss:.3f} nats{', synthetic' if self.synthetic else ''})"
 
@@ -225,7 +238,7 @@ class Result(Part):
     @cached_property
     def _keys(self) -> list[str]:
         same = [self.corpus.sha256, self.evaluation.sha256, self.profile]
-        same += [self.config[name] for name in ("vary", "execution", "device", "seed")]
+        same += [self.config[name] for name in (("device",) if self._arm else ("vary", "execution", "device", "seed"))]
         return [digest_of([*same, synthetic])[:12] for synthetic in (False, True)]
 
     @classmethod

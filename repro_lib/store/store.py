@@ -129,29 +129,36 @@ class Store:
 
     def grids(self) -> list[str]:
         """The ``config_sha256`` of all grids that were run in this folder, those of the newest last."""
-        try:
-            noted = json.loads(read_bounded(self._grids(), _LARGEST_NOTE_BYTES))["configs"]
-        except FileNotFoundError:
-            return []
-        except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError):
-            noted = None
-        if isinstance(noted, list) and all(isinstance(config, str) for config in noted):
-            return noted
-        raise ResultError(f"{self._grids()} does not list the configurations of the grids that were run; delete it")
+        return self._grids()[0]
 
-    def note_grid(self, configs: Iterable[str]) -> None:
+    def newest_factor(self) -> str | None:
+        """What differed between the arms of the newest grid that was run in this folder; None: the activation alone."""
+        return self._grids()[1]
+
+    def note_grid(self, configs: Iterable[str], factor: str | None = None) -> None:
         """Note the configurations of a grid: these are its own, and not those of its other lengths and rates."""
-        own, before = dict.fromkeys(configs), self.grids()
-        noted = [*(config for config in before if config not in own), *own]
-        if noted != before:
-            write_atomically(self._grids(), json.dumps({"configs": noted}, indent=1) + "\n")
+        own, before = dict.fromkeys(configs), self._grids()
+        noted = [config for config in before[0] if config not in own] + list(own)
+        if (noted, factor) != before:
+            content = {"configs": noted} | ({"factor": factor} if factor else {})
+            write_atomically(self.declared("grids.json"), json.dumps(content, indent=1) + "\n")
 
-    def _grids(self) -> Path:
-        return self._declaration().with_name("grids.json")
+    def _grids(self) -> tuple[list[str], str | None]:
+        path = self.declared("grids.json")
+        try:
+            note = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))
+            configs, factor = note["configs"], note.get("factor")
+        except FileNotFoundError:
+            return [], None
+        except (OSError, UnusableFile, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            configs = factor = None
+        if isinstance(configs, list) and all(isinstance(config, str) for config in configs) and isinstance(factor, str | None):
+            return configs, factor
+        raise ResultError(f"{path} does not list the configurations of the grids that were run; delete it")
 
     def margin(self) -> float:
         """The margin of equality in per cent of the reference, as the study of this folder declared it."""
-        path = self._declaration()
+        path = self.declared("study.json")
         try:
             margin = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))["margin_per_cent"] if path.exists() else MARGIN
             return check_margin(margin)
@@ -161,7 +168,7 @@ class Store:
 
     def declare(self, margin: float | None) -> None:
         """Note the margin of equality before anything is judged; ConfigError where another one was declared."""
-        path = self._declaration()
+        path = self.declared("study.json")
         asked = MARGIN if margin is None else check_margin(margin)
         with contextlib.suppress(FileExistsError):
             if not any(self.folder.glob("*-*-*.json")):
@@ -173,9 +180,10 @@ class Store:
                 "data; leave out --margin, or give the new study a --results-dir of its own"
             )
 
-    def _declaration(self) -> Path:
+    def declared(self, name: str) -> Path:
+        """Where what was declared before the first result is kept."""
         # In a folder of its own: only result files lie directly in the store.
-        return self.folder / "declared" / "study.json"
+        return self.folder / "declared" / name
 
     def record_failure(self, model: str, activation: str, config_sha256: str, reason: str, **details: Any) -> Path:
         """Note in ``failed/`` why a cell failed. The next run tries it again."""

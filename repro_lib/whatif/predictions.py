@@ -122,7 +122,7 @@ class StoredPredictions:
                 left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
                 continue
             logits = torch.stack([every_block(torch.from_numpy(trial.logits), step) for trial in trials])
-            cells.append(CellLogits(result.activation, logits, every_block(torch.from_numpy(trials[0].labels), step)))
+            cells.append(CellLogits(result.arm, logits, every_block(torch.from_numpy(trials[0].labels), step)))
         return ModelLogits(tuple(cells), step, tuple(left_out))
 
 

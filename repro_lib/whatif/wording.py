@@ -28,7 +28,7 @@ def reason(problem: Exception, store: Store) -> str:
 
 def cell_name(result: Result) -> str:
     """``charlm with gelu``."""
-    return f"{result.model_name} with {result.activation}"
+    return f"{result.model_name} with {result.arm}"
 
 
 def look_of(activation: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from repro_lib.analysis.notes import visible
-from repro_lib.analysis.selection import own_runs_in_words, select_comparable
+from repro_lib.analysis.selection import own_runs_in_words
 from repro_lib.analysis.study import Study, rows_of
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
@@ -21,6 +21,7 @@ from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import grid_headlines
 from repro_lib.report.site.page import ReportError, render_notebook
 from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
+from repro_lib.store.designs import ACTIVATION
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
@@ -59,9 +60,8 @@ def build_site(
     store = Store(results_dir)
     loaded, refused = store.load()
     stored = [result for _, result in loaded]
-    chosen = select_comparable(stored, None, profile, configs, grids=store.grids())
-    results = {(result.model_name, result.activation): result for result in chosen}
-    study = Study.of(list(results.values()), refused=refused)
+    study = Study.load(store, profile=profile, configs=configs)
+    results = {(result.model_name, result.arm): result for result in study.results}
     cells = in_order([*expected_cells, *results])
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
@@ -87,7 +87,7 @@ def build_site(
 def _rows(
     study: Study, cells: Sequence[Cell], pages: set[str], failures: Mapping[str, str], at_work: Collection[str] | None
 ) -> list[dict[str, Any]]:
-    results = {(result.model_name, result.activation): result for result in study.results}
+    results = {(result.model_name, result.arm): result for result in study.results}
     # A cell of too few trials has no interval, and the index says so.
     known = rows_of(study.cells.dropna(subset=["relative_pd_low"]))
     intervals = {(row["model"], row["activation"]): (row["relative_pd_low"], row["relative_pd_high"]) for row in known}
@@ -109,9 +109,10 @@ def _rows(
 
 # What came out, of the cells that the index shows: a run of two models misses no third one.
 def _in_short(study: Study, expected: Sequence[Cell]) -> list[str]:
-    there = [*expected, *((result.model_name, result.activation) for result in study.results)]
-    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
-    return grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
+    there = [*expected, *((result.model_name, result.arm) for result in study.results)]
+    models, activations = (tuple(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ((), ())
+    asked = replace(study, models=models, activations=activations) if study.factor == ACTIVATION else study
+    return grid_headlines(asked) if study.results else []
 
 
 def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:

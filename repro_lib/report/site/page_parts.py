@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS
-from repro_lib.report.notebook_names import ANALYSES, deep_dive_stem, train_stem
+from repro_lib.report.notebook_names import ANALYSES, deep_dive_stem, train_stem, with_notebooks
 
 if TYPE_CHECKING:
     from bs4 import Tag
@@ -77,13 +77,14 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     """Each cell once, models and activations in the order of the registries, whatever order they were asked for in."""
     # Names that no registry has (smelu_0.3, old results) come last, by the alphabet.
     models, activations = ({name: place for place, name in enumerate(names)} for names in (MODEL_DEFAULTS, ACTIVATIONS))
-    return sorted(set(cells), key=lambda cell: (models.get(cell[0], 99), cell[0], activations.get(cell[1], 99), cell[1]))
+    cells = sorted(cells, key=lambda cell: cell[1] if " " not in cell[1] else "")  # other arms stay as they were declared
+    return sorted(dict.fromkeys(cells), key=lambda cell: (models.get(cell[0], 99), cell[0], activations.get(cell[1], 99)))
 
 
 def navigation(stem: str, cells: Sequence[Cell]) -> tuple[Page, ...]:
     """Index and analyses, the deep dives, and on the pages of a model its cells."""
     match = NOTEBOOK_NAME.fullmatch(stem)
-    own = [cell for cell in cells if match and cell[0] == match["model"]]
+    own = [cell for cell in with_notebooks(cells) if match and cell[0] == match["model"]]
     return (
         Page("Index", "index.html"),
         *(Page(title_of(name), f"{name}.html") for name in ANALYSES),

@@ -15,7 +15,7 @@ TITLE = "What if only the most frequent characters counted?"
 
 
 def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
-    """Relative PD and total variation over the k most frequent characters, and what they say of relu."""
+    """Relative PD and total variation over the k most frequent characters, and what they say of the reference."""
     models, study = predictions.models(), predictions.study
     if not models:
         return predictions.missing(TITLE)
@@ -26,7 +26,7 @@ def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
     counted = {}
     for model in models:
         cells = {c.activation: count_by_character([*c.probabilities()], shares) for c in predictions.of(model).cells}
-        counted[model] = CountedModel(model, cells, model in study.identical)
+        counted[model] = CountedModel(model, cells, model in study.identical, study.reference)
     steps = counted[models[0]].steps
 
     def see(read: ModelLogits, model: str, top: int) -> tuple[Numbers, str]:
@@ -38,7 +38,7 @@ def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
             found = {name: jackknife_pairwise(of.over(name, metric, top), about.largest) for name in of.cells}
             against = ", ".join(f"{name} {of.against(name, metric, top):+z.1f %}" for name in of.compared)
             numbers[f"{about.words[0].upper()}{about.words[1:]}"] = found
-            sentence += f" {about.words} is {lowest_and_highest(found)}{f'; against relu {against}' if against else ''}."
+            sentence += f" {about.words} is {lowest_and_highest(found)}{f'; against {study.reference} {against}' if against else ''}."
         return numbers, read.told(sentence)
 
     parameter = control(

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from repro_lib.analysis.contrasts import REFERENCE
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
@@ -21,7 +20,7 @@ TITLE = "What if there were more trials?"
 
 @dataclass(frozen=True)
 class Difference:
-    """The measured difference in relative PD between an activation and relu, from which other N are foreseen."""
+    """The measured difference in relative PD between an activation and the reference, from which other N are foreseen."""
 
     estimate: Estimate
 
@@ -36,11 +35,11 @@ class Difference:
 
 
 def trials_what_if(study: Study) -> WhatIf | Note:
-    """Interval width and power over N, for each activation against relu in each model."""
+    """Interval width and power over N, for each activation against the reference in each model."""
     study = study.measured
     by_cell = differences(study)
     if not by_cell:
-        needs = f"It needs {REFERENCE} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
+        needs = f"It needs {study.reference} and another activation with N >= {TRIALS_FOR_INTERVAL} each; "
         return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
     models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
     measured = {difference.estimate.n for difference in by_cell.values()}
@@ -49,35 +48,36 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
         if difference is None:
-            return View((), f"{model} with {activation} and with {REFERENCE} do not have {TRIALS_FOR_INTERVAL} trials each.")
+            return View((), f"{model} with {activation} and with {study.reference} do not have {TRIALS_FOR_INTERVAL} trials each.")
         # Where the half-width falls below the difference itself, the interval no longer holds 0.
         numbers = {activation: difference.half_width(trials), ITSELF: abs(difference.estimate.value)}
         rows = [Row(label, alone(value), "Half the 95 % interval of the difference") for label, value in numbers.items()]
         chance = Row(activation, alone(100 * difference.chance(trials)), "Chance to tell the two apart, %", 0)
-        return View([*rows, chance], _sentence(model, activation, difference, trials, needed(difference)))
+        return View([*rows, chance], _sentence(model, (activation, study.reference), difference, trials, needed(difference)))
 
     parameters = (
         control("model", "Model", models),
-        control("activation", f"Against {REFERENCE}", activations),
+        control("activation", f"Against {study.reference}", activations),
         control("trials", "Trials per cell", sorted({*COUNTS, *measured}), min(measured)),
     )
     return WhatIf.of("trials", TITLE, parameters, see, along="trials", looks={ITSELF: (PAGE_COLOUR, "7 3")})
 
 
 def differences(study: Study) -> dict[tuple[str, str], Difference]:
-    """By model and activation the difference from relu, where both have trials enough for an interval."""
+    """By model and activation the difference from the reference, where both have trials enough for an interval."""
     evidence, by_cell = Evidence.from_results(study), {}
     for model in evidence.candidates():
         for activation in evidence.activations:
-            if activation == REFERENCE:
+            if activation == study.reference:
                 continue
-            estimate = evidence.estimate([(model, activation), (model, REFERENCE)], lambda pds: pds[0] - pds[1], "relative_pd")
+            both = [(model, activation), (model, study.reference)]
+            estimate = evidence.estimate(both, lambda pds: pds[0] - pds[1], "relative_pd")
             if estimate.has_interval:
                 by_cell[model, activation] = Difference(estimate)
     return by_cell
 
 
-def _sentence(model: str, activation: str, difference: Difference, trials: int, needed: int | None) -> str:
+def _sentence(model: str, names: tuple[str, str], difference: Difference, trials: int, needed: int | None) -> str:
     measured = difference.estimate
     now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
@@ -85,7 +85,7 @@ def _sentence(model: str, activation: str, difference: Difference, trials: int, 
     if trials < TRIALS_FOR_CLAIM:
         chance += f", though below {TRIALS_FOR_CLAIM} no verdict is given"
     return (
-        f"With N = {trials} trials per cell the difference in relative PD of {model} between {activation} and "
-        f"{REFERENCE}, {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
+        f"With N = {trials} trials per cell the difference in relative PD of {model} between {' and '.join(names)}"
+        f", {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
         f"{chance}; {tell}. {now}, and so rough a spread says only about how many are needed."
     )
