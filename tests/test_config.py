@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from repro_lib import config as config_module
-from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, ConfigError, check_model, check_profile
+from repro_lib.config import MODEL_DEFAULTS, PROFILES, Config, ConfigError, check_model, check_profile, config_values
+from repro_lib.config.settings import NEUTRAL, without_neutral
 from repro_lib.models.registry import model_names
 
 CORPUS = "c" * 64
@@ -33,6 +34,18 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "trials": ([1, 10_000], [0, -3, 10_001]),
     "seed": ([0, 2**31], [-1, 2**31 + 1]),
     "eval_interval": ([1, 1_000_000], [0, -1]),
+    "ema_decay": ([0, 0.9999], [-0.1, 1]),
+    "swa_share": ([0, 0.99], [-0.1, 1]),
+    "label_smoothing": ([0, 0.99], [-0.1, 1]),
+    "entropy_weight": ([0, 1e6], [-0.1]),
+    "distill_weight": ([0, 1], [-0.1, 1.1]),
+    "teachers": ([1, 100], [0, -1, 101]),
+    "anchor_weight": ([0, 1], [-0.1, 1.1]),
+    "codistill_weight": ([0, 1e6], [-0.1]),
+    "ensemble": ([1, 100], [0, -1, 101]),
+    "warm_share": ([0, 0.99], [-0.1, 1]),
+    "text_share": ([1e-6, 1], [0, -0.1, 1.1]),
+    "fork_share": ([0], [-0.1, 1.1]),
 }
 
 
@@ -206,7 +219,9 @@ def test_a_config_is_frozen() -> None:
 
 # For each field another value than charlm's own; those of numbers are at the lower end of what is allowed.
 CHANGES = {field: allowed[0] for field, (allowed, _) in RANGES.items() if field not in ("trials", "vocab_size")}
-CHANGES |= {"vary": "init", "device": "cuda", "execution": "stacked"}
+CHANGES |= {"vary": "init", "device": "cuda", "execution": "stacked", "ensemble_rule": "nearest"}
+# Those that are off at their lower end.
+CHANGES |= {name: 2 if name == "ensemble" else 0.5 for name, value in NEUTRAL.items() if CHANGES[name] == value}
 
 
 def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() -> None:
@@ -224,6 +239,46 @@ def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() ->
     assert (filled.vocab_size, filled.sources["vocab_size"], filled.sha256(CORPUS)) == (65, "corpus", digests["nothing"])
     with pytest.raises(ConfigError, match="vocab_size is 65, but the corpus has 64 characters"):
         filled.with_corpus(64)
+
+
+def test_a_remedy_that_is_off_is_in_no_digest_so_that_stores_made_before_there_was_one_keep_theirs() -> None:
+    # Written down from the version before, 6492190.
+    before = {
+        ("charlm", "smoke", ()): "89f7696cf7ce6e26e047e1522c465aacb2bfff425399b4219246c6e93d1d13e5",
+        ("convlm", "study", (("seed", 7),)): "d1571dda482883739b90a55194a125556e9e2b577c7d77a5e7591b598075725b",
+    }
+    for (model, profile, changes), digest in before.items():
+        assert Config.for_model(model, profile, **dict(changes)).sha256(CORPUS) == digest
+        assert Config.for_model(model, profile, **dict(changes), **NEUTRAL).sha256(CORPUS) == digest
+    whole = Config.for_model("charlm", "smoke", ema_decay=0.9).model_dump()
+    stored = without_neutral(whole)
+    assert stored.keys() & NEUTRAL.keys() == {"ema_decay"}
+    assert config_values(stored) == whole
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ema_decay": 0.9, "swa_share": 0.1}, "ema_decay and swa_share cannot go together; leave one of them out"),
+        ({"distill_weight": 0.5, "anchor_weight": 0.5}, "anchor_weight and distill_weight cannot go together"),
+        ({"ensemble": 2, "warm_share": 0.5}, "ensemble and warm_share cannot go together"),
+        ({"codistill_weight": 1, "ema_decay": 0.5}, "codistill_weight and ema_decay cannot go together"),
+        ({"fork_share": 0.5, "distill_weight": 1, "vary": "order"}, "distill_weight and fork_share cannot go together"),
+        ({"fork_share": 0.5}, "fork_share needs trials that start alike, but vary is 'all'; use order, dropout or bit"),
+        ({"ensemble": 3, "trials": 1001}, "ensemble takes seeds 1000 apart, so trials can be 1000 at most"),
+        ({"anchor_weight": 0.5, "device": "cuda"}, r"anchor_weight is not possible with execution = 'stacked\+bfloat16\+comp"),
+        ({"ema_decay": 0.5, "execution": "stacked"}, "ema_decay is not possible with execution = 'stacked'; use sequential"),
+        ({"fork_share": 0.5, "vary": "dropout", "dropout": 0}, "charlm has no dropout here, so that its trials would not fork"),
+    ],
+)
+def test_remedies_that_cannot_be_are_refused_in_a_sentence(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Config.for_model("charlm", "smoke", **values)
+
+
+def test_a_stack_may_smooth_labels_and_make_ensembles_of_a_part_of_the_text() -> None:
+    config = Config.for_model("charlm", execution="stacked", label_smoothing=0.1, ensemble=2, text_share=0.5)
+    assert set(config.remedies) == {"label_smoothing", "ensemble", "text_share"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 from repro_lib.analysis.formatting import small
 from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
 from repro_lib.analysis.trajectories import Trajectory, follow
-from repro_lib.config import canonical_json
+from repro_lib.config import canonical_json, config_values
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
 from repro_lib.store.schema import Result
@@ -112,7 +112,9 @@ def how_to_run(model: str) -> str:
 def _same_but_vary(reference: Result, other: Result) -> bool:
     # Trials and the path of the text do not tell cells apart; the text's digest does.
     def rest(result: Result) -> str:
-        values = {name: value for name, value in result.config.items() if name not in ("vary", "trials", "corpus")}
+        values = {
+            name: value for name, value in config_values(result.config).items() if name not in ("vary", "trials", "corpus")
+        }
         about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]
         return canonical_json([about, values])
 

@@ -5,6 +5,7 @@ A store gathers results of many runs. Averaging over all of them is how stale fi
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from repro_lib.config import config_values
 from repro_lib.store.schema import Result
 
 # What may differ between two runs of a cell that are compared by one setting: that, and what is scaled to it.
@@ -69,10 +70,11 @@ def differs_in(setting: str, result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but this setting, ``max_iters`` or ``learning_rate``."""
     # Not by their comparison keys, from which an arm's leaves out what its arms may differ in.
     about = [(r.model_name, r.activation, r.corpus, r.evaluation, r.profile, r.synthetic) for r in (result, other)]
-    if about[0] != about[1] or result.config.get(setting) == other.config.get(setting):
+    first, second = (config_values(one.config) for one in (result, other))
+    if about[0] != about[1] or first.get(setting) == second.get(setting):
         return False
-    values = [{name: v for name, v in r.config.items() if name not in _GOES_WITH[setting]} for r in (result, other)]
-    return values[0] == values[1]
+    own, others = ({name: v for name, v in values.items() if name not in _GOES_WITH[setting]} for values in (first, second))
+    return own == others
 
 
 def with_other(setting: str, stored: Sequence[Result], result: Result) -> list[Result]:

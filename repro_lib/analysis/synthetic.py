@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import Study
-from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, Config, canonical_json, check_model
+from repro_lib.config import MODEL_DEFAULTS, NEGATIVE_CONTROL, Config, canonical_json, check_model, without_neutral
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.registry import parameters_of
@@ -121,7 +121,7 @@ def synthetic_result(
         # As the real model would have; where it would run is no matter.
         parameters=parameters_of(model, config, activation),
         profile=config.profile,
-        config=config.model_dump(),
+        config=without_neutral(config.model_dump()),
         config_sources=dict(config.sources),
         config_sha256=config_sha256,
         corpus=CorpusRecord(name="synthetic", sha256=synthetic_digest("corpus")),

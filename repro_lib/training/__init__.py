@@ -1,4 +1,4 @@
-"""Training a cell: N trials of one model with one activation, killed and gone on with or not, to the same bits.
+"""Training a cell: N trials of a model with an activation, to the same bits, killed or not.
 
 In: a complete ``Config`` and a text. Out: a ``Result`` in the store, with predictions and weights beside it."""
 

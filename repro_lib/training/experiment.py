@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro_lib.config import Config, ConfigError, check_model
+from repro_lib.config import Config, ConfigError, check_model, without_neutral
 from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
 from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.activations import canonical_activation
@@ -252,7 +252,7 @@ def summarise(
         activation=activation,
         parameters=parameters_of(model, config, activation),
         profile=config.profile,
-        config=config.model_dump(),
+        config=without_neutral(config.model_dump()),
         config_sources=dict(config.sources),
         config_sha256=config_sha256,
         corpus=CorpusRecord(name=dataset.corpus.name, sha256=dataset.corpus.sha256),

@@ -2,7 +2,9 @@
 
 Later wins: base < device < model < profile < explicit, where the device sets ``execution`` alone. ``Config.for_model``
 resolves them and remembers which layer set each value. This module loads no torch, so that ``repro --help`` and
-``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test."""
+``repro status`` stay quick; the names in ``MODEL_DEFAULTS`` and ``ACTIVATIONS`` are kept equal to the registries by a test.
+
+In: the names of a model and a profile, and values. Out: a ``Config`` and its digest."""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import PrivateAttr, ValidationError
+
+from repro_lib.config.settings import HEADS, Settings, config_values as config_values, without_neutral as without_neutral
 
 # Raise it when a change to models, trainer or evaluation alters the numbers of an unchanged configuration: results
 # made before are then no longer taken for results of the new code.
@@ -79,12 +83,10 @@ _OWN: dict[str, dict[str, Any]] = {
 }
 PROFILES = {name: {"noise_models": ("charlm",), "model_values": {}} | own for name, own in _OWN.items()}
 
-_ALL_STREAMS = ("init", "order", "dropout")
 # How the trials of a cell train where nothing else says so: one trial fills a core, but only many at once fill a GPU.
 DEVICE_EXECUTION = {"cpu": "sequential", "cuda": "stacked+bfloat16+compile"}
+# An arm is what a grid, or a remedy, changes of a configuration.
 Layer = Literal["base", "device", "model", "profile", "explicit", "arm", "corpus"]
-# Rotary positions turn the two halves of a head against each other, so a head needs an even width.
-_HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
 _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
 ROOT_VARIABLE = "REPRO_ROOT"
@@ -94,40 +96,8 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what, what was expected and what to do."""
 
 
-Execution = Literal["auto", "sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"]
-
-
-class Config(BaseModel):
+class Config(Settings):
     """Everything that decides what a trial does. Frozen; unknown names and wrong types are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
-
-    corpus: str = Field("shakespeare", min_length=1, description="corpus name or path to a text file")
-    train_split: float = Field(0.8, gt=0, lt=1, description="share of the text used for training; the rest is validation")
-    block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
-    batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
-    max_iters: int = Field(500, ge=1, le=100_000_000, description="training steps")
-    learning_rate: float = Field(7e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
-    warmup_iters: int = Field(50, ge=0, description="steps of linear warm-up, before linear decay to zero")
-    weight_decay: float = Field(0.1, ge=0, le=10, allow_inf_nan=False, description="decay of AdamW, on matrices only")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
-    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
-    grad_clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest gradient norm")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of features dropped after embedding and in each branch")
-    n_layer: int = Field(2, ge=1, le=1000, description="layers (hybridlm: of its transformer part)")
-    n_head: int = Field(4, ge=1, le=1000, description="attention heads H")
-    n_embd: int = Field(128, ge=1, le=65_536, description="model width C")
-    vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
-    trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
-    seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k - 1")
-    vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
-    eval_interval: int = Field(50, ge=1, description="steps between points of the validation curve")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
-    execution: Execution = Field(
-        "auto",
-        description="how the trials of a cell train: sequential (one after another) or stacked (as one), with +bfloat16 and "
-        "+compile; auto: on a CPU sequential, on a GPU stacked with both",
-    )
 
     _sources: dict[str, Layer] = PrivateAttr(default_factory=dict)
     _model_name: str | None = PrivateAttr(None)
@@ -139,23 +109,6 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(_explain(error)) from None
         self._sources = {name: "explicit" if name in self.model_fields_set else "base" for name in Config.model_fields}
-
-    @field_validator("vary")
-    @classmethod
-    def _canonical_vary(cls, value: str) -> str:
-        known = (*_ALL_STREAMS, "bit")
-        parts = _ALL_STREAMS if value == "all" else () if value == "none" else tuple(value.split("+"))
-        if not set(parts) <= set(known):
-            raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
-        canonical = "+".join(name for name in known if name in parts) or "none"
-        return "all" if set(parts) == set(_ALL_STREAMS) else canonical
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Config:
-        # A bare Config is only complete once a model's layer is merged in, so width and heads may still change.
-        if {"n_head", "n_embd"} <= self.model_fields_set and self.n_embd % (2 * self.n_head):
-            raise ValueError(_HEADS.format(n_embd=self.n_embd, n_head=self.n_head))
-        return self
 
     @classmethod
     def for_model(
@@ -174,12 +127,15 @@ class Config(BaseModel):
             sources |= dict.fromkeys(values, layer)
         config = cls(**merged)
         if config.execution == "auto":
-            config = config.model_copy(update={"execution": DEVICE_EXECUTION[config.device]})
+            # Through the checks again: not every remedy can be trained as a GPU trains by itself.
+            config = cls(**merged | {"execution": DEVICE_EXECUTION[config.device]})
             sources["execution"] = "device"
         if model == "nanotransformer" and config.dropout > 0:
             raise ConfigError("nanotransformer has no dropout by definition; leave dropout out or choose charlm")
+        if config.fork_share and config.vary == "dropout" and config.dropout == 0:
+            raise ConfigError(f"{model} has no dropout here, so that its trials would not fork; vary order or bit")
         if "n_head" in defaults and config.n_embd % (2 * config.n_head):
-            raise ConfigError(_HEADS.format(n_embd=config.n_embd, n_head=config.n_head) + f" for {model}")
+            raise ConfigError(HEADS.format(n_embd=config.n_embd, n_head=config.n_head) + f" for {model}")
         config._sources, config._model_name, config._profile = sources, model, profile
         return config
 
@@ -201,8 +157,12 @@ class Config(BaseModel):
         """A copy with the vocabulary size of the corpus filled in (a given one must agree)."""
         if self.vocab_size not in (None, vocab_size):
             raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} characters; leave it out")
-        config = self.model_copy(update={"vocab_size": vocab_size})
-        config._sources = {**self._sources, "vocab_size": "corpus"}
+        return self.with_values("corpus", vocab_size=vocab_size)
+
+    def with_values(self, layer: Layer, **values: Any) -> Config:
+        """A copy with other values, set by that layer; they are not checked."""
+        config = self.model_copy(update=values)
+        config._sources = self._sources | dict.fromkeys(values, layer)
         return config
 
     @property
@@ -214,11 +174,6 @@ class Config(BaseModel):
     def sources(self) -> dict[str, Layer]:
         """For each field the layer that set it."""
         return dict(self._sources)  # a copy: a configuration is frozen
-
-    @property
-    def vary_streams(self) -> tuple[str, ...]:
-        """The random streams that change between trials."""
-        return _ALL_STREAMS if self.vary == "all" else tuple(name for name in self.vary.split("+") if name in _ALL_STREAMS)
 
     @property
     def stacked(self) -> bool:
@@ -235,11 +190,6 @@ class Config(BaseModel):
         """Whether training runs through torch.compile."""
         return "compile" in self.execution.split("+")
 
-    @property
-    def flips_bit(self) -> bool:
-        """Whether one bit of one initial weight differs between trials."""
-        return "bit" in self.vary.split("+")
-
     def sha256(self, corpus_sha256: str) -> str:
         """Digest of the values that can change a trial's result; the corpus counts by its content."""
         return digest_of_values(self.model_dump(), corpus_sha256)
@@ -247,7 +197,8 @@ class Config(BaseModel):
 
 def digest_of_values(values: Mapping[str, Any], corpus_sha256: str, recipe_version: int = RECIPE_VERSION) -> str:
     """``Config.sha256`` of stored values, under the recipe of that version."""
-    counting = {name: value for name, value in values.items() if name not in _NOT_IN_DIGEST}
+    # A remedy that is off is in no digest: results made before there was one keep theirs.
+    counting = {name: value for name, value in without_neutral(values).items() if name not in _NOT_IN_DIGEST}
     counting |= {"corpus_sha256": corpus_sha256, "recipe_version": recipe_version}
     return hashlib.sha256(canonical_json(counting).encode()).hexdigest()
 
@@ -274,7 +225,7 @@ def canonical_json(value: Any) -> str:
 
 def checkout() -> Path | None:
     """The checkout that this package is part of; None where it is installed by itself."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "requirements.lock").is_file() else None
 
 
