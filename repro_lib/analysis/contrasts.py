@@ -92,8 +92,10 @@ def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
 def _judged(evidence: Evidence, metric: str, make_row: _MakeRow, columns: Sequence[str]) -> pd.DataFrame:
     # The declared family, one row for each contrast, and their verdicts.
     family = [(m, a) for m in evidence.candidates() for a in evidence.activations if a != evidence.reference]
-    about = [{"model": m, "activation": a, "reference": evidence.reference, "n": 0, "margin": evidence.margin} for m, a in family]
-    rows = [row | make_row(evidence, row["model"], row["activation"], metric, len(family)) for row in about]
+    rows = []
+    for model, name in family:
+        row = {"model": model, "activation": name, "reference": evidence.reference, "n": 0, "margin": evidence.margin}
+        rows.append(row | make_row(evidence, model, name, metric, len(family)))
     frame = pd.DataFrame(rows, columns=["model", "activation", "reference", "n", *columns])
     frame["p_holm"] = holm(frame["p"].to_numpy(dtype=np.float64))
     judged = zip(frame["n"], frame["p_holm"], frame["p_equal"], strict=True)

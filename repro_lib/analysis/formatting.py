@@ -34,6 +34,14 @@ def small(value: float) -> str:
     return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
+def of_arms(factor: str, text: str) -> str:
+    """The text as it is where a study is about activations; otherwise of the arms of that study."""
+    words = {"ACTIVATION": "ARM", "Activation": "Arm", "an activation": "an arm", "activation": "arm"}
+    for activation, arm in words.items() if factor != "activation" else ():
+        text = text.replace(activation, arm)
+    return text
+
+
 def unbroken(interval: str) -> str:
     """Keeps ``(0.1 to 0.2)`` on one line of a narrow column."""
     return interval.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")

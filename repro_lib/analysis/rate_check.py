@@ -87,4 +87,5 @@ def _at_best_rates(evidence: Evidence, model: str, metric: str) -> str:
         f"{row['activation']} {Estimate.in_row(row, 'per_cent'):+.1f %}, {row['verdict']} at N = {row['n']}"
         for row in rows_of(frame[frame["model"] == model].dropna(subset=["per_cent"]))
     ]
-    return f"Each at its best rate, {PAIR_METRICS[metric].words} against {evidence.reference}: {'; '.join(parts) or 'nothing to compare'}."
+    about = f"{PAIR_METRICS[metric].words} against {evidence.reference}"
+    return f"Each at its best rate, {about}: {'; '.join(parts) or 'nothing to compare'}."

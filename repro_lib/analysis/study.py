@@ -54,9 +54,9 @@ class Study:
     says what each column is. ``results``: at most one per cell, in the order of models and activations, synthetic ones last.
     ``identical``: models bit-identical across activations. ``refused``: a sentence for each file that could not be read.
     ``own_runs``: a sentence for each run by hand that is not among them. ``folder``: where they lie, and what is made of them
-    may be kept. ``margin``: within so many per cent two arms count as equal. ``factor``: what differs between the arms, which are
-    called ``activations`` whatever it is; ``reference``: the arm that others are compared with. ``variants``: results that differ from one
-    of them in the length of the run or the learning rate alone."""
+    may be kept. ``margin``: within so many per cent two arms count as equal. ``variants``: results that differ from one of them
+    in the length of the run or the learning rate alone. ``factor``: what differs between the arms, which are called
+    ``activations`` whatever it is; ``reference``: the arm that others are compared with."""
 
     results: tuple[Result, ...]
     models: tuple[str, ...]

@@ -67,6 +67,20 @@ _OWN: dict[str, dict[str, Any]] = {
         "values": {"max_iters": 500, "batch_size": 16, "block_size": 128},
         "noise_models": ("charlm", "convlm"),
     },
+    "helps": {
+        "about": "what lowers disagreement and at what cost: 22 arms of charlm and convlm, 200 iterations, 10 trials",
+        "models": ("charlm", "convlm"),
+        "values": {"max_iters": 200, "batch_size": 16, "block_size": 128, "warmup_iters": 20, "trials": 10},
+        "noise_models": (),
+        "arms": "remedies",
+    },
+    "forks": {
+        "about": "when trials part: charlm forked at six points of training, 200 iterations, 5 trials",
+        "models": ("charlm",),
+        "values": {"max_iters": 200, "batch_size": 16, "block_size": 128, "warmup_iters": 20, "trials": 5},
+        "noise_models": (),
+        "arms": "forks",
+    },
     "cpu": {
         "about": "the earlier study's CPU suite: five small models, 500 iterations of batch 32 x context 128",
         "models": SMALL_MODELS,
@@ -111,9 +125,7 @@ class Config(Settings):
         self._sources = {name: "explicit" if name in self.model_fields_set else "base" for name in Config.model_fields}
 
     @classmethod
-    def for_model(
-        cls, model: str, profile: str | None = None, arm: Mapping[str, Any] | None = None, **explicit: Any
-    ) -> Config:
+    def for_model(cls, model: str, profile: str | None = None, arm: Mapping[str, Any] | None = None, **explicit: Any) -> Config:
         """The resolved configuration of ``model``: base < device < model < profile (None: full size) < explicit < arm, which
         are values that set cells of one grid apart. Raises ConfigError for unknown names and bad values."""
         defaults = MODEL_DEFAULTS[check_model(model)]

@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.designs import ACTIVATION, Design, DesignCell
+from repro_lib.config.members import members
 
 _SETS = Path(__file__).with_name("arms.toml")
 # These decide which text is scored, or how many models are trained: nothing that arms of one statistic could differ in.
@@ -57,6 +58,25 @@ def plan_design(request: GridRequest) -> tuple[list[Cell], Design | None]:
     return cells, Design(cells=known, **about)
 
 
+def with_members(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The cells, each with the labels of those that it needs, and beside them those that none of them is."""
+    known = {(cell.model, cell.activation, cell.config_sha256): cell for cell in cells}
+    beside: dict[tuple[str, str, str], Cell] = {}
+    told = []
+    for cell in cells:
+        labels = []
+        for config in members(cell.config):
+            key = (cell.model, cell.activation, config.sha256(corpus_sha256(config.corpus)))
+            share = f"-text-{config.text_share:g}" if config.text_share != cell.config.text_share else ""
+            own = Cell(*key[:2], config, key[2], f"-seed-{config.seed}{share}")
+            # For one arm a single trial of it is enough, for another as many as that has.
+            if key not in known and config.trials > (beside[key].config.trials if key in beside else 0):
+                beside[key] = own
+            labels.append((known.get(key) or beside[key]).label)
+        told.append(replace(cell, needs=tuple(labels)))
+    return told, list(beside.values())
+
+
 def _arms_of(request: GridRequest) -> tuple[str, list[Arm]]:
     activations = [*dict.fromkeys(map(canonical_activation, request.activations))]
     named = PROFILES[check_profile(request.profile)].get("arms") if request.profile else None
@@ -88,7 +108,7 @@ def _reference(request: GridRequest, arms: Sequence[Arm]) -> str:
     names = [arm.name for arm in arms]
     asked = request.reference
     if asked is None:
-        return next((name for name in (REFERENCE, *(a.name for a in arms if a.activation == REFERENCE)) if name in names), names[0])
+        return next((arm.name for arm in arms if arm.activation == REFERENCE), names[0])
     fitting = [name for name in names if name == asked]
     fitting += [arm.name for arm in arms if asked in (arm.activation, *map(_in_words, arm.values.values()))]
     if not fitting:

@@ -38,6 +38,8 @@ class Cell:
     # Its name among the arms of a grid whose arms are not its activations alone, and the values that set it apart.
     arm: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    # The labels of cells that are trained before it: its teachers, or the models that it consists of.
+    needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -144,6 +144,7 @@ class _PoolRun(Run):
         super().__init__(request, display, pool.folder, with_notebooks=with_notebooks)
         self.pool = pool
         self.jobs: dict[str, Job] = {}  # all that is queued, in work or waited for
+        self.held_back: list[Job] = []  # of cells that need others first
         self.kills: Counter[str] = Counter()  # from outside, of the processes of a job
         # Jobs that other processes have in work, and when to look after each again; of which that was said.
         self.elsewhere: dict[str, float] = {}
@@ -177,9 +178,16 @@ class _PoolRun(Run):
         return self.report
 
     def _add(self, jobs: Iterable[Job], *, next_one: bool = False) -> None:
+        jobs = list(jobs)
+        self.jobs |= {job.key: job for job in jobs}
         for job in jobs:
-            self.jobs[job.key] = job
-            self.pool.submit(job, next_one=next_one)
+            if self._open_cells().isdisjoint(_needs(job)):
+                self.pool.submit(job, next_one=next_one)
+            else:
+                self.held_back.append(job)
+
+    def _open_cells(self) -> set[str]:
+        return {cell.label for job in self.jobs.values() if (cell := job.cell or job.part_of)}
 
     def _add_analyses(self, models: Sequence[str]) -> None:
         # The deep dives of models whose cells are all through; and where none is left, what compares them all.
@@ -226,6 +234,9 @@ class _PoolRun(Run):
         # The last part through, whatever became of it: now the cell can be put together.
         if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
             self._add([self.tasks.cell(job.part_of)])
+        ready = [other for other in self.held_back if self._open_cells().isdisjoint(_needs(other))]
+        self.held_back = [other for other in self.held_back if other not in ready]
+        self._add(ready)
         if self.with_notebooks and job.cell:
             self._add_analyses([job.cell.model])
             self.pool.hand_out()  # first, for to publish takes a second
@@ -236,3 +247,8 @@ class _PoolRun(Run):
         partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
         total = self.spent + sum(job.cost for job in self.jobs.values())
         return (self.spent + partial) / total if total else 1.0
+
+
+def _needs(job: Job) -> tuple[str, ...]:
+    cell = job.cell or job.part_of
+    return cell.needs if cell else ()

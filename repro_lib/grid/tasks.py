@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.analysis.selection import select_comparable, variants
-from repro_lib.grid.arms import plan_design
+from repro_lib.grid.arms import plan_design, with_members
 from repro_lib.grid.cells import Cell, GridRequest, plan_variants
 from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
 from repro_lib.grid.pool import Task
@@ -54,9 +54,11 @@ class Tasks:
 
     def __init__(self, request: GridRequest, folder: Path, *, with_notebooks: bool = True) -> None:
         self.request, self.folder, self.with_notebooks = request, folder, with_notebooks
-        self.cells, self.design = plan_design(request)
+        cells, self.design = plan_design(request)
+        self.cells, needed = with_members(cells)
         beside = request.noise_models, request.lengths, request.rates
         self.variants = plan_variants(self.cells, request.profile, request.overrides, *beside) if with_notebooks else []
+        self.variants += needed
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:

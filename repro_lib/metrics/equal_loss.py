@@ -17,8 +17,8 @@ def means_at_equal_loss(
 
     ``cells``: per cell its runs of different length, that of full length first, each the losses (N,) and an (N, N) matrix of
     one metric; trial k of all runs and cells from the same seed, which leaves all of them at once. The loss is that of cell
-    ``at`` (from 0) at its full length; None: the lowest that every cell reaches by its full length. Between the ends of two runs the PD is read off a straight line over the loss; a
-    line that would have to be extended gives NaN.
+    ``at`` (from 0) at its full length; None: the lowest that every cell reaches by its full length. Between the ends of two
+    runs the PD is read off a straight line over the loss; a line that would have to be extended gives NaN.
 
     >>> one = [([2.0, 2.0], [[0, 0.4], [0.4, 0]]), ([3.0, 3.0], [[0, 0.2], [0.2, 0]])]
     >>> other = [([2.5, 2.5], [[0, 0.5], [0.5, 0]])]

@@ -10,7 +10,7 @@ from repro_lib.plots.style import Plot, activation_handles, colour_of, marker_of
 
 @styled
 def frequent_view(counted: CountedModel) -> Plot | Note:
-    """Both leading metrics against the reference over k, a line per activation; a sentence where there is nothing to compare."""
+    """Both leading metrics against the reference over k, a line per arm; a sentence where there is nothing to compare."""
     curves = counted.curves
     if curves.empty:
         return Note(f"No figure of {counted.model}: there is no contrast to draw.")

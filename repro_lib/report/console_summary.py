@@ -16,7 +16,7 @@ from repro_lib.analysis.contrasts import (
     verdict_on_extreme,
 )
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import literally, number
+from repro_lib.analysis.formatting import literally, number, of_arms
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study, rows_of
@@ -65,7 +65,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
             *(f"  {name + ':':<18}{number(each, 1):>9} s" for name, each in seconds.items()),
         ],
     ]
-    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+    return of_arms(study.factor, "\n\n".join("\n".join(lines) for lines in parts) + "\n")
 
 
 def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mark: str) -> list[str]:
@@ -115,11 +115,11 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
     likeliest = rows_of(ranked.drop_duplicates("model").sort_index())
     chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in likeliest]
     return [
-        "CONTRASTS AGAINST RELU",
+        f"CONTRASTS AGAINST {evidence.reference.upper()}",
         contrasts_table(evidence).to_string(),
         *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
-        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of {evidence.reference}, for all rows at once.",
+        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of the reference, for all rows at once.",
         f"No verdict below {TRIALS_FOR_CLAIM} trials.",
         *evidence.gaps,
         "",

@@ -122,7 +122,10 @@ def contrast_sentences(frame: pd.DataFrame) -> list[str]:
     for model, rows in frame.groupby("model", sort=False):
         most = int(rows[["n", "without_partner"]].to_numpy().max())
         if len(rows) > 1 and most < 2:
-            sentences.append(f"{model}: no contrast with {rows['reference'].iloc[0]} at N = {most}, and no interval: no cell has a pair of trials.")
+            reference = rows["reference"].iloc[0]
+            sentences.append(
+                f"{model}: no contrast with {reference} at N = {most}, and no interval: no cell has a pair of trials."
+            )
         else:
             sentences += map(_contrast_sentence, rows_of(rows))
     return sentences

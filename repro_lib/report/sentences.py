@@ -16,6 +16,7 @@ from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.models.registry import ARCHITECTURES
 from repro_lib.report.contrast_tables import contrast_sentences
 from repro_lib.report.tables import short_flags
+from repro_lib.store.designs import ACTIVATION
 from repro_lib.store.schema import ORIGIN, Result
 
 
@@ -30,8 +31,16 @@ def about(study: Study) -> str:
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
         f"{len(real.results)} of {len(real.cells)} cells: {profile}, corpus {first.corpus.name}, "
-        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}"
+        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}{_arms(study)}"
     )
+
+
+def _arms(study: Study) -> str:
+    # The prose of the notebooks is about activations.
+    if study.factor == ACTIVATION:
+        return ""
+    others = ", ".join(name for name in study.activations if name != study.reference)
+    return f" Arms of {study.factor}: {study.reference}, the reference, and {others}; what is said of activations is of them."
 
 
 def _origins(study: Study) -> str:

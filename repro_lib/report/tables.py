@@ -54,7 +54,8 @@ def worded(
 
     With ``model`` the rows are of that model alone. What is all ``synthetic`` says so in its corner.
     """
-    heads = {"model": "Model", "activation": "Activation", "n": "N"}
+    is_arm = "activation" in frame and any(" " in name for name in frame["activation"])
+    heads = {"model": "Model", "activation": "Arm" if is_arm else "Activation", "n": "N"}
     known = {name: head for name, head in heads.items() if name in frame}
     rows = [row for row in rows_of(frame) if model is None or row["model"] == model]
     if not rows:

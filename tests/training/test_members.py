@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from repro_lib.config import Config
-from repro_lib.training.members import members, needed
+from repro_lib.config.members import members, needed
 
 CORPUS = "c" * 64
 
@@ -50,5 +50,5 @@ def test_what_a_member_changes_nobody_chose_by_hand() -> None:
 
 
 def test_members_are_known_without_torch() -> None:
-    script = "import sys; from repro_lib.training.members import members; assert 'torch' not in sys.modules"
+    script = "import sys; from repro_lib.config.members import members; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -72,10 +72,10 @@ def plan_jobs(tasks: Tasks) -> dict[str, dict[str, Any]]:
     jobs = {"corpus": {"kind": "corpus", "needs": []} | _LIGHT}
     for cell in cells:
         parts = {step.name: _training(cell, step, tasks.request) for step in forced.parts(cell)}
-        jobs |= {key: {"kind": "trials", "needs": ["corpus"]} | asked for key, asked in parts.items()}
+        jobs |= {key: {"kind": "trials", "needs": ["corpus", *cell.needs]} | asked for key, asked in parts.items()}
         # It joins its parts, and trains what they left: all of it where its machine is of another kind.
         asked = _training(cell, forced.cell(cell), tasks.request)
-        jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *parts]} | asked
+        jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *cell.needs, *parts]} | asked
     dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in tasks.cells}
     jobs |= {key: {"kind": "deep_dive", "needs": needs} | _LIGHT for key, needs in dives.items()}
     before, analyses = [*(cell.label for cell in cells), *dives], [name.replace(" ", "_") for name in CLOSING_JOBS]

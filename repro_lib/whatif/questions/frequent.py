@@ -38,7 +38,8 @@ def frequent_what_if(predictions: StoredPredictions) -> WhatIf | Note:
             found = {name: jackknife_pairwise(of.over(name, metric, top), about.largest) for name in of.cells}
             against = ", ".join(f"{name} {of.against(name, metric, top):+z.1f %}" for name in of.compared)
             numbers[f"{about.words[0].upper()}{about.words[1:]}"] = found
-            sentence += f" {about.words} is {lowest_and_highest(found)}{f'; against {study.reference} {against}' if against else ''}."
+            beside = f"; against {study.reference} {against}" if against else ""
+            sentence += f" {about.words} is {lowest_and_highest(found)}{beside}."
         return numbers, read.told(sentence)
 
     parameter = control(

@@ -48,7 +48,8 @@ def trials_what_if(study: Study) -> WhatIf | Note:
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
         if difference is None:
-            return View((), f"{model} with {activation} and with {study.reference} do not have {TRIALS_FOR_INTERVAL} trials each.")
+            both = f"{model} with {activation} and with {study.reference}"
+            return View((), f"{both} do not have {TRIALS_FOR_INTERVAL} trials each.")
         # Where the half-width falls below the difference itself, the interval no longer holds 0.
         numbers = {activation: difference.half_width(trials), ITSELF: abs(difference.estimate.value)}
         rows = [Row(label, alone(value), "Half the 95 % interval of the difference") for label, value in numbers.items()]
