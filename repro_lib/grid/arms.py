@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from repro_lib.config import PROFILES, REFERENCE, Config, ConfigError, check_profile
+from repro_lib.config.members import members
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import Cell, GridRequest, plan_cells
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.designs import ACTIVATION, Design, DesignCell
-from repro_lib.config.members import members
 
 _SETS = Path(__file__).with_name("arms.toml")
 # These decide which text is scored, or how many models are trained: nothing that arms of one statistic could differ in.

@@ -61,8 +61,7 @@ class Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             note_design(self.store, self.tasks.design)
-            factor = self.tasks.design.factor if self.tasks.design else None
-            self.store.note_grid((cell.config_sha256 for cell in self.cells), factor)
+            self.store.note_grid((cell.config_sha256 for cell in self.cells), self.tasks.factor)
             check_writable(self.request.reports_dir)
             refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.name) for cell in self.cells])
             if edited := edited_notebooks():

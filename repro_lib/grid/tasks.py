@@ -15,6 +15,7 @@ from repro_lib.grid.pool import Task
 from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell, run_notebook, run_summary
 from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import summary_is_current
+from repro_lib.store.designs import FORKS, REMEDIES, known_factors, load_design
 from repro_lib.store.schema import digest_of
 from repro_lib.store.store import Store, noted_digest
 from repro_lib.system.processes import usable_cores
@@ -56,6 +57,9 @@ class Tasks:
         self.request, self.folder, self.with_notebooks = request, folder, with_notebooks
         cells, self.design = plan_design(request)
         self.cells, needed = with_members(cells)
+        # A set of a profile's own has its place in the notebooks; the reports stay about activations.
+        of_profile = self.design is None or self.design.factor in (REMEDIES, FORKS)
+        self.factor = None if of_profile else self.design.factor
         beside = request.noise_models, request.lengths, request.rates
         self.variants = plan_variants(self.cells, request.profile, request.overrides, *beside) if with_notebooks else []
         self.variants += needed
@@ -78,7 +82,7 @@ class Tasks:
         # Here, because planning a grid needs neither pandas nor templates.
         from repro_lib.report.site.index import build_site
 
-        expected = [(cell.model, cell.name) for cell in self.cells]
+        expected = [(cell.model, cell.name) for cell in self.cells if self.factor or not cell.arm]
         folders = (self.request.results_dir, self.request.reports_dir)
         return build_site(*folders, expected, self.request.profile, self.configs(), running=running)
 
@@ -121,7 +125,9 @@ class Tasks:
         """What comes when cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
         for name in names.ANALYSES:
-            extra = {"corpus": self.cells[0].config.corpus} if name == names.QUICKSTART else self._selection()
+            extra = {names.QUICKSTART: {"corpus": self.cells[0].config.corpus}, names.WHAT_HELPS: {}}.get(
+                name, self._selection()
+            )
             reads = name not in (names.ACTIVATIONS, names.YOUR_MODELS)  # which read neither results nor a text
             yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
         digest = digest_of(inputs)
@@ -137,6 +143,8 @@ class Tasks:
         # Which results a notebook reads, of one model or all: a change makes it run again.
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self.configs())
+        designs = [load_design(self.store, name) for name in known_factors(self.store)]
+        results += [result for design in designs if design for result in design.results(stored)]
         # Other lengths and rates, whoever asked for them, are in every contrast; lone sources of randomness in deep dives.
         results += variants(stored, results)
         results += [result for cell in self.variants if (result := cell.result(self.store))]

@@ -8,8 +8,9 @@ import pandas as pd
 from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import number
+from repro_lib.analysis.league import league
 from repro_lib.analysis.study import rows_of
-from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.tables import spread, worded
@@ -55,6 +56,61 @@ def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.D
         model,
     )
     return [table]
+
+
+def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
+    """The arms of a model, the one with the least total variation first: what each changes, what it costs, what it leaves."""
+
+    def change(row: dict[str, Any], name: str) -> str:
+        # At equal loss none is known without runs of other lengths, and the reference is compared with nothing.
+        known = not pd.isna(row[f"per_cent_{name}"])
+        return f"{_or_why_none(row, 'per_cent', '.1f', f'_{name}')}, {row[f'verdict_{name}']}" if known else "–"
+
+    frame = league(evidence)
+    return worded(
+        frame.assign(per_cent=math.nan),
+        lambda row: {
+            "Total variation": number(row["total_variation"], 4),
+            "Change, %": change(row, "total_variation"),
+            "Churn, %": change(row, "churn"),
+            "Relative PD, %": change(row, "relative_pd"),
+            "Total variation at equal loss, %": change(row, "at_loss"),
+            "Loss": number(row["val_loss"], 3),
+            "Accuracy, %": number(row["val_accuracy"], 2),
+            "Training, counted": f"{rounded(row['training'], '.2f')} x",
+            "Training, measured": f"{rounded(row['seconds'], '.2f')} x",
+            "Serving": f"{rounded(row['serving'], '.2f')} x",
+        },
+        model,
+    )
+
+
+def league_sentences(evidence: Evidence) -> list[str]:
+    """What the league of each model comes to: which arms lower total variation by what, and how many do not tell."""
+    sentences = []
+    for model, frame in league(evidence).groupby("model", sort=False):
+        others = frame[frame["activation"] != evidence.reference]
+        told = others[others["verdict_total_variation"] == SUPPORTED]
+        lower = told[told["per_cent_total_variation"] < 0].sort_values("per_cent_total_variation")
+        named = [
+            f"{row['activation']} ({row['per_cent_total_variation']:+.0f} %, training {row['training']:.1f} x, "
+            f"serving {row['serving']:.0f} x)"
+            for row in rows_of(lower)
+        ]
+        n, kinds = int(frame["n"].min()), others["verdict_total_variation"].value_counts()
+        lowering = (
+            f"{len(lower)} lower total variation: {', '.join(named)}" if named else "none is shown to lower total variation"
+        )
+        rest = f"{len(told) - len(lower)} raise it, {kinds.get(EQUAL, 0)} are equal within {evidence.margin:g} %, "
+        undecided = int(kinds.get(NOT_DECIDED, 0))
+        few = (
+            f"; below {TRIALS_FOR_CLAIM} trials nothing is decided, and a change shows where to look"
+            if n < TRIALS_FOR_CLAIM
+            else ""
+        )
+        about = f"{model}, {len(others)} arms against {evidence.reference}, N = {n} or more"
+        sentences.append(f"{about}: {lowering}; {rest}{undecided} are not decided{few}.")
+    return sentences
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:

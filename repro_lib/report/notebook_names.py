@@ -10,8 +10,9 @@ CROSS_MODEL = "30_cross_model"
 CLAIMS = "40_claims"
 WHAT_IF = "50_what_if"
 YOUR_MODELS = "60_your_models"
+WHAT_HELPS = "70_what_helps"
 # What is executed once for a whole grid, in the order in which the site shows it.
-ANALYSES = (CROSS_MODEL, CLAIMS, WHAT_IF, YOUR_MODELS, QUICKSTART, ACTIVATIONS)
+ANALYSES = (CROSS_MODEL, CLAIMS, WHAT_IF, WHAT_HELPS, YOUR_MODELS, QUICKSTART, ACTIVATIONS)
 
 
 def train_stem(label: str) -> str:

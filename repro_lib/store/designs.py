@@ -13,6 +13,8 @@ from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 
 # The name of the factor that needs no design.
 ACTIVATION = "activation"
+# Sets of arms that have a place of their own in the notebooks.
+REMEDIES, FORKS = "remedies", "forks"
 _LARGEST_BYTES = 2**24
 
 
@@ -63,6 +65,16 @@ def note_design(store: Store, design: Design | None) -> None:
         write_atomically(path, design.to_json())
 
 
+def known_factors(store: Store) -> list[str]:
+    """The factors of all designs that were declared in a results folder."""
+    return sorted(file.stem.removeprefix("arms-") for file in store.declared("").glob("arms-*.json"))
+
+
+def league_factor(store: Store) -> str:
+    """Whose arms a league is about: of the newest grid, if that was over arms, then the remedies, then activations."""
+    return store.newest_factor() or (REMEDIES if REMEDIES in known_factors(store) else ACTIVATION)
+
+
 def load_design(store: Store, factor: str | None = None) -> Design | None:
     """The design of a factor; None: of the newest grid, if that was one over arms. None for a grid over activations.
     ConfigError for a factor that no grid in this folder had; ResultError for a file that cannot be read."""
@@ -71,8 +83,8 @@ def load_design(store: Store, factor: str | None = None) -> Design | None:
     if not path.exists():
         if named == ACTIVATION:
             return None
-        known = sorted(file.stem.removeprefix("arms-") for file in path.parent.glob("arms-*.json"))
-        raise ConfigError(f"no grid over {named!r} was run in {store.folder}; known: {', '.join([ACTIVATION, *known])}")
+        known = ", ".join(dict.fromkeys([ACTIVATION, *known_factors(store)]))
+        raise ConfigError(f"no grid over {named!r} was run in {store.folder}; known: {known}")
     try:
         return Design.unsealed(read_bounded(path, _LARGEST_BYTES))
     except (OSError, UnusableFile):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
-from repro_lib.plots.style import COLOURS
+from repro_lib.plots.style import COLOURS, colour_of
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
@@ -33,7 +33,7 @@ def cell_name(result: Result) -> str:
 
 def look_of(activation: str) -> tuple[str, str]:
     """The colour of an activation, the same as in every figure, and its dash pattern, which says the same."""
-    return COLOURS.get(activation, PAGE_COLOUR), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
+    return colour_of(activation), dict(zip(COLOURS, DASHES, strict=True)).get(activation, "1 2")
 
 
 def number_words(estimate: Estimate, digits: int = 3) -> str:

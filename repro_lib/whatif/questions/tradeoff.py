@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping
 
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.league import league, pareto_front
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study
+from repro_lib.analysis.study import Study, rows_of
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.whatif.definition import Row, View, WhatIf, control
 from repro_lib.whatif.questions.metric import cell_estimates
@@ -12,62 +14,65 @@ from repro_lib.whatif.wording import alone, reach, unanswered
 
 WEIGHTS = range(0, 101, 5)
 TITLE = "What if reproducibility weighed more, or less, than accuracy?"
+_UNITS = {"accuracy": "{:.2f} %", "training": "{:.2f} x the reference's compute", "serving": "{:.2f} x the reference's compute"}
 
 
 def tradeoff_what_if(study: Study) -> WhatIf | Note:
-    """Accuracy and relative PD of a model's activations, weighed against each other."""
+    """Relative PD of a model's arms weighed against their accuracy, or against what they cost where that differs."""
     study = study.measured
-    # Where activations make no difference there is nothing to weigh.
-    models = [model for model in study.models if len(choices(study, model)) > 1 and model not in study.identical]
-    if not models:
+    # Where arms make no difference there is nothing to weigh.
+    offers = {model: choices(study, model) for model in study.models if model not in study.identical}
+    offers = {model: of for model, of in offers.items() if len(of) > 1}
+    if not offers:
         needs = "It needs a model with two activations of two trials each; run: repro grid --models charlm --trials 3"
         return unanswered(TITLE, study, needs)
+    # Activations differ in compute by next to nothing.
+    differs = [n for n in _UNITS if any(len({round(worth[n], 1) for worth, _ in of.values()}) > 1 for of in offers.values())]
 
-    def see(model: str, weight: int) -> View:
-        offers = choices(study, model)
-        points = {name: (accuracy.value, pd.value) for name, (accuracy, pd) in offers.items()}
+    def see(model: str, against: str, weight: int) -> View:
+        points = {name: (worth[against], pd.value) for name, (worth, pd) in offers[model].items()}
         scores, front = weighed(points, weight / 100), pareto_front(points)
         picked = min(scores, key=lambda name: scores[name])
-        accuracy, pd = offers[picked]
+        worth, pd = offers[model][picked]
         on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
         sentence = (
-            f"With a weight of {weight} % on reproducibility and {100 - weight} % on accuracy {model} is given {picked}: "
-            f"accuracy {accuracy.value:.2f} %, relative PD {pd.value:.3f}; {on_front}. "
+            f"With a weight of {weight} % on reproducibility and {100 - weight} % on {against} {model} is given {picked}: "
+            f"{against} {_UNITS[against].format(abs(worth[against]))}, relative PD {pd.value:.3f}; {on_front}. "
         )
         rows = [Row(name, alone(score), "Weighed loss, 0 (best in both) to 1", 2) for name, score in scores.items()]
-        return View(rows, sentence + reach(pd.n for _, pd in offers.values()))
+        return View(rows, sentence + reach(pd.n for _, pd in offers[model].values()))
 
-    weights = control("weight", "Weight of reproducibility, %", WEIGHTS, 50)
-    return WhatIf.of("tradeoff", TITLE, (control("model", "Model", models), weights), see, along="weight")
+    controls = (
+        control("model", "Model", list(offers)),
+        control("against", "Weighed against", list(dict.fromkeys(["accuracy", *differs]))),
+        control("weight", "Weight of reproducibility, %", WEIGHTS, 50),
+    )
+    return WhatIf.of("tradeoff", TITLE, controls, see, along="weight")
 
 
-def choices(study: Study, model: str) -> dict[str, tuple[Estimate, Estimate]]:
-    """Validation accuracy (per cent) and relative PD of each activation of a model that has both."""
+def choices(study: Study, model: str) -> dict[str, tuple[dict[str, float], Estimate]]:
+    """Of each arm of a model that has a relative PD that, and what it is worth: accuracy (per cent), and compute of training
+    and of a prediction as multiples of the reference's, negative, for less of them is better."""
     accuracy, pd = (cell_estimates(study, model, column) for column in ("val_accuracy", "relative_pd"))
+    frame = league(Evidence.from_results(study))
+    rows = {row["activation"]: row for row in rows_of(frame[frame["model"] == model])}
     # Accuracy needs one trial, PD two.
-    return {name: (accuracy[name], pd[name]) for name in pd if math.isfinite(pd[name].value)}
+    there = [name for name in pd if math.isfinite(pd[name].value)]
+    spent = {name: {cost: -rows.get(name, {}).get(cost, math.nan) for cost in ("training", "serving")} for name in there}
+    known = {name: {of: 0.0 if math.isnan(value) else value for of, value in costs.items()} for name, costs in spent.items()}
+    return {name: ({"accuracy": accuracy[name].value} | known[name], pd[name]) for name in there}
 
 
 def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[str, float]:
-    """By name ``weight`` times the PD plus 1 - ``weight`` times the accuracy given away.
+    """By name ``weight`` times the PD plus 1 - ``weight`` times the worth given away.
 
-    ``points``: (accuracy, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal.
+    ``points``: (worth, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal.
     """
-    accuracies, pds = zip(*points.values(), strict=True)
-    # Both as shares of the range that the activations span: percent and PD have no common unit.
-    wide, high = max(accuracies) - min(accuracies), max(pds) - min(pds)
+    worths, pds = zip(*points.values(), strict=True)
+    # Both as shares of the range that the arms span: percent and PD have no common unit.
+    wide, high = max(worths) - min(worths), max(pds) - min(pds)
     return {
         name: weight * ((pd - min(pds)) / high if high else 0.0)
-        + (1 - weight) * ((max(accuracies) - accuracy) / wide if wide else 0.0)
-        for name, (accuracy, pd) in points.items()
+        + (1 - weight) * ((max(worths) - worth) / wide if wide else 0.0)
+        for name, (worth, pd) in points.items()
     }
-
-
-def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The names whose (accuracy, PD) nobody else beats in one without losing in the other, by falling accuracy."""
-
-    def beaten(name: str) -> bool:
-        accuracy, pd = points[name]
-        return any(a >= accuracy and d <= pd and (a, d) != (accuracy, pd) for a, d in points.values())
-
-    return sorted((name for name in points if not beaten(name)), key=lambda name: (-points[name][0], points[name][1]))
