@@ -164,11 +164,11 @@ def windows_at(text: Tensor, offsets: Tensor, block_size: int) -> tuple[Tensor, 
 
 def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
     """The dataset of a configuration. CorpusError if the text is missing, too short or not text."""
-    return make_dataset(load_corpus(config.corpus, data_dir), config.train_split, config.block_size)
+    return make_dataset(load_corpus(config.corpus, data_dir), config.train_split, config.block_size, config.text_share)
 
 
-def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
-    """Split the corpus, encode it and cut the evaluation windows."""
+def make_dataset(corpus: Corpus, train_split: float, block_size: int, text_share: float = 1.0) -> Dataset:
+    """Split the corpus, encode it, cut the evaluation windows, and leave ``text_share`` of the training text, its beginning."""
     if len(corpus.vocabulary) > LARGEST_VOCABULARY:
         raise CorpusError(
             f"corpus {corpus.name!r} has {len(corpus.vocabulary):,} different characters, more than the {LARGEST_VOCABULARY:,} "
@@ -179,7 +179,7 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
     tokens = corpus.encode(corpus.text)
     border = int(len(tokens) * train_split)
-    train, validation = tokens[:border], tokens[border:]
+    train, validation = tokens[: int(border * text_share)], tokens[border:]
     if len(train) < block_size + 1:
         raise CorpusError(
             f"corpus {corpus.name!r}: {len(train)} characters of training text are shorter than one window of "

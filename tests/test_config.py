@@ -243,7 +243,7 @@ def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() ->
 
 def test_a_remedy_that_is_off_is_in_no_digest_so_that_stores_made_before_there_was_one_keep_theirs() -> None:
     # Written down from the version before, 6492190.
-    before = {
+    before: dict[tuple[str, str, tuple[tuple[str, Any], ...]], str] = {
         ("charlm", "smoke", ()): "89f7696cf7ce6e26e047e1522c465aacb2bfff425399b4219246c6e93d1d13e5",
         ("convlm", "study", (("seed", 7),)): "d1571dda482883739b90a55194a125556e9e2b577c7d77a5e7591b598075725b",
     }

@@ -22,8 +22,9 @@ from repro_lib.models.registry import build_model, model_names
 from repro_lib.store.schema import TENSOR_KINDS, digest_of
 from repro_lib.store.store import Store
 from repro_lib.system.temporary import scratch_folder
+from repro_lib.training.cell import check_device
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS
-from repro_lib.training.experiment import check_device, run_experiment
+from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import Progress
 
 ACTIVATION, ITERATIONS = "swiglu", 12

@@ -174,7 +174,7 @@ class Config(Settings):
     def with_values(self, layer: Layer, **values: Any) -> Config:
         """A copy with other values, set by that layer; they are not checked."""
         config = self.model_copy(update=values)
-        config._sources = self._sources | dict.fromkeys(values, layer)
+        config._sources = {**self._sources, **dict.fromkeys(values, layer)}
         return config
 
     @property

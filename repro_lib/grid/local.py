@@ -20,8 +20,8 @@ from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.designs import note_design
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, WriteError, check_writable
+from repro_lib.training.cell import check_device
 from repro_lib.training.checkpoints import sweep
-from repro_lib.training.experiment import check_device
 from repro_lib.training.progress import progress_share
 
 # How often a job is tried in all when its processes are killed from outside.

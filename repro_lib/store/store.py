@@ -118,12 +118,15 @@ class Store:
 
     def snapshots(self, result: Result, trial: int) -> Snapshots:
         """The predictions kept while a trial was trained, checked against the digest in the result."""
-        if result.trials[trial - 1].steps_sha256 is None:
+        if result.trials[trial - 1].steps_sha256 is None and result.config.get("ensemble", 1) == 1:
             why = "was trained by a version that kept no predictions during training; run the cell again with --force"
             raise ResultError(f"{result.model_name} with {result.activation} {why}")
         return snapshots_from(self._tensors("steps", result, trial), _name(result, trial))
 
     def _tensors(self, kind: TensorKind, result: Result, trial: int) -> dict[str, torch.Tensor]:
+        if kind != "predictions" and (size := result.config.get("ensemble", 1)) > 1:
+            has = f"is an ensemble of {size} models, and has no {kind} of its own; those of its members have"
+            raise ResultError(f"{result.model_name} with {result.activation} {has}")
         path = self.trial_path(kind, result.model_name, result.activation, result.config_sha256, trial)
         return trial_tensors(path, kind, result.trials[trial - 1], result.evaluation.tokens, result.parameters)
 

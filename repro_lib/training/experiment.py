@@ -2,41 +2,32 @@
 
 Its trials are trained, or found where a killed run or another process left them, and stored one by one."""
 
-import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from repro_lib.config import Config, ConfigError, check_model, without_neutral
-from repro_lib.data import TEXT_CHANGED, CorpusError, Dataset, corpus_sha256, load_dataset
+from repro_lib.config import Config, without_neutral
+from repro_lib.data import Dataset
 from repro_lib.metrics import all_pairs, prediction_difference
-from repro_lib.models.activations import canonical_activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import parameters_of
-from repro_lib.store.predictions import Predictions, compact, compare_all, fineness, predictions_from, restored, trial_tensors
-from repro_lib.store.schema import (
-    TENSOR_KINDS,
-    CorpusRecord,
-    EvaluationRecord,
-    Result,
-    ResultError,
-    TensorKind,
-    TrialRecord,
-    metric_numbers,
-)
-from repro_lib.store.store import results_store
-from repro_lib.system.leases import cell_lease, hold, trial_lease
-from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
-from repro_lib.training.origin import Origin, describe_environment, made_here, made_otherwise
+from repro_lib.store.predictions import compare_all
+from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, metric_numbers
+from repro_lib.system.leases import LeaseHeldError, cell_lease, hold
+from repro_lib.training.cell import CellTraining, Kept
+from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, sweep
+from repro_lib.training.members import members, needed
+from repro_lib.training.origin import describe_environment
 from repro_lib.training.progress import ProgressCallback, tell
-from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
-Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
+# Seconds after which an earlier model is no longer waited for that another process trains.
+PATIENCE_SECONDS = 24 * 3600
 # Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
 CONSTANT = 1e-6
 
@@ -56,6 +47,7 @@ def run_experiment(
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
     Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for.
+    Earlier models that ``config`` needs (``members``) are found in the same folder or trained first, as cells of their own.
     A bare ``config`` is completed with the model's defaults. A killed run is gone on with by the next, to the same bits: its
     state is saved every ``checkpoint_seconds`` (0: after each iteration; never for more than 1 % of the time).
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,
@@ -67,6 +59,7 @@ def run_experiment(
         sweep(cell.store)  # a run may have been killed when its result was just stored
         return stored
     cell.load()
+    _obtain_members(cell, progress)
     with hold(cell_lease(cell.store.folder, *cell.names), f"{model} with {cell.activation}") as lease:
         # Somebody else may have finished it between that look and the lease.
         if not force and (stored := cell.store.find(*whole)):
@@ -100,12 +93,15 @@ def train_trials(
     same kind of machine. Returns how many were trained here. Errors and other arguments (``where``) as of ``run_experiment``.
     """
     cell = CellTraining(model, activation, config, **where)
+    if cell.config.ensemble > 1:  # nothing is trained but its members
+        return sum(train_trials(model, activation, one, trials, progress=progress, **where) for one in members(cell.config))
     stored = None if force else cell.extendable()
     there = len(stored.trials) if stored else 0
     missing = sorted({trial for trial in trials if there < trial <= cell.config.trials})
     if not missing:
         return 0
     cell.load()
+    _obtain_members(cell, progress)
     # One by one; or, stacked, those that follow each other together.
     stacked, trained = cell.config.stacked, 0
     firsts = [trial for trial in missing if not (stacked and trial - 1 in missing)]
@@ -115,128 +111,25 @@ def train_trials(
     return trained
 
 
-class CellTraining:
-    """A cell at work: where its trials go, and where those of a killed run are found. Trials count from 1."""
+def _obtain_members(cell: CellTraining, progress: ProgressCallback | None) -> None:
+    # Before the cell's own lease is taken, so that nobody waits for a process that waits itself.
+    where: dict[str, Any] = {"results_dir": cell.store.folder, "data_dir": cell.data_dir, "checkpoint_seconds": cell.every}
+    train = partial(run_experiment, cell.model, cell.activation, progress=progress, **where)
+    cell.earlier = [(member, _when_free(partial(train, member.config))) for member in needed(cell.config)]
 
-    def __init__(
-        self,
-        model: str,
-        activation: str,
-        config: Config | None,
-        results_dir: Path | str | None = None,
-        data_dir: Path | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ) -> None:
-        """What was asked for, checked; nothing is read but the text."""
-        self.model, self.activation = model, canonical_activation(activation)
-        self.config, self.data_dir = (config or Config()).resolved_for(check_model(model)), data_dir
-        check_device(self.config)
-        self.every, self.store = check_interval(checkpoint_seconds), results_store(results_dir or "")
-        self.config_sha256 = self.config.sha256(corpus_sha256(self.config.corpus, data_dir))
-        self.names = (self.model, self.activation, self.config_sha256)  # by these the store knows the cell
 
-    def load(self) -> None:
-        """Read the data; only from here on the configuration is complete, and trials can be obtained."""
-        # Before any is looked for: checkpoints that a killed run left beside its result are no unfinished work.
-        sweep(self.store)
-        self.dataset = load_dataset(self.config, self.data_dir)
-        if self.config.sha256(self.dataset.corpus.sha256) != self.config_sha256:
-            raise CorpusError(TEXT_CHANGED.format(self.dataset.corpus.name))
-        self.config = self.config.with_corpus(self.dataset.vocab_size)
-        about = {"model_name": self.model, "activation": self.activation, "config_sha256": self.config_sha256}
-        about |= made_here(self.config.device)
-        origin = Origin(evaluation_sha256=self.dataset.windows.sha256, trial=1, last_trial=1, **about)
-        self.checkpoints = CellCheckpoints(self.store, origin, self.every)
-
-    def extendable(self) -> Result | None:
-        """The stored result that more trials can join, of however many it is."""
-        stored = self.store.find(*self.names)
-        if stored and (why := made_otherwise(stored.environment, self.config.device)):
-            tell(f"the stored trials of {self.model} with {self.activation} are not joined, for {why}; all are trained here")
-            return None
-        return stored
-
-    def obtain(self, trials: range, progress: ProgressCallback | None) -> tuple[list[Kept], bool]:
-        """These trials (one, or a stack), and whether they were trained here. One process works on a trial."""
-        own, what = self.checkpoints.of_trials(trials), (self.model, self.activation, self.config, self.dataset)
-        with contextlib.ExitStack() as held:
-            work = {trial: f"{self.checkpoints.of_trials([trial]).name}," for trial in trials}
-            leases = [held.enter_context(hold(trial_lease(self.store.folder, *self.names, k), work[k])) for k in trials]
-            # Asked only under the lease: whoever held it may have finished them.
-            records = own.finished()
-            try:
-                if records:
-                    return [self._stored(record) for record in records], False
-            except ResultError as error:
-                tell(f"{own.name}, is trained again: {error}")
-            try:
-                stack = (*what, trials, progress, own)
-                trained = _train_stack(*stack) if self.config.stacked else [train_trial(*what, trials.start, progress, own)]
-            except TrainingDiverged:
-                # Nobody goes on from here: this configuration does the same again. Others may be at work on other trials.
-                own.path.unlink(missing_ok=True)
+def _when_free(train: Callable[[], Result]) -> Result:
+    # Whoever needs the same earlier model may be at work on it.
+    patience = PATIENCE_SECONDS
+    while True:
+        try:
+            return train()
+        except LeaseHeldError as held:
+            if patience == PATIENCE_SECONDS:
+                tell(f"{held}; it is waited for")
+            if (patience := patience - 1) < 0:
                 raise
-            except KeyboardInterrupt as stop:
-                stop.add_note(f"{own.name}, was stopped; asked for again it {own.place}")
-                raise
-            for lease in leases:
-                lease.confirm()
-            kept = [self._keep(trial) for trial in trained]
-            # After the tensors: a record that is there vouches for them.
-            own.keep_finished([record for record, _ in kept])
-            return kept, True
-
-    def all_trials(self, stored: Result | None, progress: ProgressCallback | None) -> list[Kept]:
-        """Those that are stored, and those that are missing, trained or found."""
-        kept = [(record, self.store.predictions(stored, record.trial)) for record in stored.trials] if stored else []
-        while len(kept) < self.config.trials:
-            first, last = len(kept) + 1, self.config.trials
-            trials = self.checkpoints.stack_from(first, last) if self.config.stacked else range(first, first + 1)
-            try:
-                kept += self.obtain(trials, progress)[0]
-            except TrainingDiverged:
-                # The cell will never be whole, whatever its other trials did.
-                self.checkpoints.remove(self.config.trials)
-                raise
-        return kept
-
-    def _stored(self, record: TrialRecord) -> Kept:
-        # A trial whose tensors are stored already; ResultError if they are not there or not whole.
-        windows = self.dataset.windows
-        size = (windows.tokens, parameters_of(self.model, self.config, self.activation))
-        # All kinds are read, for the record vouches for all; only the predictions are needed here.
-        tensors = {kind: trial_tensors(self._path(kind, record.trial), kind, record, *size) for kind in TENSOR_KINDS}
-        name = self.checkpoints.of_trials([record.trial]).name
-        return record, predictions_from(tensors["predictions"], windows.sha256, windows.tokens, name)
-
-    def _keep(self, trained: TrainedTrial) -> Kept:
-        windows = self.dataset.windows
-        labels, kept = windows.targets.flatten(), windows.every(KEPT_BLOCK_STEP).targets.flatten()
-        steps = {"logits": trained.step_logits, "labels": kept, "steps": torch.tensor(trained.steps)}
-        tensors = dict(zip(TENSOR_KINDS, ({"logits": trained.logits, "labels": labels}, trained.weights, steps), strict=True))
-        fields = {name: getattr(trained, name) for name in TrialRecord.model_fields if hasattr(trained, name)}
-        stored = {kind: compact(kind, of, fineness(self.config)) for kind, of in tensors.items()}
-        about = {"evaluation_sha256": windows.sha256, "config_sha256": self.config_sha256}
-        for kind in TENSOR_KINDS:
-            path = self._path(kind, trained.trial)
-            fields[f"{kind}_sha256"] = self.store.save_tensors(path, tensors[kind], about, stored[kind])
-        logits = restored(stored["predictions"])["logits"]  # those that all later stages read
-        return TrialRecord(**fields), Predictions(logits.numpy(), labels.numpy(), windows.sha256)
-
-    def _path(self, kind: TensorKind, trial: int) -> Path:
-        return self.store.trial_path(kind, *self.names, trial)
-
-
-def _train_stack(*stack: Any) -> list[TrainedTrial]:
-    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
-
-    return train_stack(*stack)
-
-
-def check_device(config: Config) -> None:
-    """ConfigError if the device that a configuration asks for is not there."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda' was asked for, but torch finds no CUDA device here; use device = 'cpu'")
+            time.sleep(1)
 
 
 def summarise(
@@ -250,7 +143,7 @@ def summarise(
     return Result(
         model_name=model,
         activation=activation,
-        parameters=parameters_of(model, config, activation),
+        parameters=parameters_of(model, config, activation) * (config.ensemble if config.ensemble_rule == "mean" else 1),
         profile=config.profile,
         config=without_neutral(config.model_dump()),
         config_sources=dict(config.sources),

@@ -92,19 +92,23 @@ class TrialStack:
             group["lr"] = learning_rate(iteration, self.config)
         inputs, targets = windows_at(self.text, offsets, self.config.block_size)  # (S, B, T)
         self.stacked.draw_masks([history.streams.dropout for history in self.state.histories])
-        losses = self._losses(inputs, targets)
+        losses, labelled = self._losses(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         self._clip([p.grad for p in self.stacked.parameters() if p.grad is not None], self.config.grad_clip)
         self.optimizer.step()
-        return losses.detach()
+        return labelled.detach()
 
-    def _mean_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _mean_losses(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        # What each trial minimises, and its cross-entropy: (S,) and (S,).
         # Only products and attention, and only in training: weights, optimiser, loss and predictions stay in float32.
         with torch.autocast(self.config.device, torch.bfloat16, enabled=self.config.bfloat16):
             logits = self.stacked(inputs)  # (S, B, T, V)
-        losses = F.cross_entropy(logits.float().flatten(0, 2), targets.flatten(), reduction="none")
-        return losses.view(len(logits), -1).mean(dim=1)
+        both = logits.float().flatten(0, 2), targets.flatten()
+        kinds = (self.config.label_smoothing, 0.0) if self.config.label_smoothing else (0.0,)
+        losses = [F.cross_entropy(*both, reduction="none", label_smoothing=kind) for kind in kinds]
+        means = [loss.view(len(logits), -1).mean(dim=1) for loss in losses]
+        return means[0], means[-1]
 
 
 def clip_each(gradients: list[Tensor], limit: float) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from repro_lib.models.registry import build_model
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.training.checkpoints import TrialCheckpoints
 from repro_lib.training.progress import ProgressCallback
+from repro_lib.training.remedies import Averaged, Earlier, Teachers, fork, losses, predicting, trained, with_remedies
 from repro_lib.training.state import TrialHistory, TrialState, loss_curve
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class TrainedTrial:
     """What one trial leaves: curves of (iteration, nats), final numbers, logits (tokens, V), weights by name.
 
     ``step_logits``: (S, kept tokens, V), the predictions after each of ``steps`` iterations, the last being the final ones.
-    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself."""
+    ``stack``: the numbers of the trials that it was trained as one with, itself among them; None: by itself.
+    ``weights_sha256``: of an ensemble, which has no weights of its own, the digest over those of its members."""
 
     trial: int
     seed: int
@@ -58,6 +60,7 @@ class TrainedTrial:
     step_logits: Tensor
     weights: dict[str, Tensor]
     stack: list[int] | None = None
+    weights_sha256: str = ""
 
 
 def train_trial(
@@ -68,34 +71,43 @@ def train_trial(
     trial: int = 1,
     progress: ProgressCallback | None = None,
     checkpoints: TrialCheckpoints | None = None,
+    earlier: Earlier | None = None,
 ) -> TrainedTrial:
     """Train trial ``trial`` (from 1), or go on with the one in ``checkpoints``, and score it on the evaluation windows.
 
+    ``earlier``: the weights of the models that teach it, or of that which it starts from, where ``config`` asks for some.
     ConfigError unless ``config`` is complete, as ``Config.for_model(...).with_corpus(dataset.vocab_size)`` gives it;
     TrainingDiverged. ``val_loss`` in nats, ``val_accuracy`` in per cent, both over all evaluation windows."""
-    return carry_out(lambda: OneTrial(model_name, activation, config, dataset, trial), progress, checkpoints)[0]
+    return carry_out(lambda: OneTrial(model_name, activation, config, dataset, trial, earlier), progress, checkpoints)[0]
 
 
 class OneTrial:
     """A trial that trains alone, numbered from 1, at some iteration of its training, ``state``."""
 
-    def __init__(self, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> None:
-        self.model, self.history = untrained(model_name, activation, config, dataset, trial)
-        self.state = TrialState(self.model, make_optimizer(self.model, config), [self.history])
+    def __init__(
+        self, model_name: str, activation: str, config: Config, dataset: Dataset, trial: int, earlier: Earlier | None = None
+    ) -> None:
+        earlier = earlier or {}
+        start = next(iter(earlier.get("start", ())), None)
+        model, self.history = untrained(model_name, activation, config, dataset, trial, start)
+        self.model = with_remedies(model, self.history)
+        self.teachers = Teachers(earlier["teacher"], self.history) if "teacher" in earlier else None
+        self.state = TrialState(self.model, make_optimizer(nn.ModuleList(trained(self.model)), config), [self.history])
 
     def train(self, last: int) -> list[list[float]]:
         """Do the iterations up to ``last``; for each the loss in nats before it, in a list of one."""
         config, dataset, order = self.history.config, self.history.dataset, self.history.streams.order
-        losses = []
+        told = []
         for iteration in range(self.state.iteration + 1, last + 1):
+            fork(trained(self.model)[0], self.history, iteration)
             batch = dataset.batch(config.batch_size, config.block_size, order)
-            losses.append([training_step(self.model, self.state.optimizer, *batch, iteration, config)])
+            told.append([training_step(self.model, self.state.optimizer, *batch, iteration, config, self.teachers)])
         self.state.iteration = last
-        return losses
+        return told
 
     def model_of(self, _: int) -> nn.Module:
-        """Its model, as a stack has several."""
-        return self.model
+        """The model that predicts, as a stack has several."""
+        return predicting(self.model)
 
 
 def carry_out(
@@ -135,18 +147,29 @@ def carry_out(
     return [replace(trial, seconds=seconds, stack=list(stack) or None) for trial in trained]
 
 
-def untrained(model_name: str, activation: str, config: Config, dataset: Dataset, trial: int) -> tuple[nn.Module, TrialHistory]:
-    """The model of trial ``trial`` (from 1) before its first step, and what is that trial's own beside it."""
+def untrained(
+    model_name: str,
+    activation: str,
+    config: Config,
+    dataset: Dataset,
+    trial: int,
+    start: Mapping[str, Tensor] | None = None,
+) -> tuple[nn.Module, TrialHistory]:
+    """The model of trial ``trial`` (from 1) before its first step, with the weights of ``start`` if there is one, and what is
+    that trial's own beside it."""
     # A bare configuration would build the model with the model's values and train it with the general ones.
     if not config.is_complete_for(model_name):
         raise ConfigError(
             f"this configuration is not complete for {model_name!r}; make it with "
             f"Config.for_model({model_name!r}, ...).with_corpus(dataset.vocab_size)"
         )
-    streams = streams_for_trial(config.seed, trial, config.vary_streams, config.device)
+    # Before they fork all trials are the first.
+    streams = streams_for_trial(config.seed, 1 if config.fork_share else trial, config.vary_streams, config.device)
     model = build_model(model_name, config, activation, streams=streams)
+    if start:
+        model.load_state_dict(start)
     # The first trial is the one that the others, a bit apart at the start, are compared with.
-    if config.flips_bit and trial > 1:
+    if config.flips_bit and trial > 1 and not config.fork_share:
         flip_one_bit(model, config.seed + trial - 1)
     init_sha256 = sha256_of_tensors(dict(model.named_parameters()))
     kept = [predict_logits(model, dataset.windows.every(KEPT_BLOCK_STEP), config.block_size)]
@@ -220,18 +243,28 @@ def learning_rate(iteration: int, config: Config) -> float:
 
 
 def training_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, iteration: int, config: Config
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    iteration: int,
+    config: Config,
+    teachers: Teachers | None = None,
 ) -> float:
-    """One step on inputs and targets (B, T); the loss in nats before the step."""
+    """One step on inputs and targets (B, T); the cross-entropy in nats before the step, whatever is minimised."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(iteration, config)
-    logits = model(inputs.to(config.device))  # (B, T, V)
-    loss = F.cross_entropy(logits.flatten(0, 1), targets.to(config.device).flatten())
+    inputs, labels = inputs.to(config.device), targets.to(config.device).flatten()
+    logits = [own(inputs).flatten(0, 1) for own in trained(model)]  # (B x T, V) each; of most trials one
+    first, *others = losses(logits, labels, config, teachers(inputs) if teachers else None)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+    sum(others, first).backward()
+    for own in trained(model):
+        nn.utils.clip_grad_norm_(own.parameters(), config.grad_clip)
     optimizer.step()
-    return loss.item()
+    if isinstance(model, Averaged):
+        model.follow(iteration)
+    return (F.cross_entropy(logits[0].detach(), labels) if config.remedies else first).item()
 
 
 @torch.inference_mode()

@@ -119,6 +119,28 @@ def test_whatever_varies_a_resumed_trial_has_the_same_bits(
     assert numbers(run(config)) == numbers(whole)
 
 
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        {"ema_decay": 0.9},
+        {"swa_share": 0.75},
+        {"codistill_weight": 1.0},
+        {"anchor_weight": 0.5, "warm_share": 0.5},
+        {"fork_share": 0.5, "vary": "order+bit"},
+    ],
+)
+def test_whatever_remedy_is_taken_a_resumed_trial_has_the_same_bits(
+    remedy: dict[str, Any], tiny: Tiny, run: Resume, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny("charlm", **remedy)
+    whole = run(config, results_dir=tmp_path / "whole")
+    for iteration in (2, 3, 4):  # saved before the one it was stopped at: just before a fork, just after, and later
+        run(config, stop=(2, iteration))
+    assert numbers(run(config)) == numbers(whole)
+    assert tensors(store) == tensors(Store(tmp_path / "whole"))
+    assert [message[-1] for message in caplog.messages] == ["1", "2", "3"], caplog.messages
+
+
 def test_fewer_trials_than_were_begun_take_what_is_there_and_leave_the_rest_for_later(
     tiny: Tiny, run: Resume, store: Store
 ) -> None:
