@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from repro_lib.config import Config, ConfigError, check_model
+from repro_lib.config.members import Member
 from repro_lib.data import TEXT_CHANGED, CorpusError, corpus_sha256, load_dataset
 from repro_lib.metrics.prediction_difference import cross_entropy, error_rate, total_variation
 from repro_lib.models.activations import canonical_activation
@@ -18,7 +19,6 @@ from repro_lib.store.schema import TENSOR_KINDS, Result, ResultError, TensorKind
 from repro_lib.store.store import results_store
 from repro_lib.system.leases import hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep
-from repro_lib.training.members import Member
 from repro_lib.training.origin import Origin, made_here, made_otherwise
 from repro_lib.training.progress import ProgressCallback, tell
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from repro_lib.config import Config, without_neutral
+from repro_lib.config.members import members, needed
 from repro_lib.data import Dataset
 from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.models.determinism import deterministic_arithmetic
@@ -22,7 +23,6 @@ from repro_lib.store.schema import CorpusRecord, EvaluationRecord, Result, metri
 from repro_lib.system.leases import LeaseHeldError, cell_lease, hold
 from repro_lib.training.cell import CellTraining, Kept
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, sweep
-from repro_lib.training.members import members, needed
 from repro_lib.training.origin import describe_environment
 from repro_lib.training.progress import ProgressCallback, tell
 

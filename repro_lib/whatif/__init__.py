@@ -12,5 +12,6 @@ if TYPE_CHECKING:
     from repro_lib.whatif.predictions import StoredPredictions as StoredPredictions
     from repro_lib.whatif.questions.activation import activation_what_if as activation_what_if
     from repro_lib.whatif.questions.metric import metric_what_if as metric_what_if
+    from repro_lib.whatif.questions.tradeoff import tradeoff_what_if as tradeoff_what_if
 
 __getattr__, __dir__ = lazily(__name__)

@@ -13,6 +13,7 @@ from torch import Tensor
 from repro_lib import Config, run_experiment
 from repro_lib.analysis.stored_models import load_trained
 from repro_lib.analysis.trajectories import follow
+from repro_lib.config.members import members
 from repro_lib.config.settings import NEUTRAL
 from repro_lib.data import Dataset, load_dataset
 from repro_lib.metrics.prediction_difference import probabilities_from_logits, total_variation
@@ -24,7 +25,6 @@ from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.system.leases import LeaseHeldError, cell_lease, hold
 from repro_lib.training import experiment
 from repro_lib.training.experiment import train_trials
-from repro_lib.training.members import members
 from repro_lib.training.progress import Progress, listening
 from repro_lib.training.remedies import Pair, Teachers, losses
 from repro_lib.training.trainer import OneTrial, TrainedTrial, predict_logits, train_trial, untrained
