@@ -1,6 +1,7 @@
 """Evidence as tables and sentences for people. Every sentence carries N and an interval, or says why there is none."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -63,12 +64,15 @@ def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
 
     def change(row: dict[str, Any], name: str) -> str:
         # At equal loss none is known without runs of other lengths, and the reference is compared with nothing.
-        known = not pd.isna(row[f"per_cent_{name}"])
-        return f"{_or_why_none(row, 'per_cent', '.1f', f'_{name}')}, {row[f'verdict_{name}']}" if known else "–"
+        if pd.isna(row[f"per_cent_{name}"]):
+            return "–"
+        verdict = {SUPPORTED: ", supported", EQUAL: ", equal"}.get(row[f"verdict_{name}"], "")
+        return f"{_or_why_none(row, 'per_cent', '+.1f', f'_{name}')}{verdict}"
 
     frame = league(evidence)
+    names = frame["activation"]
     return worded(
-        frame.assign(per_cent=math.nan),
+        frame.assign(activation=names.where(names != evidence.reference, names + " (reference)")),
         lambda row: {
             "Total variation": number(row["total_variation"], 4),
             "Change, %": change(row, "total_variation"),
@@ -86,31 +90,38 @@ def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
 
 
 def league_sentences(evidence: Evidence) -> list[str]:
-    """What the league of each model comes to: which arms lower total variation by what, and how many do not tell."""
+    """What the league of each model comes to: which arms lower total variation and by how much, and how many do not tell."""
     sentences = []
     for model, frame in league(evidence).groupby("model", sort=False):
-        others = frame[frame["activation"] != evidence.reference]
-        told = others[others["verdict_total_variation"] == SUPPORTED]
-        lower = told[told["per_cent_total_variation"] < 0].sort_values("per_cent_total_variation")
-        named = [
-            f"{row['activation']} ({row['per_cent_total_variation']:+.0f} %, training {row['training']:.1f} x, "
-            f"serving {row['serving']:.0f} x)"
-            for row in rows_of(lower)
-        ]
-        n, kinds = int(frame["n"].min()), others["verdict_total_variation"].value_counts()
-        lowering = (
-            f"{len(lower)} lower total variation: {', '.join(named)}" if named else "none is shown to lower total variation"
-        )
-        rest = f"{len(told) - len(lower)} raise it, {kinds.get(EQUAL, 0)} are equal within {evidence.margin:g} %, "
-        undecided = int(kinds.get(NOT_DECIDED, 0))
-        few = (
-            f"; below {TRIALS_FOR_CLAIM} trials nothing is decided, and a change shows where to look"
-            if n < TRIALS_FOR_CLAIM
-            else ""
-        )
-        about = f"{model}, {len(others)} arms against {evidence.reference}, N = {n} or more"
-        sentences.append(f"{about}: {lowering}; {rest}{undecided} are not decided{few}.")
+        others = frame[frame["activation"] != evidence.reference].dropna(subset=["per_cent_total_variation"])
+        if others.empty:
+            continue
+        n, kinds = int(frame["n"].min()), Counter(others["verdict_total_variation"])
+        lower = others[(others["per_cent_total_variation"] < 0)].sort_values("per_cent_total_variation")
+        shown = lower[lower["verdict_total_variation"] == SUPPORTED]
+        if n < TRIALS_FOR_CLAIM:
+            told = f"below {TRIALS_FOR_CLAIM} trials nothing is decided; the lowest, which show where to look, are "
+            told += _arms_and_costs(lower.head(3)) or "none"
+        else:
+            told = (
+                f"{len(shown)} lower total variation: {_arms_and_costs(shown)}" if len(shown) else "none lowers total variation"
+            )
+            told += f"; {kinds[SUPPORTED] - len(shown)} raise it, {kinds[EQUAL]} equal it within {evidence.margin:g} %, "
+            told += f"{kinds[NOT_DECIDED]} are not decided"
+        trials = f"N = {n}" + (" or more" if frame["n"].max() > n else "")
+        count = f"{len(others)} arm{'s' if len(others) > 1 else ''}"
+        sentences.append(f"{model}, {count} against {evidence.reference}, {trials}: {told}.")
     return sentences
+
+
+def _arms_and_costs(frame: pd.DataFrame) -> str:
+    # Compute that is that of the reference, or nearly, is not worth a word.
+    parts = []
+    for row in rows_of(frame):
+        told = [f"{row['per_cent_total_variation']:+.0f} %"]
+        told += [f"{name} {row[name]:.1f} x" for name in ("training", "serving") if not 0.95 < row[name] < 1.05]
+        parts.append(f"{row['activation']} ({', '.join(told)})")
+    return ", ".join(parts)
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
