@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from repro_lib.analysis.counted import count_model as count_model
     from repro_lib.analysis.dictionary import data_dictionary as data_dictionary
     from repro_lib.analysis.evidence import Evidence as Evidence
+    from repro_lib.analysis.forks import forks_frame as forks_frame, forks_sentence as forks_sentence
     from repro_lib.analysis.league import league as league, league_study as league_study
     from repro_lib.analysis.noise_sources import compare_sources as compare_sources
     from repro_lib.analysis.notes import say as say
