@@ -95,7 +95,8 @@ class Settings(Recipe):
     Sources: EMA, Morales-Brotons et al. 2024 (arXiv 2411.18704); SWA, Izmailov et al. 2018 (1803.05407); label smoothing,
     Szegedy et al. 2015 (1512.00567); minimum entropy, Bhojanapalli et al. 2021 (2102.03349), and co-distillation there and in
     Anil et al. 2018 (1804.03235); distillation, Hinton et al. 2015 (1503.02531); anchor, Jiang et al. 2021 (2106.02654);
-    ensembles, Lakshminarayanan et al. 2016 (1612.01474); forks, Frankle et al. 2019 (1912.05671)."""
+    ensembles, Lakshminarayanan et al. 2016 (1612.01474); warm start, Ash & Adams 2019 (1910.08475); forks, Frankle et al. 2019
+    (1912.05671). In detail: docs/remedies.md."""
 
     ema_decay: float = Field(0.0, ge=0, lt=1, description="predict with the moving average of the weights, of this decay")
     swa_share: float = Field(0.0, ge=0, lt=1, description="predict with the mean of the weights over this last share of steps")

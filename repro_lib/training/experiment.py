@@ -47,7 +47,8 @@ def run_experiment(
     """Train the trials of one cell, measure how much they disagree, and store the result.
 
     Unless ``force``, a stored result of the same configuration is returned, and its trials are kept when more are asked for.
-    Earlier models that ``config`` needs (``members``) are found in the same folder or trained first, as cells of their own.
+    Earlier models that ``config`` needs (``members``) are found in the same folder or trained first, as cells of their own,
+    for which another process is waited that trains them; ``force`` is not for them.
     A bare ``config`` is completed with the model's defaults. A killed run is gone on with by the next, to the same bits: its
     state is saved every ``checkpoint_seconds`` (0: after each iteration; never for more than 1 % of the time).
     Raises ConfigError, CorpusError, ValueError or TypeError for bad input, TrainingDiverged for a loss that is no number,

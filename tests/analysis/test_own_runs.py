@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from repro_lib.analysis.selection import own_runs
+from repro_lib.analysis.selection import differs_in, own_runs
 from repro_lib.analysis.study import NothingToShow, Study, load_study
 from repro_lib.cli.main import main
-from repro_lib.config import Config, ConfigError
+from repro_lib.config import Config, ConfigError, without_neutral
 from repro_lib.report.site.index import build_site
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -65,3 +65,11 @@ def test_a_profile_that_nobody_knows_is_named_unless_results_have_it(store: Stor
     assert Study.load(store, profile="studdy").results[0].profile == "studdy"
     with pytest.raises(NothingToShow, match=r"no results yet"):
         load_study(store.folder, profile="full")
+
+
+def test_a_result_from_before_there_were_remedies_is_one_without_any(make_result: MakeResult) -> None:
+    now = make_result("charlm", "relu", config=of("quick"))
+    config = of("quick", max_iters=30)
+    before = make_result("charlm", "relu", config=config).model_copy(update={"config": without_neutral(config.model_dump())})
+    assert differs_in("max_iters", now, before)
+    assert not differs_in("max_iters", make_result("charlm", "relu", config=of("quick", ema_decay=0.9)), before)

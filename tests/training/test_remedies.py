@@ -346,6 +346,17 @@ def test_a_pair_are_two_models_of_which_the_first_is_the_trial(dataset: Dataset,
     assert apart[0] > apart[1] > 0
 
 
+def test_gradients_of_a_pair_are_clipped_model_by_model(dataset: Dataset, tiny: Tiny) -> None:
+    config = tiny("charlm", codistill_weight=1.0, grad_clip=1e-3)
+    with deterministic_arithmetic():
+        work = OneTrial("charlm", "relu", config, dataset, 1)
+        work.train(1)
+    assert isinstance(work.model, Pair)
+    for own in (work.model.first, work.model.second):
+        norm = torch.stack([p.grad.norm() for p in own.parameters() if p.grad is not None]).norm().item()
+        assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
 def steps_alike(store: Store, result: Result) -> dict[int, bool]:
     first, second = (store.snapshots(result, trial) for trial in (1, 2))
     return {step: np.array_equal(first.logits[k], second.logits[k]) for k, step in enumerate(first.steps)}

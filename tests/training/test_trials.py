@@ -15,7 +15,7 @@ from repro_lib.cli.main import main
 from repro_lib.config import Config
 from repro_lib.store.store import Store
 from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, trial_lease
-from repro_lib.training import experiment
+from repro_lib.training import cell
 from repro_lib.training.experiment import run_experiment, train_trials
 from repro_lib.training.progress import Progress
 from repro_lib.training.trainer import TrainingDiverged
@@ -95,7 +95,7 @@ def test_a_part_that_diverges_leaves_the_others_what_they_have(
     config, seen = tiny("charlm", trials=3), list[Progress]()
     train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
     with monkeypatch.context() as planted:
-        planted.setattr(experiment, "train_trial", Mock(side_effect=TrainingDiverged("loss is nan")))
+        planted.setattr(cell, "train_trial", Mock(side_effect=TrainingDiverged("loss is nan")))
         with pytest.raises(TrainingDiverged):
             train_trials("charlm", "gelu", config, [2], results_dir=store.folder)
     run_experiment("charlm", "gelu", config, results_dir=store.folder, progress=seen.append)
