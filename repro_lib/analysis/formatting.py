@@ -1,11 +1,14 @@
 """Numbers and words as people read them: a dash for what is missing, a mark on what is synthetic, markup that does nothing."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
 from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate, rounded
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:
@@ -27,6 +30,18 @@ def number(value: float | None, digits: int) -> str:
 def marked(text: str, synthetic: bool) -> str:
     """The text, with a mark where what it says is synthetic."""
     return f"{text} (synthetic)" if synthetic else text
+
+
+def counted(n: int, noun: str, verb: str = "") -> str:
+    """``1 cell``, ``0 cells``; with a verb of the plural, which is ``is`` or ``was`` after one: ``2 cells are``."""
+    verb = {"are": "is", "were": "was"}.get(verb, verb) if n == 1 else verb
+    return " ".join(filter(None, [f"{n:,}", noun if n == 1 or not noun else f"{noun}s", verb]))
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def small(value: float) -> str:

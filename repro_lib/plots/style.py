@@ -39,6 +39,8 @@ COLOURS = {
     "smelu_05": "#56B4E9",
 }
 MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v", "smelu_05": "P"}
+# The colour of a page, which is dark on light and light on dark, for whatever has none of its own.
+PAGE_COLOUR = "currentColor"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 # What is missing is hatched, because an empty place would look like a 0.
 GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": "#999999", "hatch": MISSING_HATCH}

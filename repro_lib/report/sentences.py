@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from repro_lib.analysis.formatting import with_interval
+from repro_lib.analysis.formatting import counted, with_interval
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import model_row, size_in_words
 from repro_lib.analysis.selection import recipe_differences
@@ -29,7 +29,7 @@ def about(study: Study) -> str:
     profile = f"profile {first.profile}" if first.profile else "no profile"
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
-        f"{len(real.results)} of {len(real.cells)} cells: {profile}, corpus {first.corpus.name}, "
+        f"{len(real.results)} of {counted(len(real.cells), 'cell')}: {profile}, corpus {first.corpus.name}, "
         f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}"
     )
 

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
-from repro_lib.plots.style import COLOURS
+from repro_lib.plots.style import COLOURS, PAGE_COLOUR
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
-# The colour of the page, which is dark on light and light on dark, for whatever has none of its own.
-PAGE_COLOUR = "currentColor"
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
 

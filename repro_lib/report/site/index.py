@@ -4,25 +4,42 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
+from repro_lib.analysis.contrasts import REFERENCE, leading_contrasts
+from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import visible
-from repro_lib.analysis.selection import own_runs_in_words, select_comparable
+from repro_lib.analysis.selection import own_runs_in_words, select_comparable, variants
 from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
+from repro_lib.report.answer import answer
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
-from repro_lib.report.sentences import grid_headlines
+from repro_lib.report.sentences import flagged, grid_headlines
+from repro_lib.report.site import charts
 from repro_lib.report.site.page import ReportError, render_notebook
-from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
+from repro_lib.report.site.page_parts import (
+    NOTEBOOK_NAME,
+    SCRIPT,
+    TEMPLATES,
+    Cell,
+    frame_of,
+    in_order,
+    made_from,
+    navigation,
+    title_of,
+)
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
+from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import write_atomically
 
 
@@ -61,16 +78,24 @@ def build_site(
     stored = [result for _, result in loaded]
     chosen = select_comparable(stored, None, profile, configs, grids=store.grids())
     results = {(result.model_name, result.activation): result for result in chosen}
-    study = Study.of(list(results.values()), refused=refused)
+    # A run of two models misses no third one.
     cells = in_order([*expected_cells, *results])
+    models, activations = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if results else ([], [])
+    study = Study.of(list(results.values()), models, activations, refused)
+    study = replace(study, margin=store.margin(), variants=tuple(variants(stored, study.results)))
+    contrasts = leading_contrasts(Evidence.from_results(study))
+    drawn = _drawn(contrasts)
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
-        written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
+        site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
+        folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
+        answer=answer(study, contrasts), in_short=grid_headlines(study), reference=REFERENCE, identical=study.identical,
+        warning=flagged(study) if any(result.flags for result in chosen) else "",
+        contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
@@ -79,6 +104,8 @@ def build_site(
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
+    if drawn:
+        charts.write_script(reports_dir)
     write_atomically(reports_dir / "index.html", visible(html))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
@@ -107,11 +134,21 @@ def _rows(
     return rows
 
 
-# What came out, of the cells that the index shows: a run of two models misses no third one.
-def _in_short(study: Study, expected: Sequence[Cell]) -> list[str]:
-    there = [*expected, *((result.model_name, result.activation) for result in study.results)]
-    models, activations = (list(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ([], [])
-    return grid_headlines(Study.of(study.results, models, activations, study.refused)) if study.results else []
+def _drawn(contrasts: pd.DataFrame) -> str:
+    skip_url_grammars()  # for jsonschema, which Altair imports
+    from repro_lib.plots.forest import forest
+
+    chart = forest(contrasts)
+    return charts.section_of(chart) if chart else ""
+
+
+# What stands in a cell of the table: the verdict, and in which of the leading metrics where they do not share it.
+def _said(row: Mapping[str, Any]) -> str:
+    for verdict, word in ((SUPPORTED, SUPPORTED), (EQUAL, "equal")):
+        found = [metric for metric, name in (("PD", "verdict"), ("TV", "verdict_tv")) if row[name] == verdict]
+        if found:
+            return word if len(found) == 2 else f"{word} in {found[0]}"
+    return NOT_DECIDED
 
 
 def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:

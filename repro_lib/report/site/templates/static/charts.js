@@ -1,5 +1,5 @@
 // Wakes every chart of the page. Vega stands before this in the same file; without it a page is whole, and still.
-// The rows of a table whose columns are texts; see _data of repro_lib/whatif/chart.py.
+// The rows of a table whose columns are texts; see packed of repro_lib/plots/vega.py.
 const rowsOf = (texts) => {
   const lists = Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, text.split("|")]));
   const columns = Object.entries(lists).filter(([name]) => !name.endsWith("_words")).map(([name, values]) =>
@@ -22,7 +22,7 @@ for (const section of document.querySelectorAll("section.chart")) {
       return !mine || mine === value || Math.abs(mine - value) < 1e-9;
     });
     const say = () => {
-      sentence.textContent = sentences.filter(chosen).map((row) => row.sentence).join(" ");
+      if (sentences.length) sentence.textContent = sentences.filter(chosen).map((row) => row.sentence).join(" ");
       view.description(sentence.textContent);
       table?.replaceChildren(...numbers.filter(chosen).map((row) => {
         const line = document.createElement("tr");
