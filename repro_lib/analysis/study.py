@@ -1,7 +1,6 @@
 """Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
 
-Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
-in it is NaN too. ``Study`` is the bundle that plots and texts take."""
+Nothing is filled in: an expected cell that is not there is a row of NaN, and so is a mean over it. ``Study`` bundles them."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro_lib import analysis
+from repro_lib.analysis.formatting import counted
 from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
 from repro_lib.config import ACTIVATIONS, GRID_ACTIVATIONS, GRID_MODELS, MODEL_DEFAULTS, PROFILES, check_model, check_profile
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -63,12 +63,14 @@ class Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
         ConfigError for a profile that neither this version nor any result knows."""
         stored, refused = store.load()
-        every = [result for _, result in stored]
-        if (profile := which.get("profile")) and profile not in {result.profile for result in every}:
+        if (profile := which.get("profile")) and profile not in {result.profile for _, result in stored}:
             check_profile(profile)
-        # Filtered first: the newest result of another model does not decide which ones are comparable.
-        results = [result for result in every if models is None or result.model_name in models]
+        # First, so that the newest result of another model does not decide which are comparable.
+        results = [result for _, result in stored if models is None or result.model_name in models]
         chosen = [with_new_metrics(store, result) for result in select_comparable(results, grids=store.grids(), **which)]
+        if chosen and not (models or activations) and (asked := store.asked(chosen[0].profile)):
+            named = zip(*asked, *((r.model_name, r.activation) for r in chosen), strict=True)
+            models, activations = map(_in_order, map(set, named), (tuple(MODEL_DEFAULTS), ACTIVATIONS))
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False))
         beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
         own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}
@@ -156,8 +158,10 @@ class Study:
         return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
 
     def _repr_html_(self) -> str:
-        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd")
-        table = wide.loc[list(self.models), list(self.activations)].to_html(float_format="{:.3f}".format, na_rep="–", border=0)
+        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[
+            [*self.models], [*self.activations]
+        ]
+        table = wide.to_html(float_format="{:.3f}".format, na_rep="–", border=0)
         return f"<p>{self!r}, relative PD:</p>{table}"
 
     def result(self, model: str, activation: str) -> Result | None:
@@ -179,7 +183,7 @@ def load_study(
     study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
         # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
-        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
+        refused = f" ({counted(len(study.refused), 'file', 'were')} refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
         nothing = f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first"
@@ -188,8 +192,7 @@ def load_study(
 
 
 def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
-    """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
-    With ``include_synthetic`` they may differ in being synthetic, and in nothing else."""
+    """ResultError unless they may stand in one study: one per cell, keys all equal (``include_synthetic``: but for that)."""
     cells = Counter((result.model_name, result.activation) for result in results)
     if twice := sorted(cell for cell, count in cells.items() if count > 1):
         raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")

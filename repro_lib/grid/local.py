@@ -59,7 +59,8 @@ class Run:
             self.store.declare(self.request.margin)
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
-            self.store.note_grid(cell.config_sha256 for cell in self.cells)
+            asked = [(self.request.profile, cell.model, cell.activation) for cell in self.cells]
+            self.store.note_grid((cell.config_sha256 for cell in self.cells), asked)
             check_writable(self.request.reports_dir)
             refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.activation) for cell in self.cells])
             if edited := edited_notebooks():

@@ -129,22 +129,31 @@ class Store:
 
     def grids(self) -> list[str]:
         """The ``config_sha256`` of all grids that were run in this folder, those of the newest last."""
+        return self._noted_grids()["configs"]
+
+    def asked(self, profile: str | None) -> list[tuple[str, str]]:
+        """The cells (model, activation) that grids of a profile were asked for in this folder."""
+        return [(model, activation) for name, model, activation in self._noted_grids()["asked"] if name == profile]
+
+    def _noted_grids(self) -> dict[str, Any]:
         try:
-            noted = json.loads(read_bounded(self._grids(), _LARGEST_NOTE_BYTES))["configs"]
+            noted = {"asked": []} | json.loads(read_bounded(self._grids(), _LARGEST_NOTE_BYTES))
+            if all(isinstance(config, str) for config in noted["configs"]) and all(len(cell) == 3 for cell in noted["asked"]):
+                return noted
         except FileNotFoundError:
-            return []
+            return {"configs": [], "asked": []}
         except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError):
-            noted = None
-        if isinstance(noted, list) and all(isinstance(config, str) for config in noted):
-            return noted
+            pass
         raise ResultError(f"{self._grids()} does not list the configurations of the grids that were run; delete it")
 
-    def note_grid(self, configs: Iterable[str]) -> None:
-        """Note the configurations of a grid: these are its own, and not those of its other lengths and rates."""
-        own, before = dict.fromkeys(configs), self.grids()
-        noted = [*(config for config in before if config not in own), *own]
+    def note_grid(self, configs: Iterable[str], asked: Iterable[tuple[str | None, str, str]] = ()) -> None:
+        """Note the configurations of a grid, its own and not those of its other lengths and rates, and the cells (profile,
+        model, activation) that it was ``asked`` for."""
+        own, before = dict.fromkeys(configs), self._noted_grids()
+        noted = {"configs": [*(config for config in before["configs"] if config not in own), *own]}
+        noted["asked"] = [*before["asked"], *(cell for cell in map(list, asked) if cell not in before["asked"])]
         if noted != before:
-            write_atomically(self._grids(), json.dumps({"configs": noted}, indent=1) + "\n")
+            write_atomically(self._grids(), json.dumps(noted) + "\n")
 
     def _grids(self) -> Path:
         return self._declaration().with_name("grids.json")
