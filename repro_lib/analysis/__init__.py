@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from repro_lib.analysis.counted import count_model as count_model
     from repro_lib.analysis.dictionary import data_dictionary as data_dictionary
     from repro_lib.analysis.evidence import Evidence as Evidence
-    from repro_lib.analysis.noise_sources import compare_sources as compare_sources
+    from repro_lib.analysis.noise_sources import compare_sources as compare_sources, how_to_run as how_to_run
     from repro_lib.analysis.notes import say as say
     from repro_lib.analysis.rate_check import rate_check_views as rate_check_views
     from repro_lib.analysis.selection import select_comparable as select_comparable

@@ -158,10 +158,8 @@ class Study:
         return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
 
     def _repr_html_(self) -> str:
-        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[
-            [*self.models], [*self.activations]
-        ]
-        table = wide.to_html(float_format="{:.3f}".format, na_rep="–", border=0)
+        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[list(self.models)]
+        table = wide[list(self.activations)].to_html(float_format="{:.3f}".format, na_rep="–", border=0)
         return f"<p>{self!r}, relative PD:</p>{table}"
 
     def result(self, model: str, activation: str) -> Result | None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import number
+from repro_lib.analysis.formatting import chance, number
 from repro_lib.analysis.study import rows_of
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
@@ -20,6 +20,8 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
+    # How many trials would tell depends on the family: it is said for that of all models, and not otherwise.
+    tell = model is None
     return worded(
         contrasts.leading_contrasts(evidence),
         lambda row: {
@@ -27,11 +29,11 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
             "Verdict": row["verdict"],
             "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
             "Verdict in it": row["verdict_tv"],
-            "p": rounded(row["p"], ".2g"),
-            "p (Holm)": rounded(row["p_holm"], ".2g"),
-            "p (not equal)": rounded(row["p_equal"], ".2g"),
-            "Trials to tell": rounded(row["trials_needed"], ",.0f"),
-            "p (permutation)": rounded(row["p_permutation"], ".2g"),
+            "p": chance(row["p"]),
+            "p (Holm)": chance(row["p_holm"]),
+            "p (not equal)": chance(row["p_equal"]),
+            **({"Trials to tell": rounded(row["trials_needed"], ",.0f")} if tell else {}),
+            "p (permutation)": chance(row["p_permutation"]),
         },
         model,
     )
@@ -59,15 +61,15 @@ def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.D
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Per model the CV over activations, what is left of it without noise, and what noise alone gives."""
-    chance = "By chance alone, %: median, 95th percentile"
+    by_chance = "By chance alone, %: median, 95th percentile"
     return worded(
         contrasts.cv_over_activations(evidence, metric),
         lambda row: {
             "CV, %": rounded(row["cv"], ".2f"),
             "Without noise, % (95 % interval)": _or_why_none(row, "cv_corrected", ".2f"),
             "In words": contrasts.sensitivity(evidence, row["model"], metric).lower(),
-            chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
-            "p": rounded(row["p"], ".2g"),
+            by_chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
+            "p": chance(row["p"]),
             "Activations": f"{row['cells']} of {row['expected']}",
         },
     )
@@ -141,7 +143,7 @@ def _contrast_sentence(row: dict[str, Any]) -> str:
         return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."
     alone = int(row["without_partner"])
     left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
-    tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
+    tests = f"{interval}; p = {chance(row['p'])}, Holm {chance(row['p_holm'])}"
     return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}{_at_equal_loss(row)}."
 
 
@@ -171,7 +173,7 @@ def _at_equal_loss(row: dict[str, Any]) -> str:
 def _verdict(row: dict[str, Any], n: int) -> str:
     margin = f"the margin of {row['margin']:g} %"
     if row["verdict"] == EQUAL:
-        return f"equal within {margin} at N = {n} (two one-sided tests, p = {row['p_equal']:.2g} for all at once)"
+        return f"equal within {margin} at N = {n} (two one-sided tests, p = {chance(row['p_equal'])} for all at once)"
     if row["verdict"] == SUPPORTED:
         return f"a difference supported at N = {n}" + (f", and within {margin}" if row["p_equal"] <= SIGNIFICANCE else "")
     if n < TRIALS_FOR_CLAIM:
@@ -194,9 +196,9 @@ def _cv_in_words(row: dict[str, Any], n: int) -> str:
     holes = f" over {row['cells']} of {row['expected']} activations" if row["cells"] < row["expected"] else ""
     if not cv.has_interval:
         return f"CV {row['cv']:.2f} %{holes} at N = {n} (no interval below {TRIALS_FOR_INTERVAL} trials that all cells share)"
-    null = f"by chance alone {row['null_median']:.2f} % (up to {row['null_high']:.2f} % in 95 % of studies), p = {row['p']:.3g}"
+    null = f"by chance alone {row['null_median']:.2f} % (up to {row['null_high']:.2f} % in 95 % of studies)"
     ends = f"without noise {cv.value:.2f} %, 95 % interval {cv.interval('.2f')} %"
-    return f"CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null})"
+    return f"CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null}, p = {chance(row['p'])})"
 
 
 def _or_why_none(row: dict[str, Any], name: str, spec: str, suffix: str = "") -> str:

@@ -186,7 +186,7 @@ def test_neighbours_are_those_of_the_row() -> None:
     row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
     frames = [frame_of((Page("Index", "index.html"), *row), page.href, "") for page in row]
     # By their full titles; the first and the last of a row lead nowhere else.
-    relu, gelu, swish = (Page(f"charlm × {page.title}", page.href) for page in row)
+    relu, gelu, swish = (Page(f"charlm with {page.title}", page.href) for page in row)
     assert [(frame["before"], frame["after"]) for frame in frames] == [(None, gelu), (relu, swish), (gelu, None)]
 
 
@@ -537,7 +537,7 @@ def test_missing_and_failed_cells_are_named(site: Path) -> None:
     assert re.match(r"convlm relu failed loss is nan \(see results/notebooks/x\)", rows["convlm relu"])
     assert "0.5000" in rows["charlm gelu"]
     assert [hole.get_text() for hole in index_of(site).soup.select("table.matrix .hole")] == ["missing", "failed"]
-    said = ["2 of 4 cells done · 1 failed · 1 missing", "No result yet: charlm × relu"]
+    said = ["2 of 4 cells done · 1 failed · 1 missing", "No result yet: charlm with relu"]
     said += ["results/notebooks/10_train-convlm-relu.failed.ipynb"]
     assert [part for part in said if part not in text] == []
     assert not re.search(rf"0\.0000|{site}", text)

@@ -14,7 +14,7 @@ from repro_lib.analysis.study import Study, cells_frame
 from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
 from repro_lib.report import contrast_tables as tables
 from repro_lib.report.contrast_tables import contrast_sentences, contrasts_table, cv_sentences
-from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines
+from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines, provenance
 from repro_lib.report.tables import WordTable, config_table, overview_table, summary_table, trials_table
 from repro_lib.store.schema import Result
 
@@ -93,7 +93,7 @@ def test_numbers_carry_their_interval_and_trials_and_configuration_are_shown_who
     assert number(np.nan, 2) == number(None, 2) == "–"
     table = overview_table(cells_frame([full_result("charlm", "relu")], ["charlm", "convlm"], ["relu", "gelu"]))
     assert (list(table.index), list(table.columns)) == (["charlm", "convlm"], ["relu", "gelu"])
-    assert table.loc["charlm", "relu"].startswith("0.500 (")
+    assert table.loc["charlm", "relu"].startswith("0.5000 (")
     assert set(table.loc["convlm"]) == {"–"}
     result = full_result("charlm", "relu", config_sources={"max_iters": "profile"})
     assert list(trials_table(result)["Seed"]) == [42, 43, 44]
@@ -147,31 +147,27 @@ def study_of(**about: object) -> Study:
     return Study.of([full_result("charlm", *cell, **about) for cell in pairs.items()], ["charlm"], list(pairs))
 
 
-def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
+def test_a_model_says_its_answer_and_names_its_ends() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
-    text = "\n".join(model_headlines(study_of(), "charlm", frame))
-    largest = (
-        "Differences from relu: in relative PD 1 supported, 0 equal within the margin of 3 %, 1 not decided; in total "
-        "variation 0 supported, 0 equal within the margin of 3 %, 2 not decided. The largest: charlm: g"
-    )
-    assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
-    assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"
+    said = model_headlines(study_of(), "charlm", frame)
+    assert said[0].startswith("It depends on the metric: none of 2 differences from relu is supported in both")
+    assert [words for words in ("3 of 3 cells", "lowest relative PD with gelu") if words not in "\n".join(said)] == []
+    assert not re.search("90|flagged", "\n".join(said)), "another model's contrast, or a flag that nobody raised"
     # What has no number is not counted.
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "in relative PD 0 supported, 0 equal within the margin of 3 %, 1 not decided" in "\n".join(
-        grid_headlines(study_of(), frame)
+    assert "none of 1 difference" in grid_headlines(study_of(), frame)[0]
+
+
+def test_a_grid_says_its_answer_and_what_is_wrong_and_an_empty_one_what_to_run() -> None:
+    flagged = study_of(flags=["untrained: trial 1"])
+    assert grid_headlines(flagged, leading_contrasts(Evidence.from_results(flagged)))[-1].startswith(
+        "3 of 3 cells are flagged (untrained)"
     )
-    assert "Differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
-
-
-def test_the_grid_without_contrasts_says_what_n_allows_and_an_empty_one_what_to_run() -> None:
-    said = grid_headlines(study_of(flags=["untrained: trial 1"]))
-    assert said[2].startswith("The order is not decided at N = 3 trials")
-    assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
     hole = Study.of([full_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
-    assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole)
-    for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
+    assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole, contrasts())
+    for said in (grid_headlines(Study.of([]), contrasts()), model_headlines(Study.of([]), "charlm", contrasts())):
         assert said == ["no results yet: run ./run_papermill.sh"]
+    assert provenance(Study.of([])) == said
 
 
 def test_cells_of_several_kinds_of_machine_are_named() -> None:
@@ -194,6 +190,7 @@ def test_models_with_the_same_lowest_activation_are_named_together() -> None:
     pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
     results = [full_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
     results += [full_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
-    said = grid_headlines(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
+    study = Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"])
+    said = grid_headlines(study, leading_contrasts(Evidence.from_results(study)))
     assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
-    assert "tinylstm is bit-identical" in said[-2]
+    assert "tinylstm is bit-identical" in "\n".join(provenance(study))

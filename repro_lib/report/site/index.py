@@ -14,6 +14,7 @@ import pandas as pd
 
 from repro_lib.analysis.contrasts import REFERENCE, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.formatting import counted
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words, select_comparable, variants
 from repro_lib.analysis.study import Study, rows_of
@@ -23,7 +24,7 @@ from repro_lib.data import CORPORA
 from repro_lib.report.answer import answer
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
-from repro_lib.report.sentences import flagged, grid_headlines
+from repro_lib.report.sentences import flagged, provenance
 from repro_lib.report.site import charts
 from repro_lib.report.site.page import ReportError, render_notebook
 from repro_lib.report.site.page_parts import (
@@ -36,6 +37,7 @@ from repro_lib.report.site.page_parts import (
     made_from,
     navigation,
     title_of,
+    with_minus,
 )
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -93,7 +95,7 @@ def build_site(
     html = environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
-        answer=answer(study, contrasts), in_short=grid_headlines(study), reference=REFERENCE, identical=study.identical,
+        answer=answer(study, contrasts), made_of=provenance(study), reference=REFERENCE, identical=study.identical,
         warning=flagged(study) if any(result.flags for result in chosen) else "",
         contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
@@ -106,7 +108,7 @@ def build_site(
     )  # fmt: skip
     if drawn:
         charts.write_script(reports_dir)
-    write_atomically(reports_dir / "index.html", visible(html))
+    write_atomically(reports_dir / "index.html", with_minus(visible(html)))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -217,9 +219,11 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
 
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    others = [r for r in stored if r.comparison_key not in {shown.comparison_key for shown in results.values()}]
+    keys = {shown.comparison_key for shown in results.values()}
+    # Runs in which one source of randomness varies alone are on the pages of their models.
+    others = [r for r in stored if r.comparison_key not in keys and r.config["vary"] == "all"]
     kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    said = f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."
+    said = f"{counted(len(others), 'stored result', 'are')} not shown, for lack of comparability ({'; '.join(sorted(kinds))})."
     return [said] if others else []
 
 
