@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from repro_lib.analysis.claims import judge as judge
     from repro_lib.analysis.contrasts import (
         contrasts_frame as contrasts_frame,
-        cv_over_activations as cv_over_activations,
         leading_contrasts as leading_contrasts,
         study_contrasts as study_contrasts,
     )

@@ -74,7 +74,7 @@ class Evidence:
     @property
     def metrics(self) -> list[str]:
         """The metrics that are known of any pair: not one that was registered since, where predictions are gone."""
-        return [metric for metric in METRICS if self.pairs.empty or self.pairs[metric].notna().any()]
+        return [metric for metric in METRICS if self.pairs[metric].notna().any()] or [*METRICS]
 
     @cached_property
     def _blocks(self) -> dict[str, _Block]:

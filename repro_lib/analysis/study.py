@@ -152,10 +152,11 @@ class Study:
 
     def __repr__(self) -> str:
         n = sorted({len(result.trials) for result in self.results}) or [0]
-        there = f"{len(self.results)} of {len(self.models) * len(self.activations)} cells"
-        trials = f"N = {n[0]}" if len(n) == 1 else f"N = {n[0]} to {n[-1]}"
+        cells = counted(len(self.models) * len(self.activations), "cell")
         made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
-        return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
+        size = f"{counted(len(self.models), 'model')} x {counted(len(self.activations), 'activation')}"
+        trials = f"N = {' to '.join(map(str, dict.fromkeys([n[0], n[-1]])))}"
+        return f"Study({size}: {len(self.results)} of {cells}, {trials}{made_up})"
 
     def _repr_html_(self) -> str:
         wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[list(self.models)]

@@ -83,5 +83,5 @@ def _named(rows: Sequence[dict[str, Any]], size: str = "{0.value:+.1f} %") -> st
 def _at_equal_loss(rows: Sequence[dict[str, Any]]) -> str:
     known = [row for row in rows if not pd.isna(row["per_cent_at_loss"])]
     left = sum(SUPPORTED in (row["verdict_at_loss"], row["verdict_at_loss_tv"]) for row in known)
-    told = f"where runs of other lengths tell, {left} of {counted(len(known), '', 'are')} supported"
-    return f" At equal validation loss, {told}." if known else ""
+    found = f"{left} of {counted(len(known), '', 'are')}" if left else "none is"
+    return f" At equal validation loss, where runs of other lengths tell, {found} supported." if known else ""

@@ -124,24 +124,6 @@ def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
     return f"{model}: {ARCHITECTURES.get(model, model)}, {size}; {total:,} parameters."
 
 
-def order(study: Study, model: str) -> str:
-    """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
-    study = study.measured
-    overview = model_row(study, model)
-    if overview["identical"]:
-        return f"{model}: the same numbers for every activation, so there is no order."
-    cells = study.cells[study.cells["model"] == model]
-    if pd.isna(overview["best"]):
-        named = {why: ", ".join(cells["activation"][cells["n"] == n]) for n, why in enumerate(("missing", "one trial only"))}
-        why = "; ".join(f"{why}: {names}" for why, names in named.items() if names) or "one activation in all"
-        return f"{model}: fewer than two activations have a relative PD, so there is no order ({why})."
-    rows = {cell["activation"]: cell for _, cell in cells.iterrows()}
-    low, high = (f"{overview[end]}, {with_interval(rows[overview[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
-    few = overview["cells"] < overview["expected"]
-    holes = f" Only {overview['cells']} of {overview['expected']} activations are there." if few else ""
-    return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
-
-
 def decided(trials: Iterable[float]) -> str:
     """What N trials allow to say about an order of activations (N = 3 shows, N >= 10 claims)."""
     # The smallest cell decides: a claim about an order rests on every activation in it.
@@ -185,31 +167,17 @@ def model_headlines(study: Study, name: str, contrasts: pd.DataFrame) -> list[st
     """One model over its activations; ``contrasts``: ``leading_contrasts``."""
     if not study.results:
         return [NO_RESULTS]
-    return [answer(study, contrasts[contrasts["model"] == name]), about(study), order(study, name), *_warnings(study)]
+    return [answer(study, contrasts[contrasts["model"] == name]), about(study), *_warnings(study)]
 
 
 def grid_headlines(study: Study, contrasts: pd.DataFrame) -> list[str]:
     """All models and activations; ``contrasts``: ``leading_contrasts``. What they were made of, ``provenance`` says."""
-    return [answer(study, contrasts), *_lowest(study), *_warnings(study)] if study.results else [NO_RESULTS]
+    return [answer(study, contrasts), *_warnings(study)] if study.results else [NO_RESULTS]
 
 
 def provenance(study: Study) -> list[str]:
     """Which results these are, what is missing, flagged or identical, and in what the models were not trained alike."""
     return [about(study), missing(study), flagged(study), identical(study), *recipe(study)] if study.results else [NO_RESULTS]
-
-
-# Which activation is lowest in which models; the numbers stand below, with their intervals.
-def _lowest(study: Study) -> list[str]:
-    study = study.measured
-    models: dict[str, list[str]] = {}
-    for name in study.models:
-        row = model_row(study, name)
-        if not row["identical"] and not pd.isna(row["best"]):
-            models.setdefault(row["best"], []).append(name)
-    # Stable: models that tie keep the order of the study.
-    by_number = sorted(models.items(), key=lambda entry: -len(entry[1]))
-    lowest = [f"{name} in {' and '.join(filter(None, [', '.join(there[:-1]), there[-1]]))}" for name, there in by_number]
-    return [f"Lowest relative PD, by however little: {'; '.join(lowest)}."] if lowest else []
 
 
 def _warnings(study: Study) -> list[str]:

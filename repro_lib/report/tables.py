@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.formatting import cell_number, marked, number, with_interval
+from repro_lib.analysis.formatting import cell_number, literally, marked, number, with_interval
 from repro_lib.analysis.overviews import activations_overview, models_overview
 from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame, rows_of, trials_frame
 from repro_lib.store.schema import Result
@@ -38,6 +38,14 @@ class WordTable:
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
         table = f'<table class="word-table" style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
         return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A table of words as Markdown that shows them and does nothing else."""
+    index = [str(name or "") for name in frame.index.names]
+    rows = [[*index, *frame.columns], ["---"] * (len(index) + len(frame.columns))]
+    rows += [[*(name if isinstance(name, tuple) else [name]), *row] for name, *row in frame.itertuples()]
+    return "\n".join(f"| {' | '.join(literally(str(cell)).replace('|', '&#124;') for cell in row)} |" for row in rows)
 
 
 # A verdict at the beginning in bold, so that a column of them can be read at a glance.

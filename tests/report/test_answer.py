@@ -1,10 +1,12 @@
 """The answer of a study: one sentence for every kind of study, from verdicts alone; and the figure beside it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
+from test_study import make_result as full_result
 
 from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
@@ -12,6 +14,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.plots.forest import forest
 from repro_lib.plots.vega import SEPARATOR
+from repro_lib.report import claims_ledger, sentences
 from repro_lib.report.answer import answer
 from repro_lib.store.schema import Result
 
@@ -98,3 +101,23 @@ def test_the_figure_shows_both_metrics_of_every_contrast() -> None:
     assert [layer["encoding"]["x"]["datum"] for layer in spec["layer"][:2]] == [-3.0, 0]
     both = rows_of(YES)
     assert "charlm smelu_1" in str(forest(pd.concat([both, both.assign(model="charlm")]))["datasets"])
+
+
+# A number beside a word in the wrong number: "1 cells", "2 cell", "1 are", "5 is".
+WRONG = r"\b1 [a-z]+s\b(?<!is)|\b1 (are|were|have)\b|\b([2-9]|\d\d+) (cell|trial|model|file|difference|claim|is|was)\b"
+
+
+@pytest.mark.parametrize("activations", [0, 1, 2, 5])
+@pytest.mark.parametrize("trials", [1, 2, 12])
+def test_every_sentence_is_right_for_none_one_two_and_many(activations: int, trials: int) -> None:
+    names = ("relu", "gelu", "swish", "swiglu", "smelu_1")[:activations]
+    pairs = tuple(0.4 + k / 1000 for k in range(trials * (trials - 1) // 2))
+    more = {"flags": ["untrained: trial 1"]} if activations < 5 else {}
+    study = Study.of([full_result("charlm", a, pairs, **more) for a in names], ["charlm"], names or None, ["x.json is damaged"])
+    evidence = Evidence.from_results(study)
+    contrasts, entries = leading_contrasts(evidence), claims_ledger.ledger(evidence)
+    said = [*sentences.grid_headlines(study, contrasts), *sentences.provenance(study), claims_ledger.tally(entries)]
+    said += [*sentences.model_headlines(study, "charlm", contrasts), repr(study), sentences.decided([trials] * activations)]
+    said += [line for result in study.results for line in sentences.cell_headlines(result)]
+    assert [found[0] for text in said if (found := re.search(WRONG, text))] == []
+    assert [text for text in said if re.search(r"\s\s| [.,;]\s| \.$", text) or text != text.strip()] == []
