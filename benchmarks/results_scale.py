@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from repro_lib.analysis.frames import curves_frame, pairs_frame, trials_frame
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.study import Study, curves_frame, pairs_frame, trials_frame
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.synthetic import synthetic_result
 from repro_lib.config import GRID_ACTIVATIONS, GRID_MODELS
 from repro_lib.plots.figures import all_plots

@@ -17,7 +17,7 @@ from published.rebuild.collect import collect
 from published.rebuild.report import readme_sentences
 from published.rebuild.stores import HERE, STORES, Published
 from published.rebuild.tokens import TOKEN_TABLES
-from repro_lib.analysis.study import is_cut
+from repro_lib.analysis.frames import is_cut
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED, verdict_on_difference
 from repro_lib.cli.main import main
 from repro_lib.config import Config

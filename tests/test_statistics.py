@@ -12,7 +12,7 @@ from benchmarks.statistics import SHARED, SPREADS, Design, judged_grids
 from published.rebuild.stores import Published
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import METRICS
+from repro_lib.analysis.frames import METRICS
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
 
 # The spreads of the published study, rounded; the next test holds them against it.

@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from repro_lib.analysis import slices
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.slices import PairedTrials, slice_frame, swapped_pairs
 from repro_lib.analysis.stored_models import training_counts
-from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.data import CorpusError
 from repro_lib.metrics.churn_and_influence import ChurnAndError, churn_and_error
 from repro_lib.store.derived import derived

@@ -15,7 +15,7 @@ import numpy as np
 
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import rows_of
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import SUPPORTED, All, AnyOf, Check, Node, judge_node
 from repro_lib.config import NEGATIVE_CONTROL, Config
 from repro_lib.metrics.cells import coefficient_of_variation

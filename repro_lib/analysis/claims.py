@@ -13,7 +13,7 @@ import pandas as pd
 
 from repro_lib.analysis.claim_rules import DATA, REMARKS, RULES, Measured
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import METRICS
+from repro_lib.analysis.frames import METRICS
 from repro_lib.analysis.verdicts import Judgement, Node, judge_node
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.once import once
-from repro_lib.analysis.study import pair_matrix
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED, verdict_on_difference
 from repro_lib.metrics.cells import (
     bootstrap_windows,

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.contrasts import LEADING
-from repro_lib.analysis.formatting import number, unbroken
+from repro_lib.analysis.formatting import number
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import share_held
 from repro_lib.analysis.stored_models import training_counts
-from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.data import CorpusError
 from repro_lib.metrics.all_pairs import Counted, count_by_character, kl_to_predictor, unanimity
 from repro_lib.metrics.given import Float64
@@ -117,8 +118,8 @@ def _row(result: Result, counted: Counted, trials: Sequence[Any], shares: Float6
     return {
         "N": len(trials),
         "All trials agree, %": number(100 * unanimity(trials), 1),
-        "KL between trials, nats": unbroken(f"{jackknife_pairwise(pair_matrix(result, 'kl_divergence')):.4f}"),
+        "KL between trials, nats": f"{jackknife_pairwise(pair_matrix(result, 'kl_divergence')):.4f}",
         "to the unigrams": number(float(kl_to_predictor(trials, shares).mean()), 3),
         "to the uniform": number(float(kl_to_predictor(trials, np.full_like(shares, 1 / len(shares))).mean()), 3),
-        "Relative PD from under 0.0001, %": unbroken(f"{held:.1f}"),
+        "Relative PD from under 0.0001, %": f"{held:.1f}",
     }

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.frames import METRICS, pair_matrix
 from repro_lib.analysis.selection import with_other
-from repro_lib.analysis.study import METRICS, Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.config import MARGIN, REFERENCE
 from repro_lib.metrics.uncertainty import Estimate, Float64, jackknife
 from repro_lib.store.pair_matrices import PairMatrices, load_pair_matrices
@@ -77,7 +78,7 @@ class Evidence:
     @property
     def metrics(self) -> list[str]:
         """The metrics that are known of any pair: not one that was registered since, where predictions are gone."""
-        return [metric for metric in METRICS if self.pairs.empty or self.pairs[metric].notna().any()]
+        return [metric for metric in METRICS if self.pairs[metric].notna().any()] or [*METRICS]
 
     @cached_property
     def _blocks(self) -> dict[str, _Block]:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repro_lib.analysis.formatting import small
+from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.stored_models import config_of, corpus_of
-from repro_lib.analysis.study import pair_matrix, rows_of
 from repro_lib.config import config_values
 from repro_lib.data import CorpusError, EvaluationWindows, make_dataset
 from repro_lib.metrics.prediction_difference import PAIR_METRICS

@@ -1,11 +1,14 @@
 """Numbers and words as people read them: a dash for what is missing, a mark on what is synthetic, markup that does nothing."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
 from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import Estimate, rounded
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def with_interval(row: pd.Series, name: str, digits: int) -> str:
@@ -29,9 +32,27 @@ def marked(text: str, synthetic: bool) -> str:
     return f"{text} (synthetic)" if synthetic else text
 
 
+def counted(n: int, noun: str, verb: str = "") -> str:
+    """``1 cell``, ``0 cells``; with a verb of the plural, which is ``is`` or ``was`` after one: ``2 cells are``."""
+    verb = {"are": "is", "were": "was"}.get(verb, verb) if n == 1 else verb
+    return " ".join(filter(None, [f"{n:,}", noun if n == 1 or not noun else f"{noun}s", verb]))
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def small(value: float) -> str:
-    """A value to four digits after the point, or with an exponent where that would look like 0 and is not."""
-    return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
+    """A value that may be near 0, with two digits that tell or four after the point: ``0.1234``, ``0.00056``, ``under 0.0001``.
+
+    >>> small(0.12345), small(0.000561), small(3e-7), small(0.0), small(math.nan)
+    ('0.1235', '0.00056', 'under 0.0001', '0', '–')
+    """
+    if value == 0 or math.isnan(value):
+        return "0" if value == 0 else rounded(value, "")
+    return "under 0.0001" if abs(value) < 0.0001 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
 def of_arms(factor: str, text: str) -> str:
@@ -42,9 +63,13 @@ def of_arms(factor: str, text: str) -> str:
     return text
 
 
-def unbroken(interval: str) -> str:
-    """Keeps ``(0.1 to 0.2)`` on one line of a narrow column."""
-    return interval.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
+def chance(p: float) -> str:
+    """A p value with two digits, or that it is under 0.0001: ``0.031``.
+
+    >>> chance(0.0312), chance(2.6e-06), chance(1.0), chance(math.nan)
+    ('0.031', 'under 0.0001', '1', '–')
+    """
+    return "under 0.0001" if p < 0.0001 else rounded(p, ".2g")
 
 
 # What Markdown, HTML or a formula could begin with. As entities, which every reader of Markdown knows.

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from repro_lib.analysis.formatting import small
-from repro_lib.analysis.study import METRICS, Study, pair_matrix, rows_of
+from repro_lib.analysis.frames import METRICS, pair_matrix, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import Trajectory, follow
 from repro_lib.config import canonical_json, config_values
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -101,12 +102,12 @@ def compare_sources(stored: Sequence[Result], study: Study, model: str) -> Noise
     return best
 
 
-def how_to_run(model: str) -> str:
+def how_to_run(study: Study) -> str:
     """What to do where no source of randomness was run on its own."""
-    return (
-        f"The sources of randomness of {model} were not run one by one; make them with: repro grid --noise-models {model} "
-        "(or one at a time: repro train --vary init, order, dropout, bit or none)"
-    )
+    model, profile = study.models[0], study.results[0].profile if study.results else None
+    command = f"repro grid --noise-models {model}" + (f" --profile {profile}" if profile else "")
+    one_by_one = "or one at a time: repro train --vary init, order, dropout, bit or none"
+    return f"No source of randomness was run on its own; to run them: {command} ({one_by_one})."
 
 
 def _same_but_vary(reference: Result, other: Result) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.frames import is_cut, pair_matrix, rows_of
 from repro_lib.analysis.once import once
-from repro_lib.analysis.study import Study, is_cut, pair_matrix, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.metrics.cells import coefficient_of_variation
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -19,9 +20,9 @@ from repro_lib.models.registry import ARCHITECTURES
 def models_overview(study: Study) -> pd.DataFrame:
     """One row per expected model, in the study's order. Synthetic stand-ins beside measured results count as missing.
 
-    Columns: model; architecture and size in words; parameters; cells (present) and expected; best and worst (activation of
-    lowest and highest PD, None where bit-identical or fewer than two cells have a PD) with best_pd and worst_pd; mean_pd;
-    cv (per cent over the activations present); identical; seconds of training."""
+    Columns: model; architecture and size in words; parameters (each size once); cells (present) and expected; best and worst
+    (activation of lowest and highest PD, None where bit-identical or fewer than two cells have a PD) with best_pd and
+    worst_pd; mean_pd; cv (per cent over the activations present); identical; seconds of training."""
     study, rows = study.measured, []
     for model in study.models:
         cells = study.cells[study.cells["model"] == model]
@@ -34,7 +35,7 @@ def models_overview(study: Study) -> pd.DataFrame:
                 "model": model,
                 "architecture": ARCHITECTURES.get(model, model),
                 "size": size_in_words(study, model),
-                "parameters": cells["parameters"].mean(),  # activations agree within 1 %
+                "parameters": sorted({int(size) for size in cells["parameters"].dropna()}),
                 "cells": int((cells["n"] > 0).sum()),
                 "expected": len(cells),
                 "best": ends[0][0],

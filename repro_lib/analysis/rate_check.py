@@ -6,9 +6,9 @@ import pandas as pd
 
 from repro_lib.analysis.contrasts import LEADING, contrasts_at_own_rates
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import Note, say
 from repro_lib.analysis.once import once
-from repro_lib.analysis.study import pair_matrix, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval
 

@@ -1,45 +1,34 @@
-"""Results as tidy frames: one row per cell, trial, pair of trials or point of a curve.
-
-Nothing here is filled in: a cell that was expected and is not there is a row of NaN, and a mean over a set with a hole
-in it is NaN too. ``Study`` is the bundle that plots and texts take."""
+"""Comparable results of a grid as one bundle, ``Study``: which cells there are, which were expected, and their tables."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from repro_lib import analysis
-from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
-from repro_lib.config import (
-    ACTIVATIONS,
-    GRID_ACTIVATIONS,
-    GRID_MODELS,
-    MODEL_DEFAULTS,
-    PROFILES,
-    REFERENCE,
-    ConfigError,
-    check_model,
-    check_profile,
+from repro_lib.analysis.formatting import counted
+from repro_lib.analysis.frames import (
+    cells_frame,
+    check_comparable,
+    curves_frame,
+    expected_activations,
+    expected_models,
+    in_order,
+    pairs_frame,
+    trials_frame,
 )
-from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import jackknife_pairwise, mean_interval
+from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, REFERENCE, ConfigError, check_model, check_profile
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.designs import ACTIVATION, Design, load_design
 from repro_lib.store.pair_matrices import with_new_metrics
-from repro_lib.store.schema import Result, ResultError
+from repro_lib.store.schema import Result
 from repro_lib.store.store import MARGIN, Store
-
-METRICS = PAIR_METRICS.keys()
 
 
 class NothingToShow(RuntimeError):
@@ -83,16 +72,18 @@ class Study:
         ``factor``: those of the arms of the newest grid over it; None: of whatever the newest grid was over.
         ConfigError for a profile that neither this version nor any result knows."""
         stored, refused = store.load()
-        every = [result for _, result in stored]
-        if (profile := which.get("profile")) and profile not in {result.profile for result in every}:
+        if (profile := which.get("profile")) and profile not in {result.profile for _, result in stored}:
             check_profile(profile)
-        # Filtered first: the newest result of another model does not decide which ones are comparable.
-        results = [result for result in every if models is None or result.model_name in models]
+        # First, so that the newest result of another model does not decide which are comparable.
+        results = [result for _, result in stored if models is None or result.model_name in models]
         design = load_design(store, factor)
         if design and profile not in (None, design.profile):
             design = None
         chosen = design.results(results) if design else select_comparable(results, grids=store.grids(), **which)
         chosen = [with_new_metrics(store, result) for result in chosen]
+        if chosen and not (design or models or activations) and (asked := store.asked(chosen[0].profile)):
+            named = zip(*asked, *((r.model_name, r.activation) for r in chosen), strict=True)
+            models, activations = map(in_order, map(set, named), (tuple(MODEL_DEFAULTS), ACTIVATIONS))
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False), design)
         beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
         own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}
@@ -112,8 +103,8 @@ class Study:
         Without ``models`` and ``activations`` a grid of its profile, or the ``design``, is expected and whatever else the
         results hold."""
         check_comparable(results, include_synthetic)
-        models = [check_model(name) for name in models] if models else design.models if design else _expected_models(results)
-        activations = _arms(activations, design) or _expected_activations(results)
+        models = [check_model(name) for name in models] if models else design.models if design else expected_models(results)
+        activations = _arms(activations, design) or expected_activations(results)
         # Found before the filter: one activation alone cannot show that a model ignores it.
         measured = [result for result in results if not result.synthetic] or results
         identical = tuple(name for name in identical_models(measured) if name in models)
@@ -177,14 +168,15 @@ class Study:
 
     def __repr__(self) -> str:
         n = sorted({len(result.trials) for result in self.results}) or [0]
-        there = f"{len(self.results)} of {len(self.models) * len(self.activations)} cells"
-        trials = f"N = {n[0]}" if len(n) == 1 else f"N = {n[0]} to {n[-1]}"
+        cells = counted(len(self.models) * len(self.activations), "cell")
         made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
-        return f"Study({len(self.models)} models x {len(self.activations)} activations: {there}, {trials} trials{made_up})"
+        size = f"{counted(len(self.models), 'model')} x {counted(len(self.activations), 'activation')}"
+        trials = f"N = {' to '.join(map(str, dict.fromkeys([n[0], n[-1]])))}"
+        return f"Study({size}: {len(self.results)} of {cells}, {trials}{made_up})"
 
     def _repr_html_(self) -> str:
-        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd")
-        table = wide.loc[list(self.models), list(self.activations)].to_html(float_format="{:.3f}".format, na_rep="–", border=0)
+        wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[list(self.models)]
+        table = wide[list(self.activations)].to_html(float_format="{:.3f}".format, na_rep="–", border=0)
         return f"<p>{self!r}, relative PD:</p>{table}"
 
     def result(self, model: str, activation: str) -> Result | None:
@@ -206,109 +198,12 @@ def load_study(
     study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
         # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
-        refused = f" ({len(study.refused)} files were refused: {study.refused[0]})" if study.refused else ""
+        refused = f" ({counted(len(study.refused), 'file', 'were')} refused: {study.refused[0]})" if study.refused else ""
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
         nothing = f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first"
         raise NothingToShow(" ".join([nothing, *study.own_runs]))
     return study
-
-
-def check_comparable(results: Sequence[Result], include_synthetic: bool = False) -> None:
-    """ResultError unless the results may stand in one study: at most one per cell, comparable keys all equal.
-    With ``include_synthetic`` they may differ in being synthetic, and in nothing else."""
-    cells = Counter((result.model_name, result.arm) for result in results)
-    if twice := sorted(cell for cell, count in cells.items() if count > 1):
-        raise ResultError(f"more than one result for {' with '.join(twice[0])}; choose with selection.select_comparable first")
-    if len({result.measured_key if include_synthetic else result.comparison_key for result in results}) > 1:
-        raise ResultError(
-            "these results differ in corpus, evaluation text, profile, vary, seed, execution or device (or some are "
-            "synthetic), so they do not belong in one statistic; choose with selection.select_comparable first"
-        )
-
-
-def cells_frame(
-    results: Sequence[Result],
-    models: Sequence[str] | None = None,
-    activations: Sequence[str] | None = None,
-    include_synthetic: bool = False,
-) -> pd.DataFrame:
-    """One row per expected cell; a missing one has n = 0 and NaN. ``Study.dictionary`` says what the columns are; the intervals
-    of metrics are of the jackknife, those of loss and accuracy Student's."""
-    check_comparable(results, include_synthetic)
-    by_cell = {(result.model_name, result.arm): _cell_row(result) for result in results}
-    cells = product(models or _expected_models(results), activations or _expected_activations(results))
-    missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
-    rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
-    numbers = [f"{name}{end}" for name in (*METRICS, "val_loss", "val_accuracy") for end in ("", "_low", "_high")]
-    numbers += ["mean_deviation_pd", "unanimity", "churn_per_error", "unigram_loss", "parameters", "seconds"]
-    columns = ["model", "activation", "n", *numbers, "cut", "flags", "profile", "synthetic"]
-    # A column of whole numbers beside one that has a hole would change its type with the results.
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, "float64"))
-
-
-def _cell_row(result: Result) -> dict[str, Any]:
-    estimates = {name: jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest) for name in METRICS}
-    estimates["val_loss"] = mean_interval([trial.val_loss for trial in result.trials])
-    estimates["val_accuracy"] = mean_interval([trial.val_accuracy for trial in result.trials], 0.0, 100.0)
-    row = {column: value for name, estimate in estimates.items() for column, value in estimate.columns(name).items()}
-    error = 1 - row["val_accuracy"] / 100
-    row |= {name: result[name] for name in ("mean_deviation_pd", "unanimity", "parameters", "profile", "synthetic")}
-    return row | {
-        "n": len(result.trials),
-        "churn_per_error": row["churn"] / error if error > 0 else math.nan,
-        "unigram_loss": result.evaluation.unigram_cross_entropy,
-        "seconds": sum(trial.seconds for trial in result.trials),
-        "cut": is_cut(result),
-        "flags": "; ".join(result.flags),
-    }
-
-
-def trials_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per trained model (``Study.trials``)."""
-    digests = ("init_sha256", "weights_sha256", "predictions_sha256")
-    columns = ("trial", "seed", "val_loss", "val_accuracy", "seconds", *digests)
-    rows = [(r.model_name, r.arm, *(getattr(trial, name) for name in columns)) for r in results for trial in r.trials]
-    return pd.DataFrame(rows, columns=["model", "activation", *columns])
-
-
-def pairs_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per pair of trials of a cell (``Study.pairs``)."""
-    rows = []
-    for result in results:
-        matrices = [pair_matrix(result, name) for name in METRICS]
-        for i, j in combinations(range(len(result.trials)), 2):
-            rows.append((result.model_name, result.arm, i + 1, j + 1, *(matrix[i, j] for matrix in matrices)))
-    return pd.DataFrame(rows, columns=["model", "activation", "first", "second", *METRICS])
-
-
-def curves_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per point of a loss curve (``Study.curves``)."""
-    rows = []
-    for result in results:
-        for trial in result.trials:
-            for split, curve in (("train", trial.train_loss_curve), ("validation", trial.val_loss_curve)):
-                rows += [(result.model_name, result.arm, trial.trial, split, step, loss) for step, loss in curve]
-    return pd.DataFrame(rows, columns=["model", "activation", "trial", "split", "iteration", "loss"])
-
-
-def pair_matrix(result: Result, metric: str = "relative_pd") -> NDArray[np.float64]:
-    """A metric between the N trials of a cell as a symmetric (N, N) matrix with a zero diagonal; NaN where it was not known."""
-    matrix = np.where(np.eye(len(result.trials)), 0.0, math.nan)
-    for (i, j), value in result.pairs(metric).items() if metric in result.reproducibility_metrics else ():
-        matrix[i - 1, j - 1] = matrix[j - 1, i - 1] = value
-    return matrix
-
-
-def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as plain dictionaries."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def is_cut(result: Result) -> bool:
-    """Whether the model was trained smaller than its full size, which was another one in some earlier version."""
-    full, layer = MODEL_DEFAULTS.get(result.model_name, {}), result.config_sources
-    return any(result.config[name] < full.get(name, 0) and layer.get(name) != "model" for name in ("n_layer", "n_embd"))
 
 
 def _arms(asked: Sequence[str] | None, design: Design | None) -> list[str]:
@@ -318,18 +213,3 @@ def _arms(asked: Sequence[str] | None, design: Design | None) -> list[str]:
     if unknown := sorted({*(asked or ())} - {*design.arms}):
         raise ConfigError(f"{unknown[0]!r} is no arm of the grid over {design.factor}; its arms: {', '.join(design.arms)}")
     return [*(asked or design.arms)]
-
-
-def _expected_models(results: Sequence[Result]) -> tuple[str, ...]:
-    expected = set().union(*(PROFILES[r.profile]["models"] for r in results if r.profile in PROFILES))
-    return _in_order(expected | {r.model_name for r in results}, tuple(MODEL_DEFAULTS)) or GRID_MODELS
-
-
-def _expected_activations(results: Sequence[Result]) -> tuple[str, ...]:
-    expected = set(GRID_ACTIVATIONS) if any(r.profile in PROFILES for r in results) else set()
-    return _in_order(expected | {r.arm for r in results}, ACTIVATIONS) or GRID_ACTIVATIONS
-
-
-def _in_order(names: set[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Known names in their usual order, then the others by name."""
-    return (*(name for name in known if name in names), *sorted(names - set(known)))

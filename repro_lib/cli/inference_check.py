@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from repro_lib.analysis.formatting import small
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.inference_noise import inference_noise
 from repro_lib.analysis.stored_models import config_of, corpus_of, load_trained
-from repro_lib.analysis.study import load_study, rows_of
+from repro_lib.analysis.study import load_study
 from repro_lib.data import CorpusError, make_dataset
 from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store

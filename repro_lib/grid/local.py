@@ -61,7 +61,8 @@ class Run:
             clear_leftovers(self.request.results_dir, self.request.reports_dir)
         if self.with_notebooks:
             note_design(self.store, self.tasks.design)
-            self.store.note_grid((cell.config_sha256 for cell in self.cells), self.tasks.factor)
+            asked = [(self.request.profile, cell.model, cell.activation) for cell in self.cells]
+            self.store.note_grid((cell.config_sha256 for cell in self.cells), asked, self.tasks.factor)
             check_writable(self.request.reports_dir)
             refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.name) for cell in self.cells])
             if edited := edited_notebooks():

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy
+from repro_lib.analysis.formatting import small
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, how_to_run
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import FOLLOWED, PARTED, Trajectory, load_trajectories, other_lengths
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL
 from repro_lib.plots import style
@@ -154,10 +156,10 @@ def through_training_view(store: Store, stored: Sequence[Result], study: Study, 
 
 
 @styled
-def noise_view(store: Store, sources: NoiseSources | None, model: str) -> Plot | Note:
+def noise_view(store: Store, sources: NoiseSources | None, study: Study) -> Plot | Note:
     """Total variation by source of randomness, at the end of training and through it; or what to do where none was run."""
     if sources is None:
-        return Note(how_to_run(model))
+        return Note(how_to_run(study))
     frame = sources.frame()
     least = int(frame.loc[frame["state"] == "measured", "n"].min())
     note = (
@@ -206,7 +208,7 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
     if spread := arms(row, "total_variation"):
         axes.errorbar(x, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
     # A trial that is repeated gives exactly 0, and a rounded 0.000 would not say so.
-    label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else small(value)
     top = (x, value if math.isnan(high) else max(value, high))
     axes.annotate(label, top, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
 

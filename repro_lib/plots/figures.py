@@ -11,7 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from repro_lib.analysis.study import METRICS, Study, rows_of
+from repro_lib.analysis.frames import METRICS, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.plots import panels, style
 from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel

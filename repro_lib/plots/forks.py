@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import rows_of
 from repro_lib.plots.style import Plot, draw_interval, new_figure, styled
 
 _PANELS = {

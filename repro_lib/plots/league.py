@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.league import LEAGUE_METRICS, league, pareto_front
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.plots.style import Plot, colour_of, marker_of, new_figure, styled
 

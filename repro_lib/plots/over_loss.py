@@ -4,8 +4,8 @@ import pandas as pd
 
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import pair_matrix, rows_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, jackknife_pairwise
 from repro_lib.plots.style import Plot, activation_handles, colour_of, draw_interval, marker_of, new_figure, styled

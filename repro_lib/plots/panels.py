@@ -13,8 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from repro_lib.analysis.frames import METRICS, rows_of
 from repro_lib.analysis.overviews import models_overview
-from repro_lib.analysis.study import METRICS, Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import GAP, GREY, SYNTHETIC_HATCH, SYNTHETIC_LOOK, colour_of, draw_cell, draw_gap, marker_of
 

@@ -43,6 +43,8 @@ MARKERS = {"relu": "o", "gelu": "s", "swish": "^", "swiglu": "D", "smelu_1": "v"
 # Of arms that are no activations: what is left of Tol's muted scheme (personal.sron.nl/~pault), and markers of their own.
 _OTHER_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#AA7733", "#CC6677", "#882255", "#AA4499", "#555555")
 _OTHER_MARKERS = ("X", "<", ">", "p", "h", "d", "*")
+# The colour of a page, which is dark on light and light on dark, for whatever has none of its own.
+PAGE_COLOUR = "currentColor"
 MISSING_HATCH, SYNTHETIC_HATCH = "////", "xx"
 # What is missing is hatched, because an empty place would look like a 0.
 GAP: dict[str, Any] = {"facecolor": "white", "edgecolor": "#999999", "hatch": MISSING_HATCH}

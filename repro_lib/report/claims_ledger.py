@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from repro_lib.analysis.claims import CLAIMS, Claim, judge
-from repro_lib.analysis.contrasts import cv_over_activations, leading_contrasts
+from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import Study
@@ -17,9 +17,10 @@ from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SU
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import CONFIDENCE, TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, rounded
-from repro_lib.report.contrast_tables import contrast_sentences, cv_sentences
+from repro_lib.report.answer import answer
+from repro_lib.report.contrast_tables import contrasts_table, cv_table, equal_loss_tables
 from repro_lib.report.sentences import about, missing
-from repro_lib.report.tables import WordTable
+from repro_lib.report.tables import WordTable, markdown_table
 
 GROUPS = {"findings": "Findings", "recommendations": "Recommendations", "numbers": "Published numbers"}
 
@@ -167,8 +168,14 @@ def conclusions_markdown(study: Study, evidence: Evidence, entries: Sequence[Ent
     least = min((len(result.trials) for result in study.results), default=TRIALS_FOR_CLAIM)
     if least < TRIALS_FOR_CLAIM:
         lines.append(f"With N = {least} nothing here is a claim: a verdict takes {TRIALS_FOR_CLAIM} trials.")
-    said = [*contrast_sentences(leading_contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
-    lines += ["", "## Does the activation matter here?", "", *(f"- {line}" for line in said)]
+    lines += ["", "## Does the activation matter here?", "", literally(answer(study, leading_contrasts(evidence)))]
+    tables = {
+        "Each activation against the reference": [contrasts_table(evidence)],
+        "At equal loss": equal_loss_tables(evidence),
+    }
+    tables["CV over activations"] = [cv_table(evidence)]
+    for title, found in tables.items():
+        lines += ["", *(f"### {title}\n\n{markdown_table(table)}" for table in found)]
     lines += ["", "## The earlier study's claims", "", tally(entries), ""]
     for group, title in GROUPS.items():
         lines += [f"### {title}", "", *(f"- {sentence(entry)}" for entry in entries if entry.claim.group == group), ""]

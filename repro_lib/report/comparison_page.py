@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from repro_lib.analysis.comparison.comparison import Compared, compared
+from repro_lib.analysis.formatting import chance
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.stored_models import stored_predictions
-from repro_lib.analysis.study import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED
 from repro_lib.config import MARGIN
 from repro_lib.metrics.given import numpy_of
@@ -81,7 +82,7 @@ class Comparison(Compared):
         elif verdict == NOT_DECIDED and not math.isnan(needed):
             why = f", about {needed:,.0f} models an arm would tell"
         n = " and ".join(dict.fromkeys(str(len(models)) for models in self.arms.values()))
-        how = f"N = {n}, {'paired by seed' if self.paired else 'independent'}, p = {row['p']:.2g}"
+        how = f"N = {n}, {'paired by seed' if self.paired else 'independent'}, p = {chance(row['p'])}"
         return f"{first} against {second}, {_title(row['metric'])}: {size}, {verdict}{why} ({how})."
 
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -16,14 +16,15 @@ from repro_lib.analysis.contrasts import (
     verdict_on_extreme,
 )
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import literally, number, of_arms
+from repro_lib.analysis.formatting import chance, literally, number, of_arms
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
 from repro_lib.report.contrast_tables import contrasts_table, equal_loss_tables
-from repro_lib.report.sentences import about, decided, flagged, identical, missing, recipe
+from repro_lib.report.sentences import decided, provenance
 from repro_lib.report.tables import activations_table, models_table
 from repro_lib.store.schema import SYNTHETIC_MARK, Result
 
@@ -37,7 +38,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
     evidence = evidence or Evidence.from_results(study)
     mark = " (SYNTHETIC)" if study.is_synthetic else ""
-    notes = [about(study), missing(study), *study.own_runs, flagged(study), identical(study), *recipe(study)]
+    notes = [*provenance(study), *study.own_runs]
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
     overviews = rows_of(models_overview(study))
@@ -88,7 +89,7 @@ def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mar
     if not pd.isna(row["p"]):
         ends = f"{row['cv_corrected_low']:.2f}% to {row['cv_corrected_high']:.2f}%"
         lines.append(f"  CV without noise: {row['cv_corrected']:.2f}%, {ends} (95 %, N={row['n']})")
-        by_chance = f"{row['null_median']:.2f}%, 95 % of studies up to {row['null_high']:.2f}% (p={row['p']:.2g})"
+        by_chance = f"{row['null_median']:.2f}%, 95 % of studies up to {row['null_high']:.2f}% (p = {chance(row['p'])})"
         lines.append(f"  CV by chance alone: {by_chance}")
     if not pd.isna(overview["best"]):
         for end, name in (("best", "Lowest"), ("worst", "Highest")):

@@ -1,4 +1,4 @@
-"""Evidence as tables and sentences for people. Every sentence carries N and an interval, or says why there is none."""
+"""Evidence as tables for people: every number has N and an interval, or says why there is none."""
 
 import math
 from collections import Counter
@@ -8,11 +8,10 @@ import pandas as pd
 
 from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import number
+from repro_lib.analysis.formatting import chance, number
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.league import league
-from repro_lib.analysis.study import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.tables import spread, worded
 
@@ -22,18 +21,20 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
 
     All corrections are for all models of the evidence, also where only one is shown.
     """
+    # How many trials would tell depends on the family: it is said for that of all models, and not otherwise.
+    tell = model is None
     return worded(
         contrasts.leading_contrasts(evidence),
         lambda row: {
-            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f"),
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f"),
             "Verdict": row["verdict"],
-            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_tv"),
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_tv"),
             "Verdict in it": row["verdict_tv"],
-            "p": rounded(row["p"], ".2g"),
-            "p (Holm)": rounded(row["p_holm"], ".2g"),
-            "p (not equal)": rounded(row["p_equal"], ".2g"),
-            "Trials to tell": rounded(row["trials_needed"], ",.0f"),
-            "p (permutation)": rounded(row["p_permutation"], ".2g"),
+            "p": chance(row["p"]),
+            "p (Holm)": chance(row["p_holm"]),
+            "p (not equal)": chance(row["p_equal"]),
+            **({"Trials to tell": rounded(row["trials_needed"], ",.0f")} if tell else {}),
+            "p (permutation)": chance(row["p_permutation"]),
         },
         model,
     )
@@ -48,9 +49,9 @@ def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.D
         frame.assign(n=frame["n_at_loss"]),
         lambda row: {
             "At a loss of": f"{row['loss_at_loss']:.3f}",
-            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss"),
+            "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_at_loss"),
             "Verdict": row["verdict_at_loss"],
-            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", ".1f", "_at_loss_tv"),
+            "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_at_loss_tv"),
             "Verdict in it": row["verdict_at_loss_tv"],
             "From runs of": f"{row['lengths_at_loss']} iterations",
         },
@@ -126,15 +127,15 @@ def _arms_and_costs(frame: pd.DataFrame) -> str:
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Per model the CV over activations, what is left of it without noise, and what noise alone gives."""
-    chance = "By chance alone, %: median, 95th percentile"
+    by_chance = "By chance alone, %: median, 95th percentile"
     return worded(
         contrasts.cv_over_activations(evidence, metric),
         lambda row: {
             "CV, %": rounded(row["cv"], ".2f"),
             "Without noise, % (95 % interval)": _or_why_none(row, "cv_corrected", ".2f"),
             "In words": contrasts.sensitivity(evidence, row["model"], metric).lower(),
-            chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
-            "p": rounded(row["p"], ".2g"),
+            by_chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
+            "p": chance(row["p"]),
             "Activations": f"{row['cells']} of {row['expected']}",
         },
     )
@@ -178,95 +179,6 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
     heads = {"observed": "SD of accuracy, %", "evaluation": "of it evaluation text", "runs": "of it real difference of runs"}
     frame = contrasts.accuracy_variance(evidence)
     return worded(frame, lambda row: {head: deviation(row[name]) for name, head in heads.items()}, model)
-
-
-def contrast_sentences(frame: pd.DataFrame) -> list[str]:
-    """What each contrast says, one sentence per model and activation; ``frame``: ``leading_contrasts``.
-
-    A model without any pair of trials is one sentence.
-    """
-    sentences = []
-    for model, rows in frame.groupby("model", sort=False):
-        most = int(rows[["n", "without_partner"]].to_numpy().max())
-        if len(rows) > 1 and most < 2:
-            reference = rows["reference"].iloc[0]
-            sentences.append(
-                f"{model}: no contrast with {reference} at N = {most}, and no interval: no cell has a pair of trials."
-            )
-        else:
-            sentences += map(_contrast_sentence, rows_of(rows))
-    return sentences
-
-
-def _contrast_sentence(row: dict[str, Any]) -> str:
-    name, n = f"{row['model']}: {row['activation']} against {row['reference']}", int(row["n"])
-    if pd.isna(row["difference"]):
-        return f"{name}: not decided at N = {n}, and no interval: a cell is missing or has no pair."
-    # Where the reference's trials are all alike there is no per cent of their PD.
-    known = not pd.isna(row["per_cent"])
-    estimate = Estimate.in_row(row, "per_cent" if known else "difference")
-    spec, unit = ("+z.1f", " %") if known else ("+.4f", "")
-    size, interval = f"{rounded(estimate.value, spec)}{unit}", f"95 % interval {estimate.interval(spec)}{unit}"
-    if pd.isna(row["difference_low"]):
-        return f"{name}: {size} relative PD, not decided at N = {n}, and no interval below {TRIALS_FOR_INTERVAL} trials."
-    alone = int(row["without_partner"])
-    left_out = f", {alone} trials without a partner of their seed left out" if alone else ""
-    tests = f"{interval}; p = {row['p']:.3g}, Holm {row['p_holm']:.3g}"
-    return f"{name}: {size} relative PD ({tests}), {_verdict(row, n)}{left_out}{_beside(row)}{_at_equal_loss(row)}."
-
-
-def _beside(row: dict[str, Any]) -> str:
-    # What the other leading metric says, and whether that is something else.
-    other = Estimate.in_row(row, "per_cent", "_tv")
-    if not other.has_interval:
-        return ""
-    said = f"; total variation {rounded(other.value, '+z.1f')} % ({other.interval('+z.1f')}), {row['verdict_tv']}"
-    if row["verdict"] != row["verdict_tv"]:
-        return f"{said}: the verdict depends on the metric"
-    opposite = row["verdict"] == SUPPORTED and row["per_cent"] * other.value < 0
-    return f"{said}, in the opposite direction" if opposite else said
-
-
-def _at_equal_loss(row: dict[str, Any]) -> str:
-    # What is left of both where neither activation has the better model.
-    parts = []
-    for suffix, metric in (("_at_loss", "relative PD"), ("_at_loss_tv", "total variation")):
-        left = Estimate.in_row(row, "per_cent", suffix)
-        if left.has_interval:
-            said = f"{metric} {rounded(left.value, '+z.1f')} % ({left.interval('+z.1f')}), {row[f'verdict{suffix}']}"
-            parts.append(said)
-    return f"; at equal loss ({row['loss_at_loss']:.3f} nats, N = {row['n_at_loss']}): {'; '.join(parts)}" if parts else ""
-
-
-def _verdict(row: dict[str, Any], n: int) -> str:
-    margin = f"the margin of {row['margin']:g} %"
-    if row["verdict"] == EQUAL:
-        return f"equal within {margin} at N = {n} (two one-sided tests, p = {row['p_equal']:.2g} for all at once)"
-    if row["verdict"] == SUPPORTED:
-        return f"a difference supported at N = {n}" + (f", and within {margin}" if row["p_equal"] <= SIGNIFICANCE else "")
-    if n < TRIALS_FOR_CLAIM:
-        return f"not decided at N = {n}, for a verdict takes {TRIALS_FOR_CLAIM} trials"
-    least = "" if pd.isna(row["trials_needed"]) else f", about {row['trials_needed']:,.0f} trials would tell it from 0"
-    return f"not decided at N = {n}: neither supported nor equal within {margin}{least}"
-
-
-def cv_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the CV of each model says beside its noise; ``frame``: ``cv_over_activations``."""
-    return [f"{row['model']}: {_cv_in_words(row, int(row['n']))}." for row in rows_of(frame)]
-
-
-def _cv_in_words(row: dict[str, Any], n: int) -> str:
-    if row["identical"]:
-        return f"CV 0.00 % exactly at N = {n} (bit-identical; interval of width 0)"
-    if pd.isna(row["cv"]):
-        return f"no CV at N = {n}, and no interval: fewer than two activations have a PD"
-    cv = Estimate.in_row(row, "cv_corrected")
-    holes = f" over {row['cells']} of {row['expected']} activations" if row["cells"] < row["expected"] else ""
-    if not cv.has_interval:
-        return f"CV {row['cv']:.2f} %{holes} at N = {n} (no interval below {TRIALS_FOR_INTERVAL} trials that all cells share)"
-    null = f"by chance alone {row['null_median']:.2f} % (up to {row['null_high']:.2f} % in 95 % of studies), p = {row['p']:.3g}"
-    ends = f"without noise {cv.value:.2f} %, 95 % interval {cv.interval('.2f')} %"
-    return f"CV {row['cv']:.2f} %{holes} at N = {n} ({ends}; {null})"
 
 
 def _or_why_none(row: dict[str, Any], name: str, spec: str, suffix: str = "") -> str:

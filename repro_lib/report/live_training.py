@@ -11,7 +11,7 @@ from typing import Any
 from repro_lib.analysis.notes import NO_RESULTS, say
 from repro_lib.config import Config
 from repro_lib.plots.style import COLOURS
-from repro_lib.store.store import Store
+from repro_lib.store.store import Store, results_store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_UPDATES, Progress, write_progress
 
@@ -101,7 +101,8 @@ class LiveTraining:
 
 def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick") -> Any:
     """What a notebook shows where there are no results: the command for the grid, and a button for the first two cells."""
-    words = say(f"{NO_RESULTS} in a terminal; it trains the whole grid and fills {store.folder}.")
+    own = "" if store.folder.resolve() == results_store().folder.resolve() else f" --results-dir {store.folder}"
+    words = say(f"{NO_RESULTS}{own} in a terminal; it trains the whole grid and fills {store.folder}.")
     # Under the grid nobody is there to press a button.
     if PROGRESS_FILE_VARIABLE in os.environ:
         return words

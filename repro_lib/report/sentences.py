@@ -5,16 +5,16 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from repro_lib.analysis.formatting import with_interval
+from repro_lib.analysis.formatting import counted, with_interval
+from repro_lib.analysis.frames import cells_frame
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import model_row, size_in_words
 from repro_lib.analysis.selection import recipe_differences
-from repro_lib.analysis.study import Study, cells_frame
-from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.analysis.study import Study
 from repro_lib.config import NEGATIVE_CONTROL
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.models.registry import ARCHITECTURES
-from repro_lib.report.contrast_tables import contrast_sentences
+from repro_lib.report.answer import answer
 from repro_lib.report.tables import short_flags
 from repro_lib.store.designs import ACTIVATION
 from repro_lib.store.schema import ORIGIN, Result
@@ -30,7 +30,7 @@ def about(study: Study) -> str:
     profile = f"profile {first.profile}" if first.profile else "no profile"
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
     return (
-        f"{len(real.results)} of {len(real.cells)} cells: {profile}, corpus {first.corpus.name}, "
+        f"{len(real.results)} of {counted(len(real.cells), 'cell')}: {profile}, corpus {first.corpus.name}, "
         f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}{_arms(study)}"
     )
 
@@ -83,13 +83,13 @@ def flagged(study: Study) -> str:
     if cells.empty:
         return "No cell is flagged." if study.results else NO_RESULTS
     reasons = sorted({reason for flags in cells["flags"] for reason in short_flags(flags)})
-    return f"{len(cells)} of {len(study.results)} cells are flagged ({', '.join(reasons)}): do not rely on their numbers."
+    their = "its" if len(cells) == 1 else "their"
+    are = f"{len(cells)} of {counted(len(study.results), 'cell')} {'is' if len(cells) == 1 else 'are'} flagged"
+    return f"{are} ({', '.join(reasons)}): do not rely on {their} numbers."
 
 
 def identical(study: Study) -> str:
     """Which models are bit-identical across activations, and whether the negative control did its work."""
-    if not study.results:
-        return NO_RESULTS
     sentences = [
         f"{model} is bit-identical across activations, trial by trial, so it is left out of all statistics across activations"
         + (": the negative control. Its CV of exactly 0 shows that nothing but the activation differs between cells."
@@ -103,6 +103,10 @@ def identical(study: Study) -> str:
             f"Warning: {NEGATIVE_CONTROL} has no activation to plug in and yet its cells differ, so the cells of this study "
             "were not trained under equal conditions (another machine, another version?)."
         )
+    if not sentences and len(study.models) == 1:
+        alone = "was run with one activation, so nothing shows whether it can tell activations apart"
+        there = "is not bit-identical across activations: it can tell them apart"
+        return f"{study.models[0]} {there if len(study.measured.results) > 1 else alone}."
     return "\n".join(sentences) or "No model is bit-identical across activations."
 
 
@@ -128,24 +132,6 @@ def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
     size = size_in_words(study, model) or "at full size, for there is no result yet"
     total = int((layers["parameters"] * layers["times"]).sum())
     return f"{model}: {ARCHITECTURES.get(model, model)}, {size}; {total:,} parameters."
-
-
-def order(study: Study, model: str) -> str:
-    """The lowest and highest relative PD of a model, and what N trials allow to say about the order."""
-    study = study.measured
-    overview = model_row(study, model)
-    if overview["identical"]:
-        return f"{model}: the same numbers for every activation, so there is no order."
-    cells = study.cells[study.cells["model"] == model]
-    if pd.isna(overview["best"]):
-        named = {why: ", ".join(cells["activation"][cells["n"] == n]) for n, why in enumerate(("missing", "one trial only"))}
-        why = "; ".join(f"{why}: {names}" for why, names in named.items() if names) or "one activation in all"
-        return f"{model}: fewer than two activations have a relative PD, so there is no order ({why})."
-    rows = {cell["activation"]: cell for _, cell in cells.iterrows()}
-    low, high = (f"{overview[end]}, {with_interval(rows[overview[end]], 'relative_pd', 4)}" for end in ("best", "worst"))
-    few = overview["cells"] < overview["expected"]
-    holes = f" Only {overview['cells']} of {overview['expected']} activations are there." if few else ""
-    return f"{model}: lowest relative PD with {low}; highest with {high}.{holes} {decided(cells['n'])}"
 
 
 def decided(trials: Iterable[float]) -> str:
@@ -191,48 +177,17 @@ def model_headlines(study: Study, name: str, contrasts: pd.DataFrame) -> list[st
     """One model over its activations; ``contrasts``: ``leading_contrasts``."""
     if not study.results:
         return [NO_RESULTS]
-    return [about(study), order(study, name), *_contrasts(contrasts[contrasts["model"] == name]), *_warnings(study)]
+    return [answer(study, contrasts[contrasts["model"] == name]), about(study), *_warnings(study)]
 
 
-def grid_headlines(study: Study, contrasts: pd.DataFrame | None = None) -> list[str]:
-    """All models and activations; with ``contrasts`` (``leading_contrasts``) also whether any difference is one."""
-    if not study.results:
-        return [NO_RESULTS]
-    verdict = _contrasts(contrasts) if contrasts is not None else []
-    controls = [identical(study)] if study.identical else []
-    known = [*_lowest(study), *(verdict or [decided(study.cells["n"])]), *controls]
-    return [about(study), *known, *recipe(study), *_warnings(study)]
+def grid_headlines(study: Study, contrasts: pd.DataFrame) -> list[str]:
+    """All models and activations; ``contrasts``: ``leading_contrasts``. What they were made of, ``provenance`` says."""
+    return [answer(study, contrasts), *_warnings(study)] if study.results else [NO_RESULTS]
 
 
-# Which activation is lowest in which models; the numbers stand below, with their intervals.
-def _lowest(study: Study) -> list[str]:
-    study = study.measured
-    models: dict[str, list[str]] = {}
-    for name in study.models:
-        row = model_row(study, name)
-        if not row["identical"] and not pd.isna(row["best"]):
-            models.setdefault(row["best"], []).append(name)
-    # Stable: models that tie keep the order of the study.
-    by_number = sorted(models.items(), key=lambda entry: -len(entry[1]))
-    lowest = [f"{name} in {' and '.join(filter(None, [', '.join(there[:-1]), there[-1]]))}" for name, there in by_number]
-    return [f"Lowest relative PD, by however little: {'; '.join(lowest)}."] if lowest else []
-
-
-def _contrasts(frame: pd.DataFrame) -> list[str]:
-    known = frame.dropna(subset=["per_cent"])
-    if known.empty:
-        return []
-    # The largest of all and not of those supported, which would be picked by their luck.
-    largest = contrast_sentences(known.loc[[known["per_cent"].abs().idxmax()]])
-    tv = known.assign(verdict=known["verdict_tv"])
-    counted = f"in relative PD {_verdicts_counted(known)}; in total variation {_verdicts_counted(tv)}"
-    return [f"Differences from {known['reference'].iloc[0]}: {counted}. The largest: {largest[0]}"]
-
-
-# ``5 supported, 11 equal within the margin of 3 %, 4 not decided``.
-def _verdicts_counted(frame: pd.DataFrame) -> str:
-    count, margin = Counter(frame["verdict"]), f"{frame['margin'].iloc[0]:g} %"
-    return f"{count[SUPPORTED]} {SUPPORTED}, {count[EQUAL]} {EQUAL} of {margin}, {count[NOT_DECIDED]} {NOT_DECIDED}"
+def provenance(study: Study) -> list[str]:
+    """Which results these are, what is missing, flagged or identical, and in what the models were not trained alike."""
+    return [about(study), missing(study), flagged(study), identical(study), *recipe(study)] if study.results else [NO_RESULTS]
 
 
 def _warnings(study: Study) -> list[str]:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.analysis.formatting import number, unbroken
+from repro_lib.analysis.formatting import number
+from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import NO_RESULTS, Note
-from repro_lib.analysis.study import Study, pair_matrix, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.metrics.churn_and_influence import trial_influence
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
@@ -119,7 +120,7 @@ def influence_sentence(result: Result) -> str:
     estimate = jackknife_pairwise(pair_matrix(result), PAIR_METRICS["relative_pd"].largest)
     without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
     moved = f"trial {row['trial']} moves the relative PD most"
-    return f"{cell}: {moved}; without it, it is {without} instead of {unbroken(format(estimate, '.4f'))}."
+    return f"{cell}: {moved}; without it, it is {without} instead of {estimate:.4f}."
 
 
 def influence_sentences(study: Study, model: str) -> list[str]:
@@ -139,7 +140,7 @@ def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     def numbers(*cell: str) -> dict[str, str]:
         result = study.result(*cell)
         found = churn_against_error(result) if result else None
-        return {head: unbroken(f"{getattr(found, name):.3f}") if found else "–" for head, name in heads.items()}
+        return {head: f"{getattr(found, name):.3f}" if found else "–" for head, name in heads.items()}
 
     return _by_cell(study, numbers, model)
 
@@ -168,7 +169,7 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
             "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
             "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
             # This one needs no predictions.
-            "Churn / error": unbroken(f"{churn_against_error(result).ratio:.3f}") if result else "–",
+            "Churn / error": f"{churn_against_error(result).ratio:.3f}" if result else "–",
         }
 
     return _by_cell(study, kinds)
@@ -186,4 +187,4 @@ def overview_sentence(anatomies: Anatomies) -> str:
 
 
 def _shown(row: dict[str, Any], name: str, spec: str, scale: float = 1) -> str:
-    return unbroken(format(Estimate.in_row(row, name).scaled(scale), spec))
+    return format(Estimate.in_row(row, name).scaled(scale), spec)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.formatting import cell_number, marked, number, unbroken, with_interval
+from repro_lib.analysis.formatting import cell_number, literally, marked, number, with_interval
+from repro_lib.analysis.frames import METRICS, cells_frame, pairs_frame, rows_of, trials_frame
 from repro_lib.analysis.overviews import activations_overview, models_overview
-from repro_lib.analysis.study import METRICS, Study, cells_frame, pairs_frame, rows_of, trials_frame
-from repro_lib.metrics.uncertainty import rounded
+from repro_lib.analysis.study import Study
 from repro_lib.store.schema import Result
 
 
@@ -39,6 +39,14 @@ class WordTable:
         head = f'<thead><tr><th scope="col" {style}>{corner}</th>{heads}</tr></thead>'
         table = f'<table class="word-table" style="table-layout:auto;width:100%">{head}<tbody>{"".join(rows)}</tbody></table>'
         return f"<details><summary>{_emphasised(self.summary)}</summary>{table}</details>" if self.summary else table
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A table of words as Markdown that shows them and does nothing else."""
+    index = [str(name or "") for name in frame.index.names]
+    rows = [[*index, *frame.columns], ["---"] * (len(index) + len(frame.columns))]
+    rows += [[*(name if isinstance(name, tuple) else [name]), *row] for name, *row in frame.itertuples()]
+    return "\n".join(f"| {' | '.join(literally(str(cell)).replace('|', '&#124;') for cell in row)} |" for row in rows)
 
 
 # A verdict at the beginning in bold, so that a column of them can be read at a glance.
@@ -121,7 +129,7 @@ def config_table(result: Result) -> pd.DataFrame:
 
 def overview_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Relative PD with its interval, one row per model, one column per activation; a dash where a cell is missing."""
-    table = spread(cells, (with_interval(cell, "relative_pd", 3) for _, cell in cells.iterrows()))
+    table = spread(cells, (with_interval(cell, "relative_pd", 4) for _, cell in cells.iterrows()))
     return table.rename_axis(index=None, columns="Relative PD")
 
 
@@ -141,12 +149,12 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
         study.cells if model is None else study.cells[study.cells["model"] == model],
         lambda cell: {
             "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] or "missing",
-            "Relative PD": unbroken(with_interval(cell, "relative_pd", 3)),
-            "Total variation": cell_number(cell, "total_variation", 3),
-            "Churn": cell_number(cell, "churn", 3),
+            "Relative PD": with_interval(cell, "relative_pd", 4),
+            "Total variation": cell_number(cell, "total_variation", 4),
+            "Churn": cell_number(cell, "churn", 4),
             "Churn / error": cell_number(cell, "churn_per_error", 3),
             "Validation loss, nats": cell_number(cell, "val_loss", 3),
-            "Accuracy, %": unbroken(with_interval(cell, "val_accuracy", 2)),
+            "Accuracy, %": with_interval(cell, "val_accuracy", 2),
             "Training, s": cell_number(cell, "seconds", 0),
             "Flags": ", ".join(short_flags(cell["flags"])),
         },
@@ -159,15 +167,18 @@ def models_table(study: Study) -> pd.DataFrame:
     """The overview of models: architecture, parameters, best activation, CV."""
 
     def best(row: dict[str, Any]) -> str:
-        found = "–" if pd.isna(row["best"]) else f"{row['best']} ({row['best_pd']:.3f})"
+        found = "–" if pd.isna(row["best"]) else f"{row['best']} ({row['best_pd']:.4f})"
         return "none: bit-identical" if row["identical"] else found
+
+    def sizes(found: list[int]) -> str:
+        return " to ".join(f"{size:,}" for size in dict.fromkeys([*found[:1], *found[-1:]])) or "–"
 
     return worded(
         models_overview(study),
         lambda row: {
             "Architecture": row["architecture"],
             "Size": row["size"] or "–",
-            "Parameters": rounded(row["parameters"], ",.0f"),
+            "Parameters": sizes(row["parameters"]),
             "Cells": f"{row['cells']} of {row['expected']}",
             "Lowest relative PD": best(row),
             "CV over activations, %": number(row["cv"], 2),
@@ -182,7 +193,7 @@ def activations_table(study: Study) -> pd.DataFrame:
     return worded(
         activations_overview(study),
         lambda row: {
-            "Average relative PD": with_interval(row, "average_pd", 3),
+            "Average relative PD": with_interval(row, "average_pd", 4),
             "Models": f"{row['models']} of {row['expected']}",
             "Wins (lowest PD of a model)": row["wins"],
         },

@@ -132,32 +132,39 @@ class Store:
 
     def grids(self) -> list[str]:
         """The ``config_sha256`` of all grids that were run in this folder, those of the newest last."""
-        return self._grids()[0]
+        return self._noted_grids()["configs"]
 
     def newest_factor(self) -> str | None:
         """What differed between the arms of the newest grid that was run in this folder; None: the activation alone."""
-        return self._grids()[1]
+        return self._noted_grids()["factor"]
 
-    def note_grid(self, configs: Iterable[str], factor: str | None = None) -> None:
-        """Note the configurations of a grid: these are its own, and not those of its other lengths and rates."""
-        own, before = dict.fromkeys(configs), self._grids()
-        noted = [config for config in before[0] if config not in own] + list(own)
-        if (noted, factor) != before:
-            content = {"configs": noted} | ({"factor": factor} if factor else {})
-            write_atomically(self.declared("grids.json"), json.dumps(content, indent=1) + "\n")
+    def asked(self, profile: str | None) -> list[tuple[str, str]]:
+        """The cells (model, activation) that grids of a profile were asked for in this folder."""
+        return [(model, activation) for name, model, activation in self._noted_grids()["asked"] if name == profile]
 
-    def _grids(self) -> tuple[list[str], str | None]:
-        path = self.declared("grids.json")
+    def _noted_grids(self) -> dict[str, Any]:
+        path, nothing = self.declared("grids.json"), {"configs": [], "asked": [], "factor": None}
         try:
-            note = json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))
-            configs, factor = note["configs"], note.get("factor")
+            noted = nothing | json.loads(read_bounded(path, _LARGEST_NOTE_BYTES))
+            whole = isinstance(noted["configs"], list) and isinstance(noted["factor"], str | None)
+            if whole and all(isinstance(of, str) for of in noted["configs"]) and all(len(cell) == 3 for cell in noted["asked"]):
+                return noted
         except FileNotFoundError:
-            return [], None
-        except (OSError, UnusableFile, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            configs = factor = None
-        if isinstance(configs, list) and all(isinstance(config, str) for config in configs) and isinstance(factor, str | None):
-            return configs, factor
+            return nothing
+        except (OSError, UnusableFile, ValueError, KeyError, TypeError, RecursionError):
+            pass
         raise ResultError(f"{path} does not list the configurations of the grids that were run; delete it")
+
+    def note_grid(
+        self, configs: Iterable[str], asked: Iterable[tuple[str | None, str, str]] = (), factor: str | None = None
+    ) -> None:
+        """Note the configurations of a grid, its own and not those of its other lengths and rates, the cells (profile, model,
+        activation) that it was ``asked`` for, and what its arms differ in, if not in their activations alone."""
+        own, before = dict.fromkeys(configs), self._noted_grids()
+        noted = {"configs": [*(config for config in before["configs"] if config not in own), *own], "factor": factor}
+        noted["asked"] = [*before["asked"], *(cell for cell in map(list, asked) if cell not in before["asked"])]
+        if noted != before:
+            write_atomically(self.declared("grids.json"), json.dumps(noted) + "\n")
 
     def margin(self) -> float:
         """The margin of equality in per cent of the reference, as the study of this folder declared it."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
-import pandas as pd
 
-from repro_lib.analysis.notes import visible
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
-from repro_lib.whatif.wording import PAGE_COLOUR, look_of
+from repro_lib.plots.style import PAGE_COLOUR
+from repro_lib.plots.vega import CONFIG, packed, short
+from repro_lib.whatif.wording import look_of
 
-SEPARATOR = "|"
 if TYPE_CHECKING:
     from repro_lib.whatif.definition import Parameter, WhatIf
 
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
 WIDTH = 560
 # Letters of 12 pixels in a line of it.
 _LINE = 88
-# The colour of the page, which is dark on light and light on dark, for whatever has none of its own.
-_FAINT = {"gridColor": PAGE_COLOUR, "gridOpacity": 0.15, "domainColor": PAGE_COLOUR, "tickColor": PAGE_COLOUR}
-_AXIS = {"labelColor": PAGE_COLOUR, "titleColor": PAGE_COLOUR, "labelFontSize": 12, "titleFontSize": 12}
-CONFIG = {
-    "background": "transparent",
-    "font": "system-ui, sans-serif",
-    "view": {"stroke": "transparent"},
-    "axis": _AXIS | _FAINT | {"titleFontWeight": "normal"},
-    "legend": _AXIS | {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 2.5},
-    "title": {"color": PAGE_COLOUR, "fontSize": 13, "anchor": "start"},
-    "text": {"color": PAGE_COLOUR, "fontSize": 12},
-}
 _VERDICT = f"datum.n < {TRIALS_FOR_CLAIM} ? 'none below {TRIALS_FOR_CLAIM} trials' : 'none, a what-if is not tested'"
 _TOOLTIP = [
     alt.Tooltip("label:N", title=" "),
@@ -54,7 +41,7 @@ def draw(what_if: WhatIf) -> alt.LayerChart:
     height = 260 if what_if.along else 36 * what_if.frame["label"].nunique()
     words = what_if.sentences.assign(sentence=what_if.sentences["sentence"].map(partial(textwrap.fill, width=_LINE)))
     # As many sentences as belong to these values, one below the other.
-    below = alt.Chart(**_data(words)).transform_filter(_chosen(what_if.parameters)).transform_aggregate(all="values(sentence)")
+    below = alt.Chart(**packed(words)).transform_filter(_chosen(what_if.parameters)).transform_aggregate(all="values(sentence)")
     lines = alt.expr("split(join(pluck(datum.all, 'sentence'), '\\n'), '\\n')")
     said = below.mark_text(align="left", baseline="top", x=0, y={"expr": f"{height} + 48"}, text=lines, aria=False)
     head = alt.Title(alt.expr(f"[{json.dumps(what_if.title)}, shown]"))
@@ -64,7 +51,7 @@ def draw(what_if: WhatIf) -> alt.LayerChart:
     about_rows = {"here": _chosen(what_if.parameters), "way": _chosen(what_if.parameters, *free)}
     about_rows = {name: f"{measured} && {chosen}" for name, chosen in about_rows.items()}
     about_rows |= {"verdict": _VERDICT, "short": "isValid(datum.value) ? split(datum.reading, ' (')[0] : ''"}
-    chart = alt.layer(*layers, said, **_data(what_if.frame, about_rows), title=head, width=WIDTH, height=height)
+    chart = alt.layer(*layers, said, **packed(what_if.frame, about_rows), title=head, width=WIDTH, height=height)
     # The longest of the sentences is not the first.
     chart = chart.properties(autosize=alt.AutoSizeParams(type="pad", resize=True))
     about = {"title": what_if.title, "sentence": what_if.sentence(), "rows": _table(what_if)}
@@ -87,7 +74,7 @@ def _bound(label: str, values: Sequence[Any], texts: Sequence[str]) -> dict[str,
 def _table(what_if: WhatIf) -> list[list[Any]]:
     """Measure, label, reading and N of the rows at the defaults; none of curves, which are points without a name."""
     rows = what_if.at().dropna(subset="reading")
-    return [[_brief(value) for value in row] for row in rows[["measure", "label", "reading", "n"]].to_numpy()]
+    return [[short(value) for value in row] for row in rows[["measure", "label", "reading", "n"]].to_numpy()]
 
 
 def _chosen(parameters: Iterable[Parameter], *free: str) -> str:
@@ -96,36 +83,6 @@ def _chosen(parameters: Iterable[Parameter], *free: str) -> str:
     # A slider adds up steps in binary, so numbers are not asked to be equal.
     same = "(!isValid(datum.{0}) || datum.{0} == {0} || abs(datum.{0} - {0}) < 1e-9)"
     return " && ".join(["true", *(same.format(name) for name in names)])
-
-
-def _data(frame: pd.DataFrame, more: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Data and transform that give the rows of a frame: each column one text, of words the places in a list of them.
-
-    That takes an eighth of the room of rows in JSON, of which a notebook writes each number into a line of its own.
-    """
-    texts, rows = {}, {}
-    for name in frame.columns[frame.notna().any()]:
-        values = [*map(_brief, frame[name])]
-        rows[name] = f"toNumber(datum.{name})"
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            places = {word: str(place) for place, word in enumerate(dict.fromkeys(values))}
-            texts[f"{name}_words"], values = SEPARATOR.join(places), [places[word] for word in values]
-            rows[name] = f"datum.{name}_words[{rows[name]}]"
-        texts[name] = SEPARATOR.join(values)
-    apart = [_calculate(name, f"split(datum.{name}, '{SEPARATOR}')") for name in texts]
-    last = [_calculate(name, expression) for name, expression in (more or {}).items()]
-    typed = [_calculate(name, f"datum.{name} === '' || {row} === '' ? null : {row}") for name, row in rows.items()]
-    return {"data": alt.InlineData(values=[texts]), "transform": [*apart, alt.FlattenTransform(flatten=[*rows]), *typed, *last]}
-
-
-def _calculate(name: str, expression: str) -> alt.CalculateTransform:
-    return alt.CalculateTransform(calculate=expression, **{"as": name})
-
-
-def _brief(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    return visible(value).replace(SEPARATOR, "\N{BROKEN BAR}") if isinstance(value, str) else f"{value:.6g}"
 
 
 def _looks(what_if: WhatIf) -> tuple[alt.Color, alt.StrokeDash]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from repro_lib.analysis.formatting import small
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
@@ -10,8 +11,6 @@ from repro_lib.plots.style import COLOURS, colour_of
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
-# The colour of the page, which is dark on light and light on dark, for whatever has none of its own.
-PAGE_COLOUR = "currentColor"
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
 
@@ -75,9 +74,7 @@ def reach(counts: Iterable[int]) -> str:
 
 def written(value: float, digits: int) -> str:
     """A number with so many digits after the point; what is small but not 0 does not look like 0."""
-    if value == 0:
-        return "0"
-    return f"{value:.0e}" if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+    return small(value) if abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
 
 
 def in_words(number: Estimate, digits: int, missing: str = "missing") -> str:

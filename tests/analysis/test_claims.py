@@ -17,7 +17,8 @@ from repro_lib.analysis.claim_rules import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, C
 from repro_lib.analysis.claims import CLAIMS, judge
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.frames import METRICS
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.synthetic import synthetic_result
 from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED
 from repro_lib.report.claims_ledger import claims_json, conclusions_markdown, ledger, sentence, tally

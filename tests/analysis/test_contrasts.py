@@ -23,7 +23,8 @@ from repro_lib.analysis.contrasts import (
     verdict_on_extreme,
 )
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.study import METRICS, Study
+from repro_lib.analysis.frames import METRICS
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
 from repro_lib.metrics.cells import cv_beside_noise

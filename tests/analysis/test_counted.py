@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from repro_lib.analysis.counted import CountedModel, count_model
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import pair_trials
 from repro_lib.analysis.stored_models import corpus_of
-from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.data import make_dataset
 from repro_lib.metrics import prediction_difference as metrics
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise

@@ -65,7 +65,7 @@ def test_contrasts_are_those_of_both_leading_metrics(study: Study) -> None:
 
 
 def test_a_study_and_a_result_are_one_line_and_a_short_table(study: Study, make_result: MakeResult) -> None:
-    assert repr(study) == "Study(6 models x 5 activations: 3 of 30 cells, N = 3 trials)"
+    assert repr(study) == "Study(6 models x 5 activations: 3 of 30 cells, N = 3)"
     page = study._repr_html_()
     assert page.startswith(f"<p>{study!r}, relative PD:</p><table")
     assert "0.550" in page

@@ -87,7 +87,7 @@ def test_arms_that_differ_in_their_seeds_alone_are_not_told_apart_and_equal_ones
         cells.append(DesignCell(model_name="charlm", arm=arm, activation="relu", config_sha256=result.config_sha256))
     design = Design(factor="seed", reference="as it was", profile="smoke", cells=cells)
     note_design(store, design)
-    store.note_grid([], "seed")
+    store.note_grid([], factor="seed")
     study = league_study(store)
     assert (study.factor, len(study.results)) == ("seed", 3)
     contrasts = contrasts_frame(Evidence.load(store, study)).set_index("activation")

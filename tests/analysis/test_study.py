@@ -7,6 +7,7 @@ import hashlib
 import html
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -17,12 +18,13 @@ import pandas as pd
 import pytest
 import torch
 
+from repro_lib.analysis.frames import METRICS, cells_frame, curves_frame, pairs_frame, trials_frame
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.overviews import activations_overview, models_overview
 from repro_lib.analysis.selection import identical_models
 from repro_lib.analysis.slices import PairedTrials, pair_trials
 from repro_lib.analysis.stored_models import generate, layer_view, load_trained
-from repro_lib.analysis.study import METRICS, Study, cells_frame, curves_frame, pairs_frame, trials_frame
+from repro_lib.analysis.study import Study, load_study
 from repro_lib.config import MODEL_DEFAULTS, Config, digest_of_values
 from repro_lib.data import EVALUATION_BLOCK, Corpus
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -399,3 +401,22 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     (tmp_path / "own.txt").write_text(TEXT + "changed")
     (note,) = samples_views(store, study, "charlm", ["relu"], trials=1)
     assert "has changed" in note.text
+
+
+def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_result: Callable[..., Result]) -> None:
+    """A grid of two cells misses no third one, and a cell that a grid of another profile was asked for is not of this study."""
+    store = Store(tmp_path)
+    store.save(make_result("charlm", "gelu", profile="smoke"))
+    assert len(load_study(tmp_path).cells) == 30, "nobody said what was asked for"
+    asked = [("smoke", "charlm", "relu"), ("smoke", "charlm", "gelu"), ("quick", "convlm", "swish")]
+    for _ in range(2):
+        store.note_grid(["a" * 64], asked)
+        assert load_study(tmp_path).cells[["model", "activation", "n"]].to_numpy().tolist() == [
+            ["charlm", "relu", 0],
+            ["charlm", "gelu", 2],
+        ]
+    assert (store.grids(), store.asked("quick")) == (["a" * 64], [("convlm", "swish")])
+    # What was run beyond the grid is shown too, and what is asked for now comes before all notes.
+    store.save(make_result("charlm", "swish", profile="smoke"))
+    assert load_study(tmp_path).activations == ("relu", "gelu", "swish")
+    assert load_study(tmp_path, ["charlm"], ["gelu"]).activations == ("gelu",)

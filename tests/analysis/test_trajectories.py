@@ -144,7 +144,7 @@ def test_sources_that_there_are_not(trained: Store, stored: list[Result], study:
     assert without_dropout.states["none"] == "measured"
     only = Study.of([result for result in study.results if result.activation == "relu"], ["charlm"], ["relu"])
     assert compare_sources(list(only.results), only, "charlm") is None
-    assert "repro grid --noise-models charlm" in repr(noise_view(trained, None, "charlm"))
+    assert "repro grid --noise-models charlm" in repr(noise_view(trained, None, Study.load(trained, ["charlm"])))
 
 
 def test_figures_state_their_numbers(trained: Store, stored: list[Result], study: Study) -> None:
@@ -154,7 +154,7 @@ def test_figures_state_their_numbers(trained: Store, stored: list[Result], study
     assert figure.png().startswith(b"\x89PNG")
     sources = compare_sources(stored, study, "charlm")
     assert sources is not None
-    noise = noise_view(trained, sources, "charlm")
+    noise = noise_view(trained, sources, Study.load(trained, ["charlm"]))
     assert isinstance(noise, Plot)
     assert noise.alt == sources.sentence()
     bars = noise.figure.subfigs[1].axes[0]

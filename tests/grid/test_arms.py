@@ -110,9 +110,9 @@ def test_a_design_is_read_as_it_was_noted_and_a_damaged_one_is_refused(corpus_fi
     _, design = plan_design(request(corpus_file, tmp_path, "dropout", "0", "0.1"))
     assert load_design(store) is None
     note_design(store, design)
-    store.note_grid(["a"], "dropout")
+    store.note_grid(["a"], factor="dropout")
     assert load_design(store) == load_design(store, "dropout") == design
-    with pytest.raises(ConfigError, match="no grid over 'batch_size' was run in .*; known: activation, dropout"):
+    with pytest.raises(ConfigError, match=r"no grid over 'batch_size' was run in .*; known: activation, dropout"):
         load_design(store, "batch_size")
     store.note_grid(["a"])
     assert load_design(store) is None, "the newest grid was over activations"

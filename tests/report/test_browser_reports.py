@@ -191,7 +191,7 @@ def test_the_index_is_sorted_by_mouse_and_by_keys_and_leads_to_a_cell(reports: P
     first.get_by_role("link").click()
     page.wait_for_url(f"**/10_train-{model}-{activation}.html")
     assert page.locator("header.site [aria-current=page]").inner_text() == activation
-    page.get_by_role("link", name=f"{model} × ").last.click()
+    page.get_by_role("link", name=f"{model} with ").last.click()
     page.wait_for_url(f"**/10_train-{model}-*.html")
 
 

@@ -186,7 +186,7 @@ def test_neighbours_are_those_of_the_row() -> None:
     row = [Page(a, f"10_train-charlm-{a}.html", "charlm with") for a in ("relu", "gelu", "swish")]
     frames = [frame_of((Page("Index", "index.html"), *row), page.href, "") for page in row]
     # By their full titles; the first and the last of a row lead nowhere else.
-    relu, gelu, swish = (Page(f"charlm × {page.title}", page.href) for page in row)
+    relu, gelu, swish = (Page(f"charlm with {page.title}", page.href) for page in row)
     assert [(frame["before"], frame["after"]) for frame in frames] == [(None, gelu), (relu, swish), (gelu, None)]
 
 
@@ -512,7 +512,12 @@ def test_index_says_what_was_run_and_no_number_where_there_is_none(tmp_path: Pat
     Store(tmp_path / "results").save(make_result(corpus=corpus["sha256"], trials=1).model_copy(update=about))
     build(tmp_path, [("charlm", "relu")])
     facts = ["smoke: tests: every cell", "Some CPU, Python 3.11.7, torch 2.13.0", "0123456789ab", "2025-01-01"]
-    facts += [corpus["sha256"][:12], corpus["licence"], "1 of 1 cells done"]
+    facts += [
+        corpus["sha256"][:12],
+        corpus["licence"],
+        "No comparison yet: charlm with relu was run",
+        "1 of 1 cell: profile smoke",
+    ]
     assert [fact for fact in facts if fact not in index_of(tmp_path).text] == []
     assert "no pair" in rows_of(tmp_path)["charlm relu"]
     assert "0.0000" not in index_of(tmp_path).text
@@ -532,7 +537,7 @@ def test_missing_and_failed_cells_are_named(site: Path) -> None:
     assert re.match(r"convlm relu failed loss is nan \(see results/notebooks/x\)", rows["convlm relu"])
     assert "0.5000" in rows["charlm gelu"]
     assert [hole.get_text() for hole in index_of(site).soup.select("table.matrix .hole")] == ["missing", "failed"]
-    said = ["2 of 4 cells done · 1 failed · 1 missing", "No result yet: charlm × relu"]
+    said = ["2 of 4 cells done · 1 failed · 1 missing", "No result yet: charlm with relu"]
     said += ["results/notebooks/10_train-convlm-relu.failed.ipynb"]
     assert [part for part in said if part not in text] == []
     assert not re.search(rf"0\.0000|{site}", text)
@@ -599,7 +604,10 @@ def test_index_says_first_what_came_out_then_intervals_and_exact_values(site: Pa
     build(site)
     text = index_of(site).text
     assert text.count("untrained ×3") == 2
-    assert text.index("In short") < text.index("4 of 4 cells: profile smoke") < text.index("cells done")
+    answer = "No: charlm and convlm predict the same bits with every activation"
+    places = [text.index(words) for words in (answer, "Difference from relu", "4 of 4 cells: profile smoke")]
+    assert places == sorted(places)
+    assert "cells done" not in text, "what is finished needs no progress"
     assert "0.5000 to 0.5000" in rows_of(site)["charlm relu"]
     assert "none" in rows_of(site)["convlm gelu"]
     cells = [cell for cell in index_of(site).all("td") if "data-value" in cell]

@@ -14,8 +14,9 @@ from test_study import make_result
 
 from repro_lib.analysis import cell_anatomy, slices
 from repro_lib.analysis.cell_anatomy import Anatomies, dissect
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.notes import NO_RESULTS, Note
-from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.config import Config
 from repro_lib.data import Corpus, _sha256
 from repro_lib.metrics.uncertainty import jackknife_pairwise

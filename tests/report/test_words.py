@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 from test_study import make_result as full_result
 
-from repro_lib.analysis.contrasts import cv_over_activations, leading_contrasts
+from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import number
-from repro_lib.analysis.study import Study, cells_frame
+from repro_lib.analysis.frames import cells_frame
+from repro_lib.analysis.study import Study
 from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
 from repro_lib.report import contrast_tables as tables
-from repro_lib.report.contrast_tables import contrast_sentences, contrasts_table, cv_sentences
-from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines
-from repro_lib.report.tables import WordTable, config_table, overview_table, summary_table, trials_table
+from repro_lib.report.contrast_tables import contrasts_table
+from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines, provenance
+from repro_lib.report.tables import WordTable, config_table, markdown_table, overview_table, summary_table, trials_table
 from repro_lib.store.schema import Result
 
 
@@ -31,7 +32,7 @@ def three_trials() -> Evidence:
 def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(three_trials: Evidence) -> None:
     row = contrasts_table(three_trials, "charlm").loc["gelu"]
     # relu .5, gelu .6: 20 % more; the trials of one seed move together.
-    assert row["Relative PD, % (95 % interval)"].startswith("20.0 (")
+    assert row["Relative PD, % (95 % interval)"].startswith("+20.0 (")
     assert row[["N", "Verdict", "p (permutation)", "p (not equal)"]].tolist() == [3, "not decided", "0.25", "1"]
     cv = tables.cv_table(three_trials).loc["charlm"]
     assert cv["CV, %"] == "9.09"
@@ -45,38 +46,22 @@ def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(thre
     assert (set(chances.loc["charlm"]), set(chances.loc["convlm"])) == ({"1.00", "0.00"}, {"–"})
 
 
-def test_every_sentence_carries_n_and_an_interval(three_trials: Evidence) -> None:
+def test_a_number_without_an_interval_says_why_and_a_difference_of_nothing_has_no_negative_zero() -> None:
     few = evidence_of(full_result("charlm", "relu", (0.5,)), full_result("charlm", "gelu", (0.6,)))
-    said = "charlm: gelu against relu: +20.0 % relative PD, not decided at N = 2, and no interval below 3 trials."
-    assert said in contrast_sentences(leading_contrasts(few))
-    assert contrasts_table(few, "charlm").loc["gelu", "Relative PD, % (95 % interval)"] == "20.0 (none: N < 3)"
-    for evidence in (three_trials, few, evidence_of(full_result("charlm", "relu"))):
-        sentences = [*contrast_sentences(leading_contrasts(evidence)), *cv_sentences(cv_over_activations(evidence))]
-        assert [sentence for sentence in sentences if not re.search(r"N = .*interval|interval.*N = ", sentence)] == []
-        assert sentences
-    # A model without any pair is one sentence; where relu alone is there each of the others is named.
-    said = contrast_sentences(leading_contrasts(Evidence.from_results(Study.of([full_result("charlm", "relu")]))))
-    assert "convlm: no contrast with relu at N = 0, and no interval: no cell has a pair of trials." in said
-    assert [sum(sentence.startswith(model) for sentence in said) for model in ("convlm", "charlm")] == [1, 4]
+    assert contrasts_table(few, "charlm").loc["gelu", "Relative PD, % (95 % interval)"] == "+20.0 (none: N < 3)"
+    close = evidence_of(full_result("charlm", "relu"), full_result("charlm", "gelu", (0.3999, 0.4999, 0.6)))
+    cell = contrasts_table(close, "charlm").loc["gelu", "Relative PD, % (95 % interval)"]
+    assert re.fullmatch(r"\+0\.0 \([+-]\d\.\d to [+-]\d\.\d\)", cell), cell
 
 
-def test_a_difference_of_nothing_has_no_negative_zero_and_a_small_p_alone_supports_nothing(three_trials: Evidence) -> None:
-    def said(**changes: object) -> str:
-        return contrast_sentences(leading_contrasts(three_trials).query("model == 'charlm'").assign(**changes))[0]
-
-    zero = said(per_cent=-0.0001, per_cent_low=-0.02, per_cent_high=0.0)
-    assert "+0.0 % relative PD (95 % interval +0.0 to +0.0 %" in zero
-    assert "not decided at N = 3, for a verdict takes 10 trials" in said(p=0.001, p_holm=0.001)
-    both = {"n": 10, "verdict": "supported", "verdict_tv": "supported"}
-    ends = {"per_cent_tv": 9.0, "per_cent_low_tv": 8.0, "per_cent_high_tv": 10.0}
-    beside = "; total variation +9.0 % (+8.0 to +10.0), "
-    assert said(**both, **ends).endswith(f"a difference supported at N = 10{beside}supported.")
-    assert f"supported at N = 10, and within the margin of 3 %{beside}" in said(**both, **ends, p_equal=0.01)
-    assert said(**both, **ends, per_cent=-2.0).endswith("supported, in the opposite direction.")
-    assert said(**both | ends | {"verdict_tv": "not decided"}).endswith("not decided: the verdict depends on the metric.")
-    assert "equal within the margin of 3 % at N = 10 (two one" in said(n=10, verdict="equal within the margin", p_equal=0.01)
-    text = said(n=10, trials_needed=31.0, without_partner=2)
-    assert "neither supported nor equal within the margin of 3 %, about 31 trials would tell it from 0, 2 trials w" in text
+def test_a_table_in_markdown_shows_what_it_holds_and_does_nothing_else() -> None:
+    frame = pd.DataFrame({"a": ["<b>", "x | y"]}, index=pd.Index(["*one*", "two"], name="Model"))
+    head, rule, first, second = markdown_table(frame).splitlines()
+    assert (head, rule) == ("| Model | a |", "| --- | --- |")
+    assert first == "| &#42;one&#42; | &#60;b&#62; |"
+    assert second.count("|") == 3
+    wide = markdown_table(frame.set_index("a", append=True).assign(n=1))
+    assert wide.splitlines()[0] == "| Model | a | n |"
 
 
 def test_a_table_of_words_is_escaped_and_wraps() -> None:
@@ -93,7 +78,7 @@ def test_numbers_carry_their_interval_and_trials_and_configuration_are_shown_who
     assert number(np.nan, 2) == number(None, 2) == "–"
     table = overview_table(cells_frame([full_result("charlm", "relu")], ["charlm", "convlm"], ["relu", "gelu"]))
     assert (list(table.index), list(table.columns)) == (["charlm", "convlm"], ["relu", "gelu"])
-    assert table.loc["charlm", "relu"].startswith("0.500 (")
+    assert table.loc["charlm", "relu"].startswith("0.5000 (")
     assert set(table.loc["convlm"]) == {"–"}
     result = full_result("charlm", "relu", config_sources={"max_iters": "profile"})
     assert list(trials_table(result)["Seed"]) == [42, 43, 44]
@@ -147,31 +132,27 @@ def study_of(**about: object) -> Study:
     return Study.of([full_result("charlm", *cell, **about) for cell in pairs.items()], ["charlm"], list(pairs))
 
 
-def test_a_model_names_its_ends_and_how_many_differences_are_decided() -> None:
+def test_a_model_says_its_answer() -> None:
     frame = contrasts(("charlm", "gelu", -30.0, 0.2), ("charlm", "swish", -16.0, 0.01), ("convlm", "gelu", 90.0, 0.01))
-    text = "\n".join(model_headlines(study_of(), "charlm", frame))
-    largest = (
-        "Differences from relu: in relative PD 1 supported, 0 equal within the margin of 3 %, 1 not decided; in total "
-        "variation 0 supported, 0 equal within the margin of 3 %, 2 not decided. The largest: charlm: g"
-    )
-    assert [said for said in ("3 of 3 cells", "lowest relative PD with gelu", largest) if said not in text] == []
-    assert not re.search("90|flagged", text), "another model's contrast, or a flag that nobody raised"
+    said = model_headlines(study_of(), "charlm", frame)
+    assert said[0].startswith("It depends on the metric: none of 2 differences from relu is supported in both")
+    assert said[1].startswith("3 of 3 cells")
+    assert not re.search("90|flagged", "\n".join(said)), "another model's contrast, or a flag that nobody raised"
     # What has no number is not counted.
     frame = contrasts(("charlm", "gelu", np.nan, np.nan), ("charlm", "swish", -16.0, 0.4))
-    assert "in relative PD 0 supported, 0 equal within the margin of 3 %, 1 not decided" in "\n".join(
-        grid_headlines(study_of(), frame)
+    assert "none of 1 difference" in grid_headlines(study_of(), frame)[0]
+
+
+def test_a_grid_says_its_answer_and_what_is_wrong_and_an_empty_one_what_to_run() -> None:
+    flagged = study_of(flags=["untrained: trial 1"])
+    assert grid_headlines(flagged, leading_contrasts(Evidence.from_results(flagged)))[-1].startswith(
+        "3 of 3 cells are flagged (untrained)"
     )
-    assert "Differences" not in "\n".join(grid_headlines(study_of(), frame[:1]))
-
-
-def test_the_grid_without_contrasts_says_what_n_allows_and_an_empty_one_what_to_run() -> None:
-    said = grid_headlines(study_of(flags=["untrained: trial 1"]))
-    assert said[2].startswith("The order is not decided at N = 3 trials")
-    assert said[-1].startswith("3 of 3 cells are flagged (untrained)")
     hole = Study.of([full_result("charlm", "relu")], ["charlm"], ["relu", "gelu"])
-    assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole)
-    for said in (grid_headlines(Study.of([])), model_headlines(Study.of([]), "charlm", contrasts())):
+    assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole, contrasts())
+    for said in (grid_headlines(Study.of([]), contrasts()), model_headlines(Study.of([]), "charlm", contrasts())):
         assert said == ["no results yet: run ./run_papermill.sh"]
+    assert provenance(Study.of([])) == said
 
 
 def test_cells_of_several_kinds_of_machine_are_named() -> None:
@@ -187,13 +168,3 @@ def test_cells_of_several_kinds_of_machine_are_named() -> None:
     assert said({name: value for name, value in here.items() if name != "instructions"}) == said(here)
     kinds = "2.1, cpu, A, AVX2: charlm with relu, charlm with gelu; 2.1, cpu, B, AVX2: charlm with swish"
     assert said(here | {"cpu": "B"}).endswith(f" They come from 2 kinds of machine, which may round differently ({kinds}).")
-
-
-def test_models_with_the_same_lowest_activation_are_named_together() -> None:
-    lowest = {"charlm": "gelu", "convlm": "relu", "hybridlm": "gelu", "minigpt": "gelu"}
-    pairs = {True: (0.1, 0.2, 0.3), False: (0.4, 0.5, 0.6)}
-    results = [full_result(m, a, pairs[a == best]) for m, best in lowest.items() for a in ("relu", "gelu")]
-    results += [full_result("tinylstm", a, same=True) for a in ("relu", "gelu")]
-    said = grid_headlines(Study.of(results, [*lowest, "tinylstm"], ["relu", "gelu"]))
-    assert said[1] == "Lowest relative PD, by however little: gelu in charlm, hybridlm and minigpt; relu in convlm."
-    assert "tinylstm is bit-identical" in said[-2]

@@ -14,8 +14,8 @@ from test_resume import EXPLOSIVE, MODELS, QUICK
 from torch import nn
 
 from repro_lib import run_experiment
+from repro_lib.analysis.frames import check_comparable
 from repro_lib.analysis.selection import select_comparable
-from repro_lib.analysis.study import check_comparable
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config
 from repro_lib.data import Dataset
 from repro_lib.store.schema import ResultError

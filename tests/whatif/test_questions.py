@@ -15,10 +15,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from test_study import make_result
 
+from repro_lib.analysis.frames import METRICS, pair_matrix
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.overviews import models_overview
-from repro_lib.analysis.study import METRICS, Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import trajectory
 from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
@@ -322,7 +323,7 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         widths, chances = ([f(n) for n in trials.COUNTS] for f in (difference.half_width, difference.chance))
         assert widths == sorted(widths, reverse=True)
         assert [0, *chances, 1] == sorted([0, *chances, 1])
-        needed = trials_needed(difference.estimate)
+        needed = trials_needed(difference.estimate, alpha=0.05 / difference.family)
         assert needed is not None
         assert difference.chance(needed) >= 0.8
         assert needed == 10 or difference.chance(needed - 1) < 0.8

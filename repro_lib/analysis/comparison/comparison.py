@@ -17,7 +17,7 @@ from repro_lib.analysis.comparison.flips import Flips, across, count_flips, disa
 from repro_lib.analysis.comparison.kinds import kind_of, one_dimensional
 from repro_lib.analysis.comparison.measured import Measured, measure
 from repro_lib.analysis.contrasts import LEADING
-from repro_lib.analysis.study import rows_of
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import verdict_on_difference
 from repro_lib.metrics.churn_and_influence import churn_and_error
 from repro_lib.metrics.hypothesis_tests import p_equal, p_value, trials_needed

@@ -30,7 +30,8 @@ _CONTROL = re.compile(r"((?<!\\)(?:\\\\)*)\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])"
 def section_of(chart: Mapping[str, Any]) -> str:
     """A chart (its specification) as HTML: the state of its defaults, and what ``charts.js`` needs to bring it to life.
 
-    ``usermeta`` of a what-if holds its title, its sentence, and rows (measure, label, reading, N) for a table.
+    ``usermeta`` holds its title, its sentence (of a chart that never says another: its ``note``), and rows (measure, label,
+    reading, N) for a table.
     """
     # Vega's converter ends the whole process where a picture would hold a control character.
     chart = json.loads(_CONTROL.sub(r"\1\\ufffd", json.dumps(chart)))
@@ -42,12 +43,12 @@ def section_of(chart: Mapping[str, Any]) -> str:
         sentences = spec["datasets"].pop(said["data"]["name"])[0]
         spec["title"] = spec["title"] | {"text": {"expr": "shown"}}
     # Nothing is fetched: a page shows what its notebook holds.
-    still = spec | {"width": _STILL_WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
+    still = spec | {"width": _STILL_WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}, "padding": {"left": 18}}
     still["config"] = spec.get("config", {}) | {"aria": False}
     svg = vl_convert.vegalite_to_svg(still, allowed_base_urls=[])
     words = escape(spec.get("description", "A chart"))
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{words}" ', 1)
-    title, said = escape(about.get("title", "")) or words, escape(about.get("sentence", ""))
+    title, said = escape(about.get("title", "")) or words, escape(about.get("sentence") or about.get("note", ""))
     # Escaped, so that no name of a model can end the script element.
     alive = {"spec": spec | {"width": "container"}, "sentences": sentences}
     data = json.dumps(alive, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")

@@ -10,20 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
+from repro_lib.analysis.contrasts import leading_contrasts
+from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.formatting import counted
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
+from repro_lib.report.answer import answer
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
-from repro_lib.report.sentences import grid_headlines
+from repro_lib.report.sentences import flagged, provenance
+from repro_lib.report.site import charts
 from repro_lib.report.site.page import ReportError, render_notebook
-from repro_lib.report.site.page_parts import NOTEBOOK_NAME, TEMPLATES, Cell, frame_of, in_order, made_from, navigation, title_of
-from repro_lib.store.designs import ACTIVATION
+from repro_lib.report.site.page_parts import (
+    NOTEBOOK_NAME,
+    SCRIPT,
+    TEMPLATES,
+    Cell,
+    frame_of,
+    in_order,
+    made_from,
+    navigation,
+    title_of,
+    with_minus,
+)
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
+from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import write_atomically
 
 
@@ -62,15 +81,23 @@ def build_site(
     stored = [result for _, result in loaded]
     study = Study.load(store, profile=profile, configs=configs)
     results = {(result.model_name, result.arm): result for result in study.results}
+    # A run of two models misses no third one.
     cells = in_order([*expected_cells, *results])
+    models, activations = (tuple(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if results else ((), ())
+    study = replace(study, models=models, activations=activations)
+    contrasts = leading_contrasts(Evidence.from_results(study))
+    drawn = _drawn(contrasts)
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
     failures = _failures(results_dir, results)
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells), "index.html", "none"), running=running, folder=results_dir,
-        written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, in_short=_in_short(study, expected_cells),
+        site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
+        folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
+        answer=answer(study, contrasts), made_of=provenance(study), reference=study.reference, identical=study.identical,
+        warning=flagged(study) if any(result.flags for result in study.results) else "",
+        contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
@@ -79,7 +106,9 @@ def build_site(
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
         notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
     )  # fmt: skip
-    write_atomically(reports_dir / "index.html", visible(html))
+    if drawn:
+        charts.write_script(reports_dir)
+    write_atomically(reports_dir / "index.html", with_minus(visible(html)))
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -107,12 +136,21 @@ def _rows(
     return rows
 
 
-# What came out, of the cells that the index shows: a run of two models misses no third one.
-def _in_short(study: Study, expected: Sequence[Cell]) -> list[str]:
-    there = [*expected, *((result.model_name, result.arm) for result in study.results)]
-    models, activations = (tuple(dict.fromkeys(names)) for names in zip(*there, strict=True)) if there else ((), ())
-    asked = replace(study, models=models, activations=activations) if study.factor == ACTIVATION else study
-    return grid_headlines(asked) if study.results else []
+def _drawn(contrasts: pd.DataFrame) -> str:
+    skip_url_grammars()  # for jsonschema, which Altair imports
+    from repro_lib.plots.forest import forest
+
+    chart = forest(contrasts)
+    return charts.section_of(chart) if chart else ""
+
+
+# What stands in a cell of the table: the verdict, and in which of the leading metrics where they do not share it.
+def _said(row: Mapping[str, Any]) -> str:
+    for verdict, word in ((SUPPORTED, SUPPORTED), (EQUAL, "equal")):
+        found = [metric for metric, name in (("PD", "verdict"), ("TV", "verdict_tv")) if row[name] == verdict]
+        if found:
+            return word if len(found) == 2 else f"{word} in {found[0]}"
+    return NOT_DECIDED
 
 
 def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
@@ -181,9 +219,11 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
 
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    others = [r for r in stored if r.comparison_key not in {shown.comparison_key for shown in results.values()}]
+    keys = {shown.comparison_key for shown in results.values()}
+    # Runs in which one source of randomness varies alone are on the pages of their models.
+    others = [r for r in stored if r.comparison_key not in keys and r.config["vary"] == "all"]
     kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    said = f"{len(others)} stored results are not shown: they may not be compared with these ({'; '.join(sorted(kinds))})."
+    said = f"{counted(len(others), 'stored result', 'are')} not shown, for lack of comparability ({'; '.join(sorted(kinds))})."
     return [said] if others else []
 
 

@@ -59,9 +59,10 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     wrong = [*_dead_outputs(notebook, nb)]
     outputs = [output.get("data", {}) for cell in nb.cells for output in cell.get("outputs", [])]
     drawn = page_parts.SCRIPT if any(charts.SECTION in data.get("text/html", "") for data in outputs) else ""
-    site = frame_of(pages, output.name, digest, drawn) | _headings(notebook, nb) | {"wrong": wrong}
+    site = frame_of(pages, output.name, digest, drawn) | {"wrong": wrong}
     # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
     page = copy.deepcopy(nb)
+    site |= _headings(notebook, page)
     page_parts.rearrange(page)
     # Behind which cell the contents stand: the title, or the summary that was put behind it.
     site |= {"contents": page_parts.contents(nb), "opening": len(page.cells) - len(nb.cells)}
@@ -76,7 +77,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
         html = f'{before}<section class="wrong"><h2>What is wrong with this page</h2><ul>{told}</ul></section>{end}{after}'
     if drawn:
         charts.write_script(output.parent)
-    write_atomically(output, visible(html))
+    write_atomically(output, page_parts.with_minus(visible(html)))
     return True
 
 
@@ -248,11 +249,18 @@ def _complaints(notebook: Path, nb: NotebookNode, html: str, pages: Sequence[Pag
     return page_parts.complaints(BeautifulSoup(html, "html.parser"), known, place)
 
 
-# The page's label (which notebook it is) and the title of its browser tab.
+# The page's label (which notebook it is) and the title of its browser tab. What all pages of a kind are called becomes the
+# label where the page is one of a model, whose name is the heading then.
 def _headings(notebook: Path, nb: NotebookNode) -> dict[str, str]:
-    label, first = title_of(notebook.stem), next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
-    heading = re.search(r"^#\s+(.+)$", first, re.MULTILINE)
-    return {"label": label, "title": f"{label}: {re.sub('[*`$]', '', heading[1]).strip()}" if heading else label}
+    name = title_of(notebook.stem)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
+            words = re.sub("[*`$]", "", heading[1]).strip()
+            if "-" not in notebook.stem:
+                return {"label": name, "title": f"{name}: {words}"}
+            cell.source = cell.source.replace(heading[0], f"# {name}", 1)
+            return {"label": words, "title": name}
+    return {"label": name, "title": name}
 
 
 # All that turns a notebook into a page, so that an update makes every page again: these modules, the templates, nbconvert.

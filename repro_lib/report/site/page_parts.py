@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from repro_lib.analysis.formatting import MINUS
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS
 from repro_lib.report.notebook_names import ANALYSES, deep_dive_stem, train_stem, with_notebooks
 
@@ -55,12 +56,12 @@ class Page:
 
 
 def title_of(stem: str) -> str:
-    """``charlm x gelu``, ``Deep dive: charlm``, ``Cross model``."""
+    """``charlm with gelu``, ``charlm`` (its deep dive), ``Cross model``."""
     match = NOTEBOOK_NAME.fullmatch(stem)
     if match and match["activation"]:
-        return f"{match['model']} \N{MULTIPLICATION SIGN} {match['activation']}"
+        return f"{match['model']} with {match['activation']}"
     name = re.sub(r"^\d\d_", "", match["kind"] if match else stem).replace("_", " ").capitalize()
-    return f"{name}: {match['model']}" if match and match["model"] else name
+    return match["model"] if match and match["model"] else name
 
 
 def made_from(page: Path) -> str | None:
@@ -205,6 +206,19 @@ def readable_table(html: str) -> str:
                 for cell in [*heads[len(heads) - width + number :][:1], *cells]:
                     cell["class"] = look
     return str(page)
+
+
+# A hyphen before a number, in the text of a page alone: neither in code and drawings nor within a tag.
+_HYPHEN = re.compile(r"<(script|style|pre|code|svg)\b.*?</\1>|<[^>]*>|(?<![\w.)-])-(?=\d)", re.DOTALL)
+
+
+def with_minus(html: str) -> str:
+    """A page on which negative numbers have a minus and no hyphen.
+
+    >>> with_minus('<td data-value="-1">-4.9 (-7 to -2.8), 2026-11-29</td><code>-1</code>').count("\N{MINUS SIGN}")
+    3
+    """
+    return _HYPHEN.sub(lambda found: MINUS if found[0] == "-" else found[0], html)
 
 
 def _merge_heads(table: Tag) -> None:

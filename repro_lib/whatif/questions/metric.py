@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, metric_names
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.figures import heading

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from repro_lib.analysis.formatting import small
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources, how_to_run
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
@@ -45,7 +47,7 @@ def noise_what_if(store: Store, stored: Sequence[Result], study: Study) -> WhatI
         return unanswered(TITLE, study)
     cells = {model: cell for model in study.models if (cell := noisy_cell(store, stored, study, model))}
     if not cells:
-        return unanswered(TITLE, study, how_to_run(study.results[0].model_name))
+        return unanswered(TITLE, study, how_to_run(study))
     steps = sorted({step for cell in cells.values() for step in cell.steps})
 
     def see(model: str, metric: str, step: int) -> View:
@@ -98,7 +100,7 @@ def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Ma
     if "none" in estimates:
         # Equal seeds give equal bits: anything but 0 here would be a fault of the suite, so it is not rounded away.
         rest = estimates["none"].value
-        sentence += f"; with nothing different it is {'exactly 0' if rest == 0 else f'{rest:.1e}'}"
+        sentence += f"; with nothing different it is {'exactly 0' if rest == 0 else small(rest)}"
     if cell.ends and step == cell.steps[-1]:
         lengths = ", ".join(f"{length} steps {end[metric]:.4f}" for length, end in cell.ends.items())
         sentence += f"; runs of other lengths, each with its learning rate down to 0, end at {lengths}"

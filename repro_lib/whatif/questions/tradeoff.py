@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.league import league, pareto_front
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.study import Study, rows_of
+from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.whatif.definition import Row, View, WhatIf, control
 from repro_lib.whatif.questions.metric import cell_estimates

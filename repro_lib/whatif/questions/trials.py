@@ -7,7 +7,7 @@ from functools import cache
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
-from repro_lib.metrics.hypothesis_tests import power, trials_needed
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, trials_needed
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 from repro_lib.whatif.definition import Row, View, WhatIf, control
 from repro_lib.whatif.wording import PAGE_COLOUR, alone, unanswered
@@ -23,15 +23,18 @@ class Difference:
     """The measured difference in relative PD between an activation and the reference, from which other N are foreseen."""
 
     estimate: Estimate
+    # How many contrasts share the 5 %: the chance is that at the first step of Holm's correction, as in the table of contrasts.
+    family: int = 1
 
     def half_width(self, trials: int) -> float:
         """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is."""
         return t_quantile(trials - 1) * self.estimate.error * math.sqrt(self.estimate.n / trials)
 
     def chance(self, trials: int) -> float:
-        """The chance that the t test finds the difference, were it as large as it looks."""
+        """The chance that the t test supports the difference, corrected for its family, were it as large as it looks."""
         measured = self.estimate
-        return power(trials, measured.value / (measured.error * math.sqrt(measured.n))) if measured.error > 0 else 0.0
+        effect = measured.value / (measured.error * math.sqrt(measured.n)) if measured.error > 0 else 0.0
+        return power(trials, effect, alpha=SIGNIFICANCE / self.family) if effect else 0.0
 
 
 def trials_what_if(study: Study) -> WhatIf | Note:
@@ -43,7 +46,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
         return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
     models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
     measured = {difference.estimate.n for difference in by_cell.values()}
-    needed = cache(lambda difference: trials_needed(difference.estimate))
+    needed = cache(lambda difference: trials_needed(difference.estimate, alpha=SIGNIFICANCE / difference.family))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
@@ -67,6 +70,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
 def differences(study: Study) -> dict[tuple[str, str], Difference]:
     """By model and activation the difference from the reference, where both have trials enough for an interval."""
     evidence, by_cell = Evidence.from_results(study), {}
+    family = len(evidence.candidates()) * (len(evidence.activations) - 1)
     for model in evidence.candidates():
         for activation in evidence.activations:
             if activation == study.reference:
@@ -74,7 +78,7 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
             both = [(model, activation), (model, study.reference)]
             estimate = evidence.estimate(both, lambda pds: pds[0] - pds[1], "relative_pd")
             if estimate.has_interval:
-                by_cell[model, activation] = Difference(estimate)
+                by_cell[model, activation] = Difference(estimate, family)
     return by_cell
 
 

@@ -65,9 +65,10 @@ for (const image of document.querySelectorAll("main figure img, main .jp-OutputA
 }
 
 // What is shown as a file for other programs: lines of cells.
+const asData = (cell) => cell.replaceAll("\u2212", "-");
 const quoted = (cell) => /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 function saveCsv(name, lines) {
-  const file = new Blob([lines.map((line) => line.map(quoted).join(",")).join("\n")], { type: "text/csv" });
+  const file = new Blob([lines.map((line) => line.map(asData).map(quoted).join(",")).join("\n")], { type: "text/csv" });
   Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${name}.csv` }).click();
 }
 // A head that spans several rows stands in each of them.

@@ -1,11 +1,12 @@
 // Wakes every chart of the page. Vega stands before this in the same file; without it a page is whole, and still.
-// The rows of a table whose columns are texts; see _data of repro_lib/whatif/chart.py.
+// The rows of a table whose columns are texts; see packed of repro_lib/plots/vega.py.
 const rowsOf = (texts) => {
   const lists = Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, text.split("|")]));
   const columns = Object.entries(lists).filter(([name]) => !name.endsWith("_words")).map(([name, values]) =>
     [name, lists[`${name}_words`] ? values.map((place) => lists[`${name}_words`][place]) : values]);
   return (columns[0]?.[1] ?? []).map((_, place) => Object.fromEntries(columns.map(([name, values]) => [name, values[place]])));
 };
+const withMinus = (text) => text.replace(/(^|[^\w.)-])-(?=\d)/g, "$1\u2212");
 for (const section of document.querySelectorAll("section.chart")) {
   const { spec, ...about } = JSON.parse(section.querySelector("script").textContent);
   const [controls, drawing, sentence] = ["controls", "drawing", "sentence"].map((part) => section.querySelector(`.chart-${part}`));
@@ -22,11 +23,11 @@ for (const section of document.querySelectorAll("section.chart")) {
       return !mine || mine === value || Math.abs(mine - value) < 1e-9;
     });
     const say = () => {
-      sentence.textContent = sentences.filter(chosen).map((row) => row.sentence).join(" ");
+      if (sentences.length) sentence.textContent = sentences.filter(chosen).map((row) => withMinus(row.sentence)).join(" ");
       view.description(sentence.textContent);
       table?.replaceChildren(...numbers.filter(chosen).map((row) => {
         const line = document.createElement("tr");
-        for (const name of ["measure", "label", "reading", "n"]) line.insertCell().textContent = row[name] ?? "";
+        for (const name of ["measure", "label", "reading", "n"]) line.insertCell().textContent = withMinus(row[name] ?? "");
         return line;
       }));
     };

@@ -1,0 +1,87 @@
+"""The answer of a study in one plain sentence, from its verdicts: what every kind of study can say, and no more."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from repro_lib.analysis.formatting import counted, listed
+from repro_lib.analysis.frames import rows_of
+from repro_lib.analysis.notes import NO_RESULTS
+from repro_lib.analysis.study import Study
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
+
+IN_ONE = "supported in one metric"
+# More than these a sentence does not name; the figure beside it shows all.
+_NAMED = 4
+
+
+def answer(study: Study, contrasts: pd.DataFrame) -> str:
+    """Does the activation matter? ``contrasts``: ``leading_contrasts`` of the study, or of some of its models."""
+    if not study.results:
+        return NO_RESULTS
+    if study.is_synthetic:
+        return "No answer: all numbers here are synthetic, and nothing was measured."
+    rows = rows_of(contrasts.dropna(subset=["per_cent"]))
+    if not rows:
+        return _without_contrasts(study)
+    by_verdict: dict[str, list[dict[str, Any]]] = {name: [] for name in (SUPPORTED, IN_ONE, EQUAL, NOT_DECIDED)}
+    for row in rows:
+        by_verdict[verdict_in_both(row)].append(row)
+    n, margin = min(int(row["n"]) for row in rows), f"equal within {rows[0]['margin']:g} %"
+    both, one, equal, undecided = by_verdict.values()
+    others = [f"{counted(len(one), '', 'are')} supported in one of the two"] if both and one else []
+    others += [f"{counted(len(equal), '', 'are')} {margin} in both"] if equal else []
+    others += [f"{counted(len(undecided), '', 'are')} not decided"] if undecided else []
+    rest = f" Of the others, {listed(others)}." if others else ""
+    all_of = f"{counted(len(rows), 'difference')} from {study.reference}"
+    if both:
+        are = f"{len(both)} of {all_of} {'is' if len(both) == 1 else 'are'} supported in both relative PD and total variation"
+        return f"Yes: {are}, {_named(both)}.{rest}{_at_equal_loss(both)}"
+    if one:
+        are = f"none of {all_of} is supported in both relative PD and total variation"
+        return f"It depends on the metric: {are}, but {counted(len(one), '', 'are')} in one of them, {_named(one)}.{rest}"
+    if len(equal) == len(rows):
+        there = f"the only difference from {study.reference} is" if len(rows) == 1 else f"all {all_of} are"
+        return f"No: {there} {margin} in both relative PD and total variation."
+    if n < TRIALS_FOR_CLAIM:
+        so_far = "the only difference" if len(rows) == 1 else f"the largest of {all_of}"
+        largest = _named([max(rows, key=lambda row: abs(row["per_cent"]))], "{0:+.1f %}")
+        return f"Not decided: a verdict takes {TRIALS_FOR_CLAIM} trials, and there are {n}. So far {so_far} is {largest}."
+    return f"Not decided: none of {all_of} is supported at N = {n}{f'; {listed(others)}' if equal else f', or {margin}'}."
+
+
+def verdict_in_both(row: dict[str, Any]) -> str:
+    """What both leading metrics say of a contrast: a verdict they share, ``IN_ONE`` where one alone (or each in another
+    direction) supports it, not decided otherwise."""
+    verdicts = [row["verdict"], row["verdict_tv"]]
+    if SUPPORTED in verdicts:
+        return SUPPORTED if verdicts[0] == verdicts[1] and row["per_cent"] * row["per_cent_tv"] > 0 else IN_ONE
+    return EQUAL if verdicts == [EQUAL, EQUAL] else NOT_DECIDED
+
+
+def _without_contrasts(study: Study) -> str:
+    results = study.measured.results
+    if set(study.identical) == {result.model_name for result in results}:
+        predict = "predicts" if len(study.identical) == 1 else "predict"
+        return f"No: {listed(study.identical)} {predict} the same bits with every activation, so there is nothing to test."
+    ran = f"{results[0].model_name} with {results[0].arm}" if len(results) == 1 else counted(len(results), "cell")
+    takes = f"it takes {study.reference} and another activation in the same model, two trials of each at least"
+    return f"No comparison yet: {ran} {'was' if len(results) == 1 else 'were'} run, and {takes}."
+
+
+# ``convlm with swiglu (relative PD +7.3 %) and hybridlm with swiglu (+6.2 %)``, the largest first.
+def _named(rows: Sequence[dict[str, Any]], size: str = "{0.value:+.1f} %") -> str:
+    ranked = sorted(rows, key=lambda row: -abs(row["per_cent"]))
+    sizes = [size.format(Estimate.in_row(row, "per_cent")) for row in ranked]
+    named = [f"{row['model']} with {row['activation']} ({size})" for row, size in zip(ranked, sizes, strict=True)]
+    named[0] = named[0].replace("(", "(relative PD ", 1)
+    return listed(named if len(named) <= _NAMED else [*named[: _NAMED - 1], f"{len(named) - _NAMED + 1} others"])
+
+
+def _at_equal_loss(rows: Sequence[dict[str, Any]]) -> str:
+    known = [row for row in rows if not pd.isna(row["per_cent_at_loss"])]
+    left = sum(SUPPORTED in (row["verdict_at_loss"], row["verdict_at_loss_tv"]) for row in known)
+    found = f"{left} of {counted(len(known), '', 'are')}" if left else "none is"
+    return f" At equal validation loss, where runs of other lengths tell, {found} supported." if known else ""
