@@ -105,18 +105,9 @@ def _all_interruptions_alike() -> Iterator[None]:
 
 
 def _prepare_data(options: Namespace, console: Console) -> int:
-    from repro_lib.data import make_dataset, prepare_corpus
+    from repro_lib.cli.texts import prepare_data
 
-    with console.status("preparing the text"):
-        corpus = prepare_corpus(options.corpus)
-        dataset = make_dataset(corpus, Config().train_split, Config().block_size)
-    different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
-    console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
-    if unseen := dataset.unseen:
-        named = ", ".join(map(repr, unseen))
-        console.print(f"{len(unseen)} character{'s occur' if len(unseen) > 1 else ' occurs'} in validation alone: {named}")
-    console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {unigram:.3f} nats")
-    return 0
+    return prepare_data(options, console)
 
 
 def _train(options: Namespace, console: Console) -> int:
