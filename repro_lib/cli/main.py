@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from repro_lib.cli.console import Output, complain, open_streams
 from repro_lib.cli.parser import beside, one_path, overrides, parse, request_of, snakemake_config
-from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile, checkout
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, ConfigError, check_profile, checkout
 from repro_lib.system.files import WriteError, write_atomically
 from repro_lib.system.processes import usable_cores
 

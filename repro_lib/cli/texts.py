@@ -28,7 +28,7 @@ def prepare_data(options: Namespace, console: Console) -> int:
 
 
 def listed() -> str:
-    """The named corpora: what each is, in which language, how large, under which licence, from where, and whether it is here."""
+    """The named corpora: what each is, in which language, how large, under which licence, and whether it is here."""
     lines = []
     for name, entry in CORPORA.items():
         here = "here" if (project_root() / "data" / f"{name}.txt").is_file() else "fetched when it is asked for"

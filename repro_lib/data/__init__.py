@@ -9,12 +9,23 @@ from repro_lib import lazily
 
 if TYPE_CHECKING:
     from repro_lib.data.corpora import CORPORA as CORPORA, normalise as normalise
-    from repro_lib.data.texts import LARGEST_CORPUS_BYTES as LARGEST_CORPUS_BYTES, TEXT_CHANGED as TEXT_CHANGED
-    from repro_lib.data.texts import Corpus as Corpus, corpus_sha256 as corpus_sha256, load_corpus as load_corpus
-    from repro_lib.data.texts import prepare_corpus as prepare_corpus
+    from repro_lib.data.texts import (
+        LARGEST_CORPUS_BYTES as LARGEST_CORPUS_BYTES,
+        TEXT_CHANGED as TEXT_CHANGED,
+        Corpus as Corpus,
+        corpus_sha256 as corpus_sha256,
+        load_corpus as load_corpus,
+        prepare_corpus as prepare_corpus,
+    )
     from repro_lib.data.tokens import LARGEST_VOCABULARY as LARGEST_VOCABULARY, CorpusError as CorpusError
-    from repro_lib.data.windows import EVALUATION_BLOCK as EVALUATION_BLOCK, EVALUATION_CHARACTERS as EVALUATION_CHARACTERS
-    from repro_lib.data.windows import Dataset as Dataset, EvaluationWindows as EvaluationWindows
-    from repro_lib.data.windows import load_dataset as load_dataset, make_dataset as make_dataset, windows_at as windows_at
+    from repro_lib.data.windows import (
+        EVALUATION_BLOCK as EVALUATION_BLOCK,
+        EVALUATION_CHARACTERS as EVALUATION_CHARACTERS,
+        Dataset as Dataset,
+        EvaluationWindows as EvaluationWindows,
+        load_dataset as load_dataset,
+        make_dataset as make_dataset,
+        windows_at as windows_at,
+    )
 
 __getattr__, __dir__ = lazily(__name__)
