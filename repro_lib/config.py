@@ -85,6 +85,8 @@ Layer = Literal["base", "device", "model", "profile", "explicit", "corpus"]
 _HEADS = "n_embd ({n_embd}) must be a multiple of 2 x n_head ({n_head})"
 # Fields that cannot change the result of a single trial. The corpus counts through its digest, not its path.
 _NOT_IN_DIGEST = {"trials", "corpus", "vocab_size"}
+# Values that leave the digest as it was before there were such fields.
+_NEUTRAL = {"tokens": "characters"}
 ROOT_VARIABLE = "REPRO_ROOT"
 
 
@@ -101,8 +103,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
     corpus: str = Field("shakespeare", min_length=1, description="corpus name or path to a text file")
+    tokens: str = Field("characters", description="what the text is cut into: characters, bytes or bpe:N, N from 256 to 32768")
     train_split: float = Field(0.8, gt=0, lt=1, description="share of the text used for training; the rest is validation")
-    block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
+    block_size: int = Field(128, ge=1, le=65_536, description="context length T in tokens")
     batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
     max_iters: int = Field(500, ge=1, le=100_000_000, description="training steps")
     learning_rate: float = Field(7e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
@@ -115,7 +118,7 @@ class Config(BaseModel):
     n_layer: int = Field(2, ge=1, le=1000, description="layers (hybridlm: of its transformer part)")
     n_head: int = Field(4, ge=1, le=1000, description="attention heads H")
     n_embd: int = Field(128, ge=1, le=65_536, description="model width C")
-    vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
+    vocab_size: int | None = Field(None, ge=1, description="different tokens V; taken from the corpus")
     trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
     seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k - 1")
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
@@ -147,6 +150,13 @@ class Config(BaseModel):
             raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
         canonical = "+".join(name for name in known if name in parts) or "none"
         return "all" if set(parts) == set(_ALL_STREAMS) else canonical
+
+    @field_validator("tokens")
+    @classmethod
+    def _known_tokens(cls, value: str) -> str:
+        if value not in ("characters", "bytes", *(f"bpe:{n}" for n in range(256, 32_769))):
+            raise ValueError("expected characters, bytes, or bpe:N with N from 256 to 32768")
+        return value
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Config:
@@ -196,7 +206,7 @@ class Config(BaseModel):
     def with_corpus(self, vocab_size: int) -> Config:
         """A copy with the vocabulary size of the corpus filled in (a given one must agree)."""
         if self.vocab_size not in (None, vocab_size):
-            raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} characters; leave it out")
+            raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} tokens; leave it out")
         config = self.model_copy(update={"vocab_size": vocab_size})
         config._sources = {**self._sources, "vocab_size": "corpus"}
         return config
@@ -244,6 +254,7 @@ class Config(BaseModel):
 def digest_of_values(values: Mapping[str, Any], corpus_sha256: str, recipe_version: int = RECIPE_VERSION) -> str:
     """``Config.sha256`` of stored values, under the recipe of that version."""
     counting = {name: value for name, value in values.items() if name not in _NOT_IN_DIGEST}
+    counting = dict(counting.items() - _NEUTRAL.items())
     counting |= {"corpus_sha256": corpus_sha256, "recipe_version": recipe_version}
     return hashlib.sha256(canonical_json(counting).encode()).hexdigest()
 

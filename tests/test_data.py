@@ -181,10 +181,13 @@ def test_a_text_of_one_character_is_refused_and_a_byte_order_mark_is_no_characte
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"caf\xe9 in latin-1", r"is not UTF-8 text \(byte 3\); convert it"),
-        (b"\xff\xfea\x00", r"is not UTF-8 text \(byte 0\)"),
-        (("No mark says so" * 200).encode("utf-16-le"), r"has a NUL at character 1, as UTF-16 does; convert it"),
+        (b"caf\xe9 in latin-1", r"is not UTF-8 text \(byte 3\); it may be Latin-1; .* -f ISO-8859-1 -t UTF-8 mine\.txt >"),
+        (b"\x93quoted\x94", r"is not UTF-8 text \(byte 0\); it may be Latin-1; convert it with: iconv -f WINDOWS-1252 -t UTF"),
+        (b"\xff\xfea\x00", r"is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8 mine\.txt > mine\.utf8\.txt"),
+        (("No mark says so" * 200).encode("utf-16-le"), "is UTF-16LE; convert it with: iconv -f UTF-16LE"),
+        (("No mark says so" * 200).encode("utf-16-be"), "is UTF-16BE; convert it with: iconv -f UTF-16BE"),
     ],
+    ids=["empty", "latin-1", "windows-1252", "utf-16", "utf-16-le", "utf-16-be"],
 )
 def test_a_file_that_is_not_a_text_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mine.txt"

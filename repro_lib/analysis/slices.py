@@ -111,7 +111,7 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((math.comb(n, 2), tokens)) for name in SLICE_METRICS}
-    for part in parts(tokens):
+    for part in parts(tokens, vocab_size):
         probabilities = metrics.probabilities_from_logits([trial.logits[part] for trial in trials])  # (N, part, V)
         top1[:, part] = probabilities.argmax(axis=2)
         confidence[part] = probabilities.max(axis=2).mean(axis=0)
@@ -135,9 +135,10 @@ def by_token(probabilities: Float64, top1: Int64) -> dict[str, Float64]:
     return dict(zip(("total_variation", "relative_pd", "churn"), map(np.array, (variation, relative, churn)), strict=True))
 
 
-def parts(tokens: int) -> Iterator[slice]:
-    """Slices of 512 characters: the probabilities of two trials of so many fit into a processor's cache."""
-    return (slice(start, start + 512) for start in range(0, tokens, 512))
+def parts(tokens: int, vocab_size: int = 1024) -> Iterator[slice]:
+    """Slices of 512 tokens, of a large vocabulary fewer: the probabilities of two trials of so many fit into a cache."""
+    step = min(512, max(1, 512 * 1024 // vocab_size))
+    return (slice(start, start + step) for start in range(0, tokens, step))
 
 
 def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
@@ -222,15 +223,13 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
     Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps)."""
     v = paired.vocab_size
-    counts = np.zeros(v * v, dtype=np.int64)
-    for one, other in combinations(paired.top1, 2):
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        counts += np.bincount((low * v + high)[low < high], minlength=v * v)
+    ordered = [np.sort(pair, axis=0) for pair in combinations(paired.top1, 2)]
+    pairs, counts = np.unique(np.concatenate([(low * v + high)[low < high] for low, high in ordered]), return_counts=True)
     # Stable, so that of equally frequent swaps the same ones are shown on every machine.
     order = np.argsort(-counts, kind="stable")[:top]
-    order = order[counts[order] > 0]
-    columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}
-    return pd.DataFrame(columns)
+    first, second = np.divmod(pairs[order], v)
+    share = counts[order] / max(counts.sum(), 1)
+    return pd.DataFrame({"first": first, "second": second, "count": counts[order], "share": share})
 
 
 def pair_matrices(per_pair: Float64, n: int) -> Float64:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TEXT_CHANGED as TEXT_CHANGED,
         Corpus as Corpus,
         corpus_sha256 as corpus_sha256,
+        find_corpus as find_corpus,
         load_corpus as load_corpus,
         prepare_corpus as prepare_corpus,
     )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from repro_lib.data.windows import (
         EVALUATION_BLOCK as EVALUATION_BLOCK,
         EVALUATION_CHARACTERS as EVALUATION_CHARACTERS,
+        LARGEST_PREDICTIONS as LARGEST_PREDICTIONS,
         Dataset as Dataset,
         EvaluationWindows as EvaluationWindows,
         load_dataset as load_dataset,

@@ -45,6 +45,11 @@ class Tokens:
     cut: Callable[[str], Any]  # some text -> ids
     sha256: str = ""
 
+    @property
+    def unit(self) -> str:
+        """What messages call them."""
+        return "characters" if self.kind == "characters" else "tokens"
+
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """(V,) the text of each token; of a byte that is no character by itself its number, as in ``\\xe6``."""

@@ -99,25 +99,26 @@ def windows_at(text: Tensor, offsets: Tensor, block_size: int) -> tuple[Tensor, 
 
 def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
     """The dataset of a configuration. CorpusError if the text is missing, too short or not text."""
-    return make_dataset(load_corpus(config.corpus, data_dir), config.train_split, config.block_size)
+    corpus = load_corpus(config.corpus, data_dir).cut_into(config.tokens, config.train_split, data_dir)
+    return make_dataset(corpus, config.train_split, config.block_size)
 
 
 def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
     """Split the corpus, encode it and cut the evaluation windows."""
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
-    border = int(len(corpus.text) * train_split)
-    if (size := len(corpus.vocabulary)) > LARGEST_VOCABULARY:
+    border, size = int(len(corpus.text) * train_split), len(corpus.tokens.pieces)
+    if size > LARGEST_VOCABULARY:
         raise CorpusError(
             f"corpus {corpus.name!r} has {size:,} different characters, more than the {LARGEST_VOCABULARY:,} "
-            "for which predictions can be kept; use a text in an alphabet"
+            "for which predictions can be kept; use tokens = bytes or bpe:4096"
         )
-    if size < 2:
+    if corpus.text.count(corpus.text[:1]) == len(corpus.text):
         raise CorpusError(f"corpus {corpus.name!r} has one character alone, {corpus.text[:1]!r}: there is nothing to predict")
     parts = (corpus.text[:border], corpus.text[border:])
     train, validation = (torch.from_numpy(corpus.tokens.encode(part)) for part in parts)
     if len(train) < block_size + 1:
         raise CorpusError(
-            f"corpus {corpus.name!r}: {len(train)} characters of training text are shorter than one window of "
+            f"corpus {corpus.name!r}: {len(train)} {corpus.tokens.unit} of training text are shorter than one window of "
             f"{block_size + 1}; use a longer text or a smaller block_size"
         )
     return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position=len(train)))
@@ -130,8 +131,8 @@ def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int)
     blocks = min(blocks, room)
     if blocks < 1:
         raise CorpusError(
-            f"corpus {corpus.name!r}: {len(validation)} characters of validation text are shorter than one evaluation "
-            f"window of {EVALUATION_BLOCK + 1}; use a longer text or a smaller train_split"
+            f"corpus {corpus.name!r}: {len(validation)} {corpus.tokens.unit} of validation text are shorter than one "
+            f"evaluation window of {EVALUATION_BLOCK + 1}; use a longer text or a smaller train_split"
         )
     last = len(validation) - 1 - EVALUATION_BLOCK
     starts = torch.tensor([round(k * last / max(blocks - 1, 1)) for k in range(blocks)])
@@ -140,4 +141,7 @@ def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int)
     digest = hashlib.sha256(f"{corpus.sha256}|{EVALUATION_BLOCK}|".encode())
     digest.update((starts + first_position + 1).numpy().astype("<i8").tobytes())
     digest.update(corpus.tokens.bytes_of(targets.flatten().tolist()))
+    if corpus.tokens.kind != "characters":
+        # Where one token ends and the next begins, too: the same bytes can be cut in other ways.
+        digest.update(f"|{corpus.tokens.kind}|{corpus.tokens.sha256}".encode() + targets.numpy().astype("<i8").tobytes())
     return EvaluationWindows(inputs, targets, starts, digest.hexdigest())
