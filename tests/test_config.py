@@ -222,7 +222,7 @@ def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() ->
     assert Config.for_model("charlm", beta1=0).sha256(CORPUS) == Config.for_model("charlm", beta1=0.0).sha256(CORPUS)
     filled = config.with_corpus(65)
     assert (filled.vocab_size, filled.sources["vocab_size"], filled.sha256(CORPUS)) == (65, "corpus", digests["nothing"])
-    with pytest.raises(ConfigError, match="vocab_size is 65, but the corpus has 64 characters"):
+    with pytest.raises(ConfigError, match="vocab_size is 65, but the corpus has 64 tokens"):
         filled.with_corpus(64)
 
 

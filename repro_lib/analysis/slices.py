@@ -33,7 +33,6 @@ CONFIDENCE_EDGES = (0.25, 0.5, 0.75, 0.9)
 CONFIDENCE_SLICES = ("under 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 to 0.9", "0.9 and more")
 UNCERTAIN = CONFIDENCE_SLICES[:2]
 CLASSES = ("lower case", "upper case", "space", "line end", "punctuation", "digit")
-OTHER_CLASS = "other"
 
 
 @dataclass(frozen=True)
@@ -165,21 +164,29 @@ def by_confidence(confidence: Float64) -> Slicing:
 
 
 def by_class(labels: Int64, vocabulary: Sequence[str]) -> Slicing:
-    """By what kind of character the true one is; the slice ``other`` is there only where the text has such a character."""
-    # The class of each character of the vocabulary, looked up for every label.
-    names = (*CLASSES, OTHER_CLASS)
-    members = np.array([names.index(character_class(character)) for character in vocabulary])[labels]
-    return Slicing("class", names if (members == len(CLASSES)).any() else CLASSES, members)
+    """By what kind of token the true one is; kinds beside ``CLASSES`` are there only where the text has such a token."""
+    # The class of each token of the vocabulary, looked up for every label.
+    kinds = [character_class(token) for token in vocabulary]
+    names = (*CLASSES, *sorted({kinds[label] for label in np.unique(labels)} - {*CLASSES}))
+    places = {name: place for place, name in enumerate(names)}
+    return Slicing("class", names, np.array([places.get(kind, 0) for kind in kinds])[labels])
 
 
-def character_class(character: str) -> str:
-    """One of ``CLASSES``, or ``other`` for a letter without case, a control character and the like."""
+def character_class(token: str) -> str:
+    """The kind of a character, or of a longer token's first one behind spaces: one of ``CLASSES``, the script of a letter
+    without case (``hebrew letter``, ``cjk letter``), ``combining mark``, ``part of a character`` or ``other``."""
     # In this order: a line end is a space too, and what is none of these is told by its Unicode category.
-    if character == "\n":
+    if len(token) == 4 and token.startswith("\\x"):
+        return "part of a character"
+    if (character := (token.lstrip(" ") or " ")[0]) == "\n":
         return "line end"
     kinds = {"space": str.isspace, "digit": str.isdigit, "lower case": str.islower, "upper case": str.isupper}
-    other = "punctuation" if unicodedata.category(character)[0] in "PS" else OTHER_CLASS
-    return next((kind for kind, belongs in kinds.items() if belongs(character)), other)
+    if found := next((kind for kind, belongs in kinds.items() if belongs(character)), None):
+        return found
+    category = unicodedata.category(character)
+    if category == "Lo":
+        return f"{unicodedata.name(character, 'other').split()[0].lower()} letter"
+    return {"P": "punctuation", "S": "punctuation", "M": "combining mark"}.get(category[0], "other")
 
 
 def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:

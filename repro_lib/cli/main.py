@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro_lib.cli.console import Output, complain, open_streams
-from repro_lib.cli.parser import beside, one_path, overrides, parse, request_of, snakemake_config
+from repro_lib.cli.parser import beside, overrides, parse, request_of, snakemake_config, text_name
 from repro_lib.config import GRID_ACTIVATIONS, PROFILES, ConfigError, check_profile, checkout
 from repro_lib.system.files import WriteError, write_atomically
 from repro_lib.system.processes import usable_cores
@@ -269,7 +269,7 @@ def _doctor(options: Namespace, console: Console) -> int:
         from repro_lib.cli.determinism_check import check_determinism
 
         # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
-        return check_determinism(console, one_path(options.corpus), options.device, max(2, usable_cores()))
+        return check_determinism(console, text_name(options.corpus), options.device, max(2, usable_cores()))
     if options.inference:
         from repro_lib.cli.inference_check import check_inference
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from rich.console import Console
 
+from repro_lib.cli.parser import text_name
 from repro_lib.config import Config, project_root
 from repro_lib.data import CORPORA, make_dataset, prepare_corpus
 
@@ -16,8 +17,10 @@ def prepare_data(options: Namespace, console: Console) -> int:
         console.print(listed())
         return 0
     with console.status("preparing the text"):
-        corpus = prepare_corpus(options.corpus)
+        corpus = prepare_corpus(text_name(options.corpus, options.normalise))
         dataset = make_dataset(corpus, Config().train_split, Config().block_size)
+    if notice := corpus.notice():
+        console.print(notice)
     different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
     console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
     if unseen := dataset.unseen:

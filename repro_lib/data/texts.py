@@ -102,7 +102,7 @@ def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
         places, command = [folder / f"{name_or_path}.txt" for folder in folders], f"repro prepare-data --corpus {name_or_path}"
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise CorpusError(f"corpus {name_or_path!r} is not in {folders[-1]}; fetch it with: {command}")
+            raise CorpusError(f"corpus {name_or_path!r} is not in {folders[-1].name}/; fetch it with: {command}")
         corpus, expected = _read_text(path, name_or_path), CORPORA[name_or_path]["sha256"]
         if corpus.sha256 != expected:
             digests = f"its SHA-256 is {corpus.sha256}, expected {expected}"
