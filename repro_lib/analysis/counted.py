@@ -20,7 +20,7 @@ from repro_lib.analysis.slices import share_held
 from repro_lib.analysis.stored_models import training_counts
 from repro_lib.analysis.study import Study
 from repro_lib.data import CorpusError
-from repro_lib.metrics.all_pairs import Counted, count_by_character, kl_to_predictor, unanimity
+from repro_lib.metrics.all_pairs import Counted, count_by_character, kl_to_predictor, over_parts, unanimity
 from repro_lib.metrics.given import Float64
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, probabilities_from_logits
 from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise, relative_contrast
@@ -40,9 +40,11 @@ class CountedModel:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The k of a curve: 10, 15, ... up to the whole vocabulary."""
+        """The k of a curve: 10, 15, ... up to the whole vocabulary, of a large one 100 in equal ratios."""
         vocabulary = max((len(cell.relative_pd) for cell in self.cells.values()), default=0)
-        return (*range(10, vocabulary, 5), vocabulary)
+        if vocabulary <= 500:
+            return (*range(10, vocabulary, 5), vocabulary)
+        return tuple(dict.fromkeys(np.geomspace(10, vocabulary, 100).round().astype(int).tolist()))
 
     @property
     def compared(self) -> list[str]:
@@ -101,7 +103,7 @@ def count_model(store: Store, study: Study, model: str) -> tuple[CountedModel, p
             gaps.append(f"{model} with {result.arm}: {problem}.")
             continue
         counted = cells[result.arm] = count_by_character(logits, shares, probabilities_from_logits)
-        rows[result.arm] = _row(result, counted, [probabilities_from_logits(one) for one in logits], shares)
+        rows[result.arm] = _row(result, counted, logits, shares)
     table = pd.DataFrame(rows).T if rows else Note(f"No cell of {model} has predictions of two trials to count.")
     return CountedModel(model, cells, model in study.identical, study.reference, tuple(gaps)), table
 
@@ -113,13 +115,16 @@ def shares_in_training(result: Result) -> Float64:
     return counts / counts.sum()
 
 
-def _row(result: Result, counted: Counted, trials: Sequence[Any], shares: Float64) -> dict[str, Any]:
+def _row(result: Result, counted: Counted, logits: Sequence[Any], shares: Float64) -> dict[str, Any]:
+    uniform = np.full_like(shares, 1 / len(shares))
+    to_both = (lambda part, known=known: float(kl_to_predictor(part, known).mean()) for known in (shares, uniform))
+    agree, to_unigrams, to_uniform = over_parts(logits, probabilities_from_logits, unanimity, *to_both)
     held = share_held(counted.improbable, counted.relative_pd.mean(axis=0), 1.0).scaled(100)
     return {
-        "N": len(trials),
-        "All trials agree, %": number(100 * unanimity(trials), 1),
+        "N": len(logits),
+        "All trials agree, %": number(100 * agree, 1),
         "KL between trials, nats": f"{jackknife_pairwise(pair_matrix(result, 'kl_divergence')):.4f}",
-        "to the unigrams": number(float(kl_to_predictor(trials, shares).mean()), 3),
-        "to the uniform": number(float(kl_to_predictor(trials, np.full_like(shares, 1 / len(shares))).mean()), 3),
+        "to the unigrams": number(to_unigrams, 3),
+        "to the uniform": number(to_uniform, 3),
         "Relative PD from under 0.0001, %": f"{held:.1f}",
     }

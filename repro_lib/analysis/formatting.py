@@ -1,6 +1,7 @@
 """Numbers and words as people read them: a dash for what is missing, a mark on what is synthetic, markup that does nothing."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 import pandas as pd
@@ -42,6 +43,18 @@ def listed(names: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *before, last = names
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def seen(text: str, marks: bool = True) -> str:
+    """A text in which all but spaces and line ends can be seen: what directs the writing and other invisible characters by
+    number, and with ``marks`` combining marks, which would fall on their neighbour, on a circle of dots."""
+
+    def one(character: str) -> str:
+        if marks and unicodedata.category(character)[0] == "M":
+            return f"\N{DOTTED CIRCLE}{character}"
+        return character if character.isprintable() or character in "\n\t" else f"⟨U+{ord(character):04X}⟩"
+
+    return "".join(map(one, text))
 
 
 def small(value: float) -> str:

@@ -33,7 +33,6 @@ CONFIDENCE_EDGES = (0.25, 0.5, 0.75, 0.9)
 CONFIDENCE_SLICES = ("under 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 to 0.9", "0.9 and more")
 UNCERTAIN = CONFIDENCE_SLICES[:2]
 CLASSES = ("lower case", "upper case", "space", "line end", "punctuation", "digit")
-OTHER_CLASS = "other"
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def pair_trials(trials: Sequence[Predictions]) -> PairedTrials:
     n, (tokens, vocab_size), labels = len(trials), trials[0].logits.shape, trials[0].labels
     top1, confidence = np.empty((n, tokens), dtype=np.int64), np.empty(tokens)
     differences = {name: np.empty((math.comb(n, 2), tokens)) for name in SLICE_METRICS}
-    for part in parts(tokens):
+    for part in parts(tokens, vocab_size):
         probabilities = metrics.probabilities_from_logits([trial.logits[part] for trial in trials])  # (N, part, V)
         top1[:, part] = probabilities.argmax(axis=2)
         confidence[part] = probabilities.max(axis=2).mean(axis=0)
@@ -135,9 +134,10 @@ def by_token(probabilities: Float64, top1: Int64) -> dict[str, Float64]:
     return dict(zip(("total_variation", "relative_pd", "churn"), map(np.array, (variation, relative, churn)), strict=True))
 
 
-def parts(tokens: int) -> Iterator[slice]:
-    """Slices of 512 characters: the probabilities of two trials of so many fit into a processor's cache."""
-    return (slice(start, start + 512) for start in range(0, tokens, 512))
+def parts(tokens: int, vocab_size: int = 1024) -> Iterator[slice]:
+    """Slices of 512 tokens, of a large vocabulary fewer: the probabilities of two trials of so many fit into a cache."""
+    step = min(512, max(1, 512 * 1024 // vocab_size))
+    return (slice(start, start + step) for start in range(0, tokens, step))
 
 
 def by_frequency(labels: Int64, frequencies: Float64) -> Slicing:
@@ -164,21 +164,29 @@ def by_confidence(confidence: Float64) -> Slicing:
 
 
 def by_class(labels: Int64, vocabulary: Sequence[str]) -> Slicing:
-    """By what kind of character the true one is; the slice ``other`` is there only where the text has such a character."""
-    # The class of each character of the vocabulary, looked up for every label.
-    names = (*CLASSES, OTHER_CLASS)
-    members = np.array([names.index(character_class(character)) for character in vocabulary])[labels]
-    return Slicing("class", names if (members == len(CLASSES)).any() else CLASSES, members)
+    """By what kind of token the true one is; kinds beside ``CLASSES`` are there only where the text has such a token."""
+    # The class of each token of the vocabulary, looked up for every label.
+    kinds = [character_class(token) for token in vocabulary]
+    names = (*CLASSES, *sorted({kinds[label] for label in np.unique(labels)} - {*CLASSES}))
+    places = {name: place for place, name in enumerate(names)}
+    return Slicing("class", names, np.array([places.get(kind, 0) for kind in kinds])[labels])
 
 
-def character_class(character: str) -> str:
-    """One of ``CLASSES``, or ``other`` for a letter without case, a control character and the like."""
+def character_class(token: str) -> str:
+    """The kind of a character, or of a longer token's first one behind spaces: one of ``CLASSES``, the script of a letter
+    without case (``hebrew letter``, ``cjk letter``), ``combining mark``, ``part of a character`` or ``other``."""
     # In this order: a line end is a space too, and what is none of these is told by its Unicode category.
-    if character == "\n":
+    if len(token) == 4 and token.startswith("\\x"):
+        return "part of a character"
+    if (character := (token.lstrip(" ") or " ")[0]) == "\n":
         return "line end"
     kinds = {"space": str.isspace, "digit": str.isdigit, "lower case": str.islower, "upper case": str.isupper}
-    other = "punctuation" if unicodedata.category(character)[0] in "PS" else OTHER_CLASS
-    return next((kind for kind, belongs in kinds.items() if belongs(character)), other)
+    if found := next((kind for kind, belongs in kinds.items() if belongs(character)), None):
+        return found
+    category = unicodedata.category(character)
+    if category == "Lo":
+        return f"{unicodedata.name(character, 'other').split()[0].lower()} letter"
+    return {"P": "punctuation", "S": "punctuation", "M": "combining mark"}.get(category[0], "other")
 
 
 def slice_frame(paired: PairedTrials, slicing: Slicing) -> pd.DataFrame:
@@ -222,15 +230,13 @@ def swapped_pairs(paired: PairedTrials, top: int = 10) -> pd.DataFrame:
     """The characters that two trials most often put in each other's place: the ``top`` unordered pairs of top-1s.
     Columns: first, second (ids, first < second), count (of characters x pairs of trials), share (of all swaps)."""
     v = paired.vocab_size
-    counts = np.zeros(v * v, dtype=np.int64)
-    for one, other in combinations(paired.top1, 2):
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        counts += np.bincount((low * v + high)[low < high], minlength=v * v)
+    ordered = [np.sort(pair, axis=0) for pair in combinations(paired.top1, 2)]
+    pairs, counts = np.unique(np.concatenate([(low * v + high)[low < high] for low, high in ordered]), return_counts=True)
     # Stable, so that of equally frequent swaps the same ones are shown on every machine.
     order = np.argsort(-counts, kind="stable")[:top]
-    order = order[counts[order] > 0]
-    columns = {"first": order // v, "second": order % v, "count": counts[order], "share": counts[order] / max(counts.sum(), 1)}
-    return pd.DataFrame(columns)
+    first, second = np.divmod(pairs[order], v)
+    share = counts[order] / max(counts.sum(), 1)
+    return pd.DataFrame({"first": first, "second": second, "count": counts[order], "share": share})
 
 
 def pair_matrices(per_pair: Float64, n: int) -> Float64:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from repro_lib.analysis.selection import select_comparable
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, Config
-from repro_lib.data import Corpus, CorpusError, load_corpus, make_dataset
+from repro_lib.data import Corpus, find_corpus, make_dataset
 from repro_lib.models.activations import Activation
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model
@@ -45,15 +45,13 @@ def config_of(result: Result) -> Config:
 
 
 def corpus_of(result: Result) -> Corpus:
-    """The text a result was made with; CorpusError if it is not here or has changed."""
-    corpus = load_corpus(result.config["corpus"])
-    if corpus.sha256 != result.corpus.sha256:
-        raise CorpusError(f"the text {result.corpus.name!r} has changed since this result was made")
-    return corpus
+    """The text a result was made with, in its tokens; CorpusError if it is not here or has changed."""
+    corpus = find_corpus(result.config["corpus"], result.corpus.sha256)
+    return corpus.cut_into(result.config.get("tokens", "characters"), result.config["train_split"])
 
 
 def training_counts(result: Result) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The characters (V,) of a result's text and how often each is in the training part; raises as ``corpus_of``."""
+    """The tokens (V,) of a result's text and how often each is in the training part; raises as ``corpus_of``."""
     corpus = corpus_of(result)
     dataset = make_dataset(corpus, result.config["train_split"], result.config["block_size"])
     return corpus.vocabulary, np.bincount(dataset.train.numpy(), minlength=dataset.vocab_size)

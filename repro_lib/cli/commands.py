@@ -25,6 +25,8 @@ from repro_lib.config import (
 # No flags of the configuration: the corpus has one of its own, with another help, and the text decides on the vocabulary.
 _NOT_A_FLAG = {"corpus", "vocab_size"}
 _GRID = f"; default: {' '.join(GRID_ACTIVATIONS)}; with --factor {REFERENCE}"
+_CORPUS_HELP = "a name of repro prepare-data --list, or the path of a text file; default: shakespeare"
+_NORMALISE_HELP = "use a copy of the text, in data/, without byte-order marks, carriage returns and NULs, and in the form NFC"
 _COMPARE = "your own models: how much they disagree, and whether two recipes differ in that; exit code 3: a gate failed"
 _CLEAN = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
 
@@ -50,11 +52,15 @@ def make_parser() -> argparse.ArgumentParser:
             # Of the project, not of the current folder: the notebooks look there too, from wherever they are opened.
             default = project_root() / folder
             sub.add_argument(f"--{folder}-dir", type=_folder, default=default, metavar="DIR", help=f"default: {folder}/")
+        about = "where texts are found again, beside data/; also REPRO_CORPUS_DIR"
+        sub.add_argument("--corpus-dir", type=_folder, metavar="DIR", help=about)
         sub.set_defaults(command=name)
         return sub
 
     prepare = add("prepare-data", "fetch and check a corpus")
-    prepare.add_argument("--corpus", default="shakespeare", help="shakespeare, tinyshakespeare, or the path of a text file")
+    prepare.add_argument("--corpus", default="shakespeare", help=_CORPUS_HELP)
+    prepare.add_argument("--normalise", action="store_true", help=_NORMALISE_HELP)
+    prepare.add_argument("--list", action="store_true", help="the named corpora: size, characters, language, licence")
     train = add("train", "train cells without notebooks, at the model's full size unless a profile is given")
     _add_selection(train, required=True)
     train.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: none")
@@ -188,7 +194,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", help="shakespeare, tinyshakespeare, or the path of a text file")
+    parser.add_argument("--corpus", help=_CORPUS_HELP)
+    parser.add_argument("--normalise", action="store_true", help=_NORMALISE_HELP)
     # From Config itself, so that no value can lack its flag. None is not given: profile and model decide then.
     settings = parser.add_argument_group("configuration", "each overrides the profile and the model's default")
     for name, field in Config.model_fields.items():

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro_lib.cli.console import Output, complain, open_streams
-from repro_lib.cli.parser import cells_asked_for, one_path, parse, request_of, snakemake_config
-from repro_lib.config import GRID_ACTIVATIONS, PROFILES, Config, ConfigError, check_profile, checkout
+from repro_lib.cli.parser import cells_asked_for, parse, request_of, snakemake_config, text_name
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, ConfigError, check_profile, checkout
 from repro_lib.system.files import WriteError, write_atomically
 from repro_lib.system.processes import usable_cores
 
@@ -105,18 +105,9 @@ def _all_interruptions_alike() -> Iterator[None]:
 
 
 def _prepare_data(options: Namespace, console: Console) -> int:
-    from repro_lib.data import make_dataset, prepare_corpus
+    from repro_lib.cli.texts import prepare_data
 
-    with console.status("preparing the text"):
-        corpus = prepare_corpus(options.corpus)
-        dataset = make_dataset(corpus, Config().train_split, Config().block_size)
-    different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
-    console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
-    if unseen := dataset.unseen:
-        named = ", ".join(map(repr, unseen))
-        console.print(f"{len(unseen)} character{'s occur' if len(unseen) > 1 else ' occurs'} in validation alone: {named}")
-    console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {unigram:.3f} nats")
-    return 0
+    return prepare_data(options, console)
 
 
 def _train(options: Namespace, console: Console) -> int:
@@ -277,7 +268,7 @@ def _doctor(options: Namespace, console: Console) -> int:
         from repro_lib.cli.determinism_check import check_determinism
 
         # Two at least, on one core as well: what is compared is whether neighbours at work change the bits.
-        return check_determinism(console, one_path(options.corpus), options.device, max(2, usable_cores()))
+        return check_determinism(console, text_name(options.corpus), options.device, max(2, usable_cores()))
     if options.inference:
         from repro_lib.cli.inference_check import check_inference
 

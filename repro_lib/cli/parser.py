@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Flags that take several words, and those of a grid that say by what it is run.
 _SEVERAL = {"models", "activations", "noise_models", "lengths", "rates", "factor"}
 _LARGEST_MULTIPLE = 100
-_HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers"}
+_HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers", "corpus_dir", "normalise"}
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
@@ -42,6 +42,10 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     folders = [getattr(options, name, None) for name in ("results_dir", "reports_dir")]
     if folders[0] and folders[1] and folders[0].resolve() == folders[1].resolve():
         parser.error(f"results and reports need a folder each, got {folders[0]} for both")
+    if getattr(options, "corpus_dir", None):
+        from repro_lib.data.texts import look_in
+
+        look_in(options.corpus_dir)
     options.engine_options = list(given[len(own) + 1 :])
     if options.engine_options and options.command != "grid":
         parser.error(f"only repro grid --executor snakemake takes options behind --, got {' '.join(options.engine_options)}")
@@ -52,18 +56,24 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The configuration values that were given on the command line."""
     given = {name: value for name in Config.model_fields if (value := getattr(options, name, None)) is not None}
     if "corpus" in given:
-        given["corpus"] = one_path(given["corpus"])
+        given["corpus"] = text_name(given["corpus"], options.normalise)
     return given
 
 
-def one_path(corpus: str) -> str:
-    """Notebooks run in their own folder, so the path of a text must not depend on where the command was given.
+def text_name(corpus: str, normalise: bool = False) -> str:
+    """The name under which every process of a run finds a text, wherever it works, and which says nothing of this machine.
     The name of a known corpus is that name, also where a file is called so; ``./shakespeare`` is the file."""
     if not (path := Path(os.path.expanduser(corpus))).is_file():
         return corpus
     from repro_lib.data import CORPORA
+    from repro_lib.data.texts import look_in, normalised_copy
 
-    return corpus if corpus in CORPORA else str(path.resolve())
+    if corpus in CORPORA:
+        return corpus
+    if normalise:
+        return normalised_copy(path)
+    look_in(path.parent)
+    return f"./{path.name}" if path.name in CORPORA else path.name
 
 
 def request_of(options: argparse.Namespace) -> GridRequest:
@@ -124,7 +134,7 @@ def snakemake_config(options: argparse.Namespace) -> dict[str, Any]:
     # A flag without words says something of --noise-models alone.
     chosen = {name: value for name, value in given.items() if value is not None and (value != [] or name == "noise_models")}
     folders = {name: str(chosen[name].resolve()) for name in ("results_dir", "reports_dir")}
-    return chosen | folders | {name: one_path(chosen[name]) for name in {"corpus"} & chosen.keys()}
+    return chosen | folders | {name: text_name(chosen[name], options.normalise) for name in {"corpus"} & chosen.keys()}
 
 
 def _beside(options: argparse.Namespace) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class Config(Settings):
     def with_corpus(self, vocab_size: int) -> Config:
         """A copy with the vocabulary size of the corpus filled in (a given one must agree)."""
         if self.vocab_size not in (None, vocab_size):
-            raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} characters; leave it out")
+            raise ConfigError(f"vocab_size is {self.vocab_size}, but the corpus has {vocab_size} tokens; leave it out")
         return self.with_values("corpus", vocab_size=vocab_size)
 
     def with_values(self, layer: Layer, **values: Any) -> Config:

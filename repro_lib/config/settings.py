@@ -19,8 +19,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
     corpus: str = Field("shakespeare", min_length=1, description="corpus name or path to a text file")
+    tokens: str = Field("characters", description="what the text is cut into: characters, bytes or bpe:N, N from 256 to 32768")
     train_split: float = Field(0.8, gt=0, lt=1, description="share of the text used for training; the rest is validation")
-    block_size: int = Field(128, ge=1, le=65_536, description="context length T in characters")
+    block_size: int = Field(128, ge=1, le=65_536, description="context length T in tokens")
     batch_size: int = Field(32, ge=1, le=65_536, description="sequences per training step B")
     max_iters: int = Field(500, ge=1, le=100_000_000, description="training steps")
     learning_rate: float = Field(7e-3, gt=0, le=10, allow_inf_nan=False, description="peak learning rate of AdamW")
@@ -33,7 +34,7 @@ class Recipe(BaseModel):
     n_layer: int = Field(2, ge=1, le=1000, description="layers (hybridlm: of its transformer part)")
     n_head: int = Field(4, ge=1, le=1000, description="attention heads H")
     n_embd: int = Field(128, ge=1, le=65_536, description="model width C")
-    vocab_size: int | None = Field(None, ge=1, description="characters V; taken from the corpus")
+    vocab_size: int | None = Field(None, ge=1, description="different tokens V; taken from the corpus")
     trials: int = Field(3, ge=1, le=10_000, description="models trained per cell N")
     seed: int = Field(42, ge=0, le=2**31, description="seed of the first trial; trial k uses seed + k - 1")
     vary: str = Field("all", description="what changes between trials: all, none, or init, order, dropout, bit joined by +")
@@ -54,6 +55,13 @@ class Recipe(BaseModel):
             raise ValueError(f"expected all, none, or some of {', '.join(known)} joined by +")
         canonical = "+".join(name for name in known if name in parts) or "none"
         return "all" if set(parts) == set(_ALL_STREAMS) else canonical
+
+    @field_validator("tokens")
+    @classmethod
+    def _known_tokens(cls, value: str) -> str:
+        if value not in ("characters", "bytes", *(f"bpe:{n}" for n in range(256, 32_769))):
+            raise ValueError("expected characters, bytes, or bpe:N with N from 256 to 32768")
+        return value
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -146,13 +154,15 @@ class Settings(Recipe):
 
 # The values at which a remedy changes no bit. Results made before there was one lack its name, and mean this.
 NEUTRAL: dict[str, Any] = {n: f.default for n, f in Settings.model_fields.items() if n not in Recipe.model_fields}
+# The recipe too has a value that is younger than the first results.
+_YOUNGER = NEUTRAL | {"tokens": "characters"}
 
 
 def config_values(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a stored configuration, of all remedies too: what it lacks is neutral."""
-    return NEUTRAL | dict(stored)
+    return _YOUNGER | dict(stored)
 
 
 def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a configuration but for remedies that are off: what digests are taken of, and results hold."""
-    return {name: value for name, value in values.items() if name not in NEUTRAL or value != NEUTRAL[name]}
+    return {name: value for name, value in values.items() if name not in _YOUNGER or value != _YOUNGER[name]}

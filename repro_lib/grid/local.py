@@ -49,7 +49,8 @@ class Run:
     def check(self, todo: Sequence[Cell], *, trains_here: bool = True) -> None:
         """What every cell would fail of is said once, before anything starts; and what killed runs left goes."""
         for corpus in {cell.config.corpus for cell in self.cells}:
-            prepare_corpus(corpus)
+            if notice := prepare_corpus(corpus).notice():
+                self.display.note(notice)
         for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
             if trains_here:
                 check_device(config)

@@ -19,6 +19,8 @@ from repro_lib.metrics.prediction_difference import PAIR_METRICS
 Floats = NDArray[np.floating[Any]]
 # What is computed together here; other metrics are asked pair by pair.
 _TOGETHER = ("relative_pd", "total_variation", "churn", "js_divergence", "kl_divergence", "true_label_pd", "log_prob_pd")
+# Numbers of a model that are compared at once: 256 tokens x 1,024.
+_LARGEST_PIECE = 2**18
 # 60 to 69 % of relative PD came from probabilities under this in the published study.
 IMPROBABLE = 1e-4
 
@@ -39,17 +41,21 @@ def pair_metrics_by_block(
     labels, pairs = labels_given(labels, arrays[0]), np.array(list(combinations(range(len(arrays)), 2)), int).reshape(-1, 2)
     if len(labels) % block:
         raise ValueError(f"{len(labels)} tokens are no multiple of a block of {block}")
-    found = {name: np.empty((len(pairs), len(labels) // block)) for name in PAIR_METRICS}
+    found = {name: np.zeros((len(pairs), len(labels) // block)) for name in PAIR_METRICS}
+    # Of a large vocabulary a piece of a block at a time.
+    piece = min(block, max(1, _LARGEST_PIECE // (arrays[0].shape[1] or 1)))
 
     # A block of 256 tokens x 65 characters, 133 kB in float64, stays in the processor's cache for all pairs, and the
     # probabilities of all models, twice as large as their float32 logits, are never in memory at once.
     def fill(k: int) -> None:
-        part = slice(k * block, (k + 1) * block)
-        parts = models_given(probabilities_of(model[part]) for model in arrays)
-        values = block_metrics(parts, pairs, labels[part])
-        values |= {n: [PAIR_METRICS[n](parts[i], parts[j], labels[part]) for i, j in pairs] for n in asked_by_pair()}
-        for name, of in found.items():
-            of[:, k] = values[name]
+        end = (k + 1) * block
+        for start in range(k * block, end, piece):
+            part = slice(start, min(start + piece, end))
+            parts = models_given(probabilities_of(model[part]) for model in arrays)
+            values = block_metrics(parts, pairs, labels[part])
+            values |= {n: [PAIR_METRICS[n](parts[i], parts[j], labels[part]) for i, j in pairs] for n in asked_by_pair()}
+            for name, of in found.items():
+                of[:, k] += np.multiply(values[name], len(parts[0]) / block)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(len(labels) // block)))
@@ -81,6 +87,24 @@ def block_metrics(
         gaps = np.abs(known[first] - known[second])
     relative = metrics.relative_differences(at_label[first], at_label[second])
     return values | {"true_label_pd": relative.mean(axis=1), "log_prob_pd": gaps.mean(axis=1)}
+
+
+def over_parts(
+    models: Sequence[Any], probabilities_of: Callable[[Any], Any], *measures: Callable[[list[Float64]], float]
+) -> list[float]:
+    """Means over the text of measures of N models' probabilities, N arrays (some tokens, V), which are made a part of the text
+    at a time: over up to 1,024 characters all at once.
+
+    >>> over_parts([[[1.0, 0.0]], [[0.0, 1.0]]], np.asarray, unanimity)
+    [0.0]
+    """
+    arrays, means = [numpy_of(model) for model in models], [0.0] * len(measures)
+    tokens, width = arrays[0].shape
+    step = max(1, 64 * _LARGEST_PIECE // width)
+    for start in range(0, tokens, step):
+        part = [probabilities_of(model[start : start + step]) for model in arrays]
+        means = [mean + measure(part) * (len(part[0]) / tokens) for mean, measure in zip(means, measures, strict=True)]
+    return means
 
 
 def asked_by_pair() -> list[str]:
@@ -141,8 +165,9 @@ def count_by_character(models: Sequence[Any], shares: Any, probabilities_of: Cal
     arrays = [numpy_of(model) for model in models]
     (tokens, width), n = arrays[0].shape, len(arrays)
     relative, variation, improbable = np.zeros((3, n, n, width))
-    for start in range(0, tokens, 256):
-        parts = models_given(probabilities_of(model[start : start + 256]) for model in arrays)
+    step = min(256, max(1, _LARGEST_PIECE // width))
+    for start in range(0, tokens, step):
+        parts = models_given(probabilities_of(model[start : start + step]) for model in arrays)
         for (i, p), (j, q) in combinations(enumerate(parts), 2):
             total, difference = p + q, p - q
             np.abs(difference, out=difference)

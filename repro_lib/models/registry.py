@@ -73,3 +73,11 @@ def count_parameters(model: nn.Module) -> int:
 def parameters_of(model: str, config: Config, activation: str) -> int:
     """Trainable parameters of a cell's model; on the CPU, for a GPU has better to do than to hold it."""
     return count_parameters(build_model(model, config.model_copy(update={"device": "cpu"}), activation))
+
+
+def body_of(model: str, config: Config, activation: str) -> int:
+    """Trainable parameters without those of the tokens' embedding and of the output over them: the same for every V."""
+    with torch.device("meta"):
+        one, two = (count_parameters(_MODELS[model](config, v, activation)) for v in (1, 2))
+    # All that depends on V grows in proportion to it.
+    return 2 * one - two

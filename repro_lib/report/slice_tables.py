@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.analysis.formatting import number
+from repro_lib.analysis.formatting import number, seen
 from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
@@ -85,10 +85,9 @@ def swaps_view(anatomies: Anatomies, model: str) -> pd.DataFrame | Note:
     return Note(f"No swaps of {model}: there are no two trials whose top-1 is known to differ.") if table.empty else table
 
 
-def shown_character(character: str) -> str:
-    """A character as a reader can see it: ``space``, ``line end``, ``U+00A0``, or itself."""
-    itself = character.isprintable() and not character.isspace()
-    return CHARACTER_NAMES.get(character) or (character if itself else f"U+{ord(character):04X}")
+def shown_character(token: str) -> str:
+    """A token as a reader can see it: ``space``, ``line end``, ``U+00A0``, or itself; in a longer one ␣ and ⏎."""
+    return CHARACTER_NAMES.get(token) or seen(token).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
 
 
 # One row per expected cell, whether there is a result of it or not.

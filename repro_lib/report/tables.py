@@ -11,7 +11,9 @@ import pandas as pd
 from repro_lib.analysis.formatting import cell_number, literally, marked, number, with_interval
 from repro_lib.analysis.frames import METRICS, cells_frame, pairs_frame, rows_of, trials_frame
 from repro_lib.analysis.overviews import activations_overview, models_overview
+from repro_lib.analysis.stored_models import config_of
 from repro_lib.analysis.study import Study
+from repro_lib.models.registry import body_of
 from repro_lib.store.schema import Result
 
 
@@ -88,18 +90,25 @@ def summary_table(result: Result) -> pd.DataFrame:
     cell = cells_frame([result], [result.model_name], [result.arm]).iloc[0]
     lines = {
         "Trials": str(len(result.trials)),
-        "Parameters": f"{result.parameters:,}",
+        "Parameters": f"{result.parameters:,}{_without_embeddings(result)}",
         "Relative PD": with_interval(cell, "relative_pd", 4),
         "Total variation": with_interval(cell, "total_variation", 4),
         "Churn": with_interval(cell, "churn", 4),
         "All trials agree on the top-1": cell_number(cell, "unanimity", 4),
         "Validation loss, nats": with_interval(cell, "val_loss", 3),
+        "Validation loss, bits per byte": number(cell["bits_per_byte"], 3),
         "Loss of the unigrams, nats": f"{result.evaluation.unigram_cross_entropy:.3f}",
         "Validation accuracy, %": with_interval(cell, "val_accuracy", 2),
         "Churn per error": cell_number(cell, "churn_per_error", 3),
         "Training time, s": f"{sum(trial.seconds for trial in result.trials):.0f}",
     }
     return pd.DataFrame({marked(f"{result.model_name} with {result.arm}", result.synthetic): lines})
+
+
+def _without_embeddings(result: Result) -> str:
+    # Of tokens, at both ends of the model: what depends on V.
+    body = body_of(result.model_name, config_of(result), result.activation)
+    return unbroken(f" ({body:,} without embeddings)")
 
 
 def trials_table(result: Result) -> pd.DataFrame:
@@ -154,6 +163,7 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
             "Churn": cell_number(cell, "churn", 4),
             "Churn / error": cell_number(cell, "churn_per_error", 3),
             "Validation loss, nats": cell_number(cell, "val_loss", 3),
+            "Bits per byte": cell_number(cell, "bits_per_byte", 3),
             "Accuracy, %": with_interval(cell, "val_accuracy", 2),
             "Training, s": cell_number(cell, "seconds", 0),
             "Flags": ", ".join(short_flags(cell["flags"])),
@@ -165,6 +175,8 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
 
 def models_table(study: Study) -> pd.DataFrame:
     """The overview of models: architecture, parameters, best activation, CV."""
+
+    without = {result.model_name: _without_embeddings(result) for result in study.results}
 
     def best(row: dict[str, Any]) -> str:
         found = "–" if pd.isna(row["best"]) else f"{row['best']} ({row['best_pd']:.4f})"
@@ -178,7 +190,7 @@ def models_table(study: Study) -> pd.DataFrame:
         lambda row: {
             "Architecture": row["architecture"],
             "Size": row["size"] or "–",
-            "Parameters": sizes(row["parameters"]),
+            "Parameters": sizes(row["parameters"]) + without.get(row["model"], ""),
             "Cells": f"{row['cells']} of {row['expected']}",
             "Lowest relative PD": best(row),
             "CV over activations, %": number(row["cv"], 2),

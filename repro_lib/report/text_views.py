@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from repro_lib.analysis.formatting import seen
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.slices import PairedTrials, pair_trials
 from repro_lib.analysis.stored_models import corpus_of, write_samples
@@ -26,7 +27,7 @@ LEVELS = (
 )
 # Bold, in a fixed-width font, so that nothing moves.
 DIFFERENT_TOP1 = "font-weight:bold"
-TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;margin:0.5em 0"
+TEXT_STYLE = "white-space:pre-wrap;font-family:monospace;line-height:1.7;unicode-bidi:plaintext;margin:0.5em 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Passage:
 
     def _repr_html_(self) -> str:
         part = slice(self.block * EVALUATION_BLOCK, (self.block + 1) * EVALUATION_BLOCK)
-        text = self.corpus.decode(torch.from_numpy(self.paired.labels[part]))
+        text = [self.corpus.vocabulary[token] for token in self.paired.labels[part]]
         numbers = (self.paired.mean(metric)[part] for metric in ("total_variation", "churn"))
         characters = "".join(map(self._character, text, *numbers))
         samples = [f'<span style="{style}">{words}</span>' for _, words, style in reversed(LEVELS)]
@@ -57,9 +58,10 @@ class Passage:
             f'{", ".join(samples)}. <span style="{DIFFERENT_TOP1}">Bold</span>: the most probable character differs '
             "between some trials. ⏎ is the end of a line. Point at a character for its numbers."
         )
-        return _figure(
-            self.title, f"{html.escape(self.paired.sentence())}<br>{legend}", f'<div style="{TEXT_STYLE}">{characters}</div>'
-        )
+        said = f"{html.escape(self.paired.sentence())}<br>{legend}"
+        if (unit := self.corpus.tokens.unit) != "characters":
+            said = said.replace("character", unit[:-1])
+        return _figure(self.title, said, f'<div dir="auto" style="{TEXT_STYLE}">{characters}</div>')
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:
         style = next((style for threshold, _, style in LEVELS if total_variation >= threshold), "")
@@ -67,7 +69,7 @@ class Passage:
         pairs = math.comb(self.paired.n, 2)
         differing = f"most probable character differs in {round(top1 * pairs)} of {pairs} pairs"
         title = f"total variation {total_variation:.2f}; {differing}"
-        shown = "⏎\n" if character == "\n" else html.escape(character)
+        shown = html.escape(seen(character)).replace("\n", "⏎\n")
         return f'<span title="{title}"' + (f' style="{style}"' if style else "") + f">{shown}</span>"
 
 
@@ -82,7 +84,8 @@ class Samples:
     @property
     def common(self) -> int:
         """How many characters all greedy texts share at their beginning: a sampled one may turn on the least change."""
-        columns = zip(*(greedy for greedy, _ in self.written.values()), strict=True)
+        # Of equally many tokens, which may be of different lengths.
+        columns = zip(*(greedy for greedy, _ in self.written.values()), strict=False)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
     def sentence(self) -> str:
@@ -92,7 +95,7 @@ class Samples:
         where = f"agree on the first {self.common} characters and part after them (underlined)"
         if self.common == 0:
             where = "part at the first character"
-        if self.common == len(next(iter(self.written.values()))[0]):
+        if len({greedy for greedy, _ in self.written.values()}) == 1:
             where = f"are equal over all {self.common} characters"
         return f"The greedy texts of {len(self.written)} trials {where}."
 
@@ -102,15 +105,15 @@ class Samples:
     def _repr_html_(self) -> str:
         columns = []
         for trial, (greedy, sampled) in self.written.items():
-            same, rest = html.escape(greedy[: self.common]), html.escape(greedy[self.common :])
+            same, rest = (html.escape(seen(text, marks=False)) for text in (greedy[: self.common], greedy[self.common :]))
             marked = f'{same}<span style="{LEVELS[2][2]}">{rest}</span>' if rest else same
             columns.append(
                 f'<div style="flex:1 1 16em;min-width:14em"><strong>Trial {trial}</strong>'
-                f'<div style="{TEXT_STYLE}">{marked}</div><em>sampled</em>'
-                f'<div style="{TEXT_STYLE}">{html.escape(sampled)}</div></div>'
+                f'<div dir="auto" style="{TEXT_STYLE}">{marked}</div><em>sampled</em>'
+                f'<div dir="auto" style="{TEXT_STYLE}">{html.escape(seen(sampled, marks=False))}</div></div>'
             )
         about = f"{self.sentence()} Sampled texts use the same random numbers in every trial."
-        caption = f'{about}<br>Prompt:<div style="{TEXT_STYLE}">{html.escape(self.prompt)}</div>'
+        caption = f'{about}<br>Prompt:<div dir="auto" style="{TEXT_STYLE}">{html.escape(self.prompt)}</div>'
         return _figure(self.title, caption, f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(columns)}</div>')
 
 

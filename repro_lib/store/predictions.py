@@ -2,6 +2,8 @@
 
 Shapes: N trials, S snapshots, V vocabulary; tokens are the scored positions, in evaluation windows of 256."""
 
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from repro_lib.config import Config
-from repro_lib.data import EVALUATION_BLOCK, LARGEST_VOCABULARY
+from repro_lib.data import EVALUATION_BLOCK, LARGEST_PREDICTIONS, LARGEST_VOCABULARY
 from repro_lib.metrics import all_pairs, prediction_difference
 from repro_lib.store.schema import ResultError, TensorKind, TrialRecord
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors
@@ -29,6 +31,8 @@ _STEPS, _SPREAD, _LEAST_SPREAD, _BYTE = 900, 2.7, 1e-3, 254
 _BITS = 11
 # Words in a file: the digest of what was trained, which its result names, and that of what is stored.
 EXACT, STORED = "exact_sha256", "stored_sha256"
+# Logits of a trial that are restored at once: over up to 1,024 characters those of the whole text.
+_LARGEST_PART = 2**24
 _CODED = ("codes", "lowest", "scales", "rests")
 
 
@@ -126,16 +130,18 @@ def _rounded(weights: torch.Tensor) -> torch.Tensor:
 
 def _coded(logits: NDArray[np.float32], labels: NDArray[np.int64], steps: int) -> dict[str, NDArray[Any]]:
     # In numpy, whose numbers do not depend on the number of threads.
-    exact = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exact = logits.astype(np.float64)
+    exact -= logits.max(axis=1, keepdims=True)
     exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
     scale = steps * max(1.0, _SPREAD / max(float(exact.std()), _LEAST_SPREAD))
-    exact = np.log1p(exact / -2) * scale
+    # In place, for with a large vocabulary each copy is half a gigabyte.
+    np.multiply(np.log1p(np.divide(exact, -2, out=exact), out=exact), scale, out=exact)
     codes, tokens, tops = np.rint(exact).astype(np.int32), np.arange(len(exact)), logits.argmax(axis=1)
     # Where rounding would make another character as probable as the first, that one goes a step ahead: churn stays exact.
     first = codes[tokens, tops]
     codes[tokens, tops] = np.iinfo(np.int32).max
     codes[tokens, tops] = np.minimum(first, codes.min(axis=1) - 1)
-    rest = (exact - codes)[tokens, labels].clip(-0.5, 0.5)
+    rest = (exact[tokens, labels] - codes[tokens, labels]).clip(-0.5, 0.5)
     lowest = codes.min(axis=0)
     # By character, not by token: what is alike lies together then.
     columns = {"codes": (codes - lowest).T.copy(), "lowest": lowest, "scales": np.float64(scale)}
@@ -153,10 +159,21 @@ def restored(tensors: Tensors) -> dict[str, torch.Tensor]:
     # What does not fit together has no logits, and whoever wants some says so.
     if lowest.shape != (s, v) or scales.shape != (s,) or rests.shape != (s, n) or not _are_labels(labels, n, v):
         return others
-    steps = (codes + lowest[:, :, None]).transpose(0, 2, 1).astype(np.float64)
-    steps[:, np.arange(n), labels.numpy()] += rests / _BYTE
-    logits = torch.from_numpy((-2 * np.expm1(steps / scales[:, None, None])).astype(np.float32))
-    return others | {"logits": logits if "steps" in tensors else logits.squeeze(0)}
+    logits, size = _room((s, n, v)), max(1, _LARGEST_PART // (s * v))
+    for part in (slice(start, min(start + size, n)) for start in range(0, n, size)):
+        steps = (codes[:, :, part] + lowest[:, :, None]).transpose(0, 2, 1).astype(np.float64)
+        steps[:, np.arange(steps.shape[1]), labels.numpy()[part]] += rests[:, part] / _BYTE
+        logits[:, part] = -2 * np.expm1(steps / scales[:, None, None])
+    made = torch.from_numpy(logits)
+    return others | {"logits": made if "steps" in tensors else made.squeeze(0)}
+
+
+def _room(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    # Logits over a large vocabulary lie in a file without a name, so that those of many trials need not fit into memory.
+    if math.prod(shape) <= _LARGEST_PART:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int, parameters: int) -> dict[str, torch.Tensor]:
@@ -165,7 +182,7 @@ def trial_tensors(path: Path, kind: TensorKind, record: TrialRecord, tokens: int
     # label takes 8 bytes, as two numbers of the logits do.
     # Pages show what is wrong, and a results folder may move: the name within it says enough.
     file = f"{path.parent.name}/{path.name}"
-    numbers = parameters if kind == "weights" else tokens * (LARGEST_VOCABULARY + 2)
+    numbers = parameters if kind == "weights" else min(tokens * LARGEST_VOCABULARY, 2 * LARGEST_PREDICTIONS) + 2 * tokens
     try:
         tensors, words = read_tensors(path, 4 * numbers + HEADER_BYTES)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from repro_lib.config import Layer, canonical_json, check_model
+from repro_lib.data import CORPORA
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
 from repro_lib.system.files import UnusableFile
@@ -92,15 +93,16 @@ class CorpusRecord(Part):
 
 
 class EvaluationRecord(Part):
-    """Which characters were scored, and how many."""
+    """Which tokens were scored, and how many; and how many bytes they are, which earlier versions did not say."""
 
     sha256: str = Sha256
     tokens: int = Field(ge=1, le=2**20)
+    bytes: int | None = Field(None, ge=1)
     unigram_cross_entropy: float = Field(ge=0)
 
 
 class TrialRecord(Part):
-    """One trained model. Losses in nats per character, accuracy in per cent, curves of (iteration, loss)."""
+    """One trained model. Losses in nats per token, accuracy in per cent, curves of (iteration, loss)."""
 
     trial: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -224,6 +226,13 @@ class Result(Part):
                 values = {(i, j): numbers[f"{prefix}_{i}_{j}"] for i, j in combinations(range(1, n + 1), 2)}
                 return {pair: math.inf if value is None else value for pair, value in values.items()}
         raise ValueError(f"reproducibility_metrics: {metric} has no number for each of the {math.comb(n, 2)} pairs of trials")
+
+    @property
+    def bits_per_nat(self) -> float:
+        """What makes bits per byte of a loss in nats per token: tokens / (ln 2 x bytes); NaN where the bytes are not known."""
+        ascii_texts = {entry["sha256"] for entry in CORPORA.values() if entry["bytes"] == entry["characters"]}
+        count = self.evaluation.bytes or (self.evaluation.tokens if self.corpus.sha256 in ascii_texts else math.nan)
+        return self.evaluation.tokens / (math.log(2) * count)
 
     @property
     def comparison_key(self) -> str:

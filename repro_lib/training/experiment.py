@@ -141,24 +141,28 @@ def summarise(
     compared, numbers = compare_all(predictions).pairs, combinations(range(1, len(records) + 1), 2)
     pairs = {pair: {name: float(of[k]) for name, of in compared.items()} for k, pair in enumerate(numbers)}
     metrics, windows, unigram = metric_numbers(compared, len(records)), dataset.windows, dataset.unigram_cross_entropy
+    scored = {"sha256": windows.sha256, "tokens": windows.tokens, "bytes": dataset.evaluation_bytes}
+    together = (prediction_difference.probabilities_from_logits, prediction_difference.mean_deviation_pd, all_pairs.unanimity)
+    deviation, agree = all_pairs.over_parts([p.logits for p in predictions], *together) if pairs else (None, None)
     return Result(
         model_name=model,
         activation=activation,
         parameters=parameters_of(model, config, activation) * (config.ensemble if config.ensemble_rule == "mean" else 1),
         profile=config.profile,
-        config=without_neutral(config.model_dump()),
+        # The path of a text is of this machine alone.
+        config=without_neutral(config.model_dump()) | {"corpus": dataset.corpus.name},
         config_sources=dict(config.sources),
         config_sha256=config_sha256,
         corpus=CorpusRecord(name=dataset.corpus.name, sha256=dataset.corpus.sha256),
-        evaluation=EvaluationRecord(sha256=windows.sha256, tokens=windows.tokens, unigram_cross_entropy=unigram),
+        evaluation=EvaluationRecord(unigram_cross_entropy=unigram, **scored),
         avg_relative_pd=metrics.get("relative_pd"),
-        mean_deviation_pd=prediction_difference.mean_deviation_pd([p.probabilities for p in predictions]) if pairs else None,
+        mean_deviation_pd=deviation,
         avg_val_loss=float(np.mean([record.val_loss for record in records])),
         avg_val_accuracy=float(np.mean([record.val_accuracy for record in records])),
         reproducibility_metrics=metrics,
         trials=records,
         flags=_flags(trials, pairs, unigram),
-        unanimity=all_pairs.unanimity(p.probabilities for p in predictions) if pairs else None,
+        unanimity=agree,
         synthetic=False,
         environment=describe_environment(config.device),
         # Whole seconds, as in the name of the file: what is read back is then equal to what was written.
@@ -171,7 +175,8 @@ def _flags(trials: Sequence[Kept], pairs: dict[tuple[int, int], dict[str, float]
     flags, errors = [], {record.trial: 1 - record.val_accuracy / 100 for record, _ in trials}
     for record, predictions in trials:
         # A trial that reads nothing agrees with others of its kind; its loss may be what it will.
-        if np.ptp(predictions.probabilities, axis=0).max() < CONSTANT:
+        probabilities = prediction_difference.probabilities_from_logits
+        if all_pairs.over_parts([predictions.logits], probabilities, lambda part: np.ptp(part[0], axis=0).max())[0] < CONSTANT:
             same = "gives each character the same probability, whatever the text before it"
             flags.append(f"constant: trial {record.trial} {same}")
         # A model that does not beat the frequencies of the characters has learnt nothing.

@@ -25,7 +25,7 @@ PACKAGE = Path(repro_lib.__file__).parent
 # The source, below the folder of the package, of all that decides a trial's bits beside its configuration. What only says how
 # trials are stored or shown is not in it: a change there is no reason to throw unfinished work away. A pattern that matches
 # nothing would let changes pass unseen; a test holds that each matches.
-CODE = ("data.py", "metrics/given.py", "metrics/prediction_difference.py", "models/*.py")
+CODE = ("data/*.py", "metrics/given.py", "metrics/prediction_difference.py", "models/*.py")
 CODE += ("training/trainer.py", "training/stacked.py", "training/state.py", "training/remedies.py")
 # Variables that have libraries below torch use other instructions than the processor offers.
 _RESTRICTING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")

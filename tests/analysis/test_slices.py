@@ -125,12 +125,23 @@ def test_the_context_is_what_the_pieces_of_the_windows_give(block_size: int, nam
 
 
 def test_character_classes():
-    kinds = {"aéß": "lower case", "AÉ": "upper case", " \t": "space", "\n": "line end", "019": "digit", "中\x00": "other"}
+    kinds = {"aéß": "lower case", "AÉ": "upper case", " \t": "space", "\n": "line end", "019": "digit", "\x00": "other"}
+    kinds |= {"中日": "cjk letter", "אב": "hebrew letter", "ひ": "hiragana letter", "\u05b8\u0301": "combining mark"}
     for characters, kind in (kinds | {".,;:!?'\"-[]{}&$—": "punctuation"}).items():
         # The class "other" is there only where it is needed.
         slicing = slices.by_class(np.arange(len(characters)), characters)
         assert {slicing.slices[k] for k in slicing.members} == {kind}
-        assert ("other" in slicing.slices) == (kind == "other")
+        assert set(slicing.slices) == {*slices.CLASSES, kind}
+    # Of a token of several characters the first behind its spaces, of a byte that is no character by itself its number.
+    tokens = {
+        " the": "lower case",
+        "\n\n": "line end",
+        " ": "space",
+        "  ": "space",
+        "\\xe6": "part of a character",
+        "()": "punctuation",
+    }
+    assert {token: slices.character_class(token) for token in tokens} == tokens
 
 
 # --- frames

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
 from repro_lib.config import Config
-from repro_lib.data import Corpus, _sha256
+from repro_lib.data import Corpus
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.plots.close_ups import slices_view
 from repro_lib.plots.style import COLOURS, Plot
@@ -40,8 +41,8 @@ def filled(folder: Path) -> Store:
     """
     path, store, corpus = folder / "own.txt", Store(folder / "results"), Corpus("own.txt", TEXT, "")
     path.write_text(TEXT)
-    record = CorpusRecord(name="own.txt", sha256=_sha256(TEXT))
-    windows = EvaluationRecord(sha256=_sha256("windows"), tokens=TOKENS, unigram_cross_entropy=3.3)
+    record = CorpusRecord(name="own.txt", sha256=sha256(TEXT.encode()).hexdigest())
+    windows = EvaluationRecord(sha256=sha256(b"windows").hexdigest(), tokens=TOKENS, unigram_cross_entropy=3.3)
     labels, shape = corpus.encode(TEXT[:TOKENS]), (TOKENS, len(corpus.vocabulary))
     common = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     for activation, n in zip(ACTIVATIONS[:4], (3, 2, 1, 3), strict=True):
@@ -130,7 +131,8 @@ def test_swaps_are_readable(whole: Cells):
     assert table.loc[1, "relu"] == f"{names}: {100 * first['share']:.1f}\N{NO-BREAK SPACE}% ({first['count']:,})"
     assert table["gelu"].tolist()[2:] == ["–"] * (len(table) - 2)
     assert isinstance(slice_tables.swaps_view(Anatomies((), ()), "charlm"), Note)
-    shown = {" ": "space", "\n": "line end", "\t": "tab", "e": "e", "\xa0": "U+00A0", "\0": "U+0000"}
+    shown = {" ": "space", "\n": "line end", "\t": "tab", "e": "e", "\xa0": "⟨U+00A0⟩", "\0": "⟨U+0000⟩"}
+    shown |= {" the": "␣the", "\n\n": "⏎⏎", "\u05b8": "\u25cc\u05b8", "\u200f": "⟨U+200F⟩", "日本": "日本", "\\xe6": "\\xe6"}
     assert {character: slice_tables.shown_character(character) for character in shown} == shown
 
 
