@@ -108,7 +108,7 @@ def summary_table(result: Result) -> pd.DataFrame:
 def _without_embeddings(result: Result) -> str:
     # Of tokens, at both ends of the model: what depends on V.
     body = body_of(result.model_name, config_of(result), result.activation)
-    return unbroken(f" ({body:,} without embeddings)")
+    return f" ({body:,} without embeddings)"
 
 
 def trials_table(result: Result) -> pd.DataFrame:
