@@ -14,10 +14,11 @@ from repro_lib.analysis.study import Study
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.models.activations import Activation, canonical_activation
 from repro_lib.plots.activations import derivatives
+from repro_lib.plots.style import PAGE_COLOUR
 from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import WhatIf, control
-from repro_lib.whatif.wording import PAGE_COLOUR, cell_name, look_of
+from repro_lib.whatif.wording import cell_name, look_of
 
 BETAS = tuple(round(0.05 * k, 2) for k in range(1, 61))
 BESIDE = ("relu", "gelu", "swish")

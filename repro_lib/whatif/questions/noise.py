@@ -17,10 +17,11 @@ from repro_lib.analysis.trajectories import FOLLOWED, other_lengths
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.close_ups import SOURCE_STYLES
+from repro_lib.plots.style import PAGE_COLOUR
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import Row, View, WhatIf, control
-from repro_lib.whatif.wording import DASHES, PAGE_COLOUR, alone, number_words, trial_counts, unanswered
+from repro_lib.whatif.wording import DASHES, alone, number_words, trial_counts, unanswered
 
 TITLE = "What if only one source of randomness were left, and training stopped early?"
 SHORTER = "shorter runs, at their ends"

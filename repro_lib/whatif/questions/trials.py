@@ -9,8 +9,9 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, trials_needed
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
+from repro_lib.plots.style import PAGE_COLOUR
 from repro_lib.whatif.definition import Row, View, WhatIf, control
-from repro_lib.whatif.wording import PAGE_COLOUR, alone, unanswered
+from repro_lib.whatif.wording import alone, unanswered
 
 # From the least that has an interval to three times what a claim needs.
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
