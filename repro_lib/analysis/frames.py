@@ -46,7 +46,7 @@ def cells_frame(
     missing = {"n": 0, "flags": "", "cut": False, "synthetic": False}
     rows = [{"model": model, "activation": name} | by_cell.get((model, name), missing) for model, name in cells]
     numbers = [f"{name}{end}" for name in (*METRICS, "val_loss", "val_accuracy") for end in ("", "_low", "_high")]
-    numbers += ["mean_deviation_pd", "unanimity", "churn_per_error", "unigram_loss", "parameters", "seconds"]
+    numbers += ["bits_per_byte", "mean_deviation_pd", "unanimity", "churn_per_error", "unigram_loss", "parameters", "seconds"]
     columns = ["model", "activation", "n", *numbers, "cut", "flags", "profile", "synthetic"]
     # A column of whole numbers beside one that has a hole would change its type with the results.
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, "float64"))
@@ -61,6 +61,7 @@ def _cell_row(result: Result) -> dict[str, Any]:
     row |= {name: result[name] for name in ("mean_deviation_pd", "unanimity", "parameters", "profile", "synthetic")}
     return row | {
         "n": len(result.trials),
+        "bits_per_byte": result.avg_val_loss * result.bits_per_nat,
         "churn_per_error": row["churn"] / error if error > 0 else math.nan,
         "unigram_loss": result.evaluation.unigram_cross_entropy,
         "seconds": sum(trial.seconds for trial in result.trials),
