@@ -69,9 +69,10 @@ def select_comparable(
 def differs_in(setting: str, result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but this setting, ``max_iters`` or ``learning_rate``."""
     # Not by their comparison keys, from which an arm's leaves out what its arms may differ in.
-    about = [(r.model_name, r.activation, r.corpus, r.evaluation, r.profile, r.synthetic) for r in (result, other)]
+    texts = [(r.corpus.sha256, r.evaluation.sha256) for r in (result, other)]
+    about = [(r.model_name, r.activation, r.profile, r.synthetic) for r in (result, other)]
     first, second = (config_values(one.config) for one in (result, other))
-    if about[0] != about[1] or first.get(setting) == second.get(setting):
+    if texts[0] != texts[1] or about[0] != about[1] or first.get(setting) == second.get(setting):
         return False
     own, others = ({name: v for name, v in values.items() if name not in _GOES_WITH[setting]} for values in (first, second))
     return own == others
