@@ -99,8 +99,6 @@ def compare_all(predictions: Sequence[Predictions], threads: int = 1) -> Compare
 def fineness(config: Config) -> int:
     """How many times as many steps log-probabilities get as where trials start apart; 0: all bits are kept."""
     streams = {name for name in config.vary_streams if name != "dropout" or config.dropout > 0}
-    if config.fork_share:
-        return 0
     if config.warm_share:  # what was drawn at the start is not what they start from
         streams -= {"init"}
     # Trials that repeat each other or start a bit apart differ by less than any step: a relative PD of 3e-5 came out as 6e-5.

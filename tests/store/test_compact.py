@@ -76,6 +76,8 @@ def test_trials_that_may_hardly_differ_keep_all_bits(tiny: Tiny) -> None:
     found = {vary: fineness(tiny("charlm", vary=vary)) for vary in ("all", "init+bit", "order", "dropout", "bit", "none")}
     assert found == {"all": 1, "init+bit": 1, "order": 4, "dropout": 4, "bit": 0, "none": 0}
     assert fineness(tiny("charlm", vary="dropout+bit", dropout=0.0)) == 0
+    # A start that is the same for all is no randomness, whatever is drawn.
+    assert fineness(tiny("charlm", warm_share=0.5)) == 4
 
 
 def test_weights_keep_thirteen_bits_and_what_is_no_number_stays() -> None:
