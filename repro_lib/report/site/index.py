@@ -95,7 +95,8 @@ def build_site(
     html = environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
-        answer=answer(study, contrasts), made_of=provenance(study), reference=study.reference, factor=study.factor, identical=study.identical,
+        answer=answer(study, contrasts), made_of=provenance(study), reference=study.reference, factor=study.factor,
+        identical=study.identical,
         warning=flagged(study) if any(result.flags for result in study.results) else "",
         contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
