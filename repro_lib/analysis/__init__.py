@@ -1,4 +1,4 @@
-"""What the results of a study say: frames, contrasts, slices, trajectories, claims. Numbers, computed once.
+"""What the results of a study say: frames, contrasts, slices, claims. Numbers, computed once.
 
 In: a ``Store``. Out: a ``Study`` with tidy frames, the ``Evidence`` of all pairs of trials, verdicts; no figure, no page."""
 

@@ -1,4 +1,4 @@
-"""Questions whose assumptions can be moved: one tidy frame, one sentence for every position of the controls, and one chart.
+"""Questions whose assumptions can be moved: a tidy frame, a sentence for each position, one chart.
 
 In: a ``Study``, a ``Store`` or stored predictions. Out: Vega-Altair's charts, the same in JupyterLab, on a page and as a file.
 """
