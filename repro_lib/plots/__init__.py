@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         shamir_cross_model_analysis as shamir_cross_model_analysis,
         training_curves as training_curves,
     )
-    from repro_lib.plots.forks import forks_view as forks_view
+    from repro_lib.plots.forks import forks_views as forks_views
     from repro_lib.plots.league import league_view as league_view
     from repro_lib.plots.over_loss import over_loss_view as over_loss_view
     from repro_lib.plots.style import Plot as Plot

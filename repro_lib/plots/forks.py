@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from repro_lib.analysis.forks import forks_frame, forks_sentence
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import Note
 from repro_lib.plots.style import Plot, draw_interval, new_figure, styled
+from repro_lib.store.store import Store
 
 _PANELS = {
     "total_variation": "Total variation (0 to 1)",
@@ -15,11 +17,17 @@ _PANELS = {
 _LOOKS = {"order": ("#0072B2", "o", "another data order"), "bit": ("#D55E00", "s", "one flipped bit")}
 
 
-@styled
-def forks_view(frame: pd.DataFrame, model: str) -> Plot | Note:
-    """Three panels over the share of the steps after which trials fork; ``frame``: ``forks_frame``; a sentence for none."""
+def forks_views(store: Store, model: str) -> list[Plot | Note]:
+    """What forks of a model leave, drawn and in words; a sentence where there are none."""
+    frame = forks_frame(store, model)
     if frame.empty:
-        return Note(f"{model} was not forked while it trains; repro grid --profile forks does so.")
+        return [Note(f"{model} was not forked while it trains; repro grid --profile forks forks charlm.")]
+    return [forks_view(frame, model), Note(forks_sentence(frame, model))]
+
+
+@styled
+def forks_view(frame: pd.DataFrame, model: str) -> Plot:
+    """Three panels over the share of the steps after which trials fork; ``frame``: ``forks_frame``."""
     shares = sorted(frame["share"].unique())
     note = f"N = {frame['n'].min()} trials that are one until the fork, then differ in one thing; lines: 95 % intervals over "
     note += "trials. Barrier: how far the loss rises on the straight line between the weights of two trials."

@@ -12,7 +12,7 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.stored_models import load_trained
 from repro_lib.config import Config
 from repro_lib.data import Dataset
-from repro_lib.plots.forks import forks_view
+from repro_lib.plots.forks import forks_views
 from repro_lib.plots.style import Plot
 from repro_lib.store.designs import FORKS, Design, DesignCell, note_design
 from repro_lib.store.store import Store
@@ -76,12 +76,14 @@ def test_what_is_said_and_drawn_and_what_is_where_nothing_was_forked(forked: Sto
     said = forks_sentence(frame, "charlm")
     assert said.startswith("charlm forked while it trains, total variation at the end, N = 3 trials: with another order ")
     assert "0 % at 100 %" in said
-    plot = forks_view(frame, "charlm")
+    plot, words = forks_views(forked, "charlm")
     assert isinstance(plot, Plot)
+    assert repr(words) == said
     assert "with one flipped bit" in plot.alt
     none = forks_frame(Store(tmp_path / "none"), "charlm")
     assert none.empty
-    assert isinstance(forks_view(none, "charlm"), Note)
+    (note,) = forks_views(Store(tmp_path / "none"), "charlm")
+    assert isinstance(note, Note)
     assert "nothing to set later ones against" in forks_sentence(none, "charlm")
     # Weights that were cleaned away: PD is known from the results, the rest is not.
     for path in (forked.folder / "weights").glob("*"):
