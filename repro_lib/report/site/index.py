@@ -1,6 +1,7 @@
 """The site in a folder to open in a browser: executed notebooks become pages, result files the index over them."""
 
 import functools
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -36,6 +37,7 @@ from repro_lib.report.site.page_parts import (
     in_order,
     made_from,
     navigation,
+    sections_of,
     title_of,
     with_minus,
 )
@@ -109,6 +111,8 @@ def build_site(
     if drawn:
         charts.write_script(reports_dir)
     write_atomically(reports_dir / "index.html", with_minus(visible(html)))
+    if not running:
+        _write_search(reports_dir, ["index", *stems])
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -142,6 +146,13 @@ def _drawn(contrasts: pd.DataFrame) -> str:
 
     chart = forest(contrasts)
     return charts.section_of(chart) if chart else ""
+
+
+# What base.js searches: of each page its file, its title and its sections.
+def _write_search(reports_dir: Path, stems: Sequence[str]) -> None:
+    paths = [path for path in (reports_dir / f"{stem}.html" for stem in stems) if made_from(path) or path.stem == "index"]
+    entries = [(path.name, title_of(path.stem), sections_of(path.read_text(encoding="utf-8"))) for path in paths]
+    write_atomically(reports_dir / "search.js", f"/* source-sha256 */ window.searchIndex = {json.dumps(entries)};\n")
 
 
 # What stands in a cell of the table: the verdict, and in which of the leading metrics where they do not share it.
