@@ -155,8 +155,7 @@ class Study:
         made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
         size = " x ".join([counted(len(self.models), "model"), counted(len(self.activations), "activation")])
         trials = f"N = {' to '.join(map(str, dict.fromkeys([n[0], n[-1]])))}"
-        there = f"{len(self.results)} of {counted(len(self.models) * len(self.activations), 'cell')}"
-        return f"Study({size}: {there}, {trials}{made_up})"
+        return f"Study({size}: {len(self.results)} of {counted(len(self.cells), 'cell')}, {trials}{made_up})"
 
     def _repr_html_(self) -> str:
         wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[list(self.models)]

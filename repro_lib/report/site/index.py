@@ -1,7 +1,6 @@
 """The site in a folder to open in a browser: executed notebooks become pages, result files the index over them."""
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,10 +18,9 @@ from repro_lib.analysis.formatting import counted
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words, select_comparable, variants
 from repro_lib.analysis.study import Study, rows_of
-from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
-from repro_lib.report.answer import answer
+from repro_lib.report.answer import answer, verdict_in_both
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import flagged, provenance
@@ -37,10 +35,10 @@ from repro_lib.report.site.page_parts import (
     in_order,
     made_from,
     navigation,
-    sections_of,
     title_of,
     with_minus,
 )
+from repro_lib.report.site.search import write_search
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.environment import skip_url_grammars
@@ -99,7 +97,7 @@ def build_site(
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
         answer=answer(study, contrasts), made_of=provenance(study), reference=REFERENCE, identical=study.identical,
         warning=flagged(study) if any(result.flags for result in chosen) else "",
-        contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
+        contrasts={(row["model"], row["activation"]): row for row in rows_of(contrasts)}, verdict=verdict_in_both,
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
@@ -112,7 +110,7 @@ def build_site(
         charts.write_script(reports_dir)
     write_atomically(reports_dir / "index.html", with_minus(visible(html)))
     if not running:
-        _write_search(reports_dir, ["index", *stems])
+        write_search(reports_dir, ["index", *stems])
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -146,22 +144,6 @@ def _drawn(contrasts: pd.DataFrame) -> str:
 
     chart = forest(contrasts)
     return charts.section_of(chart) if chart else ""
-
-
-# What base.js searches: of each page its file, its title and its sections.
-def _write_search(reports_dir: Path, stems: Sequence[str]) -> None:
-    paths = [path for path in (reports_dir / f"{stem}.html" for stem in stems) if made_from(path) or path.stem == "index"]
-    entries = [(path.name, title_of(path.stem), sections_of(path.read_text(encoding="utf-8"))) for path in paths]
-    write_atomically(reports_dir / "search.js", f"/* source-sha256 */ window.searchIndex = {json.dumps(entries)};\n")
-
-
-# What stands in a cell of the table: the verdict, and in which of the leading metrics where they do not share it.
-def _said(row: Mapping[str, Any]) -> str:
-    for verdict, word in ((SUPPORTED, SUPPORTED), (EQUAL, "equal")):
-        found = [metric for metric, name in (("PD", "verdict"), ("TV", "verdict_tv")) if row[name] == verdict]
-        if found:
-            return word if len(found) == 2 else f"{word} in {found[0]}"
-    return NOT_DECIDED
 
 
 def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:

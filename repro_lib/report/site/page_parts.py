@@ -9,7 +9,6 @@ import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import unescape
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,24 +222,6 @@ def with_minus(html: str) -> str:
     3
     """
     return _HYPHEN.sub(lambda found: MINUS if found[0] == "-" else found[0], html)
-
-
-# What is not read by who searches, and where a section begins.
-_UNREAD = re.compile(r"<(script|style|svg|pre|math|nav)\b.*?</\1>", re.DOTALL)
-_SECTION = re.compile(r'<h2 id="([^"]+)"[^>]*>(.*?)</h2>', re.DOTALL)
-# Of a section so much can be found.
-_SEARCHED = 600
-
-
-def sections_of(page: str) -> list[tuple[str, str, str]]:
-    """The parts of a page for its search: anchor, heading and the first words of each, the part before all headings first."""
-    begin, *parts = _SECTION.split(_UNREAD.sub(" ", page[page.find("<main") :]))
-
-    def words(html: str) -> str:
-        return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())[:_SEARCHED]
-
-    found = zip(["", *parts[::3]], ["", *parts[1::3]], [begin, *parts[2::3]], strict=True)
-    return [(place, words(heading), words(text)) for place, heading, text in found]
 
 
 def _merge_heads(table: Tag) -> None:
