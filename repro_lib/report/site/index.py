@@ -86,7 +86,8 @@ def build_site(
     study = Study.of(list(results.values()), models, activations, refused)
     study = replace(study, margin=store.margin(), variants=tuple(variants(stored, study.results)))
     contrasts = leading_contrasts(Evidence.from_results(study))
-    drawn = _drawn(contrasts)
+    # It takes a second, and a grid that runs would wait for it after each of its cells.
+    drawn = "" if running else _drawn(contrasts)
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
