@@ -207,7 +207,7 @@ def readable_table(html: str) -> str:
             for cell in cells if own and width > _WIDEST else ():
                 cell["data-label"] = own[0].get_text(" ", strip=True)
         if width > _WIDEST:
-            table["class"] = [*table["class"], "stacks"]
+            table["class"] = "dataframe stacks"
     return str(page)
 
 
