@@ -168,11 +168,10 @@ class Study:
 
     def __repr__(self) -> str:
         n = sorted({len(result.trials) for result in self.results}) or [0]
-        cells = counted(len(self.models) * len(self.activations), "cell")
         made_up = ", synthetic" if self.is_synthetic else ", partly synthetic" if self.is_mixed else ""
-        size = f"{counted(len(self.models), 'model')} x {counted(len(self.activations), 'activation')}"
+        size = " x ".join([counted(len(self.models), "model"), counted(len(self.activations), "activation")])
         trials = f"N = {' to '.join(map(str, dict.fromkeys([n[0], n[-1]])))}"
-        return f"Study({size}: {len(self.results)} of {cells}, {trials}{made_up})"
+        return f"Study({size}: {len(self.results)} of {counted(len(self.cells), 'cell')}, {trials}{made_up})"
 
     def _repr_html_(self) -> str:
         wide = self.cells.pivot(index="model", columns="activation", values="relative_pd").loc[list(self.models)]

@@ -47,7 +47,7 @@ def answer(study: Study, contrasts: pd.DataFrame) -> str:
         return f"No: {there} {margin} in both relative PD and total variation."
     if n < TRIALS_FOR_CLAIM:
         so_far = "the only difference" if len(rows) == 1 else f"the largest of {all_of}"
-        largest = _named([max(rows, key=lambda row: abs(row["per_cent"]))], "{0:+.1f %}")
+        largest = _named([max(rows, key=lambda row: abs(row["per_cent"]))], ", {1}{0:+.1f %}")
         return f"Not decided: a verdict takes {TRIALS_FOR_CLAIM} trials, and there are {n}. So far {so_far} is {largest}."
     return f"Not decided: none of {all_of} is supported at N = {n}{f'; {listed(others)}' if equal else f', or {margin}'}."
 
@@ -72,11 +72,10 @@ def _without_contrasts(study: Study) -> str:
 
 
 # ``convlm with swiglu (relative PD +7.3 %) and hybridlm with swiglu (+6.2 %)``, the largest first.
-def _named(rows: Sequence[dict[str, Any]], size: str = "{0.value:+.1f} %") -> str:
+def _named(rows: Sequence[dict[str, Any]], size: str = " ({1}{0.value:+.1f} %)") -> str:
     ranked = sorted(rows, key=lambda row: -abs(row["per_cent"]))
-    sizes = [size.format(Estimate.in_row(row, "per_cent")) for row in ranked]
-    named = [f"{row['model']} with {row['activation']} ({size})" for row, size in zip(ranked, sizes, strict=True)]
-    named[0] = named[0].replace("(", "(relative PD ", 1)
+    sizes = [size.format(Estimate.in_row(row, "per_cent"), "" if k else "relative PD ") for k, row in enumerate(ranked)]
+    named = [f"{row['model']} with {row['activation']}{size}" for row, size in zip(ranked, sizes, strict=True)]
     return listed(named if len(named) <= _NAMED else [*named[: _NAMED - 1], f"{len(named) - _NAMED + 1} others"])
 
 

@@ -24,7 +24,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
 from repro_lib.report.contrast_tables import contrasts_table, equal_loss_tables
-from repro_lib.report.sentences import decided, provenance
+from repro_lib.report.sentences import provenance
 from repro_lib.report.tables import activations_table, models_table
 from repro_lib.store.schema import SYNTHETIC_MARK, Result
 
@@ -95,8 +95,6 @@ def _model_block(study: Study, evidence: Evidence, overview: dict[str, Any], mar
         for end, name in (("best", "Lowest"), ("worst", "Highest")):
             it = f"{overview[end]} (PD={overview[f'{end}_pd']:.4f}"
             lines.append(_title(evidence, overview, end, f"  {end.capitalize()}: {it})", f"  {name}: {it}; {{}})"))
-        measured = study.measured.cells
-        lines.append(f"  {decided(measured['n'][measured['model'] == model])}")
     elif overview["identical"]:
         lines.append("  Bit-identical for every activation: left out of the statistics across activations.")
     return lines

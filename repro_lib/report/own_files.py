@@ -27,7 +27,7 @@ _MARKS = re.compile(
 
 def refuse_foreign(reports_dir: Path, models: Sequence[str] = (), stems: Iterable[str] = ()) -> None:
     """UnusableFile if a document, a plot of ``models`` or a page of ``stems`` would replace what this program did not make."""
-    names = (*DOCUMENTS, SYNTHETIC, NOTE, "charts.js", *(f"{stem}.html" for stem in stems))
+    names = (*DOCUMENTS, SYNTHETIC, NOTE, "charts.js", "search.js", *(f"{stem}.html" for stem in stems))
     foreign = [path for path in (reports_dir / name for name in names) if path.exists() and not _is_marked(path)]
     drawn = [path for path in reports_dir.glob("plots/*.*") if models and path.suffix in (".png", ".txt")]
     # The words of a plot are known by the plot.

@@ -1,7 +1,6 @@
 """What a study found, in words and tables for people. Every sentence is computed, and none says more than N allows."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 import pandas as pd
 
@@ -12,7 +11,6 @@ from repro_lib.analysis.overviews import model_row, size_in_words
 from repro_lib.analysis.selection import recipe_differences
 from repro_lib.analysis.study import Study
 from repro_lib.config import NEGATIVE_CONTROL
-from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL
 from repro_lib.models.registry import ARCHITECTURES
 from repro_lib.report.answer import answer
 from repro_lib.report.tables import short_flags
@@ -132,18 +130,6 @@ def layers_in_words(study: Study, model: str, layers: pd.DataFrame) -> str:
     size = size_in_words(study, model) or "at full size, for there is no result yet"
     total = int((layers["parameters"] * layers["times"]).sum())
     return f"{model}: {ARCHITECTURES.get(model, model)}, {size}; {total:,} parameters."
-
-
-def decided(trials: Iterable[float]) -> str:
-    """What N trials allow to say about an order of activations (N = 3 shows, N >= 10 claims)."""
-    # The smallest cell decides: a claim about an order rests on every activation in it.
-    least = int(min((n for n in trials if n > 0), default=0))
-    if least < TRIALS_FOR_INTERVAL:
-        return f"The order is not decided: N = {least}, and an interval needs {TRIALS_FOR_INTERVAL} trials."
-    if least < TRIALS_FOR_CLAIM:
-        needs = f"so few show where to look, and a claim needs {TRIALS_FOR_CLAIM} or more"
-        return f"The order is not decided at N = {least} trials: {needs}."
-    return f"N = {least} trials can decide an order, but by the contrast of two activations, not by this list."
 
 
 def ends(study: Study, model: str) -> list[str]:

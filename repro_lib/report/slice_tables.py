@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.analysis.formatting import number, seen
+from repro_lib.analysis.formatting import counted, number, seen
 from repro_lib.analysis.frames import pair_matrix, rows_of
-from repro_lib.analysis.notes import NO_RESULTS, Note
+from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.churn_and_influence import trial_influence
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate, jackknife_pairwise
+from repro_lib.metrics.uncertainty import TRIALS_FOR_INTERVAL, Estimate
 from repro_lib.report.tables import worded
 from repro_lib.store.schema import Result
 
@@ -97,35 +97,24 @@ def _by_cell(study: Study, words: Callable[[str, str], dict[str, str]], model: s
 
 
 def influence_table(study: Study, model: str) -> pd.DataFrame:
-    """The mean relative PD of each trial to the others, one row per activation of a model; from the results alone."""
+    """The mean relative PD of each trial to the others, one row per activation of a model, and the relative PD of the cell
+    without the trial that moves it most; from the results alone."""
 
     def scores(*cell: str) -> dict[str, str]:
-        result = study.result(*cell)
-        return {f"Trial {k}": number(score, 4) for k, score in enumerate(_influence(result)["score"], 1)} if result else {}
+        if not (result := study.result(*cell)):
+            return {}
+        frame = _influence(result)
+        found = {f"Trial {k}": number(score, 4) for k, score in enumerate(frame["score"], 1)}
+        if len(result.trials) < TRIALS_FOR_INTERVAL:
+            return found
+        # By size, whichever way it moves the result.
+        row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
+        same = (
+            "the same without any" if not frame["influence"].any() else f"{_shown(row, 'without', '.4f')}, trial {row['trial']}"
+        )
+        return found | {"Without the one that moves it most": same}
 
     return _by_cell(study, scores, model).fillna("–")
-
-
-def influence_sentence(result: Result) -> str:
-    """The relative PD of a cell with and without the trial that moves it most, or why that cannot be said."""
-    cell, n = f"{result.model_name} with {result.arm}", len(result.trials)
-    if n < TRIALS_FOR_INTERVAL:
-        return f"{cell}: N = {n} trial{'s' if n > 1 else ''}, and without one of them no pair is left to compare."
-    frame = _influence(result)
-    if not frame["influence"].any():
-        return f"{cell}: the relative PD is the same whichever trial is left out."
-    # By size, whichever way it moves the result.
-    row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
-    estimate = jackknife_pairwise(pair_matrix(result), PAIR_METRICS["relative_pd"].largest)
-    without = _shown(row, "without", ".4f") + ("" if n > TRIALS_FOR_INTERVAL else ", one pair and so no interval,")
-    moved = f"trial {row['trial']} moves the relative PD most"
-    return f"{cell}: {moved}; without it, it is {without} instead of {estimate:.4f}."
-
-
-def influence_sentences(study: Study, model: str) -> list[str]:
-    """``influence_sentence`` of every cell of a model that has a result, or where to get one."""
-    results = (study.result(model, activation) for activation in study.activations)
-    return [influence_sentence(result) for result in results if result] or [NO_RESULTS]
 
 
 def _influence(result: Result) -> pd.DataFrame:
@@ -152,8 +141,8 @@ def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> s
         return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
     below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
     return (
-        f"Of {len(residuals)} cells with an interval, churn is below the error in {below} (the interval of the difference "
-        f"lies below 0), above it in {above}, and not decided in {len(residuals) - below - above}."
+        f"Of {counted(len(residuals), 'cell')} with an interval, churn is below the error in {below} (the interval of the "
+        f"difference lies below 0), above it in {above}, and not decided in {len(residuals) - below - above}."
     )
 
 

@@ -155,7 +155,7 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
     have a column where there are any.
     """
     table = worded(
-        study.cells if model is None else study.cells[study.cells["model"] == model],
+        study.cells,
         lambda cell: {
             "N": f"{cell['n']} (synthetic)" if cell["synthetic"] else cell["n"] or "missing",
             "Relative PD": with_interval(cell, "relative_pd", 4),
@@ -168,6 +168,7 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
             "Training, s": cell_number(cell, "seconds", 0),
             "Flags": ", ".join(short_flags(cell["flags"])),
         },
+        model,
         synthetic=study.is_synthetic,
     )
     return table if table["Flags"].any() else table.drop(columns="Flags")

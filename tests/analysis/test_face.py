@@ -74,6 +74,6 @@ def test_a_study_and_a_result_are_one_line_and_a_short_table(study: Study, make_
     assert repr(make_result(trials=1)) == "Result(charlm with relu, N = 1, loss 3.062 nats)"
     made_up = make_synthetic(["charlm"], ["gelu"], ChosenPD.parse(["0.5"]), profile="smoke")
     assert repr(made_up[0]).endswith("nats, synthetic)")
-    assert "trials, synthetic), relative PD:</p>" in Study.of(made_up)._repr_html_()
+    assert "N = 3, synthetic), relative PD:</p>" in Study.of(made_up)._repr_html_()
     assert repr(Study.of([])).startswith("Study(6 models x 5 activations: 0 of 30 cells, N = 0")
     assert Study.of([]).contrasts.columns.tolist() == study.contrasts.columns.tolist()

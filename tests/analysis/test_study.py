@@ -249,7 +249,6 @@ def test_summary_has_the_block_of_the_design():
     block |= {"  CV: 20.26% (NOT DECIDED)", "  Lowest: swiglu (PD=0.5935; not decided)"}
     block |= {"  Highest: swish (PD=1.0952; not decided)"}
     assert block <= set(text.splitlines())
-    assert "The order is not decided at N = 3 trials" in text
     # With ten trials the titles are worth what they say; swish and smelu_1 are equal within the margin.
     results = [make_result("charlm", name, (pd_,) * 45) for name, pd_ in earlier.items()]
     block = {"SWIGLU:    Relative PD: 0.5935 [0.5935, 0.5935]  <- BEST", "  CV: 20.26% (SENSITIVE)"}
@@ -264,12 +263,10 @@ def test_summary_has_the_block_of_the_design():
 
 
 def test_the_number_of_trials_decides_what_may_be_said():
-    for pairs, words in (((0.5,), ("no interval at N=2", "an interval needs 3 trials")), ((), ("one trial has no pair",))):
+    for pairs, words in (((0.5,), ("no interval at N=2",)), ((), ("one trial has no pair",))):
         results = [make_result("charlm", activation, pairs) for activation in ("relu", "gelu")]
         text = summary_text(Study.of(results, ["charlm"], ["relu", "gelu"]))
         assert all(sentence in text for sentence in words)
-    for n, words in ((2, "needs 3 trials"), (3, "not decided at N = 3"), (10, "contrast of two")):
-        assert words in sentences.decided([n, 0, n + 5])
 
 
 def test_an_empty_study_says_what_to_do():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import ARTEFACTS, PHONE, screenshot, visit
+from browsing import ARTEFACTS, DESK, PHONE, screenshot, visit
 
 from repro_lib.report.notebook_names import ANALYSES, TRAIN
 from repro_lib.report.site.index import build_site
@@ -206,12 +206,109 @@ def test_the_index_of_three_hundred_cells_can_be_searched(
     assert len(column(page, "table.cells", 1)) == 300
     page.get_by_label("Only rows with").fill("convlm smelu_7")
     assert len(column(page, "table.cells", 1)) == 11  # 7, 70 to 79
-    assert "11 of 300" in page.locator("#filter-count").inner_text()
+    assert "11 of 300" in page.locator(".filter output").inner_text()
     assert not page.evaluate(SCROLLS_SIDEWAYS)
     # The names of the models stay in sight while a hundred columns pass by.
     page.locator("table.matrix thead th").last.scroll_into_view_if_needed()
     assert page.locator("table.matrix tbody th").first.bounding_box()["x"] >= 0  # type: ignore[index]
     screenshot(page, "index-of-300-cells", whole=False)
+
+
+@pytest.mark.parametrize("size", [DESK, {"width": 390, "height": 844}])
+def test_the_first_screen_of_the_index_holds_answer_and_figure(
+    reports: Path, window: Callable[..., Any], size: dict[str, int]
+) -> None:
+    """And the figure answers: a tooltip with value, interval, N and verdict; files; letters of 11 pixels on a phone too."""
+    found = window(viewport=size, accept_downloads=True)
+    page = found.open(reports / "index.html")
+    assert page.locator(".answer").inner_text().startswith("Not decided: a verdict takes 10 trials, and there are 3.")
+    section = page.locator("section.chart")
+    section.locator(".chart-files").wait_for()
+    drawing = section.locator(".chart-drawing").bounding_box()
+    assert drawing is not None
+    assert drawing["y"] + drawing["height"] < size["height"]
+    letters = "e => [...e.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize))"
+    assert min(section.locator("svg").first.evaluate(letters)) >= 11
+    assert not page.evaluate(SCROLLS_SIDEWAYS)
+    dots = section.locator(".chart-drawing path[aria-roledescription=point]")
+    dots.first.hover()
+    tooltip = page.locator("#vg-tooltip-element").inner_text()
+    assert re.search(r"[+\N{MINUS SIGN}]\d+\.\d % \([+\N{MINUS SIGN}]\d.* to .*\d\)", tooltip), tooltip
+    assert ("not decided" in tooltip, "relative PD" in tooltip) == (True, True)
+    with page.expect_download() as download:
+        section.get_by_role("button", name="CSV").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].startswith("label,measure,value,value_low,value_high,n,verdict")
+    assert len(lines) == 1 + dots.count()
+    assert (found.requests, found.complaints) == ([], [])
+
+
+def test_the_site_is_searched_without_a_network(reports: Path, window: Callable[..., Any]) -> None:
+    found = window()
+    page = found.open(reports / "index.html")
+    search = page.get_by_role("searchbox", name="Search all pages")
+    search.fill("charlm randomness comes from")
+    first = page.locator(".found a").first
+    first.wait_for()
+    assert first.inner_text() == "charlm: 13. Where the randomness comes from"
+    search.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/20_deep_dive-charlm.html#13-where-the-randomness-comes-from")
+    page.get_by_role("searchbox", name="Search all pages").fill("nowhere to be seen")
+    assert page.locator(".found").inner_text() == "Nothing found"
+    page.keyboard.press("Escape")
+    assert page.locator(".found").is_hidden()
+    assert (found.requests, found.complaints) == ([], [])
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE, {"width": 1700, "height": 900}])
+def test_the_contents_stay_in_sight(reports: Path, window: Callable[..., Any], size: dict[str, int]) -> None:
+    page = window(viewport=size).open(reports / "20_deep_dive-charlm.html")
+    page.locator("nav.toc a").nth(4).click()
+    page.wait_for_function("() => document.querySelector('nav.toc [aria-current]')")
+    contents = page.locator("nav.toc")
+    assert contents.bounding_box()["y"] >= 0  # type: ignore[index]
+    assert contents.locator("[aria-current]").text_content() == "5. Accuracy beside it"
+    heading = page.locator(":target").bounding_box()
+    assert heading is not None
+    if size["width"] < 1600:
+        assert contents.locator("summary").inner_text() == "On this page: 5. Accuracy beside it"
+        assert contents.bounding_box()["height"] < 80, "folded, it does not stand over the text"  # type: ignore[index]
+        assert heading["y"] >= contents.bounding_box()["y"] + contents.bounding_box()["height"] - 1  # type: ignore[index]
+    link = page.locator(":target a.anchor")
+    assert link.get_attribute("href") == "#5-accuracy-beside-it"
+
+
+def test_a_table_of_a_notebook_sorts_and_filters_and_a_word_explains_itself(reports: Path, window: Callable[..., Any]) -> None:
+    page = window().open(reports / "30_cross_model.html")
+    table = page.locator("table.dataframe", has=page.locator("th", has_text="Accuracy, %")).first
+    head = table.locator("thead th", has_text="Validation loss")
+    place = 1 + head.evaluate("e => e.cellIndex")
+    head.get_by_role("button").press("Enter")
+    losses = [float(text) for text in table.locator(f"tbody tr > :nth-child({place})").all_inner_texts()]
+    assert losses == sorted(losses)
+    # A name that spanned several rows stands in each of them.
+    assert table.locator("tbody tr > th:first-child").count() == len(losses)
+    term = page.locator("button.term", has_text=re.compile("^churn$", re.IGNORECASE)).first
+    term.focus()
+    shown = "e => getComputedStyle(e, '::after').content"
+    assert "most probable prediction differs" in term.evaluate(shown)
+    assert "most probable prediction differs" in str(term.get_attribute("aria-description"))
+
+
+def test_no_table_is_cut_on_paper(reports: Path, window: Callable[..., Any]) -> None:
+    """The text of an A4 page with its margins is 680 pixels wide; and no heading stands alone at its end."""
+    page = window(viewport={"width": 680, "height": 960}).page
+    page.emulate_media(media="print")
+    cut = []
+    for path in pages(reports):
+        page.goto(path.as_uri())
+        tables = "[...document.querySelectorAll('main table')]"
+        wide = f"{tables}.filter(t => t.getBoundingClientRect().right > innerWidth + 1).map(t => t.innerText.slice(0, 40))"
+        cut += [f"{path.name}: {text}" for text in page.evaluate(wide)]
+        alone = "() => [...document.querySelectorAll('main h2[id]')].every(h => getComputedStyle(h).breakAfter === 'avoid')"
+        assert page.evaluate(alone), path.name
+    assert cut == []
 
 
 @pytest.mark.parametrize("name", ["index", "20_deep_dive-charlm"])
@@ -255,7 +352,7 @@ def test_paper_is_white_and_shows_what_is_folded(reports: Path, window: Callable
     page.emulate_media(media="print")
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("header.site nav").first.is_hidden()
-    folded = page.locator("main details").first
+    folded = page.locator("main .jp-OutputArea-output details").first
     assert folded.get_attribute("open") is None
     assert folded.locator("td").first.bounding_box()["height"] > 0  # type: ignore[index]
     paper = page.pdf(path=str(ARTEFACTS / "40_claims.pdf"), format="A4", print_background=False)

@@ -15,12 +15,10 @@ from test_study import make_result
 
 from repro_lib.analysis import cell_anatomy, slices
 from repro_lib.analysis.cell_anatomy import Anatomies, dissect
-from repro_lib.analysis.frames import pair_matrix
-from repro_lib.analysis.notes import NO_RESULTS, Note
+from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.config import Config
 from repro_lib.data import Corpus
-from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.plots.close_ups import slices_view
 from repro_lib.plots.style import COLOURS, Plot
 from repro_lib.report import slice_tables
@@ -136,29 +134,23 @@ def test_swaps_are_readable(whole: Cells):
     assert {character: slice_tables.shown_character(character) for character in shown} == shown
 
 
-def test_influence_in_words():
+def test_the_trial_that_moves_a_result_most_is_named_with_what_is_left():
     # Pairs (1, 2), (1, 3), (2, 3); leaving out trial 1 leaves .7, trial 3 leaves .4.
-    three, four = (0.4, 0.5, 0.7), (0.4, 0.4, 0.9, 0.4, 0.9, 0.9)
-    estimate = jackknife_pairwise(pair_matrix(make_result(pairs=three)), 2.0)
-    whole, moves = f"0.5333 ({estimate.low:.4f} to {estimate.high:.4f})", "moves the relative PD most; without it, it is"
-    for pairs, part in [
-        (three, f"trial 1 {moves} 0.7000, one pair and so no interval, instead of {whole}"),
-        (four, f"trial 4 {moves} 0.4000 (0.4000 to 0.4000) instead of"),
-        ((), "N = 1 trial,"),
-        ((0.5,), "N = 2 trials,"),
-        ((0.0,) * 3, "the same whichever trial is left out"),
-    ]:
-        assert part in slice_tables.influence_sentence(make_result(pairs=pairs)).replace("\N{NO-BREAK SPACE}", " ")
+    three, four, same = (0.4, 0.5, 0.7), (0.4, 0.4, 0.9, 0.4, 0.9, 0.9), (0.0,) * 3
+    left = {three: "0.7000, trial 1", four: "0.4000 (0.4000 to 0.4000), trial 4", same: "the same without any"}
+    for pairs, said in left.items():
+        table = slice_tables.influence_table(Study.of([make_result(pairs=pairs)], ["charlm"], ["relu"]), "charlm")
+        assert table.loc["relu", "Without the one that moves it most"] == said
+    assert "Without the one" not in str(
+        slice_tables.influence_table(Study.of([make_result(pairs=(0.5,))], ["charlm"]), "charlm")
+    )
 
 
 def test_influence_and_churn_against_error_need_no_predictions(whole: Cells):
     _, study, _ = whole
-    three, two, one = [3, "0.4500", "0.5000", "0.5500"], [2, "0.4000", "0.4000", "–"], [1, "–", "–", "–"]
-    rows = [three, two, one, three, ["missing", "–", "–", "–"]]
+    three, two, one = [3, "0.4500", "0.5000", "0.5500", "0.6000, trial 1"], [2, "0.4000", "0.4000", "–", "–"], [1, *"––––"]
+    rows = [three, two, one, three, ["missing", *"––––"]]
     assert slice_tables.influence_table(study, "charlm").to_numpy().tolist() == rows
-    sentences = slice_tables.influence_sentences(study, "charlm")
-    assert [sentence.split(":")[0] for sentence in sentences] == [f"charlm with {name}" for name in ACTIVATIONS[:4]]
-    assert slice_tables.influence_sentences(Study.of([], ["charlm"]), "charlm") == [NO_RESULTS]
     table = slice_tables.churn_error_table(study, "charlm")
     # Every trial errs half of the time and the pairs have churn .4, .5, .6.
     assert table.loc["swiglu", "Churn / error"].startswith("1.000 (")

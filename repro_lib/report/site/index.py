@@ -19,10 +19,9 @@ from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import visible
 from repro_lib.analysis.selection import own_runs_in_words
 from repro_lib.analysis.study import Study
-from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
-from repro_lib.report.answer import answer
+from repro_lib.report.answer import answer, verdict_in_both
 from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import flagged, provenance
@@ -40,6 +39,7 @@ from repro_lib.report.site.page_parts import (
     title_of,
     with_minus,
 )
+from repro_lib.report.site.search import write_search
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.environment import skip_url_grammars
@@ -86,7 +86,8 @@ def build_site(
     models, activations = (tuple(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if results else ((), ())
     study = replace(study, models=models, activations=activations)
     contrasts = leading_contrasts(Evidence.from_results(study))
-    drawn = _drawn(contrasts)
+    # It takes a second, and a grid that runs would wait for it after each of its cells.
+    drawn = "" if running else _drawn(contrasts)
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
@@ -96,9 +97,8 @@ def build_site(
         site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
         answer=answer(study, contrasts), made_of=provenance(study), reference=study.reference, factor=study.factor,
-        identical=study.identical,
-        warning=flagged(study) if any(result.flags for result in study.results) else "",
-        contrasts={(row["model"], row["activation"]): row | {"said": _said(row)} for row in rows_of(contrasts)},
+        identical=study.identical, warning=flagged(study) if any(result.flags for result in study.results) else "",
+        contrasts={(row["model"], row["activation"]): row for row in rows_of(contrasts)}, verdict=verdict_in_both,
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
         published=_published_beside(reports_dir), pages=pages, figures=figures, failures=failures,
         rows=_rows(study, cells, pages, failures, _notebooks(results_dir, ".partial") if running else None),
@@ -110,6 +110,8 @@ def build_site(
     if drawn:
         charts.write_script(reports_dir)
     write_atomically(reports_dir / "index.html", with_minus(visible(html)))
+    if not running:
+        write_search(reports_dir, ["index", *stems])
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
 
 
@@ -143,15 +145,6 @@ def _drawn(contrasts: pd.DataFrame) -> str:
 
     chart = forest(contrasts)
     return charts.section_of(chart) if chart else ""
-
-
-# What stands in a cell of the table: the verdict, and in which of the leading metrics where they do not share it.
-def _said(row: Mapping[str, Any]) -> str:
-    for verdict, word in ((SUPPORTED, SUPPORTED), (EQUAL, "equal")):
-        found = [metric for metric, name in (("PD", "verdict"), ("TV", "verdict_tv")) if row[name] == verdict]
-        if found:
-            return word if len(found) == 2 else f"{word} in {found[0]}"
-    return NOT_DECIDED
 
 
 def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:

@@ -36,8 +36,8 @@ SUMMARY_TAG = "summary"
 # A page with fewer sections than this is seen at a glance.
 SECTIONS_FOR_CONTENTS = 4
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
-# Longer words than these are broken into lines.
-_LONGEST_UNBROKEN = 32
+# Wider tables than this are stacked on a narrow screen, each cell under the name of its column.
+_WIDEST = 3
 # What makes an output of a notebook with controls fit for a report: this section beside them.
 REPORT_HALF = '<section class="recorded"'
 # What a column of numbers may hold: numbers with what belongs to them ("0.5 (0.4 to 0.6)", "5 of 5"), a dash, nothing.
@@ -116,7 +116,7 @@ def frame_of(pages: Sequence[Page], here: str, source_sha256: str, library: str 
         "after": after,
         "head_script": _asset("head.js"),
         "css": _asset("base.css") + _asset(f"{kind}.css"),
-        "script": _asset("base.js") + _asset(f"{kind}.js"),
+        "script": _asset("base.js"),
         "library": library,
     }
 
@@ -201,10 +201,14 @@ def readable_table(html: str) -> str:
         width = max(map(len, rows), default=0)
         for number, cells in enumerate(zip(*rows, strict=False)):
             texts = [cell.get_text(strip=True) for cell in cells]
+            own = heads[len(heads) - width + number :][:1]
             if not all(_NUMBER.fullmatch(text) for text in texts):
-                look = "long words" if max(map(len, texts)) > _LONGEST_UNBROKEN else "words"
-                for cell in [*heads[len(heads) - width + number :][:1], *cells]:
-                    cell["class"] = look
+                for cell in [*own, *cells]:
+                    cell["class"] = "words"
+            for cell in cells if own and width > _WIDEST else ():
+                cell["data-label"] = own[0].get_text(" ", strip=True)
+        if width > _WIDEST:
+            table["class"] = "dataframe stacks"
     return str(page)
 
 

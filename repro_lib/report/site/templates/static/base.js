@@ -5,7 +5,7 @@ function makeButton(words, properties = {}) {
 }
 
 // Light or dark, other than the system's choice. Kept for the other pages where the browser has storage for files.
-const tools = document.querySelector("header.site .tools");
+const tools = document.querySelector("header.site .tools") ?? document.createElement("div");
 const themeButton = makeButton("Dark");
 const isDark = () => getComputedStyle(document.documentElement).colorScheme === "dark" ||
   (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -86,9 +86,171 @@ function cellsOf(table) {
   });
 }
 const pageName = location.pathname.split("/").pop().replace(".html", "");
-for (const [place, table] of document.querySelectorAll("main table.dataframe, main table[data-sortable]").entries()) {
+const tables = document.querySelectorAll("main table:is(.dataframe, .word-table, [data-sortable])");
+for (const [place, table] of tables.entries()) {
   const button = makeButton("CSV", { className: "csv", onclick: () => saveCsv(`${pageName}-${place + 1}`, cellsOf(table)) });
   button.setAttribute("aria-label", "This table as a CSV file");
   table.after(button);
 }
+
+// Tables sort by any column, the long ones show only rows with given words.
+const collator = new Intl.Collator("en", { numeric: true });
+const NUMBER = /^[-+\u2212]?[\d,]*\.?\d+(?![\w.])/;
+// Sorted rows stand alone: what spans several is written into each.
+function unspan(body) {
+  for (const head of body.querySelectorAll("[rowspan]")) {
+    const count = head.rowSpan, column = [...head.parentNode.cells].indexOf(head);
+    head.removeAttribute("rowspan");
+    let row = head.parentNode;
+    for (let step = 1; step < count; step++) {
+      row = row.nextElementSibling;
+      row.insertBefore(head.cloneNode(true), row.cells[column] ?? null);
+    }
+  }
+}
+// A cell without a number ("no pair", a missing cell) sorts last, whichever way the column is sorted.
+function keyOf(cell, numeric) {
+  const text = cell?.textContent.trim() ?? "";
+  if (!numeric) return text === "" || text === "\u2013" ? null : text;
+  if (cell?.dataset.value !== undefined) return Number(cell.dataset.value);
+  const found = NUMBER.exec(text);
+  return found ? Number(asData(found[0]).replaceAll(",", "")) : null;
+}
+function makeSortable(table) {
+  const body = table.tBodies[0], headers = [...table.tHead.rows[0].cells];
+  headers.forEach((header, column) => {
+    if (!header.textContent.trim()) return;
+    const button = makeButton("", { className: "sort" });
+    button.append(...header.childNodes);
+    header.append(button);
+    button.addEventListener("click", () => {
+      unspan(body);
+      const cells = [...body.rows].map((row) => row.cells[column]).filter((cell) => keyOf(cell, false) !== null);
+      const numeric = cells.some((cell) => cell.dataset.value !== undefined) || cells.every((cell) => keyOf(cell, true) !== null);
+      const descending = header.getAttribute("aria-sort") === "ascending";
+      headers.forEach((other) => other.removeAttribute("aria-sort"));
+      header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const keyed = [...body.rows].map((row) => [keyOf(row.cells[column], numeric), row]);
+      keyed.sort(([a], [b]) => {
+        if (a === null || b === null) return (a === null) - (b === null);
+        return (descending ? -1 : 1) * (numeric ? a - b : collator.compare(a, b));
+      });
+      body.append(...keyed.map(([, row]) => row));
+    });
+  });
+}
+// Every word of the filter has to occur in a row: "charlm smelu", "flagged", "missing".
+function makeFilter(table) {
+  const form = Object.assign(document.createElement("form"), { className: "filter", role: "search" });
+  const label = Object.assign(document.createElement("label"), { textContent: "Only rows with " });
+  const input = Object.assign(document.createElement("input"), { type: "search", autocomplete: "off" });
+  const count = document.createElement("output");
+  label.append(input);
+  form.append(label, count);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  input.addEventListener("input", () => {
+    unspan(table.tBodies[0]);
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean), rows = [...table.tBodies[0].rows];
+    for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+    count.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
+  });
+  (table.closest(".scroll") ?? table).before(form);
+}
+for (const table of tables) {
+  if (table.tHead?.rows.length === 1 && table.tBodies[0].rows.length > 1) makeSortable(table);
+  if (table.tBodies[0].rows.length >= 12) makeFilter(table);
+}
+
+// The code of the notebook, folded away until asked for.
+if (document.querySelector(".jp-CodeCell > .jp-Cell-inputWrapper")) {
+  const codeButton = makeButton("Show code");
+  codeButton.setAttribute("aria-pressed", "false");
+  codeButton.addEventListener("click", () => {
+    const hidden = document.documentElement.classList.toggle("code-hidden");
+    codeButton.setAttribute("aria-pressed", String(!hidden));
+    markScrollers();
+  });
+  tools.prepend(codeButton);
+}
+
+// The contents stay in sight: beside the text where there is room, folded at the top where there is none.
+const toc = document.querySelector("nav.toc");
+if (toc) {
+  const fold = toc.querySelector("details"), narrow = matchMedia("(max-width: 100rem)");
+  const where = toc.querySelector("summary").appendChild(document.createElement("span"));
+  const links = [...toc.querySelectorAll("a")], heads = links.map((link) => document.getElementById(link.hash.slice(1)));
+  let folded = false;
+  const follow = () => {
+    const here = heads.findLastIndex((head) => head.getBoundingClientRect().top < 120);
+    links.forEach((link, k) => k === here ? link.setAttribute("aria-current", "location") : link.removeAttribute("aria-current"));
+    where.textContent = here < 0 ? "" : `: ${links[here].textContent}`;
+    if (here >= 0 && narrow.matches && !folded) folded = !(fold.open = false);
+  };
+  toc.classList.add("stays");
+  toc.addEventListener("click", (event) => { if (event.target.closest("a") && narrow.matches) fold.open = false; });
+  addEventListener("scroll", follow, { passive: true });
+}
+for (const head of document.querySelectorAll("main h2[id]")) {
+  const link = Object.assign(document.createElement("a"), { href: `#${head.id}`, className: "anchor", textContent: "#" });
+  link.setAttribute("aria-label", "Link to this section");
+  head.append(" ", link);
+}
+
+// What a word means, where it first stands on a page: pointed at, tapped, or reached with Tab.
+const GLOSSARY = {
+  "relative PD": "Relative prediction difference: the mean over characters and vocabulary of 2|p - q| / (p + q) between two models, from 0 to 2",
+  "total variation": "The probability mass that two models place differently, from 0 to 1",
+  churn: "The share of characters whose most probable prediction differs between two models",
+  jackknife: "An interval from what the number is when one trained model at a time is left out",
+  Holm: "A correction of p values for asking many questions at once",
+  margin: "Two activations that surely differ by less than this count as equal",
+};
+const wordsOf = document.createTreeWalker(document.querySelector("main") ?? document.body, NodeFilter.SHOW_TEXT, (node) =>
+  node.parentElement.closest("a, button, code, pre, svg, script, summary, h1, h2, h3, .chart, .jp-InputArea")
+    ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT);
+const texts = [];
+while (wordsOf.nextNode()) texts.push(wordsOf.currentNode);
+for (const [term, meaning] of Object.entries(GLOSSARY)) {
+  const pattern = new RegExp(`\\b${term}\\b`, "i"), place = texts.findIndex((text) => pattern.test(text.data));
+  if (place < 0) continue;
+  const rest = texts[place].splitText(texts[place].data.search(pattern)), after = rest.splitText(term.length);
+  const button = makeButton(rest.data, { className: "term" });
+  button.dataset.meaning = meaning;
+  button.setAttribute("aria-description", meaning);
+  rest.replaceWith(button);
+  texts.push(after);
+}
+
+// Search over all pages of the site. Its index is a script of its own, which is loaded when somebody searches.
+const search = Object.assign(document.createElement("input"), { type: "search", placeholder: "Search", autocomplete: "off" });
+const found = Object.assign(document.createElement("ol"), { className: "found", hidden: true });
+search.setAttribute("aria-label", "Search all pages");
+function look() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), hits = [];
+  for (const [href, title, sections] of words.length ? window.searchIndex ?? [] : []) {
+    for (const [anchor, heading, text] of sections) {
+      const whole = `${title} ${heading} ${text}`.toLowerCase(), head = `${title} ${heading}`.toLowerCase();
+      if (!words.every((word) => whole.includes(word))) continue;
+      const start = Math.max(0, text.toLowerCase().indexOf(words[0]) - 40);
+      hits.push({ rank: words.filter((word) => head.includes(word)).length, href: `${href}${anchor && "#"}${anchor}`,
+        title: heading ? `${title}: ${heading}` : title, text: text.slice(start, start + 130) });
+    }
+  }
+  hits.sort((a, b) => b.rank - a.rank);
+  found.replaceChildren(...hits.slice(0, 12).map((hit) => {
+    const line = document.createElement("li"), link = Object.assign(document.createElement("a"), { href: hit.href, textContent: hit.title });
+    line.append(link, Object.assign(document.createElement("small"), { textContent: hit.text }));
+    return line;
+  }));
+  if (words.length && !hits.length) found.append(Object.assign(document.createElement("li"), { textContent: "Nothing found" }));
+  found.hidden = !words.length;
+}
+search.addEventListener("focus", () => {
+  const script = Object.assign(document.createElement("script"), { src: "search.js", onload: look });
+  document.head.append(script);
+}, { once: true });
+search.addEventListener("input", look);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") found.hidden = true; });
+tools.before(found);
+tools.prepend(search);
 markScrollers();
