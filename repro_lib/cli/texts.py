@@ -35,7 +35,8 @@ def listed() -> str:
     lines = []
     for name, entry in CORPORA.items():
         here = "here" if (project_root() / "data" / f"{name}.txt").is_file() else "fetched when it is asked for"
-        size = f"{entry['bytes'] / 1e6:.1f} MB, {entry['characters']:,} characters, {entry['different']} different ones"
+        count, characters, different = entry["size"]
+        size = f"{count / 1e6:.1f} MB, {characters:,} characters, {different} different ones"
         lines += [f"{name}: {entry['title']}", f"  {entry['language']}; {size}; {here}"]
         lines += [f"  Licence: {entry['licence']}", f"  Source: {entry['source']}"]
     return "\n".join(lines)
