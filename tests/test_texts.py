@@ -118,7 +118,7 @@ def test_a_result_names_its_text_and_finds_it_by_its_digest_under_any_name(
     assert corpus_of(result).text == corpus_file.read_text()
     (elsewhere / "data" / "again.txt").rename(elsewhere / "data" / "own text.txt")
     (elsewhere / "data" / "own text.txt").write_text("changed")
-    with pytest.raises(CorpusError, match="the text 'own text.txt' has changed since this result was made"):
+    with pytest.raises(CorpusError, match=r"the text 'own text\.txt' has changed since this result was made"):
         corpus_of(result)
 
 
@@ -156,9 +156,11 @@ def test_a_grid_leaves_no_path_of_its_text_and_its_pages_stay_what_they_are_wher
         assert b"texts of mine" not in path.read_bytes(), path
     notebook = json.loads((first / "results" / "notebooks" / "20_deep_dive-charlm.ipynb").read_text())
     assert "Total variation of a character" in json.dumps(notebook), "the text was there"
+    report = ["report", *models, "--profile", "smoke", "--corpus-dir"]
+    repro(*report, str(text.parent), place=first)
     shutil.move(first, second)
     before = {path.name: path.read_bytes() for path in (second / "reports").glob("*.html")}
-    repro("report", "--corpus-dir", str(second / "texts of mine"), place=second)
+    repro(*report, str(second / "texts of mine"), place=second)
     assert {path.name: path.read_bytes() for path in (second / "reports").glob("*.html")} == before
 
 
@@ -197,7 +199,8 @@ start = time.monotonic()
 from repro_lib import Config, run_experiment
 first = []
 config = Config.for_model("charlm", "smoke", corpus=sys.argv[1], trials=2, **json.loads(sys.argv[3]))
-result = run_experiment("charlm", "relu", config, results_dir=sys.argv[2], progress=lambda _: first.append(time.monotonic() - start))
+note = lambda _: first.append(time.monotonic() - start)
+result = run_experiment("charlm", "relu", config, results_dir=sys.argv[2], progress=note)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps([peak, first[0], result.config["vocab_size"], result.evaluation.tokens]))
 """
