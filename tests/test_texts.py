@@ -185,7 +185,7 @@ def test_every_corpus_trains_in_every_kind_of_tokens_and_shows_its_text(corpus: 
 
     page = Passage("charlm with relu", pair_trials(trials), corpus_of(result), 0)._repr_html_()
     assert 'dir="auto"' in page
-    text = corpus_of(result).decode(trials[0].labels[:256])
+    text = corpus_of(result).decode(trials[0].labels[:256].tolist())
     words = [word for word in text.split() if word.isalpha() and len(word) > 1]
     if tokens == "characters":
         assert all(f">{character}</span>" in page for word in words for character in word)

@@ -103,8 +103,8 @@ def load_dataset(config: Config, data_dir: Path | None = None) -> Dataset:
     return make_dataset(corpus, config.train_split, config.block_size)
 
 
-def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset:
-    """Split the corpus, encode it and cut the evaluation windows."""
+def make_dataset(corpus: Corpus, train_split: float, block_size: int, text_share: float = 1.0) -> Dataset:
+    """Split the corpus, encode it, cut the evaluation windows, and leave ``text_share`` of the training text, its beginning."""
     # One border, no shuffling: the validation text is what comes after, as for a reader; overlapping windows would leak it.
     border, size = int(len(corpus.text) * train_split), len(corpus.tokens.pieces)
     if size > LARGEST_VOCABULARY:
@@ -116,12 +116,13 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int) -> Dataset
         raise CorpusError(f"corpus {corpus.name!r} has one character alone, {corpus.text[:1]!r}: there is nothing to predict")
     parts = (corpus.text[:border], corpus.text[border:])
     train, validation = (torch.from_numpy(corpus.tokens.encode(part)) for part in parts)
+    first_position, train = len(train), train[: int(len(train) * text_share)]
     if len(train) < block_size + 1:
         raise CorpusError(
             f"corpus {corpus.name!r}: {len(train)} {corpus.tokens.unit} of training text are shorter than one window of "
             f"{block_size + 1}; use a longer text or a smaller block_size"
         )
-    return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position=len(train)))
+    return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position))
 
 
 def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) -> EvaluationWindows:

@@ -37,8 +37,7 @@ from repro_lib.training.progress import ProgressCallback, tell
 from repro_lib.training.trainer import KEPT_BLOCK_STEP, TrainedTrial, TrainingDiverged, train_trial
 
 Kept = tuple[TrialRecord, Predictions]  # a trial of which everything is stored
-# Probabilities that differ by less from one place of the text to the next are the same ones: rounding is some 1e-8.
-CONSTANT = 1e-6
+CONSTANT = 1e-6  # of probabilities that are the same from one place of the text to the next; rounding is some 1e-8
 
 
 @deterministic_arithmetic()
