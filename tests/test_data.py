@@ -16,7 +16,6 @@ from repro_lib.data import (
     CORPORA,
     EVALUATION_BLOCK,
     EVALUATION_CHARACTERS,
-    LARGEST_CORPUS_BYTES,
     Corpus,
     CorpusError,
     Dataset,
@@ -24,9 +23,10 @@ from repro_lib.data import (
     load_corpus,
     load_dataset,
     make_dataset,
-    normalise,
     prepare_corpus,
 )
+from repro_lib.data.corpora import normalise
+from repro_lib.data.texts import LARGEST_CORPUS_BYTES
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

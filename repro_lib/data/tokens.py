@@ -173,10 +173,7 @@ def _utf_8(text: str) -> bytes:
 
 
 def _shown(piece: bytes) -> str:
-    try:
-        return piece.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return piece.decode("utf-8", "backslashreplace")
+    return piece.decode("utf-8", "backslashreplace")
 
 
 def _sha256(text: str) -> str:
