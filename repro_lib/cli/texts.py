@@ -24,7 +24,7 @@ def prepare_data(options: Namespace, console: Console) -> int:
     different, unigram = dataset.vocab_size, dataset.unigram_cross_entropy
     console.print(f"{corpus.name}: {len(corpus.text):,} characters, {different} different ones, SHA-256 {corpus.sha256}")
     if unseen := dataset.unseen:
-        named = ", ".join(map(repr, unseen))
+        named = ", ".join(map(repr, unseen[:20])) + (", ..." if len(unseen) > 20 else "")
         console.print(f"{len(unseen)} character{'s occur' if len(unseen) > 1 else ' occurs'} in validation alone: {named}")
     console.print(f"scored on {dataset.windows.tokens:,} characters; unigram cross-entropy {unigram:.3f} nats")
     return 0
@@ -35,7 +35,8 @@ def listed() -> str:
     lines = []
     for name, entry in CORPORA.items():
         here = "here" if (project_root() / "data" / f"{name}.txt").is_file() else "fetched when it is asked for"
-        size = f"{entry['bytes'] / 1e6:.1f} MB, {entry['characters']:,} characters, {entry['different']} different ones"
+        count, characters, different = entry["size"]
+        size = f"{count / 1e6:.1f} MB, {characters:,} characters, {different} different ones"
         lines += [f"{name}: {entry['title']}", f"  {entry['language']}; {size}; {here}"]
         lines += [f"  Licence: {entry['licence']}", f"  Source: {entry['source']}"]
     return "\n".join(lines)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from repro_lib import lazily
 
 if TYPE_CHECKING:
-    from repro_lib.data.corpora import CORPORA as CORPORA, normalise as normalise
+    from repro_lib.data.corpora import CORPORA as CORPORA
     from repro_lib.data.texts import (
-        LARGEST_CORPUS_BYTES as LARGEST_CORPUS_BYTES,
         TEXT_CHANGED as TEXT_CHANGED,
         Corpus as Corpus,
         corpus_sha256 as corpus_sha256,

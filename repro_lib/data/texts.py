@@ -97,25 +97,28 @@ def look_in(folder: Path) -> None:
 
 def load_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     """A named corpus, or any UTF-8 text file given by its path or by its name in one of ``text_folders``. Never downloads."""
-    folders = [data_dir] if data_dir else text_folders()
-    if name_or_path in CORPORA:
-        places, command = [folder / f"{name_or_path}.txt" for folder in folders], f"repro prepare-data --corpus {name_or_path}"
-        path = next((place for place in places if place.is_file()), None)
+    path, entry = _place(name_or_path, data_dir), CORPORA.get(name_or_path)
+    if entry is None:
         if path is None:
-            raise CorpusError(f"corpus {name_or_path!r} is not in {folders[-1].name}/; fetch it with: {command}")
-        corpus, expected = _read_text(path, name_or_path), CORPORA[name_or_path]["sha256"]
-        if corpus.sha256 != expected:
-            digests = f"its SHA-256 is {corpus.sha256}, expected {expected}"
-            raise CorpusError(f"{path} is not the {name_or_path} corpus ({digests}); delete it and run: {command}")
+            raise CorpusError(f"no corpus {name_or_path!r}: it is neither one of {', '.join(CORPORA)} nor a text file")
+        corpus = _read_text(path, path.name)
+        _SEEN[corpus.sha256] = path.resolve()
         return corpus
-    # data/ after what the user named or stands in.
-    path = Path(name_or_path).expanduser()
-    places = [*(folder / path for folder in folders[:-1]), path, folders[-1] / path]
-    if (path := next((place for place in places if place.is_file()), None)) is None:
-        raise CorpusError(f"no corpus {name_or_path!r}: it is neither one of {', '.join(CORPORA)} nor a text file")
-    corpus = _read_text(path, path.name)
-    _SEEN[corpus.sha256] = path.resolve()
+    command = f"repro prepare-data --corpus {name_or_path}"
+    if path is None:
+        raise CorpusError(f"corpus {name_or_path!r} is not in data/; fetch it with: {command}")
+    if (corpus := _read_text(path, name_or_path)).sha256 != entry["sha256"]:
+        digests = f"its SHA-256 is {corpus.sha256}, expected {entry['sha256']}"
+        raise CorpusError(f"{path} is not the {name_or_path} corpus ({digests}); delete it and run: {command}")
     return corpus
+
+
+def _place(name_or_path: str, data_dir: Path | None) -> Path | None:
+    # Where a text lies: data/ comes after what the user named or stands in.
+    *first, last = [data_dir] if data_dir else text_folders()
+    path = Path(f"{name_or_path}.txt" if name_or_path in CORPORA else name_or_path).expanduser()
+    here = [] if name_or_path in CORPORA else [path]
+    return next((place for place in [*(folder / path for folder in first), *here, last / path] if place.is_file()), None)
 
 
 def find_corpus(name: str, sha256: str) -> Corpus:
@@ -147,9 +150,8 @@ def corpus_sha256(name_or_path: str, data_dir: Path | None = None) -> str:
 
 def prepare_corpus(name_or_path: str, data_dir: Path | None = None) -> Corpus:
     """Fetch a named corpus into data/ unless it is already there and right; check any other text file."""
-    folders = [data_dir] if data_dir else text_folders()
-    if name_or_path in CORPORA and not any((folder / f"{name_or_path}.txt").is_file() for folder in folders):
-        target = folders[-1] / f"{name_or_path}.txt"
+    if name_or_path in CORPORA and _place(name_or_path, data_dir) is None:
+        target = (data_dir or project_root() / "data") / f"{name_or_path}.txt"
         text = fetched(name_or_path, target)
         if (digest := _sha256(text.encode())) != CORPORA[name_or_path]["sha256"]:
             raise CorpusError(f"the text fetched for {name_or_path!r} is another one (SHA-256 {digest}); nothing was kept")

@@ -4,6 +4,7 @@ Whatever the kind, a token stands for some bytes, so that losses can be given pe
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import os
@@ -20,6 +21,8 @@ from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 
 # Predictions hold a number for each of these and each scored token (``windows.LARGEST_PREDICTIONS``).
 LARGEST_VOCABULARY = 32_768
+# BPE is many times as fast on short pieces, at whose ends a word is cut in two.
+_BPE_PIECE = 2**12
 # Longer texts are cut into tokens piece by piece: characters in 32 bits take four times the memory of a text in ASCII.
 _PIECE = 2**20
 _CODE_POINTS = 0x110000
@@ -69,6 +72,11 @@ class Tokens:
         """The text of token ids (T,); parts of a character whose rest is missing as in ``vocabulary``."""
         return _shown(self.bytes_of(tokens))
 
+    def spelled(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token: of parts of a character the last one has it, those before it a dot."""
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        return [decoder.decode(self.pieces[token]) or "·" for token in tokens]
+
     def bytes_of(self, tokens: Sequence[int]) -> bytes:
         """The bytes of token ids (T,)."""
         return b"".join([self.pieces[token] for token in tokens])
@@ -117,7 +125,7 @@ def bpe_of(kind: str, training_text: str, folder: Path) -> Tokens:
         alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
         size = int(kind.removeprefix("bpe:"))
         trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        trained.train_from_iterator(_pieces(training_text), trainer)
+        trained.train_from_iterator(_pieces(training_text, _BPE_PIECE), trainer)
         found = trained.to_str()
         # It only saves time: where nothing can be written it is trained again.
         with contextlib.suppress(OSError):
@@ -126,7 +134,11 @@ def bpe_of(kind: str, training_text: str, folder: Path) -> Tokens:
     names = [tokenizer.id_to_token(k) or "" for k in range(tokenizer.get_vocab_size())]
     numbers = _byte_numbers()
     pieces = tuple(bytes(numbers[letter] for letter in name) for name in names)
-    return Tokens(kind, pieces, lambda text: tokenizer.encode(text).ids, _sha256(found))
+
+    def cut(text: str) -> list[int]:
+        return [token for piece in tokenizer.encode_batch_fast([*_pieces(text, _BPE_PIECE)]) for token in piece.ids]
+
+    return Tokens(kind, pieces, cut, _sha256(found))
 
 
 def _kept(folder: Path, made_of: str) -> str | None:
@@ -147,8 +159,8 @@ def _byte_numbers() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(others)}
 
 
-def _pieces(text: str) -> Iterator[str]:
-    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+def _pieces(text: str, size: int = _PIECE) -> Iterator[str]:
+    return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
@@ -161,10 +173,7 @@ def _utf_8(text: str) -> bytes:
 
 
 def _shown(piece: bytes) -> str:
-    try:
-        return piece.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return piece.decode("utf-8", "backslashreplace")
+    return piece.decode("utf-8", "backslashreplace")
 
 
 def _sha256(text: str) -> str:

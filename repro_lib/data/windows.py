@@ -116,13 +116,13 @@ def make_dataset(corpus: Corpus, train_split: float, block_size: int, text_share
         raise CorpusError(f"corpus {corpus.name!r} has one character alone, {corpus.text[:1]!r}: there is nothing to predict")
     parts = (corpus.text[:border], corpus.text[border:])
     train, validation = (torch.from_numpy(corpus.tokens.encode(part)) for part in parts)
-    whole, train = len(train), train[: int(len(train) * text_share)]
+    first_position, train = len(train), train[: int(len(train) * text_share)]
     if len(train) < block_size + 1:
         raise CorpusError(
             f"corpus {corpus.name!r}: {len(train)} {corpus.tokens.unit} of training text are shorter than one window of "
             f"{block_size + 1}; use a longer text or a smaller block_size"
         )
-    return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position=whole))
+    return Dataset(corpus, train, validation, _evaluation_windows(validation, corpus, first_position))
 
 
 def _evaluation_windows(validation: Tensor, corpus: Corpus, first_position: int) -> EvaluationWindows:

@@ -18,7 +18,7 @@ from repro_lib.plots import panels, style
 from repro_lib.plots.panels import CONTROL_IN_WORDS, about_cells, grid_alt, grid_panel, model_alt, model_panel
 from repro_lib.plots.style import Plot, activation_handles, arms, interval_note, new_figure, styled
 
-_HEADINGS = {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per character"}
+_HEADINGS = {"val_accuracy": "Validation accuracy, %", "val_loss": "Validation loss, nats per token"}
 PAIRS = "Bars: mean over all pairs of trials; points: the pairs."
 TRIALS = "Large marks: mean over trials; points: the trials."
 JACKKNIFE, STUDENT = "delete-one-trial jackknife", "Student's t"

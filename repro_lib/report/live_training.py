@@ -94,7 +94,7 @@ class LiveTraining:
             f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' style='max-width:{_WIDTH}px' role='img' "
             f"aria-label='Training loss by iteration, one line per trial, from {high:.2f} down to {low:.2f} nats'>"
             f"<text x='4' y='16' {text}>{high:.2f}</text><text x='4' y='{_HEIGHT - 40}' {text}>{low:.2f}</text>"
-            f"<text x='50' y='{_HEIGHT - 8}' {text}>training loss (nats per character) by iteration, "
+            f"<text x='50' y='{_HEIGHT - 8}' {text}>training loss (nats per token) by iteration, "
             f"0 to {progress.max_iters}; one line per trial</text>{''.join(lines)}</svg>"
         )
 

@@ -49,7 +49,7 @@ class Passage:
 
     def _repr_html_(self) -> str:
         part = slice(self.block * EVALUATION_BLOCK, (self.block + 1) * EVALUATION_BLOCK)
-        text = [self.corpus.vocabulary[token] for token in self.paired.labels[part]]
+        text = self.corpus.tokens.spelled(self.paired.labels[part].tolist())
         numbers = (self.paired.mean(metric)[part] for metric in ("total_variation", "churn"))
         characters = "".join(map(self._character, text, *numbers))
         samples = [f'<span style="{style}">{words}</span>' for _, words, style in reversed(LEVELS)]
@@ -60,7 +60,7 @@ class Passage:
         )
         said = f"{html.escape(self.paired.sentence())}<br>{legend}"
         if (unit := self.corpus.tokens.unit) != "characters":
-            said = said.replace("character", unit[:-1])
+            said = said.replace("character", unit[:-1]) + " · stands for a part of a character whose rest follows."
         return _figure(self.title, said, f'<div dir="auto" style="{TEXT_STYLE}">{characters}</div>')
 
     def _character(self, character: str, total_variation: float, top1: float) -> str:

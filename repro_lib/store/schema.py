@@ -230,7 +230,7 @@ class Result(Part):
     @property
     def bits_per_nat(self) -> float:
         """What makes bits per byte of a loss in nats per token: tokens / (ln 2 x bytes); NaN where the bytes are not known."""
-        ascii_texts = {entry["sha256"] for entry in CORPORA.values() if entry["bytes"] == entry["characters"]}
+        ascii_texts = {entry["sha256"] for entry in CORPORA.values() if entry["size"][0] == entry["size"][1]}
         count = self.evaluation.bytes or (self.evaluation.tokens if self.corpus.sha256 in ascii_texts else math.nan)
         return self.evaluation.tokens / (math.log(2) * count)
 
