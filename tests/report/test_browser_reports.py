@@ -402,7 +402,9 @@ def test_a_page_is_read_with_the_keyboard_alone(reports: Path, window: Callable[
     # Tab stops are links, controls and boxes that scroll; nbconvert makes one of every cell.
     idle = """() => [...document.querySelectorAll('[tabindex="0"]')].filter(e => e.scrollWidth <= e.clientWidth + 1).length"""
     assert page.evaluate(idle) == 0
-    assert page.evaluate("() => document.querySelectorAll('[data-scrolls][tabindex=\"0\"]').length") > 0
+    page.set_viewport_size(PHONE)
+    boxes = "[...document.querySelectorAll('.jp-OutputArea-output, .highlight')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    page.wait_for_function(f"() => {boxes}.every(e => e.tabIndex === 0)")
     page.locator("nav.toc a").nth(3).press("Enter")
     assert 0 <= page.evaluate("() => document.querySelector(':target').getBoundingClientRect().top") < 200
 

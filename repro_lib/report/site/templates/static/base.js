@@ -251,6 +251,5 @@ search.addEventListener("focus", () => {
 }, { once: true });
 search.addEventListener("input", look);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") found.hidden = true; });
-tools.before(found);
-tools.prepend(search);
+tools.prepend(search, found);
 markScrollers();
