@@ -9,10 +9,11 @@ import pandas as pd
 
 from published.rebuild.figures import FIGURES
 from published.rebuild.stores import STORES, Published
-from repro_lib.analysis.contrasts import LEADING, REFERENCE
+from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import literally, small
-from repro_lib.analysis.study import rows_of
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, REFUTED, SUPPORTED
+from repro_lib.config import REFERENCE
 from repro_lib.metrics.uncertainty import Estimate, rounded
 from repro_lib.plots.style import Plot
 from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally

@@ -17,9 +17,10 @@ from repro_lib.analysis.contrasts import (
     two_kinds_of_interval,
 )
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.selection import with_other
-from repro_lib.analysis.study import Study, pair_matrix
+from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import FOLLOWED
 from repro_lib.metrics.hypothesis_tests import holm, p_value
 from repro_lib.metrics.prediction_difference import PAIR_METRICS

@@ -129,6 +129,9 @@ def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str
     cells = [[run for run in runs if len(run.trials) >= max(least, TRIALS_FOR_INTERVAL)] for runs in cells]
     if not all(cells) or all(len(runs) == 1 for runs in cells):
         return {}
+    own, *others = ((run.activation, run.config_sha256) for run in (cells[0][0], *cells[1]))
+    if own in others:  # an arm that is another length of the reference has nothing left to compare
+        return {}
     n = min(len(run.trials) for runs in cells for run in runs)
     ends = [[(_losses(run)[:n], pair_matrix(run, metric)[:n, :n]) for run in runs] for runs in cells]
     means, loss = means_at_equal_loss(ends)

@@ -4,6 +4,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.notes import visible
@@ -58,14 +59,16 @@ def seen(text: str, marks: bool = True) -> str:
 
 
 def small(value: float) -> str:
-    """A value that may be near 0, with two digits that tell or four after the point: ``0.1234``, ``0.00056``, ``under 0.0001``.
+    """A value that may be near 0, with two digits that tell or four after the point: ``0.1234``, ``0.00056``.
 
-    >>> small(0.12345), small(0.000561), small(3e-7), small(0.0), small(math.nan)
-    ('0.1235', '0.00056', 'under 0.0001', '0', '–')
+    >>> small(0.12345), small(0.000561), small(1.04e-5), small(3e-7), small(0.0), small(math.nan)
+    ('0.1235', '0.00056', '0.00001', 'under 0.000001', '0', '–')
     """
     if value == 0 or math.isnan(value):
         return "0" if value == 0 else rounded(value, "")
-    return "under 0.0001" if abs(value) < 0.0001 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    if abs(value) < 1e-6:
+        return "under 0.000001"
+    return f"{value:.4f}" if abs(value) >= 0.001 else np.format_float_positional(value, 2, fractional=False, trim="-")
 
 
 def of_arms(factor: str, text: str) -> str:

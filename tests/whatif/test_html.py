@@ -144,5 +144,5 @@ def test_a_control_that_nothing_answers_is_refused(output: NotebookNode, complai
 
 
 def test_small_numbers_do_not_look_like_nothing() -> None:
-    shown = {0.0: "0", 0.5: "0.500", 0.0006: "0.001", 0.00049: "0.00049", 3e-6: "under 0.0001"}
+    shown = {0.0: "0", 0.5: "0.500", 0.0006: "0.001", 0.00049: "0.00049", 3e-6: "0.000003"}
     assert [written(x, 3) for x in shown] == list(shown.values())
