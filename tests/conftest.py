@@ -118,8 +118,7 @@ def trial_records(config: Config, trials: int) -> list[TrialRecord]:
 def make_result() -> MakeResult:
     """``make_result(model, activation, minute=..., **changes)``: a valid result whose numbers are made up by hand.
 
-    ``pd`` becomes the relative PD of every pair, a quarter of it every other metric; ``changes`` replace fields.
-    """
+    ``pd`` becomes the relative PD of every pair, a quarter of it every other metric; ``changes`` replace fields."""
 
     def make(
         model: str = "charlm",

@@ -1,7 +1,6 @@
 """The faults of the earlier study: each is a test that fails if the fault comes back.
 
-A further one, t-tests on pairs that share models, is held by the tests of the statistics.
-"""
+A further one, t-tests on pairs that share models, is held by the tests of the statistics."""
 
 from collections import Counter
 from collections.abc import Callable

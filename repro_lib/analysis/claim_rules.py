@@ -62,8 +62,7 @@ class Measured:
     ) -> Check:
         """Whether a statistic of the mean PDs (an activation a row, a model a column) lies in a region.
 
-        Where a cell is missing, or minigpt was cut, the check says so instead.
-        """
+        Where a cell is missing, or minigpt was cut, the check says so instead."""
         problem = self.missing(models, activations) or self.cut_down(models)
         if problem:
             nothing = Estimate(math.nan, math.nan, math.nan, self.n(models, activations))

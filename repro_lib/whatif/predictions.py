@@ -1,8 +1,7 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
 The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
-six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text.
-"""
+six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,6 @@
 """Frames, overviews, words and the close look at one cell, on results made up by hand. Seconds; trains nothing.
 
-The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper.
-"""
+The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper."""
 
 import hashlib
 import html
@@ -55,8 +54,7 @@ def make_result(
     **changes: Any,
 ) -> Result:
     """A result whose metrics all have the values ``pairs`` ((1, 2), (1, 3), (2, 3), ...), cut to the range of each; accuracy
-    is 50 per cent.
-    """
+    is 50 per cent."""
     n = round((1 + math.sqrt(1 + 8 * len(pairs))) / 2)
     numbers: dict[str, float | None] = {}
     for name in METRICS:

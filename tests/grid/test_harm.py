@@ -1,7 +1,6 @@
 """Harm done to a real grid: kills, full disks, cells that misbehave, a second grid in the same folder.
 
-Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about.
-"""
+Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about."""
 
 import contextlib
 import random

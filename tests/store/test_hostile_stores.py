@@ -1,7 +1,6 @@
 """The analysis notebooks, the summary and the ledger over broken stores: they run, without a warning, and name what is wrong.
 
-Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error.
-"""
+Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error."""
 
 import json
 import shutil
