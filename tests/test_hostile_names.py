@@ -59,9 +59,6 @@ def assert_no_planted_tag(html: str) -> None:
     assert [tag for tag in found if tag[1].get("src") == "x" or any(name.startswith("on") for name in tag[1])] == []
 
 
-# --- parameters of notebooks
-
-
 def test_a_parameter_arrives_as_it_was_given_and_does_nothing_on_its_way(tmp_path: Path) -> None:
     """Through papermill, which writes them into the source of a cell."""
     names = [f"p{k}" for k in range(len(HOSTILE))]
@@ -84,9 +81,6 @@ def test_a_name_of_a_parameter_cannot_be_code(tmp_path: Path) -> None:
     for name in ("model; import os", "__import__('os').mkdir('owned')", "model\nx"):
         with pytest.raises(NotebookError, match="has no parameter"):
             check_parameters(train, {name: "x"})
-
-
-# --- texts and their names
 
 
 @pytest.fixture(scope="module")

@@ -279,9 +279,6 @@ def test_conclusions_of_a_whole_world() -> None:
             assert low <= claim["decisive"]["value"] <= high
 
 
-# --- on results files, and by chance
-
-
 def test_claims_through_result_files_and_none_rests_on_a_synthetic_one() -> None:
     def judged(cells: Cells, n: int = 10, synthetic: bool = False) -> Evidence:
         # Made by the library's own means of making results, then taken for measured.

@@ -52,9 +52,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Study
     return study, Evidence.load(store, study)
 
 
-# --- by hand
-
-
 def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared() -> None:
     evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
     pairs = evidence.pairs
@@ -155,9 +152,6 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
     assert len(calls) == 1
     contrasts_frame(evidence, "churn")
     assert len(calls) == 2
-
-
-# --- on really trained cells
 
 
 def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence], tmp_path: Path) -> None:

@@ -102,9 +102,6 @@ def grid(
     return results + [make_result("tinylstm", activation, same=True) for activation in activations]
 
 
-# --- frames
-
-
 def test_cell_by_hand():
     cell = cells_frame([make_result()], ["charlm"], ["relu"]).iloc[0]
     half = T3 * math.sqrt(0.04 / 3)
@@ -176,9 +173,6 @@ def test_study_of_a_folder_takes_the_newest_and_names_the_unreadable(tmp_path: P
     assert "charlm-gelu-20260101_000000.json" in sentences.missing(study)
 
 
-# --- bit-identical models
-
-
 def test_identical_models_need_two_activations_and_every_trial():
     assert identical_models(grid()) == ("tinylstm",)
     # A filter by activation does not hide it.
@@ -199,9 +193,6 @@ def test_identical_models_need_two_activations_and_every_trial():
     assert "check how it is wired" in sentences.identical(study)
     study = Study.of([make_result("tinylstm", a) for a in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
     assert "not trained under equal conditions" in sentences.identical(study)
-
-
-# --- overviews
 
 
 def test_both_overviews_by_hand():
@@ -233,9 +224,6 @@ def test_both_overviews_by_hand():
     overview = activations_overview(Study.of(grid(), ["charlm", "convlm", "minigpt"], ["relu"]))
     assert overview["average_pd"].iloc[0] == pytest.approx(0.5)
     assert (overview["models"].iloc[0], overview["expected"].iloc[0]) == (2, 3)
-
-
-# --- words
 
 
 def test_summary_has_the_block_of_the_design():
@@ -277,9 +265,6 @@ def test_an_empty_study_says_what_to_do():
     assert len(tables.cells_table(study)) == 30
     assert sentences.ends(study, "charlm") == []
     assert all(len(table(study)) for table in (tables.models_table, tables.activations_table))
-
-
-# --- one cell looked at closely
 
 
 def predictions(logits: np.ndarray, labels: np.ndarray, evaluation: str = "e") -> Predictions:
@@ -330,9 +315,6 @@ def test_layers_without_a_result_are_at_full_size_and_repeated_blocks_are_one_ro
     layers = list(table.index)
     assert table.loc["blocks.*.feed_forward.activation", "times"] == 2
     assert layers.index("blocks.*.feed_forward.expand") < layers.index("blocks.*.feed_forward.activation")
-
-
-# --- stored models: samples and passages
 
 
 @pytest.fixture

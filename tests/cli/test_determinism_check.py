@@ -50,8 +50,6 @@ def test_this_machine_gives_the_same_bits_every_time(tmp_path: Path, corpus_file
     assert left == [], "nothing is stored, and no folder of workers is left"
 
 
-# --- what is wrong is found
-
 # Changes the library in each process that is started with it, before anything else runs.
 PLANT = """
 import sys
@@ -132,9 +130,6 @@ def test_every_difference_is_found_also_a_missing_digest() -> None:
     for other, name in (({"a": "1"}, "b"), ({"a": "1", "b": "3"}, "b"), ({"a": "1", "b": "2", "c": "3"}, "c")):
         problem = determinism_check.difference(expected, other)
         assert problem == f"1 of 2 digests of the same training differ, the first: {name}"
-
-
-# --- probes
 
 
 class Leaky(nn.Module):

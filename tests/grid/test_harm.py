@@ -42,9 +42,6 @@ def stored(folder: Folder) -> Digests:
     return digests([result for _, result in Store(folder.results).load()[0]])
 
 
-# --- killed at random moments ----------------------------------------------------------------------------------------
-
-
 def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
     """The processes of this kind that a grid has at the moment."""
     try:
@@ -117,9 +114,6 @@ def test_a_command_that_is_told_to_stop_does_so_as_after_ctrl_c(
     folder.assert_only_whole_files_are_left()
 
 
-# --- two at once -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Folder, undisturbed: Digests) -> None:
     grids = [folder.start("grid", *CELLS), folder.start("grid", *CELLS), folder.start("train", *CELLS)]
@@ -162,8 +156,6 @@ def test_a_cell_that_somebody_trains_by_hand_is_waited_for(folder: Folder, undis
     assert "(made by another process meanwhile)" in output
     assert stored(folder) == digests([result]) == {("charlm", "relu"): undisturbed["charlm", "relu"]}
 
-
-# --- cells that misbehave --------------------------------------------------------------------------------------------
 
 # Makes the kernels of a grid misbehave, each cell in its own way, by what run_experiment does in them.
 MISBEHAVE = """
@@ -236,9 +228,6 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
     # What there was to analyse was analysed.
     assert "source-sha256" in (folder.reports / "20_deep_dive-charlm.html").read_text()
     folder.assert_nothing_is_left()
-
-
-# --- disks and folders -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

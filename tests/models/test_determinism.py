@@ -181,9 +181,6 @@ def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_el
     assert len({base, *(sha256_of_tensors(other) for other in others)}) == 6
 
 
-# --- one flipped bit
-
-
 class Weights(nn.Module):
     """Four kinds of parameters, of which only ``matrix`` may be touched."""
 

@@ -87,9 +87,6 @@ def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_name_is_gi
     assert order == ["file", "rename", "folder"]
 
 
-# --- where nothing can be written ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     """A disk of 256 KiB, and what remounts it."""
@@ -160,9 +157,6 @@ def test_a_folder_without_hard_links_still_overwrites_nothing(
         write_atomically(tmp_path / "x", "two", replace=False)
     assert (tmp_path / "x").read_text() == "one"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-# --- what killed writers leave ---------------------------------------------------------------------------------------
 
 
 def writer_killed_at(call: str, path: Path) -> None:

@@ -60,9 +60,6 @@ def test_a_worker_passes_on_what_is_told_of_a_cell_that_goes_on(part: bool, tiny
     assert again == (None if part else MADE_ELSEWHERE)
 
 
-# --- the file in which a kernel that trains says how far it is
-
-
 def at(trial: int, iteration: int, **more: Any) -> Progress:
     return Progress("charlm", "relu", trial, 3, iteration, 10, 3.0, None, **more)
 

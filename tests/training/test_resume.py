@@ -83,9 +83,6 @@ def run(store: Store) -> Resume:
     return run
 
 
-# --- stopped at a known place
-
-
 @pytest.mark.parametrize("execution", ["sequential", "stacked"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_goes_on_to_the_same_bits(
@@ -165,9 +162,6 @@ def test_a_run_that_was_told_to_train_again_goes_on_too(tiny: Tiny, run: Resume)
     assert second.trials[1].weights_sha256 == first.trials[1].weights_sha256
 
 
-# --- stacked trials
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 # torch's own compiler uses what torch has deprecated.
@@ -210,9 +204,6 @@ def test_fewer_trials_than_a_stack_that_was_begun_are_a_stack_of_their_own_and_l
     assert {path.name for path in (store.folder / "checkpoints").iterdir()} == begun
     assert [record.stack for record in run(four).trials] == [[1], [2], [3, 4], [3, 4]]
     assert left_over(store) == [], "all four are there: nobody will ask for that stack again"
-
-
-# --- killed
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,6 @@ def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
     return ends(Estimate.in_row(study.cells.set_index("activation").loc[name], column))
 
 
-# --- all of them
-
-
 def test_every_what_if_can_be_drawn_and_says_something_at_every_position(
     stored: Store, study: Study, predictions: StoredPredictions, everything: list[Result]
 ) -> None:
@@ -157,9 +154,6 @@ def test_predictions_that_are_missing_are_named_with_the_command(what_if_folder:
     assert activation.measured_inputs(copy, study) == [], "without weights nothing lies under the curves"
 
 
-# --- temperature
-
-
 @settings(max_examples=15)
 @given(st.floats(0.05, 100.0))
 def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -> None:
@@ -187,9 +181,6 @@ def test_a_flat_softmax_has_no_difference_and_a_sharp_one_has_churn(predictions:
         assert 100 * temperature.top1_accuracy(of_cell) == pytest.approx(result.avg_val_accuracy)
 
 
-# --- how much of the text
-
-
 def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_said(
     predictions: StoredPredictions, study: Study, stored: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,9 +199,6 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
     assert shown(what_if)["relu"][0] == pytest.approx(expected, rel=CLOSE)
 
 
-# --- ignore the improbable
-
-
 @pytest.mark.parametrize("ranks", [(1, 2), (1, 2, 30)], ids=["fewer ranks than characters", "more"])
 def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
     """Two trials at two places, three characters."""
@@ -225,9 +213,6 @@ def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
         assert kept.share.value == pytest.approx(chosen.mean())
         assert kept.mass.value == pytest.approx(mean[chosen].sum() / 2, rel=CLOSE)
     assert math.isnan(above[3].pd.value), "nothing is that probable"
-
-
-# --- ensembles
 
 
 def test_averages_of_two_of_four_by_the_metric_itself(predictions: StoredPredictions) -> None:
@@ -253,9 +238,6 @@ def test_splits_are_all_ways_or_a_sample_of_them(n: int, k: int, ways: int) -> N
     for first, second in chosen:
         assert len({*first, *second}) == 2 * k == len(first) + len(second)
         assert first < second
-
-
-# --- metric, trade-off, trials
 
 
 def test_the_ranking_follows_the_metric(study: Study) -> None:
@@ -329,9 +311,6 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         assert needed == 10 or difference.chance(needed - 1) < 0.8
 
 
-# --- noise
-
-
 def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, study: Study, everything: list[Result]) -> None:
     what_if = made(noise.noise_what_if(stored, everything, study))
     sources = compare_sources(everything, study, "charlm")
@@ -352,9 +331,6 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
     end = trajectory(stored, short).frame().iloc[-1]["total_variation"]
     assert shown(what_if, step=4)[noise.SHORTER][0] == end
     assert f"end at 4 steps {end:.4f}" in what_if.sentence()
-
-
-# --- activation
 
 
 @pytest.mark.parametrize("beta", [0.05, 3.0])
