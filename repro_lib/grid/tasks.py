@@ -60,9 +60,7 @@ class Tasks:
         # A set of a profile's own has its place in the notebooks; the reports stay about activations.
         of_profile = self.design is None or self.design.factor in (REMEDIES, FORKS)
         self.factor = None if of_profile else self.design.factor
-        beside = request.noise_models, request.lengths, request.rates
-        self.variants = plan_variants(self.cells, request.profile, request.overrides, *beside) if with_notebooks else []
-        self.variants += needed
+        self.variants = [*(plan_variants(self.cells, request) if with_notebooks else ()), *needed]
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:

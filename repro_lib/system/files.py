@@ -125,13 +125,6 @@ def leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove those."""
-    for path in leftovers(folder):
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
 def folder_time(folder: Path) -> float:
     """What time it is by the clock that stamps the files of this folder, which on a shared folder is the server's."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{ProcessId.here()}.", suffix=".tmp") as file:

@@ -52,6 +52,7 @@ def test_pairs_by_hand():
     # 2 (.2/1.4 + .2/.6) / 2, 2 (.6/1 + .6/1) / 2, 2 (.4/.8 + .4/1.2) / 2
     assert paired.differences["relative_pd"][:, 0] == pytest.approx([0.2 / 1.4 + 0.2 / 0.6, 1.2, 0.5 + 1 / 3], abs=1e-6)
     assert paired.differences["churn"].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert paired.mean("churn").tolist() == pytest.approx([2 / 3, 0.0, 0.0])
     assert paired.confidence == pytest.approx([(0.8 + 0.6 + 0.8) / 3, 0.5, 0.75], abs=1e-6)
     # A tie is the first character's, as in metrics.churn.
     assert paired.errors.tolist() == [[False, True, False], [False, True, False], [True, True, False]]

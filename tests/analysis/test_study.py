@@ -6,7 +6,6 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kinds import MakeResult
 
 from repro_lib.analysis.frames import METRICS, cells_frame, curves_frame, pairs_frame, trials_frame
 from repro_lib.analysis.notes import NO_RESULTS, Note
@@ -271,16 +271,7 @@ def predictions(logits: np.ndarray, labels: np.ndarray, evaluation: str = "e") -
     return Predictions(logits.astype(np.float32), labels, evaluation)
 
 
-def test_disagreement_by_character_by_hand():
-    labels = np.array([0, 1])
-    trials = [predictions(np.log([[p, 1 - p], [0.5, 0.5]]), labels) for p in (0.8, 0.6, 0.2)]
-    found = pair_trials(trials)
-    # First token: TV .2, .6, .4 and the third trial disagrees with both others; second token: no difference.
-    assert found.mean("total_variation").tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
-    assert found.mean("churn").tolist() == pytest.approx([2 / 3, 0.0])
-    with pytest.raises(ResultError, match="needs two trials"):
-        pair_trials(trials[:1])
-    # The typical block is the median one.
+def test_the_typical_block_is_the_median_one():
     values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
     labels = np.zeros(len(values), dtype=np.int64)
     assert PairedTrials(labels, 2, np.array([labels, labels]), values, {"total_variation": values[None]}).typical_block() == 2
@@ -383,7 +374,7 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     assert "has changed" in note.text
 
 
-def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_result: Callable[..., Result]) -> None:
+def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_result: MakeResult) -> None:
     """A grid of two cells misses no third one, and a cell that a grid of another profile was asked for is not of this study."""
     store = Store(tmp_path)
     store.save(make_result("charlm", "gelu", profile="smoke"))

@@ -5,22 +5,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.cli import determinism_check
 from repro_lib.cli.main import main
-from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.grid.pool import Pool
 from repro_lib.models import registry
 from repro_lib.models.convlm import ConvLM
 
-Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS_OF_A_CELL = 9  # four of each of two trials, and one of all numbers
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from grids import Digests, Folder, digests, flags
 from interrupting import wait_for
+from kinds import Tiny
 from mounting import mounted
 
 from repro_lib.config import Config
@@ -260,9 +261,7 @@ def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_st
     folder.assert_only_whole_files_are_left()
 
 
-def test_a_read_only_folder_is_said_once_and_can_still_be_read(
-    folder: Folder, tiny: Callable[..., Config], disk: Callable[[str], None]
-) -> None:
+def test_a_read_only_folder_is_said_once_and_can_still_be_read(folder: Folder, tiny: Tiny, disk: Callable[[str], None]) -> None:
     first = run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results)
     disk("ro")
     assert run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results) == first
@@ -272,7 +271,7 @@ def test_a_read_only_folder_is_said_once_and_can_still_be_read(
     folder.assert_nothing_is_left()
 
 
-def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Folder, tiny: Callable[..., Config]) -> None:
+def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Folder, tiny: Tiny) -> None:
     def delete(_progress: object) -> None:
         shutil.rmtree(folder.results, ignore_errors=True)
 

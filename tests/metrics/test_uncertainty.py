@@ -126,19 +126,6 @@ def test_contrast_by_hand():
     assert contrast(THREE, THREE).error == 0.0
 
 
-def test_a_contrast_and_any_function_of_cells_leave_a_seed_out_of_all():
-    first, second = random_matrix(6, 1), random_matrix(6, 2, 1.4)
-    thetas = np.array([without(first, k) - without(second, k) for k in range(6)])
-    error = math.sqrt(5 / 6 * np.square(thetas - thetas.mean()).sum())
-    estimate = contrast(first, second)
-    assert estimate.error == pytest.approx(error)
-    assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
-    several = [random_matrix(5, seed) for seed in range(4)]
-    thetas = np.array([coefficient_of_variation([without(m, k) for m in several]) for k in range(5)])
-    estimate = jackknife(several, coefficient_of_variation)
-    assert (estimate.error, estimate.n) == (pytest.approx(math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())), 5)
-
-
 def test_contrasts_that_cannot_be_made_or_have_no_interval():
     with pytest.raises(ValueError, match=r"the same number of trials, they have \[3, 4\]"):
         contrast(random_matrix(3, 0), random_matrix(4, 0))

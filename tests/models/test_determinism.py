@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
@@ -20,7 +21,6 @@ from repro_lib.training.experiment import run_experiment
 from repro_lib.training.trainer import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
-Tiny = Callable[..., Config]
 
 
 def first_draws(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES) -> dict[str, tuple[float, ...]]:

@@ -1,10 +1,10 @@
 """All registered models: sizes, shapes, initialisation, dropout, and what each one sees."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
@@ -15,7 +15,6 @@ from repro_lib.models.registry import build_model, count_parameters, model_names
 
 V = 65
 MODELS = model_names()
-Tiny = Callable[..., Config]
 
 # What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout. A new one needs no line.
 MEANT_PARAMETERS = dict.fromkeys(("charlm", "nanotransformer", "convlm", "hybridlm"), 430_000)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from mounting import mounted
 
-from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
+from repro_lib.system.files import WriteError, check_writable, folder_time, write_atomically
+from repro_lib.system.leases import remove_left
 from repro_lib.system.processes import ProcessId
 
 PACKAGE = Path(__file__).resolve().parents[2] / "repro_lib"
@@ -173,7 +174,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_temporary_one_that_is_removed
     writer_killed_at(call, path)
     assert path.read_text() == "old"
     assert len(list(path.parent.iterdir())) == 2
-    remove_leftovers(path.parent)
+    remove_left(path.parent)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -191,7 +192,7 @@ def test_the_temporary_files_of_others_stay_and_of_ours_those_whose_writer_may_b
         os.utime(tmp_path / name, (time.time() + days * 24 * 3600,) * 2)
     assert abs(folder_time(tmp_path) - time.time()) < 5
     check_writable(tmp_path)
-    remove_leftovers(tmp_path)
+    remove_left(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {mine, far, *others}
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kinds import MakeResult, Tiny
 from test_resume import Stopped, stop_at
 from torch import Tensor
 
 from benchmarks.house import imports, sources
-from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.store import tensors as tensor_files
 from repro_lib.store.schema import Result, digest_of
@@ -28,7 +28,6 @@ from repro_lib.training.origin import Origin
 from repro_lib.training.progress import Progress, listening
 from repro_lib.training.state import TrialState, loss_curve
 
-Tiny = Callable[..., Config]
 ITERATIONS = 8
 
 GoOn = Callable[[], tuple[Result, list[str]]]
@@ -346,9 +345,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_training_goes_on(tiny:
     assert all("no checkpoint could be saved to" in sentence for sentence in heard)
 
 
-def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
-    store: Store, make_result: Callable[..., Result]
-) -> None:
+def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(store: Store, make_result: MakeResult) -> None:
     result = make_result(trials=2)
     store.save(result)
     folder = store.folder / "checkpoints"

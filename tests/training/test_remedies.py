@@ -1,13 +1,14 @@
 """Remedies: each is what its formula says, off it changes no bit, and the earlier models are the right ones."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kinds import MakeResult, Tiny
 from torch import Tensor
 
 from repro_lib import Config, run_experiment
@@ -29,8 +30,7 @@ from repro_lib.training.progress import Progress, listening
 from repro_lib.training.remedies import Pair, Teachers, losses
 from repro_lib.training.trainer import OneTrial, TrainedTrial, predict_logits, train_trial, untrained
 
-Tiny = Callable[..., Config]
-Run = Callable[..., Result]
+Run = MakeResult
 # Larger than usual, so that two steps set trials apart by more than is rounded away.
 FAST = {"learning_rate": 0.02}
 

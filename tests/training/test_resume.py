@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from interrupting import wait_for
+from kinds import MakeResult, Tiny
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.store.schema import Result
@@ -23,11 +24,10 @@ from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import Progress
 
-Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-Resume = Callable[..., Result]
+Resume = MakeResult
 # Between them these two have every part that a state is made of: dropout, convolution, attention and a gate; and an LSTM.
 QUICK = ("hybridlm", "tinylstm")
 MODELS = [model if model in QUICK else pytest.param(model, marks=pytest.mark.slow) for model in MODEL_DEFAULTS]

@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kinds import Tiny
 from test_resume import EXPLOSIVE, MODELS, QUICK
 from torch import nn
 
@@ -28,7 +29,6 @@ from repro_lib.training.state import TrialHistory
 from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
-Tiny = Callable[..., Config]
 
 # Ten steps with warm-up, decay, clipping that is felt (norms at the start are about 1) and dropout.
 SHORT = {"max_iters": 10, "warmup_iters": 3, "eval_interval": 4, "trials": 3, "grad_clip": 0.5}

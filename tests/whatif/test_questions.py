@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from kinds import Tiny
 from test_study import make_result
 
 from repro_lib.analysis.frames import METRICS, pair_matrix
@@ -21,7 +21,6 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import trajectory
-from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.hypothesis_tests import trials_needed
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise
@@ -352,7 +351,7 @@ def test_the_bend_of_smelu(beta: float) -> None:
     assert f"a curvature of {1 / (2 * beta):.3g}" in what_if.sentence(beta=beta)
 
 
-def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Callable[..., Config]) -> None:
+def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Tiny) -> None:
     labels = torch.arange(4 * 256) % 20
     for name, gated in (("relu", False), ("swiglu", True)):
         network = build_model("charlm", tiny("charlm"), name).eval()
