@@ -26,7 +26,7 @@ OTHER_WRITERS = {
     ("grid.worker_process", "serve"): "a log in a folder that goes with the worker",
     ("grid.forked_kernels", "start"): "a pipe",
     ("grid.kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
-    ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
+    ("data.corpora", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("training.progress", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
     ("system.processes", "be_first_out_of_memory"): "a setting of the system",
 }
