@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from repro_lib.system.processes import ProcessId
@@ -123,6 +124,13 @@ def leftovers(folder: Path) -> list[Path]:
                 gone = abs(now - path.stat().st_mtime) > _OLD_SECONDS
             found += [path] if gone else []
     return found
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove these, but for what another process has removed already or another user alone may remove."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def folder_time(folder: Path) -> float:

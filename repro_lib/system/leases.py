@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.system.files import folder_time, in_places, leftovers, read_bounded, write_atomically
+from repro_lib.system.files import folder_time, in_places, leftovers, read_bounded, remove_files, write_atomically
 from repro_lib.system.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -132,9 +132,7 @@ def void_leases(folder: Path) -> dict[Path, Holder]:
 
 def remove_left(folder: Path) -> None:
     """Remove those, and the temporary files that killed processes left."""
-    for path in leftovers(folder):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    remove_files(leftovers(folder))
     for path, current in void_leases(folder).items():
         _remove_void(path, current)
 
