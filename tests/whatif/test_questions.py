@@ -281,7 +281,7 @@ def test_the_ends_of_the_weight_are_the_best_of_each_and_the_front_is_that_by_ha
     accuracy = study.cells.set_index("activation")["val_accuracy"].idxmax()
     assert f"charlm is given {accuracy}:" in what_if.sentence(weight=0)
     assert f"charlm is given {models_overview(study)['best'].iloc[0]}:" in what_if.sentence(weight=100)
-    points = {name: (a.value, pd.value) for name, (a, pd) in tradeoff.choices(study, "charlm").items()}
+    points = {name: (worth["accuracy"], pd.value) for name, (worth, pd) in tradeoff.choices(study, "charlm").items()}
     found = {name: value for name, (value, _, _) in shown(what_if, weight=30).items()}
     assert found == pytest.approx(tradeoff.weighed(points, 0.3))
     points = {"relu": (30.0, 0.5), "gelu": (31.0, 0.6), "swish": (29.0, 0.55), "swiglu": (31.0, 0.7), "smelu_1": (28.0, 0.4)}
