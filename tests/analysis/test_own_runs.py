@@ -57,7 +57,7 @@ def test_what_is_an_own_run(make_result: MakeResult) -> None:
 
 
 def test_a_profile_that_nobody_knows_is_named_unless_results_have_it(store: Store, make_result: MakeResult) -> None:
-    with pytest.raises(ConfigError, match="unknown profile 'studdy'; known: smoke, quick, study, cpu, full"):
+    with pytest.raises(ConfigError, match="unknown profile 'studdy'; known: smoke, quick, study, helps, forks, cpu, full"):
         Study.load(store, profile="studdy")
     store.save(make_result("charlm", "relu", profile="studdy", minute=9))
     assert Study.load(store, profile="studdy").results[0].profile == "studdy"
