@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from browsing import chromium, small_grid  # noqa: F401  (fixtures of the browser tests)
 from grids import folder, smoke_grid  # noqa: F401  (fixtures of the tests that run grids)
 from hypothesis import settings
+from kinds import MakeResult, Tiny
 from what_if_store import what_if_folder, what_if_study  # noqa: F401  (fixtures of the tests of what-ifs)
 
 from repro_lib.config import Config
@@ -76,7 +77,7 @@ def dataset(corpus: Corpus) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def tiny(corpus_file: Path, corpus: Corpus) -> Callable[..., Config]:
+def tiny(corpus_file: Path, corpus: Corpus) -> Tiny:
     """``tiny(model, **changes)``: a complete configuration of width 32 that trains in a blink on the small text."""
 
     def configure(model: str, **changes: Any) -> Config:
@@ -91,9 +92,6 @@ def tiny(corpus_file: Path, corpus: Corpus) -> Callable[..., Config]:
 def store(tmp_path: Path) -> Store:
     """An empty results folder."""
     return Store(tmp_path / "results")
-
-
-MakeResult = Callable[..., Result]
 
 
 def trial_records(config: Config, trials: int) -> list[TrialRecord]:
@@ -118,8 +116,7 @@ def trial_records(config: Config, trials: int) -> list[TrialRecord]:
 def make_result() -> MakeResult:
     """``make_result(model, activation, minute=..., **changes)``: a valid result whose numbers are made up by hand.
 
-    ``pd`` becomes the relative PD of every pair, a quarter of it every other metric; ``changes`` replace fields.
-    """
+    ``pd`` becomes the relative PD of every pair, a quarter of it every other metric; ``changes`` replace fields."""
 
     def make(
         model: str = "charlm",

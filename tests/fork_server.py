@@ -1,8 +1,7 @@
 """A process that has imported everything and forks a child for each run, so that dozens of runs can be killed in seconds.
 
 Reads orders from stdin, one JSON object a line, and answers with two lines: the child's pid, then its exit code once it has
-ended (-9: killed). ``die_at``: the child kills itself just before its k-th call of one of ``STEPS``.
-"""
+ended (-9: killed). ``die_at``: the child kills itself just before its k-th call of one of ``STEPS``."""
 
 import itertools
 import json

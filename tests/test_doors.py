@@ -61,8 +61,6 @@ def run_with_streams(streams: str, words: Sequence[str], cwd: Path) -> tuple[int
     return done.returncode, done.stdout, done.stderr
 
 
-# --- every door under every condition --------------------------------------------------------------------------------
-
 # What is set together here are conditions of their own; they share a run because each takes seconds.
 LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NOWHERE = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent/cache", "TMPDIR": "/nonexistent/tmp", "PATH": ""}
@@ -114,9 +112,6 @@ def through_all_doors(
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(DOORS, pool.map(through, DOORS), strict=True))
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,9 +193,6 @@ def test_a_package_without_its_checkout_works_in_the_current_folder(tmp_path: Pa
     assert list(here.iterdir()) == []
 
 
-# --- a folder that holds other things too ----------------------------------------------------------------------------
-
-
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """A folder in which somebody else works: modules of his own with our modules' names, and files that look like ours."""
@@ -246,9 +238,6 @@ def test_a_page_of_somebody_else_is_never_replaced(command: str, home: Path, tmp
     assert page.read_text() == "<h1>My home page</h1>"
 
 
-# --- a corpus --------------------------------------------------------------------------------------------------------
-
-
 def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path) -> None:
     (tmp_path / "shakespeare").write_text(corpus_file.read_text())
     words = [*CELL, "--results-dir", "results"]
@@ -284,9 +273,6 @@ def test_a_text_that_changes_while_its_cells_train_is_named(tmp_path: Path, corp
     assert failed
     for sentence in failed:
         assert re.search(r"own\.txt was changed while it was trained on; .*the same command", sentence), sentence
-
-
-# --- what a full or a shared folder does to training ------------------------------------------------------------------
 
 
 @pytest.mark.slow

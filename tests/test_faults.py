@@ -1,7 +1,6 @@
 """The faults of the earlier study: each is a test that fails if the fault comes back.
 
-A further one, t-tests on pairs that share models, is held by the tests of the statistics.
-"""
+A further one, t-tests on pairs that share models, is held by the tests of the statistics."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from kinds import MakeResult, Tiny
 from torch import Tensor, nn
 
 from repro_lib.analysis.selection import select_comparable
@@ -178,7 +178,7 @@ def test_the_difference_of_predictions_on_different_windows_is_refused() -> None
 
 
 def test_every_model_and_trial_is_scored_on_the_same_characters_whatever_its_context(
-    store: Store, tiny: Callable[..., Config], dataset: Dataset
+    store: Store, tiny: Tiny, dataset: Dataset
 ) -> None:
     for model, block_size in (("charlm", 32), ("charlm", 100), ("convlm", 64), ("tinylstm", 300)):
         result = run_experiment(model, "relu", tiny(model, block_size=block_size), results_dir=store.folder)
@@ -200,7 +200,7 @@ def test_a_character_that_neither_model_expects_dilutes_relative_pd_and_leaves_t
     assert prediction_difference.relative_pd(*wide) == pytest.approx(prediction_difference.relative_pd(p, q) * 2 / (2 + extra))
 
 
-def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Store, tiny: Callable[..., Config]) -> None:
+def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Store, tiny: Tiny) -> None:
     result = run_experiment("charlm", "gelu", tiny("charlm", trials=3), results_dir=store.folder)
     probabilities = [store.predictions(result, trial).probabilities for trial in (1, 2, 3)]
     labels = store.predictions(result, 1).labels
@@ -325,7 +325,7 @@ def test_a_single_trial_has_no_pd_rather_than_a_pd_of_zero(dataset: Dataset) -> 
 
 
 def test_of_several_results_of_a_cell_the_newest_is_chosen_whatever_the_order_of_the_files(
-    make_result: Callable[..., Result], store: Store
+    make_result: MakeResult, store: Store
 ) -> None:
     stale, newest = make_result(pd=0.9, minute=1), make_result(pd=0.3, minute=2)
     for result in (newest, stale):
@@ -335,9 +335,7 @@ def test_of_several_results_of_a_cell_the_newest_is_chosen_whatever_the_order_of
         assert select_comparable(stored) == [newest]
 
 
-def test_of_results_made_in_the_same_second_the_one_saved_last_is_the_newest(
-    make_result: Callable[..., Result], store: Store
-) -> None:
+def test_of_results_made_in_the_same_second_the_one_saved_last_is_the_newest(make_result: MakeResult, store: Store) -> None:
     saved = [make_result(pd=k / 100) for k in range(12)]
     for result in saved:
         store.save(result)
@@ -346,9 +344,7 @@ def test_of_results_made_in_the_same_second_the_one_saved_last_is_the_newest(
     assert select_comparable([result for _, result in store.load()[0]]) == [saved[-1]]
 
 
-def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(
-    make_result: Callable[..., Result], store: Store
-) -> None:
+def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(make_result: MakeResult, store: Store) -> None:
     complete, short = make_result(trials=3, minute=1), make_result(trials=2, minute=2)
     store.save(complete)
     store.save(short)
@@ -357,7 +353,7 @@ def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(
 
 
 def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_missing(
-    make_result: Callable[..., Result],
+    make_result: MakeResult,
 ) -> None:
     longer = Config.for_model("charlm", "smoke", max_iters=9)
     old = [make_result(activation=name, minute=1) for name in ("relu", "swish")]
@@ -368,7 +364,7 @@ def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_
     assert {result.config_sha256 for result in chosen if result.model_name == "charlm"} == {new[0].config_sha256}
 
 
-def test_two_newer_cells_of_another_length_do_not_push_a_longer_row_aside(make_result: Callable[..., Result]) -> None:
+def test_two_newer_cells_of_another_length_do_not_push_a_longer_row_aside(make_result: MakeResult) -> None:
     longer = Config.for_model("charlm", "smoke", max_iters=9)
     row = [make_result(activation=name, minute=1) for name in ("relu", "gelu", "swish")]
     newer = [make_result(activation=name, minute=2, config=longer) for name in ("relu", "gelu")]
@@ -392,14 +388,14 @@ def test_two_newer_cells_of_another_length_do_not_push_a_longer_row_aside(make_r
         {"config": Config.for_model("charlm", "smoke").model_copy(update={"execution": "stacked"})},
     ],
 )
-def test_results_that_are_not_comparable_are_not_mixed(different: dict[str, Any], make_result: Callable[..., Result]) -> None:
+def test_results_that_are_not_comparable_are_not_mixed(different: dict[str, Any], make_result: MakeResult) -> None:
     ours, other = make_result(activation="relu", minute=2), make_result(activation="gelu", minute=1, **different)
     assert ours.comparison_key != other.comparison_key
     assert select_comparable([ours, other]) == [ours]
     assert select_comparable([ours, other], other.comparison_key) == [other]
 
 
-def test_a_cell_trained_by_hand_does_not_push_a_finished_profile_aside(make_result: Callable[..., Result]) -> None:
+def test_a_cell_trained_by_hand_does_not_push_a_finished_profile_aside(make_result: MakeResult) -> None:
     smoke = [make_result(activation=name, minute=1) for name in ("relu", "gelu")]
     quick = [make_result(activation=name, minute=2, config=Config.for_model("charlm", "quick")) for name in ("relu", "gelu")]
     by_hand = make_result(activation="swish", minute=3, config=Config.for_model("charlm", max_iters=3))
@@ -410,7 +406,7 @@ def test_a_cell_trained_by_hand_does_not_push_a_finished_profile_aside(make_resu
     assert select_comparable([by_hand]) == [by_hand]
 
 
-def test_size_and_schedule_may_differ_between_models_of_one_comparison(make_result: Callable[..., Result]) -> None:
+def test_size_and_schedule_may_differ_between_models_of_one_comparison(make_result: MakeResult) -> None:
     charlm = make_result(config=Config.for_model("charlm", "smoke"))
     convlm = make_result("convlm", config=Config.for_model("convlm", "smoke", n_embd=64, learning_rate=1e-3, max_iters=7))
     assert charlm.comparison_key == convlm.comparison_key
@@ -420,7 +416,7 @@ def test_size_and_schedule_may_differ_between_models_of_one_comparison(make_resu
 # --- interpolated ("synthetic") numbers filled gaps.
 
 
-def test_a_synthetic_result_is_left_out_of_every_selection(make_result: Callable[..., Result], store: Store) -> None:
+def test_a_synthetic_result_is_left_out_of_every_selection(make_result: MakeResult, store: Store) -> None:
     real, invented = make_result(minute=1), make_result(minute=2, synthetic=True)
     gap_filler = make_result(activation="gelu", minute=3, synthetic=True)
     for result in (real, invented, gap_filler):
@@ -435,7 +431,7 @@ def test_a_synthetic_result_is_left_out_of_every_selection(make_result: Callable
 
 
 def test_training_never_takes_a_synthetic_result_for_a_trained_one(
-    make_result: Callable[..., Result], store: Store, tiny: Callable[..., Config], corpus: Corpus
+    make_result: MakeResult, store: Store, tiny: Tiny, corpus: Corpus
 ) -> None:
     config = tiny("charlm", trials=1)
     invented = make_result(config=config, corpus=corpus.sha256, trials=1, synthetic=True)
@@ -446,7 +442,7 @@ def test_training_never_takes_a_synthetic_result_for_a_trained_one(
     assert trained.trials[0].weights_sha256 != invented.trials[0].weights_sha256
 
 
-def test_the_word_synthetic_is_stored_and_may_not_be_missing(make_result: Callable[..., Result]) -> None:
+def test_the_word_synthetic_is_stored_and_may_not_be_missing(make_result: MakeResult) -> None:
     result = make_result(synthetic=True)
     assert '"synthetic": true' in result.to_json()
     assert Result.from_json(result.to_json()).synthetic

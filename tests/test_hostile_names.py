@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import nbformat
 import pytest
 from IPython.display import Markdown
+from kinds import Tiny
 from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown2html
 
-from repro_lib.config import Config
 from repro_lib.grid.notebooks import NotebookError, check_parameters, execute, notebooks_dir
 from repro_lib.report.site.charts import section_of
 from repro_lib.report.site.page import render_notebook
@@ -59,9 +58,6 @@ def assert_no_planted_tag(html: str) -> None:
     assert [tag for tag in found if tag[1].get("src") == "x" or any(name.startswith("on") for name in tag[1])] == []
 
 
-# --- parameters of notebooks
-
-
 def test_a_parameter_arrives_as_it_was_given_and_does_nothing_on_its_way(tmp_path: Path) -> None:
     """Through papermill, which writes them into the source of a cell."""
     names = [f"p{k}" for k in range(len(HOSTILE))]
@@ -86,11 +82,8 @@ def test_a_name_of_a_parameter_cannot_be_code(tmp_path: Path) -> None:
             check_parameters(train, {name: "x"})
 
 
-# --- texts and their names
-
-
 @pytest.fixture(scope="module")
-def hostile_cells(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Config], corpus_file: Path) -> Path:
+def hostile_cells(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, corpus_file: Path) -> Path:
     """Two cells trained on a text of tags, in a file whose name is one."""
     folder = tmp_path_factory.mktemp("hostile")
     text = folder / f"{TAGS}{{0}}$(mkdir owned)'\".txt"

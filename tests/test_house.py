@@ -1,7 +1,6 @@
 """The structure of the library, read from its source: size, order of the packages, and what no file may do.
 
-The figures and their limits are in ``benchmarks/house.py``; ``python -m benchmarks.house`` prints them.
-"""
+The figures and their limits are in ``benchmarks/house.py``; ``python -m benchmarks.house`` prints them."""
 
 import ast
 import importlib

@@ -1,18 +1,17 @@
 """One small trained store for every test of the what-ifs, and its study and predictions."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kinds import Tiny
 
 from repro_lib.analysis.study import Study
-from repro_lib.config import Config
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 
 
 @pytest.fixture(scope="session")
-def what_if_folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Config]) -> Path:
+def what_if_folder(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """charlm with relu, gelu and swiglu, four trials each; gelu with two sources of randomness alone, and a short run."""
     folder = tmp_path_factory.mktemp("what-ifs") / "results"
     for name in ("relu", "gelu", "swiglu"):

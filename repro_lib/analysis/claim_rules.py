@@ -62,8 +62,7 @@ class Measured:
     ) -> Check:
         """Whether a statistic of the mean PDs (an activation a row, a model a column) lies in a region.
 
-        Where a cell is missing, or minigpt was cut, the check says so instead.
-        """
+        Where a cell is missing, or minigpt was cut, the check says so instead."""
         problem = self.missing(models, activations) or self.cut_down(models)
         if problem:
             nothing = Estimate(math.nan, math.nan, math.nan, self.n(models, activations))
@@ -109,9 +108,7 @@ class Measured:
         return min((self.evidence.trials(*cell) for cell in product(models, activations)), default=0)
 
 
-# --- statistics of mean PDs: an activation a row, a model a column
-
-
+# Statistics of mean PDs: an activation a row, a model a column.
 def _mean(means: Float64) -> float:
     return float(means.mean())
 
@@ -143,9 +140,7 @@ def _but(name: str) -> list[str]:
     return [other for other in ACTIVATIONS if other != name]
 
 
-# --- rules, by the names that claims.toml calls them by: from what was measured to checks
-
-
+# Rules, by the names that claims.toml calls them by: from what was measured to checks.
 def _cv(of: Measured, model: str) -> Node:
     return of.number(f"CV of {model}, %", [model], ACTIVATIONS, CV[model], statistic=coefficient_of_variation)
 
@@ -234,9 +229,7 @@ def _architecture(of: Measured) -> Node:
     return of.check(about, [*SMALL, LARGE], ACTIVATIONS, _spread_beyond_scale, ABOVE)
 
 
-# --- remarks, by the names that claims.toml calls them by: what stands beside a verdict
-
-
+# Remarks, by the names that claims.toml calls them by: what stands beside a verdict.
 def _wired(of: Measured) -> str:
     # What the control shows of LSTMs is that nothing was plugged in.
     cvs = {m: of.check("", [m], ACTIVATIONS, coefficient_of_variation, EVERYWHERE).estimate for m in of.evidence.candidates()}

@@ -1,8 +1,7 @@
 """The earlier study's claims, and the verdict of any study's own measurements on each.
 
 What was published, and how each claim is read, is data in ``claims.toml`` beside this file; the rules that decide are in
-``claim_rules``, and a claim there asks for one by name. Nothing there is a result of this suite.
-"""
+``claim_rules``, and a claim there asks for one by name. Nothing there is a result of this suite."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -45,8 +44,7 @@ class Claim:
 def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "relative_pd") -> Judgement:
     """The verdict on a claim (or the id of one) from a frame of pairs (``evidence.pairs_between``) or evidence.
 
-    Raises KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by.
-    """
+    Raises KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by."""
     known = {known.id: known for known in CLAIMS}
     if isinstance(claim, str) and claim not in known:
         raise KeyError(f"unknown claim {claim!r}; known: {', '.join(known)}")

@@ -1,7 +1,6 @@
 """What the pairs of a study say about differences between activations: contrasts, CV beside noise, P(best), intervals.
 
-Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out.
-"""
+Each frame is computed once per evidence and metric (``once``). Models bit-identical across activations are left out."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -48,8 +47,7 @@ _MakeRow = Callable[[Evidence, str, str, str, int], dict[str, Any]]
 def contrasts_frame(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """Every activation against the reference, per model that is not left out: one declared family, in rows. Missing stays NaN.
 
-    ``Study.dictionary`` says what the columns are.
-    """
+    ``Study.dictionary`` says what the columns are."""
     return _judged(evidence, metric, _contrast_row, ["without_partner", *_TESTED, "trials_needed", "p_permutation"])
 
 
@@ -64,8 +62,7 @@ def contrasts_at_equal_loss(evidence: Evidence, metric: str = "relative_pd") -> 
 
     Columns as in ``contrasts_frame``, and loss (nats: the lowest that both reach by their full length) and lengths (iterations
     of the runs that there are). A run counts that has as many trials as a verdict takes, or as the cells themselves. NaN
-    where no other length does, or none has a loss high enough.
-    """
+    where no other length does, or none has a loss high enough."""
     return _judged(evidence, metric, _equal_loss_row, ["loss", "lengths", *_TESTED])
 
 
@@ -73,8 +70,7 @@ def contrasts_at_equal_loss(evidence: Evidence, metric: str = "relative_pd") -> 
 def contrasts_at_own_rates(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
     """The same family, each activation at that of the learning rates it was trained at that gave the lowest mean loss.
 
-    Columns as in ``contrasts_frame``, and rate and reference_rate. NaN where a cell was trained at one rate alone.
-    """
+    Columns as in ``contrasts_frame``, and rate and reference_rate. NaN where a cell was trained at one rate alone."""
     return _judged(evidence, metric, _own_rate_row, ["rate", "reference_rate", *_TESTED])
 
 
@@ -196,8 +192,7 @@ def verdict_on_extreme(evidence: Evidence, model: str, activation: str) -> str:
     """What it is worth that this activation has the lowest (or the highest) relative PD of a model.
 
     ``SUPPORTED`` where it differs from every other one, ``EQUAL`` where it is within the margin of one of them, whether it
-    differs or not; each comparison counts as one of a family of all activations of all models.
-    """
+    differs or not; each comparison counts as one of a family of all activations of all models."""
     family, verdicts = len(evidence.activations) * len(evidence.candidates()), []
     for other in evidence.activations:
         if other == activation or not evidence.has(model, other):
@@ -216,8 +211,7 @@ def cv_over_activations(evidence: Evidence, metric: str = "relative_pd") -> pd.D
 
     Columns: model, n (seeds that all cells have), cells, expected; cv (as measured, per cent); cv_corrected with _low, _high
     (of the true CV); null_median, null_high (95th percentile) of the measured one if nothing differed, p; identical. A
-    model that is bit-identical has CV 0 exactly and no null.
-    """
+    model that is bit-identical has CV 0 exactly and no null."""
     columns = ["model", "n", "cells", "expected", "cv", *(f"cv_corrected{end}" for end in ("", "_low", "_high"))]
     columns += ["null_median", "null_high", "p", "identical"]
     return pd.DataFrame([_cv_row(evidence, model, metric) for model in evidence.models], columns=columns)
@@ -257,8 +251,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
 
     Columns: model, activation, n, windows, value; trials_low, trials_high (jackknife: other trained models, this text);
     windows_low, windows_high (other windows, these models); both_low, both_high (other models and another text). NaN where
-    one cannot be had.
-    """
+    one cannot be had."""
     rows = []
     for model, activation in product(evidence.models, evidence.activations):
         if not evidence.has(model, activation):
@@ -280,8 +273,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
 def accuracy_variance(evidence: Evidence) -> pd.DataFrame:
     """Per cell where the variance of its trials' accuracy comes from (Jordan 2023; ``cells.variance_of_accuracy``).
 
-    Columns: model, activation, n, windows, observed, evaluation, runs: variances in (per cent)^2, runs can be negative.
-    """
+    Columns: model, activation, n, windows, observed, evaluation, runs: variances in (per cent)^2, runs can be negative."""
     rows = []
     for model, compared in evidence.comparisons.items():
         for activation, errors in compared.window_errors.items():

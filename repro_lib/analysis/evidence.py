@@ -84,9 +84,13 @@ class Evidence:
     def _blocks(self) -> dict[str, _Block]:
         return {str(model): _Block(rows) for model, rows in self.pairs.groupby("model", sort=False)}
 
+    def _numbers(self, model: str, activation: str) -> set[int]:
+        places = self._blocks[model].places if model in self._blocks else ()
+        return {number for name, number in places if name == activation}
+
     def trials(self, model: str, activation: str) -> int:
         """How many trained models of a cell there are."""
-        return sum(name == activation for name, _ in self._blocks[model].places) if model in self._blocks else 0
+        return len(self._numbers(model, activation))
 
     def parameters(self, model: str) -> float:
         """Parameters of a model, NaN where it is missing."""
@@ -114,11 +118,7 @@ class Evidence:
 
     def shared(self, cells: Sequence[tuple[str, str]]) -> list[int]:
         """The numbers of the trials, and so the seeds, that all of these (model, activation) cells have."""
-        numbers = [
-            {number for name, number in self._blocks[model].places if name == activation} if model in self._blocks else set()
-            for model, activation in cells
-        ]
-        return sorted(set.intersection(*numbers)) if numbers else []
+        return sorted(set.intersection(*(self._numbers(*cell) for cell in cells))) if cells else []
 
     def runs_by(self, setting: str, model: str, activation: str) -> list[Result]:
         """The result of a cell and after it those that differ from it in this setting alone; none where it is missing."""

@@ -19,8 +19,7 @@ def rate_check(evidence: Evidence) -> pd.DataFrame:
 
     Columns: model, activation, rate, common (whether it is that of the study), best (lowest mean loss of this cell), n; with
     _low and _high: val_loss (nats), cost (nats: by how much the common rate's loss is above this one's, seed by seed), and
-    both leading metrics.
-    """
+    both leading metrics."""
     rows = []
     for model in evidence.candidates():
         for activation in evidence.activations:
@@ -48,8 +47,7 @@ _COLUMNS += [f"{name}{end}" for name in ("val_loss", "cost", *LEADING) for end i
 def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note]:
     """A model at each rate as a table, and in words: what the common rate costs, and every contrast at the best rates.
 
-    The best of several noisy losses looks better than it is, so the costs are a little too high.
-    """
+    The best of several noisy losses looks better than it is, so the costs are a little too high."""
     frame = rate_check(evidence)
     own = frame[frame["model"] == model]
     if evidence.identical(model):

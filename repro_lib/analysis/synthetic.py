@@ -217,9 +217,6 @@ def make_synthetic(models: Sequence[str], activations: Sequence[str], chosen: Ch
     return [synthetic_result(*cell, chosen.of(*cell), **how, timestamp=now) for cell in cells]
 
 
-# --- gaps filled
-
-
 def fill_missing(
     results_dir: Path, models: Sequence[str] = (), activations: Sequence[str] = (), profile: str | None = None
 ) -> tuple[list[Result], list[str]]:

@@ -2,8 +2,7 @@
 
 A difference is *supported*, *equal within the margin* or *not decided*. A claim is a tree of checks. A check says that a number
 lies in a region; it is *supported* if the number's interval lies in the region, *refuted* if the interval lies outside, and
-not decided otherwise. A number that another text, vocabulary or recipe gave is *not comparable*.
-"""
+not decided otherwise. A number that another text, vocabulary or recipe gave is *not comparable*."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ EQUAL = "equal within the margin"
 def verdict_on_difference(n: int, p: float, p_equal: float) -> str:
     """``SUPPORTED``, ``EQUAL`` or ``NOT_DECIDED``: what a difference of ``n`` seeds is, by p values adjusted for its family.
 
-    A difference that is there and yet smaller than the margin is supported; who says so says that too.
-    """
+    A difference that is there and yet smaller than the margin is supported; who says so says that too."""
     if n < TRIALS_FOR_CLAIM:
         return NOT_DECIDED
     return SUPPORTED if p <= SIGNIFICANCE else EQUAL if p_equal <= SIGNIFICANCE else NOT_DECIDED
@@ -37,8 +35,7 @@ class Check:
     ``about``: the number and its unit; ``published``: what the claim's authors gave for it. ``problem``: why there is none.
     ``exact``: how it is known without an interval ("by digests"). ``comparable``: whether what was published of it holds for
     another study. ``fact``: what it says, in words that other checks of the same share. ``floor``: it cannot be below.
-    ``judge_node`` sets the rest.
-    """
+    ``judge_node`` sets the rest."""
 
     about: str
     estimate: Estimate
@@ -109,8 +106,7 @@ class Judgement:
     """The verdict on one claim by one metric, and what it rests on.
 
     ``decisive``: the check that made or blocks the verdict. ``n``: the smallest N among its cells (missing ones count only
-    where the verdict is open). ``trials_needed``: None where the verdict is there or nothing can be said.
-    """
+    where the verdict is open). ``trials_needed``: None where the verdict is there or nothing can be said."""
 
     verdict: Verdict
     decisive: Check

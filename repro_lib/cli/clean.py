@@ -11,7 +11,7 @@ from repro_lib.cli.plain import WIDE, Plain
 from repro_lib.grid.worker import clear_leftovers, unfinished_notebooks
 from repro_lib.store.schema import TENSOR_KINDS, TensorKind
 from repro_lib.store.store import Store
-from repro_lib.system.files import leftovers
+from repro_lib.system.files import leftovers, remove_files
 from repro_lib.system.leases import LeaseHeldError, holders, void_leases
 from repro_lib.training.checkpoints import of_stored_trials, sweep, trial_files
 
@@ -35,9 +35,7 @@ def clean(console: Console, results_dir: Path, reports_dir: Path, kinds: list[Te
     sweep(Store(results_dir))
     clear_leftovers(results_dir, reports_dir)
     # Nothing else: a lease, for one, may be another process's by now.
-    for path in (path for path in paths if path.parent.name in TENSOR_KINDS):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    remove_files(path for path in paths if path.parent.name in TENSOR_KINDS)
     stayed = [path for path in paths if path.exists()]
     console.print(f"removed {len(paths) - len(stayed)} files, {(size - _bytes(stayed)) / 1e6:,.1f} MB")
     for path in stayed:

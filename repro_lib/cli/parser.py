@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_lib.cli.commands import make_parser
-from repro_lib.config import (
-    GRID_ACTIVATIONS,
-    PROFILES,
-    REFERENCE,
-    Config,
-    ConfigError,
-)
+from repro_lib.config import GRID_ACTIVATIONS, PROFILES, REFERENCE, Config, ConfigError
 
 if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest

@@ -1,7 +1,7 @@
 """What a grid is asked for, and its cells: which model with which activation under which configuration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +115,13 @@ def plan_cells(models: Sequence[str], activations: Sequence[str], profile: str |
     return cells
 
 
-def plan_variants(
-    cells: Sequence[Cell],
-    profile: str | None,
-    overrides: dict[str, Any],
-    noise_models: Sequence[str] | None = None,
-    lengths: Sequence[float] = (),
-    rates: Sequence[float] = (),
-) -> list[Cell]:
-    """The cells a grid runs beside its own: one source of randomness at a time, other lengths, other learning rates (as in
-    ``GridRequest``); none where ``vary`` was asked for. ConfigError for what cannot be run."""
-    if overrides.get("vary", "all") != "all":
+def plan_variants(cells: Sequence[Cell], request: GridRequest) -> list[Cell]:
+    """The cells a grid runs beside its own: one source of randomness at a time, other lengths, other learning rates; none
+    where ``vary`` was asked for. ConfigError for what cannot be run."""
+    if request.overrides.get("vary", "all") != "all":
         return []
-    chosen = PROFILES[profile]["noise_models"] if noise_models is None and profile else noise_models or ()
+    asked = request.noise_models
+    chosen = PROFILES[request.profile]["noise_models"] if asked is None and request.profile else asked or ()
     noisy = {check_model(model) for model in chosen}
     variants = []
     for cell in cells:
@@ -136,7 +130,7 @@ def plan_variants(
             sources = [source for source in _NOISE_SOURCES if source != "dropout" or cell.config.dropout > 0]
             changes += [(f"-vary-{source}", {"vary": source}) for source in sources]
         usual = _LENGTH_SHARES if cell.model in noisy and cell.activation in _LENGTH_ACTIVATIONS else ()
-        shares, multiples = lengths or usual, rates
+        shares, multiples = request.lengths or usual, request.rates
         if cell.model == NEGATIVE_CONTROL:  # the same again with every activation
             shares = multiples = ()
         # A share of a very short run can round to nothing or to all of it.
@@ -145,12 +139,9 @@ def plan_variants(
         # To four digits: what is meant by 3 x 0.007, and a name that can be typed.
         others = {float(f"{multiple * cell.config.learning_rate:.4g}") for multiple in multiples} - {cell.config.learning_rate}
         changes += [(f"-rate-{rate:g}", {"learning_rate": rate}) for rate in sorted(others)]
-        variants += [_variant(cell, profile, overrides, name, **values) for name, values in changes]
+        for name, changed in changes:
+            values = {setting: getattr(cell.config, setting) for setting in cell.values} | changed
+            config = Config.for_model(cell.model, request.profile, values, **request.overrides)
+            digest = config.sha256(corpus_sha256(config.corpus))
+            variants.append(replace(cell, config=config, config_sha256=digest, variant=cell.variant + name, needs=()))
     return variants
-
-
-def _variant(cell: Cell, profile: str | None, overrides: dict[str, Any], name: str, **changes: Any) -> Cell:
-    values = {name: getattr(cell.config, name) for name in cell.values} | changes
-    config = Config.for_model(cell.model, profile, values, **overrides)
-    digest = config.sha256(corpus_sha256(config.corpus))
-    return Cell(cell.model, cell.activation, config, digest, cell.variant + name, cell.arm, cell.values)

@@ -58,11 +58,8 @@ class Tasks:
         cells, self.design = plan_design(request)
         self.cells, needed = with_members(cells)
         # A set of a profile's own has its place in the notebooks; the reports stay about activations.
-        of_profile = self.design is None or self.design.factor in (REMEDIES, FORKS)
-        self.factor = None if of_profile else self.design.factor
-        beside = request.noise_models, request.lengths, request.rates
-        self.variants = plan_variants(self.cells, request.profile, request.overrides, *beside) if with_notebooks else []
-        self.variants += needed
+        self.factor = self.design.factor if self.design and self.design.factor not in (REMEDIES, FORKS) else None
+        self.variants = [*(plan_variants(self.cells, request) if with_notebooks else ()), *needed]
         self.store = Store(request.results_dir)
 
     def wanted(self, cell: Cell) -> bool:

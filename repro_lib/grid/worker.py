@@ -2,7 +2,6 @@
 
 # Two grids in one folder meet here: who comes second finds the lease held, and once it is free the work done.
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from repro_lib.grid.worker_process import take_card
 from repro_lib.report.notebook_names import train_stem
 from repro_lib.report.publish import summary_is_current, write_summary
 from repro_lib.store.store import Store, noted_digest
+from repro_lib.system.files import remove_files
 from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, holder, notebook_lease, remove_left
 from repro_lib.training.experiment import run_experiment, train_trials
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, listening, write_progress_to
@@ -88,9 +88,7 @@ def run_summary(
 def clear_leftovers(results_dir: Path, reports_dir: Path) -> None:
     """Remove reports and notebooks that killed processes left unfinished, and nothing of those that are still at work there."""
     remove_left(reports_dir)
-    for partial in unfinished_notebooks(results_dir):
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    remove_files(unfinished_notebooks(results_dir))
 
 
 def unfinished_notebooks(results_dir: Path) -> list[Path]:

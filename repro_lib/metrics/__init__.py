@@ -1,8 +1,7 @@
 """How much predictions differ, and how sure that is: pure functions of arrays.
 
 In: probabilities (tokens, V) of two trained models, or matrices (N, N) of a metric between N trials. Out: numbers, and
-estimates with intervals. Nothing here knows of files, models or texts.
-"""
+estimates with intervals. Nothing here knows of files, models or texts."""
 
 from typing import TYPE_CHECKING
 

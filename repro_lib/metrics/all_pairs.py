@@ -1,7 +1,6 @@
 """All pairs of many trials at once: the metrics of ``prediction_difference``, many times as fast as pair by pair.
 
-Shapes: N models, V vocabulary; a block is a number of tokens scored together, of ours the 256 of an evaluation window.
-"""
+Shapes: N models, V vocabulary; a block is a number of tokens scored together, of ours the 256 of an evaluation window."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -146,8 +145,7 @@ class Counted(NamedTuple):
     """What each of V characters adds to two metrics between N trials, mean over the tokens: (V, N, N) each.
 
     Relative PD is the mean of ``relative_pd`` over V, total variation the sum of ``total_variation``. ``improbable`` (N, N):
-    the part of relative PD that comes from probabilities, mean of the two models, under 1e-4.
-    """
+    the part of relative PD that comes from probabilities, mean of the two models, under 1e-4."""
 
     relative_pd: Float64
     total_variation: Float64

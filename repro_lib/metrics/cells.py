@@ -42,8 +42,7 @@ class CVFound:
     """The CV of several cells' mean PDs in per cent, and what is left of it without the noise of the cells.
 
     ``measured``: as computed; ``corrected``: an estimate of the true one, with an interval; ``by_chance`` and ``high``: median
-    and 95th percentile of the measured one if the cells did not differ; ``p``: of a measured one so large, if they did not.
-    """
+    and 95th percentile of the measured one if the cells did not differ; ``p``: of a measured one so large, if they did not."""
 
     measured: float
     corrected: Estimate
@@ -135,8 +134,7 @@ class VarianceParts(NamedTuple):
     """The variance of the error rate between trained models, taken apart (shares squared, so 1e-4 is (1 %)^2).
 
     ``observed`` = ``evaluation`` + ``runs``: what the choice of windows adds by chance, and what remains on windows without
-    end, an unbiased estimate and so negative at times.
-    """
+    end, an unbiased estimate and so negative at times."""
 
     observed: float
     evaluation: float

@@ -34,8 +34,7 @@ def trial_influence(matrix: ArrayLike, upper: float = math.inf) -> "pd.DataFrame
 
     Columns: trial (from 1); score (mean of the metric to the N - 1 others); without, without_low, without_high (the
     cell's value from the other trials, with jackknife interval where 3 are left); influence (without - value of all).
-    NaN where nothing is left to compare. ``upper``: the largest value the metric can take.
-    """
+    NaN where nothing is left to compare. ``upper``: the largest value the metric can take."""
     distances = floats(matrix)
     n, value = len(distances), jackknife_pairwise(distances, upper).value
     np.fill_diagonal(distances, 0.0)
@@ -76,8 +75,7 @@ def churn_and_error(churn: ArrayLike, errors: ArrayLike) -> ChurnAndError:
 def jackknife_ratio(top: tuple[float, Float64], bottom: tuple[float, Float64], upper: float = math.inf) -> Estimate:
     """``top`` / ``bottom`` with its jackknife interval, cut to 0 ... ``upper``; NaN where there is nothing to divide by.
 
-    Each is a number and (N,) the number without trial k, as ``without_each`` returns them.
-    """
+    Each is a number and (N,) the number without trial k, as ``without_each`` returns them."""
     (one, ones), (other, others) = top, bottom
     tops, bottoms = np.append(ones, one), np.append(others, other)
     # Where instead of a check afterwards: a division by 0 would warn first.

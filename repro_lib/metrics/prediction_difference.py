@@ -1,8 +1,7 @@
 """Prediction-difference metrics of two models: p and q are probabilities (tokens, V) of one text, labels token ids (tokens,).
 
 NumPy arrays or torch tensors; computed in float64. ValueError for other or different shapes, for what is no probability (as
-logits are none), for labels outside the vocabulary, and for values that are not finite or masked.
-"""
+logits are none), for labels outside the vocabulary, and for values that are not finite or masked."""
 
 import math
 from collections.abc import Callable
@@ -141,8 +140,7 @@ class Metric(NamedTuple):
     """A pairwise metric: its function, largest value, title of an axis, and words within a sentence.
 
     The function takes p and q (tokens, V) of a text, or of one evaluation window, in float64 and checked, and the labels where
-    ``at_label``.
-    """
+    ``at_label``."""
 
     function: Callable[..., float]
     largest: float

@@ -1,7 +1,6 @@
 """How sure a number is: pure functions of arrays. The trained model is the unit, never the pair.
 
-Shapes: N trials of one cell; a pairwise metric is a symmetric (N, N) matrix whose diagonal does not count.
-"""
+Shapes: N trials of one cell; a pairwise metric is a symmetric (N, N) matrix whose diagonal does not count."""
 
 from __future__ import annotations
 

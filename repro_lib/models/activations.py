@@ -58,8 +58,7 @@ class _SmeLUFunction(torch.autograd.Function):
 def smelu(x: Tensor, beta: float) -> Tensor:
     """Smooth ReLU of half-width ``beta`` > 0 (Shamir, Lin & Coviello 2020, arXiv 2010.09931). (..., C) -> (..., C).
 
-    0 for x <= -beta; (x + beta)^2 / (4 beta) for abs(x) <= beta; x for x >= beta. ``beta`` towards 0 gives ReLU.
-    """
+    0 for x <= -beta; (x + beta)^2 / (4 beta) for abs(x) <= beta; x for x >= beta. ``beta`` towards 0 gives ReLU."""
     if torch.compiler.is_compiling():
         # The compiler fuses the plain formula and saves only x, too.
         return (x + beta).clamp(0.0, 2.0 * beta).square() * (0.25 / beta) + F.relu(x - beta)
@@ -95,8 +94,7 @@ def smelu_beta(name: str) -> Decimal | None:
 def canonical_activation(name: str) -> str:
     """The one name under which results of this activation are stored: ``smelu_0.50`` gives ``smelu_05``.
 
-    Raises TypeError for anything but a string, ValueError for an unknown name; the message lists the known ones.
-    """
+    Raises TypeError for anything but a string, ValueError for an unknown name; the message lists the known ones."""
     if not isinstance(name, str):
         raise TypeError(f"an activation is given by its name, such as 'gelu'; got an object of type {type(name).__name__}")
     beta = smelu_beta(name)

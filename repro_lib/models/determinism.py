@@ -1,8 +1,7 @@
 """Everything that decides whether two runs give the same bits: random streams, threads, arithmetic.
 
 A trial owns three independent random streams (initialisation, data order, dropout). Nothing in the library reads
-a global random generator, so a stream can be varied while the others are held fixed.
-"""
+a global random generator, so a stream can be varied while the others are held fixed."""
 
 import bisect
 import contextlib
@@ -33,8 +32,7 @@ class Streams:
 def streams_for_trial(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES, device: str = "cpu") -> Streams:
     """Streams of trial ``trial`` (from 1): those named in ``vary`` use ``seed + trial - 1``, the others ``seed``.
 
-    Dropout masks are drawn on ``device``. Raises ValueError for a trial below 1.
-    """
+    Dropout masks are drawn on ``device``. Raises ValueError for a trial below 1."""
     if trial < 1:
         raise ValueError(f"there is no trial {trial}: trials count from 1")
     seeds = {name: _derive(seed + trial - 1 if name in vary else seed, name) for name in STREAM_NAMES}
@@ -47,8 +45,7 @@ def streams_for_trial(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_
 def flip_one_bit(model: nn.Module, seed: int) -> str:
     """Change one weight, drawn from ``seed``, by the smallest step that float32 knows. Returns the name of its matrix.
 
-    The least by which two trainings can differ (Summers & Dinneen 2021, arXiv 2103.04514).
-    """
+    The least by which two trainings can differ (Summers & Dinneen 2021, arXiv 2103.04514)."""
     # Among those that are felt: not 0, whose neighbours are too small, nor in an embedding, whose character may never occur.
     embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
@@ -120,8 +117,7 @@ _PINNED: tuple[tuple[Callable[[], Any], Callable[[Any], Any], Any], ...] = (
 def deterministic_arithmetic() -> Iterator[None]:
     """One thread, deterministic kernels and torch's own defaults within the block; the caller's settings return afterwards.
 
-    What decides a trial's bits is its configuration alone, not what its process did before.
-    """
+    What decides a trial's bits is its configuration alone, not what its process did before."""
     # Without it cuBLAS has no deterministic matrix products; it is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = [read() for read, _, _ in _PINNED]

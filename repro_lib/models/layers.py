@@ -2,8 +2,7 @@
 
 Shapes: B batch, T time, C width, V vocabulary, H heads. Every layer takes and returns (B, T, C) unless it says
 otherwise. The activation is given by its name and nothing else about a layer depends on it, save that a gated
-activation needs a wider first matrix and gets a narrower hidden layer in exchange.
-"""
+activation needs a wider first matrix and gets a narrower hidden layer in exchange."""
 
 import math
 from collections.abc import Sequence
@@ -88,8 +87,7 @@ def rotate(x: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): (B, T, ..., D) -> the same, D even.
 
     Products of a rotated query and key depend on how far apart they are, so that attention to the previous character
-    need not be learnt place by place.
-    """
+    need not be learnt place by place."""
     # Neighbours in D are the two parts of a complex number that is turned: one pass over the memory, where sines and
     # cosines of halves take five.
     T, D = x.shape[1], x.shape[-1]
@@ -158,8 +156,7 @@ class TransformerBlock(nn.Module):
 class CausalConvBlock(nn.Module):
     """Pre-norm dilated causal convolution of two taps, activation, 1x1 convolution, beside a residual path.
 
-    A position sees itself and the one ``dilation`` before it.
-    """
+    A position sees itself and the one ``dilation`` before it."""
 
     def __init__(self, width: int, hidden: int, dilation: int, activation: str, dropout: float) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
 """The models under study, and the one closed registry that names them.
 
 To add one: a file with a class ``Name(config, vocab_size, activation)``, a line in ``_MODELS`` and its defaults in
-``repro_lib.config.MODEL_DEFAULTS``. The registry-wide tests then cover it.
-"""
+``repro_lib.config.MODEL_DEFAULTS``. The registry-wide tests then cover it."""
 
 from collections.abc import Callable
 
@@ -50,8 +49,7 @@ def build_model(name: str, config: Config, activation: str, *, streams: Streams 
     """A freshly initialised model: token ids (B, T) -> logits (B, T, V); a bare config is completed with its defaults.
 
     Weights and dropout draw from ``streams`` (default: those of trial 1 of ``config.seed``). Raises ConfigError for an unknown
-    model or without ``vocab_size``, ValueError for an unknown activation, TypeError for one that is not given by name.
-    """
+    model or without ``vocab_size``, ValueError for an unknown activation, TypeError for one that is not given by name."""
     config = config.resolved_for(check_model(name))
     if config.vocab_size is None:
         raise ConfigError("config.vocab_size is not set; use config.with_corpus(dataset.vocab_size)")

@@ -4,8 +4,7 @@ Shapes: S stacked trials, B batch, T time, C width, V vocabulary. The trials lie
 one after another. What has no weights (attention, activations, shifts in time) treats them like any other sequence of the
 batch, so that a model's own code is used and needs no second version; what has weights does one batched matrix product,
 (S, B x T, inputs) by (S, inputs, outputs). ``torch.func.vmap`` would be the other way: in torch 2.13 it has no rule for
-attention on the CPU, none for an LSTM, and ``torch.compile`` does not take it with an autograd function inside.
-"""
+attention on the CPU, none for an LSTM, and ``torch.compile`` does not take it with an autograd function inside."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ class StackedModel(nn.Module):
 
     Each model's numbers are those it would compute alone, up to the rounding of batched products. Dropout masks are drawn
     by ``draw_masks`` before each forward pass, for each model from its own generator in the order in which it would draw
-    them alone. ``shape`` is the (B, T) of the batches. Raises TypeError for a layer that cannot be stacked.
-    """
+    them alone. ``shape`` is the (B, T) of the batches. Raises TypeError for a layer that cannot be stacked."""
 
     def __init__(self, models: Sequence[nn.Module], shape: tuple[int, int]) -> None:
         super().__init__()

@@ -13,8 +13,7 @@ READOUT_PER_WIDTH = 23 / 16
 class TinyLSTM(nn.Module):
     """Token ids (B, T) -> logits (B, T, V). The gates of an LSTM are sigmoid and tanh by definition.
 
-    The activation is checked and then not used.
-    """
+    The activation is checked and then not used."""
 
     def __init__(self, config: Config, vocab_size: int, activation: str) -> None:
         super().__init__()

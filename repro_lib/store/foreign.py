@@ -38,8 +38,7 @@ class Scored:
     """What one trained model predicted.
 
     ``values``: (examples,) or (examples, V), of which slices of examples are taken as of an array. ``ids`` and ``labels``:
-    (examples,), where they are known; ``evaluation``: a digest of the examples; ``seed``: what the model was trained with.
-    """
+    (examples,), where they are known; ``evaluation``: a digest of the examples; ``seed``: what the model was trained with."""
 
     name: str
     values: Any
@@ -53,8 +52,7 @@ def read_scored(path: str | Path) -> Scored:
     """The predictions in a file, by the ending of its name; ``FILE:NAME`` takes that column or array of it.
 
     ``.npy``, ``.npz``, ``.safetensors``, ``.parquet`` (with pyarrow), ``.csv``, and sample logs of lm-evaluation-harness,
-    ``.jsonl``. Arrays are mapped into memory or read when a slice is asked for, where the format allows it. ForeignError.
-    """
+    ``.jsonl``. Arrays are mapped into memory or read when a slice is asked for, where the format allows it. ForeignError."""
     name, known = str(path), Path(path).exists() or ":" not in str(path)
     file, _, wanted = (name, "", "") if known else name.rpartition(":")
     place, ending = Path(file), Path(file).suffix.lower()

@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from repro_lib.system.processes import ProcessId
@@ -125,9 +126,9 @@ def leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove those."""
-    for path in leftovers(folder):
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove these, but for what another process has removed already or another user alone may remove."""
+    for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
 

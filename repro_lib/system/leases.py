@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repro_lib.system.files import folder_time, in_places, read_bounded, remove_leftovers, write_atomically
+from repro_lib.system.files import folder_time, in_places, leftovers, read_bounded, remove_files, write_atomically
 from repro_lib.system.processes import ProcessId
 
 STALE_SECONDS = 300.0
@@ -132,7 +132,7 @@ def void_leases(folder: Path) -> dict[Path, Holder]:
 
 def remove_left(folder: Path) -> None:
     """Remove those, and the temporary files that killed processes left."""
-    remove_leftovers(folder)
+    remove_files(leftovers(folder))
     for path, current in void_leases(folder).items():
         _remove_void(path, current)
 
@@ -176,7 +176,7 @@ def _beat(lease: Lease, released: threading.Event) -> None:
 def _remove_void(path: Path, void: Holder) -> bool:
     # False where that is not allowed.
     # Another process may have done so since it was found void, and made its own. So the file is first given a name of its
-    # own (that of a temporary file, which ``remove_leftovers`` knows), looked at once more, and put back if it is the wrong
+    # own (that of a temporary file, which ``leftovers`` knows), looked at once more, and put back if it is the wrong
     # one. Should a third process have come in that moment, one of the two finds out by ``confirm``.
     if not _is_of(path, void):
         return True

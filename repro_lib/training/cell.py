@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +82,9 @@ class CellTraining:
                 tell(f"{own.name}, is trained again: {error}")
             try:
                 if self.config.stacked:
-                    trained = _train_stack(*what, trials, progress, own)
+                    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
+
+                    trained = train_stack(*what, trials, progress, own)
                 else:
                     trained = [train_trial(*what, trials.start, progress, own, self._weights_for(trials.start))]
             except TrainingDiverged:
@@ -153,12 +154,6 @@ class CellTraining:
 
     def _path(self, kind: TensorKind, trial: int) -> Path:
         return self.store.trial_path(kind, *self.names, trial)
-
-
-def _train_stack(*stack: Any) -> list[TrainedTrial]:
-    from repro_lib.training.stacked import train_stack  # and with it torch's compiler, for seconds
-
-    return train_stack(*stack)
 
 
 def ensembled(members: Sequence[Kept], trial: int, config: Config) -> TrainedTrial:

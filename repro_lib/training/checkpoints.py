@@ -21,7 +21,7 @@ from repro_lib.config import ConfigError
 from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors, write_tensors
-from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
+from repro_lib.system.files import UnusableFile, read_bounded, remove_files, write_atomically
 from repro_lib.system.leases import remove_left
 from repro_lib.training.origin import Origin, Unsuitable
 from repro_lib.training.progress import tell
@@ -78,10 +78,7 @@ class CellCheckpoints:
 
     def remove(self, trials: int) -> None:
         """Remove all that is kept of the first ``trials`` trials: their result is stored."""
-        for path, match in self._own():
-            if int(match["last"]) <= trials:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        remove_files(path for path, match in self._own() if int(match["last"]) <= trials)
 
     def _own(self) -> list[tuple[Path, re.Match[str]]]:
         return [(path, match) for path, match in trial_files(self.folder) if match[0].startswith(self.stem)]
@@ -113,8 +110,7 @@ class TrialCheckpoints:
             tell(_NOT_SAVED.format(self.path.parent, error.strerror))
         else:
             # Only now: a kill between the two leaves both, and the record is asked for first.
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+            remove_files([self.path])
 
     def finished(self) -> list[TrialRecord] | None:
         """The records of these trials if an earlier run finished them, as one, and they can be used."""
@@ -184,9 +180,7 @@ def check_interval(seconds: float) -> float:
 def sweep(store: Store) -> None:
     """Remove what killed runs left: half-written files, leases, and checkpoints of trials whose result is stored."""
     remove_left(store.folder)
-    for path in of_stored_trials(store):
-        with contextlib.suppress(OSError):  # another process sweeps too, or may alone
-            path.unlink()
+    remove_files(of_stored_trials(store))
 
 
 def of_stored_trials(store: Store) -> list[Path]:

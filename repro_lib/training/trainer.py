@@ -148,12 +148,7 @@ def carry_out(
 
 
 def untrained(
-    model_name: str,
-    activation: str,
-    config: Config,
-    dataset: Dataset,
-    trial: int,
-    start: Mapping[str, Tensor] | None = None,
+    model_name: str, activation: str, config: Config, dataset: Dataset, trial: int, start: Mapping[str, Tensor] | None = None
 ) -> tuple[nn.Module, TrialHistory]:
     """The model of trial ``trial`` (from 1) before its first step, with the weights of ``start`` if there is one, and what is
     that trial's own beside it."""

@@ -1,8 +1,7 @@
 """One definition of a what-if: controls, and one tidy frame of what is measured and said at every position of them.
 
 A row belongs to the positions that its parameters name, and to all where it names none. ``chart`` draws the same frame with
-Vega-Altair, for JupyterLab, pages and files.
-"""
+Vega-Altair, for JupyterLab, pages and files."""
 
 from __future__ import annotations
 
@@ -72,8 +71,7 @@ class WhatIf:
     """A question with controls; a notebook shows its chart.
 
     ``name`` is for programs (letters, digits and hyphens), ``title`` for people. ``along``: the column along which lines run;
-    without one, each label has a row with its number. ``looks``: colour and dashes of a label that is no activation.
-    """
+    without one, each label has a row with its number. ``looks``: colour and dashes of a label that is no activation."""
 
     name: str
     title: str

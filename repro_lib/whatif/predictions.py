@@ -1,8 +1,7 @@
 """Stored predictions for what-ifs: the logits of a model's cells, as much of the text as a quick redraw allows, compared fast.
 
 The comparisons are those of ``repro_lib.metrics`` in float32 wherever its range allows, several times as fast and equal to
-six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text.
-"""
+six digits (tested). Shapes: N trials, V characters, tokens of the evaluation text."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import Parameter, Row, Value, View, WhatIf, control
-from repro_lib.whatif.wording import cell_name, reach, reason, unanswered
+from repro_lib.whatif.wording import cell_name, reach, unanswered
 
 Floats = NDArray[np.floating]
 # Probabilities compared for one value, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
@@ -119,7 +118,9 @@ class StoredPredictions:
             try:
                 trials = [self.store.predictions(result, record.trial) for record in result.trials]
             except ResultError as problem:
-                left_out.append(f"{cell_name(result)} is left out: {reason(problem, self.store)}.")
+                # Files are named from the results folder on: a report says nothing about the machine.
+                why = str(problem).replace(f"{self.store.folder}/", "")
+                left_out.append(f"{cell_name(result)} is left out: {why}.")
                 continue
             logits = torch.stack([every_block(torch.from_numpy(trial.logits), step) for trial in trials])
             cells.append(CellLogits(result.arm, logits, every_block(torch.from_numpy(trials[0].labels), step)))

@@ -9,7 +9,6 @@ from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
 from repro_lib.plots.style import COLOURS, colour_of
 from repro_lib.store.schema import Result
-from repro_lib.store.store import Store
 
 # Line styles, so that colour is never the only difference.
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
@@ -18,11 +17,6 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 4")
 def unanswered(title: str, study: Study, needs: str = "") -> Note:
     """In place of a what-if: that there are no results at all, or else what it ``needs``."""
     return Note(f"{title} {needs}" if study.results else f"{title} There are {NO_RESULTS}.")
-
-
-def reason(problem: Exception, store: Store) -> str:
-    """What is wrong, with files named from the results folder on: a report says nothing about the machine."""
-    return str(problem).replace(f"{store.folder}/", "")
 
 
 def cell_name(result: Result) -> str:

@@ -1,8 +1,7 @@
 """Every claim in a world where it is true and in one where it is not, and how often chance alone would call it wrongly.
 
 A world gives each cell a true mean PD; its trials have effects of their own, so that pairs that share one are dependent,
-as those of trained models are. Nothing is trained.
-"""
+as those of trained models are. Nothing is trained."""
 
 import json
 import math
@@ -40,8 +39,7 @@ def world(
     """The frame of pairs of a study of these models: PD of trials i and j = true mean * (1 + effect_i + effect_j + noise).
 
     ``cells``: true means where they are not 1. ``spread``: sd of a trial's effect, in units of the mean; the noise of a
-    pair has half of it. Every metric has the same values.
-    """
+    pair has half of it. Every metric has the same values."""
     rng, parts, columns = np.random.default_rng(seed), [], dict[str, Any]()
     owner, trial = np.repeat(np.arange(len(ACTIVATIONS)), n), np.tile(np.arange(n), len(ACTIVATIONS))
     first, second = np.triu_indices(len(owner), k=1)
@@ -279,9 +277,6 @@ def test_conclusions_of_a_whole_world() -> None:
         low, high = claim["decisive"]["low"], claim["decisive"]["high"]
         if not claim["decisive"]["exact"] and claim["decisive"]["value"] is not None:
             assert low <= claim["decisive"]["value"] <= high
-
-
-# --- on results files, and by chance
 
 
 def test_claims_through_result_files_and_none_rests_on_a_synthetic_one() -> None:

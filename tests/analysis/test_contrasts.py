@@ -1,7 +1,6 @@
 """Evidence across activations: by hand on results made up, against brute force, and on really trained cells."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from kinds import Tiny
 from test_study import make_result
 
 from repro_lib.analysis import contrasts as frames
@@ -26,15 +26,12 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.frames import METRICS
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
-from repro_lib.config import Config
 from repro_lib.metrics.cells import cv_beside_noise
 from repro_lib.metrics.hypothesis_tests import p_equal, p_value, permutation_test
 from repro_lib.metrics.uncertainty import contrast
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-
-Tiny = Callable[..., Config]
 
 
 def of(*results: Result, activations: tuple[str, ...] = ("relu", "gelu")) -> Evidence:
@@ -50,9 +47,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Study
     store = Store(folder)
     study = Study.load(store, ["charlm", "tinylstm"], ["relu", "gelu", "swiglu"])
     return study, Evidence.load(store, study)
-
-
-# --- by hand
 
 
 def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared() -> None:
@@ -155,9 +149,6 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
     assert len(calls) == 1
     contrasts_frame(evidence, "churn")
     assert len(calls) == 2
-
-
-# --- on really trained cells
 
 
 def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence], tmp_path: Path) -> None:

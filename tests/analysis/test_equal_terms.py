@@ -2,12 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
+from kinds import MakeResult
 
 from repro_lib.analysis.contrasts import contrasts_at_equal_loss, contrasts_at_own_rates, contrasts_frame, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
@@ -25,8 +26,7 @@ from repro_lib.report.contrast_tables import equal_loss_tables
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
-MakeResult = Callable[..., Result]
-Make = Callable[..., Result]
+Make = MakeResult
 
 
 @pytest.fixture

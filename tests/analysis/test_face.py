@@ -1,20 +1,17 @@
 """What a researcher who types ``import repro_lib`` finds: names, tables with documented columns, short words for both."""
 
 import pydoc
-from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from kinds import MakeResult
 
 import repro_lib
 from repro_lib import Study
 from repro_lib.analysis.dictionary import WORDS, data_dictionary
 from repro_lib.analysis.synthetic import ChosenPD, make_synthetic
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric
-from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-
-MakeResult = Callable[..., Result]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kinds import Tiny
 from matplotlib.text import Text
 
 import repro_lib
@@ -20,7 +21,6 @@ from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.cli.main import main
-from repro_lib.config import Config
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric, kl_divergence
 from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
@@ -31,7 +31,6 @@ from repro_lib.training.experiment import run_experiment
 from repro_lib.whatif.questions.metric import metric_what_if
 
 OLD = Path(__file__).parents[1] / "data" / "store_7d1bcdd"
-Tiny = Callable[..., Config]
 
 
 def hellinger(p, q):

@@ -1,20 +1,18 @@
 """A run by hand beside a grid is in none of its tables, and is named wherever those are shown."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kinds import MakeResult
 
 from repro_lib.analysis.selection import differs_in, own_runs
 from repro_lib.analysis.study import NothingToShow, Study, load_study
 from repro_lib.cli.main import main
 from repro_lib.config import Config, ConfigError, without_neutral
 from repro_lib.report.site.index import build_site
-from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
-MakeResult = Callable[..., Result]
 OWN = "Own run, not in the tables: charlm with smelu_05, 120 iterations, N = 2: relative PD 0.3000 (profile quick)."
 
 
@@ -59,7 +57,7 @@ def test_what_is_an_own_run(make_result: MakeResult) -> None:
 
 
 def test_a_profile_that_nobody_knows_is_named_unless_results_have_it(store: Store, make_result: MakeResult) -> None:
-    with pytest.raises(ConfigError, match="unknown profile 'studdy'; known: smoke, quick, study, cpu, full"):
+    with pytest.raises(ConfigError, match="unknown profile 'studdy'; known: smoke, quick, study, helps, forks, cpu, full"):
         Study.load(store, profile="studdy")
     store.save(make_result("charlm", "relu", profile="studdy", minute=9))
     assert Study.load(store, profile="studdy").results[0].profile == "studdy"

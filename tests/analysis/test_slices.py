@@ -44,9 +44,6 @@ def by_hand() -> slices.PairedTrials:
     return pair_trials([trial_of([[p, 1 - p], *rest], labels) for p in (0.8, 0.6, 0.2)])
 
 
-# --- one pass over the pairs
-
-
 def test_pairs_by_hand():
     paired = by_hand()
     assert paired.n == 3
@@ -55,6 +52,7 @@ def test_pairs_by_hand():
     # 2 (.2/1.4 + .2/.6) / 2, 2 (.6/1 + .6/1) / 2, 2 (.4/.8 + .4/1.2) / 2
     assert paired.differences["relative_pd"][:, 0] == pytest.approx([0.2 / 1.4 + 0.2 / 0.6, 1.2, 0.5 + 1 / 3], abs=1e-6)
     assert paired.differences["churn"].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert paired.mean("churn").tolist() == pytest.approx([2 / 3, 0.0, 0.0])
     assert paired.confidence == pytest.approx([(0.8 + 0.6 + 0.8) / 3, 0.5, 0.75], abs=1e-6)
     # A tie is the first character's, as in metrics.churn.
     assert paired.errors.tolist() == [[False, True, False], [False, True, False], [True, True, False]]
@@ -85,9 +83,6 @@ def test_trials_that_cannot_be_compared_are_refused():
     ):
         with pytest.raises(ResultError, match=said):
             pair_trials([first, *others])
-
-
-# --- slicings
 
 
 def test_bins_are_closed_below_and_slices_are_put_together():
@@ -142,9 +137,6 @@ def test_character_classes():
         "()": "punctuation",
     }
     assert {token: slices.character_class(token) for token in tokens} == tokens
-
-
-# --- frames
 
 
 def test_slices_by_hand():
@@ -239,9 +231,6 @@ def test_swaps_by_hand():
     frame = swapped_pairs(pair_trials(trials))
     assert frame[["first", "second", "count"]].to_numpy().tolist() == [[0, 1, 4], [0, 2, 2]]
     assert frame["share"].tolist() == pytest.approx([2 / 3, 1 / 3])
-
-
-# --- single trials
 
 
 def test_influence_by_hand():

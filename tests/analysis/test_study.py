@@ -1,13 +1,11 @@
 """Frames, overviews, words and the close look at one cell, on results made up by hand. Seconds; trains nothing.
 
-The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper.
-"""
+The pair values of each made-up cell are chosen so that means, intervals and CV can be worked out on paper."""
 
 import hashlib
 import html
 import math
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kinds import MakeResult
 
 from repro_lib.analysis.frames import METRICS, cells_frame, curves_frame, pairs_frame, trials_frame
 from repro_lib.analysis.notes import NO_RESULTS, Note
@@ -55,8 +54,7 @@ def make_result(
     **changes: Any,
 ) -> Result:
     """A result whose metrics all have the values ``pairs`` ((1, 2), (1, 3), (2, 3), ...), cut to the range of each; accuracy
-    is 50 per cent.
-    """
+    is 50 per cent."""
     n = round((1 + math.sqrt(1 + 8 * len(pairs))) / 2)
     numbers: dict[str, float | None] = {}
     for name in METRICS:
@@ -102,9 +100,6 @@ def grid(
         for k, activation in enumerate(activations)
     ]
     return results + [make_result("tinylstm", activation, same=True) for activation in activations]
-
-
-# --- frames
 
 
 def test_cell_by_hand():
@@ -178,9 +173,6 @@ def test_study_of_a_folder_takes_the_newest_and_names_the_unreadable(tmp_path: P
     assert "charlm-gelu-20260101_000000.json" in sentences.missing(study)
 
 
-# --- bit-identical models
-
-
 def test_identical_models_need_two_activations_and_every_trial():
     assert identical_models(grid()) == ("tinylstm",)
     # A filter by activation does not hide it.
@@ -201,9 +193,6 @@ def test_identical_models_need_two_activations_and_every_trial():
     assert "check how it is wired" in sentences.identical(study)
     study = Study.of([make_result("tinylstm", a) for a in ("relu", "gelu")], ["tinylstm"], ["relu", "gelu"])
     assert "not trained under equal conditions" in sentences.identical(study)
-
-
-# --- overviews
 
 
 def test_both_overviews_by_hand():
@@ -235,9 +224,6 @@ def test_both_overviews_by_hand():
     overview = activations_overview(Study.of(grid(), ["charlm", "convlm", "minigpt"], ["relu"]))
     assert overview["average_pd"].iloc[0] == pytest.approx(0.5)
     assert (overview["models"].iloc[0], overview["expected"].iloc[0]) == (2, 3)
-
-
-# --- words
 
 
 def test_summary_has_the_block_of_the_design():
@@ -278,23 +264,11 @@ def test_an_empty_study_says_what_to_do():
     assert all(len(table(study)) for table in (tables.models_table, tables.activations_table))
 
 
-# --- one cell looked at closely
-
-
 def predictions(logits: np.ndarray, labels: np.ndarray, evaluation: str = "e") -> Predictions:
     return Predictions(logits.astype(np.float32), labels, evaluation)
 
 
-def test_disagreement_by_character_by_hand():
-    labels = np.array([0, 1])
-    trials = [predictions(np.log([[p, 1 - p], [0.5, 0.5]]), labels) for p in (0.8, 0.6, 0.2)]
-    found = pair_trials(trials)
-    # First token: TV .2, .6, .4 and the third trial disagrees with both others; second token: no difference.
-    assert found.mean("total_variation").tolist() == pytest.approx([0.4, 0.0], abs=1e-6)
-    assert found.mean("churn").tolist() == pytest.approx([2 / 3, 0.0])
-    with pytest.raises(ResultError, match="needs two trials"):
-        pair_trials(trials[:1])
-    # The typical block is the median one.
+def test_the_typical_block_is_the_median_one():
     values = np.repeat([0.9, 0.1, 0.5], EVALUATION_BLOCK)
     labels = np.zeros(len(values), dtype=np.int64)
     assert PairedTrials(labels, 2, np.array([labels, labels]), values, {"total_variation": values[None]}).typical_block() == 2
@@ -329,9 +303,6 @@ def test_layers_without_a_result_are_at_full_size_and_repeated_blocks_are_one_ro
     layers = list(table.index)
     assert table.loc["blocks.*.feed_forward.activation", "times"] == 2
     assert layers.index("blocks.*.feed_forward.expand") < layers.index("blocks.*.feed_forward.activation")
-
-
-# --- stored models: samples and passages
 
 
 @pytest.fixture
@@ -400,7 +371,7 @@ def test_views_say_what_is_not_there(trained: tuple[Store, Study], tmp_path: Pat
     assert "has changed" in note.text
 
 
-def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_result: Callable[..., Result]) -> None:
+def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_result: MakeResult) -> None:
     """A grid of two cells misses no third one, and a cell that a grid of another profile was asked for is not of this study."""
     store = Store(tmp_path)
     store.save(make_result("charlm", "gelu", profile="smoke"))

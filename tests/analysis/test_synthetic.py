@@ -74,9 +74,6 @@ def words(plot: Plot) -> str:
     return " ".join(text.get_text() for text in plot.figure.findobj(Text) if text.get_visible()).replace("\n", " ")
 
 
-# --- made up
-
-
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
 def test_a_made_up_result_is_a_valid_file_that_says_what_it_is(model: str, tmp_path: Path) -> None:
     profile = "smoke" if model == "charlm" else "quick"
@@ -152,9 +149,6 @@ def test_what_cannot_be_made_is_refused(name: str, value: Any, said: str) -> Non
         synthetic_result("charlm", "relu", **{name: value})
 
 
-# --- left out unless asked for
-
-
 def test_only_asked_for_they_come_after_the_real_ones_where_those_are_missing(
     real: Study, mixed: Study, tmp_path: Path
 ) -> None:
@@ -205,9 +199,6 @@ def test_a_cell_measured_later_replaces_its_stand_in(mixed: Study, tmp_path: Pat
     text = synthetic_summary(store.load()[0])
     assert "replaced: the cell is measured" in next(line for line in text.splitlines() if "| charlm | relu |" in line)
     assert "shown only where asked for" in next(line for line in text.splitlines() if "| tinylstm | swish |" in line)
-
-
-# --- beside measured results
 
 
 def test_statistics_across_cells_are_those_without_the_synthetic_cells(real: Study, mixed: Study) -> None:
@@ -282,9 +273,6 @@ def test_figures_of_a_mixed_study_say_which_and_alternative_texts_too(real: Stud
         assert [list(line.get_ydata()) for line in first.lines] == [list(line.get_ydata()) for line in second.lines]
 
 
-# --- nothing but synthetic results
-
-
 def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_up: Study) -> None:
     overview = models_overview(made_up).set_index("model")
     assert overview.loc["convlm", "best"] == "gelu"
@@ -300,9 +288,6 @@ def test_a_study_of_synthetic_results_is_computed_and_labelled_everywhere(made_u
         assert words(plot).startswith("SYNTHETIC: "), plot.name
         assert "SYNTHETIC" in plot.alt, plot.name
         assert "synthetic, not measured" in words(plot), plot.name
-
-
-# --- gaps filled
 
 
 def small_grid() -> list[Result]:
@@ -341,9 +326,6 @@ def test_a_gap_gets_the_means_of_its_model_and_its_conditions_and_no_interval(tm
     saved(tmp_path / "single", make_result("charlm", "relu", ()), make_result("charlm", "gelu", ()))
     with pytest.raises(SyntheticError, match="nothing measured is in"):
         fill_missing(tmp_path / "single")
-
-
-# --- the command line
 
 
 @pytest.fixture

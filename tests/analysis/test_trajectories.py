@@ -1,18 +1,17 @@
 """PD through training, runs of other lengths, and the sources of randomness, on a small store that is really trained."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kinds import Tiny
 
 from repro_lib.analysis import trajectories
 from repro_lib.analysis.noise_sources import SOURCES, NoiseSources, compare_sources
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import Trajectory, parting_sentence, trajectory
-from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.uncertainty import jackknife_pairwise
 from repro_lib.plots.close_ups import noise_view, through_training_view
@@ -20,8 +19,6 @@ from repro_lib.plots.style import Plot
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-
-Tiny = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kinds import Tiny
 
 from repro_lib.cli.main import main
-from repro_lib.config import Config
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.system.leases import hold
@@ -19,7 +18,7 @@ from repro_lib.training.experiment import run_experiment, train_trials
 
 
 @pytest.fixture
-def cell(tiny: Callable[..., Config], store: Store) -> Result:
+def cell(tiny: Tiny, store: Store) -> Result:
     """A stored cell of two trials."""
     return run_experiment("tinylstm", "relu", tiny("tinylstm"), results_dir=store.folder)
 
@@ -46,7 +45,7 @@ def test_what_nothing_needs_is_named_and_removed_and_nothing_else(
     cell: Result,
     store: Store,
     words: list[str],
-    tiny: Callable[..., Config],
+    tiny: Tiny,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -79,7 +78,7 @@ def test_what_nothing_needs_is_named_and_removed_and_nothing_else(
 
 
 def test_weights_and_snapshots_go_where_they_are_asked_for(
-    cell: Result, store: Store, words: list[str], tiny: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+    cell: Result, store: Store, words: list[str], tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(store.folder)
     assert main([*words, "--weights", "--snapshots", "--yes"]) == 0

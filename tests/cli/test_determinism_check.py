@@ -5,22 +5,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.cli import determinism_check
 from repro_lib.cli.main import main
-from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.grid.pool import Pool
 from repro_lib.models import registry
 from repro_lib.models.convlm import ConvLM
 
-Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS_OF_A_CELL = 9  # four of each of two trials, and one of all numbers
 
@@ -49,8 +48,6 @@ def test_this_machine_gives_the_same_bits_every_time(tmp_path: Path, corpus_file
     left = [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")]
     assert left == [], "nothing is stored, and no folder of workers is left"
 
-
-# --- what is wrong is found
 
 # Changes the library in each process that is started with it, before anything else runs.
 PLANT = """
@@ -132,9 +129,6 @@ def test_every_difference_is_found_also_a_missing_digest() -> None:
     for other, name in (({"a": "1"}, "b"), ({"a": "1", "b": "3"}, "b"), ({"a": "1", "b": "2", "c": "3"}, "c")):
         problem = determinism_check.difference(expected, other)
         assert problem == f"1 of 2 digests of the same training differ, the first: {name}"
-
-
-# --- probes
 
 
 class Leaky(nn.Module):

@@ -1,15 +1,14 @@
 """The noise floor: what is planted in a model that depends on how it is asked is found, and stored models are asked."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import Tensor
 
 from repro_lib.analysis.inference_noise import WAYS, inference_noise
 from repro_lib.cli.main import main
-from repro_lib.config import Config
 from repro_lib.training.experiment import run_experiment
 
 
@@ -40,7 +39,7 @@ def test_what_depends_on_batch_threads_or_precision_is_found_and_nothing_else() 
 
 
 def test_stored_models_are_asked_and_one_without_weights_is_named(
-    tiny: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for model in ("charlm", "tinylstm"):
         run_experiment(model, "gelu", tiny(model), results_dir=tmp_path)

@@ -1,7 +1,6 @@
 """Harm done to a real grid: kills, full disks, cells that misbehave, a second grid in the same folder.
 
-Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about.
-"""
+Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about."""
 
 import contextlib
 import random
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from grids import Digests, Folder, digests, flags
 from interrupting import wait_for
+from kinds import Tiny
 from mounting import mounted
 
 from repro_lib.config import Config
@@ -41,9 +41,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> 
 
 def stored(folder: Folder) -> Digests:
     return digests([result for _, result in Store(folder.results).load()[0]])
-
-
-# --- killed at random moments ----------------------------------------------------------------------------------------
 
 
 def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
@@ -118,9 +115,6 @@ def test_a_command_that_is_told_to_stop_does_so_as_after_ctrl_c(
     folder.assert_only_whole_files_are_left()
 
 
-# --- two at once -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Folder, undisturbed: Digests) -> None:
     grids = [folder.start("grid", *CELLS), folder.start("grid", *CELLS), folder.start("train", *CELLS)]
@@ -163,8 +157,6 @@ def test_a_cell_that_somebody_trains_by_hand_is_waited_for(folder: Folder, undis
     assert "(made by another process meanwhile)" in output
     assert stored(folder) == digests([result]) == {("charlm", "relu"): undisturbed["charlm", "relu"]}
 
-
-# --- cells that misbehave --------------------------------------------------------------------------------------------
 
 # Makes the kernels of a grid misbehave, each cell in its own way, by what run_experiment does in them.
 MISBEHAVE = """
@@ -239,9 +231,6 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
     folder.assert_nothing_is_left()
 
 
-# --- disks and folders -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def disk(folder: Folder) -> Iterator[Callable[[str], None]]:
     """The results folder as a disk of its own, too small for both cells; ``disk("...")`` changes it."""
@@ -272,9 +261,7 @@ def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_st
     folder.assert_only_whole_files_are_left()
 
 
-def test_a_read_only_folder_is_said_once_and_can_still_be_read(
-    folder: Folder, tiny: Callable[..., Config], disk: Callable[[str], None]
-) -> None:
+def test_a_read_only_folder_is_said_once_and_can_still_be_read(folder: Folder, tiny: Tiny, disk: Callable[[str], None]) -> None:
     first = run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results)
     disk("ro")
     assert run_experiment("charlm", "gelu", tiny("charlm"), results_dir=folder.results) == first
@@ -284,7 +271,7 @@ def test_a_read_only_folder_is_said_once_and_can_still_be_read(
     folder.assert_nothing_is_left()
 
 
-def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Folder, tiny: Callable[..., Config]) -> None:
+def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Folder, tiny: Tiny) -> None:
     def delete(_progress: object) -> None:
         shutil.rmtree(folder.results, ignore_errors=True)
 

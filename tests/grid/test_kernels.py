@@ -77,8 +77,7 @@ def run_cells(request: pytest.FixtureRequest) -> RunCells:
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place for temporary files of our own, with a short path; nothing may stay in it.
 
-    ``tmp_path`` comes first: it asks for the usual place.
-    """
+    ``tmp_path`` comes first: it asks for the usual place."""
     with tempfile.TemporaryDirectory(prefix="k-", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)

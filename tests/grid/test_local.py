@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from grids import SMOKE_GRID, Folder, store_digests
 from interrupting import wait_for
 
 from repro_lib.config import ConfigError
-from repro_lib.grid.cells import plan_cells, plan_variants
+from repro_lib.grid.cells import GridRequest, plan_cells, plan_variants
 from repro_lib.store.store import Store
 
 
@@ -32,21 +33,23 @@ def test_a_plan_has_each_cell_once_under_its_canonical_name(corpus_file: Path) -
 
 def test_variants_are_of_the_profiles_models_or_of_those_asked_for(corpus_file: Path) -> None:
     overrides: dict[str, Any] = {"corpus": str(corpus_file)}
-    cells = plan_cells([], ["relu", "gelu", "swish"], "quick", overrides)
-    labels = [cell.label for cell in plan_variants(cells, "quick", overrides)]
+    request = GridRequest([], ["relu", "gelu", "swish"], "quick", overrides, 1, Path(), Path())
+    cells = plan_cells([], request.activations, "quick", overrides)
+    labels = [cell.label for cell in plan_variants(cells, request)]
     sources = [f"charlm-gelu-vary-{source}" for source in ("init", "order", "dropout", "bit", "none")]
     assert sorted(labels) == sorted([*sources, *(f"charlm-{a}-{n}-iterations" for a in ("relu", "gelu") for n in (15, 30))])
     # nanotransformer has no dropout to vary; the lengths are of its own run.
-    asked = plan_variants(cells, "quick", overrides, ["nanotransformer"])
+    asked = plan_variants(cells, replace(request, noise_models=["nanotransformer"]))
     assert "nanotransformer-gelu-vary-dropout" not in [cell.label for cell in asked]
     assert len(asked) == 4 + 4
-    assert plan_variants(cells, "quick", overrides, []) == []
-    assert plan_variants(cells, "quick", overrides | {"vary": "init"}) == []
+    none = replace(request, noise_models=[])
+    assert plan_variants(cells, none) == []
+    assert plan_variants(cells, replace(request, overrides=overrides | {"vary": "init"})) == []
     with pytest.raises(ConfigError, match="unknown model 'gpt'"):
-        plan_variants(cells, "quick", overrides, ["gpt"])
+        plan_variants(cells, replace(request, noise_models=["gpt"]))
     # Other lengths and rates that were asked for are of every cell, but of the one model that has no activation.
     cells = plan_cells(["charlm", "tinylstm"], ["relu", "swish"], "quick", overrides)
-    labels = [cell.label for cell in plan_variants(cells, "quick", overrides, [], lengths=[0.001, 1, 1.2], rates=[0.5, 1])]
+    labels = [cell.label for cell in plan_variants(cells, replace(none, lengths=[0.001, 1, 1.2], rates=[0.5, 1]))]
     assert labels == [f"charlm-{a}-{of}" for a in ("relu", "swish") for of in ("72-iterations", "rate-0.0035")]
     # Their configurations differ from the grid's in that one value.
     whole = {cell.config_sha256 for cell in cells}

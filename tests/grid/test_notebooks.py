@@ -205,9 +205,6 @@ def test_what_somebody_edited_or_put_beside_a_notebook_decides_nothing_in_a_grid
     assert edited_notebooks() == ["10_train.ipynb", "40_claims.ipynb"]
 
 
-# --- what a notebook does with its parameters and errors, whatever runs it ----------------------------------------------
-
-
 def begun(*cells: str) -> dict[str, Any]:
     """The names of a notebook's kernel after these cells and the first after them."""
     scope: dict[str, Any] = {"In": ["", *cells, "begin_notebook(...)"]}

@@ -75,9 +75,6 @@ def plain(folder: Folder, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-# --- grids -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_snakemake_alone_runs_the_snakefile_and_every_executor_finds_it_done(folder: Folder, undisturbed: Digests) -> None:
     counts = dict(re.findall(r"^(\w+) +(\d+)$", plain(folder, "--dry-run"), re.MULTILINE))
@@ -171,9 +168,6 @@ def test_a_cell_that_is_killed_three_times_is_reported_and_the_rest_goes_on(
     assert store_digests(folder.results) == {cell: found for cell, found in undisturbed.items() if cell[0] == "charlm-relu"}
     assert "source-sha256" in (folder.reports / "30_cross_model.html").read_text()
     assert "ended from outside" in (folder.reports / "index.html").read_text()
-
-
-# --- the plan and its jobs -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -297,9 +291,6 @@ def test_a_text_that_changed_while_snakemake_was_at_work_is_named(
     request = request_for(overrides={"corpus": str(text)})
     report = executor.run_grid_by_snakemake(request, {"results_dir": str(tmp_path)}, Display(Console()), "local", [], None)
     assert report.failures["charlm-relu"].startswith("own.txt was changed while it was trained on")
-
-
-# --- what is missing or wrong ----------------------------------------------------------------------------------------
 
 
 def test_what_is_missing_is_one_sentence(

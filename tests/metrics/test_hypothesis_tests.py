@@ -22,9 +22,6 @@ def cells(seed: int, n: int = 8, shift: float = 0.0) -> tuple[np.ndarray, np.nda
     return additive(rng.normal(5 + shift, 1, n)), additive(rng.normal(5, 3, n))
 
 
-# --- the t test of the jackknife, and equality
-
-
 def test_the_p_is_that_of_scipys_paired_t_test_where_effects_are_additive():
     # Then the jackknife of the difference is the classical error of the mean of twice the effects' differences.
     rng = np.random.default_rng(3)
@@ -54,9 +51,6 @@ def test_cells_without_any_spread_leave_no_doubt():
     assert math.isnan(p_value(contrast(same[:2, :2], more[:2, :2])))
 
 
-# --- Holm
-
-
 def test_holm_by_hand_and_over_all_that_was_declared():
     # Sorted .01 .02 .04 times 3 2 1: .03 .04 .04.
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
@@ -72,9 +66,6 @@ def test_holm_by_hand_and_over_all_that_was_declared():
 def test_holm_against_statsmodels_a_family_in_each_row():
     p = np.random.default_rng(0).random((3, 12)) ** 3
     assert holm(p) == pytest.approx(np.array([multipletests(row, method="holm")[1] for row in p]))
-
-
-# --- the permutation test, a check
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -101,9 +92,6 @@ def test_what_a_permutation_can_show_and_what_it_cannot():
     assert math.isnan(permutation_test(broken, additive(np.ones(6))))
     with pytest.raises(ValueError, match=r"seed by seed and need the same number of trials, they have \[6, 7\]"):
         permutation_test(additive(np.ones(6)), additive(np.ones(7)))
-
-
-# --- power and planning
 
 
 @pytest.mark.parametrize(
@@ -137,9 +125,6 @@ def test_trials_needed_are_those_of_the_rule_and_never_fewer_than_a_verdict_take
     assert trials_needed(measured, distance=0.1) == trials_needed(Estimate(0.1, 0.0, 0.2, n=10, error=0.1))
     for nothing in (Estimate(0.0, -1.0, 1.0, 10, 0.1), Estimate(0.3, 0.3, 0.3, 10, 0.0), Estimate(0.3, math.nan, math.nan, 2)):
         assert trials_needed(nothing) is None
-
-
-# --- what cannot be meant
 
 
 def test_what_no_test_can_be_made_with_is_refused_in_a_sentence():

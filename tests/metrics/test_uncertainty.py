@@ -115,9 +115,6 @@ def test_the_cv_of_the_earlier_study_and_of_equal_single_and_missing_values():
         assert math.isnan(coefficient_of_variation(values))
 
 
-# --- functions of several cells
-
-
 def test_contrast_by_hand():
     # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with 2 degrees.
     estimate = contrast(THREE, np.ones((3, 3)))
@@ -127,19 +124,6 @@ def test_contrast_by_hand():
     assert contrast(THREE, np.ones((3, 3)), times=0.4).value == pytest.approx(0.1)
     # With itself nothing remains.
     assert contrast(THREE, THREE).error == 0.0
-
-
-def test_a_contrast_and_any_function_of_cells_leave_a_seed_out_of_all():
-    first, second = random_matrix(6, 1), random_matrix(6, 2, 1.4)
-    thetas = np.array([without(first, k) - without(second, k) for k in range(6)])
-    error = math.sqrt(5 / 6 * np.square(thetas - thetas.mean()).sum())
-    estimate = contrast(first, second)
-    assert estimate.error == pytest.approx(error)
-    assert estimate.high - estimate.value == pytest.approx(scipy.stats.t.ppf(0.975, 5) * error)
-    several = [random_matrix(5, seed) for seed in range(4)]
-    thetas = np.array([coefficient_of_variation([without(m, k) for m in several]) for k in range(5)])
-    estimate = jackknife(several, coefficient_of_variation)
-    assert (estimate.error, estimate.n) == (pytest.approx(math.sqrt(4 / 5 * np.square(thetas - thetas.mean()).sum())), 5)
 
 
 def test_contrasts_that_cannot_be_made_or_have_no_interval():
@@ -198,9 +182,6 @@ def test_every_statistic_of_cells_by_brute_force(effects: tuple[np.ndarray, ...]
     assert cv.corrected.low <= cv.corrected.value <= min(cv.measured + 1e-9, cv.corrected.high + 1e-9)
 
 
-# --- P(best)
-
-
 def test_probability_of_being_best():
     far = [random_matrix(5, seed, scale) for seed, scale in ((1, 1.0), (1, 1.0), (2, 5.0))]
     chances = probability_of_being_best(far)
@@ -217,9 +198,6 @@ def test_probability_of_being_best():
     # Identical cells share; few trials have no chance to state.
     assert list(probability_of_being_best([np.zeros((3, 3))] * 2)) == [0.5, 0.5]
     assert np.isnan(probability_of_being_best([np.zeros((2, 2))] * 2)).all()
-
-
-# --- the CV without its noise
 
 
 def additive_cells(rng: np.random.Generator, means: np.ndarray, n: int, spread: float = 1.0) -> list[np.ndarray]:
@@ -261,9 +239,6 @@ def test_a_cv_without_anything_to_judge_it_by():
     alike = cv_beside_noise([THREE, THREE])
     assert (alike.measured, alike.corrected.low, alike.corrected.high, alike.p) == (0.0, 0.0, 0.0, 1.0)
     assert math.isnan(cv_beside_noise([np.zeros((3, 3))] * 2).p)
-
-
-# --- evaluation windows
 
 
 def test_the_error_over_trials_and_windows_by_hand_and_by_simulation():
@@ -312,9 +287,6 @@ def test_bootstrap_over_windows_agrees_with_the_normal_interval():
     assert estimate == bootstrap_windows(values)
     assert not bootstrap_windows([0.1, 0.2]).has_interval
     assert not bootstrap_windows([0.1, math.inf, 0.2, 0.3]).has_interval
-
-
-# --- what cannot be meant
 
 
 def test_cells_are_compared_seed_by_seed():
@@ -392,9 +364,6 @@ def test_what_is_masked_is_missing():
     ):
         assert str(of(values)) == str(of(holes))
         assert str(of(values)) != str(of(row + 1))
-
-
-# --- words and examples
 
 
 def test_an_estimate_writes_itself():

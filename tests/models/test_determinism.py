@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
@@ -20,7 +21,6 @@ from repro_lib.training.experiment import run_experiment
 from repro_lib.training.trainer import TrainedTrial, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
-Tiny = Callable[..., Config]
 
 
 def first_draws(seed: int, trial: int = 1, vary: tuple[str, ...] = STREAM_NAMES) -> dict[str, tuple[float, ...]]:
@@ -179,9 +179,6 @@ def test_a_digest_of_tensors_covers_names_types_shapes_and_values_and_nothing_el
     changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
     others = [{"a": a}, {"a": a, "c": b}, *({"a": x, "b": b} for x in (a.reshape(3, 2), a.to(torch.int32), changed))]
     assert len({base, *(sha256_of_tensors(other) for other in others)}) == 6
-
-
-# --- one flipped bit
 
 
 class Weights(nn.Module):

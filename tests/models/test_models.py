@@ -1,10 +1,10 @@
 """All registered models: sizes, shapes, initialisation, dropout, and what each one sees."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, Config, ConfigError
@@ -15,7 +15,6 @@ from repro_lib.models.registry import build_model, count_parameters, model_names
 
 V = 65
 MODELS = model_names()
-Tiny = Callable[..., Config]
 
 # What each model is meant to be: parameters at V = 65 with the context of its full size, and dropout. A new one needs no line.
 MEANT_PARAMETERS = dict.fromkeys(("charlm", "nanotransformer", "convlm", "hybridlm"), 430_000)
@@ -158,9 +157,6 @@ def test_nanotransformer_has_no_biases_and_no_dropout(tiny: Tiny) -> None:
     assert all(module.share == 0 for module in built.modules() if isinstance(module, Dropout))
 
 
-# --- what a position sees
-
-
 def influence(model: nn.Module, time: int, target: int, vocabulary: int = V) -> list[int]:
     """Distances back from ``target`` at which a changed character changes its logits."""
     tokens = some_tokens(time, batch=1, vocabulary=vocabulary)
@@ -247,9 +243,6 @@ def test_a_gated_feed_forward_keeps_its_width_and_the_number_of_parameters(hidde
         assert gated(torch.zeros(1, 2, width_in)).shape == (1, 2, width_out)
         # A hidden width comes in steps of 4, which a small layer feels more than a whole model does.
         assert count_parameters(gated) == pytest.approx(count_parameters(plain), rel=0.03)
-
-
-# --- refusals
 
 
 def test_a_bare_config_is_completed_with_the_models_defaults_and_what_cannot_be_is_refused() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import Tensor, nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config
@@ -12,7 +13,6 @@ from repro_lib.models.layers import Dropout, Embedding, dropout_mask, use_dropou
 from repro_lib.models.registry import build_model
 from repro_lib.models.stacking import StackedModel
 
-Tiny = Callable[..., Config]
 B, T, V, S = 3, 8, 20, 3
 # Sums of some hundred float32 products in another order: a few roundings of numbers of size 1.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

@@ -1,15 +1,14 @@
 """Predictions, snapshots and weights as they are stored: rounded and packed, and what that does to the metrics."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kinds import Tiny
 
-from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.metrics.prediction_difference import pair_metrics, probabilities_from_logits
 from repro_lib.store.predictions import compact, compare_all, fineness, restored, trial_tensors
@@ -20,7 +19,6 @@ from repro_lib.system.files import UnusableFile, share
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.trainer import TrainedTrial, train_trial
 
-Tiny = Callable[..., Config]
 LABELS = torch.arange(32) % 9
 
 

@@ -6,12 +6,13 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kinds import MakeResult
 from test_schema import signed
 
 from repro_lib.store.schema import Result, ResultError
@@ -32,7 +33,7 @@ JUNK += [[0] * 1000, "2025-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "relu", "ch
 
 
 @pytest.fixture
-def written(store: Store, make_result: Callable[..., Result]) -> Path:
+def written(store: Store, make_result: MakeResult) -> Path:
     """The result file of a cell of three trials, two of which differ beyond what a logarithm can say."""
     result = make_result("charlm", "smelu_05", trials=3)
     infinite = {"log_prob_pd": None, "log_prob_pd_1_2": None}

@@ -1,7 +1,6 @@
 """The analysis notebooks, the summary and the ledger over broken stores: they run, without a warning, and name what is wrong.
 
-Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error.
-"""
+Really trained, small; the cells of the notebooks are executed in this process, where a warning is an error."""
 
 import json
 import shutil
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kinds import Tiny
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import NothingToShow, load_study
-from repro_lib.config import Config
 from repro_lib.grid.notebooks import notebooks_dir
 from repro_lib.report.publish import summarise_store
 from repro_lib.report.tables import WordTable
@@ -27,7 +26,6 @@ from repro_lib.store.tensors import read_tensors, sha256_of_tensors, write_tenso
 from repro_lib.training.experiment import run_experiment
 from repro_lib.whatif.definition import WhatIf
 
-Tiny = Callable[..., Config]
 NOTEBOOKS = ("20_deep_dive", "30_cross_model", "40_claims", "50_what_if")
 
 

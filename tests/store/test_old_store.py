@@ -6,8 +6,7 @@
         config = Config.for_model(model, "smoke", corpus="text.txt", trials=2, max_iters=4, n_embd=16)
         run_experiment(model, "relu", config, results_dir="results")
 
-and then ``repro process``, which made ``pd/``. Never make it anew: that it is old is what it is for.
-"""
+and then ``repro process``, which made ``pd/``. Never make it anew: that it is old is what it is for."""
 
 import shutil
 from pathlib import Path

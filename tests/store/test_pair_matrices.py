@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kinds import Tiny
 
-from repro_lib.config import Config
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
@@ -17,8 +16,6 @@ from repro_lib.store.predictions import compare
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-
-Tiny = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kinds import MakeResult
 
-from repro_lib.store.schema import Result, ResultError, digest_of
+from repro_lib.store.schema import ResultError, digest_of
 from repro_lib.store.store import Store, read_result
 
-MakeResult = Callable[..., Result]
 RESULT_KEYS = {
     *("schema_version", "content_sha256", "model_name", "activation", "parameters", "profile", "config", "config_sources"),
     *("config_sha256", "corpus", "evaluation", "avg_relative_pd", "mean_deviation_pd", "avg_val_loss", "avg_val_accuracy"),
@@ -41,7 +41,7 @@ def refusal(path: Path, text: str | bytes | None = None) -> str:
 
 
 @pytest.fixture
-def saved(make_result: Callable[..., Result], store: Store) -> tuple[Path, dict[str, Any]]:
+def saved(make_result: MakeResult, store: Store) -> tuple[Path, dict[str, Any]]:
     """The file of a valid result, and what it holds."""
     path = store.save(make_result())
     return path, json.loads(path.read_text())

@@ -2,20 +2,18 @@
 
 import errno
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from kinds import MakeResult
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.study import Study
 from repro_lib.config import ConfigError
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Result, ResultError
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, ResultError
 from repro_lib.store.store import Store, read_result
-
-MakeResult = Callable[..., Result]
 
 
 def test_the_file_is_named_after_the_cell_and_its_time_in_utc(make_result: MakeResult, store: Store) -> None:
@@ -79,9 +77,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_name_and_does_not_hide_the_oth
         assert reason in sentence
 
 
-def test_json_of_somebody_else_is_passed_over_and_ours_under_another_name_is_not(
-    store: Store, make_result: Callable[..., Result]
-) -> None:
+def test_json_of_somebody_else_is_passed_over_and_ours_under_another_name_is_not(store: Store, make_result: MakeResult) -> None:
     result = make_result()
     store.save(result).rename(store.folder / "kept for later.json")
     theirs = {
@@ -126,7 +122,7 @@ def test_a_failure_is_noted_beside_the_results_and_forgotten_on_success(store: S
 
 
 def test_a_folder_without_hard_links_keeps_results_whole_and_overwrites_none(
-    store: Store, make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    store: Store, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no hard links here")

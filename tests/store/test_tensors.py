@@ -1,20 +1,18 @@
 """Predictions, weights and snapshots in files: they come back with their digest, or are refused with a reason."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from kinds import MakeResult
 
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import read_tensors, write_tensors
 from repro_lib.system.files import UnusableFile
-
-MakeResult = Callable[..., Result]
 
 
 def path_of(store: Store, kind: Any, trial: int) -> Path:

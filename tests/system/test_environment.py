@@ -63,9 +63,6 @@ def locked(name: str = LOCK) -> dict[str, str]:
     return {package: next(iter(requirement.specifier)).version for package, (requirement, _) in pins(name).items()}
 
 
-# --- the files agree -------------------------------------------------------------------------------------------------
-
-
 def test_every_dependency_is_locked_in_a_version_it_admits() -> None:
     versions = locked() | locked(TORCH)
     # What the library cannot do without stays that of a cluster's worker.
@@ -161,9 +158,6 @@ def test_the_page_of_licences_names_every_pinned_version_and_what_the_packages_s
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-# --- what an environment lacks ---------------------------------------------------------------------------------------
-
-
 PYTEST = f"pytest=={metadata.version('pytest')}"
 
 
@@ -227,8 +221,6 @@ def test_an_installation_of_another_checkout_does_not_fit(tmp_path: Path, capsys
     assert main([str(make_pins(tmp_path, PYTEST))]) == 1
     assert capsys.readouterr().out == f"its repro_lib belongs to {ROOT}\n"
 
-
-# --- setup.sh, with a stand-in for Python that installs nothing ------------------------------------------------------
 
 STAND_IN = """#!/bin/sh
 case "$*" in

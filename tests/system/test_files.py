@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from mounting import mounted
 
-from repro_lib.system.files import WriteError, check_writable, folder_time, remove_leftovers, write_atomically
+from repro_lib.system.files import WriteError, check_writable, folder_time, write_atomically
+from repro_lib.system.leases import remove_left
 from repro_lib.system.processes import ProcessId
 
 PACKAGE = Path(__file__).resolve().parents[2] / "repro_lib"
@@ -25,7 +26,7 @@ OTHER_WRITERS = {
     ("grid.worker_process", "serve"): "a log in a folder that goes with the worker",
     ("grid.forked_kernels", "start"): "a pipe",
     ("grid.kernels", "_async_launch_kernel"): "a log in a folder that goes with the kernel",
-    ("data", "_fetch_with_pip"): "a list for pip in a temporary folder",
+    ("data.corpora", "_fetch_with_pip"): "a list for pip in a temporary folder",
     ("training.progress", "write_progress"): "renamed into place, but not flushed to the disk: nobody needs it after a crash",
     ("system.processes", "be_first_out_of_memory"): "a setting of the system",
 }
@@ -85,9 +86,6 @@ def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_name_is_gi
     monkeypatch.setattr(os, "replace", replace)
     write_atomically(tmp_path / "x", "text")
     assert order == ["file", "rename", "folder"]
-
-
-# --- where nothing can be written ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -162,9 +160,6 @@ def test_a_folder_without_hard_links_still_overwrites_nothing(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-# --- what killed writers leave ---------------------------------------------------------------------------------------
-
-
 def writer_killed_at(call: str, path: Path) -> None:
     script = "import os, signal, sys; from pathlib import Path; from repro_lib.system.files import write_atomically\n"
     script += f"os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nwrite_atomically(Path(sys.argv[1]), 'half')"
@@ -179,7 +174,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_temporary_one_that_is_removed
     writer_killed_at(call, path)
     assert path.read_text() == "old"
     assert len(list(path.parent.iterdir())) == 2
-    remove_leftovers(path.parent)
+    remove_left(path.parent)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -197,7 +192,7 @@ def test_the_temporary_files_of_others_stay_and_of_ours_those_whose_writer_may_b
         os.utime(tmp_path / name, (time.time() + days * 24 * 3600,) * 2)
     assert abs(folder_time(tmp_path) - time.time()) < 5
     check_writable(tmp_path)
-    remove_leftovers(tmp_path)
+    remove_left(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {mine, far, *others}
 

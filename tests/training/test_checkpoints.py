@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kinds import MakeResult, Tiny
 from test_resume import Stopped, stop_at
 from torch import Tensor
 
 from benchmarks.house import imports, sources
-from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.store import tensors as tensor_files
 from repro_lib.store.schema import Result, digest_of
@@ -28,7 +28,6 @@ from repro_lib.training.origin import Origin
 from repro_lib.training.progress import Progress, listening
 from repro_lib.training.state import TrialState, loss_curve
 
-Tiny = Callable[..., Config]
 ITERATIONS = 8
 
 GoOn = Callable[[], tuple[Result, list[str]]]
@@ -67,9 +66,6 @@ def digests(result: Result) -> list[tuple[Any, ...]]:
     return [(r.init_sha256, r.weights_sha256, r.predictions_sha256, r.steps_sha256, r.val_loss_curve) for r in result.trials]
 
 
-# --- what is in one
-
-
 def test_the_time_of_a_resumed_trial_counts_what_was_done_before(stopped: GoOn, store: Store) -> None:
     rewrite(saved(store), *tensor_files.read_tensors(saved(store), 2**30), seconds=1000.0)
     result, _ = stopped()
@@ -79,9 +75,6 @@ def test_the_time_of_a_resumed_trial_counts_what_was_done_before(stopped: GoOn, 
 def test_the_loss_curve_keeps_a_point_for_each_stretch_and_one_for_the_rest() -> None:
     points = loss_curve([float(k) for k in range(1, 206)], 205)  # 100 points at most, so stretches of 3
     assert (points[:2], points[-1], len(points)) == ([(3, 2.0), (6, 5.0)], (205, 205.0), 69)
-
-
-# --- damage
 
 
 def truncate(content: bytes) -> bytes:
@@ -147,9 +140,6 @@ def test_something_that_is_no_file_is_neither_read_nor_waited_for(
     result, heard = stopped()
     assert digests(result) == digests(whole)
     assert heard[0].startswith(f"the checkpoint {path.name} is no regular file;")
-
-
-# --- made for or with something else
 
 
 def rewrite(path: Path, tensors: dict[str, Tensor], words: dict[str, str], **changes: Any) -> None:
@@ -235,9 +225,6 @@ def test_what_the_source_of_the_bits_imports_is_in_its_digest_too() -> None:
     assert deciding - {source.name for source in read} == set()
 
 
-# --- finished trials of a cell that is not through
-
-
 @pytest.fixture
 def two_of_three(tiny: Tiny, store: Store) -> GoOnSeen:
     """A run of three trials stopped in the last one. Called, it goes on."""
@@ -303,9 +290,6 @@ def test_a_finished_trial_counts_whatever_source_trained_it_but_not_with_another
     assert heard == [kept] if not again else f"made with {field} {value}" in heard[0]
 
 
-# --- when they are saved, and what goes wrong
-
-
 def after(tiny: Tiny, dataset: Dataset, iterations: int) -> TrialState:
     """A trial after so many steps."""
     trial = trainer.OneTrial("charlm", "gelu", tiny("charlm"), dataset, 1)
@@ -361,12 +345,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_training_goes_on(tiny:
     assert all("no checkpoint could be saved to" in sentence for sentence in heard)
 
 
-# --- what killed runs leave
-
-
-def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(
-    store: Store, make_result: Callable[..., Result]
-) -> None:
+def test_checkpoints_of_a_stored_result_go_and_those_of_later_work_stay(store: Store, make_result: MakeResult) -> None:
     result = make_result(trials=2)
     store.save(result)
     folder = store.folder / "checkpoints"

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kinds import MakeResult, Tiny
 from test_resume import EXPLOSIVE, MODELS
 
 from repro_lib import Config, run_experiment
@@ -28,9 +28,6 @@ from repro_lib.training.experiment import CellTraining
 from repro_lib.training.origin import describe_environment
 from repro_lib.training.progress import Progress, listening
 from repro_lib.training.trainer import TrainingDiverged, predict_logits
-
-Tiny = Callable[..., Config]
-MakeResult = Callable[..., Result]
 
 
 def files_of(store: Store) -> dict[Path, tuple[int, bytes]]:

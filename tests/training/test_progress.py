@@ -4,14 +4,13 @@ import contextlib
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kinds import Tiny
 from test_resume import Stopped, stop_at
 
-from repro_lib.config import Config
 from repro_lib.grid.cells import Cell
 from repro_lib.grid.worker import MADE_ELSEWHERE, run_cell
 from repro_lib.store.store import Store
@@ -25,8 +24,6 @@ from repro_lib.training.progress import (
     write_progress,
     write_progress_to,
 )
-
-Tiny = Callable[..., Config]
 
 
 def test_where_nobody_has_set_up_logging_what_is_told_is_printed_and_torch_is_not_loaded() -> None:
@@ -58,9 +55,6 @@ def test_a_worker_passes_on_what_is_told_of_a_cell_that_goes_on(part: bool, tiny
     assert said == "charlm with gelu, trial 1, goes on from iteration 2"
     again = run_cell(cell, **settings)
     assert again == (None if part else MADE_ELSEWHERE)
-
-
-# --- the file in which a kernel that trains says how far it is
 
 
 def at(trial: int, iteration: int, **more: Any) -> Progress:

@@ -1,13 +1,14 @@
 """Remedies: each is what its formula says, off it changes no bit, and the earlier models are the right ones."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kinds import MakeResult, Tiny
 from torch import Tensor
 
 from repro_lib import Config, run_experiment
@@ -29,8 +30,7 @@ from repro_lib.training.progress import Progress, listening
 from repro_lib.training.remedies import Pair, Teachers, losses
 from repro_lib.training.trainer import OneTrial, TrainedTrial, predict_logits, train_trial, untrained
 
-Tiny = Callable[..., Config]
-Run = Callable[..., Result]
+Run = MakeResult
 # Larger than usual, so that two steps set trials apart by more than is rounded away.
 FAST = {"learning_rate": 0.02}
 
@@ -60,9 +60,6 @@ def weights_by_step(dataset: Dataset, config: Config) -> list[dict[str, Tensor]]
     return seen
 
 
-# --- off
-
-
 @pytest.mark.parametrize("name", [name for name, neutral in NEUTRAL.items() if isinstance(neutral, float)])
 def test_a_remedy_that_is_off_changes_no_bit(name: str, dataset: Dataset, tiny: Tiny) -> None:
     assert equal(trained(dataset, tiny("charlm", **{name: NEUTRAL[name]})), trained(dataset, tiny("charlm")))
@@ -75,9 +72,6 @@ def test_a_remedy_that_is_on_changes_the_model_and_is_stored_with_its_value(run:
         assert result.config == plain.config | changes
         assert result.trials[0].init_sha256 == plain.trials[0].init_sha256
         assert result.trials[0].weights_sha256 != plain.trials[0].weights_sha256
-
-
-# --- averages of weights
 
 
 @pytest.mark.parametrize(
@@ -116,9 +110,6 @@ def test_what_is_averaged_predicts_at_every_look_and_trains_as_if_it_were_not(da
     assert [torch.equal(a, b) for a, b in zip(late.step_logits, plain.step_logits, strict=True)] == [True] * 4 + [False]
     model.load_state_dict(found.weights)
     assert torch.equal(found.logits, predict_logits(model, dataset.windows, 32).flatten(0, 1))
-
-
-# --- losses
 
 
 def given() -> tuple[Tensor, Tensor, np.ndarray]:
@@ -180,9 +171,6 @@ def test_the_curve_of_losses_is_the_cross_entropy_whatever_is_minimised(dataset:
         assert trained(dataset, tiny("charlm", **changes)).train_loss_curve[0] == plain.train_loss_curve[0]
 
 
-# --- teachers and starts
-
-
 def test_each_trial_learns_from_its_own_teachers_as_they_are_stored(
     run: Run, store: Store, tiny: Tiny, dataset: Dataset
 ) -> None:
@@ -228,9 +216,6 @@ def test_a_share_of_the_text_is_its_beginning_and_all_else_stays(tiny: Tiny, dat
     assert torch.equal(half.train, dataset.train[: len(dataset.train) // 2])
     assert (half.vocab_size, half.windows.sha256) == (dataset.vocab_size, dataset.windows.sha256)
     assert int(half.offsets(10_000, 32, torch.Generator().manual_seed(0)).max()) + 32 < len(half.train)
-
-
-# --- ensembles
 
 
 def test_an_ensemble_predicts_with_the_mean_of_its_members(run: Run, store: Store) -> None:
@@ -320,9 +305,6 @@ def test_an_earlier_model_that_somebody_trains_is_waited_for_but_not_for_ever(
         run(ensemble=2)
     other.join()
     assert [sentence.endswith("; it is waited for") for sentence in heard] == [True]
-
-
-# --- pairs and forks
 
 
 def test_a_pair_are_two_models_of_which_the_first_is_the_trial(dataset: Dataset, tiny: Tiny) -> None:

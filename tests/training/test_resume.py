@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from interrupting import wait_for
+from kinds import MakeResult, Tiny
 
 from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.store.schema import Result
@@ -23,11 +24,10 @@ from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import Progress
 
-Tiny = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-Resume = Callable[..., Result]
+Resume = MakeResult
 # Between them these two have every part that a state is made of: dropout, convolution, attention and a gate; and an LSTM.
 QUICK = ("hybridlm", "tinylstm")
 MODELS = [model if model in QUICK else pytest.param(model, marks=pytest.mark.slow) for model in MODEL_DEFAULTS]
@@ -81,9 +81,6 @@ def run(store: Store) -> Resume:
         return None
 
     return run
-
-
-# --- stopped at a known place
 
 
 @pytest.mark.parametrize("execution", ["sequential", "stacked"])
@@ -165,9 +162,6 @@ def test_a_run_that_was_told_to_train_again_goes_on_too(tiny: Tiny, run: Resume)
     assert second.trials[1].weights_sha256 == first.trials[1].weights_sha256
 
 
-# --- stacked trials
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 # torch's own compiler uses what torch has deprecated.
@@ -210,9 +204,6 @@ def test_fewer_trials_than_a_stack_that_was_begun_are_a_stack_of_their_own_and_l
     assert {path.name for path in (store.folder / "checkpoints").iterdir()} == begun
     assert [record.stack for record in run(four).trials] == [[1], [2], [3, 4], [3, 4]]
     assert left_over(store) == [], "all four are there: nobody will ask for that stack again"
-
-
-# --- killed
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kinds import Tiny
 from test_resume import EXPLOSIVE, MODELS, QUICK
 from torch import nn
 
@@ -28,7 +29,6 @@ from repro_lib.training.state import TrialHistory
 from repro_lib.training.trainer import TrainedTrial, TrainingDiverged, train_trial
 
 ROOT = Path(__file__).resolve().parents[2]
-Tiny = Callable[..., Config]
 
 # Ten steps with warm-up, decay, clipping that is felt (norms at the start are about 1) and dropout.
 SHORT = {"max_iters": 10, "warmup_iters": 3, "eval_interval": 4, "trials": 3, "grad_clip": 0.5}
@@ -69,9 +69,6 @@ def short(tiny: Tiny, model: str, **changes: Any) -> Config:
 
 def stack_of(config: Config, dataset: Dataset, model: str = "charlm", trials: Sequence[int] = (1, 2, 3)) -> TrialStack:
     return TrialStack(model, "gelu", config, dataset, trials)
-
-
-# --- the same training
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -127,9 +124,6 @@ def test_a_trial_does_not_depend_on_which_others_are_stacked_with_it(model: str,
         assert_close(found[others.index(2)], alone)
 
 
-# --- the same bits
-
-
 IN_ANOTHER_PROCESS = """
 import sys
 from repro_lib.config import Config
@@ -179,9 +173,6 @@ def test_looking_at_the_losses_seldom_changes_nothing(dataset: Dataset, tiny: Ti
         told = {now.iteration: now.val_loss for now in seen[1][k::2]}
         (_, first), (_, second), _ = trained.val_loss_curve
         assert (told[3], told[4], told[7], told[8]) == (None, first, first, second)
-
-
-# --- one trial among others
 
 
 def test_each_trial_is_clipped_by_its_own_norm_as_it_would_be_alone() -> None:
@@ -279,9 +270,6 @@ def test_too_many_trials_for_the_memory_are_refused_with_advice(
         train_stack("charlm", "gelu", short(tiny, "charlm"), dataset, range(1, 4))
 
 
-# --- precision and compiler
-
-
 def test_bfloat16_changes_the_numbers_a_little_and_no_dtype(dataset: Dataset, tiny: Tiny) -> None:
     """Numbers of 8 bits: about 1 % of each product. Only training uses them; predictions are made in float32."""
     for model in QUICK:
@@ -310,9 +298,6 @@ def test_compiled_training_agrees_too(model: str, dataset: Dataset, tiny: Tiny) 
             torch.testing.assert_close(found.val_loss, expected.val_loss, rtol=0.0, atol=1e-4)
             # Fused kernels round otherwise in every step, where stacking alone only reorders sums.
             torch.testing.assert_close(found.logits, expected.logits, rtol=0.0, atol=2e-3)
-
-
-# --- cells
 
 
 def test_stacked_and_sequential_cells_agree_and_are_never_taken_for_each_other(store: Store, tiny: Tiny) -> None:

@@ -2,10 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
+from kinds import Tiny
 from torch import nn
 
 from repro_lib.config import MODEL_DEFAULTS, Config, ConfigError
@@ -22,8 +22,6 @@ from repro_lib.training.trainer import (
     train_trial,
     training_step,
 )
-
-Tiny = Callable[..., Config]
 
 
 def test_a_short_run_learns_more_than_the_frequencies_of_the_characters(dataset: Dataset, tiny: Tiny) -> None:

@@ -3,24 +3,21 @@
 import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from kinds import Tiny
 from test_resume import left_over, numbers, tensors
 
 from repro_lib.cli.main import main
-from repro_lib.config import Config
 from repro_lib.store.store import Store
 from repro_lib.system.leases import LeaseHeldError, cell_holders, hold, trial_lease
 from repro_lib.training import cell
 from repro_lib.training.experiment import run_experiment, train_trials
 from repro_lib.training.progress import Progress
 from repro_lib.training.trainer import TrainingDiverged
-
-Tiny = Callable[..., Config]
 
 
 def nothing(_: Progress) -> None:

@@ -27,9 +27,6 @@ def inside(widget: Any, kind: type) -> list[Any]:
     return [part for part in below if isinstance(part, kind)]
 
 
-# --- writing
-
-
 def test_a_front_end_gets_widgets_beside_the_page_and_the_grid_the_page_alone(
     what_if_folder: Path, what_if_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,9 +67,6 @@ def test_without_weights_writing_says_what_is_missing(what_if_study: Study, tmp_
     said = str(writing_desk(Store(tmp_path), what_if_study))
     assert "Nothing now: predictions/charlm-relu-" in said
     assert "There are no results yet" in str(writing_desk(Store(tmp_path), Study.of([])))
-
-
-# --- notebooks, their cells run in this process one by one
 
 
 @pytest.fixture

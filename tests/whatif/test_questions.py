@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from kinds import Tiny
 from test_study import make_result
 
 from repro_lib.analysis.frames import METRICS, pair_matrix
@@ -21,7 +21,6 @@ from repro_lib.analysis.notes import Note
 from repro_lib.analysis.overviews import models_overview
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import trajectory
-from repro_lib.config import Config
 from repro_lib.metrics import prediction_difference
 from repro_lib.metrics.hypothesis_tests import trials_needed
 from repro_lib.metrics.uncertainty import Estimate, contrast, jackknife_pairwise
@@ -78,9 +77,6 @@ def shown(what_if: WhatIf, measure: int = 0, **values: Any) -> dict[str, tuple[f
 
 def cell(study: Study, name: str, column: str) -> tuple[float, float, float]:
     return ends(Estimate.in_row(study.cells.set_index("activation").loc[name], column))
-
-
-# --- all of them
 
 
 def test_every_what_if_can_be_drawn_and_says_something_at_every_position(
@@ -157,9 +153,6 @@ def test_predictions_that_are_missing_are_named_with_the_command(what_if_folder:
     assert activation.measured_inputs(copy, study) == [], "without weights nothing lies under the curves"
 
 
-# --- temperature
-
-
 @settings(max_examples=15)
 @given(st.floats(0.05, 100.0))
 def test_at_any_temperature_the_numbers_are_those_of_the_metrics(scale: float) -> None:
@@ -187,9 +180,6 @@ def test_a_flat_softmax_has_no_difference_and_a_sharp_one_has_churn(predictions:
         assert 100 * temperature.top1_accuracy(of_cell) == pytest.approx(result.avg_val_accuracy)
 
 
-# --- how much of the text
-
-
 def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_said(
     predictions: StoredPredictions, study: Study, stored: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,9 +198,6 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
     assert shown(what_if)["relu"][0] == pytest.approx(expected, rel=CLOSE)
 
 
-# --- ignore the improbable
-
-
 @pytest.mark.parametrize("ranks", [(1, 2), (1, 2, 30)], ids=["fewer ranks than characters", "more"])
 def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
     """Two trials at two places, three characters."""
@@ -225,9 +212,6 @@ def test_thresholds_and_ranks_by_hand(ranks: tuple[int, ...]) -> None:
         assert kept.share.value == pytest.approx(chosen.mean())
         assert kept.mass.value == pytest.approx(mean[chosen].sum() / 2, rel=CLOSE)
     assert math.isnan(above[3].pd.value), "nothing is that probable"
-
-
-# --- ensembles
 
 
 def test_averages_of_two_of_four_by_the_metric_itself(predictions: StoredPredictions) -> None:
@@ -253,9 +237,6 @@ def test_splits_are_all_ways_or_a_sample_of_them(n: int, k: int, ways: int) -> N
     for first, second in chosen:
         assert len({*first, *second}) == 2 * k == len(first) + len(second)
         assert first < second
-
-
-# --- metric, trade-off, trials
 
 
 def test_the_ranking_follows_the_metric(study: Study) -> None:
@@ -300,7 +281,7 @@ def test_the_ends_of_the_weight_are_the_best_of_each_and_the_front_is_that_by_ha
     accuracy = study.cells.set_index("activation")["val_accuracy"].idxmax()
     assert f"charlm is given {accuracy}:" in what_if.sentence(weight=0)
     assert f"charlm is given {models_overview(study)['best'].iloc[0]}:" in what_if.sentence(weight=100)
-    points = {name: (a.value, pd.value) for name, (a, pd) in tradeoff.choices(study, "charlm").items()}
+    points = {name: (worth["accuracy"], pd.value) for name, (worth, pd) in tradeoff.choices(study, "charlm").items()}
     found = {name: value for name, (value, _, _) in shown(what_if, weight=30).items()}
     assert found == pytest.approx(tradeoff.weighed(points, 0.3))
     points = {"relu": (30.0, 0.5), "gelu": (31.0, 0.6), "swish": (29.0, 0.55), "swiglu": (31.0, 0.7), "smelu_1": (28.0, 0.4)}
@@ -329,9 +310,6 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         assert needed == 10 or difference.chance(needed - 1) < 0.8
 
 
-# --- noise
-
-
 def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, study: Study, everything: list[Result]) -> None:
     what_if = made(noise.noise_what_if(stored, everything, study))
     sources = compare_sources(everything, study, "charlm")
@@ -354,9 +332,6 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
     assert f"end at 4 steps {end:.4f}" in what_if.sentence()
 
 
-# --- activation
-
-
 @pytest.mark.parametrize("beta", [0.05, 3.0])
 def test_the_bend_of_smelu(beta: float) -> None:
     """Value and slope by hand are in test_words.py."""
@@ -376,7 +351,7 @@ def test_the_bend_of_smelu(beta: float) -> None:
     assert f"a curvature of {1 / (2 * beta):.3g}" in what_if.sentence(beta=beta)
 
 
-def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Callable[..., Config]) -> None:
+def test_pre_activations_are_what_the_first_matrix_of_the_layer_gives(tiny: Tiny) -> None:
     labels = torch.arange(4 * 256) % 20
     for name, gated in (("relu", False), ("swiglu", True)):
         network = build_model("charlm", tiny("charlm"), name).eval()

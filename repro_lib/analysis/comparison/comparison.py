@@ -34,8 +34,7 @@ class Compared:
     """What was compared and all numbers of it; the frames are tidy, and made on first use.
 
     ``arms``: the names of the models by arm, the reference second. ``kind``: of ``kinds.KINDS``. ``paired``: whether model k of
-    both arms shares a seed. ``margin``: a share of the reference's PD. ``notes``: sentences that a reader must know.
-    """
+    both arms shares a seed. ``margin``: a share of the reference's PD. ``notes``: sentences that a reader must know."""
 
     kind: str
     arms: dict[str, list[str]]
@@ -99,8 +98,7 @@ class Compared:
     def by_arm(self) -> pd.DataFrame:
         """A row per arm and number: arm, metric, n (models), value with _low and _high (95 %, jackknife over models).
 
-        Beside the metrics: unanimity and, with labels, accuracy, churn_per_error and churn_minus_error.
-        """
+        Beside the metrics: unanimity and, with labels, accuracy, churn_per_error and churn_minus_error."""
         rows = [(arm, name, each) for k, arm in enumerate(self.arms) for name, each in self.numbers_of(k).items()]
         frame = [{"arm": arm, "metric": name, "n": of.n, **of.columns("value")} for arm, name, of in rows]
         return pd.DataFrame(frame, columns=["arm", "metric", "n", "value", "value_low", "value_high"])
@@ -144,8 +142,7 @@ class Compared:
 
         churn; floor, the churn among old models; excess over it; with labels positive_flips, negative_flips, wrong_to_wrong,
         win_loss (positive over negative) and accuracy_change. With ``update`` each metric, with its floor and excess. Empty for
-        one arm.
-        """
+        one arm."""
         return pd.DataFrame([{"metric": name, "n": of.n, **of.columns("value")} for name, of in self.changes.items()])
 
     @cached_property
@@ -188,8 +185,7 @@ class Compared:
     def examples(self) -> pd.DataFrame:
         """A row per example: example (its id or place), and by arm the share of pairs that disagree, most disagreed first.
 
-        Of an event how far the chances lie apart, mean over the pairs.
-        """
+        Of an event how far the chances lie apart, mean over the pairs."""
         frame = pd.DataFrame({"example": self.ids, **self._shares()})
         return frame.sort_values(next(iter(self.arms)), ascending=False, kind="stable", ignore_index=True)
 
@@ -219,8 +215,7 @@ def compared(
     """Compare the models of one arm, or of two, the reference second; ForeignError says what keeps them from it.
 
     ``labels``: the right answers, with ids where the models have some. ``margin``: a share of the reference's PD. ``paired``:
-    model k of both arms shares a seed. ``update``: the first arm replaces the second.
-    """
+    model k of both arms shares a seed. ``update``: the first arm replaces the second."""
     if not 0 < margin < 1:
         raise ForeignError(f"the margin is a share of the reference between 0 and 1, got {margin:g}")
     if len(arms) < 2 and (update or paired):

@@ -70,8 +70,7 @@ def chances(model: Scored) -> NDArray[np.float64]:
 def distributions(model: Scored, kind: str, part: slice) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Probabilities (block, V) of some examples, and of logits their logarithms too.
 
-    In float64; of half precision in float32, whose rounding is a thousandth of theirs, in half the time.
-    """
+    In float64; of half precision in float32, whose rounding is a thousandth of theirs, in half the time."""
     block = numpy_of(model.values[part])
     if block.dtype == np.float16:
         import torch  # here: it takes a while to import, and converts half precision twenty times as fast as NumPy

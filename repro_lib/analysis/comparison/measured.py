@@ -35,8 +35,7 @@ def measure(
 ) -> Measured:
     """Compare the pairs (P, 2) of models of one kind; the numbers do not depend on ``threads``.
 
-    ForeignError for what turns out to be of another kind, and for labels that the models cannot answer with.
-    """
+    ForeignError for what turns out to be of another kind, and for labels that the models cannot answer with."""
     if kind in ("classes", "texts"):
         given = [*map(answers, models), *([] if labels is None else [labels])]
         if len({values.dtype.kind == "i" for values in given}) > 1:

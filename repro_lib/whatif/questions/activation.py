@@ -70,8 +70,7 @@ class PreActivations:
 def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:
     """Value, slope and curvature of SmeLU for every beta from 0.05 to 3 beside relu, gelu and swish.
 
-    ``masses``: of which trained models the inputs can be laid beside the curves.
-    """
+    ``masses``: of which trained models the inputs can be laid beside the curves."""
     parameters = (
         control("beta", "SmeLU's beta", BETAS, 1.0),
         control("model", "Inputs of a trained model", [*(mass.name for mass in masses), NO_MODEL]),

@@ -1,7 +1,6 @@
 """What if one predicted with the average of several trials? Prediction difference between averages, from stored predictions.
 
-An average of k trained models is compared with the average of k others; nothing is trained for it.
-"""
+An average of k trained models is compared with the average of k others; nothing is trained for it."""
 
 import math
 from functools import cache
@@ -66,8 +65,7 @@ def difference_of_averages(probabilities: Floats, k: int) -> Estimate:
     """Relative PD between averages of k of N trials, probabilities (N, tokens, V), mean over the ways to choose two groups.
 
     k = 1 is the PD of the cell. Each trial in turn is left out for the interval (the ways without it); there is none
-    where every way needs all trials, or where the ways were sampled.
-    """
+    where every way needs all trials, or where the ways were sampled."""
     n, chosen = len(probabilities), splits(len(probabilities), k)
     values = np.array([_relative_pd(probabilities, split) for split in chosen])
     # Leaving a trial out of a sample of the ways would leave too few to tell its share from chance.

@@ -1,8 +1,7 @@
 """What if improbable characters did not count? Relative PD over some of the vocabulary, from stored predictions.
 
 Relative PD counts a character of probability 0.00001 as much as one of 0.5. Which characters are kept at a place of the
-text is decided once per cell, by their mean probability over its trials, so that all pairs are compared on the same ones.
-"""
+text is decided once per cell, by their mean probability over its trials, so that all pairs are compared on the same ones."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache

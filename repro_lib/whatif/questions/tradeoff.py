@@ -67,8 +67,7 @@ def choices(study: Study, model: str) -> dict[str, tuple[dict[str, float], Estim
 def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[str, float]:
     """By name ``weight`` times the PD plus 1 - ``weight`` times the worth given away.
 
-    ``points``: (worth, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal.
-    """
+    ``points``: (worth, PD) by name; both count from 0 for the best to 1 for the worst, and as 0 where all are equal."""
     worths, pds = zip(*points.values(), strict=True)
     # Both as shares of the range that the arms span: percent and PD have no common unit.
     wide, high = max(worths) - min(worths), max(pds) - min(pds)
