@@ -119,7 +119,7 @@ def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_laye
 
 
 def test_profiles_are_what_the_readme_says() -> None:
-    assert tuple(PROFILES) == ("smoke", "quick", "study", "cpu", "full")
+    assert tuple(PROFILES) == ("smoke", "quick", "study", "helps", "forks", "cpu", "full")
     assert PROFILES["smoke"]["models"] == PROFILES["quick"]["models"] == PROFILES["full"]["models"] == config_module.GRID_MODELS
     assert PROFILES["study"]["models"] == PROFILES["cpu"]["models"] == config_module.SMALL_MODELS
     for profile, iterations, batch, context in [("study", 500, 16, 128), ("cpu", 500, 32, 128), ("full", 5000, 64, 256)]:
