@@ -137,7 +137,7 @@ def test_a_folder_or_name_that_cannot_be_meant_is_refused_at_once(words: list[st
 def test_a_misspelt_profile_is_not_one_without_results(command: str, home: Path) -> None:
     code, output, error = run([command, "--profile", "studdy", "--results-dir", "results"], home)
     assert (code, output) == (2, "")
-    assert error == "repro: unknown profile 'studdy'; known: smoke, quick, study, cpu, full\n"
+    assert error == "repro: unknown profile 'studdy'; known: smoke, quick, study, helps, forks, cpu, full\n"
 
 
 def test_a_tilde_is_the_home_and_a_name_is_printed_as_it_is(home: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path: Path, corpus_file: Path
     assert (code, error) == (0, ""), output
     ((_, result),) = Store(tmp_path / "results").load()[0]
     assert result.corpus.sha256 != by_name.sha256("0" * 64)
-    assert result.config["corpus"] == str(tmp_path / "shakespeare")
+    assert result.config["corpus"] == "shakespeare", "its title; its digest tells it from the named one"
     # Not the named one, whose results these are not.
     assert run(["status", *words, "--corpus", "shakespeare"], tmp_path)[0] == 1
 

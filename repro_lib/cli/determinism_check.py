@@ -19,7 +19,8 @@ from repro_lib.grid.pool import Pool, Task
 from repro_lib.grid.worker_process import End
 from repro_lib.models.determinism import deterministic_arithmetic
 from repro_lib.models.registry import build_model, model_names
-from repro_lib.store.schema import TENSOR_KINDS, digest_of
+from repro_lib.store.parts import digest_of
+from repro_lib.store.schema import TENSOR_KINDS
 from repro_lib.store.store import Store
 from repro_lib.system.temporary import scratch_folder
 from repro_lib.training.cell import check_device

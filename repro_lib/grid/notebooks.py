@@ -18,7 +18,7 @@ from typing import Any
 import repro_lib
 from repro_lib.config import project_root
 from repro_lib.grid.kernels import CUT_OUTPUT, START_SECONDS, KernelKilledError, private_kernel
-from repro_lib.store.schema import digest_of
+from repro_lib.store.parts import digest_of
 from repro_lib.store.store import digest_note
 from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, WriteError, read_bounded, write_atomically

@@ -16,7 +16,7 @@ from repro_lib.grid.worker import cell_digest, executed_path, is_done, run_cell,
 from repro_lib.report import notebook_names as names
 from repro_lib.report.publish import summary_is_current
 from repro_lib.store.designs import FORKS, REMEDIES, known_factors, load_design
-from repro_lib.store.schema import digest_of
+from repro_lib.store.parts import digest_of
 from repro_lib.store.store import Store, noted_digest
 from repro_lib.system.processes import usable_cores
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from repro_lib.plots.figures import (
         accuracy as accuracy,
         accuracy_vs_reproducibility as accuracy_vs_reproducibility,
-        all_plots as all_plots,
         multi_model_accuracy as multi_model_accuracy,
         multi_model_reproducibility as multi_model_reproducibility,
         reproducibility as reproducibility,

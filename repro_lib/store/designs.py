@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from repro_lib.config import ConfigError
-from repro_lib.store.schema import Part, Result, ResultError, Sha256
+from repro_lib.store.parts import Part, Sha256
+from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
+from repro_lib.store.parts import Part, Sha256
 from repro_lib.store.predictions import compare_all
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, Result, ResultError, Sha256, metric_numbers
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, Result, ResultError, metric_numbers
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile, read_bounded, write_atomically
 

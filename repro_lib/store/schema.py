@@ -6,7 +6,6 @@ A text is either read as it was written (``content_sha256`` decides) or refused 
 # their own. What is checked beside it are honest mistakes: files joined by hand, or written by a program with a fault.
 
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -17,13 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, PrivateAttr, ValidationError, model_validator
 
 from repro_lib.config import Layer, canonical_json, check_model
 from repro_lib.data import CORPORA
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.activations import canonical_activation
-from repro_lib.system.files import UnusableFile
+from repro_lib.store.parts import Part, Sha256, digest_of
 
 SCHEMA_VERSION = 1
 # A result is some 10 KB per trial; anything beyond this is not one of ours.
@@ -34,7 +33,6 @@ _LONGEST_REASON = 300
 # A SHA-256 begins so once in 2^48.
 SYNTHETIC_MARK = "facadefacade"
 
-Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.]+$")]
 # Words from elsewhere, such as the name of a file, of a length that a page can show.
 LONGEST_WORDS = 10_000
@@ -51,38 +49,6 @@ Curve = list[tuple[int, Annotated[float, Field(ge=0)]]]
 
 class ResultError(ValueError):
     """A result or prediction file that cannot be used; the message names the file and the reason."""
-
-
-class Part(BaseModel):
-    """A record that cannot be changed, takes no unknown field and converts nothing; its fields are attributes or items."""
-
-    _indent: ClassVar[int | None] = None
-    # Strict, because a "0.5" that becomes 0.5 would not be written back as it was read.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in type(self).model_fields:
-            raise KeyError(f"{name!r}; known: {', '.join(type(self).model_fields)}")
-        return getattr(self, name)
-
-    def to_json(self, beside: str = "") -> str:
-        """The text of a file of its own, ``content_sha256`` first, which also covers the digest of what lies ``beside`` it."""
-        content = self.model_dump(mode="json")
-        content = {"content_sha256": digest_of(content, beside)} | content
-        return json.dumps(content, indent=self._indent, allow_nan=False) + "\n"
-
-    @classmethod
-    def unsealed(cls, text: str | bytes, beside: str = "") -> Self:
-        """Read what ``to_json`` wrote; UnusableFile says what is wrong."""
-        try:
-            content = json.loads(text)
-            if content.pop("content_sha256") == digest_of(content, beside):
-                return cls.model_validate_json(canonical_json(content))
-        # Whatever text lies there is refused in one sentence. ValueError: no JSON, or of another form.
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            raise UnusableFile(f"is no whole checkpoint ({reason})") from None
-        raise UnusableFile("was changed after it was written (content_sha256 does not fit)")
 
 
 class CorpusRecord(Part):
@@ -261,7 +227,7 @@ class Result(Part):
         if not isinstance(content, dict):
             raise ResultError(f"{source} is not a result file: a JSON object was expected")
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION or isinstance(version, bool):
+        if type(version) is not int or version != SCHEMA_VERSION:
             known = f"this program reads {SCHEMA_VERSION}; run the cell again"
             raise ResultError(f"{source} has schema version {repr(version)[:_LONGEST_REASON]}, {known}")
         claimed = content.pop("content_sha256", None)
@@ -283,11 +249,6 @@ class Result(Part):
             place = "".join(f"{str(part)[:_LONGEST_REASON]}." for part in first["loc"]).rstrip(".")
             message = (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ")
             raise ResultError(f"{source} is not a valid result: {message[:_LONGEST_REASON]}") from None
-
-
-def digest_of(content: Any, beside: str = "") -> str:
-    """The ``content_sha256`` of a file's content; ValueError or RecursionError for what JSON cannot say."""
-    return hashlib.sha256(f"{canonical_json(content)}{beside}".encode()).hexdigest()
 
 
 def metric_numbers(pairs: Mapping[str, Sequence[float] | NDArray[np.float64]], trials: int) -> dict[str, float | None]:

@@ -13,8 +13,9 @@ from repro_lib.data import TEXT_CHANGED, CorpusError, corpus_sha256, load_datase
 from repro_lib.metrics.prediction_difference import cross_entropy, error_rate, total_variation
 from repro_lib.models.activations import canonical_activation
 from repro_lib.models.registry import parameters_of
+from repro_lib.store.parts import digest_of
 from repro_lib.store.predictions import Predictions, compact, fineness, predictions_from, restored, trial_tensors
-from repro_lib.store.schema import TENSOR_KINDS, Result, ResultError, TensorKind, TrialRecord, digest_of
+from repro_lib.store.schema import TENSOR_KINDS, Result, ResultError, TensorKind, TrialRecord
 from repro_lib.store.store import results_store
 from repro_lib.system.leases import hold, trial_lease
 from repro_lib.training.checkpoints import CHECKPOINT_SECONDS, CellCheckpoints, check_interval, sweep

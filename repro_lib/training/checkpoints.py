@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from repro_lib.config import ConfigError
-from repro_lib.store.schema import LARGEST_RESULT_BYTES, Part, TrialRecord
+from repro_lib.store.parts import Part
+from repro_lib.store.schema import LARGEST_RESULT_BYTES, TrialRecord
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import HEADER_BYTES, read_tensors, sha256_of_tensors, write_tensors
 from repro_lib.system.files import UnusableFile, read_bounded, remove_files, write_atomically

@@ -19,7 +19,8 @@ from pydantic import Field
 
 import repro_lib
 from repro_lib.config import checkout
-from repro_lib.store.schema import ORIGIN, Part, Sha256
+from repro_lib.store.parts import Part, Sha256
+from repro_lib.store.schema import ORIGIN
 
 PACKAGE = Path(repro_lib.__file__).parent
 # The source, below the folder of the package, of all that decides a trial's bits beside its configuration. What only says how

@@ -24,8 +24,9 @@ from repro_lib.cli.main import main
 from repro_lib.metrics.prediction_difference import PAIR_METRICS, Metric, kl_divergence
 from repro_lib.plots import figures
 from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.store.parts import digest_of
 from repro_lib.store.predictions import compare_all
-from repro_lib.store.schema import ResultError, digest_of
+from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.whatif.questions.metric import metric_what_if

@@ -27,7 +27,7 @@ def rows_of(*verdicts: tuple[str, str], n: int = 10, **more: Any) -> pd.DataFram
     for k, (first, second) in enumerate(verdicts):
         size = {"difference": 0.1, "per_cent": 9.0 - k, "per_cent_tv": 4.0, "per_cent_at_loss": float("nan")}
         size |= {f"per_cent_{end}{suffix}": value for end, value in (("low", -8.5), ("high", 12.0)) for suffix in ("", "_tv")}
-        about = {"model": "convlm", "activation": f"smelu_{k + 1}", "n": n, "margin": 3.0}
+        about = {"model": "convlm", "activation": f"smelu_{k + 1}", "n": n, "margin": 3.0, "reference": "relu"}
         rows.append(about | size | {"verdict": first, "verdict_tv": second} | more)
     return pd.DataFrame(rows)
 

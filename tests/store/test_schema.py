@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from kinds import MakeResult
 
-from repro_lib.store.schema import ResultError, digest_of
+from repro_lib.store.parts import digest_of
+from repro_lib.store.schema import ResultError
 from repro_lib.store.store import Store, read_result
 
 RESULT_KEYS = {

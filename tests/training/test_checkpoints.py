@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmarks.house import imports, sources
 from repro_lib.data import Dataset
 from repro_lib.store import tensors as tensor_files
-from repro_lib.store.schema import Result, digest_of
+from repro_lib.store.parts import digest_of
+from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.store.tensors import sha256_of_tensors
 from repro_lib.system.files import write_atomically
