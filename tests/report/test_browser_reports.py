@@ -282,7 +282,7 @@ def test_the_contents_stay_in_sight(reports: Path, window: Callable[..., Any], s
 def test_a_table_of_a_notebook_sorts_and_filters_and_a_word_explains_itself(reports: Path, window: Callable[..., Any]) -> None:
     page = window().open(reports / "30_cross_model.html")
     table = page.locator("table.dataframe", has=page.locator("th", has_text="Accuracy, %")).first
-    head = table.locator("thead th", has_text="Validation loss")
+    head = table.locator("thead th", has_text="Loss, nats")
     place = 1 + head.evaluate("e => e.cellIndex")
     head.get_by_role("button").press("Enter")
     losses = [float(text) for text in table.locator(f"tbody tr > :nth-child({place})").all_inner_texts()]

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,6 +141,8 @@ def _rows(
 
 
 def _drawn(contrasts: pd.DataFrame) -> str:
+    if sys.flags.optimize > 1:  # Altair is written by its own docstrings
+        return ""
     skip_url_grammars()  # for jsonschema, which Altair imports
     from repro_lib.plots.forest import forest
 
