@@ -37,7 +37,7 @@ def load_trained(store: Store, result: Result, trial: int) -> nn.Module:
 
 def config_of(result: Result) -> Config:
     """The configuration a result was made with, for the CPU."""
-    values = result.config | {"device": "cpu"}
+    values: dict[str, Any] = result.config | {"device": "cpu"}
     if "n_head" not in MODEL_DEFAULTS[result.model_name]:
         # A model without attention keeps the default number of heads, which need not fit its width.
         del values["n_head"]

@@ -63,7 +63,7 @@ class EvaluationRecord(Part):
 
     sha256: str = Sha256
     tokens: int = Field(ge=1, le=2**20)
-    bytes: int | None = Field(None, ge=1)
+    bytes: Annotated[int, Field(ge=1)] | None = None
     unigram_cross_entropy: float = Field(ge=0)
 
 
