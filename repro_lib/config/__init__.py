@@ -131,7 +131,12 @@ class Config(Settings):
         defaults = MODEL_DEFAULTS[check_model(model)]
         chosen = PROFILES[check_profile(profile)] if profile is not None else {"values": {}, "model_values": {}}
         of_profile = chosen["values"] | chosen["model_values"].get(model, {})
-        layers: dict[Layer, dict[str, Any]] = {"model": defaults, "profile": of_profile, "explicit": explicit, "arm": dict(arm or {})}
+        layers: dict[Layer, dict[str, Any]] = {
+            "model": defaults,
+            "profile": of_profile,
+            "explicit": explicit,
+            "arm": dict(arm or {}),
+        }
         merged: dict[str, Any] = {}
         sources: dict[str, Layer] = dict.fromkeys(cls.model_fields, "base")
         for layer, values in layers.items():
