@@ -27,9 +27,11 @@ def about(study: Study) -> str:
     trials = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) + (" trial" if counts[-1] == 1 else " trials")
     profile = f"profile {first.profile}" if first.profile else "no profile"
     synthetic = " SYNTHETIC results, not measured." if first.synthetic else ""
+    kind = first.config.get("tokens", "characters")
+    tokens = kind if kind == "characters" else f"tokens ({kind}; what is said of characters is of these)"
     return (
         f"{len(real.results)} of {counted(len(real.cells), 'cell')}: {profile}, corpus {first.corpus.name}, "
-        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation characters.{synthetic}{_origins(real)}{_arms(study)}"
+        f"N = {trials} per cell, {first.evaluation.tokens:,} evaluation {tokens}.{synthetic}{_origins(real)}{_arms(study)}"
     )
 
 

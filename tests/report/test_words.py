@@ -164,6 +164,9 @@ def test_cells_of_several_kinds_of_machine_are_named() -> None:
         return about(Study.of(results))
 
     assert said(here).endswith(" evaluation characters.")
+    result = full_result("charlm", "relu")
+    cut = result.model_copy(update={"config": result.config | {"tokens": "bpe:300"}})
+    assert about(Study.of([cut])).endswith(" evaluation tokens (bpe:300; what is said of characters is of these).")
     # An earlier version did not record the instructions.
     assert said({name: value for name, value in here.items() if name != "instructions"}) == said(here)
     kinds = "2.1, cpu, A, AVX2: charlm with relu, charlm with gelu; 2.1, cpu, B, AVX2: charlm with swish"
