@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from repro_lib.analysis.notes import visible
 from repro_lib.config import (
@@ -31,9 +34,29 @@ _COMPARE = "your own models: how much they disagree, and whether two recipes dif
 _CLEAN = "name what nothing needs any more (leftovers of killed runs, trials that no result names), ask, and remove it"
 
 
+_FIRST = """what to do first:
+  repro grid                       the whole grid, the analysis and the report site, in minutes
+  repro status                     what of it is done
+  repro compare A.npy B.npy        your own models' predictions
+  repro COMMAND --help             all that a command takes"""
+
+
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible(message), file)
+
+    def error(self, message: str) -> NoReturn:
+        # Of this command, which knows its flags; the parser above it, which complains of those left over, does not.
+        strange = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        flags = [flag for command in self.commands.values() for flag in command._option_string_actions]
+        near = difflib.get_close_matches(strange[1], flags, 1) if strange else []
+        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+
+    @property
+    def commands(self) -> dict[str, argparse.ArgumentParser]:
+        """Its commands by name."""
+        subparsers = (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return dict(next(subparsers, {}))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,8 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="repro",
         description="Does the choice of activation function change how reproducible a small language model's predictions are?",
+        epilog=_FIRST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"repro {version('repro-lib')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, about: str) -> argparse.ArgumentParser:

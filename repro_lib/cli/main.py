@@ -139,7 +139,13 @@ def _grid(options: Namespace, console: Console) -> int:
     else:
         report = run_grid(request, Display(console))
     if not report.failures:
-        console.print(f"{report.finished} cells were run; the reports are in {options.reports_dir / 'index.html'}")
+        from repro_lib.analysis.formatting import counted
+        from repro_lib.report.answer import answer_of
+
+        if said := answer_of(request.results_dir):
+            console.print(said)
+        ran = counted(report.finished, "cell", "were")
+        console.print(f"{ran} run; the reports are in {options.reports_dir / 'index.html'}")
     return _conclude(console, options.results_dir, report.failures)
 
 

@@ -26,6 +26,9 @@ _HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "
 def parse(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line; ``command`` among them names the command. Exits with 2 where it makes no sense."""
     parser = make_parser()
+    if not given:
+        parser.print_help()
+        parser.exit()
     # What stands behind -- is for Snakemake, in its own spelling.
     own = given[: given.index("--")] if "--" in given else given
     for word in given:

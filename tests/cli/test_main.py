@@ -64,7 +64,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         ("grid --max-iters five", "invalid int value: 'five'"),
         ("train", "required: --models"),
         ("train --model charlm --execution parallel", "invalid choice: 'parallel' (choose from "),
-        ("", "required: COMMAND"),
+        ("grid --modles charlm", "unrecognized arguments: --modles charlm; did you mean --models?"),
         ("fly", "invalid choice: 'fly'"),
         ("status -- --jobs 4", "only repro grid --executor snakemake takes options behind --, got --jobs 4"),
     ],
@@ -73,6 +73,15 @@ def test_a_wrong_command_line_is_a_usage_error(words: str, said: str, capsys: py
     with pytest.raises(SystemExit, match="2"):
         main(words.split())
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "said"), [("", "what to do first:\n  repro grid "), ("--version", "repro 0.")])
+def test_no_command_shows_what_to_do_first_and_a_version_is_a_number(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(words.split())
+    assert said in capsys.readouterr().out
 
 
 def test_no_traceback_reaches_a_user() -> None:

@@ -1,6 +1,8 @@
 """Grids over other arms than activations: what is planned, what is refused, and the whole chain from a flag to a page."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import tomllib
 from pathlib import Path
@@ -127,7 +129,10 @@ def dropout_grid(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("dropout")
     words = ["grid", "--profile", "smoke", "--models", "charlm", "tinylstm", "--corpus", str(corpus_file), "--trials", "3"]
     words += ["--factor", "dropout", "0", "0.1", "0.3", "--reference", "0.1", "--lengths", "0.5"]
-    assert main([*words, "--results-dir", str(folder / "results"), "--reports-dir", str(folder / "reports")]) == 0
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([*words, "--results-dir", str(folder / "results"), "--reports-dir", str(folder / "reports")]) == 0
+    assert "Not decided: a verdict takes 10 trials, and there are 3." in printed.getvalue()
     return folder
 
 
