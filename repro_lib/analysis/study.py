@@ -81,9 +81,11 @@ class Study:
             design = None
         chosen = design.results(results) if design else select_comparable(results, grids=store.grids(), **which)
         chosen = [with_new_metrics(store, result) for result in chosen]
-        if chosen and not (design or models or activations) and (asked := store.asked(chosen[0].profile)):
+        asked = [] if design or activations or not chosen else store.asked(chosen[0].profile)
+        if asked := [cell for cell in asked if models is None or cell[0] in models]:
             named = zip(*asked, *((r.model_name, r.activation) for r in chosen), strict=True)
-            models, activations = map(in_order, map(set, named), (tuple(MODEL_DEFAULTS), ACTIVATIONS))
+            found, activations = map(in_order, map(set, named), (tuple(MODEL_DEFAULTS), ACTIVATIONS))
+            models = models or found
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False), design)
         beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
         own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}

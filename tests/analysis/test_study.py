@@ -388,3 +388,4 @@ def test_missing_is_what_was_asked_for_and_is_not_there(tmp_path: Path, make_res
     store.save(make_result("charlm", "swish", profile="smoke"))
     assert load_study(tmp_path).activations == ("relu", "gelu", "swish")
     assert load_study(tmp_path, ["charlm"], ["gelu"]).activations == ("gelu",)
+    assert load_study(tmp_path, ["charlm"]).activations == ("relu", "gelu", "swish"), "so does the deep dive of a model"
