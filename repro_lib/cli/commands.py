@@ -8,6 +8,7 @@ import argparse
 import difflib
 import os
 import re
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -92,19 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: none")
     _add_running(train)
     _add_grid(add("grid", "run the notebooks of all cells, the analysis and the report site"))
-    process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
-    _add_selection(process, required=False)
-    process.add_argument("--no-plots", action="store_true", help="tables only")
-    about = "judge equality by another margin, marked as exploratory, in exploratory/ of the reports folder"
-    process.add_argument("--margin", type=float, metavar="PER_CENT", help=about)
-    about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
-    process.add_argument("--include-synthetic", action="store_true", help=about)
-    report = add("report", "turn the executed notebooks into the HTML site")
-    _add_selection(report, required=False)
-    export = add("export", "write the tables of a study for other tools, with a dictionary of their columns")
-    _add_export(export)
-    for reader in (process, report, export):
-        reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
+    _add_readers(add)
     status = add("status", "what is done, what failed, what is missing")
     _add_selection(status, required=False, default=_GRID)
     status.add_argument("--profile", default="quick", metavar="NAME", help=_profiles_help())
@@ -122,6 +111,23 @@ def make_parser() -> argparse.ArgumentParser:
     _add_doctor(add("doctor", "is this machine ready, and does it repeat itself?"))
     _add_compare(add("compare", _COMPARE))
     return parser
+
+
+def _add_readers(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    # The commands that show what is there.
+    process = add("process", "print the tables, write summary.txt and draw the plots from what is there")
+    _add_selection(process, required=False)
+    process.add_argument("--no-plots", action="store_true", help="tables only")
+    about = "judge equality by another margin, marked as exploratory, in exploratory/ of the reports folder"
+    process.add_argument("--margin", type=float, metavar="PER_CENT", help=about)
+    about = "show synthetic results where nothing is measured, marked, in with_synthetic/ of the reports folder"
+    process.add_argument("--include-synthetic", action="store_true", help=about)
+    report = add("report", "turn the executed notebooks into the HTML site")
+    _add_selection(report, required=False)
+    export = add("export", "write the tables of a study for other tools, with a dictionary of their columns")
+    _add_export(export)
+    for reader in (process, report, export):
+        reader.add_argument("--profile", metavar="NAME", help="whose results; default: the newest")
 
 
 def _add_grid(grid: argparse.ArgumentParser) -> None:
