@@ -9,6 +9,7 @@ import pandas as pd
 from repro_lib.analysis.contrasts import contrasts_at_equal_loss, contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.once import once
+from repro_lib.analysis.stored_models import config_of
 from repro_lib.analysis.study import Study
 from repro_lib.config import Config
 from repro_lib.config.members import needed
@@ -76,7 +77,7 @@ def costs(run: Result) -> dict[str, float]:
     Both in parameters times tokens that go forward once; one earlier model that serves all trials is not counted, for whoever
     replaces a model has one.
     """
-    config = Config(**run.config)
+    config = config_of(run)
     together = config.ensemble if config.ensemble_rule == "mean" else 1
     each = run.parameters / together
     return {"training": each * _trained(config), "serving": each * together}

@@ -10,7 +10,7 @@ from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.league import costs, league, league_study, pareto_front
 from repro_lib.analysis.study import Study
-from repro_lib.config import Config
+from repro_lib.config import MODEL_DEFAULTS, Config
 from repro_lib.report.contrast_tables import league_sentences, league_table
 from repro_lib.store.designs import Design, DesignCell, note_design
 from repro_lib.store.schema import Result
@@ -49,6 +49,12 @@ def test_costs_are_those_counted_by_hand(settings: dict[str, object], training: 
     own, base = costs(result), costs(with_settings())
     assert own["training"] / base["training"] == pytest.approx(training)
     assert own["serving"] / base["serving"] == pytest.approx(serving)
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_every_model_at_the_size_of_a_profile_has_costs(model: str) -> None:
+    """Those without attention keep a number of heads that need not fit their width."""
+    assert costs(make_result(model)) == {"training": 430_000 * 3 * 60 * 8 * 128, "serving": 430_000}
 
 
 def test_changes_are_those_of_the_contrasts_and_the_lowest_comes_first() -> None:
