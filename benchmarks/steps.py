@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -56,11 +56,6 @@ def time_steps(
     for worker in workers:
         worker.join()
     return [_summary(cell, rows) for cell, rows in measured.items()]
-
-
-def as_rows(timings: Sequence[StepTiming]) -> list[dict[str, Any]]:
-    """For JSON."""
-    return [asdict(timing) for timing in timings]
 
 
 def _summary(cell: tuple[str, str], rows: Sequence[dict[str, Any]]) -> StepTiming:

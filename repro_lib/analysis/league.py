@@ -44,7 +44,7 @@ def league(evidence: Evidence) -> pd.DataFrame:
         runs = {arm: evidence.runs_by("max_iters", model, arm)[:1] for arm in evidence.activations}
         there = {arm: run for arm, runs_of in runs.items() for run in runs_of if len(run.trials) > 1}
         base = there.get(evidence.reference)
-        rows += [{"model": model, "activation": arm} | _level(run) | _costs(run, base) for arm, run in there.items()]
+        rows += [{"model": model, "activation": arm} | _level(run) | relative_costs(run, base) for arm, run in there.items()]
     levels = [*LEAGUE_METRICS, "val_loss", "val_accuracy", "training", "serving", "seconds"]
     frame = pd.DataFrame(rows, columns=["model", "activation", "n", *levels]).set_index(["model", "activation"])
     frames = {metric: contrasts_frame(evidence, metric) for metric in LEAGUE_METRICS}
@@ -62,7 +62,9 @@ def _level(run: Result) -> dict[str, Any]:
     return {"n": len(run.trials), "val_loss": loss, "val_accuracy": run.avg_val_accuracy} | means
 
 
-def _costs(run: Result, base: Result | None) -> dict[str, float]:
+def relative_costs(run: Result, base: Result | None) -> dict[str, float]:
+    """``training`` and ``serving`` of a trial as multiples of those of ``base``, counted, and so its ``seconds`` of training,
+    measured; NaN without a base."""
     if base is None:
         return dict.fromkeys(("training", "serving", "seconds"), math.nan)
     own, reference = costs(run), costs(base)

@@ -9,7 +9,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -42,12 +41,20 @@ _FIRST = """what to do first:
   repro COMMAND --help             all that a command takes"""
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # when it is asked for: a copy that was not installed has none
+
+        print(f"repro {version('repro-lib')}")
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible(message), file)
 
     def error(self, message: str) -> NoReturn:
-        # Of this command, which knows its flags; the parser above it, which complains of those left over, does not.
+        # Those of all commands: what complains of words left over is the parser above them.
         strange = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         flags = [flag for command in self.commands.values() for flag in command._option_string_actions]
         near = difflib.get_close_matches(strange[1], flags, 1) if strange else []
@@ -69,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"repro {version('repro-lib')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, about: str) -> argparse.ArgumentParser:

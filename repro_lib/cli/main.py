@@ -140,10 +140,8 @@ def _grid(options: Namespace, console: Console) -> int:
         report = run_grid(request, Display(console))
     if not report.failures:
         from repro_lib.analysis.formatting import counted
-        from repro_lib.report.answer import answer_of
 
-        if said := answer_of(request.results_dir):
-            console.print(said)
+        console.print(report.answer)
         ran = counted(report.finished, "cell", "were")
         console.print(f"{ran} run; the reports are in {options.reports_dir / 'index.html'}")
     return _conclude(console, options.results_dir, report.failures)

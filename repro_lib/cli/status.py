@@ -36,6 +36,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
     store = Store(results_dir)
     failures = {(note["model_name"], note["activation"], note["config_sha256"]): note["reason"] for note in store.failures()}
     shown: list[Result] = []
+    width = max((len(cell.label) for cell in cells), default=0)
     # The result decides. A cell that failed and is in work again is in work: the note of its failure goes when it is done.
     for cell in cells:
         result = cell.result(store)
@@ -43,15 +44,15 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
             shown.append(result)
             pd = _rounded(result.avg_relative_pd)
             said = f"done, {len(result.trials)} trials, relative PD {pd}, {result.timestamp:%Y-%m-%d %H:%M} UTC"
-        elif at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+        elif at_work := cell_holders(results_dir, *cell.key):
             # A process holds a lease of the cell and one of each trial that it has in work.
             since = {(one.process.pid, one.host): one.since for one in sorted(at_work, key=lambda one: one.since, reverse=True)}
             said = "in work: " + ", ".join(f"process {pid} on {host} since {when}" for (pid, host), when in since.items())
-        elif reason := failures.get((cell.model, cell.activation, cell.config_sha256)):
+        elif reason := failures.get(cell.key):
             said = f"FAILED: {reason}"
         else:
             said = "missing"
-        console.print(f"{cell.label:<28} {said}")
+        console.print(f"{cell.label:<{width}} {said}")
     stored, refused = store.load()
     for run in own_runs_in_words([result for _, result in stored], shown):
         console.print(run)

@@ -7,6 +7,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from repro_lib.store.designs import ACTIVATION, Design, DesignCell
 
 _SETS = Path(__file__).with_name("arms.toml")
 # These decide which text is scored, or how many models are trained: nothing that arms of one statistic could differ in.
-_NO_FACTOR = {"corpus", "vocab_size", "trials", "train_split", "device"}
+_NO_FACTOR = {"corpus", "tokens", "vocab_size", "trials", "train_split", "device"}
 
 
 @dataclass(frozen=True)
@@ -45,34 +47,33 @@ def plan_design(request: GridRequest) -> tuple[list[Cell], Design | None]:
     reference = _reference(request, arms)
     if factor == ACTIVATION and request.reference in (None, REFERENCE):
         return own, None
-    cells, digests = [], {}
-    for model, arm in ((model, arm) for model in dict.fromkeys(cell.model for cell in own) for arm in arms):
+    digest, cells = corpus_sha256(own[0].config.corpus), dict[tuple[str, str, str], Cell]()
+    for model, arm in product(dict.fromkeys(cell.model for cell in own), arms):
         config = arm.config(model, request.profile, request.overrides)
-        digest = digests.setdefault(config.corpus, corpus_sha256(config.corpus))
         variant = f"-{re.sub(r'[^a-z0-9.]+', '-', arm.name.lower()).strip('-')}" if factor != ACTIVATION else ""
-        cells.append(Cell(model, arm.activation, config, config.sha256(digest), variant, arm.name, arm.values))
-    if alike := [(a.arm, b.arm) for k, a in enumerate(cells) for b in cells[:k] if a.is_trained_as(b)]:
-        raise ConfigError(f"the arms {alike[0][1]!r} and {alike[0][0]!r} are the same; leave one of them out")
+        cell = Cell(model, arm.activation, config, config.sha256(digest), variant, arm.name, arm.values)
+        if (alike := cells.setdefault(cell.key, cell)) is not cell:
+            raise ConfigError(f"the arms {alike.arm!r} and {cell.arm!r} are the same; leave one of them out")
     about = {"factor": factor, "reference": reference, "profile": request.profile}
-    known = [DesignCell(model_name=c.model, arm=c.arm, activation=c.activation, config_sha256=c.config_sha256) for c in cells]
-    return cells, Design(cells=known, **about)
+    known = [DesignCell(model_name=m, arm=c.arm, activation=a, config_sha256=sha) for (m, a, sha), c in cells.items()]
+    return [*cells.values()], Design(cells=known, **about)
 
 
 def with_members(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
     """The cells, each with the labels of those that it needs, and beside them those that none of them is."""
-    known = {(cell.model, cell.activation, cell.config_sha256): cell for cell in cells}
+    known, digest_of_text = {cell.key: cell for cell in cells}, cache(corpus_sha256)
     beside: dict[tuple[str, str, str], Cell] = {}
     told = []
     for cell in cells:
         labels = []
         for config in members(cell.config):
-            key = (cell.model, cell.activation, config.sha256(corpus_sha256(config.corpus)))
             share = f"-text-{config.text_share:g}" if config.text_share != cell.config.text_share else ""
-            own = Cell(*key[:2], config, key[2], f"-seed-{config.seed}{share}")
+            digest = config.sha256(digest_of_text(config.corpus))
+            own = Cell(cell.model, cell.activation, config, digest, f"-seed-{config.seed}{share}")
             # For one arm a single trial of it is enough, for another as many as that has.
-            if key not in known and config.trials > (beside[key].config.trials if key in beside else 0):
-                beside[key] = own
-            labels.append((known.get(key) or beside[key]).label)
+            if own.key not in known and config.trials > (beside[own.key].config.trials if own.key in beside else 0):
+                beside[own.key] = own
+            labels.append((known.get(own.key) or beside[own.key]).label)
         told.append(replace(cell, needs=tuple(labels)))
     return told, list(beside.values())
 
@@ -141,4 +142,4 @@ def _times(own: Config, name: str, value: Any) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

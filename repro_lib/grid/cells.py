@@ -46,9 +46,10 @@ class Cell:
         """What it is called among those it is compared with."""
         return self.arm or self.activation
 
-    def is_trained_as(self, other: "Cell") -> bool:
-        """Whether both are one stored cell."""
-        return all(getattr(self, key) == getattr(other, key) for key in ("model", "activation", "config_sha256"))
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """By which the store knows it: model, activation, digest of the configuration."""
+        return self.model, self.activation, self.config_sha256
 
     @property
     def label(self) -> str:
@@ -57,7 +58,7 @@ class Cell:
 
     def result(self, store: Store) -> Result | None:
         """The newest stored result with enough trials, made with this cell's profile; None if it is still to do."""
-        return store.find(self.model, self.activation, self.config_sha256, self.config.trials, self.config.profile)
+        return store.find(*self.key, self.config.trials, self.config.profile)
 
     def training_seconds(self) -> float:
         """A rough estimate on one core, to start long cells first and to say how much is left."""

@@ -30,9 +30,10 @@ ATTEMPTS = 3
 
 @dataclass
 class GridReport:
-    """How a run ended: how many cells it ran itself, and its failures by label, each one sentence."""
+    """How a run ended: how many cells it ran itself, its failures by label, each one sentence, and what its study says."""
 
     finished: int = 0
+    answer: str = ""
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,10 +52,11 @@ class Run:
         for corpus in {cell.config.corpus for cell in self.cells}:
             if notice := prepare_corpus(corpus).notice():
                 self.display.note(notice)
-        for config in {cell.config_sha256: cell.config for cell in self.cells}.values():
-            if trains_here:
-                check_device(config)
-            # A text too short for one window would fail every cell alike, each after its kernel has started.
+        if trains_here:
+            for cell in self.cells:
+                check_device(cell.config)
+        # A text too short for one window would fail every cell alike, each after its kernel has started.
+        for config in {(c.corpus, c.block_size, c.text_share): c for c in (cell.config for cell in self.cells)}.values():
             load_dataset(config)
         if todo or self.with_notebooks:
             check_writable(self.request.results_dir)
@@ -80,7 +82,7 @@ class Run:
             if cell:
                 # Noted in the results folder; where that cannot be written either, it is said.
                 try:
-                    self.store.record_failure(cell.model, cell.activation, cell.config_sha256, error)
+                    self.store.record_failure(*cell.key, error)
                 except WriteError as problem:
                     error += f"; nor could this be noted: {problem}"
             if job.part_of:  # no failure yet: the cell trains what its parts have left
@@ -128,6 +130,7 @@ class Run:
             return
         # Written after all: a disk that was full for a while, for example.
         self.report.failures.pop("reports", None)
+        self.report.answer = site.answer
         if not running:
             self.report.failures |= {f"page {k}": problem for k, problem in enumerate(site.problems, 1)}
 

@@ -122,9 +122,8 @@ class Tasks:
         """What comes when cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
         for name in names.ANALYSES:
-            extra = {names.QUICKSTART: {"corpus": self.cells[0].config.corpus}, names.WHAT_HELPS: {}}.get(
-                name, self._selection()
-            )
+            own = {names.QUICKSTART: {"corpus": self.cells[0].config.corpus}, names.WHAT_HELPS: {}}
+            extra = own.get(name, self._selection())
             reads = name not in (names.ACTIVATIONS, names.YOUR_MODELS)  # which read neither results nor a text
             yield from self._analysis(name, name, extra if reads else None, inputs if reads else None)
         digest = digest_of(inputs)

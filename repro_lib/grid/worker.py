@@ -54,7 +54,7 @@ def run_notebook(
         if cell:
             take_card(cell.config.device)
             # The notebook would ask too, but only after its kernel has started, which takes seconds.
-            if at_work := cell_holders(results_dir, cell.model, cell.activation, cell.config_sha256):
+            if at_work := cell_holders(results_dir, *cell.key):
                 raise LeaseHeldError(str(at_work[0]))
         # Forked kernels were not tried with CUDA, which no fork survives that has touched it.
         forked = not (cell and cell.config.device == "cuda")

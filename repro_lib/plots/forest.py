@@ -58,7 +58,7 @@ def forest(contrasts: pd.DataFrame) -> dict[str, Any]:
     dots = dots.encode(y=y, yOffset=offset, x=x, color=colour, shape=shape, tooltip=tooltip, opacity=bright).add_params(picked)
     chart = alt.layer(band, zero, interval, dots, **packed(frame), height=_ROW * frame["label"].nunique())
     said = f"Difference from {reference} in per cent: left more reproducible, right less"
-    note = f"Whiskers: 95 % intervals. Band: the margin of {margin:g} % within which two activations count as equal."
+    note = f"Whiskers: 95 % intervals. Band: the margin of {margin:g} % within which two arms count as equal."
     about = {"title": said, "note": note, "rows": frame[["measure", "label", "reading", "n"]].to_numpy().tolist()}
     spec = chart.properties(description=f"{said}. {note}", usermeta=about, config=CONFIG).to_dict()
     # Below each other, and not beginning where the marks do: a phone has no room for them beside the names. Altair's schema

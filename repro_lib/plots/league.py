@@ -45,7 +45,7 @@ def league_view(evidence: Evidence, model: str, over: str) -> Plot | Note:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.16)
-    _name(axes, points)
+    _write_names(axes, points)
     told = "; ".join(f"{name} {value:.4f} at {place:.3f}" for name, (place, value) in points.items())
     return Plot.of(figure, f"{model}_league_over_{over}", f"{metric.title} of {model} over {_OVER[over]}: {told}. {note}")
 
@@ -61,7 +61,7 @@ def _line(evidence: Evidence, model: str, over: str, points: Mapping[str, tuple[
     return ends, f"{evidence.reference}, trained for {lengths} iterations"
 
 
-def _name(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+def _write_names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     # Names beside their points, and where these are close together below each other, a thin line to each.
     axes.autoscale_view()
     to_shares = axes.transData + axes.transAxes.inverted()

@@ -1,20 +1,16 @@
 """The answer of a study in one plain sentence, from its verdicts: what every kind of study can say, and no more."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.contrasts import leading_contrasts
-from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import counted, listed
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, Estimate
-from repro_lib.store.store import Store
 
 IN_ONE = "supported in one metric"
 # More than these a sentence does not name; the figure beside it shows all.
@@ -54,12 +50,6 @@ def answer(study: Study, contrasts: pd.DataFrame) -> str:
         largest = _named([max(rows, key=lambda row: abs(row["per_cent"]))], ", {1}{0:+.1f %}")
         return f"Not decided: a verdict takes {TRIALS_FOR_CLAIM} trials, and there are {n}. So far {so_far} is {largest}."
     return f"Not decided: none of {all_of} is supported at N = {n}{f'; {listed(others)}' if equal else f', or {margin}'}."
-
-
-def answer_of(results_dir: Path) -> str:
-    """``answer`` of what the newest grid in a folder was about; nothing where nothing usable is there."""
-    study = Study.load(Store(results_dir))
-    return answer(study, leading_contrasts(Evidence.from_results(study))) if study.results else ""
 
 
 def verdict_in_both(row: dict[str, Any]) -> str:

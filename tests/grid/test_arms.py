@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import io
-import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def test_arms_are_the_values_of_a_setting_alone_or_crossed_with_activations(corp
     ("factor", "said"),
     [
         (("dropuot", "0", "1"), "did you mean dropout"),
+        (("tokens", "bytes", "characters"), "is no setting that arms could differ in"),
         (("corpus", "a", "b"), "is no setting that arms could differ in"),
         (("dropout", "0"), "needs two different values"),
         (("dropout", "0", "1.5"), "dropout = 1.5 is not possible"),
@@ -147,8 +148,9 @@ def test_a_grid_over_dropout_has_tables_figures_verdicts_an_index_and_what_ifs(d
     assert "CONTRASTS AGAINST DROPOUT 0.1" in summary
     assert "not decided" in summary
     assert "activation" not in summary.lower(), "it is about arms"
-    claims = json.loads((dropout_grid / "reports" / "claims.json").read_text())
-    assert claims
+    conclusions = (dropout_grid / "reports" / "FINAL_CONCLUSIONS.md").read_text()
+    assert re.search(r"\| charlm \| dropout 0\.3 \| 3 \| .* \| not decided \|", conclusions)
+    assert "not shown" not in pages["index"], "all that was run stands there"
     assert (dropout_grid / "reports" / "plots" / "charlm_shamir_comparison.png").exists()
 
 

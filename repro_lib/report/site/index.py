@@ -18,7 +18,6 @@ from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.formatting import counted
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import visible
-from repro_lib.analysis.selection import own_runs_in_words
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
@@ -49,11 +48,12 @@ from repro_lib.system.files import write_atomically
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What ``build_site`` did: the stems of the pages that it made, and a sentence for all that is wrong."""
+    """What ``build_site`` did: the stems of the pages that it made, a sentence for all that is wrong, and the answer."""
 
     index: Path
     rendered: tuple[str, ...]
     problems: tuple[str, ...]
+    answer: str
 
 
 def build_site(
@@ -78,8 +78,7 @@ def build_site(
     rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
     store = Store(results_dir)
-    loaded, refused = store.load()
-    stored = [result for _, result in loaded]
+    stored = [result for _, result in store.load()[0]]
     study = Study.load(store, profile=profile, configs=configs)
     results = {(result.model_name, result.arm): result for result in study.results}
     # A run of two models misses no third one.
@@ -87,6 +86,7 @@ def build_site(
     models, activations = (tuple(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if results else ((), ())
     study = replace(study, models=models, activations=activations)
     contrasts = leading_contrasts(Evidence.from_results(study))
+    said = answer(study, contrasts)
     # It takes a second, and a grid that runs would wait for it after each of its cells.
     drawn = "" if running else _drawn(contrasts)
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
@@ -97,7 +97,7 @@ def build_site(
     html = environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
-        answer=answer(study, contrasts), made_of=provenance(study), reference=study.reference, factor=study.factor,
+        answer=said, made_of=provenance(study), reference=study.reference, factor=study.factor,
         identical=study.identical, warning=flagged(study) if any(result.flags for result in study.results) else "",
         contrasts={(row["model"], row["activation"]): row for row in rows_of(contrasts)}, verdict=verdict_in_both,
         cards=[stem for stem in stems if not stem.startswith(f"{TRAIN}-")], deep_dive_stem=deep_dive_stem,
@@ -106,14 +106,14 @@ def build_site(
         failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in CORPORA.values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
-        notes=[*own_runs_in_words(stored, study.results), *_not_comparable(stored, results), *refused, *problems, *unexplained],
+        notes=[*study.own_runs, *_not_comparable(stored, results), *study.refused, *problems, *unexplained],
     )  # fmt: skip
     if drawn:
         charts.write_script(reports_dir)
     write_atomically(reports_dir / "index.html", with_minus(visible(html)))
     if not running:
         write_search(reports_dir, ["index", *stems])
-    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *refused, *unexplained))
+    return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *study.refused, *unexplained), said)
 
 
 # Of each cell what the table says. ``at_work``: the notebooks of a grid that runs; None: there is no such grid.
@@ -216,11 +216,17 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
 
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    keys = {shown.comparison_key for shown in results.values()}
-    # Runs in which one source of randomness varies alone are on the pages of their models.
-    others = [r for r in stored if r.comparison_key not in keys and r.config["vary"] == "all"]
+    # By the keys of the stored results, for an arm has another one under its name.
+    shown = {(r.model_name, r.activation, r.config_sha256) for r in results.values()}
+    keys = {r.comparison_key for r in stored if (r.model_name, r.activation, r.config_sha256) in shown}
+    # Runs in which one source of randomness varies alone are on the pages of their models, and members of ensembles in these.
+    parts = (r for r in stored if r.config["vary"] != "all" or r.config_sources.get("seed") == "arm")
+    keys |= {r.comparison_key for r in parts}
+    others = [r for r in stored if r.comparison_key not in keys]
     kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    said = f"{counted(len(others), 'stored result', 'are')} not shown, for lack of comparability ({'; '.join(sorted(kinds))})."
+    pronoun = "it" if len(others) == 1 else "they"
+    are = counted(len(others), "stored result", "are")
+    said = f"{are} not shown, because {pronoun} cannot be compared with these ({'; '.join(sorted(kinds))})."
     return [said] if others else []
 
 

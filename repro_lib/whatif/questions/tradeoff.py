@@ -3,9 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.frames import rows_of
-from repro_lib.analysis.league import league, pareto_front
+from repro_lib.analysis.league import pareto_front, relative_costs
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.uncertainty import Estimate
@@ -55,13 +53,14 @@ def choices(study: Study, model: str) -> dict[str, tuple[dict[str, float], Estim
     """Of each arm of a model that has a relative PD that, and what it is worth: accuracy (per cent), and compute of training
     and of a prediction as multiples of the reference's, negative, for less of them is better."""
     accuracy, pd = (cell_estimates(study, model, column) for column in ("val_accuracy", "relative_pd"))
-    frame = league(Evidence.from_results(study))
-    rows = {row["activation"]: row for row in rows_of(frame[frame["model"] == model])}
-    # Accuracy needs one trial, PD two.
-    there = [name for name in pd if math.isfinite(pd[name].value)]
-    spent = {name: {cost: -rows.get(name, {}).get(cost, math.nan) for cost in ("training", "serving")} for name in there}
-    known = {name: {of: 0.0 if math.isnan(value) else value for of, value in costs.items()} for name, costs in spent.items()}
-    return {name: ({"accuracy": accuracy[name].value} | known[name], pd[name]) for name in there}
+    base, found = study.result(model, study.reference), {}
+    for run in (study.result(model, name) for name in pd):
+        # Accuracy needs one trial, PD two.
+        if run and math.isfinite(pd[run.arm].value):
+            costs = relative_costs(run, base) if base else dict.fromkeys(_UNITS, 0.0)
+            spent = {name: -costs[name] for name in ("training", "serving")}
+            found[run.arm] = {"accuracy": accuracy[run.arm].value} | spent, pd[run.arm]
+    return found
 
 
 def weighed(points: Mapping[str, tuple[float, float]], weight: float) -> dict[str, float]:
