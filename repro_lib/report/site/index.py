@@ -217,8 +217,8 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
 
 def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
     # By the keys of the stored results, for an arm has another one under its name.
-    shown = {(r.model_name, r.activation, r.config_sha256) for r in results.values()}
-    keys = {r.comparison_key for r in stored if (r.model_name, r.activation, r.config_sha256) in shown}
+    shown = {(r.model_name, r.activation, r.config_sha256, r.profile) for r in results.values()}
+    keys = {r.comparison_key for r in stored if (r.model_name, r.activation, r.config_sha256, r.profile) in shown}
     # Runs in which one source of randomness varies alone are on the pages of their models, and members of ensembles in these.
     parts = (r for r in stored if r.config["vary"] != "all" or r.config_sources.get("seed") == "arm")
     keys |= {r.comparison_key for r in parts}
