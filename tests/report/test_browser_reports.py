@@ -365,8 +365,12 @@ def test_light_and_dark_follow_the_system_and_the_button(reports: Path, window: 
     button = page.get_by_role("button", name="Dark")
     assert page.evaluate(brightness) < 50
     assert button.get_attribute("aria-pressed") == "true"
+    # Chromium loses what was stored if a page is left at once (seen in 1 of 25 under load); what another page has is kept.
+    beside = page.context.new_page()
+    beside.goto((reports / "40_claims.html").as_uri())
     button.click()
     assert page.evaluate(brightness) > 200
+    beside.wait_for_function(f"({brightness})() > 200")
     page.get_by_role("link", name="Cross model").first.click()
     page.wait_for_url("**/30_cross_model.html")
     assert page.evaluate(brightness) > 200, "the choice holds on the next page"

@@ -15,6 +15,11 @@ themeButton.addEventListener("click", () => {
   try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* for this page alone, then */ }
   showTheme();
 });
+addEventListener("storage", (event) => {
+  if (event.key !== "theme") return;
+  document.documentElement.dataset.theme = event.newValue ?? "";
+  showTheme();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 tools.append(themeButton);
 showTheme();
