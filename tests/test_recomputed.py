@@ -1,0 +1,299 @@
+"""Every number of the report's tables again, from the published JSON files with numpy alone and nothing of the library."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parents[1] / "published"
+METRICS = ("relative_pd", "total_variation", "churn", "js_divergence", "true_label_pd", "log_prob_pd")
+LARGEST = dict.fromkeys(("total_variation", "churn"), 1.0) | {"relative_pd": 2.0, "true_label_pd": 2.0}
+LARGEST |= {"js_divergence": math.log(2)}
+ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
+TESTED = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm_readout")  # the sixth is the negative control
+MARGIN, SIGNIFICANT = 3.0, 0.05
+Row = dict[str, Any]
+
+
+# --- distributions
+
+erf = np.vectorize(math.erf)
+
+
+@cache
+def lattice(degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and weights of a chi distribution over the root of its degrees, for sums instead of integrals."""
+    s = np.linspace(1e-9, 6, 6001)
+    logarithm = (degrees - 1) * np.log(s) - degrees * s**2 / 2
+    density = np.exp(logarithm - logarithm.max())
+    return s, density / density.sum()
+
+
+def t_above(t: float, degrees: int) -> float:
+    """P(T > t) by Simpson's rule, over the angle with the tangent x / root of the degrees: a power of a cosine."""
+    weights = np.array([1, *[4, 2] * 999, 4, 1])
+    start = math.atan(t / math.sqrt(degrees))
+    own, whole = (np.linspace(low, math.pi / 2, 2001) for low in (start, -math.pi / 2))
+    area = [(weights * np.maximum(np.cos(u), 0) ** (degrees - 1)).sum() * (u[1] - u[0]) for u in (own, whole)]
+    return float(area[0] / area[1])
+
+
+def solve(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+@cache
+def t_quantile(degrees: int, above: float = 0.025) -> float:
+    return solve(lambda t: t_above(t, degrees) - above, 0, 1000)
+
+
+def power(n: int, effect: float, level: float) -> float:
+    s, weights = lattice(n - 1)
+    bars = t_quantile(n - 1, level / 2) * s - effect * math.sqrt(n)
+    return float(((1 - erf(bars / math.sqrt(2))) / 2 * weights).sum())
+
+
+def f_above(x: float, degrees: int) -> float:
+    """Of an F with 4 degrees above: the chance of a chi-square, which is elementary, averaged over the one below."""
+    s, weights = lattice(degrees)
+    half = 2 * x * s**2
+    return float((np.exp(-half) * (1 + half) * weights).sum())
+
+
+def noncentral_below(x: np.ndarray, noncentrality: np.ndarray) -> np.ndarray:
+    """Of a noncentral chi-square with 4 degrees: one shifted normal, and a chi-square with 3, which has an error function."""
+    z = np.linspace(-8, 8, 801)
+    weights = np.exp(-(z**2) / 2)
+    left = np.maximum(x[:, None] - (z + np.sqrt(noncentrality)[:, None]) ** 2, 0)
+    below = erf(np.sqrt(left / 2)) - np.sqrt(2 * left / math.pi) * np.exp(-left / 2)
+    return below @ weights / weights.sum()
+
+
+# --- what is stored
+
+
+def content(store: str) -> Iterator[Row]:
+    for path in sorted((HERE / store).glob("*.json")):
+        yield json.loads(path.read_text())
+
+
+@cache
+def cells(store: str) -> dict[tuple[str, str, int], Row]:
+    """The runs in which everything varies, by model, activation and steps."""
+    found = [r for r in content(store) if r["config"]["vary"] == "all"]
+    return {(r["model_name"], r["activation"], r["config"]["max_iters"]): r for r in found}
+
+
+def pairs(result: Row, metric: str) -> np.ndarray:
+    n, stem = len(result["trials"]), "pd" if metric == "relative_pd" else metric
+    matrix = np.zeros((n, n))
+    for i, j in combinations(range(n), 2):
+        matrix[i, j] = matrix[j, i] = result["reproducibility_metrics"][f"{stem}_{i + 1}_{j + 1}"]
+    return matrix
+
+
+def mean(matrix: np.ndarray, leave: int | None = None) -> float:
+    kept = [k for k in range(len(matrix)) if k != leave]
+    return float(np.mean([matrix[i, j] for i, j in combinations(kept, 2)]))
+
+
+def every(function: Callable[[int | None], float], n: int) -> tuple[float, float, float]:
+    """A number with the ends of its jackknife interval, whose standard error is the third."""
+    value, without = function(None), np.array([function(k) for k in range(n)])
+    return value, float(t_quantile(n - 1)), math.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+
+
+def ends(found: tuple[float, float, float], low: float = -math.inf, high: float = math.inf) -> tuple[float, float, float]:
+    value, t, error = found
+    return value, max(value - t * error, low), min(value + t * error, high)
+
+
+def judged(difference: Callable[[float], Callable[[int | None], float]], n: int, family: int) -> Row:
+    """p of the difference, and of its being outside the margin."""
+    value, _, error = every(difference(1.0), n)
+    low, _, low_error = every(difference(1 - MARGIN / 100), n)
+    high, _, high_error = every(difference(1 + MARGIN / 100), n)
+    outside = max(t_above(low / low_error, n - 1), t_above(-high / high_error, n - 1))
+    row = dict(zip(("difference", "difference_low", "difference_high"), ends(every(difference(1.0), n)), strict=True))
+    return row | {"p": 2 * t_above(abs(value) / error, n - 1), "p_equal": min(1, family * outside), "error": error}
+
+
+def family_of(rows: list[Row], size: int) -> list[Row]:
+    """Holm's correction and the verdicts."""
+    least, order = 0.0, sorted(range(len(rows)), key=lambda k: rows[k]["p"])
+    for step, k in enumerate(order):
+        least = max(least, min(1.0, (size - step) * rows[k]["p"]))
+        rows[k]["p_holm"] = least
+    for row in rows:
+        equal = "equal within the margin" if row["p_equal"] <= SIGNIFICANT else "not decided"
+        row["verdict"] = "not decided" if row["n"] < 10 else "supported" if row["p_holm"] <= SIGNIFICANT else equal
+    return rows
+
+
+def by_permutation(own: np.ndarray, other: np.ndarray) -> float:
+    n = len(own)
+    values = [n * (mean(own) - mean(other)) - (n - 1) * (mean(own, k) - mean(other, k)) for k in range(n)]
+    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    sums = np.abs(signs @ np.array(values))
+    return float((sums >= abs(sum(values)) * (1 - 1e-9)).mean())
+
+
+# --- tables
+
+
+def table(name: str) -> list[Row]:
+    lines = (HERE / "tables" / f"{name}.csv").read_text().splitlines()
+    return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return text
+
+
+def same(row: Row, expected: Row, relative: float = 1e-6) -> None:
+    for name, value in expected.items():
+        if isinstance(value, str):
+            assert row[name] == value, (row, name)
+        elif not (math.isnan(value) and math.isnan(row[name])):
+            assert row[name] == pytest.approx(value, rel=relative, abs=2e-9), (row["model"], row["activation"], name)
+
+
+STORES = {"results": ("cells", "contrasts"), "minigpt/results": ("minigpt_cells", "minigpt_contrasts")}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_cells(store: str) -> None:
+    rows = [row for row in table(STORES[store][0]) if row["n"]]
+    assert len(rows) in (5, 30)
+    for row in rows:
+        result = cells(store)[row["model"], row["activation"], 500]
+        n = len(result["trials"])
+        expected: Row = {"n": n}
+        for metric in METRICS:
+            matrix = pairs(result, metric)
+            found = ends(every(lambda k, m=matrix: mean(m, k), n), 0.0, LARGEST.get(metric, math.inf))
+            expected |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), found, strict=True))
+        for name in ("val_loss", "val_accuracy"):
+            values = np.array([trial[name] for trial in result["trials"]])
+            half = t_quantile(n - 1) * values.std(ddof=1) / math.sqrt(n)
+            expected |= {name: values.mean(), f"{name}_low": values.mean() - half, f"{name}_high": values.mean() + half}
+        same(row, expected)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_contrasts(store: str, metric: str) -> None:
+    rows = [row for row in table(STORES[store][1]) if row["metric"] == metric]
+    models = TESTED if store == "results" else ("minigpt",)
+    family = 4 * len(models)
+    assert len(rows) == family
+    made = []
+    for row in rows:
+        own, other = (pairs(cells(store)[row["model"], name, 500], metric) for name in (row["activation"], "relu"))
+        n = len(own)
+
+        def difference(times: float, own: np.ndarray = own, other: np.ndarray = other) -> Callable[[int | None], float]:
+            return lambda k: mean(own, k) - times * mean(other, k)
+
+        new = {"n": n, **judged(difference, n, family), "p_permutation": by_permutation(own, other)}
+        share = ends(every(lambda k, a=own, b=other: 100 * (mean(a, k) / mean(b, k) - 1), n))
+        made.append(new | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
+        needed, level = row["trials_needed"], SIGNIFICANT / family
+        effect = abs(new["difference"]) / (new["error"] * math.sqrt(n))
+        if metric == "relative_pd" and needed < 2000:
+            assert power(int(needed), effect, level) >= 0.8 - 1e-3
+            assert needed == 10 or power(int(needed) - 1, effect, level) <= 0.8 + 1e-3
+    for row, new in zip(rows, family_of(made, family), strict=True):
+        del new["error"]
+        same(row, new)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_contrasts_at_equal_loss(metric: str) -> None:
+    rows = [row for row in table("equal_loss") if row["metric"] == metric]
+    assert len(rows) >= 4
+    made = []
+    for row in rows:
+        runs = []
+        for name in (row["activation"], "relu"):
+            own = {steps: r for (m, a, steps), r in cells("results").items() if (m, a) == (row["model"], name)}
+            losses = {steps: np.array([trial["val_loss"] for trial in r["trials"]]) for steps, r in own.items()}
+            runs.append([(losses[steps], pairs(own[steps], metric)) for steps in sorted(own, reverse=True)])
+        n = min(len(losses) for several in runs for losses, _ in several)
+
+        def read_off(arm: int, k: int | None, runs: list[Any] = runs) -> float:
+            kept = [place for place in range(10) if place != k]
+            at = max(several[0][0][kept].mean() for several in runs)
+            points = sorted((losses[kept].mean(), mean(matrix, k)) for losses, matrix in runs[arm])
+            return float(np.interp(at, [loss for loss, _ in points], [value for _, value in points]))
+
+        def difference(times: float, read_off: Callable[[int, int | None], float] = read_off) -> Callable[[int | None], float]:
+            return lambda k: read_off(0, k) - times * read_off(1, k)
+
+        share = ends(every(lambda k, of=read_off: 100 * (of(0, k) / of(1, k) - 1), n))
+        loss = max(several[0][0].mean() for several in runs)
+        new = {"n": n, "loss": loss, **judged(difference, n, 20)}
+        made.append(new | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
+    for row, new in zip(rows, family_of(made, 20), strict=True):
+        del new["error"]
+        same(row, new)
+
+
+def test_cv_over_activations() -> None:
+    for row in (row for row in table("cv") if row["metric"] == "relative_pd"):
+        if row["identical"] == "True":
+            alike = [[t["weights_sha256"] for t in cells("results")[row["model"], a, 500]["trials"]] for a in ACTIVATIONS]
+            assert row["cv"] == 0
+            assert all(digests == alike[0] for digests in alike)
+            continue
+        matrices = [pairs(cells("results")[row["model"], name, 500], "relative_pd") for name in ACTIVATIONS]
+        means, n, c = np.array([mean(matrix) for matrix in matrices]), len(matrices[0]), len(ACTIVATIONS)
+        measured = 100 * means.std() / means.mean()
+        without = np.array([[mean(matrix, k) for k in range(n)] for matrix in matrices])
+        own = (n - 1) * (without.mean(axis=1, keepdims=True) - without) * 100 / means.mean()
+        noise = ((own - own.mean(axis=0)) ** 2).sum() / (n * (n - 1) * (c - 1))
+        first, second = 4, (n - 1) * (c - 1)  # four: of five activations
+        corrected = math.sqrt(max(c * measured**2 - first * noise, 0) / c)
+        same(row, {"cv": measured, "cv_corrected": corrected, "p": f_above(c * measured**2 / (first * noise), second)}, 1e-4)
+        # The ends of the null and of the interval, by what they are said to be: chances.
+        for name, above in (("null_median", 0.5), ("null_high", 0.05)):
+            assert f_above(c * row[name] ** 2 / (first * noise), second) == pytest.approx(above, abs=1e-5)
+        s, weights = lattice(second)
+        noises, at_hand = noise / s[50::15] ** 2, weights[50::15] / weights[50::15].sum()
+        for name, below in (("cv_corrected_low", 0.945), ("cv_corrected_high", 0.01)):
+            square = c * measured**2 if name.endswith("low") else max(c * measured**2, first * noise)
+            chance = (noncentral_below(square / noises, c * row[name] ** 2 / noises) * at_hand).sum()
+            assert chance == pytest.approx(below, abs=2e-3) or (row[name] == 0 and chance <= below), (row["model"], name)
+
+
+def test_churn_per_error_and_the_control_of_halves() -> None:
+    for row in table("churn_and_error"):
+        result = cells("results")[row["model"], row["activation"], 500]
+        matrix, errors = pairs(result, "churn"), np.array([1 - t["val_accuracy"] / 100 for t in result["trials"]])
+        n = len(errors)
+        kept = [[j for j in range(n) if j != k] for k in range(n)]
+        found = ends(
+            every(lambda k, m=matrix, e=errors, of=kept: mean(m, k) / e[of[k] if k is not None else slice(None)].mean(), n)
+        )
+        same(row, dict(zip(("ratio", "ratio_low", "ratio_high"), found, strict=True)), 1e-5)
+    for row in table("a_a_control"):
+        matrix = pairs(cells("results")[row["model"], row["activation"], 500], "relative_pd")
+        one, other = matrix[:5, :5], matrix[5:, 5:]
+        share = ends(every(lambda k, a=one, b=other: 100 * (mean(a, k) / mean(b, k) - 1), 5))
+        value, _, error = every(lambda k, a=one, b=other: mean(a, k) - mean(b, k), 5)
+        p = 2 * t_above(abs(value) / error, 4)
+        same(row, {"p": p} | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
