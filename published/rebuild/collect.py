@@ -1,15 +1,17 @@
 """``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
 
 FOLDER is laid out as ``STORES`` says: ``results/``, ``smelu/results/`` and so on, each as ``repro grid`` left it. Result files
-are written without line breaks, a third smaller; their digest is of the content and stays. Predictions, weights and notebooks
-stay behind. What is published already and not in FOLDER is left alone.
+are written without line breaks, a third smaller; their digest is of the content and stays. Pair matrices are compressed.
+Predictions, weights and notebooks stay behind. What is published already and not in FOLDER is left alone.
 """
 
 import argparse
 import json
+import lzma
 from pathlib import Path
 
 from published.rebuild.stores import HERE, STORES
+from repro_lib.store.pair_matrices import compressed
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
 
@@ -26,7 +28,7 @@ def collect(source: Path, target: Path = HERE) -> list[str]:
             )
             write_atomically(target / name / path.name, compact + "\n")
         for path in sorted((source / name / "pd").glob("*.json")):
-            write_atomically(target / name / "pd" / path.name, path.read_bytes())
+            write_atomically(compressed(target / name / "pd" / path.name), lzma.compress(path.read_bytes(), preset=9))
     return refused
 
 

@@ -1,10 +1,12 @@
 """Every trial of a model against every other one, whatever its activation: what statistics across activations need.
 
-One file per model and configuration in ``results/pd/``, computed from the stored predictions, anew when trials are added."""
+One file per model and configuration in ``results/pd/``, computed from the stored predictions, anew when trials are added. A
+published study has them compressed, a third as large (``compressed``), and they are read as they are."""
 
 # It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
 import contextlib
+import lzma
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -118,6 +120,11 @@ def pair_matrices_path(store: Store, result: Result) -> Path:
     return store.folder / "pd" / f"{result.model_name}-{result.config_sha256[:12]}.json"
 
 
+def compressed(path: Path) -> Path:
+    """Where pair matrices lie that were compressed with xz."""
+    return path.with_name(f"{path.name}.xz")
+
+
 def _computed(store: Store, results: Sequence[Result], trials: list[ComparedTrial]) -> PairMatrices:
     predictions = [store.predictions(result, record.trial) for result in results for record in result.trials]
     by_pair, by_window = compare_all(predictions)
@@ -158,8 +165,12 @@ def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMa
 
 def _read(path: Path) -> PairMatrices | None:
     # None where there is nothing that can be trusted: it is made again then.
-    with contextlib.suppress(OSError, UnusableFile):
-        stored = PairMatrices.unsealed(read_bounded(path, LARGEST_RESULT_BYTES))
+    with contextlib.suppress(OSError, UnusableFile, lzma.LZMAError):
+        packed = compressed(path)
+        content = read_bounded(path if path.exists() else packed, LARGEST_RESULT_BYTES)
+        if not path.exists():  # one that claims to be endless is cut, and then not whole
+            content = lzma.LZMADecompressor().decompress(content, LARGEST_RESULT_BYTES)
+        stored = PairMatrices.unsealed(content)
         whole = math.comb(len(stored.trials), 2)
         return stored if all(len(values) == whole for values in stored.pairs.values()) else None
     return None

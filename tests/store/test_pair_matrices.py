@@ -1,6 +1,7 @@
 """Trials against trials, really trained: the same numbers as by hand; read back, extended, cut, and never trusted blindly."""
 
 import json
+import lzma
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,7 @@ from kinds import Tiny
 
 from repro_lib.data import EVALUATION_BLOCK
 from repro_lib.metrics import prediction_difference
-from repro_lib.store.pair_matrices import load_pair_matrices, pair_matrices_path
+from repro_lib.store.pair_matrices import compressed, load_pair_matrices, pair_matrices_path
 from repro_lib.store.predictions import compare
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -72,6 +73,26 @@ def test_what_is_stored_needs_no_predictions(store: Store) -> None:
     assert only.matrix("churn") == pytest.approx(made.matrix("churn")[3:, 3:])
     turned = load_pair_matrices(store, results[::-1])
     assert turned.matrix("churn")[:3, 3:] == pytest.approx(made.matrix("churn")[3:, :3])
+
+
+@pytest.mark.parametrize("damage", ["", "cut", "endless"])
+def test_a_compressed_one_is_read_as_it_is(damage: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = results_of(store)
+    path = pair_matrices_path(store, results[0])
+    made = load_pair_matrices(store, results)
+    content = lzma.compress(path.read_bytes())
+    if damage == "endless":
+        monkeypatch.setattr("repro_lib.store.pair_matrices.LARGEST_RESULT_BYTES", path.stat().st_size - 9)
+    compressed(path).write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    path.unlink()
+    for folder in ("predictions", "weights"):
+        shutil.rmtree(store.folder / folder)
+    if damage:
+        with pytest.raises(ResultError):
+            load_pair_matrices(store, results)
+    else:
+        assert load_pair_matrices(store, results) == made
+    assert not path.exists()
 
 
 def test_more_trials_extend_it(store: Store, tiny: Tiny) -> None:
