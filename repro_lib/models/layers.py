@@ -178,8 +178,9 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab_size: int, width: int, block_size: int | None, dropout: float) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocab_size, width)
-        self.positions = nn.Embedding(block_size, width) if block_size else None
+        # From empty weights: the constructor's own, drawn without storage, would first import torch's compiler, for a second.
+        self.tokens = nn.Embedding.from_pretrained(torch.empty(vocab_size, width), freeze=False)
+        self.positions = nn.Embedding.from_pretrained(torch.empty(block_size, width), freeze=False) if block_size else None
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
