@@ -11,7 +11,7 @@ import pandas as pd
 from repro_lib.analysis.claims import CLAIMS, Claim, judge
 from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import literally
+from repro_lib.analysis.formatting import counted, listed, literally
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement, Verdict
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
@@ -55,8 +55,8 @@ def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
     rows = {
         entry.claim.text: {
             "Published": entry.claim.published,
-            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive)}",
-            "Verdict": " ".join(filter(None, [_verdict(entry), entry.beside])),
+            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive, why=False)}",
+            "Verdict": ". ".join(filter(None, [_verdict(entry), entry.beside])),
             "Other metrics": _others(entry),
         }
         for entry in entries
@@ -95,9 +95,9 @@ def _verdict(entry: Entry, metric: str = "relative_pd") -> str:
 
 
 # The number of a check with its interval, or why there is none.
-def _measured(check: Check) -> str:
+def _measured(check: Check, why: bool = True) -> str:
     if check.problem:
-        return f"no number and no interval ({check.problem})"
+        return f"no number and no interval ({check.problem})" if why else "no number"
     value, (low, high) = _number(check.estimate.value), check.simultaneous
     if check.exact:
         return f"{check.estimate.value:,.0f} exactly, {check.exact} (interval of width 0)"
@@ -126,6 +126,8 @@ def _region(check: Check) -> str:
 def _others(entry: Entry) -> str:
     if len(entry.judgements) == 1:
         return "relative PD only"
+    if not entry.disagreeing and (entry.main.problems or entry.main.verdict == NOT_COMPARABLE):
+        return "–"
     differing = (f"{PAIR_METRICS[metric].words}: {entry.judgements[metric].verdict}" for metric in entry.disagreeing)
     return "; ".join(differing) or f"all {len(entry.judgements) - 1} agree"
 
@@ -146,19 +148,23 @@ def tally(entries: Sequence[Entry]) -> str:
     # Several claims may rest on one number, and then they are one piece of evidence.
     facts = {v: len({entry.main.decisive.fact or entry.main.decisive.about for entry in es}) for v, es in found.items()}
     built = sum(entry.claim.by_construction for entry in found[SUPPORTED])
-    said = (
-        f"{len(found[SUPPORTED])} supported (independent facts: {facts[SUPPORTED]}; by construction: {built}), "
-        f"{len(found[REFUTED])} refuted (independent facts: {facts[REFUTED]}), {len(found[NOT_DECIDED])} not decided "
-        f"({sum(bool(entry.main.problems) for entry in found[NOT_DECIDED])} for want of models or numbers), "
-        f"{len(found[NOT_COMPARABLE])} not comparable (of another text, vocabulary or recipe)"
-    )
+    unjudged = sum(bool(entry.main.problems) for entry in found[NOT_DECIDED])
+    kinds = {verdict: [] for verdict in found}
+    kinds[SUPPORTED] = [f"{built} by construction"] if built else []
+    kinds[NOT_DECIDED] = [f"{unjudged} for want of models or numbers"] if unjudged else []
+    kinds[NOT_COMPARABLE] = ["numbers of another text, vocabulary or recipe"] if found[NOT_COMPARABLE] else []
+    for verdict in (SUPPORTED, REFUTED):
+        kinds[verdict] += [counted(facts[verdict], "independent fact")] if len(found[verdict]) > facts[verdict] else []
+    told = [
+        f"{len(of)} {verdict}" + (f" ({'; '.join(kinds[verdict])})" if kinds[verdict] else "") for verdict, of in found.items()
+    ]
     split = sum(bool(entry.disagreeing) for entry in entries)
     sizes = sorted({entry.main.n for entry in entries if entry.main.n})
     n = f"N = {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else "no trials"
     level = f"{100 * CONFIDENCE:.0f} % intervals, simultaneous within a claim"
     return (
-        f"Of {len(entries)} claims of the earlier study {said} ({n}; {level}). "
-        f"For {split} of them another metric gives another verdict ({n}, same intervals)."
+        f"Of the {len(entries)} claims of the earlier study, {listed(told)} ({n}; {level}). "
+        f"{f'On {split} of them' if split else 'On none of them'} another metric gives another verdict ({n}, same intervals)."
     )
 
 

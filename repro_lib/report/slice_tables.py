@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.analysis.formatting import counted, number, seen
+from repro_lib.analysis.formatting import counted, listed, number, seen
 from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
@@ -123,7 +123,7 @@ def _influence(result: Result) -> pd.DataFrame:
 
 def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     """Churn, error rate, their ratio and difference for every activation of a model, with 95 % intervals over trials."""
-    heads = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
+    heads = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn minus error": "residual"}
 
     def numbers(*cell: str) -> dict[str, str]:
         result = study.result(*cell)
@@ -138,12 +138,11 @@ def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> s
     chosen = [result for result in study.results if models is None or result.model_name in models]
     residuals = [residual for result in chosen if (residual := churn_against_error(result).residual).has_interval]
     if not residuals:
-        return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
+        return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn minus error needs."
     below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
-    return (
-        f"Of {counted(len(residuals), 'cell')} with an interval, churn is below the error in {below} (the interval of the "
-        f"difference lies below 0), above it in {above}, and not decided in {len(residuals) - below - above}."
-    )
+    counts = {"below the error rate": below, "above it": above, "not decided": len(residuals) - below - above}
+    told = listed([f"{where} in {count}" for where, count in counts.items() if count])
+    return f"By the interval of their difference, churn is {told} of {counted(len(residuals), 'cell')}."
 
 
 def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
@@ -153,9 +152,9 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
         result, cell = study.result(*names), anatomies.cell(*names)
         rare, uncertain = rows_of(cell.kinds) if cell else (_NOTHING, _NOTHING)
         return {
-            "Rare: hold, %": _shown(rare, "held", ".1f", 100),
-            "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
-            "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+            "Rare hold, %": _shown(rare, "held", ".1f", 100),
+            "Uncertain, % of the text": number(100 * uncertain["share"], 1),
+            "Uncertain hold, %": _shown(uncertain, "held", ".1f", 100),
             # This one needs no predictions.
             "Churn / error": f"{churn_against_error(result).ratio:.3f}" if result else "–",
         }
@@ -169,8 +168,8 @@ def overview_sentence(anatomies: Anatomies) -> str:
         return "No cell could be taken apart, so that only churn / error is known."
     share = rows_of(anatomies.cells[0].kinds)[0]["share"]
     return (
-        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain are those where "
-        "the mean over the trials of the largest probability is under 0.5. What they hold is a share of the total variation."
+        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain ones are those "
+        "whose largest probability, averaged over the trials, is under 0.5. What each kind holds is a share of total variation."
     )
 
 
