@@ -116,9 +116,7 @@ def how_to_run(study: Study) -> str:
 def _same_but_vary(reference: Result, other: Result) -> bool:
     # Trials and the path of the text do not tell cells apart; the text's digest does.
     def rest(result: Result) -> str:
-        values = {
-            name: value for name, value in config_values(result.config).items() if name not in ("vary", "trials", "corpus")
-        }
+        values = {k: v for k, v in config_values(result.config).items() if k not in ("vary", "trials", "corpus")}
         about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]
         return canonical_json([about, values])
 

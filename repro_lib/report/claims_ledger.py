@@ -11,7 +11,7 @@ import pandas as pd
 from repro_lib.analysis.claims import CLAIMS, Claim, judge
 from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import counted, listed, literally
+from repro_lib.analysis.formatting import literally
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED, Check, Judgement, Verdict
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
@@ -144,27 +144,27 @@ def sentence(entry: Entry) -> str:
 
 def tally(entries: Sequence[Entry]) -> str:
     """How many claims came out which way, by the primary metric."""
-    found = {verdict: [entry for entry in entries if entry.main.verdict == verdict] for verdict in get_args(Verdict)}
-    # Several claims may rest on one number, and then they are one piece of evidence.
-    facts = {v: len({entry.main.decisive.fact or entry.main.decisive.about for entry in es}) for v, es in found.items()}
-    built = sum(entry.claim.by_construction for entry in found[SUPPORTED])
-    unjudged = sum(bool(entry.main.problems) for entry in found[NOT_DECIDED])
-    kinds = {verdict: [] for verdict in found}
-    kinds[SUPPORTED] = [f"{built} by construction"] if built else []
-    kinds[NOT_DECIDED] = [f"{unjudged} for want of models or numbers"] if unjudged else []
-    kinds[NOT_COMPARABLE] = ["numbers of another text, vocabulary or recipe"] if found[NOT_COMPARABLE] else []
-    for verdict in (SUPPORTED, REFUTED):
-        kinds[verdict] += [counted(facts[verdict], "independent fact")] if len(found[verdict]) > facts[verdict] else []
-    told = [
-        f"{len(of)} {verdict}" + (f" ({'; '.join(kinds[verdict])})" if kinds[verdict] else "") for verdict, of in found.items()
-    ]
+
+    def came_out(verdict: Verdict) -> str:
+        found = [entry for entry in entries if entry.main.verdict == verdict]
+        # Several claims may rest on one number, and then they are one piece of evidence.
+        facts = {entry.main.decisive.fact or entry.main.decisive.about for entry in found}
+        kinds = {
+            "by construction": verdict == SUPPORTED and sum(entry.claim.by_construction for entry in found),
+            f"independent fact{'s' * (len(facts) > 1)}": verdict in (SUPPORTED, REFUTED) and len(facts),
+            "for want of models or numbers": verdict == NOT_DECIDED and sum(bool(entry.main.problems) for entry in found),
+            "of another text, vocabulary or recipe": verdict == NOT_COMPARABLE and len(found),
+        }
+        return f"{len(found)} {verdict} ({'; '.join(f'{n} {kind}' for kind, n in kinds.items() if n)})".removesuffix(" ()")
+
+    told = ", ".join(map(came_out, get_args(Verdict)))
     split = sum(bool(entry.disagreeing) for entry in entries)
     sizes = sorted({entry.main.n for entry in entries if entry.main.n})
     n = f"N = {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else "no trials"
     level = f"{100 * CONFIDENCE:.0f} % intervals, simultaneous within a claim"
     return (
-        f"Of the {len(entries)} claims of the earlier study, {listed(told)} ({n}; {level}). "
-        f"{f'On {split} of them' if split else 'On none of them'} another metric gives another verdict ({n}, same intervals)."
+        f"{len(entries)} claims of the earlier study: {told} ({n}; {level}). "
+        f"On {split or 'none'} of them another metric gives another verdict ({n}, same intervals)."
     )
 
 

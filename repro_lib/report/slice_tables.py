@@ -22,7 +22,6 @@ from repro_lib.report.tables import worded
 from repro_lib.store.schema import Result
 
 RARE_IN_WORDS = "under 1 % of the training text"
-UNCERTAIN_IN_WORDS = "largest probability under 0.5"
 CHARACTER_NAMES = {" ": "space", "\n": "line end", "\t": "tab"}
 # What stands for a cell that could not be taken apart.
 _NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_high"), math.nan)
@@ -46,25 +45,12 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["By", "Slice"])
 
 
-def slices_sentence(cell: CellAnatomy) -> str:
-    """What share of the total variation the rare and the uncertain characters of a cell hold."""
-
-    def held(row: dict[str, Any]) -> str:
-        share = f"are {100 * row['share']:.1f} % of the text"
-        # Of no variation there is no share.
-        if math.isnan(row["held"]):
-            return f"{share}, and the trials do not differ at all"
-        return f"{share} and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
-
-    rare, uncertain = map(held, rows_of(cell.kinds))
-    name = f"{cell.model} with {cell.activation}, N = {cell.n}"
-    return f"{name}: rare characters ({RARE_IN_WORDS}) {rare}; uncertain ones ({UNCERTAIN_IN_WORDS}) {uncertain}."
-
-
 def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -> list[pd.DataFrame | Note]:
-    """For each of these activations that could be taken apart a sentence, and the table below it."""
+    """For each of these activations that could be taken apart its name, and the table below it."""
     cells = filter(None, (anatomies.cell(model, activation) for activation in activations))
-    views = [view for cell in cells for view in (Note(slices_sentence(cell)), slices_table(cell))]
+    views = [
+        view for cell in cells for view in (Note(f"{cell.model} with {cell.activation}, N = {cell.n}"), slices_table(cell))
+    ]
     return views or [Note(f"No slices of {model}: none of its cells could be taken apart.")]
 
 
@@ -109,10 +95,8 @@ def influence_table(study: Study, model: str) -> pd.DataFrame:
             return found
         # By size, whichever way it moves the result.
         row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
-        same = (
-            "the same without any" if not frame["influence"].any() else f"{_shown(row, 'without', '.4f')}, trial {row['trial']}"
-        )
-        return found | {"Without the one that moves it most": same}
+        without = f"{_shown(row, 'without', '.4f')}, trial {row['trial']}"
+        return found | {"Without the one that moves it most": without if frame["influence"].any() else "the same without any"}
 
     return _by_cell(study, scores, model).fillna("–")
 

@@ -176,7 +176,6 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
 
 def models_table(study: Study) -> pd.DataFrame:
     """The overview of models: architecture, parameters, best activation, CV."""
-
     without = {result.model_name: _without_embeddings(result) for result in study.results}
 
     def best(row: dict[str, Any]) -> str:
@@ -208,7 +207,7 @@ def activations_table(study: Study) -> pd.DataFrame:
         lambda row: {
             "Average relative PD": with_interval(row, "average_pd", 4),
             "Models": f"{row['models']} of {row['expected']}",
-            "Wins (lowest PD of a model)": row["wins"],
+            "Wins": row["wins"],
         },
         synthetic=study.is_synthetic,
     )

@@ -114,7 +114,7 @@ def test_the_slices_for_people_have_intervals_and_no_empty_slice(whole: Cells):
     assert ("Kind of character", "digit") not in table.index
     assert not slice_tables.slices_table(found.cells[1])["Churn"].str.contains("to").any(), "two trials have no interval"
     note, _ = slice_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
-    assert "rare characters (under 1 % of the training text) are" in repr(note)
+    assert repr(note) == "charlm with relu, N = 3"
     assert "No slices of charlm" in repr(*slice_tables.slices_views(found, "charlm", ["smelu_1"]))
 
 

@@ -76,8 +76,7 @@ def build_site(
     stored = [result for _, result in store.load()[0]]
     # The navigation names what is expected, not what is there, so that one more finished cell costs one page; but no cell that
     # was trained without a notebook, for there will be no page of it.
-    trained = {(result.model_name, result.arm) for result in stored if not running}
-    bare = {cell for cell in trained if train_stem("-".join(cell)) not in notebooks}
+    bare = {(r.model_name, r.arm) for r in stored if not running and train_stem(f"{r.model_name}-{r.arm}") not in notebooks}
     expected = [(model, "" if (model, name) in bare else name) for model, name in expected_cells]
     navigated = in_order([*expected, *((match["model"], match["activation"]) for match in matches)])
     refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
@@ -91,8 +90,7 @@ def build_site(
     study = replace(study, models=models, activations=activations)
     contrasts = leading_contrasts(Evidence.from_results(study))
     said = answer(study, contrasts)
-    # It takes a second, and a grid that runs would wait for it after each of its cells.
-    drawn = "" if running else _drawn(contrasts)
+    drawn = "" if running else _drawn(contrasts)  # a second, for which a grid would wait after each of its cells
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
@@ -250,7 +248,5 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
         if re.fullmatch(r"[\w.-]+", path.name) and alternative:
             figures[owner][path.stem] = alternative
         else:
-            unexplained.append(
-                f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
-            )
+            unexplained.append(f"The figure plots/{path.name} is left out: its alternative text, {text.name}, is missing.")
     return {owner: found for owner, found in figures.items() if found}, unexplained

@@ -223,13 +223,16 @@ _SET = re.compile(
 def typeset(html: str) -> str:
     """A page on which negative numbers have a minus and no hyphen, and no interval and no per cent breaks over two lines.
 
-    >>> set_right = typeset('<td data-value="-1">-4.9 (-7 to -2.8), 5 %, 2026-11-29</td><code>-1 %</code>')
-    >>> set_right.count("\N{MINUS SIGN}"), set_right.count("\N{NO-BREAK SPACE}")
-    (3, 3)
+    >>> typeset('<td data-value="-1">-4.9 (-7 to -2.8), 2026-11-29</td><code>-1 %</code>').count("\N{MINUS SIGN}")
+    3
+    >>> typeset("<td>0.5 (0.4 to 0.6)</td>")
+    '<td>0.5 <span class="whole">(0.4 to 0.6)</span></td>'
     """
 
     def in_place(found: re.Match[str]) -> str:
-        return found[0] if found[0][0] == "<" else found[0].replace("-", MINUS).replace(" ", "\N{NO-BREAK SPACE}")
+        if found[0][0] == "(":
+            return f'<span class="whole">{found[0].replace("-", MINUS)}</span>'
+        return {"-": MINUS, " ": "\N{NO-BREAK SPACE}"}.get(found[0], found[0])
 
     return _SET.sub(in_place, html)
 
