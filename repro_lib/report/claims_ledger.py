@@ -55,7 +55,7 @@ def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
     rows = {
         entry.claim.text: {
             "Published": entry.claim.published,
-            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive, why=False)}",
+            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive, _verdict(entry))}",
             "Verdict": ". ".join(filter(None, [_verdict(entry), entry.beside])),
             "Other metrics": _others(entry),
         }
@@ -94,10 +94,10 @@ def _verdict(entry: Entry, metric: str = "relative_pd") -> str:
     return verdict + why + (f" at N = {n}" if n else "") + (f", about {needed:,} trials needed" if needed else least)
 
 
-# The number of a check with its interval, or why there is none.
-def _measured(check: Check, why: bool = True) -> str:
+# The number of a check with its interval, or why there is none, unless that is said already.
+def _measured(check: Check, said: str = "") -> str:
     if check.problem:
-        return f"no number and no interval ({check.problem})" if why else "no number"
+        return "no number and no interval" + ("" if check.problem in said else f" ({check.problem})")
     value, (low, high) = _number(check.estimate.value), check.simultaneous
     if check.exact:
         return f"{check.estimate.value:,.0f} exactly, {check.exact} (interval of width 0)"
@@ -138,7 +138,7 @@ def sentence(entry: Entry) -> str:
     split = f"; the metrics disagree ({_others(entry)})" if entry.disagreeing else ""
     return (
         f"{entry.claim.text} **{verdict[0].upper()}{verdict[1:]}**; published {entry.claim.published}; "
-        f"measured {decisive.about}: {_measured(decisive)}{split}.{' ' + entry.beside if entry.beside else ''}"
+        f"measured {decisive.about}: {_measured(decisive, verdict)}{split}.{' ' + entry.beside if entry.beside else ''}"
     )
 
 

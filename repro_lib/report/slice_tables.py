@@ -47,10 +47,8 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
 
 def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -> list[pd.DataFrame | Note]:
     """For each of these activations that could be taken apart its name, and the table below it."""
-    cells = filter(None, (anatomies.cell(model, activation) for activation in activations))
-    views = [
-        view for cell in cells for view in (Note(f"{cell.model} with {cell.activation}, N = {cell.n}"), slices_table(cell))
-    ]
+    cells = filter(None, (anatomies.cell(model, name) for name in activations))
+    views = [view for cell in cells for view in (Note(f"{model} with {cell.activation}, N = {cell.n}"), slices_table(cell))]
     return views or [Note(f"No slices of {model}: none of its cells could be taken apart.")]
 
 
