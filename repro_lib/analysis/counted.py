@@ -83,8 +83,8 @@ class CountedModel:
             for metric, curve in rows.groupby("metric", sort=False):
                 fewest, whole = (Estimate.in_row(curve.iloc[end], "per_cent") for end in (0, -1))
                 turns = " (the sign changes with k)" if curve["per_cent"].min() < 0 < curve["per_cent"].max() else ""
-                few = f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent{turns}"
-                parts.append(f"{PAIR_METRICS[str(metric)].words} {whole:+z.1f %} over all {self.steps[-1]} characters, {few}")
+                few = f"{fewest:+z.1f %} over the {curve['k'].iloc[0]} most frequent characters{turns}"
+                parts.append(f"{PAIR_METRICS[str(metric)].words} {few}, {whole.value:+z.1f} % over all {self.steps[-1]}")
             interval = "95 % intervals" if n >= TRIALS_FOR_INTERVAL else "no interval"
             said.append(f"{self.model}: {name} against {self.reference}: {'; '.join(parts)} (N = {n}, {interval}).")
         return said

@@ -93,7 +93,7 @@ def forks_sentence(frame: pd.DataFrame, model: str) -> str:
         return f"{model}: no fork from the start was trained twice, so there is nothing to set later ones against."
     n = int(frame["n"].min())
     few = "" if n >= TRIALS_FOR_INTERVAL else ", too few for intervals"
-    return f"{model} forked while it trains, total variation at the end, N = {n} trials{few}: {'; '.join(parts)}."
+    return f"{model} forked during training, total variation at the end, N = {n} trials{few}: {'; '.join(parts)}."
 
 
 def _in_words(row: Any) -> str:

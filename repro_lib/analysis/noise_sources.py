@@ -60,20 +60,23 @@ class NoiseSources:
         return pd.DataFrame(rows, index=list(SOURCES))
 
     def sentence(self) -> str:
-        """What the sources say, with N and intervals; a warning where repeating the same trial changes anything."""
+        """What the sources say, with N and intervals, and ``repeated``."""
         parts = []
         for source, result in self.results.items():
             estimate = jackknife_pairwise(pair_matrix(result, "total_variation"), PAIR_METRICS["total_variation"].largest)
             ends = f"95 % interval {small(estimate.low)} to {small(estimate.high)}" if estimate.has_interval else "no interval"
             parts.append(f"{source} {small(estimate.value)} ({ends}, N = {estimate.n})")
-        sentence = f"{self.model} with {self.activation}: total variation by source of randomness: {'; '.join(parts)}."
+        told = f"total variation by source of randomness: {'; '.join(parts)}"
+        return f"{self.model} with {self.activation}: {told}. {self.repeated()}"
+
+    def repeated(self) -> str:
+        """Whether the same trial again gives the same bits; by digest, for a PD that rounds to 0 would not show it."""
+        name = f"{self.model} with {self.activation}"
         if "none" not in self.results:
-            return sentence
-        # By digest: a PD that rounds to 0 would not show that the bits differ.
+            return f"{name}: the same trial was not repeated."
         if len({trial.predictions_sha256 for trial in self.results["none"].trials}) > 1:
-            warning = "the same trial repeated gave other predictions: this machine does not compute reproducibly."
-            return f"{sentence} Warning: {warning}"
-        return f"{sentence} Without any source the trials are the same to the last bit: PD exactly 0."
+            return f"Warning: {name} trained again gave other predictions: this machine does not compute reproducibly."
+        return f"{name} trained again without any source of randomness is the same to the last bit: PD exactly 0."
 
     def trajectories(self, store: Store) -> dict[str, Trajectory]:
         """By source the cell through training, of those whose kept predictions are at hand."""
@@ -113,9 +116,7 @@ def how_to_run(study: Study) -> str:
 def _same_but_vary(reference: Result, other: Result) -> bool:
     # Trials and the path of the text do not tell cells apart; the text's digest does.
     def rest(result: Result) -> str:
-        values = {
-            name: value for name, value in config_values(result.config).items() if name not in ("vary", "trials", "corpus")
-        }
+        values = {k: v for k, v in config_values(result.config).items() if k not in ("vary", "trials", "corpus")}
         about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]
         return canonical_json([about, values])
 

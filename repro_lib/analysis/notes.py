@@ -33,4 +33,4 @@ def visible(text: str) -> str:
 
 def say(*sentences: str) -> Note:
     """Sentences as paragraphs for a notebook, each once."""
-    return Note("\n".join(dict.fromkeys(sentences)))
+    return Note("\n".join(dict.fromkeys(filter(None, sentences))))

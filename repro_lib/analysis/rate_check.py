@@ -53,8 +53,8 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
     if evidence.identical(model):
         return [Note(f"{model} is the same with every activation, so no rate favours one of them.")]
     if own.empty:
-        how = f"whether it favours one of them, shows: repro grid --models {model} --rates 0.5 2"
-        return [Note(f"All activations of {model} were trained at one learning rate; {how}")]
+        how = f"To see whether it favours one of them: repro grid --models {model} --rates 0.5 2"
+        return [Note(f"All activations of {model} were trained at one learning rate. {how}")]
     table = [
         {
             "Activation": row["activation"],
@@ -69,7 +69,7 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
     best, common = own[own["best"]], own.loc[own["common"], "rate"].iloc[0]
     costs = "; ".join(f"{row['activation']} {_cost(row)}" for row in rows_of(best))
     about = f"{model}, N = {int(best['n'].min())}"
-    said = [f"{about}: in validation loss the common rate of {common:g} costs {costs}."]
+    said = [f"{about}: the common rate of {common:g} costs in validation loss: {costs}."]
     said += [_at_best_rates(evidence, model, metric) for metric in LEADING]
     return [pd.DataFrame(table).set_index("Activation"), say(*said)]
 

@@ -120,11 +120,11 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
     parts = []
     for cell in followed:
         step = cell.parted_at()
-        when = "never" if step is None else "from the start" if step == cell.steps[0] else f"at step {step}"
+        when = "never" if step is None else "from the start" if step == cell.steps[0] else f"from step {step}"
         parts.append(f"{cell.activation} {when}")
     steps, n = ", ".join(map(str, followed[0].steps)), min(cell.n for cell in followed)
-    parted = f"that is, predict another character for more than {100 * PARTED:.0f} in 100 from then on: {'; '.join(parts)}"
-    return f"Trials have parted for good, {parted} (kept steps {steps}; N = {n} trials)."
+    apart = f"Trials are apart for good once more than {100 * PARTED:.0f} % of their most probable characters differ to the end"
+    return f"{apart}: {'; '.join(parts)} (looked at: steps {steps}; N = {n} trials)."
 
 
 def _followed(kept: Sequence[Snapshots]) -> tuple[Float64, dict[str, Float64]]:

@@ -208,7 +208,7 @@ def _source_bar(axes: Axes, x: int, row: dict[str, Any]) -> None:
     if spread := arms(row, "total_variation"):
         axes.errorbar(x, value, spread, fmt="none", ecolor="#222222", elinewidth=1.3, capsize=4)
     # A trial that is repeated gives exactly 0, and a rounded 0.000 would not say so.
-    label = "exactly 0" if value == 0 else f"{value:.3f}" if value >= 0.001 else small(value)
+    label = "exactly\n0" if value == 0 else f"{value:.3f}" if value >= 0.001 else small(value)
     top = (x, value if math.isnan(high) else max(value, high))
     axes.annotate(label, top, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
 

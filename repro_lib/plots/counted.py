@@ -13,7 +13,7 @@ def frequent_view(counted: CountedModel) -> Plot | Note:
     """Both leading metrics against the reference over k, a line per arm; a sentence where there is nothing to compare."""
     curves = counted.curves
     if curves.empty:
-        return Note(f"No figure of {counted.model}: there is no contrast to draw.")
+        return Note(*counted.sentences())
     least = curves["n"].min()
     bands = f"95 % jackknife interval, N = {least} trials" if least >= TRIALS_FOR_INTERVAL else "none: too few trials"
     note = (

@@ -21,7 +21,7 @@ def forks_views(store: Store, model: str) -> list[Plot | Note]:
     """What forks of a model leave, drawn and in words; a sentence where there are none."""
     frame = forks_frame(store, model)
     if frame.empty:
-        return [Note(f"No training of {model} was forked; repro grid --profile forks does so with charlm.")]
+        return [Note(f"{model} was not forked during training; repro grid --profile forks does that with charlm.")]
     return [forks_view(frame, model), Note(forks_sentence(frame, model))]
 
 

@@ -32,7 +32,7 @@ def league_view(evidence: Evidence, model: str, over: str) -> Plot | Note:
     line, meaning = _line(evidence, model, over, points)
     least, most = (pick(row["n"] for row in rows) for pick in (min, max))
     trials = f"N = {least}" if least == most else f"N = {least} to {most}"
-    note = f"{trials} trials per arm; means, whose intervals the table has. Joined: {meaning}."
+    note = f"Means of {trials} trials per arm; the table has their intervals. Line: {meaning}."
     figure, body = new_figure(5.6, f"{model}: {metric.words} over {_OVER[over].split(',')[0]}", note)
     axes = body.subplots()
     axes.plot(*zip(*line, strict=True), color="#999999", linewidth=1, zorder=1)
@@ -53,7 +53,7 @@ def league_view(evidence: Evidence, model: str, over: str) -> Plot | Note:
 def _line(evidence: Evidence, model: str, over: str, points: Mapping[str, tuple[float, float]]) -> tuple[list, str]:
     if over != "val_loss":
         front = pareto_front({name: (-cost, value) for name, (cost, value) in points.items()})
-        about = "the Pareto front, where nobody is lower without costing more; on that of noisy means some are by luck"
+        about = "the Pareto front, arms below which there is none that costs no more; with noisy means some are on it by luck"
         return [points[name] for name in front], about
     runs = evidence.runs_by("max_iters", model, evidence.reference)
     ends = sorted((run.avg_val_loss, run.reproducibility_metrics[LEAGUE_METRICS[0]]) for run in runs if len(run.trials) > 1)

@@ -16,7 +16,7 @@ CONFIG = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": "transparent"},
-    "axis": _AXIS | _FAINT | {"titleFontWeight": "normal"},
+    "axis": _AXIS | _FAINT | {"titleFontWeight": "normal", "labelSeparation": 6},
     "legend": _AXIS | {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 2.5},
     "title": {"color": PAGE_COLOUR, "fontSize": 13, "anchor": "start"},
     "text": {"color": PAGE_COLOUR, "fontSize": 12},

@@ -55,8 +55,8 @@ def ledger_table(entries: Sequence[Entry], group: str) -> WordTable:
     rows = {
         entry.claim.text: {
             "Published": entry.claim.published,
-            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive)}",
-            "Verdict": " ".join(filter(None, [_verdict(entry), entry.beside])),
+            "Measured: the decisive number": f"{entry.main.decisive.about}: {_measured(entry.main.decisive, _verdict(entry))}",
+            "Verdict": ". ".join(filter(None, [_verdict(entry), entry.beside])),
             "Other metrics": _others(entry),
         }
         for entry in entries
@@ -94,10 +94,10 @@ def _verdict(entry: Entry, metric: str = "relative_pd") -> str:
     return verdict + why + (f" at N = {n}" if n else "") + (f", about {needed:,} trials needed" if needed else least)
 
 
-# The number of a check with its interval, or why there is none.
-def _measured(check: Check) -> str:
+# The number of a check with its interval, or why there is none, unless that is said already.
+def _measured(check: Check, said: str = "") -> str:
     if check.problem:
-        return f"no number and no interval ({check.problem})"
+        return "no number and no interval" + ("" if check.problem in said else f" ({check.problem})")
     value, (low, high) = _number(check.estimate.value), check.simultaneous
     if check.exact:
         return f"{check.estimate.value:,.0f} exactly, {check.exact} (interval of width 0)"
@@ -126,6 +126,8 @@ def _region(check: Check) -> str:
 def _others(entry: Entry) -> str:
     if len(entry.judgements) == 1:
         return "relative PD only"
+    if not entry.disagreeing and (entry.main.problems or entry.main.verdict == NOT_COMPARABLE):
+        return "–"
     differing = (f"{PAIR_METRICS[metric].words}: {entry.judgements[metric].verdict}" for metric in entry.disagreeing)
     return "; ".join(differing) or f"all {len(entry.judgements) - 1} agree"
 
@@ -136,29 +138,33 @@ def sentence(entry: Entry) -> str:
     split = f"; the metrics disagree ({_others(entry)})" if entry.disagreeing else ""
     return (
         f"{entry.claim.text} **{verdict[0].upper()}{verdict[1:]}**; published {entry.claim.published}; "
-        f"measured {decisive.about}: {_measured(decisive)}{split}.{' ' + entry.beside if entry.beside else ''}"
+        f"measured {decisive.about}: {_measured(decisive, verdict)}{split}.{' ' + entry.beside if entry.beside else ''}"
     )
 
 
 def tally(entries: Sequence[Entry]) -> str:
     """How many claims came out which way, by the primary metric."""
-    found = {verdict: [entry for entry in entries if entry.main.verdict == verdict] for verdict in get_args(Verdict)}
-    # Several claims may rest on one number, and then they are one piece of evidence.
-    facts = {v: len({entry.main.decisive.fact or entry.main.decisive.about for entry in es}) for v, es in found.items()}
-    built = sum(entry.claim.by_construction for entry in found[SUPPORTED])
-    said = (
-        f"{len(found[SUPPORTED])} supported (independent facts: {facts[SUPPORTED]}; by construction: {built}), "
-        f"{len(found[REFUTED])} refuted (independent facts: {facts[REFUTED]}), {len(found[NOT_DECIDED])} not decided "
-        f"({sum(bool(entry.main.problems) for entry in found[NOT_DECIDED])} for want of models or numbers), "
-        f"{len(found[NOT_COMPARABLE])} not comparable (of another text, vocabulary or recipe)"
-    )
+
+    def came_out(verdict: Verdict) -> str:
+        found = [entry for entry in entries if entry.main.verdict == verdict]
+        # Several claims may rest on one number, and then they are one piece of evidence.
+        facts = {entry.main.decisive.fact or entry.main.decisive.about for entry in found}
+        kinds = {
+            "by construction": verdict == SUPPORTED and sum(entry.claim.by_construction for entry in found),
+            f"independent fact{'s' * (len(facts) > 1)}": verdict in (SUPPORTED, REFUTED) and len(facts),
+            "for want of models or numbers": verdict == NOT_DECIDED and sum(bool(entry.main.problems) for entry in found),
+            "of another text, vocabulary or recipe": verdict == NOT_COMPARABLE and len(found),
+        }
+        return f"{len(found)} {verdict} ({'; '.join(f'{n} {kind}' for kind, n in kinds.items() if n)})".removesuffix(" ()")
+
+    told = ", ".join(map(came_out, get_args(Verdict)))
     split = sum(bool(entry.disagreeing) for entry in entries)
     sizes = sorted({entry.main.n for entry in entries if entry.main.n})
     n = f"N = {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else "no trials"
     level = f"{100 * CONFIDENCE:.0f} % intervals, simultaneous within a claim"
     return (
-        f"Of {len(entries)} claims of the earlier study {said} ({n}; {level}). "
-        f"For {split} of them another metric gives another verdict ({n}, same intervals)."
+        f"{len(entries)} claims of the earlier study: {told} ({n}; {level}). "
+        f"On {split or 'none'} of them another metric gives another verdict ({n}, same intervals)."
     )
 
 

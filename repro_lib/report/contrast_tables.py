@@ -8,7 +8,7 @@ import pandas as pd
 
 from repro_lib.analysis import contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import chance, number
+from repro_lib.analysis.formatting import chance, counted, listed, number
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.league import league
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
@@ -29,7 +29,7 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
             "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f"),
             "Verdict": row["verdict"],
             "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_tv"),
-            "Verdict in it": row["verdict_tv"],
+            "Verdict (total variation)": row["verdict_tv"],
             "p": chance(row["p"]),
             "p (Holm)": chance(row["p_holm"]),
             "p (not equal)": chance(row["p_equal"]),
@@ -52,7 +52,7 @@ def equal_loss_tables(evidence: Evidence, model: str | None = None) -> list[pd.D
             "Relative PD, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_at_loss"),
             "Verdict": row["verdict_at_loss"],
             "Total variation, % (95 % interval)": _or_why_none(row, "per_cent", "+z.1f", "_at_loss_tv"),
-            "Verdict in it": row["verdict_at_loss_tv"],
+            "Verdict (total variation)": row["verdict_at_loss_tv"],
             "From runs of": f"{row['lengths_at_loss']} iterations",
         },
         model,
@@ -68,7 +68,7 @@ def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
         if pd.isna(row[f"per_cent_{name}"]):
             return "–"
         verdict = {SUPPORTED: ", supported", EQUAL: ", equal"}.get(row[f"verdict_{name}"], "")
-        return f"{_or_why_none(row, 'per_cent', '+.1f', f'_{name}')}{verdict}"
+        return f"{_or_why_none(row, 'per_cent', '+z.1f', f'_{name}')}{verdict}"
 
     frame = league(evidence)
     names = frame["activation"]
@@ -79,12 +79,12 @@ def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
             "Change, %": change(row, "total_variation"),
             "Churn, %": change(row, "churn"),
             "Relative PD, %": change(row, "relative_pd"),
-            "Total variation at equal loss, %": change(row, "at_loss"),
+            "At equal loss, %": change(row, "at_loss"),
             "Loss": number(row["val_loss"], 3),
             "Accuracy, %": number(row["val_accuracy"], 2),
-            "Training, counted": f"{rounded(row['training'], '.2f')} x",
-            "Training, measured": f"{rounded(row['seconds'], '.2f')} x",
-            "Serving": f"{rounded(row['serving'], '.2f')} x",
+            "Training, x": rounded(row["training"], ".2f"),
+            "Measured, x": rounded(row["seconds"], ".2f"),
+            "Serving, x": rounded(row["serving"], ".2f"),
         },
         model,
     )
@@ -101,17 +101,16 @@ def league_sentences(evidence: Evidence) -> list[str]:
         lower = others[(others["per_cent_total_variation"] < 0)].sort_values("per_cent_total_variation")
         shown = lower[lower["verdict_total_variation"] == SUPPORTED]
         if n < TRIALS_FOR_CLAIM:
-            told = f"below {TRIALS_FOR_CLAIM} trials nothing is decided; the lowest, which show where to look, are "
-            told += _arms_and_costs(lower.head(3)) or "none"
+            lowest = f"lowest so far {_arms_and_costs(lower.head(3))}" if len(lower) else "none is lower so far"
+            told = f"not decided below {TRIALS_FOR_CLAIM} trials; {lowest}"
         else:
-            told = (
-                f"{len(shown)} lower total variation: {_arms_and_costs(shown)}" if len(shown) else "none lowers total variation"
-            )
-            told += f"; {kinds[SUPPORTED] - len(shown)} raise it, {kinds[EQUAL]} equal it within {evidence.margin:g} %, "
-            told += f"{kinds[NOT_DECIDED]} are not decided"
+            counts = {f"equal within {evidence.margin:g} %": kinds[EQUAL], "not decided": kinds[NOT_DECIDED]}
+            counts = {"lower": len(shown), "higher": kinds[SUPPORTED] - len(shown)} | counts
+            parts = {what: f"{what} in {count}" for what, count in counts.items() if count or what == "lower"}
+            parts["lower"] += f" ({_arms_and_costs(shown)})" if len(shown) else ""
+            told = f"total variation is {listed(parts.values())}"
         trials = f"N = {n}" + (" or more" if frame["n"].max() > n else "")
-        count = f"{len(others)} arm{'s' if len(others) > 1 else ''}"
-        sentences.append(f"{model}, {count} against {evidence.reference}, {trials}: {told}.")
+        sentences.append(f"{model}, {counted(len(others), 'arm')} against {evidence.reference}, {trials}: {told}.")
     return sentences
 
 
@@ -119,7 +118,7 @@ def _arms_and_costs(frame: pd.DataFrame) -> str:
     # Compute that is that of the reference, or nearly, is not worth a word.
     parts = []
     for row in rows_of(frame):
-        told = [f"{row['per_cent_total_variation']:+.0f} %"]
+        told = [f"{row['per_cent_total_variation']:+z.1f} %"]
         told += [f"{name} {row[name]:.1f} x" for name in ("training", "serving") if not 0.95 < row[name] < 1.05]
         parts.append(f"{row['activation']} ({', '.join(told)})")
     return ", ".join(parts)
@@ -176,7 +175,7 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
         imaginary = " i (negative estimate)" if variance < 0 else ""
         return rounded(math.sqrt(abs(variance)), ".2f") + imaginary
 
-    heads = {"observed": "SD of accuracy, %", "evaluation": "of it evaluation text", "runs": "of it real difference of runs"}
+    heads = {"observed": "SD of accuracy, %", "evaluation": "from the text", "runs": "from the runs"}
     frame = contrasts.accuracy_variance(evidence)
     return worded(frame, lambda row: {head: deviation(row[name]) for name, head in heads.items()}, model)
 

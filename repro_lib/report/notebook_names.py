@@ -27,8 +27,8 @@ def deep_dive_stem(model: str) -> str:
 
 def with_notebooks(cells: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The (model, arm) cells that have a notebook of their own: those whose arm is an activation."""
-    # Any other arm has a space in its name.
-    return [(model, arm) for model, arm in cells if " " not in arm]
+    # Any other arm has a space in its name; of a model without such cells there may be one without a name.
+    return [(model, arm) for model, arm in cells if arm and " " not in arm]
 
 
 def expected_stems(cells: Sequence[tuple[str, str]]) -> list[str]:

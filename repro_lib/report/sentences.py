@@ -36,11 +36,10 @@ def about(study: Study) -> str:
 
 
 def _arms(study: Study) -> str:
-    # The prose of the notebooks is about activations.
     if study.factor == ACTIVATION:
         return ""
     others = ", ".join(name for name in study.activations if name != study.reference)
-    return f" Arms of {study.factor}: {study.reference}, the reference, and {others}; what is said of activations is of them."
+    return f" They differ in {study.factor}: {study.reference} (the reference), {others}."
 
 
 def _origins(study: Study) -> str:
@@ -91,9 +90,9 @@ def flagged(study: Study) -> str:
 def identical(study: Study) -> str:
     """Which models are bit-identical across activations, and whether the negative control did its work."""
     sentences = [
-        f"{model} is bit-identical across activations, trial by trial, so it is left out of all statistics across activations"
-        + (": the negative control. Its CV of exactly 0 shows that nothing but the activation differs between cells."
-           if model == NEGATIVE_CONTROL else ". It should have an activation: check how it is wired.")
+        f"{model} is bit-identical across activations, trial by trial, so it is left out of all statistics across activations. "
+        + ("It is the negative control: its CV of exactly 0 shows that nothing but the activation differs between cells."
+           if model == NEGATIVE_CONTROL else "It should have an activation: check how it is wired.")
         for model in study.identical
     ]  # fmt: skip
     # The control is judged only where it has been trained twice: alone it cannot differ.
@@ -182,4 +181,8 @@ def _warnings(study: Study) -> list[str]:
     # What a reader has to know before any number: flags, and holes.
     cells = study.measured.cells
     flags = [flagged(study)] if (cells["flags"] != "").any() else []
-    return flags + ([missing(study)] if (cells["n"] == 0).any() or study.refused else [])
+    # The prose of the notebooks is about activations.
+    arms = (
+        [] if study.factor == ACTIVATION else [f"This grid varied {study.factor}: where this page says activation, read arm."]
+    )
+    return arms + flags + ([missing(study)] if (cells["n"] == 0).any() or study.refused else [])

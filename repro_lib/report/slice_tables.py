@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from repro_lib.analysis.cell_anatomy import HEADS, Anatomies, CellAnatomy, churn_against_error
-from repro_lib.analysis.formatting import counted, number, seen
+from repro_lib.analysis.formatting import counted, listed, number, seen
 from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
@@ -22,7 +22,6 @@ from repro_lib.report.tables import worded
 from repro_lib.store.schema import Result
 
 RARE_IN_WORDS = "under 1 % of the training text"
-UNCERTAIN_IN_WORDS = "largest probability under 0.5"
 CHARACTER_NAMES = {" ": "space", "\n": "line end", "\t": "tab"}
 # What stands for a cell that could not be taken apart.
 _NOTHING: dict[str, Any] = dict.fromkeys(("share", "held", "held_low", "held_high"), math.nan)
@@ -46,25 +45,10 @@ def slices_table(cell: CellAnatomy) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["By", "Slice"])
 
 
-def slices_sentence(cell: CellAnatomy) -> str:
-    """What share of the total variation the rare and the uncertain characters of a cell hold."""
-
-    def held(row: dict[str, Any]) -> str:
-        share = f"are {100 * row['share']:.1f} % of the text"
-        # Of no variation there is no share.
-        if math.isnan(row["held"]):
-            return f"{share}, and the trials do not differ at all"
-        return f"{share} and hold {_shown(row, 'held', '.1f', 100)} % of the total variation"
-
-    rare, uncertain = map(held, rows_of(cell.kinds))
-    name = f"{cell.model} with {cell.activation}, N = {cell.n}"
-    return f"{name}: rare characters ({RARE_IN_WORDS}) {rare}; uncertain ones ({UNCERTAIN_IN_WORDS}) {uncertain}."
-
-
 def slices_views(anatomies: Anatomies, model: str, activations: Sequence[str]) -> list[pd.DataFrame | Note]:
-    """For each of these activations that could be taken apart a sentence, and the table below it."""
-    cells = filter(None, (anatomies.cell(model, activation) for activation in activations))
-    views = [view for cell in cells for view in (Note(slices_sentence(cell)), slices_table(cell))]
+    """For each of these activations that could be taken apart its name, and the table below it."""
+    cells = filter(None, (anatomies.cell(model, name) for name in activations))
+    views = [view for cell in cells for view in (Note(f"{model} with {cell.activation}, N = {cell.n}"), slices_table(cell))]
     return views or [Note(f"No slices of {model}: none of its cells could be taken apart.")]
 
 
@@ -109,10 +93,8 @@ def influence_table(study: Study, model: str) -> pd.DataFrame:
             return found
         # By size, whichever way it moves the result.
         row = rows_of(frame)[int(np.argmax(np.abs(frame["influence"])))]
-        same = (
-            "the same without any" if not frame["influence"].any() else f"{_shown(row, 'without', '.4f')}, trial {row['trial']}"
-        )
-        return found | {"Without the one that moves it most": same}
+        without = f"{_shown(row, 'without', '.4f')}, trial {row['trial']}"
+        return found | {"Without the one that moves it most": without if frame["influence"].any() else "the same without any"}
 
     return _by_cell(study, scores, model).fillna("–")
 
@@ -123,7 +105,7 @@ def _influence(result: Result) -> pd.DataFrame:
 
 def churn_error_table(study: Study, model: str) -> pd.DataFrame:
     """Churn, error rate, their ratio and difference for every activation of a model, with 95 % intervals over trials."""
-    heads = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn - error": "residual"}
+    heads = {"Churn": "churn", "Error rate": "error", "Churn / error": "ratio", "Churn minus error": "residual"}
 
     def numbers(*cell: str) -> dict[str, str]:
         result = study.result(*cell)
@@ -138,12 +120,11 @@ def churn_error_sentence(study: Study, models: Sequence[str] | None = None) -> s
     chosen = [result for result in study.results if models is None or result.model_name in models]
     residuals = [residual for result in chosen if (residual := churn_against_error(result).residual).has_interval]
     if not residuals:
-        return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn - error needs."
+        return f"No cell has the {TRIALS_FOR_INTERVAL} trials that an interval of churn minus error needs."
     below, above = sum(one.high < 0 for one in residuals), sum(one.low > 0 for one in residuals)
-    return (
-        f"Of {counted(len(residuals), 'cell')} with an interval, churn is below the error in {below} (the interval of the "
-        f"difference lies below 0), above it in {above}, and not decided in {len(residuals) - below - above}."
-    )
+    counts = {"below the error rate": below, "above it": above, "not decided": len(residuals) - below - above}
+    told = listed([f"{where} in {count}" for where, count in counts.items() if count])
+    return f"By the interval of their difference, churn is {told} of {counted(len(residuals), 'cell')}."
 
 
 def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
@@ -153,9 +134,9 @@ def anatomy_overview(study: Study, anatomies: Anatomies) -> pd.DataFrame:
         result, cell = study.result(*names), anatomies.cell(*names)
         rare, uncertain = rows_of(cell.kinds) if cell else (_NOTHING, _NOTHING)
         return {
-            "Rare: hold, %": _shown(rare, "held", ".1f", 100),
-            "Uncertain: of the text, %": number(100 * uncertain["share"], 1),
-            "Uncertain: hold, %": _shown(uncertain, "held", ".1f", 100),
+            "Rare hold, %": _shown(rare, "held", ".1f", 100),
+            "Uncertain, % of the text": number(100 * uncertain["share"], 1),
+            "Uncertain hold, %": _shown(uncertain, "held", ".1f", 100),
             # This one needs no predictions.
             "Churn / error": f"{churn_against_error(result).ratio:.3f}" if result else "–",
         }
@@ -169,8 +150,8 @@ def overview_sentence(anatomies: Anatomies) -> str:
         return "No cell could be taken apart, so that only churn / error is known."
     share = rows_of(anatomies.cells[0].kinds)[0]["share"]
     return (
-        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain are those where "
-        "the mean over the trials of the largest probability is under 0.5. What they hold is a share of the total variation."
+        f"Rare characters (each {RARE_IN_WORDS}) are {100 * share:.1f} % of the evaluation text; uncertain ones are those "
+        "whose largest probability, averaged over the trials, is under 0.5. What each kind holds is a share of total variation."
     )
 
 

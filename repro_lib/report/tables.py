@@ -13,6 +13,7 @@ from repro_lib.analysis.frames import METRICS, cells_frame, pairs_frame, rows_of
 from repro_lib.analysis.overviews import activations_overview, models_overview
 from repro_lib.analysis.stored_models import config_of
 from repro_lib.analysis.study import Study
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.models.registry import body_of
 from repro_lib.store.schema import Result
 
@@ -94,7 +95,7 @@ def summary_table(result: Result) -> pd.DataFrame:
         "Relative PD": with_interval(cell, "relative_pd", 4),
         "Total variation": with_interval(cell, "total_variation", 4),
         "Churn": with_interval(cell, "churn", 4),
-        "All trials agree on the top-1": cell_number(cell, "unanimity", 4),
+        "Share where all trials agree": cell_number(cell, "unanimity", 4),
         "Validation loss, nats": with_interval(cell, "val_loss", 3),
         "Validation loss, bits per byte": number(cell["bits_per_byte"], 3),
         "Loss of the unigrams, nats": f"{result.evaluation.unigram_cross_entropy:.3f}",
@@ -126,7 +127,7 @@ def pairs_table(result: Result) -> pd.DataFrame:
     frame = pairs_frame([result])
     pairs = frame["first"].astype(str) + " and " + frame["second"].astype(str)
     table = frame[list(METRICS)].set_axis(pairs, axis="index").round(4)
-    table = table.rename(columns=lambda name: name.replace("_", " ").replace("pd", "PD"))
+    table = table.rename(columns=lambda name: re.split(" \\(|,|:", PAIR_METRICS[name].title)[0])
     return table.rename_axis(index=None, columns=marked("Trials", result.synthetic))
 
 
@@ -175,7 +176,6 @@ def cells_table(study: Study, model: str | None = None) -> pd.DataFrame:
 
 def models_table(study: Study) -> pd.DataFrame:
     """The overview of models: architecture, parameters, best activation, CV."""
-
     without = {result.model_name: _without_embeddings(result) for result in study.results}
 
     def best(row: dict[str, Any]) -> str:
@@ -207,7 +207,7 @@ def activations_table(study: Study) -> pd.DataFrame:
         lambda row: {
             "Average relative PD": with_interval(row, "average_pd", 4),
             "Models": f"{row['models']} of {row['expected']}",
-            "Wins (lowest PD of a model)": row["wins"],
+            "Wins": row["wins"],
         },
         synthetic=study.is_synthetic,
     )

@@ -68,7 +68,7 @@ def test_the_curve_is_the_jackknife_of_the_contrast_at_each_k(counted: CountedMo
     # A line for each of the two activations, and the zero.
     assert [len(axes.lines) for axes in plot.figure.axes] == [3, 3]
     whole = Estimate.in_row(curves.loc[("gelu", "total_variation", counted.steps[-1])], "per_cent")
-    assert f"total variation {whole:+z.1f %} over all {counted.steps[-1]} characters" in sentence
+    assert f" {whole.value:+z.1f} % over all {counted.steps[-1]} (N" in sentence
     assert "(N = 4, 95 % intervals)" in sentence
 
 
@@ -81,7 +81,7 @@ def test_the_table_has_reference_lines_and_the_agreement_of_all_trials(
     agree = 1 - np.mean(pair_trials(trials).mean("churn") > 0)
     assert result.unanimity == pytest.approx(agree)
     assert what_if_study.cells["unanimity"].iloc[0] == result.unanimity
-    assert summary_table(result).loc["All trials agree on the top-1"].item() == f"{agree:.4f}"
+    assert summary_table(result).loc["Share where all trials agree"].item() == f"{agree:.4f}"
     assert not isinstance(table, Note)
     assert table.loc["relu", "All trials agree, %"] == f"{100 * agree:.1f}"
     width = counted.steps[-1]

@@ -72,14 +72,14 @@ def test_changes_are_those_of_the_contrasts_and_the_lowest_comes_first() -> None
     assert frame.loc[1, ["per_cent_churn", "per_cent_at_loss"]].isna().all(), "the reference is compared with nothing"
     assert league_table(evidence, "charlm").index.tolist() == ["gelu", "relu (reference)", "swish"]
     (sentence,) = league_sentences(evidence)
-    assert "charlm, 2 arms against relu, N = 3: below 10 trials nothing is decided" in sentence
-    assert "gelu (-17 %)" in sentence
+    assert "charlm, 2 arms against relu, N = 3: not decided below 10 trials;" in sentence
+    assert "lowest so far gelu (-16.7 %)." in sentence
     ten = [
         make_result("charlm", a, tuple(level + 0.001 * (k % 3) for k in range(45)))
         for a, level in (("relu", 0.6), ("gelu", 0.4))
     ]
     (sentence,) = league_sentences(Evidence.from_results(Study.of(ten, ["charlm"], ["relu", "gelu"])))
-    assert "N = 10: 1 lower total variation: gelu (-33 %); 0 raise it, 0 equal it within 3 %, 0 are not decided." in sentence
+    assert "N = 10: total variation is lower in 1 (gelu (-33.3 %))." in sentence
 
 
 def test_arms_that_differ_in_their_seeds_alone_are_not_told_apart_and_equal_ones_differ_by_nothing(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from browsing import ARTEFACTS, DESK, PHONE, screenshot, visit
+from PIL import Image
 
 from repro_lib.report.notebook_names import ANALYSES, TRAIN
 from repro_lib.report.site.index import build_site
@@ -377,6 +380,40 @@ def test_light_and_dark_follow_the_system_and_the_button(reports: Path, window: 
     assert page.get_by_role("button", name="Dark").get_attribute("aria-pressed") == "false"
     page = window(color_scheme="light").open(reports / "index.html")
     assert page.evaluate(brightness) > 200
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_figures_are_no_white_slabs_in_the_dark(chosen: bool, reports: Path, window: Callable[..., Any]) -> None:
+    """By the system's choice or by the button's: what was paper has the page's colour, what was ink is light."""
+    for name, place in (("20_deep_dive-charlm", "main .jp-RenderedImage img"), ("index", "main figure img")):
+        page = window(color_scheme="light" if chosen else "dark").open(reports / f"{name}.html")
+        if chosen:
+            page.get_by_role("button", name="Dark").click()
+        figure = page.locator(place).first
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function("image => image.complete && image.naturalWidth", arg=figure.element_handle())
+        pixels = np.asarray(Image.open(BytesIO(figure.screenshot())).convert("RGB")).astype(int)
+        ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (abs(pixels - ground).max(axis=2) <= 3).mean() > 0.5, f"{name}: paper is the page"
+        assert 0.001 < (pixels.min(axis=2) > 200).mean() < 0.1, f"{name}: ink is light, and nothing else"
+
+
+def test_no_interval_breaks_and_no_table_is_cut_on_a_desk(reports: Path, window: Callable[..., Any]) -> None:
+    page, broken = (
+        window().page,
+        "() => [...document.querySelectorAll('.whole')].filter(e => e.getClientRects().length > 1).length",
+    )
+    cut = (
+        "() => [...document.querySelectorAll('main table')].filter(t => t.scrollWidth > t.parentElement.clientWidth + 1).length"
+    )
+    for size in (DESK, PHONE):
+        page.set_viewport_size(size)
+        for path in pages(reports):
+            page.goto(path.as_uri())
+            assert page.evaluate(broken) == 0, path.name
+            assert size == PHONE or page.evaluate(cut) == 0, path.name
+    assert page.goto((reports / "30_cross_model.html").as_uri())
+    assert page.locator(".whole").count() > 20
 
 
 def test_without_scripts_a_page_is_whole_and_has_no_dead_button(reports: Path, window: Callable[..., Any]) -> None:

@@ -630,6 +630,19 @@ def test_figures_are_shown_with_their_words_or_named(site: Path) -> None:
     assert [problem.split()[2] for problem in report.problems] == ["plots/unexplained.png", "plots/blank.png"]
 
 
+def test_a_cell_that_was_trained_without_a_notebook_has_no_link(tmp_path: Path, make_result: MakeResult) -> None:
+    """The reference of a grid over remedies, for one: its deep dive leads to no page that will never be there."""
+    Store(tmp_path / "results").save(make_result("charlm", "relu"))
+    execute(tmp_path, "10_train-charlm-gelu")
+    build(tmp_path, [("charlm", "relu"), ("charlm", "gelu"), ("charlm", "swish")])
+    links = [
+        link["href"] for link in Tags((tmp_path / "reports" / "20_deep_dive-charlm.html").read_text()).soup.select("nav a")
+    ]
+    assert [href for href in links if "10_train" in href] == ["10_train-charlm-gelu.html", "10_train-charlm-swish.html"]
+    assert "20_deep_dive-charlm.html" in links
+    assert not (tmp_path / "reports" / "10_train-charlm-relu.html").exists()
+
+
 def test_negative_control_is_said_to_be_one(tmp_path: Path, make_result: MakeResult) -> None:
     """Equal bits in every column, and only those; equal numbers alone are no proof."""
     store = Store(tmp_path / "results")
@@ -648,8 +661,8 @@ def test_other_runs_and_bad_files_are_named_and_not_mixed_and_stop_no_other(site
     store = Store(site / "results")
     (store.folder / "notebooks" / "10_train-charlm-gelu.ipynb").write_text('{"cells": [')
     execute(site, "10_train-convlm-gelu", "other text")
-    store.save(make_result("charlm", "swish", minute=-9, pd=0.25).model_copy(update={"profile": "quick"}))
-    store.save(make_result("charlm", "swish", minute=9, pd=0.125, synthetic=True))
+    store.save(make_result("charlm", "swish", minute=-9, pd=0.3125).model_copy(update={"profile": "quick"}))
+    store.save(make_result("charlm", "swish", minute=9, pd=0.1875, synthetic=True))
     (store.folder / "charlm-relu-20250101_000000.json").write_text('{"cut')
     report, page = build(site), index_of(site)
     assert report.rendered == ("10_train-convlm-gelu",)
@@ -657,4 +670,4 @@ def test_other_runs_and_bad_files_are_named_and_not_mixed_and_stop_no_other(site
     assert [[words in problem for problem in report.problems] for words in bad] == [[True, False], [False, True]]
     assert [words for words in (*bad, "2 stored results are not shown") if words not in page.text] == []
     assert "10_train-charlm-gelu.html" not in page.links()
-    assert not re.search("0.2500|0.1250", page.text)
+    assert not re.search("0.3125|0.1875", page.text)

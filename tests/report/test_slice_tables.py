@@ -114,7 +114,7 @@ def test_the_slices_for_people_have_intervals_and_no_empty_slice(whole: Cells):
     assert ("Kind of character", "digit") not in table.index
     assert not slice_tables.slices_table(found.cells[1])["Churn"].str.contains("to").any(), "two trials have no interval"
     note, _ = slice_tables.slices_views(found, "charlm", ["relu", "smelu_1"])
-    assert "rare characters (under 1 % of the training text) are" in repr(note)
+    assert repr(note) == "charlm with relu, N = 3"
     assert "No slices of charlm" in repr(*slice_tables.slices_views(found, "charlm", ["smelu_1"]))
 
 
@@ -161,7 +161,7 @@ def test_influence_and_churn_against_error_need_no_predictions(whole: Cells):
 def test_churn_below_and_above_the_error_is_counted(whole: Cells):
     results = [make_result(activation="relu", pairs=(0.1, 0.1, 0.1)), make_result(activation="gelu", pairs=(0.9, 0.9, 0.9))]
     sentence = slice_tables.churn_error_sentence(Study.of(results, ["charlm"]))
-    assert re.search("below the error in 1 .*, above it in 1, and not decided in 0", sentence)
+    assert sentence.endswith("churn is below the error rate in 1 and above it in 1 of 2 cells.")
     assert "not decided in 2" in slice_tables.churn_error_sentence(whole[1])
     assert "3 trials" in slice_tables.churn_error_sentence(Study.of([make_result(pairs=(0.5,))], ["charlm"]))
 
@@ -174,8 +174,8 @@ def test_the_overview_has_a_row_per_expected_cell_and_dashes(whole: Cells):
     # Without predictions churn / error is still known.
     assert re.match(r"3 – – – 1\.000 \(", " ".join(map(str, table.loc["swiglu"])))
     row, held = table.loc["relu"], found.cells[0].kinds.iloc[1]
-    assert row["Uncertain: hold, %"].startswith(f"{100 * held['held']:.1f}")
-    assert row["Uncertain: of the text, %"] == f"{100 * held['share']:.1f}"
+    assert row["Uncertain hold, %"].startswith(f"{100 * held['held']:.1f}")
+    assert row["Uncertain, % of the text"] == f"{100 * held['share']:.1f}"
     training = TEXT[: int(len(TEXT) * 0.8)]
     rare = sum(TEXT[:TOKENS].count(c) for c in set(TEXT) if training.count(c) / len(training) < 0.01)
     assert f"are {100 * rare / TOKENS:.1f} % of the evaluation text" in slice_tables.overview_sentence(found)

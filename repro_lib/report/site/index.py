@@ -37,7 +37,7 @@ from repro_lib.report.site.page_parts import (
     made_from,
     navigation,
     title_of,
-    with_minus,
+    typeset,
 )
 from repro_lib.report.site.search import write_search
 from repro_lib.store.schema import Result
@@ -72,13 +72,16 @@ def build_site(
     """
     notebooks = sorted(_notebooks(results_dir))
     matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
-    # The navigation names what is expected, not what is there, so that one more finished cell costs one page.
-    navigated = in_order([*expected_cells, *((match["model"], match["activation"]) for match in matches)])
+    store = Store(results_dir)
+    stored = [result for _, result in store.load()[0]]
+    # The navigation names what is expected, not what is there, so that one more finished cell costs one page; but no cell that
+    # was trained without a notebook, for there will be no page of it.
+    bare = {(r.model_name, r.arm) for r in stored if not running and train_stem(f"{r.model_name}-{r.arm}") not in notebooks}
+    expected = [(model, "" if (model, name) in bare else name) for model, name in expected_cells]
+    navigated = in_order([*expected, *((match["model"], match["activation"]) for match in matches)])
     refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
     rendered, problems = _render(results_dir, reports_dir, navigated)
     _write_stand_ins(reports_dir, navigated)
-    store = Store(results_dir)
-    stored = [result for _, result in store.load()[0]]
     study = Study.load(store, profile=profile, configs=configs)
     results = {(result.model_name, result.arm): result for result in study.results}
     # A run of two models misses no third one.
@@ -87,8 +90,7 @@ def build_site(
     study = replace(study, models=models, activations=activations)
     contrasts = leading_contrasts(Evidence.from_results(study))
     said = answer(study, contrasts)
-    # It takes a second, and a grid that runs would wait for it after each of its cells.
-    drawn = "" if running else _drawn(contrasts)
+    drawn = "" if running else _drawn(contrasts)  # a second, for which a grid would wait after each of its cells
     stems = dict.fromkeys([*expected_stems(cells), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
@@ -110,7 +112,7 @@ def build_site(
     )  # fmt: skip
     if drawn:
         charts.write_script(reports_dir)
-    write_atomically(reports_dir / "index.html", with_minus(visible(html)))
+    write_atomically(reports_dir / "index.html", typeset(visible(html)))
     if not running:
         write_search(reports_dir, ["index", *stems])
     return SiteReport(reports_dir / "index.html", tuple(rendered), (*problems, *study.refused, *unexplained), said)
@@ -246,7 +248,5 @@ def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, st
         if re.fullmatch(r"[\w.-]+", path.name) and alternative:
             figures[owner][path.stem] = alternative
         else:
-            unexplained.append(
-                f"The figure plots/{path.name} is left out: its alternative text, plots/{text.name}, is missing."
-            )
+            unexplained.append(f"The figure plots/{path.name} is left out: its alternative text, {text.name}, is missing.")
     return {owner: found for owner, found in figures.items() if found}, unexplained

@@ -77,7 +77,7 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
         html = f'{before}<section class="wrong"><h2>What is wrong with this page</h2><ul>{told}</ul></section>{end}{after}'
     if drawn:
         charts.write_script(output.parent)
-    write_atomically(output, page_parts.with_minus(visible(html)))
+    write_atomically(output, page_parts.typeset(visible(html)))
     return True
 
 

@@ -212,17 +212,29 @@ def readable_table(html: str) -> str:
     return str(page)
 
 
-# A hyphen before a number, in the text of a page alone: neither in code and drawings nor within a tag.
-_HYPHEN = re.compile(r"<(script|style|pre|code|svg)\b.*?</\1>|<[^>]*>|(?<![\w.)-])-(?=\d)", re.DOTALL)
+# In the text of a page alone, neither in code and drawings nor within a tag: an interval, a space before %, a hyphen before a
+# number.
+_LIMIT = r"[-+\N{MINUS SIGN}]?[\d.,]+"
+_SET = re.compile(
+    rf"<(script|style|pre|code|svg)\b.*?</\1>|<[^>]*>|\({_LIMIT} to {_LIMIT}\)|(?<=\d) (?=%)|(?<![\w.)-])-(?=\d)", re.DOTALL
+)
 
 
-def with_minus(html: str) -> str:
-    """A page on which negative numbers have a minus and no hyphen.
+def typeset(html: str) -> str:
+    """A page on which negative numbers have a minus and no hyphen, and no interval and no per cent breaks over two lines.
 
-    >>> with_minus('<td data-value="-1">-4.9 (-7 to -2.8), 2026-11-29</td><code>-1</code>').count("\N{MINUS SIGN}")
+    >>> typeset('<td data-value="-1">-4.9 (-7 to -2.8), 2026-11-29</td><code>-1 %</code>').count("\N{MINUS SIGN}")
     3
+    >>> typeset("<td>0.5 (0.4 to 0.6)</td>")
+    '<td>0.5 <span class="whole">(0.4 to 0.6)</span></td>'
     """
-    return _HYPHEN.sub(lambda found: MINUS if found[0] == "-" else found[0], html)
+
+    def in_place(found: re.Match[str]) -> str:
+        if found[0][0] == "(":
+            return f'<span class="whole">{found[0].replace("-", MINUS)}</span>'
+        return {"-": MINUS, " ": "\N{NO-BREAK SPACE}"}.get(found[0], found[0])
+
+    return _SET.sub(in_place, html)
 
 
 def _merge_heads(table: Tag) -> None:

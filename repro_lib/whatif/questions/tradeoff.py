@@ -33,12 +33,12 @@ def tradeoff_what_if(study: Study) -> WhatIf | Note:
         scores, front = weighed(points, weight / 100), pareto_front(points)
         picked = min(scores, key=lambda name: scores[name])
         worth, pd = offers[model][picked]
-        on_front = f"the Pareto front is {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
+        on_front = f"On the Pareto front: {', '.join(front)}" if len(front) > 1 else f"{front[0]} is best in both"
         sentence = (
-            f"With a weight of {weight} % on reproducibility and {100 - weight} % on {against} {model} is given {picked}: "
-            f"{against} {_UNITS[against].format(abs(worth[against]))}, relative PD {pd.value:.3f}; {on_front}. "
+            f"With {weight} % of the weight on reproducibility and the rest on {against}, the choice for {model} is {picked}: "
+            f"{against} {_UNITS[against].format(abs(worth[against]))}, relative PD {pd.value:.3f}. {on_front}. "
         )
-        rows = [Row(name, alone(score), "Weighed loss, 0 (best in both) to 1", 2) for name, score in scores.items()]
+        rows = [Row(name, alone(score), "Weighted loss, 0 (best in both) to 1", 2) for name, score in scores.items()]
         return View(rows, sentence + reach(pd.n for _, pd in offers[model].values()))
 
     controls = (

@@ -85,13 +85,13 @@ def differences(study: Study) -> dict[tuple[str, str], Difference]:
 
 def _sentence(model: str, names: tuple[str, str], difference: Difference, trials: int, needed: int | None) -> str:
     measured = difference.estimate
-    now = "This is the measured N" if trials == measured.n else f"Measured with N = {measured.n}"
+    spread = "spread is" if trials == measured.n else f"spread, measured with N = {measured.n}, is"
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
     chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
     if trials < TRIALS_FOR_CLAIM:
-        chance += f", though below {TRIALS_FOR_CLAIM} no verdict is given"
+        chance += f" (and below {TRIALS_FOR_CLAIM} trials there is no verdict)"
     return (
         f"With N = {trials} trials per cell the difference in relative PD of {model} between {' and '.join(names)}"
         f", {measured.value:+.3f}, has a 95 % interval of plus or minus {difference.half_width(trials):.3f} and "
-        f"{chance}; {tell}. {now}, and so rough a spread says only about how many are needed."
+        f"{chance}. {tell[0].upper()}{tell[1:]}. The {spread} rough, and so is that number."
     )

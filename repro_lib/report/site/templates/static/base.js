@@ -162,6 +162,7 @@ function makeFilter(table) {
   (table.closest(".scroll") ?? table).before(form);
 }
 for (const table of tables) {
+  if (table.rows[0].cells.length < 3) continue; // names and values of one thing
   if (table.tHead?.rows.length === 1 && table.tBodies[0].rows.length > 1) makeSortable(table);
   if (table.tBodies[0].rows.length >= 12) makeFilter(table);
 }
