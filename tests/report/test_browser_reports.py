@@ -65,9 +65,9 @@ def test_every_page_is_there_small_and_whole_and_asks_for_nothing(reports: Path,
     found, blank, cut = window(), [], []
     for path in pages(reports):
         page = found.open(path)
-        page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
         # The league of a smoke run has intervals of four digits, and scrolls.
         cut += [path.name for wrong in (BROKEN, CUT) if page.evaluate(wrong) and (wrong, path.stem) != (CUT, WHAT_HELPS)]
+        page.evaluate("() => document.querySelectorAll('details').forEach(part => part.open = true)")
         page.wait_for_function("() => [...document.images].every(image => image.loading === 'lazy' || image.complete)")
         look = "() => [...document.images].filter(i => i.loading !== 'lazy' && !i.naturalWidth).map(i => i.alt)"
         blank += [f"{path.name}: {alt}" for alt in page.evaluate(look)]
