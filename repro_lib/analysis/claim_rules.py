@@ -101,7 +101,7 @@ class Measured:
         parameters = self.evidence.parameters(LARGE)
         if LARGE not in models or not parameters < LARGE_PARAMETERS:
             return ""
-        return f"{LARGE} was trained cut down to {parameters / 1e6:.1f} M parameters, and the claim is about 10.8 M"
+        return f"{LARGE} was cut down to {parameters / 1e6:.1f} M parameters, and the claim is about 10.8 M"
 
     def n(self, models: Sequence[str], activations: Sequence[str]) -> int:
         """The smallest number of trials among these cells."""

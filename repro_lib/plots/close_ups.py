@@ -135,7 +135,7 @@ def through_training_view(store: Store, stored: Sequence[Result], study: Study, 
     if not followed:
         return Note(f"No figure of {model} through training: " + (" ".join(gaps) or "there is no result yet."))
     lengths = {cell.activation: other_lengths(store, stored, cell.result) for cell in followed}
-    title = f"{model}: disagreement while it is trained" + (f" ({CONTROL_IN_WORDS})" if model in study.identical else "")
+    title = f"{model}: disagreement during training" + (f" ({CONTROL_IN_WORDS})" if model in study.identical else "")
     colours = style.activation_handles([cell.activation for cell in followed])
     steps = Line2D([], [], color=GREY, marker="o", markersize=4, label="kept steps of one run")
     ends = Line2D([], [], color=GREY, marker="*", markersize=11, linestyle="", label="end of a run, fully decayed")

@@ -92,7 +92,7 @@ def league_table(evidence: Evidence, model: str) -> pd.DataFrame:
 
 def league_sentences(evidence: Evidence) -> list[str]:
     """What the league of each model comes to: which arms lower total variation and by how much, and how many do not tell."""
-    sentences = []
+    sentences, reference = [], "the reference" if " " in evidence.reference else evidence.reference
     for model, frame in league(evidence).groupby("model", sort=False):
         others = frame[frame["activation"] != evidence.reference].dropna(subset=["per_cent_total_variation"])
         if others.empty:
@@ -110,7 +110,7 @@ def league_sentences(evidence: Evidence) -> list[str]:
             parts["lower"] += f" ({_arms_and_costs(shown)})" if len(shown) else ""
             told = f"total variation is {listed(parts.values())}"
         trials = f"N = {n}" + (" or more" if frame["n"].max() > n else "")
-        sentences.append(f"{model}, {counted(len(others), 'arm')} against {evidence.reference}, {trials}: {told}.")
+        sentences.append(f"{model}, {counted(len(others), 'arm')} against {reference}, {trials}: {told}.")
     return sentences
 
 

@@ -216,7 +216,7 @@ def test_a_model_that_was_cut_says_nothing_about_scale() -> None:
     cut = world(WORLDS["use_swish_large"][0], parameters=1.8e6)
     judged = judge("use_swish_large", cut)
     assert judged.verdict == NOT_DECIDED
-    assert judged.problems == ("minigpt was trained cut down to 1.8 M parameters, and the claim is about 10.8 M",)
+    assert judged.problems == ("minigpt was cut down to 1.8 M parameters, and the claim is about 10.8 M",)
     # Nor does an average that holds it: it is not over the claim's models.
     assert judge("use_gelu_unknown", world(everywhere("gelu", 0.8), parameters=1.8e6)).verdict == NOT_DECIDED
 

@@ -91,7 +91,7 @@ def test_the_last_step_is_the_end_of_training_on_the_kept_blocks(trained: Store,
 def test_trials_part_for_good() -> None:
     apart = of_steps([0.9] * 3, [0.01] * 3, [0.2] * 3, [0.3] * 3)
     assert apart.parted_at() == 2
-    assert "gelu at step 2" in parting_sentence([apart])
+    assert "gelu from step 2" in parting_sentence([apart])
     assert of_steps([0.9] * 3, [0.01] * 3).parted_at() is None
     assert of_steps([0.9] * 3, [0.5] * 3).parted_at() == 0
     assert "never" in parting_sentence([of_steps([0.0] * 3)])
@@ -127,11 +127,11 @@ def test_each_source_alone_and_none_exactly_zero(stored: list[Result], study: St
     assert (frame.loc["init", "n"], frame.loc["dropout", "state"]) == (3, "not run")
     assert math.isnan(frame.loc["dropout", "relative_pd"])
     said = sources.sentence()
-    assert "Without any source the trials are the same to the last bit: PD exactly 0." in said
+    assert said.endswith("trained again without any source of randomness is the same to the last bit: PD exactly 0.")
     assert said.count("N = 3") == 5
     assert sources.table().loc["dropout", "Relative PD"] == "not run"
     broken = NoiseSources("charlm", "gelu", sources.results | {"none": sources.results["order"]}, sources.states)
-    assert "Warning: the same trial repeated gave other predictions" in broken.sentence()
+    assert "trained again gave other predictions" in broken.sentence()
 
 
 def test_sources_that_there_are_not(trained: Store, stored: list[Result], study: Study) -> None:

@@ -324,7 +324,7 @@ def test_noise_at_the_last_step_is_the_end_of_the_trajectory(stored: Store, stud
             assert found[source][0] == row[name], "the last one"
         assert found["none"][0] == 0
         assert math.isnan(found["order"][0])
-        assert "with nothing different it is exactly 0" in what_if.sentence(metric=name)
+        assert "if nothing differs it is exactly 0" in what_if.sentence(metric=name)
     # Runs of other lengths stand where they end.
     short = next(r for r in everything if r.config["max_iters"] == 4)
     end = trajectory(stored, short).frame().iloc[-1]["total_variation"]

@@ -61,10 +61,8 @@ class PreActivations:
 
     def sentence(self, beta: float) -> str:
         """How much of them the bend of SmeLU catches."""
-        given = (
-            f"of what the activations of {self.name} (trial 1) are given on {BLOCKS * EVALUATION_BLOCK:,} evaluation characters"
-        )
-        return f"{100 * self.within(beta):.0f} % {given} lies in that bend."
+        inputs = f"inputs to the activations of {self.name} (trial 1, {BLOCKS * EVALUATION_BLOCK:,} evaluation characters)"
+        return f"{100 * self.within(beta):.0f} % of the {inputs} lie in that bend."
 
 
 def activation_what_if(masses: Sequence[PreActivations] = ()) -> WhatIf:

@@ -96,12 +96,12 @@ def _sentence(model: str, cell: NoisyCell, metric: str, step: int, estimates: Ma
     parts = [f"{source} {number_words(estimate, 4)}" for source, estimate in estimates.items() if source != "none"]
     sentence = (
         f"After {step} of {cell.steps[-1]} steps of {model} with {cell.sources.activation} the {PAIR_METRICS[metric].words} "
-        f"between trials is, by what alone differs between them, {'; '.join(parts)}"
+        f"between trials, by the sources that differ, is {'; '.join(parts)}"
     )
     if "none" in estimates:
         # Equal seeds give equal bits: anything but 0 here would be a fault of the suite, so it is not rounded away.
         rest = estimates["none"].value
-        sentence += f"; with nothing different it is {'exactly 0' if rest == 0 else small(rest)}"
+        sentence += f"; if nothing differs it is {'exactly 0' if rest == 0 else small(rest)}"
     if cell.ends and step == cell.steps[-1]:
         lengths = ", ".join(f"{length} steps {end[metric]:.4f}" for length, end in cell.ends.items())
         sentence += f"; runs of other lengths, each with its learning rate down to 0, end at {lengths}"
