@@ -20,6 +20,7 @@ from repro_lib.analysis.formatting import chance, literally, number, of_arms
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
+from repro_lib.analysis.own_runs import own_runs_sentence, run_lines
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
@@ -38,7 +39,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
     evidence = evidence or Evidence.from_results(study)
     mark = " (SYNTHETIC)" if study.is_synthetic else ""
-    notes = [*provenance(study), *study.own_runs]
+    notes = provenance(study)
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
     overviews = rows_of(models_overview(study))
@@ -65,6 +66,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
             f"RUNTIME (training, sum over trials){mark}",
             *(f"  {name + ':':<18}{number(each, 1):>9} s" for name, each in seconds.items()),
         ],
+        *([["YOUR EXPERIMENTS", *said, *run_lines(study.own_runs)]] if (said := own_runs_sentence(study.own_runs)) else []),
     ]
     return of_arms(study.factor, "\n\n".join("\n".join(lines) for lines in parts) + "\n")
 
