@@ -50,10 +50,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # Those of all commands: what complains of words left over is the parser above them.
-        strange = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        words, among = re.search(r"(?:arguments: |choice: ')([\w-]+)", message), message.partition("choose from")[2]
         flags = [flag for command in self.commands.values() for flag in command._option_string_actions]
-        near = difflib.get_close_matches(strange[1], flags, 1) if strange else []
-        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+        near = difflib.get_close_matches(words[1], re.findall("'([^']+)'", among) or flags, 1) if words else []
+        takers = [name for name, command in self.commands.items() if words and words[1] in command._option_string_actions]
+        meant = [f"{near[0]} is of repro {', '.join(takers)}"] if takers else [f"did you mean {name}?" for name in near]
+        # Not the usage, which may be forty lines: the flags are many.
+        self.exit(2, f"{self.prog}: {'; '.join([message, *meant])} ({self.prog} --help says more)\n")
 
     @property
     def commands(self) -> dict[str, argparse.ArgumentParser]:

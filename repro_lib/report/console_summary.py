@@ -111,13 +111,15 @@ def _title(evidence: Evidence, overview: dict[str, Any], end: str, title: str, n
 def _differences(study: Study, evidence: Evidence) -> list[str]:
     if study.is_synthetic:
         return ["CONTRASTS: none, synthetic results are not tested."]
+    if (contrasts := contrasts_table(evidence)).empty:
+        return [f"CONTRASTS: none, for they take {evidence.reference} and another activation in the same model."]
     # Sorted twice: by chance to find each model's likeliest, then back into the order of the study.
     ranked = chances_of_being_best(evidence).dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
     likeliest = rows_of(ranked.drop_duplicates("model").sort_index())
     chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in likeliest]
     return [
         f"CONTRASTS AGAINST {evidence.reference.upper()}",
-        contrasts_table(evidence).to_string(),
+        contrasts.to_string(),
         *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
         f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of the reference, for all rows at once.",
