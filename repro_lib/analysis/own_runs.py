@@ -36,8 +36,8 @@ def _run(result: Result) -> tuple[str | bool | None, ...]:
 
 def _is_own(result: Result, grids: Collection[str]) -> bool:
     chosen = {name for name, layer in result.config_sources.items() if layer == "explicit"} - {"corpus", "trials", "vary"}
-    outside = bool(grids) and result.config_sha256 not in grids
-    return not result.synthetic and (bool(chosen) or result.profile is None or outside)
+    by_hand = bool(chosen) or result.profile is None
+    return not result.synthetic and (by_hand or (bool(grids) and result.config_sha256 not in grids))
 
 
 def differences(result: Result) -> str:

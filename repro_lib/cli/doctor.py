@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from repro_lib.analysis.formatting import counted
 from repro_lib.config import GRID_MODELS, Config, checkout, project_root
 from repro_lib.system.environment import mismatches
 from repro_lib.system.processes import control_group, usable_cores
@@ -33,7 +32,7 @@ def examine(console: Console, corpus: str, results_dir: Path) -> int:
         for name, ok, text in _safely(check):
             console.print(f"{_MARKS[ok]}  {name}: {text}")
             failed += ok is False
-    console.print("this machine is ready" if not failed else f"{counted(failed, 'check')} failed; see above for what to do")
+    console.print("this machine is ready" if not failed else f"not ready, {failed} failed; see above for what to do")
     return 1 if failed else 0
 
 

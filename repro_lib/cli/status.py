@@ -59,8 +59,7 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
 
 def print_configuration(console: Console, results_dir: Path, digits: str) -> int:
     """What is stored of the configuration that begins so. ConfigError unless there is one. Exit code 0."""
-    stored = [result for _, result in Store(results_dir).load()[0]]
-    digest = find_configuration(stored, digits)
+    digest = find_configuration(stored := [result for _, result in Store(results_dir).load()[0]], digits)
     print_results(console, [result for result in stored if result.config_sha256 == digest])
     return 0
 

@@ -48,8 +48,7 @@ class Display:
         """A cell or another job ended."""
         self.ended += is_cell
         count = f"[{self.ended}/{self.cells}] " if is_cell else ""
-        left = self._left()
-        self.note(f"{count}{label}: {message}{f'; {left}' if left else ''}")
+        self.note("; ".join(filter(None, [f"{count}{label}: {message}", self._left()])))
 
     def note(self, message: str) -> None:
         """Something happened that ends nothing, for example that a job is tried again."""
@@ -65,8 +64,7 @@ class Display:
             return "time left not known yet"
         seconds = (time.monotonic() - self.since) * (1 - self.share) / self.share
         # A rough estimate has no seconds, and what is at work has some time left.
-        soon = "under a minute left" if self.share < 1 else ""
-        return f"about {seconds / 60:.0f} min left" if seconds >= 60 else soon
+        return f"about {seconds / 60:.0f} min left" if seconds >= 60 else "under a minute left" if self.share < 1 else ""
 
 
 def _in_words(told: dict[str, Any]) -> str:

@@ -80,8 +80,8 @@ class Tasks:
 
         expected = [(cell.model, cell.name) for cell in self.cells if self.factor or not cell.arm]
         folders = (self.request.results_dir, self.request.reports_dir)
-        about = {"analyses": self.analysis_names, "running": running}
-        return build_site(*folders, expected, self.request.profile, self.configs(), **about)
+        asked = (self.request.profile, self.configs())
+        return build_site(*folders, expected, *asked, analyses=self.analysis_names, running=running)
 
     @cached_property
     def analysis_names(self) -> list[str]:

@@ -75,8 +75,8 @@ def build_site(
     """
     study = Study.load(Store(results_dir), profile=profile, configs=configs, config=config)
     results = {(result.model_name, result.arm): result for result in study.results}
-    alone: tuple[list[str], list[Cell], list[str]] = ([], [], [])
-    notebooks, navigated, analyses = alone if config else _expected(results_dir, [*expected_cells], [*results], analyses)
+    expected = ([], [], []) if config else _expected(results_dir, [*expected_cells], [*results], analyses)
+    notebooks, navigated, analyses = expected
     refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated, analyses)))
     rendered, problems = _render(results_dir, reports_dir, notebooks, navigated, analyses)
     _write_stand_ins(reports_dir, navigated, analyses)
