@@ -78,7 +78,7 @@ def test_every_door_opens_in_every_environment(condition: str, home: Path, undis
     ended = through_all_doors(home, corpus_file, lambda words: run(words, home, CONDITIONS[condition]))
     for door, (code, output, error) in ended.items():
         assert (code, error) == (0, ""), f"{door}: {output}{error}"
-    assert "1 of 1 cells done" in ended["status"][1]
+    assert "1 of 1 cell done" in ended["status"][1]
     # Numbers are whole, and names are, however narrow the terminal is.
     assert re.search(r"charlm.*relu.*2\D+\d\.\d{4}\D+\d\.\d{4}\D+\d\.\d{4}\D+\d+\.\d\d", ended["train"][1]), ended["train"][1]
     assert stored(home / "results") == undisturbed

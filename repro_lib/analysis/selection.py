@@ -51,9 +51,8 @@ def select_comparable(
 ) -> list[Result]:
     """The newest result of each cell among comparable ones: what one table or figure may hold.
 
-    Real results of one ``comparison_key``, within a model of one configuration: that with the most activations, then that of
-    the newest of the ``grids`` (``config_sha256``, the newest last), for a grid can run all its activations at other lengths
-    too, then the newest.
+    Real results of one ``comparison_key``, within a model of one configuration: of the ``grids`` (``config_sha256``, the newest
+    last) before what was run outside, then that with the most activations, then that of the newest grid, then the newest.
     Without a ``key`` it is that of the newest result of ``profile``, or of the newest made with any and in which all randomness
     varies. ``configs`` (``config_sha256``) come before all others: a grid shows its own cells and not those of a later run.
     ``include_synthetic``: after the real results a synthetic one for each cell that has none, where it agrees in all of the
@@ -90,33 +89,6 @@ def variants(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
     return [other for cell in shown for setting in _GOES_WITH for other in with_other(setting, stored, cell)]
 
 
-def own_runs(stored: Sequence[Result], shown: Sequence[Result]) -> list[Result]:
-    """The newest of each run whose settings somebody chose by hand, and that is not among ``shown``.
-    Lone sources of randomness, and other lengths and rates of cells that are shown, have tables of their own."""
-    newest = {_run(r): r for r in sorted(stored, key=lambda r: r.timestamp)}
-    known = {_run(r) for r in (*shown, *variants(stored, shown))}
-    return [r for run, r in newest.items() if _by_hand(r) and run not in known]
-
-
-def own_runs_in_words(stored: Sequence[Result], shown: Sequence[Result]) -> list[str]:
-    """A sentence for each of ``own_runs``."""
-    said = []
-    for r in own_runs(stored, shown):
-        pd = "" if r.avg_relative_pd is None else f"relative PD {r.avg_relative_pd:.4f} "
-        run = f"{r.model_name} with {r.activation}, {r.config['max_iters']} iterations, N = {len(r.trials)}"
-        said.append(f"Own run, not in the tables: {run}: {pd}({f'profile {r.profile}' if r.profile else 'no profile'}).")
-    return said
-
-
-def _run(result: Result) -> tuple[str | None, ...]:
-    return result.model_name, result.activation, result.config_sha256, result.profile
-
-
-def _by_hand(result: Result) -> bool:
-    chosen = {name for name, layer in result.config_sources.items() if layer == "explicit"} - {"corpus", "trials", "vary"}
-    return bool(chosen or result.profile is None) and result.config["vary"] == "all" and not result.synthetic
-
-
 def _select(
     results: Sequence[Result], key: str | None, profile: str | None, configs: Collection[str], grids: Sequence[str] = ()
 ) -> list[Result]:
@@ -128,14 +100,15 @@ def _select(
         activations.setdefault((result.model_name, result.config_sha256), set()).add(result.activation)
     # The row with the most activations: two cells of another length, though newer, do not push a finished row aside. From
     # old to new, so that of equal ones the newest stays.
-    best: dict[str, tuple[bool, int, int, str]] = {}
+    best: dict[str, tuple[bool, bool, int, int, str]] = {}
     for result in candidates:
         model, config = result.model_name, result.config_sha256
-        rank = (config in configs, len(activations[model, config]), grids.index(config) if config in grids else -1)
-        if model not in best or rank >= best[model][:3]:
+        newest = grids.index(config) if config in grids else -1
+        rank = (config in configs, config in grids, len(activations[model, config]), newest)
+        if model not in best or rank >= best[model][:4]:
             best[model] = (*rank, config)
     # Later ones replace earlier ones of the same cell.
-    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == best[r.model_name][3]}
+    chosen = {(r.model_name, r.activation): r for r in candidates if r.config_sha256 == best[r.model_name][4]}
     return list(chosen.values())
 
 

@@ -22,7 +22,8 @@ from repro_lib.analysis.frames import (
     pairs_frame,
     trials_frame,
 )
-from repro_lib.analysis.selection import identical_models, own_runs_in_words, select_comparable, variants
+from repro_lib.analysis.own_runs import beside, find_configuration, own_runs_sentence
+from repro_lib.analysis.selection import identical_models, select_comparable, variants
 from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, REFERENCE, ConfigError, check_model, check_profile
 from repro_lib.models.activations import canonical_activation
 from repro_lib.store.designs import ACTIVATION, Design, load_design
@@ -42,17 +43,18 @@ class Study:
     Its tables are pandas frames, made on first use: ``cells``, ``trials``, ``pairs``, ``contrasts``, ``curves``; ``dictionary``
     says what each column is. ``results``: at most one per cell, in the order of models and activations, synthetic ones last.
     ``identical``: models bit-identical across activations. ``refused``: a sentence for each file that could not be read.
-    ``own_runs``: a sentence for each run by hand that is not among them. ``folder``: where they lie, and what is made of them
-    may be kept. ``margin``: within so many per cent two arms count as equal. ``variants``: results that differ from one of them
-    in the length of the run or the learning rate alone. ``factor``: what differs between the arms, which are called
-    ``activations`` whatever it is; ``reference``: the arm that others are compared with."""
+    ``own_runs``, ``others``: what else is stored there, one's own runs and results of other grids. ``folder``: where they lie,
+    and what is made of them may be kept. ``margin``: within so many per cent two arms count as equal. ``variants``: results
+    that differ from one of them in the length of the run or the learning rate alone. ``factor``: what differs between the arms,
+    which are called ``activations`` whatever it is; ``reference``: the arm that others are compared with."""
 
     results: tuple[Result, ...]
     models: tuple[str, ...]
     activations: tuple[str, ...]
     identical: tuple[str, ...]
     refused: tuple[str, ...] = ()
-    own_runs: tuple[str, ...] = ()
+    own_runs: tuple[Result, ...] = ()
+    others: tuple[Result, ...] = ()
     folder: Path | None = None
     margin: float = MARGIN
     variants: tuple[Result, ...] = ()
@@ -66,30 +68,36 @@ class Study:
         models: Sequence[str] | None = None,
         activations: Sequence[str] | None = None,
         factor: str | None = None,
+        config: str | None = None,
         **which: Any,
     ) -> Study:
         """The newest comparable results of a folder (``which`` as in ``select_comparable``); with ``models``, among theirs.
         ``factor``: those of the arms of the newest grid over it; None: of whatever the newest grid was over.
-        ConfigError for a profile that neither this version nor any result knows."""
+        ``config``: those of the configuration whose digest begins so, and of no grid.
+        ConfigError for a profile or a configuration that neither this version nor any result knows."""
         stored, refused = store.load()
         if (profile := which.get("profile")) and profile not in {result.profile for _, result in stored}:
             check_profile(profile)
         # First, so that the newest result of another model does not decide which are comparable.
         results = [result for _, result in stored if models is None or result.model_name in models]
-        design = load_design(store, factor)
+        digest = None if config is None else find_configuration([result for _, result in stored], config)
+        own = [result for result in results if digest in (None, result.config_sha256)]
+        design = load_design(store, factor) if digest is None else None
         if design and profile not in (None, design.profile):
             design = None
-        chosen = design.results(results) if design else select_comparable(results, grids=store.grids(), **which)
+        chosen = design.results(own) if design else select_comparable(own, grids=store.grids(), **which)
         chosen = [with_new_metrics(store, result) for result in chosen]
-        asked = [] if design or activations or not chosen else store.asked(chosen[0].profile)
+        of_one = [(result.model_name, result.activation) for result in chosen if digest]
+        asked = of_one or ([] if design or activations or not chosen else store.asked(chosen[0].profile))
         if asked := [cell for cell in asked if models is None or cell[0] in models]:
             named = zip(*asked, *((r.model_name, r.activation) for r in chosen), strict=True)
             found, activations = map(in_order, map(set, named), (tuple(MODEL_DEFAULTS), ACTIVATIONS))
             models = models or found
         study = cls.of(chosen, models, activations, refused, which.get("include_synthetic", False), design)
-        beside = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
-        own = {"own_runs": tuple(own_runs_in_words(results, study.results)), "margin": store.margin(), "variants": beside}
-        return replace(study, folder=store.folder, **own)
+        alike = tuple(with_new_metrics(store, result) for result in variants(results, study.measured.results))
+        mine, others = map(tuple, beside(results, study.results, store.grids()))
+        about = {"folder": store.folder, "margin": store.margin(), "variants": alike, "own_runs": mine, "others": others}
+        return replace(study, **about)
 
     @classmethod
     def of(
@@ -192,10 +200,12 @@ def load_study(
     profile: str | None = None,
     configs: Sequence[str] = (),
     *,
+    config: str | None = None,
     include_synthetic: bool = False,
 ) -> Study:
-    """The newest comparable results of a folder, of some models, activations or a profile only where those are named."""
-    which = {"profile": profile, "configs": configs, "include_synthetic": include_synthetic}
+    """The newest comparable results of a folder, of some models, activations or a profile only where those are named;
+    ``config``: those of the one configuration whose ``config_sha256`` begins so."""
+    which = {"profile": profile, "configs": configs, "config": config, "include_synthetic": include_synthetic}
     study = Study.load(Store(results_dir), models or None, activations or None, **which)
     if not study.results:
         # Why there is nothing: an empty folder, one full of damaged files and one of synthetic results look alike.
@@ -203,7 +213,7 @@ def load_study(
         synthetic = sum(result.synthetic for _, result in Store(results_dir).load()[0])
         left_out = f" but {synthetic} synthetic ones (repro process --include-synthetic shows them)" if synthetic else ""
         nothing = f"no results yet in {results_dir}{left_out}{refused}; run ./run_papermill.sh or repro grid first"
-        raise NothingToShow(" ".join([nothing, *study.own_runs]))
+        raise NothingToShow(". ".join([nothing, *own_runs_sentence(study.own_runs)]))
     return study
 
 

@@ -32,7 +32,7 @@ def examine(console: Console, corpus: str, results_dir: Path) -> int:
         for name, ok, text in _safely(check):
             console.print(f"{_MARKS[ok]}  {name}: {text}")
             failed += ok is False
-    console.print("this machine is ready" if not failed else f"{failed} checks failed; see above for what to do")
+    console.print("this machine is ready" if not failed else f"not ready, {failed} failed; see above for what to do")
     return 1 if failed else 0
 
 

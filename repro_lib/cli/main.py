@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import platform
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,22 +104,18 @@ def _all_interruptions_alike() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _prepare_data(options: Namespace, console: Console) -> int:
-    from repro_lib.cli.texts import prepare_data
-
-    return prepare_data(options, console)
-
-
 def _train(options: Namespace, console: Console) -> int:
-    from repro_lib.cli.status import print_cells
+    from repro_lib.cli.status import print_results
     from repro_lib.grid.cells import plan_cells
     from repro_lib.grid.display import Display
     from repro_lib.grid.local import run_grid
+    from repro_lib.store.store import Store
 
     request = request_of(options)
     report = run_grid(request, Display(console), with_notebooks=False)
     cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
-    print_cells(console, options.results_dir, cells)
+    trained = [result for cell in cells if (result := cell.result(Store(options.results_dir)))]
+    print_results(console, trained)
     return _conclude(console, options.results_dir, report.failures)
 
 
@@ -158,30 +154,6 @@ def _conclude(console: Console, results_dir: Path, failures: dict[str, str]) -> 
     return _FAILED if failures else 0
 
 
-def _process(options: Namespace, console: Console) -> int:
-    from repro_lib.analysis.study import load_study
-    from repro_lib.report.publish import summarise_store, write_synthetic_summary
-    from repro_lib.store.store import check_margin
-
-    asked = (options.results_dir, options.models, options.activations, options.profile)
-    study = load_study(*asked, include_synthetic=options.include_synthetic)
-    # A folder of their own: the report site shows what lies in plots/, and it shows nothing synthetic.
-    folder = options.reports_dir / "with_synthetic" if options.include_synthetic else options.reports_dir
-    if options.margin is not None and check_margin(options.margin) != study.margin:
-        said = f"EXPLORATORY: judged with a margin of {options.margin:g} %, where {study.margin:g} % is that of the study."
-        study, folder = replace(study, margin=options.margin, own_runs=(said, *study.own_runs)), folder / "exploratory"
-    # A ledger of claims over part of the grid would take the place of the whole one.
-    whole = not options.models and not options.activations
-    with console.status("comparing trials and drawing plots"):
-        text = summarise_store(study, options.results_dir, folder, plots=not options.no_plots, claims=whole)
-    console.print(text)
-    if options.include_synthetic:
-        write_synthetic_summary(options.results_dir, options.reports_dir)
-    if folder != options.reports_dir:
-        console.print(f"summary and plots are in {folder}")
-    return 0
-
-
 def _synthesize(options: Namespace, console: Console) -> int:
     from repro_lib.analysis.synthetic import ChosenPD, SyntheticError, fill_missing, make_synthetic
     from repro_lib.report.publish import write_synthetic_summary
@@ -206,36 +178,14 @@ def _synthesize(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _report(options: Namespace, console: Console) -> int:
-    from repro_lib.analysis.study import load_study
-    from repro_lib.report.publish import build_reports
-
-    with console.status("rendering the executed notebooks"):
-        study = load_study(options.results_dir, options.models, options.activations, options.profile)
-        site = build_reports(study, options.results_dir, options.reports_dir, options.profile)
-    for problem in site.problems:
-        console.print(problem, style="red")
-    console.print(f"the reports are in {site.index}")
-    return _FAILED if site.problems else 0
-
-
 def _status(options: Namespace, console: Console) -> int:
-    from repro_lib.cli.status import print_status
+    from repro_lib.cli.status import print_configuration, print_status
     from repro_lib.grid.tasks import Tasks
 
+    if options.config is not None:
+        return print_configuration(console, options.results_dir, options.config)
     tasks = Tasks(cells_asked_for(options), options.results_dir)
     return print_status(console, options.results_dir, [*tasks.cells, *tasks.variants])
-
-
-def _export(options: Namespace, console: Console) -> int:
-    from repro_lib.analysis.study import load_study
-    from repro_lib.report.export import export
-
-    with console.status("writing tables"):
-        study = load_study(options.results_dir, options.models, options.activations, options.profile)
-        files = export(study, options.folder, options.format, figures=options.figures)
-    console.print(f"{len(files)} files are in {options.folder}; dictionary.csv says what each column is")
-    return 0
 
 
 def _notebooks(options: Namespace, console: Console) -> int:
@@ -282,12 +232,13 @@ def _doctor(options: Namespace, console: Console) -> int:
     return examine(console, options.corpus, options.results_dir)
 
 
-def _compare(options: Namespace, console: Console) -> int:
-    from repro_lib.cli.compare import compare_files
+def _elsewhere(options: Namespace, console: Console) -> int:
+    module, function = _MODULES[options.command]
+    return getattr(importlib.import_module(f"repro_lib.cli.{module}"), function)(options, console)
 
-    return compare_files(options, console)
 
-
-_OWN = (_prepare_data, _train, _grid, _process, _synthesize, _report, _status, _compare, _export, _notebooks, _clean, _run_job)
-_OWN += (_doctor,)
+_MODULES = {"prepare-data": ("texts", "prepare_data"), "compare": ("compare", "compare_files")}
+_MODULES |= {name: ("readers", name) for name in ("process", "report", "export")}
+_OWN = (_train, _grid, _synthesize, _status, _notebooks, _clean, _run_job, _doctor)
 _COMMANDS: dict[str, Callable[[Namespace, Console], int]] = {f.__name__[1:].replace("_", "-"): f for f in _OWN}
+_COMMANDS |= dict.fromkeys(_MODULES, _elsewhere)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from repro_lib.grid.cells import GridRequest
 
 # Flags that take several words, and those of a grid that say by what it is run.
-_SEVERAL = {"models", "activations", "noise_models", "lengths", "rates", "factor"}
+_SEVERAL = {"models", "activations", "noise_models", "lengths", "rates", "factor", "analyses"}
 _LARGEST_MULTIPLE = 100
 _HOW_IT_IS_EXECUTED = {"command", "executor", "profile_dir", "engine_options", "workers", "corpus_dir", "normalise"}
 
@@ -93,6 +93,7 @@ def request_of(options: argparse.Namespace) -> GridRequest:
         workers=workers,
         checkpoint_seconds=check_interval(options.checkpoint_seconds),
         trials_per_job=per_job,
+        analyses=getattr(options, "analyses", ()),
         margin=None if options.margin is None else check_margin(options.margin),
     )
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from repro_lib.analysis.selection import own_runs_in_words
-from repro_lib.cli.plain import WIDE, Plain
+from repro_lib.analysis.formatting import counted
+from repro_lib.analysis.own_runs import beside, find_configuration, others_in_words, own_runs_sentence, run_lines
 from repro_lib.grid.cells import Cell
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
@@ -15,20 +14,12 @@ from repro_lib.system.leases import cell_holders
 from repro_lib.training.checkpoints import put_aside
 
 
-def print_cells(console: Console, results_dir: Path, cells: Sequence[Cell]) -> None:
-    """A table of these cells' results."""
-    store, table = Store(results_dir), Table(title="relative PD between trials, 0 (same) to 2")
-    for heading in ("model", "activation", "trials", "relative PD", "churn", "loss, nats", "accuracy, %", "flags"):
-        table.add_column(heading, justify="left" if heading in ("model", "activation", "flags") else "right")
-    for cell in cells:
-        row = ["–"] * 5 + ["missing"]
-        if result := cell.result(store):
-            numbers = [result.avg_relative_pd, result.reproducibility_metrics.get("churn"), result.avg_val_loss]
-            row = [str(len(result.trials)), *(_rounded(number) for number in numbers), f"{result.avg_val_accuracy:.2f}"]
-            row.append("; ".join(result.flags))
-        table.add_row(cell.model, cell.activation, *row)
-    # Its names and numbers are whole, however narrow the terminal is.
-    Plain(console.file, width=WIDE).print(table)
+def print_results(console: Console, results: Sequence[Result]) -> None:
+    """A table of them, and how one is shown."""
+    for line in run_lines(results):
+        console.print(line)
+    for result in results[-1:]:
+        console.print(f"repro process --config {result.config_sha256[:8]} shows all about {result.model_name}")
 
 
 def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> int:
@@ -53,15 +44,24 @@ def print_status(console: Console, results_dir: Path, cells: Sequence[Cell]) -> 
         else:
             said = "missing"
         console.print(f"{cell.label:<{width}} {said}")
-    stored, refused = store.load()
-    for run in own_runs_in_words([result for _, result in stored], shown):
-        console.print(run)
     # Not hidden by what is done: a refused file may be the very result that somebody looks for.
+    stored, refused = store.load()
     for sentence in refused:
         console.print(f"refused: {sentence}")
     print_damaged(console, results_dir)
-    console.print(f"{len(shown)} of {len(cells)} cells done in {results_dir}")
+    console.print(f"{len(shown)} of {counted(len(cells), 'cell')} done in {results_dir}")
+    own, others = beside([result for _, result in stored], shown, store.grids())
+    # A terminal has room for so many.
+    for line in (*others_in_words(others), *own_runs_sentence(own), *run_lines(own, most=8)):
+        console.print(line)
     return 0 if len(shown) == len(cells) else 1
+
+
+def print_configuration(console: Console, results_dir: Path, digits: str) -> int:
+    """What is stored of the configuration that begins so. ConfigError unless there is one. Exit code 0."""
+    digest = find_configuration(stored := [result for _, result in Store(results_dir).load()[0]], digits)
+    print_results(console, [result for result in stored if result.config_sha256 == digest])
+    return 0
 
 
 def print_damaged(console: Console, results_dir: Path) -> None:

@@ -98,6 +98,7 @@ class GridRequest:
     margin: float | None = None  # of equality, per cent of the reference; None: as declared, or the usual one
     trials_per_job: int | None = None  # in a job of their own, beside the others; None: all of a cell in one
     factor: Sequence[str] = ()  # a setting and its values, which arms differ in; empty: the activation alone
+    analyses: Sequence[str] = ()  # that are run, or all; empty: those that have something to compare
     reference: str | None = None  # the arm that others are compared with; None: relu, or the first
 
 

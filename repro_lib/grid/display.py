@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from repro_lib.analysis.formatting import counted
 from repro_lib.training.progress import progress_share, read_progress
 
 
@@ -26,7 +27,7 @@ class Display:
         """So many cells are to do, so many are done already."""
         self.cells = cells
         if done:
-            self.note(f"{done} cells are done already, {cells} to do")
+            self.note(f"{counted(done, 'cell', 'are')} done already, {cells} to do")
         self.whole = self.bars.add_task("", total=1.0, said="")
         self.bars.start()
 
@@ -47,7 +48,7 @@ class Display:
         """A cell or another job ended."""
         self.ended += is_cell
         count = f"[{self.ended}/{self.cells}] " if is_cell else ""
-        self.note(f"{count}{label}: {message}; {self._left()}")
+        self.note("; ".join(filter(None, [f"{count}{label}: {message}", self._left()])))
 
     def note(self, message: str) -> None:
         """Something happened that ends nothing, for example that a job is tried again."""
@@ -62,7 +63,8 @@ class Display:
         if self.share < 0.01:
             return "time left not known yet"
         seconds = (time.monotonic() - self.since) * (1 - self.share) / self.share
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+        # A rough estimate has no seconds, and what is at work has some time left.
+        return f"about {seconds / 60:.0f} min left" if seconds >= 60 else "under a minute left" if self.share < 1 else ""
 
 
 def _in_words(told: dict[str, Any]) -> str:

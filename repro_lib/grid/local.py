@@ -14,8 +14,9 @@ from repro_lib.grid.cells import Cell, GridRequest
 from repro_lib.grid.display import Display
 from repro_lib.grid.notebooks import edited_notebooks, keep_as_failed
 from repro_lib.grid.pool import LOOK_AGAIN_SECONDS, Outcome, Pool
-from repro_lib.grid.tasks import Job, Tasks
+from repro_lib.grid.tasks import NOTEBOOK_COST, Job, Tasks
 from repro_lib.grid.worker import MADE_ELSEWHERE, clear_leftovers
+from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.report.own_files import refuse_foreign_reports
 from repro_lib.store.designs import note_design
 from repro_lib.store.store import Store
@@ -70,6 +71,8 @@ class Run:
             refuse_foreign_reports(self.request.reports_dir, [(cell.model, cell.name) for cell in self.cells])
             if edited := edited_notebooks():
                 self.display.note(f"edited in notebooks/: {', '.join(edited)}; the grid runs the originals")
+            if not self.request.analyses and (left_out := [name for name in ANALYSES if name not in self.tasks.analysis_names]):
+                self.display.note(f"left out, for there is nothing to compare: {', '.join(left_out)}; --analyses all runs them")
         sweep(self.store)
 
     def settle(self, job: Job, outcome: Outcome) -> str:
@@ -232,9 +235,6 @@ class _PoolRun(Run):
         del self.jobs[job.key]
         self.spent += job.cost
         message = self.settle(job, outcome)
-        # Before the line about it, which tells the time that is left without this job.
-        self.display.share = self._share({})
-        self.display.finished(job.key, message, is_cell=job.cell is not None)
         # The last part through, whatever became of it: now the cell can be put together.
         if job.part_of and not [other for other in self.jobs.values() if other.part_of == job.part_of]:
             self._add([self.tasks.cell(job.part_of)])
@@ -243,13 +243,20 @@ class _PoolRun(Run):
         self._add(ready)
         if self.with_notebooks and job.cell:
             self._add_analyses([job.cell.model])
+        # Before the line about the job, which tells the time that is left without it, and with all that it made possible.
+        self.display.share = self._share({})
+        self.display.finished(job.key, message, is_cell=job.cell is not None)
+        if self.with_notebooks and job.cell:
             self.pool.hand_out()  # first, for to publish takes a second
             self.publish(running=True)
 
     def _share(self, running: dict[str, Path]) -> float:
         # Part of all known work that is done, by estimated cost.
         partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
-        total = self.spent + sum(job.cost for job in self.jobs.values())
+        # Analyses come when the cells of their models, or all, are through.
+        models = len({cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)})
+        to_come = models + len(self.tasks.analysis_names) + 1 if models and self.with_notebooks else 0
+        total = self.spent + sum(job.cost for job in self.jobs.values()) + to_come * NOTEBOOK_COST
         return (self.spent + partial) / total if total else 1.0
 
 

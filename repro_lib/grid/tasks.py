@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
     from repro_lib.report.site.index import SiteReport
 
 # Cost of a notebook beside its training, in the unit of Cell.training_seconds: about a second on one core.
-_NOTEBOOK_COST = 5.0
+NOTEBOOK_COST = 5.0
 # The wall clock of a job, unless asked otherwise: far more than any machine should need, so that only what hangs is hit.
 _LEAST_LIMIT_SECONDS = 1800.0
 _LIMIT_PER_COST = 20.0
 
 SUMMARY = "plots and summary"
-# What comes when all cells are through, by the names of its jobs.
-CLOSING_JOBS = (*names.ANALYSES, SUMMARY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,18 @@ class Tasks:
 
         expected = [(cell.model, cell.name) for cell in self.cells if self.factor or not cell.arm]
         folders = (self.request.results_dir, self.request.reports_dir)
-        return build_site(*folders, expected, self.request.profile, self.configs(), running=running)
+        asked = (self.request.profile, self.configs())
+        return build_site(*folders, expected, *asked, analyses=self.analysis_names, running=running)
+
+    @cached_property
+    def analysis_names(self) -> list[str]:
+        """The analyses that are run: those asked for, otherwise what has something to compare or was run here before."""
+        if asked := self.request.analyses:
+            return [name for name in names.ANALYSES if name in asked or "all" in asked]
+        stored = select_comparable([result for _, result in self.store.load()[0]], None, self.request.profile, self.configs())
+        cells = [(cell.model, cell.name) for cell in self.cells] + [(result.model_name, result.arm) for result in stored]
+        folder = executed_path(self.request.results_dir, "").parent
+        return names.analyses_of(cells, [name for name in names.ANALYSES if any(folder.glob(f"{name}.*"))])
 
     def configs(self) -> list[str]:
         """The configurations of this grid: what its reports show, whatever else lies in the folder."""
@@ -89,7 +99,7 @@ class Tasks:
 
     def cell(self, cell: Cell) -> Job:
         """The training of a cell, in its notebook or without one."""
-        cost = cell.training_seconds() + (_NOTEBOOK_COST if self.with_notebooks else 1.0)
+        cost = cell.training_seconds() + (NOTEBOOK_COST if self.with_notebooks else 1.0)
         if self.with_notebooks and not cell.variant:
             parameters = {"model": cell.model, "activation": cell.activation, "profile": self.request.profile}
             parameters |= {"results_dir": str(self.request.results_dir), "force": self.request.force}
@@ -121,7 +131,7 @@ class Tasks:
     def analyses(self) -> Iterator[Job]:
         """What comes when cells and deep dives are through, as far as its inputs have changed."""
         inputs = self._inputs(None)
-        for name in names.ANALYSES:
+        for name in self.analysis_names:
             own = {names.QUICKSTART: {"corpus": self.cells[0].config.corpus}, names.WHAT_HELPS: {}}
             extra = own.get(name, self._selection())
             reads = name not in (names.ACTIVATIONS, names.YOUR_MODELS)  # which read neither results nor a text
@@ -130,7 +140,7 @@ class Tasks:
         if self.request.force or not summary_is_current(self.request.reports_dir, digest):
             arguments = self._common() | {"reports_dir": self.request.reports_dir, "digest": digest}
             arguments |= {"profile": self.request.profile, "configs": self.configs()}
-            yield self._job(SUMMARY, run_summary, arguments, _NOTEBOOK_COST)
+            yield self._job(SUMMARY, run_summary, arguments, NOTEBOOK_COST)
 
     def _selection(self) -> dict[str, Any]:
         return {"profile": self.request.profile, "configs": " ".join(self.configs())}
@@ -155,7 +165,7 @@ class Tasks:
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra
         digest = notebook_digest(notebooks_dir() / f"{name}.ipynb", parameters, inputs)
         if self.request.force or noted_digest(executed_path(self.request.results_dir, stem)) != digest:
-            yield self._notebook(name, stem, parameters, digest, _NOTEBOOK_COST)
+            yield self._notebook(name, stem, parameters, digest, NOTEBOOK_COST)
 
     def _notebook(
         self, name: str, stem: str, parameters: dict[str, Any], digest: str, cost: float, cell: Cell | None = None

@@ -20,6 +20,7 @@ from repro_lib.analysis.formatting import chance, literally, number, of_arms
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import NO_RESULTS
 from repro_lib.analysis.overviews import models_overview
+from repro_lib.analysis.own_runs import own_runs_sentence, run_lines
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
@@ -38,7 +39,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
         return "\n".join([*study.refused, NO_RESULTS]) + "\n"
     evidence = evidence or Evidence.from_results(study)
     mark = " (SYNTHETIC)" if study.is_synthetic else ""
-    notes = [*provenance(study), *study.own_runs]
+    notes = provenance(study)
     if study.is_synthetic:
         notes.insert(0, "ALL NUMBERS BELOW ARE SYNTHETIC: made up, nothing was trained or measured.")
     overviews = rows_of(models_overview(study))
@@ -65,6 +66,7 @@ def summary_text(study: Study, evidence: Evidence | None = None) -> str:
             f"RUNTIME (training, sum over trials){mark}",
             *(f"  {name + ':':<18}{number(each, 1):>9} s" for name, each in seconds.items()),
         ],
+        *([["YOUR EXPERIMENTS", *said, *run_lines(study.own_runs)]] if (said := own_runs_sentence(study.own_runs)) else []),
     ]
     return of_arms(study.factor, "\n\n".join("\n".join(lines) for lines in parts) + "\n")
 
@@ -109,13 +111,15 @@ def _title(evidence: Evidence, overview: dict[str, Any], end: str, title: str, n
 def _differences(study: Study, evidence: Evidence) -> list[str]:
     if study.is_synthetic:
         return ["CONTRASTS: none, synthetic results are not tested."]
+    if (contrasts := contrasts_table(evidence)).empty:
+        return [f"CONTRASTS: none, for they take {evidence.reference} and another activation in the same model."]
     # Sorted twice: by chance to find each model's likeliest, then back into the order of the study.
     ranked = chances_of_being_best(evidence).dropna(subset=["p_best"]).sort_values("p_best", ascending=False, kind="stable")
     likeliest = rows_of(ranked.drop_duplicates("model").sort_index())
     chances = [f"  {row['model'] + ':':<18}{row['activation']} {row['p_best']:.2f}" for row in likeliest]
     return [
         f"CONTRASTS AGAINST {evidence.reference.upper()}",
-        contrasts_table(evidence).to_string(),
+        contrasts.to_string(),
         *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
         f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of the reference, for all rows at once.",

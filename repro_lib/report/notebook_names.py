@@ -1,6 +1,7 @@
 """What the notebooks are called: their files, executed copies and pages are found under these names by every stage."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 QUICKSTART = "00_quickstart"
 ACTIVATIONS = "01_activations"
@@ -31,6 +32,15 @@ def with_notebooks(cells: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(model, arm) for model, arm in cells if arm and " " not in arm]
 
 
-def expected_stems(cells: Sequence[tuple[str, str]]) -> list[str]:
+def analyses_of(cells: Iterable[tuple[str, str]], made: Collection[str] = ()) -> list[str]:
+    """Which analyses a run over these (model, arm) cells has, beside those that were ``made`` before: all that have something
+    to compare. One cell has none, and models of one arm each neither claims nor a league."""
+    arms = Counter(model for model, _ in {*cells})
+    without = {CLAIMS, WHAT_HELPS} if arms and max(arms.values()) == 1 else set[str]()
+    without = {*ANALYSES} if arms.total() == 1 else without
+    return [name for name in ANALYSES if name not in without or name in made]
+
+
+def expected_stems(cells: Sequence[tuple[str, str]], analyses: Sequence[str] = ANALYSES) -> list[str]:
     """All that a run over these cells executes, in the order of the index."""
-    return [*ANALYSES, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in with_notebooks(cells))]
+    return [*analyses, *map(deep_dive_stem, dict(cells)), *(train_stem("-".join(cell)) for cell in with_notebooks(cells))]

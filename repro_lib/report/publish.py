@@ -29,7 +29,9 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     refuse_foreign(reports_dir, study.models if plots else ())
     (reports_dir / NOTE).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
-    text = visible(summary_text(study, evidence))
+    declared, margin = Store(results_dir).margin(), f"{study.margin:g} %"
+    exploratory = f"EXPLORATORY: judged with a margin of {margin}, where {declared:g} % is that of the study.\n"
+    text = visible((exploratory if study.margin != declared else "") + summary_text(study, evidence))
     write_atomically(reports_dir / "summary.txt", text)
     # Nothing that was made up may decide a claim.
     if claims and not any(result.synthetic for result in study.results):
@@ -84,12 +86,12 @@ def summary_is_current(reports_dir: Path, digest: str) -> bool:
     return written and noted_digest(reports_dir / NOTE) == digest
 
 
-def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None) -> SiteReport:
-    """Render whatever notebook is executed, with an index over the expected cells."""
+def build_reports(study: Study, results_dir: Path, reports_dir: Path, profile: str | None, config: str | None) -> SiteReport:
+    """Render whatever notebook is executed, with an index over the expected cells; of one ``config`` the index alone."""
     from repro_lib.report.site.index import build_site
 
     cells = list(product(study.models, study.activations))
     refuse_foreign_reports(reports_dir, cells)
     (reports_dir / NOTE).unlink(missing_ok=True)
     save_plots(study, reports_dir / "plots")
-    return build_site(results_dir, reports_dir, cells, profile)
+    return build_site(results_dir, reports_dir, cells, profile, config=config)

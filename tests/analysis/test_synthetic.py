@@ -351,7 +351,7 @@ def test_synthesize_writes_results_and_a_summary_and_nothing_else_shows_them(
     assert main(["process", *folders]) == 2
     assert "but 4 synthetic ones" in capsys.readouterr().err
     assert main(["status", "--models", "charlm", "--activations", "relu", *folders]) == 1
-    assert "0 of 1 cells done" in capsys.readouterr().out
+    assert "0 of 1 cell done" in capsys.readouterr().out
     assert not (tmp_path / "reports" / "summary.txt").exists()
     # Without names the whole grid of a profile is made.
     assert main(["synthesize", "--profile", "study", *folders]) == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from repro_lib.cli.commands import make_parser
 from repro_lib.cli.main import main
 from repro_lib.grid.notebooks import notebooks_dir
 from repro_lib.store.store import Store
@@ -65,6 +66,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         ("train", "required: --models"),
         ("train --model charlm --execution parallel", "invalid choice: 'parallel' (choose from "),
         ("grid --modles charlm", "unrecognized arguments: --modles charlm; did you mean --models?"),
+        ("grid --analyses claims", "invalid choice: 'claims' (choose from "),
         ("fly", "invalid choice: 'fly'"),
         ("status -- --jobs 4", "only repro grid --executor snakemake takes options behind --, got --jobs 4"),
     ],
@@ -82,6 +84,20 @@ def test_no_command_shows_what_to_do_first_and_a_version_is_a_number(
     with pytest.raises(SystemExit, match="0"):
         main(words.split())
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", make_parser().commands)
+def test_every_help_text_says_what_happens_without_its_flag(command: str) -> None:
+    """A switch is off; all else names its default, the true one where it has a value."""
+    parser = make_parser().commands[command]
+    flags = [action for action in parser._actions if action.option_strings and action.nargs != 0 and not action.required]
+    # So that the help itself can be printed, too.
+    said = {flag.option_strings[0]: (flag.help or "") % {} for flag in flags if parser.format_help()}
+    assert {flag: about for flag, about in said.items() if "default: " not in about} == {}
+    for flag in flags:
+        if flag.default not in (None, []) and not flag.option_strings[0].endswith("-dir"):
+            named = f"{flag.default:g}" if isinstance(flag.default, float) else str(flag.default)
+            assert f"default: {named}" in said[flag.option_strings[0]]
 
 
 def test_no_traceback_reaches_a_user() -> None:
@@ -125,7 +141,7 @@ def test_status_names_what_is_done_failed_and_missing(
     assert "charlm-relu" in said
     assert "missing" in said
     assert "is not a whole JSON file" in said
-    assert "0 of 1 cells done" in said
+    assert "0 of 1 cell done" in said
 
 
 def test_notebooks_are_copied_over_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,8 +24,17 @@ def test_lines_are_told_everywhere_and_bars_in_a_terminal(terminal: bool, tmp_pa
     display.finished("charlm-gelu", "relative PD 0.5", is_cell=True)
     display.close()
     output = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-    lines = ["1 cells are done already, 2 to do", "charlm-gelu: its kernel was killed; trying again"]
-    for line in [*lines, "[1/2] charlm-gelu: relative PD 0.5; about 0 s left"]:
+    lines = ["1 cell is done already, 2 to do", "charlm-gelu: its kernel was killed; trying again"]
+    for line in [*lines, "[1/2] charlm-gelu: relative PD 0.5; under a minute left"]:
         assert line in output
     bars = ["trial 1/2, iteration 30/40, loss 3.250", "0 of 2 cells", "time left not known yet", "charlm-[relu]", "starting"]
     assert [bar for bar in bars if (bar in output) is not terminal] == []
+
+
+def test_the_time_left_is_a_rough_one_and_never_none_while_work_goes_on() -> None:
+    told = {0.0: "; time left not known yet", 0.5: "; about 10 min left", 0.9: "; about 1 min left"}
+    for share, said in (told | {1 - 1e-12: "; under a minute left", 1.0: ""}).items():
+        display = Display(Console(file=io.StringIO()))
+        display.share, display.since = share, display.since - 600
+        display.finished("charlm", "done", is_cell=False)
+        assert display.console.file.getvalue() == f"charlm: done{said}\n"  # pyright: ignore[reportAttributeAccessIssue]

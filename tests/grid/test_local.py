@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Any
 import pytest
 from grids import SMOKE_GRID, Folder, store_digests
 from interrupting import wait_for
+from kinds import MakeResult
 
-from repro_lib.config import ConfigError
+from repro_lib.config import Config, ConfigError
+from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest, plan_cells, plan_variants
+from repro_lib.grid.snakemake.executor import plan_jobs
+from repro_lib.grid.tasks import Tasks
+from repro_lib.report.notebook_names import ANALYSES
 from repro_lib.store.store import Store
 
 
@@ -54,6 +60,42 @@ def test_variants_are_of_the_profiles_models_or_of_those_asked_for(corpus_file: 
     # Their configurations differ from the grid's in that one value.
     whole = {cell.config_sha256 for cell in cells}
     assert not whole & {cell.config_sha256 for cell in asked}
+
+
+def test_analyses_run_where_they_have_something_to_compare(corpus_file: Path, tmp_path: Path, make_result: MakeResult) -> None:
+    def analyses(*models: str, activations: tuple[str, ...] = ("relu",), asked: tuple[str, ...] = ()) -> list[str]:
+        overrides = {"corpus": str(corpus_file)}
+        folders = (tmp_path / "results", tmp_path / "reports")
+        request = GridRequest(models, activations, "smoke", overrides, 1, *folders, noise_models=(), analyses=asked)
+        tasks = Tasks(request, tmp_path)
+        # What is planned is what is done, and what the site expects.
+        todo = [job.key for job in tasks.to_do() if job.cell is None]
+        assert todo == [*(f"20_deep_dive-{model}" for model in models), *tasks.analysis_names, "plots and summary"]
+        assert [key for key, job in plan_jobs(tasks).items() if job["kind"] == "analysis"] == [
+            *tasks.analysis_names,
+            "plots_and_summary",
+        ]
+        shutil.rmtree(folders[1], ignore_errors=True)
+        tasks.publish(running=False)
+        pages = {path.name for path in folders[1].glob("*.html")}
+        assert {f"{name}.html" for name in ANALYSES} & pages == {f"{name}.html" for name in tasks.analysis_names}
+        linked = {name for page in pages for name in re.findall(r'href="([^"#]+\.html)', (folders[1] / page).read_text())}
+        assert linked <= pages
+        return tasks.analysis_names
+
+    assert analyses("charlm") == []
+    assert analyses("charlm", asked=("50_what_if", "30_cross_model")) == ["30_cross_model", "50_what_if"]
+    assert (analyses("charlm", asked=("all",)), analyses("charlm", "convlm", asked=("none",))) == ([*ANALYSES], [])
+    assert analyses("charlm", activations=("relu", "gelu")) == [*ANALYSES]
+    assert [name for name in ANALYSES if name not in analyses("charlm", "convlm")] == ["40_claims", "70_what_helps"]
+    # What was run here before is kept up to date, also where it failed the last time.
+    (tmp_path / "results" / "notebooks").mkdir(parents=True)
+    (tmp_path / "results" / "notebooks" / "40_claims.failed.ipynb").touch()
+    assert analyses("charlm") == ["40_claims"]
+    # A cell that joins others is compared with them.
+    config, sha256 = Config.for_model("charlm", "smoke", corpus=str(corpus_file)), corpus_sha256(str(corpus_file))
+    Store(tmp_path / "results").save(make_result("charlm", "gelu", config=config, corpus=sha256))
+    assert analyses("charlm") == [*ANALYSES]
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ from test_study import make_result as full_result
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.noise_sources import how_to_run
+from repro_lib.analysis.own_runs import beside
 from repro_lib.analysis.study import Study
 from repro_lib.report import live_training
 from repro_lib.report.contrast_tables import contrasts_table
 from repro_lib.report.sentences import identical
-from repro_lib.report.site.index import _not_comparable
 from repro_lib.report.tables import models_table
 from repro_lib.store.store import Store
 from repro_lib.whatif.definition import WhatIf
@@ -67,11 +67,9 @@ def test_runs_of_one_source_of_randomness_are_not_said_to_be_hidden() -> None:
     shown = full_result("charlm", "gelu")
     alone = shown.model_copy(update={"config": shown.config | {"vary": "init"}})
     assert alone.comparison_key != shown.comparison_key
-    by_cell = {("charlm", "gelu"): shown}
-    assert _not_comparable([shown, alone], by_cell) == []
+    assert beside([shown, alone], [shown]) == ([], [])
     other = full_result("charlm", "gelu", profile="smoke")
-    (said,) = _not_comparable([shown, alone, other], by_cell)
-    assert said.startswith("1 stored result is not shown")
+    assert beside([shown, alone, other], [shown]) == ([], [other])
 
 
 def test_a_hint_names_the_model_and_the_profile_at_hand() -> None:

@@ -93,7 +93,7 @@ def test_a_finished_cell_of_a_store_that_can_only_be_read_is_returned_whatever_l
         assert run_experiment("charlm", "relu", config, results_dir=results) == made
         for command in commands:
             assert main(command) == 0, capsys.readouterr()
-    assert "1 of 1 cells done" in capsys.readouterr().out
+    assert "1 of 1 cell done" in capsys.readouterr().out
     assert sorted(results.rglob("*")) == before
 
 

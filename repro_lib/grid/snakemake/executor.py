@@ -25,7 +25,7 @@ from repro_lib.grid.display import Display
 from repro_lib.grid.local import GridReport, Run
 from repro_lib.grid.pool import Outcome
 from repro_lib.grid.snakemake.run_job import WorkflowError, plan_folder
-from repro_lib.grid.tasks import CLOSING_JOBS, Job, Tasks
+from repro_lib.grid.tasks import SUMMARY, Job, Tasks
 from repro_lib.report.notebook_names import deep_dive_stem
 from repro_lib.system.files import write_atomically
 from repro_lib.system.leases import hold
@@ -78,7 +78,7 @@ def plan_jobs(tasks: Tasks) -> dict[str, dict[str, Any]]:
         jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *cell.needs, *parts]} | asked
     dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in tasks.cells}
     jobs |= {key: {"kind": "deep_dive", "needs": needs} | _LIGHT for key, needs in dives.items()}
-    before, analyses = [*(cell.label for cell in cells), *dives], [name.replace(" ", "_") for name in CLOSING_JOBS]
+    before, analyses = [*(cell.label for cell in cells), *dives], [*tasks.analysis_names, SUMMARY.replace(" ", "_")]
     jobs |= {key: {"kind": "analysis", "needs": before} | _LIGHT for key in analyses}
     return jobs | {"site": {"kind": "site", "needs": [*before, *analyses]} | _LIGHT}
 

@@ -15,14 +15,14 @@ import pandas as pd
 
 from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.formatting import counted
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import visible
+from repro_lib.analysis.own_runs import HEADS, others_in_words, own_runs_sentence, run_rows
 from repro_lib.analysis.study import Study
 from repro_lib.config import MODEL_DEFAULTS, PROFILES, project_root
 from repro_lib.data import CORPORA
 from repro_lib.report.answer import answer, verdict_in_both
-from repro_lib.report.notebook_names import TRAIN, deep_dive_stem, expected_stems, train_stem
+from repro_lib.report.notebook_names import ANALYSES, TRAIN, analyses_of, deep_dive_stem, expected_stems, train_stem
 from repro_lib.report.own_files import DOCUMENTS, refuse_foreign
 from repro_lib.report.sentences import flagged, provenance
 from repro_lib.report.site import charts
@@ -63,27 +63,23 @@ def build_site(
     profile: str | None = None,
     configs: Sequence[str] = (),
     *,
+    config: str | None = None,
+    analyses: Sequence[str] | None = None,
     running: bool = False,
 ) -> SiteReport:
     """Render each executed notebook whose page is missing or was made from something else, then ``index.html``.
 
-    A notebook that cannot be rendered, and a file that had to be left out, is named in ``problems``. ``profile``, ``configs``:
-    whose results the index shows (see ``select_comparable``).
+    A notebook that cannot be rendered, and a file that had to be left out, is named in ``problems``. ``profile``, ``configs``,
+    ``config``: whose results the index shows (see ``Study.load``); of one ``config`` it is the only page, for the notebooks are
+    a grid's. ``analyses``: those that are expected beside what is executed; None: as of a grid of these cells.
     """
-    notebooks = sorted(_notebooks(results_dir))
-    matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
-    store = Store(results_dir)
-    stored = [result for _, result in store.load()[0]]
-    # The navigation names what is expected, not what is there, so that one more finished cell costs one page; but no cell that
-    # was trained without a notebook, for there will be no page of it.
-    bare = {(r.model_name, r.arm) for r in stored if not running and train_stem(f"{r.model_name}-{r.arm}") not in notebooks}
-    expected = [(model, "" if (model, name) in bare else name) for model, name in expected_cells]
-    navigated = in_order([*expected, *((match["model"], match["activation"]) for match in matches)])
-    refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated)))
-    rendered, problems = _render(results_dir, reports_dir, navigated)
-    _write_stand_ins(reports_dir, navigated)
-    study = Study.load(store, profile=profile, configs=configs)
+    study = Study.load(Store(results_dir), profile=profile, configs=configs, config=config)
     results = {(result.model_name, result.arm): result for result in study.results}
+    expected = ([], [], []) if config else _expected(results_dir, [*expected_cells], [] if running else [*results], analyses)
+    notebooks, navigated, analyses = expected
+    refuse_foreign(reports_dir, stems=("index", *notebooks, *expected_stems(navigated, analyses)))
+    rendered, problems = _render(results_dir, reports_dir, notebooks, navigated, analyses)
+    _write_stand_ins(reports_dir, navigated, analyses)
     # A run of two models misses no third one.
     cells = in_order([*expected_cells, *results])
     models, activations = (tuple(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if results else ((), ())
@@ -91,13 +87,14 @@ def build_site(
     contrasts = leading_contrasts(Evidence.from_results(study))
     said = answer(study, contrasts)
     drawn = "" if running else _drawn(contrasts)  # a second, for which a grid would wait after each of its cells
-    stems = dict.fromkeys([*expected_stems(cells), *notebooks])
+    listed = [] if config else cells
+    stems = dict.fromkeys([*expected_stems(listed, analyses), *notebooks])
     # A stand-in is no page: what nothing was made from is not linked.
     pages = {stem for stem in stems if made_from(reports_dir / f"{stem}.html")}
-    failures = _failures(results_dir, results)
+    failures = {} if config else _failures(results_dir, results)
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = environment().get_template("index.html.j2").render(
-        site=frame_of(navigation("index", cells), "index.html", "none", SCRIPT if drawn else ""), running=running,
+        site=frame_of(navigation("index", listed, analyses), "index.html", "none", SCRIPT if drawn else ""), running=running,
         folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
         answer=said, made_of=provenance(study), reference=study.reference, factor=study.factor,
         identical=study.identical, warning=flagged(study) if any(result.flags for result in study.results) else "",
@@ -108,7 +105,8 @@ def build_site(
         failed_notebooks=_notebooks(results_dir, ".failed"),
         corpora=[entry for entry in CORPORA.values() if entry["sha256"] in {r.corpus.sha256 for r in results.values()}],
         documents=[(name, about) for name, about in DOCUMENTS.items() if (reports_dir / name).is_file()],
-        notes=[*study.own_runs, *_not_comparable(stored, results), *study.refused, *problems, *unexplained],
+        notes=[*others_in_words(study.others), *study.refused, *problems, *unexplained],
+        own_runs=run_rows(study.own_runs), own_runs_sentence=" ".join(own_runs_sentence(study.own_runs, "report")), heads=HEADS,
     )  # fmt: skip
     if drawn:
         charts.write_script(reports_dir)
@@ -142,6 +140,20 @@ def _rows(
     return rows
 
 
+# The executed notebooks, and the cells and analyses of the navigation. It names what is expected, not what is there, so that
+# one more finished cell costs one page; but no cell that was trained without a notebook, for there will be no page of it.
+def _expected(
+    results_dir: Path, cells: list[Cell], results: list[Cell], analyses: Sequence[str] | None
+) -> tuple[list[str], list[Cell], list[str]]:
+    notebooks = sorted(_notebooks(results_dir))
+    matches = [match for match in map(NOTEBOOK_NAME.fullmatch, notebooks) if match and match["activation"]]
+    executed = [(match["model"], match["activation"]) for match in matches]
+    bare = {cell for cell in results if cell not in executed}
+    navigated = in_order([*((model, "" if (model, name) in bare else name) for model, name in cells), *executed])
+    wanted = analyses_of([*cells, *executed, *results]) if analyses is None else analyses
+    return notebooks, navigated, [name for name in ANALYSES if name in wanted or name in notebooks]
+
+
 def _drawn(contrasts: pd.DataFrame) -> str:
     if sys.flags.optimize > 1:  # Altair is written by its own docstrings
         return ""
@@ -152,12 +164,14 @@ def _drawn(contrasts: pd.DataFrame) -> str:
     return charts.section_of(chart) if chart else ""
 
 
-def _render(results_dir: Path, reports_dir: Path, cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+def _render(
+    results_dir: Path, reports_dir: Path, stems: Sequence[str], cells: Sequence[Cell], analyses: Sequence[str]
+) -> tuple[list[str], list[str]]:
     rendered, problems = [], []
-    for stem in sorted(_notebooks(results_dir)):
+    for stem in stems:
         notebook, output = results_dir / "notebooks" / f"{stem}.ipynb", reports_dir / f"{stem}.html"
         try:
-            rendered += [stem] if render_notebook(notebook, output, navigation(stem, cells)) else []
+            rendered += [stem] if render_notebook(notebook, output, navigation(stem, cells, analyses)) else []
         except ReportError as error:
             # It would pass for the notebook that is there now.
             output.unlink(missing_ok=True)
@@ -187,11 +201,11 @@ def _without(text: str, folder: Path) -> str:
 
 
 # A page for every link of the navigation that leads nowhere yet.
-def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell]) -> None:
-    for stem in expected_stems(cells):
+def _write_stand_ins(reports_dir: Path, cells: Sequence[Cell], analyses: Sequence[str]) -> None:
+    for stem in expected_stems(cells, analyses):
         path = reports_dir / f"{stem}.html"
         if made_from(path) is None:
-            site = frame_of(navigation(stem, cells), path.name, "none")
+            site = frame_of(navigation(stem, cells, analyses), path.name, "none")
             html = environment().get_template("pending.html.j2").render(site=site, title=title_of(stem))
             # An open browser, and tools that copy the site, see only what has changed.
             if not path.exists() or path.read_text(encoding="utf-8") != html:
@@ -215,21 +229,6 @@ def _failures(results_dir: Path, results: Mapping[Cell, Result]) -> dict[str, st
             reasons[stem] = str(note["reason"])
     unexplained = _notebooks(results_dir, ".failed") - done.keys()
     return dict(sorted((dict.fromkeys(unexplained, "its notebook stopped with an error") | reasons).items()))
-
-
-def _not_comparable(stored: Sequence[Result], results: Mapping[Cell, Result]) -> list[str]:
-    # By the keys of the stored results, for an arm has another one under its name.
-    shown = {(r.model_name, r.activation, r.config_sha256, r.profile) for r in results.values()}
-    keys = {r.comparison_key for r in stored if (r.model_name, r.activation, r.config_sha256, r.profile) in shown}
-    # Runs in which one source of randomness varies alone are on the pages of their models, and members of ensembles in these.
-    parts = (r for r in stored if r.config["vary"] != "all" or r.config_sources.get("seed") == "arm")
-    keys |= {r.comparison_key for r in parts}
-    others = [r for r in stored if r.comparison_key not in keys]
-    kinds = {"synthetic" if r.synthetic else f"profile {r.profile or 'none'}, corpus {r.corpus.name}" for r in others}
-    pronoun = "it" if len(others) == 1 else "they"
-    are = counted(len(others), "stored result", "are")
-    said = f"{are} not shown, because {pronoun} cannot be compared with these ({'; '.join(sorted(kinds))})."
-    return [said] if others else []
 
 
 def _figures(plots: Path, models: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:

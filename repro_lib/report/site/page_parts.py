@@ -82,13 +82,13 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     return sorted(dict.fromkeys(cells), key=lambda cell: (models.get(cell[0], 99), cell[0], activations.get(cell[1], 99)))
 
 
-def navigation(stem: str, cells: Sequence[Cell]) -> tuple[Page, ...]:
-    """Index and analyses, the deep dives, and on the pages of a model its cells."""
+def navigation(stem: str, cells: Sequence[Cell], analyses: Sequence[str] = ANALYSES) -> tuple[Page, ...]:
+    """Index and ``analyses``, the deep dives, and on the pages of a model its cells."""
     match = NOTEBOOK_NAME.fullmatch(stem)
     own = [cell for cell in with_notebooks(cells) if match and cell[0] == match["model"]]
     return (
         Page("Index", "index.html"),
-        *(Page(title_of(name), f"{name}.html") for name in ANALYSES),
+        *(Page(title_of(name), f"{name}.html") for name in analyses),
         *(Page(model, f"{deep_dive_stem(model)}.html", "Deep dives") for model in dict(cells)),
         *(Page(activation, f"{train_stem(f'{model}-{activation}')}.html", f"{model} with") for model, activation in own),
     )
