@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.system.environment import skip_url_grammars
 from repro_lib.whatif.wording import in_words
 
 if TYPE_CHECKING:
@@ -104,7 +103,6 @@ class WhatIf:
     @cached_property
     def chart(self) -> LayerChart:
         """The chart with its controls, to be shown, changed or saved."""
-        skip_url_grammars()  # for jsonschema, which Altair imports
         from repro_lib.whatif.chart import draw
 
         return draw(self)
@@ -113,9 +111,7 @@ class WhatIf:
         return f"{self.title} {self.sentence()}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        # JupyterLab has a Vega-Lite 5 of its own, and complains of a later minor version than that.
-        spec = self.chart.to_dict() | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
-        return {"application/vnd.vegalite.v5+json": spec, "text/plain": repr(self)}
+        return self.chart._repr_mimebundle_() | {"text/plain": repr(self)}
 
     def _place(self, values: Mapping[str, Value]) -> dict[str, Value]:
         return {parameter.name: parameter.default for parameter in self.parameters} | dict(values)
