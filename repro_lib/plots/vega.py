@@ -32,16 +32,6 @@ def _theme() -> Any:
     return {"config": _VIEW | CONFIG | _VIEW}
 
 
-def _shown(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
-    # JupyterLab has a Vega-Lite 5 of its own, and complains of a later minor version than that.
-    spec = spec | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
-    return {"application/vnd.vegalite.v5+json": spec, "text/plain": spec.get("description", "A chart")}
-
-
-alt.renderers.register("repro", _shown)
-alt.renderers.enable("repro")
-
-
 def packed(frame: pd.DataFrame, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Data and transform that give the rows of a frame: each column one text, of words the places in a list of them.
 

@@ -98,11 +98,8 @@ class Comparison(Compared):
         return "\n".join(self.sentences())
 
     def __repr__(self) -> str:
-        known = self.numbers_of(0)
-        found = [f"{_title(row['metric'])} {row['verdict']}" for row in rows_of(self.contrast) if row["metric"] in self.leading]
-        found = found or [f"{_title(metric)} {known[metric].value:.4f}" for metric in self.leading if metric in known]
-        arms = [f"{arm} (N = {len(models)})" for arm, models in self.arms.items()]
-        return f"Comparison({', '.join([' against '.join(arms), *found])})"
+        verdicts = [self._verdict(row) for row in rows_of(self.contrast) if row["metric"] in self.leading]
+        return f"Comparison({[*verdicts, *self.sentences()][0].removesuffix('.')})"
 
     def _repr_html_(self) -> str:
         tables, words = self.tables(), "".join(f"<p>{escape(visible(sentence))}</p>" for sentence in self.sentences())
@@ -203,15 +200,13 @@ def compare_arms(study: Study, model: str, *arms: str) -> Comparison | Note:
     """
     if PROGRESS_FILE_VARIABLE in os.environ:
         return say("In JupyterLab two arms are compared here.")
+    known = {result.arm: result for result in study.results if result.model_name == model}
+    chosen = list(dict.fromkeys(arms or ends(study, model)))
+    if not chosen or set(chosen) - known.keys():
+        return say(f"Of {model}, arms to compare are: {', '.join(known) or NO_RESULTS}.")
     try:
-        chosen = {arm: study.result(model, arm) for arm in arms or ends(study, model)}
-        if missing := [arm for arm, result in chosen.items() if result is None]:
-            known = ", ".join(result.arm for result in study.results if result.model_name == model) or "none"
-            raise ResultError(f"{model} has no result with {missing[0]!r}; it has results with: {known}")
-        if not chosen or study.folder is None:
-            return say(NO_RESULTS)
-        scored = [scored_trials(Store(study.folder), result) for result in chosen.values() if result]
-        return compare(*scored, names=[*chosen], margin=study.margin / 100)
+        scored = [scored_trials(Store(study.folder or ""), known[arm]) for arm in chosen]
+        return compare(*scored, names=chosen, margin=study.margin / 100)
     except (ResultError, ForeignError) as problem:
         return say(f"Nothing is compared: {problem}.")
 

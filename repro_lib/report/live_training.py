@@ -56,13 +56,14 @@ class LiveTraining:
         self.last_update = now
         if self.file:
             write_progress(Path(self.file), progress)
-        if over or not self.file:
-            bar = self._bar(progress, now - self.started)
-            if not self.file and (over or now > self.draw_after):
-                self._draw(progress)
+        elif over or now > self.draw_after:
+            self._draw(progress)
+        bar = self._bar(progress, now - self.started)
+        if over:
             # What follows in a notebook draws the finished curves too; these stay for who wants to see them.
-            folded = f"<details><summary>{bar}</summary>{self.chart}</details>" if self.chart else f"<p>{bar}</p>"
-            self.show(folded if over else f"<p>{bar}</p>{self.chart}")
+            self.show(f"<details><summary>{bar}</summary>{self.chart}</details>" if self.chart else f"<p>{bar}</p>")
+        elif not self.file:
+            self.show(f"<p>{bar}</p>{self.chart}")
 
     def _draw(self, progress: Progress) -> None:
         # Late, for only those who watch need Altair.
@@ -114,7 +115,7 @@ def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick"
             run_experiment(FIRST_MODEL, activation, config, results_dir=store.folder, progress=_below(shown))
         return "<p>Done. Choose <em>Run &gt; Run All Cells</em> once more.</p>"
 
-    return _with_button(words, [], f"Train {FIRST_MODEL} with {' and '.join(FIRST_ACTIVATIONS)} now", train)
+    return with_button(words, [], f"Train {FIRST_MODEL} with {' and '.join(FIRST_ACTIVATIONS)} now", train)
 
 
 def training_form(namespace: dict[str, Any]) -> Any:
@@ -125,13 +126,11 @@ def training_form(namespace: dict[str, Any]) -> Any:
         return None
     import ipywidgets
 
-    choices: dict[str, list[Any]] = {
-        "model": [*MODEL_DEFAULTS],
-        "activation": [*dict.fromkeys([*ACTIVATIONS, namespace["activation"]])],
-    }
-    choices["profile"] = [("none: full size", None), *((name, name) for name in PROFILES)]
+    activations = [*dict.fromkeys([*ACTIVATIONS, namespace["activation"]])]
+    profiles = [("none: full size", None), *zip(PROFILES, PROFILES, strict=True)]
+    choices = {"model": [*MODEL_DEFAULTS], "activation": activations, "profile": profiles}
     fields: dict[str, Any] = {name: ipywidgets.Dropdown(options=of, value=namespace[name]) for name, of in choices.items()}
-    fields |= {name: ipywidgets.Text("" if namespace[name] is None else str(namespace[name])) for name in _TYPED}
+    fields |= {name: ipywidgets.Text(str(namespace[name] or "")) for name in _TYPED}
     for name, field in fields.items():
         field.description, field.style, field.layout = name, {"description_width": "initial"}, {"width": "17em"}
 
@@ -142,23 +141,23 @@ def training_form(namespace: dict[str, Any]) -> Any:
             fields[name].placeholder = str(getattr(config, name))
 
     def train(shown: Any) -> str:
-        chosen = {name: field.value for name, field in fields.items()}
+        chosen = {name: field.value or None for name, field in fields.items()}
         for name in _TYPED:
             # What is no number stays a word, which the configuration refuses in a sentence.
-            with contextlib.suppress(ValueError):
-                chosen[name] = json.loads(chosen[name] or "null")
-        values = {name: value for name, value in (namespace | chosen).items() if name in Config.model_fields}
-        config = Config.for_model(chosen["model"], chosen["profile"], **{k: v for k, v in values.items() if v is not None})
-        where = {"results_dir": results_store(namespace["results_dir"]).folder, "progress": _below(shown)}
-        result = run_experiment(chosen["model"], chosen["activation"], config, **where)
+            with contextlib.suppress(ValueError, TypeError):
+                chosen[name] = json.loads(chosen[name])
+        model, activation, profile = (chosen[name] for name in choices)
+        values = {k: v for k, v in (namespace | chosen).items() if k in Config.model_fields and v is not None}
+        config, folder = Config.for_model(model, profile, **values), results_store(namespace["results_dir"]).folder
+        result = run_experiment(model, activation, config, results_dir=folder, progress=_below(shown))
         namespace.update(chosen, config=config)
         how = "<p>For its tables and figures choose <em>Run &gt; Run Selected Cell and All Below</em>.</p>"
         return say(*cell_headlines(result))._repr_html_() + how
 
     hint()
-    for name in ("model", "profile"):
-        fields[name].observe(hint, "value")
-    return _with_button(say("Or choose here; what is left empty is the profile's."), [*fields.values()], "Train", train)
+    fields["model"].observe(hint, "value")
+    fields["profile"].observe(hint, "value")
+    return with_button(say("Or choose here; what is left empty is the profile's."), [*fields.values()], "Train", train)
 
 
 def _below(shown: Any) -> LiveTraining:
@@ -166,16 +165,14 @@ def _below(shown: Any) -> LiveTraining:
     return LiveTraining(lambda picture, above=shown.value: setattr(shown, "value", above + picture))
 
 
-def _with_button(words: Note, fields: list[Any], label: str, train: Callable[[Any], str]) -> Any:
-    """Words, fields, and a button that trains; below it what ``train`` shows there and returns, or what went wrong."""
+def with_button(words: Note, fields: list[Any], label: str, train: Callable[[Any], str]) -> Any:
+    """Words, fields, and a button; below it what ``train`` shows there and returns (HTML), or what went wrong."""
     # Here, because it takes 0.4 s to import, and every notebook that trains imports this module.
     import IPython
     import ipywidgets
 
-    button, shown = (
-        ipywidgets.Button(description=label, button_style="primary", layout={"width": "auto", "align_self": "flex-start"}),
-        ipywidgets.HTML(),
-    )
+    layout, shown = {"width": "auto", "align_self": "flex-start"}, ipywidgets.HTML()
+    button = ipywidgets.Button(description=label, button_style="primary", layout=layout)
 
     def work() -> None:
         # A kernel that waits for a cell ignores interruptions.
@@ -198,5 +195,5 @@ def _with_button(words: Note, fields: list[Any], label: str, train: Callable[[An
         kernel.io_loop.add_callback(work) if kernel else work()
 
     button.on_click(press)
-    row = [ipywidgets.Box(fields, layout={"flex_flow": "row wrap", "grid_gap": "4px 16px"})] if fields else []
-    return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), *row, button, shown])
+    row = ipywidgets.Box(fields, layout={"flex_flow": "row wrap", "grid_gap": "4px 16px"})
+    return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), row, button, shown])
