@@ -20,6 +20,8 @@ from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_
 
 # What the button of an empty store trains: two cells, so that there is something to compare.
 FIRST_MODEL, FIRST_ACTIVATIONS = "charlm", ("relu", "gelu")
+# After so long a chart is drawn anew, however long that takes.
+SECONDS_BETWEEN_CHARTS = 4.0
 # What the form asks for in numbers; all else is for the cell of parameters.
 _TYPED = ("trials", "max_iters", "batch_size", "learning_rate", "seed")
 
@@ -74,7 +76,7 @@ class LiveTraining:
         svg = picture(live_chart(progress, self.seen, self.tops).to_dict())
         self.chart = svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
         # Training waits meanwhile, a tenth of the time at most; the first chart takes longer than any other.
-        self.draw_after = time.monotonic() + min(10 * (time.monotonic() - began), 4)
+        self.draw_after = time.monotonic() + min(10 * (time.monotonic() - began), SECONDS_BETWEEN_CHARTS)
 
     def _display(self, content: str) -> None:
         from IPython.display import HTML, display
