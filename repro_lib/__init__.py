@@ -10,6 +10,8 @@ A cell of your own, of any model, activation and text:
     result = repro_lib.run_experiment("charlm", "swiglu", repro_lib.Config(max_iters=500, trials=3))
     result.avg_relative_pd, result["avg_val_accuracy"]
 
+Models of your own, trained anywhere: ``compare`` (how far they disagree) and ``collect`` (what they predict).
+
 The parts: ``metrics`` (functions of arrays), ``build_model`` and ``get_activation`` (modules of torch), ``prepare_corpus`` (a
 text), ``results_store`` (predictions and weights). The command line is ``repro --help``. Names are loaded on first use, so that
 ``import repro_lib`` and ``repro --help`` stay quick.

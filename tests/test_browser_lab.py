@@ -159,6 +159,34 @@ def test_over_an_empty_store_a_notebook_says_so_and_offers_the_first_step(page: 
     screenshot(page, "lab-empty-store")
 
 
+def test_the_form_of_a_notebook_trains_is_interrupted_and_goes_on(page: Page, lab: Lab) -> None:
+    run_all(page, lab, "10_train")
+    form = page.locator(".widget-vbox").first
+    form.locator("select").first.select_option("tinylstm")
+    length = form.locator('.widget-inline-hbox:has(label:text-is("max_iters")) input')
+    button = form.get_by_role("button", name="Train", exact=True)
+
+    def train(iterations: str) -> None:
+        length.fill(iterations)
+        length.press("Tab")
+        button.click()
+
+    train("many")
+    form.get_by_text("max_iters = 'many' is not possible").wait_for()
+    train("100000")
+    form.locator("svg[role=img]").wait_for()
+    page.wait_for_timeout(3000)
+    screenshot(page, "lab-form")
+    page.locator('.lm-MenuBar-item:has-text("Kernel")').click()
+    page.locator('.lm-Menu-item[data-command="kernelmenu:interrupt"]').click()
+    form.get_by_text("tinylstm with swish, trial 1, was stopped; asked for again").wait_for()
+    train("5")
+    form.get_by_text("Run Selected Cell and All Below").wait_for()
+    page.locator('.lm-MenuBar-item:has-text("Run")').click()
+    page.locator('.lm-Menu-item[data-command="runmenu:run-below"]').click()
+    page.get_by_text("tinylstm with swish: 3 trials of 5 iterations").wait_for()
+
+
 def move_and_see(page: Page) -> None:
     """Move the last control of every chart, as a hand does: the drawing changes, and so do its words."""
     for chart in page.locator(".vega-embed").all():

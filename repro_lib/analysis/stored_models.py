@@ -145,8 +145,13 @@ def stored_predictions(store: Store, cell: str) -> list[Scored]:
     result = next((result for result in select_comparable(stored) if result.activation == activation), None)
     if result is None:
         raise ResultError(f"{store.folder} has no result of {cell!r}; expected model-activation, as in results:convlm-gelu")
+    return scored_trials(store, result)
+
+
+def scored_trials(store: Store, result: Result) -> list[Scored]:
+    """What each trial of a result predicted on the evaluation text; ResultError where its predictions are gone."""
     found = []
     for record in result.trials:
-        p = store.predictions(result, record.trial)
-        found.append(Scored(f"{cell} trial {record.trial}", p.logits, None, p.labels, p.evaluation_sha256, record.seed))
+        p, name = store.predictions(result, record.trial), f"{result.model_name}-{result.arm} trial {record.trial}"
+        found.append(Scored(name, p.logits, None, p.labels, p.evaluation_sha256, record.seed))
     return found

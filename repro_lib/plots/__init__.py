@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from repro_lib import lazily
+from repro_lib.system.environment import skip_url_grammars
 
 if TYPE_CHECKING:
     from repro_lib.plots.activations import activation_curves as activation_curves, smelu_family as smelu_family
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from repro_lib.plots.forks import forks_views as forks_views
     from repro_lib.plots.league import league_view as league_view
     from repro_lib.plots.over_loss import over_loss_view as over_loss_view
-    from repro_lib.plots.style import Plot as Plot
+    from repro_lib.plots.vega import alt as alt
 
+skip_url_grammars()  # for jsonschema, which Altair imports
 # Where a home takes no files it says so, and works all the same; that would stand on every page.
 logging.getLogger("matplotlib").addFilter(lambda record: "directory" not in record.msg and "mkdir" not in record.msg)
 __getattr__, __dir__ = lazily(__name__)

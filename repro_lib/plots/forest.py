@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from repro_lib.analysis.formatting import MINUS
@@ -12,7 +11,7 @@ from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import PAGE_COLOUR
-from repro_lib.plots.vega import CONFIG, packed
+from repro_lib.plots.vega import CONFIG, alt, packed
 
 # Pixels of height for both metrics of a contrast.
 _ROW = 18

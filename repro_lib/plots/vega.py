@@ -22,6 +22,15 @@ CONFIG = {
     "text": {"color": PAGE_COLOUR, "fontSize": 12},
 }
 
+# Altair's own size, for charts that say nothing of it.
+_VIEW = {"view": {"continuousWidth": 300, "continuousHeight": 300} | CONFIG["view"]}
+
+
+# A chart that a user makes looks like ours, wherever it is shown.
+@alt.theme.register("repro", enable=True)
+def _theme() -> Any:
+    return {"config": _VIEW | CONFIG | _VIEW}
+
 
 def packed(frame: pd.DataFrame, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Data and transform that give the rows of a frame: each column one text, of words the places in a list of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 from dataclasses import replace
 from html import escape
 from itertools import takewhile
@@ -16,22 +17,26 @@ import pandas as pd
 from repro_lib.analysis.comparison.comparison import Compared, compared
 from repro_lib.analysis.formatting import chance
 from repro_lib.analysis.frames import rows_of
-from repro_lib.analysis.notes import visible
-from repro_lib.analysis.stored_models import stored_predictions
+from repro_lib.analysis.notes import NO_RESULTS, Note, say, visible
+from repro_lib.analysis.stored_models import scored_trials, stored_predictions
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED
 from repro_lib.config import MARGIN
 from repro_lib.metrics.given import numpy_of
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.export import FORMS
+from repro_lib.report.sentences import ends
 from repro_lib.store.foreign import ForeignError, Scored, read_scored
-from repro_lib.store.store import results_store
+from repro_lib.store.schema import ResultError
+from repro_lib.store.store import Store, results_store
 from repro_lib.system.files import write_atomically
 from repro_lib.system.processes import usable_cores
+from repro_lib.training.progress import PROGRESS_FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from repro_lib.analysis.study import Study
     from repro_lib.plots.style import Plot
 
 # What a page says of each frame.
@@ -89,8 +94,12 @@ class Comparison(Compared):
         """The frames for people by name, those with rows: numbers with their interval in one column."""
         return {name: shown(frame) for name in FRAMES if len(frame := getattr(self, name))}
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return "\n".join(self.sentences())
+
+    def __repr__(self) -> str:
+        verdicts = [self._verdict(row) for row in rows_of(self.contrast) if row["metric"] in self.leading]
+        return f"Comparison({[*verdicts, *self.sentences()][0].removesuffix('.')})"
 
     def _repr_html_(self) -> str:
         tables, words = self.tables(), "".join(f"<p>{escape(visible(sentence))}</p>" for sentence in self.sentences())
@@ -182,6 +191,24 @@ def compare(
     right = None if labels is None else next(iter(_models([labels], "labels ", ids, results_dir)))
     found = compared(named, right, kind, margin, paired, update, usable_cores())
     return Comparison(**vars(replace(found, notes=(*notes, *found.notes))))
+
+
+def compare_arms(study: Study, model: str, *arms: str) -> Comparison | Note:
+    """``compare`` for two arms of a model from their stored predictions; without names, the lowest and the highest PD.
+
+    What is missing is said. Under the grid nothing is compared: ten trials an arm take seconds, and nobody is there to choose.
+    """
+    if PROGRESS_FILE_VARIABLE in os.environ:
+        return say("In JupyterLab two arms are compared here.")
+    known = {result.arm: result for result in study.results if result.model_name == model}
+    chosen = list(dict.fromkeys(arms or ends(study, model)))
+    if not chosen or set(chosen) - known.keys():
+        return say(f"Of {model}, arms to compare are: {', '.join(known) or NO_RESULTS}.")
+    try:
+        scored = [scored_trials(Store(study.folder or ""), known[arm]) for arm in chosen]
+        return compare(*scored, names=chosen, margin=study.margin / 100)
+    except (ResultError, ForeignError) as problem:
+        return say(f"Nothing is compared: {problem}.")
 
 
 def _models(given: Any, prefix: str, ids: Any, results_dir: str | Path) -> list[Scored]:

@@ -1,31 +1,33 @@
-"""What a notebook shows while it trains, and the button with which an empty store gets its first cells."""
+"""What a notebook shows while it trains, and controls that train: a form, and the button of an empty store."""
 
+import contextlib
 import html
+import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from repro_lib.analysis.notes import NO_RESULTS, say
-from repro_lib.config import Config
-from repro_lib.plots.style import COLOURS
+from repro_lib.analysis.notes import NO_RESULTS, Note, say
+from repro_lib.config import ACTIVATIONS, MODEL_DEFAULTS, PROFILES, Config
+from repro_lib.report.sentences import cell_headlines
 from repro_lib.store.store import Store, results_store
 from repro_lib.training.experiment import run_experiment
 from repro_lib.training.progress import PROGRESS_FILE_VARIABLE, SECONDS_BETWEEN_UPDATES, Progress, write_progress
 
-_WIDTH, _HEIGHT = 640, 220
-# More points than this on one curve are narrower than a pixel.
-_POINTS = 200
 # What the button of an empty store trains: two cells, so that there is something to compare.
 FIRST_MODEL, FIRST_ACTIVATIONS = "charlm", ("relu", "gelu")
-# One look per trial; the colour is that of the activation, as in every figure.
-_DASHES = ("none", "7 3", "2 2", "9 3 2 3")
+# After so long a chart is drawn anew, however long that takes.
+SECONDS_BETWEEN_CHARTS = 4.0
+# What the form asks for in numbers; all else is for the cell of parameters.
+_TYPED = ("trials", "max_iters", "batch_size", "learning_rate", "seed")
 
 
 class LiveTraining:
-    """A progress callback that draws a bar and the loss curves below the cell while training runs.
+    """A progress callback that draws a bar and charts of the trials so far below the cell while training runs.
 
     Under the grid it writes its progress to a file instead. ``show`` takes the HTML where it belongs elsewhere.
     """
@@ -35,13 +37,20 @@ class LiveTraining:
     def __init__(self, show: Callable[[str], object] | None = None) -> None:
         self.show = show or self._display
         self.started = time.monotonic()
-        self.last_update = -math.inf
-        self.curves: dict[int, list[tuple[int, float]]] = {}
+        self.last_update = self.draw_after = -math.inf
+        self.seen: list[tuple[int, int, float, float | None]] = []
+        self.tops: dict[tuple[int, int], Any] = {}
+        self.done, self.chart = 0, ""
         self.file = os.environ.get(PROGRESS_FILE_VARIABLE)
         self.handle = None
 
     def __call__(self, progress: Progress) -> None:
-        self.curves.setdefault(progress.trial, []).append((progress.iteration, progress.train_loss))
+        if progress.done <= self.done:  # another cell: one that needs earlier models trains them first
+            self.seen, self.tops = [], {}
+        self.done = progress.done
+        self.seen.append((progress.trial, progress.iteration, progress.train_loss, progress.val_loss))
+        if progress.kept is not None:
+            self.tops[progress.iteration, progress.trial] = progress.kept.argmax(dim=-1).flatten().numpy()
         now = time.monotonic()
         over = progress.done == progress.trials * progress.max_iters
         if now - self.last_update < SECONDS_BETWEEN_UPDATES and not over:
@@ -49,10 +58,25 @@ class LiveTraining:
         self.last_update = now
         if self.file:
             write_progress(Path(self.file), progress)
-        if over or not self.file:
-            bar, curves = self._bar(progress, now - self.started), self._curves(progress)
-            # What follows in a notebook draws the finished curves with axes; these stay for who wants to see them.
-            self.show(f"<details><summary>{bar}</summary>{curves}</details>" if over else f"<p>{bar}</p>{curves}")
+        elif over or now > self.draw_after:
+            self._draw(progress)
+        bar = self._bar(progress, now - self.started)
+        if over:
+            # What follows in a notebook draws the finished curves too; these stay for who wants to see them.
+            self.show(f"<details><summary>{bar}</summary>{self.chart}</details>" if self.chart else f"<p>{bar}</p>")
+        elif not self.file:
+            self.show(f"<p>{bar}</p>{self.chart}")
+
+    def _draw(self, progress: Progress) -> None:
+        # Late, for only those who watch need Altair.
+        from repro_lib.plots.live import live_chart
+        from repro_lib.report.site.charts import picture
+
+        began = time.monotonic()
+        svg = picture(live_chart(progress, self.seen, self.tops).to_dict())
+        self.chart = svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
+        # Training waits meanwhile, a tenth of the time at most; the first chart takes longer than any other.
+        self.draw_after = time.monotonic() + min(10 * (time.monotonic() - began), SECONDS_BETWEEN_CHARTS)
 
     def _display(self, content: str) -> None:
         from IPython.display import HTML, display
@@ -64,7 +88,7 @@ class LiveTraining:
 
     def _bar(self, progress: Progress, seconds: float) -> str:
         # Trials that an earlier run left are not trained again, so the first one seen here need not be number 1.
-        first = min(self.curves)
+        first = self.seen[0][0]
         to_train = progress.trials - first + 1
         done, total = progress.done - (first - 1) * progress.max_iters, to_train * progress.max_iters
         cell = html.escape(f"{progress.model} with {progress.activation}")
@@ -78,26 +102,6 @@ class LiveTraining:
             f"loss {progress.train_loss:.3f}{val} nats; about {seconds / done * (total - done):.0f} s left"
         )
 
-    def _curves(self, progress: Progress) -> str:
-        colour = COLOURS.get(progress.activation, "currentColor")
-        losses = [loss for curve in self.curves.values() for _, loss in curve]
-        low, high = min(losses), max(losses)
-        x_scale, y_scale = (_WIDTH - 60) / max(progress.max_iters, 1), (_HEIGHT - 50) / max(high - low, 1e-9)
-        lines = []
-        for trial, curve in self.curves.items():
-            thinned = curve[:: max(1, len(curve) // _POINTS)]
-            points = " ".join(f"{50 + i * x_scale:.1f},{10 + (high - loss) * y_scale:.1f}" for i, loss in thinned)
-            look = f"stroke='{colour}' stroke-width='1.5' stroke-dasharray='{_DASHES[(trial - 1) % len(_DASHES)]}'"
-            lines.append(f"<polyline points='{points}' fill='none' {look}/>")
-        text = "font-family='sans-serif' font-size='12' fill='currentColor'"
-        return (
-            f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' style='max-width:{_WIDTH}px' role='img' "
-            f"aria-label='Training loss by iteration, one line per trial, from {high:.2f} down to {low:.2f} nats'>"
-            f"<text x='4' y='16' {text}>{high:.2f}</text><text x='4' y='{_HEIGHT - 40}' {text}>{low:.2f}</text>"
-            f"<text x='50' y='{_HEIGHT - 8}' {text}>training loss (nats per token) by iteration, "
-            f"0 to {progress.max_iters}; one line per trial</text>{''.join(lines)}</svg>"
-        )
-
 
 def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick") -> Any:
     """What a notebook shows where there are no results: the command for the grid, and a button for the first two cells."""
@@ -106,28 +110,92 @@ def first_step(store: Store, corpus: str = "shakespeare", profile: str = "quick"
     # Under the grid nobody is there to press a button.
     if PROGRESS_FILE_VARIABLE in os.environ:
         return words
-    # Here, because it takes 0.4 s to import, and every notebook that trains imports this module.
+
+    def train(shown: Any) -> str:
+        for activation in FIRST_ACTIVATIONS:
+            config = Config.for_model(FIRST_MODEL, profile, corpus=corpus)
+            run_experiment(FIRST_MODEL, activation, config, results_dir=store.folder, progress=_below(shown))
+        return "<p>Done. Choose <em>Run &gt; Run All Cells</em> once more.</p>"
+
+    return with_button(words, [], f"Train {FIRST_MODEL} with {' and '.join(FIRST_ACTIVATIONS)} now", train)
+
+
+def training_form(namespace: dict[str, Any]) -> Any:
+    """Controls for the main parameters of 10_train, and a button that trains with them; None under the grid.
+
+    ``namespace``: the notebook's ``globals()``, whose parameters become what was chosen, so that its cells go on with that."""
+    if PROGRESS_FILE_VARIABLE in os.environ:
+        return None
     import ipywidgets
 
-    names = " and ".join(FIRST_ACTIVATIONS)
-    button = ipywidgets.Button(description=f"Train {FIRST_MODEL} with {names} now", button_style="primary")
-    button.layout.width = "auto"
-    shown = ipywidgets.HTML()
+    activations = [*dict.fromkeys([*ACTIVATIONS, namespace["activation"]])]
+    profiles = [("none: full size", None), *zip(PROFILES, PROFILES, strict=True)]
+    choices = {"model": [*MODEL_DEFAULTS], "activation": activations, "profile": profiles}
+    fields: dict[str, Any] = {name: ipywidgets.Dropdown(options=of, value=namespace[name]) for name, of in choices.items()}
+    fields |= {name: ipywidgets.Text(str(namespace[name] or "")) for name in _TYPED}
+    for name, field in fields.items():
+        field.description, field.style, field.layout = name, {"description_width": "initial"}, {"width": "17em"}
 
-    def train(_: object) -> None:
-        button.disabled, trained = True, ""
+    def hint(_: object = None) -> None:
+        # What holds where nothing is typed.
+        config = Config.for_model(fields["model"].value, fields["profile"].value)
+        for name in _TYPED:
+            fields[name].placeholder = str(getattr(config, name))
+
+    def train(shown: Any) -> str:
+        chosen = {name: field.value or None for name, field in fields.items()}
+        for name in _TYPED:
+            # What is no number stays a word, which the configuration refuses in a sentence.
+            with contextlib.suppress(ValueError, TypeError):
+                chosen[name] = json.loads(chosen[name])
+        model, activation, profile = (chosen[name] for name in choices)
+        values = {k: v for k, v in (namespace | chosen).items() if k in Config.model_fields and v is not None}
+        config, folder = Config.for_model(model, profile, **values), results_store(namespace["results_dir"]).folder
+        result = run_experiment(model, activation, config, results_dir=folder, progress=_below(shown))
+        namespace.update(chosen, config=config)
+        how = "<p>For its tables and figures choose <em>Run &gt; Run Selected Cell and All Below</em>.</p>"
+        return say(*cell_headlines(result))._repr_html_() + how
+
+    hint()
+    fields["model"].observe(hint, "value")
+    fields["profile"].observe(hint, "value")
+    return with_button(say("Or choose here; what is left empty is the profile's."), [*fields.values()], "Train", train)
+
+
+def _below(shown: Any) -> LiveTraining:
+    # A picture of the next training, below what is there.
+    return LiveTraining(lambda picture, above=shown.value: setattr(shown, "value", above + picture))
+
+
+def with_button(words: Note, fields: list[Any], label: str, train: Callable[[Any], str]) -> Any:
+    """Words, fields, and a button; below it what ``train`` shows there and returns (HTML), or what went wrong."""
+    # Here, because it takes 0.4 s to import, and every notebook that trains imports this module.
+    import IPython
+    import ipywidgets
+
+    layout, shown = {"width": "auto", "align_self": "flex-start"}, ipywidgets.HTML()
+    button = ipywidgets.Button(description=label, button_style="primary", layout=layout)
+
+    def work() -> None:
+        # A kernel that waits for a cell ignores interruptions.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            for activation in FIRST_ACTIVATIONS:
-                # Bound now: the picture of the second cell goes below that of the first.
-                follow = LiveTraining(show=lambda picture, above=trained: setattr(shown, "value", above + picture))
-                config = Config.for_model(FIRST_MODEL, profile, corpus=corpus)
-                run_experiment(FIRST_MODEL, activation, config, results_dir=store.folder, progress=follow)
-                trained = shown.value
-            shown.value += "<p>Done. Choose <em>Run &gt; Run All Cells</em> once more.</p>"
-        except (ValueError, RuntimeError, OSError, KeyboardInterrupt) as problem:
+            said = train(shown)
+        except (ValueError, TypeError, RuntimeError, OSError, KeyboardInterrupt) as problem:
             # An exception in a button's handler ends in a log that nobody reads. Of an interruption a note says where it was.
-            shown.value = f"<p>{html.escape('; '.join(getattr(problem, '__notes__', [str(problem)])))}</p>"
+            why = "; ".join(getattr(problem, "__notes__", [str(problem)])) or "stopped; what is finished is kept"
+            said = f"<p>{html.escape(why)}</p>"
+        finally:
+            signal.signal(signal.SIGINT, before)
             button.disabled = False
+        shown.value += said
 
-    button.on_click(train)
-    return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), button, shown])
+    def press(_: object) -> None:
+        button.disabled, shown.value = True, ""
+        # JupyterLab has messages of widgets handled in a thread of their own, which no interruption reaches.
+        kernel = getattr(IPython.get_ipython(), "kernel", None)
+        kernel.io_loop.add_callback(work) if kernel else work()
+
+    button.on_click(press)
+    row = ipywidgets.Box(fields, layout={"flex_flow": "row wrap", "grid_gap": "4px 16px"})
+    return ipywidgets.VBox([ipywidgets.HTML(words._repr_html_()), row, button, shown])

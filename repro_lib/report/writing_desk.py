@@ -5,7 +5,6 @@ A report shows an example.
 
 from __future__ import annotations
 
-import html
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import ipywidgets
 from repro_lib.analysis.notes import NO_RESULTS, Note
 from repro_lib.analysis.study import Study
 from repro_lib.data import CorpusError
+from repro_lib.report.live_training import with_button
 from repro_lib.report.text_views import Samples, samples
 from repro_lib.store.schema import Result, ResultError
 from repro_lib.store.store import Store
@@ -70,7 +70,6 @@ class WritingDesk:
         second: Any = ipywidgets.Dropdown(description="and trial", layout={"width": "10em"})
         words = ipywidgets.Textarea(self.example.prompt, description="Prompt", style=whole, layout={"width": "40em"})
         length = ipywidgets.IntSlider(LENGTH, 40, 400, 20, description="Characters", style=whole)
-        button, shown = ipywidgets.Button(description="Write", button_style="primary"), ipywidgets.HTML()
 
         def offer_trials(_: object = None) -> None:
             # Another cell may have other trials.
@@ -81,23 +80,15 @@ class WritingDesk:
             # What was written belongs to other values now.
             shown.value = ""
 
-        def write(_: object = None) -> None:
-            button.disabled, shown.value = True, "<p>Writing ...</p>"
-            try:
-                written = samples(self.store, cell.value, (first.value, second.value), words.value, length.value)
-                shown.value = written._repr_html_()
-            except (ResultError, CorpusError) as problem:
-                # Whoever typed the prompt reads it where the texts would stand; a traceback would go to the log of the kernel.
-                shown.value = f"<p>{html.escape(str(problem))}</p>"
-            finally:
-                button.disabled = False
+        def write(_: object) -> str:
+            return samples(self.store, cell.value, (first.value, second.value), words.value, length.value)._repr_html_()
 
         offer_trials()
         cell.observe(offer_trials, "value")
         controls = [cell, first, second, words, length]
+        desk = with_button(Note(TITLE), controls, "Write", write)
+        *_, button, shown = desk.children
         for control in controls:
             control.observe(forget, "value")
-        button.on_click(write)
-        write()
-        row = ipywidgets.Box([*controls, button], layout={"flex_flow": "row wrap", "grid_gap": "4px 28px"})
-        return ipywidgets.VBox([ipywidgets.HTML(f"<strong>{TITLE}</strong>"), row, shown])
+        button.click()
+        return desk

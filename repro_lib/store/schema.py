@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from html import escape
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -180,7 +181,11 @@ class Result(Part):
         return f"Result({cell}{pd}, loss {self.avg_val_loss:.3f} nats{', synthetic' if self.synthetic else ''})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>"
+        heads = ("trial", "seed", "loss, nats", "accuracy, %")
+        rows = [(str(t.trial), str(t.seed), f"{t.val_loss:.3f}", f"{t.val_accuracy:.2f}") for t in self.trials[:20]]
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+        return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def pairs(self, metric: str = "relative_pd") -> dict[tuple[int, int], float]:
         """The metric for each pair of trials (numbered from 1); ValueError for one that has not all its pairs."""

@@ -138,7 +138,9 @@ def carry_out(
                     look(history, work.model_of(k), iteration)
                 for history, loss in zip(histories, losses, strict=True):
                     if progress:
+                        told = time.perf_counter()
                         progress(history.progress(iteration, loss, stack))
+                        started += time.perf_counter() - told  # whoever watches may draw, which is no training
             if checkpoints and last < end and checkpoints.due():
                 checkpoints.save(state, state.seconds + time.perf_counter() - started)
         trained = [finished_trial(history, work.model_of(k)) for k, history in enumerate(histories)]

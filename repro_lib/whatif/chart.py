@@ -9,11 +9,9 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import altair as alt
-
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM
 from repro_lib.plots.style import PAGE_COLOUR
-from repro_lib.plots.vega import CONFIG, packed, short
+from repro_lib.plots.vega import CONFIG, alt, packed, short
 from repro_lib.whatif.wording import look_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from repro_lib.metrics.uncertainty import Estimate
-from repro_lib.system.environment import skip_url_grammars
 from repro_lib.whatif.wording import in_words
 
 if TYPE_CHECKING:
@@ -104,7 +103,6 @@ class WhatIf:
     @cached_property
     def chart(self) -> LayerChart:
         """The chart with its controls, to be shown, changed or saved."""
-        skip_url_grammars()  # for jsonschema, which Altair imports
         from repro_lib.whatif.chart import draw
 
         return draw(self)

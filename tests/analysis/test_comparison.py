@@ -107,7 +107,7 @@ def test_an_update_stands_beside_what_retraining_alone_changes(tmp_path: Path) -
     # A factor changes no answer but every probability.
     assert numbers["update.excess"].low < 0 < numbers["update.excess"].high
     assert numbers["update.relative_pd_excess"].low > 0
-    assert "From B to A: churn" in repr(found)
+    assert "From B to A: churn" in str(found)
     counted = found.counts
     assert numbers["update.win_loss"].value == pytest.approx(counted.positive.sum() / counted.negative.sum())
     one = compare(new[:1], old, labels=LABELS, update=True)
@@ -116,7 +116,7 @@ def test_an_update_stands_beside_what_retraining_alone_changes(tmp_path: Path) -
     assert across(np.array([[1.0, 2.0]])).has_interval is False
     alone = compare(new[:1], old[:1], labels=LABELS, update=True)
     assert alone.numbers["update.churn"].value == counted.changed[0, 0] / 90
-    assert "floor" not in repr(alone)
+    assert "floor" not in str(alone)
     alone.to_html(tmp_path / "page.html")
 
 
@@ -174,7 +174,11 @@ def test_three_verdicts_and_none_below_ten_models() -> None:
     assert "No interval for fewer than 3 models." in two.sentences()
     alike = compare([a[0]] * 10, [a[0]] * 10)
     assert alike.numbers["churn"].value == 0
-    assert "hold the same predictions" in repr(alike)
+    assert "hold the same predictions" in str(alike)
+    # In one line; printed, all sentences.
+    assert repr(alike).startswith("Comparison(A against B, relative PD: +0.0000 (")
+    assert repr(two).startswith("Comparison(A: 2 models (")
+    assert (repr(alike) + repr(two)).count("\n") == 0
 
 
 def test_exported_predictions_of_our_own_cells_give_the_stored_numbers(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 from repro_lib.config import Config, project_root
@@ -28,6 +29,7 @@ from repro_lib.grid.tasks import Tasks
 from repro_lib.grid.worker import clear_leftovers
 from repro_lib.report import notebook_names as names
 from repro_lib.store.store import noted_digest
+from repro_lib.training.progress import PROGRESS_FILE_VARIABLE
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
 TRAIN = notebooks_dir() / f"{names.TRAIN}.ipynb"
@@ -278,3 +280,55 @@ def test_errors_for_users_are_one_sentence_and_others_say_where(corpus_file: Pat
     # Whoever runs a notebook learns the error as before.
     assert errors[5][0].ename == "ValueError"
     assert errors[5][0].evalue.startswith("unknown activation 'geluu'")
+
+
+LONG = """
+from repro_lib import Config, begin_notebook, run_experiment
+from repro_lib.report import LiveTraining, training_form
+begin_notebook("10_train", globals())
+form = training_form(globals())
+print(form.children[-2].comm.comm_id)
+"""
+IN_A_CELL = """
+config = Config.for_model(model, profile, corpus=corpus, max_iters=max_iters)
+run_experiment(model, activation, config, results_dir=results_dir, progress=LiveTraining())
+"""
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_a_training_whatever_started_it(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell, or a button, whose click JupyterLab sends to a thread of the kernel beside that of the cells."""
+    monkeypatch.delenv(PROGRESS_FILE_VARIABLE, raising=False)
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
+
+    def said(words: str) -> str:
+        """The next thing that the kernel shows with these words."""
+        while words not in (text := json.dumps(client.get_iopub_msg(timeout=120)["content"])):
+            pass
+        return text
+
+    try:
+        given = {"profile": "smoke", "corpus": str(corpus_file), "results_dir": str(tmp_path / "results")}
+        client.execute(parameters_cell(model="tinylstm", activation="relu", max_iters=10**6, **given))
+        client.execute(LONG)
+        button = json.loads(said("stdout"))["text"].strip()
+        client.execute(IN_A_CELL)
+        said("training progress")
+        manager.interrupt_kernel()
+        lines = json.loads(said("KeyboardInterrupt"))["traceback"]
+        assert [re.sub(r"from .*", "", line) for line in lines] == [
+            "KeyboardInterrupt: tinylstm with relu, trial 1, was stopped; asked for again it starts "
+        ]
+        client.control_channel.send(client.session.msg("create_subshell_request"))
+        beside = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+        click = client.session.msg("comm_msg", {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}})
+        click["header"]["subshell_id"] = beside
+        client.shell_channel.send(click)
+        said("training progress")
+        manager.interrupt_kernel()
+        assert "tinylstm with relu, trial 1, was stopped; asked for again it " in said("was stopped")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -125,6 +125,17 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
     )  # fmt: skip
 
 
+def test_what_is_for_those_who_work_in_the_notebook_is_on_no_page(tmp_path: Path) -> None:
+    chart = new_output("display_data", data={"application/vnd.vegalite.v5+json": {"mark": "dead"}})
+    heads = [new_markdown_cell(f"## {k}") for k in range(4)]
+    turn = new_markdown_cell("## Your turn", metadata={"tags": ["remove_cell"]})
+    html = rendered(tmp_path, *heads, turn, code("chart", chart, tags=("remove_cell",)))
+    assert '<a href="#3">3</a>' in html
+    assert "our turn" not in html
+    assert "charts.js" not in html
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".js"] == []
+
+
 def test_page_loads_nothing_and_escapes_what_is_not_code_of_ours(full: str) -> None:
     """No tag names an address outside the page, and the browser is told to refuse whatever a script might try."""
     page = Tags(full)

@@ -42,13 +42,9 @@ def section_of(chart: Mapping[str, Any]) -> str:
         *spec["layer"], said = spec["layer"]
         sentences = spec["datasets"].pop(said["data"]["name"])[0]
         spec["title"] = spec["title"] | {"text": {"expr": "shown"}}
-    # Nothing is fetched: a page shows what its notebook holds.
     still = spec | {"width": _STILL_WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}, "padding": {"left": 18}}
-    still["config"] = spec.get("config", {}) | {"aria": False}
-    svg = vl_convert.vegalite_to_svg(still, allowed_base_urls=[])
-    words = escape(spec.get("description", "A chart"))
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{words}" ', 1)
-    title, said = escape(about.get("title", "")) or words, escape(about.get("sentence") or about.get("note", ""))
+    svg, words = picture(still), spec.get("description", "A chart")
+    title, said = escape(about.get("title", "") or words), escape(about.get("sentence") or about.get("note", ""))
     # Escaped, so that no name of a model can end the script element.
     alive = {"spec": spec | {"width": "container"}, "sentences": sentences}
     data = json.dumps(alive, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -57,6 +53,14 @@ def section_of(chart: Mapping[str, Any]) -> str:
         f'<div class="chart-drawing">{svg}</div><p class="chart-sentence" aria-live="polite">{said}</p>'
         f'{_table(about.get("rows", ()))}<script type="application/json">{data}</script></section>'
     )
+
+
+def picture(spec: Mapping[str, Any]) -> str:
+    """A chart (its specification, with a ``description``) as SVG."""
+    # Nothing is fetched: a page shows what its notebook holds.
+    still = {**spec, "config": spec.get("config", {}) | {"aria": False}}
+    svg = vl_convert.vegalite_to_svg(still, allowed_base_urls=[])
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(spec.get("description", "A chart"))}" ', 1)
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> str:

@@ -42,7 +42,6 @@ from repro_lib.report.site.page_parts import (
 from repro_lib.report.site.search import write_search
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
-from repro_lib.system.environment import skip_url_grammars
 from repro_lib.system.files import write_atomically
 
 
@@ -157,7 +156,6 @@ def _expected(
 def _drawn(contrasts: pd.DataFrame) -> str:
     if sys.flags.optimize > 1:  # Altair is written by its own docstrings
         return ""
-    skip_url_grammars()  # for jsonschema, which Altair imports
     from repro_lib.plots.forest import forest
 
     chart = forest(contrasts)

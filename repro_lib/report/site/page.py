@@ -56,11 +56,14 @@ def render_notebook(notebook: Path, output: Path, pages: Sequence[Page] = ()) ->
     if made_from(output) == digest:
         return False
     nb = _parse(notebook, content)
+    # Still there, so that messages count cells as the notebook's reader does.
+    for cell in (cell for cell in nb.cells if "remove_cell" in cell.metadata.get("tags", [])):
+        cell.update({"source": ""} | ({"outputs": []} if "outputs" in cell else {}))
     wrong = [*_dead_outputs(notebook, nb)]
     outputs = [output.get("data", {}) for cell in nb.cells for output in cell.get("outputs", [])]
     drawn = page_parts.SCRIPT if any(charts.SECTION in data.get("text/html", "") for data in outputs) else ""
     site = frame_of(pages, output.name, digest, drawn) | {"wrong": wrong}
-    # Messages count cells as the notebook's reader does: the page gets a copy to rearrange.
+    # The page gets a copy to rearrange.
     page = copy.deepcopy(nb)
     site |= _headings(notebook, page)
     page_parts.rearrange(page)
