@@ -20,7 +20,7 @@ from kinds import Tiny
 from mounting import mounted
 
 from repro_lib.config import Config
-from repro_lib.report.notebook_names import ANALYSES
+from repro_lib.report.notebook_names import analyses_of
 from repro_lib.store.store import Store
 from repro_lib.system.leases import LeaseLostError
 from repro_lib.training.experiment import run_experiment
@@ -128,7 +128,7 @@ def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Fol
     for line in lines:
         label = re.sub(r"^\[\d+/\d+\] ", "", line).partition(":")[0]
         made.setdefault(label, []).append("made by another process meanwhile" not in line)
-    assert len(made) == len(undisturbed) + len(MODELS) + len(ANALYSES) + 1
+    assert len(made) == len(undisturbed) + len(MODELS) + len(analyses_of(undisturbed)) + 1
     assert {label: sum(by) for label, by in made.items()} == dict.fromkeys(made, 1)
     folder.assert_nothing_is_left()
     folder.assert_only_whole_files_are_left()
