@@ -93,7 +93,7 @@ def test_after_kernel_worker_server_and_parent_were_killed_by_turns_the_store_is
     folder.assert_only_whole_files_are_left()
     # Every page is there, made from an executed notebook.
     stems = [*(f"10_train-{model}-relu" for model in MODELS), *(f"20_deep_dive-{model}" for model in MODELS)]
-    for stem in [*stems, "30_cross_model", "40_claims", "00_quickstart", "01_activations"]:
+    for stem in [*stems, "30_cross_model", "50_what_if", "00_quickstart", "01_activations"]:
         assert "source-sha256" in (folder.reports / f"{stem}.html").read_text(), stem
 
 
