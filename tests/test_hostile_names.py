@@ -126,6 +126,7 @@ def test_a_whole_grid_over_a_hostile_text_in_a_folder_with_a_hostile_name(hostil
     place.mkdir()
     (text,) = hostile_cells.glob("*.txt")
     command = [sys.executable, "-m", "repro_lib", "grid", "--profile", "smoke", "--models", "charlm", "--activations", "gelu"]
+    command += ["--analyses", "all"]
     command += ["--corpus", str(text), "--results-dir", str(place / "results"), "--reports-dir", str(place / "reports")]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False

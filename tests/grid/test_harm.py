@@ -20,7 +20,7 @@ from kinds import Tiny
 from mounting import mounted
 
 from repro_lib.config import Config
-from repro_lib.report.notebook_names import ANALYSES
+from repro_lib.report.notebook_names import analyses_of
 from repro_lib.store.store import Store
 from repro_lib.system.leases import LeaseLostError
 from repro_lib.training.experiment import run_experiment
@@ -93,7 +93,7 @@ def test_after_kernel_worker_server_and_parent_were_killed_by_turns_the_store_is
     folder.assert_only_whole_files_are_left()
     # Every page is there, made from an executed notebook.
     stems = [*(f"10_train-{model}-relu" for model in MODELS), *(f"20_deep_dive-{model}" for model in MODELS)]
-    for stem in [*stems, "30_cross_model", "40_claims", "00_quickstart", "01_activations"]:
+    for stem in [*stems, "30_cross_model", "50_what_if", "00_quickstart", "01_activations"]:
         assert "source-sha256" in (folder.reports / f"{stem}.html").read_text(), stem
 
 
@@ -128,7 +128,7 @@ def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Fol
     for line in lines:
         label = re.sub(r"^\[\d+/\d+\] ", "", line).partition(":")[0]
         made.setdefault(label, []).append("made by another process meanwhile" not in line)
-    assert len(made) == len(undisturbed) + len(MODELS) + len(ANALYSES) + 1
+    assert len(made) == len(undisturbed) + len(MODELS) + len(analyses_of(undisturbed)) + 1
     assert {label: sum(by) for label, by in made.items()} == dict.fromkeys(made, 1)
     folder.assert_nothing_is_left()
     folder.assert_only_whole_files_are_left()
