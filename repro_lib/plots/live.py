@@ -32,7 +32,7 @@ def live_chart(progress: Progress, seen: Sequence[tuple[Any, ...]], tops: Mappin
     x = alt.X("iteration:Q").scale(domain=[0, progress.max_iters])
     losses = alt.Chart(lines).mark_line().encode(x, alt.Y("loss:Q", title="loss, nats per token").scale(zero=False), colour)
     dots = alt.Chart(looks).mark_point(filled=True, opacity=1).encode(x, alt.Y("validation:Q"), colour)
-    parts = [alt.layer(losses, dots, title="Training loss; points: validation", height=200)]
+    parts: list[Any] = [alt.layer(losses, dots, title="Training loss; points: validation", height=200)]
     if progress.trials > 1:
         kept = groupby(sorted(key for key in tops if key[1] in trials), key=lambda key: key[0])
         pairs = [(at, [(tops[a] != tops[b]).mean() for a, b in combinations(of, 2)]) for at, of in kept]

@@ -132,7 +132,7 @@ def training_form(namespace: dict[str, Any]) -> Any:
     profiles = [("none: full size", None), *zip(PROFILES, PROFILES, strict=True)]
     choices = {"model": [*MODEL_DEFAULTS], "activation": activations, "profile": profiles}
     fields: dict[str, Any] = {name: ipywidgets.Dropdown(options=of, value=namespace[name]) for name, of in choices.items()}
-    fields |= {name: ipywidgets.Text(str(namespace[name] or "")) for name in _TYPED}
+    fields |= {name: ipywidgets.Text("" if namespace[name] is None else str(namespace[name])) for name in _TYPED}
     for name, field in fields.items():
         field.description, field.style, field.layout = name, {"description_width": "initial"}, {"width": "17em"}
 
@@ -143,7 +143,7 @@ def training_form(namespace: dict[str, Any]) -> Any:
             fields[name].placeholder = str(getattr(config, name))
 
     def train(shown: Any) -> str:
-        chosen = {name: field.value or None for name, field in fields.items()}
+        chosen: dict[str, Any] = {name: field.value or None for name, field in fields.items()}
         for name in _TYPED:
             # What is no number stays a word, which the configuration refuses in a sentence.
             with contextlib.suppress(ValueError, TypeError):

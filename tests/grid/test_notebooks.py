@@ -305,7 +305,7 @@ def test_an_interruption_ends_a_training_whatever_started_it(
 
     def said(words: str) -> str:
         """The next thing that the kernel shows with these words."""
-        while words not in (text := json.dumps(client.get_iopub_msg(timeout=120)["content"])):
+        while words not in (text := json.dumps(client.get_iopub_msg(timeout=60)["content"])):
             pass
         return text
 
@@ -323,12 +323,15 @@ def test_an_interruption_ends_a_training_whatever_started_it(
         ]
         client.control_channel.send(client.session.msg("create_subshell_request"))
         beside = client.get_control_msg(timeout=60)["content"]["subshell_id"]
-        click = client.session.msg("comm_msg", {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}})
-        click["header"]["subshell_id"] = beside
-        client.shell_channel.send(click)
-        said("training progress")
-        manager.interrupt_kernel()
-        assert "tinylstm with relu, trial 1, was stopped; asked for again it " in said("was stopped")
+        # ipykernel handles the first click where the button was made, and the second where that one came from.
+        for _ in range(2):
+            content = {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}}
+            click = client.session.msg("comm_msg", content)
+            click["header"]["subshell_id"] = beside
+            client.shell_channel.send(click)
+            said("training progress")
+            manager.interrupt_kernel()
+            assert "tinylstm with relu, trial 1, was stopped; asked for again it " in said("was stopped")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
