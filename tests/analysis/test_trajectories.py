@@ -157,4 +157,4 @@ def test_figures_state_their_numbers(trained: Store, stored: list[Result], study
     bars = noise.figure.subfigs[1].axes[0]
     # Five bars; the source that was not run is a hatched gap and no bar of height 0.
     assert len(bars.containers) >= 5
-    assert {"not run", "exactly 0"} <= {text.get_text() for text in bars.texts}
+    assert {"not run", "exactly\n0"} <= {text.get_text() for text in bars.texts}

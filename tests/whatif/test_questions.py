@@ -371,7 +371,7 @@ def test_the_models_whose_inputs_are_shown_and_the_mass_in_the_bend(stored: Stor
     what_if = activation.activation_what_if(activation.measured_inputs(stored, study))
     (model,) = [p for p in what_if.parameters if p.name == "model"]
     assert model.values == ("charlm with relu", "none")
-    assert "of what the activations of charlm with relu (trial 1) are given" in what_if.sentence()
+    assert "of the inputs to the activations of charlm with relu (trial 1" in what_if.sentence()
     assert activation.INPUTS in set(what_if.at()["label"])
     assert activation.INPUTS not in set(what_if.at(model="none")["label"])
     mass = activation.PreActivations("x", np.array([-5, -0.5, -0.125, 0.125, 0.25, 2], dtype=np.float32))
