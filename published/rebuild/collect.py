@@ -1,7 +1,8 @@
 """``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
 
-FOLDER is laid out as ``STORES`` says: ``results/``, ``smelu/results/`` and so on, each as ``repro grid`` left it. Result files
-are written without line breaks, a third smaller; their digest is of the content and stays. Pair matrices are compressed.
+FOLDER is laid out as ``STORES`` says: ``results/``, ``smelu/results/`` and so on, each as ``repro grid`` left it, and those of
+``SECOND`` in ``second/``. Result files are written without line breaks, a third smaller; their digest is of the content and
+stays. Pair matrices are compressed.
 Predictions, weights and notebooks stay behind. What is published already and not in FOLDER is left alone.
 """
 
@@ -10,7 +11,7 @@ import json
 import lzma
 from pathlib import Path
 
-from published.rebuild.stores import HERE, STORES
+from published.rebuild.stores import HERE, SECOND, STORES
 from repro_lib.store.pair_matrices import compressed
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
@@ -19,7 +20,7 @@ from repro_lib.system.files import write_atomically
 def collect(source: Path, target: Path = HERE) -> list[str]:
     """Copy every sound result, and the comparisons of each store's trials; returns what was refused, one sentence each."""
     refused = []
-    for name in STORES:
+    for name in (*STORES, *(f"second/{name}" for name in SECOND)):
         found, problems = Store(source / name).load()
         refused += problems
         for path, _ in found:

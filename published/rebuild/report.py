@@ -51,6 +51,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot]) -> str:
         "refuted_claims": _listed(entries, REFUTED),
     }
     sentences = {"sources": sources_sentence, "lengths": lengths_sentence, "smelu": smelu_sentence, "context": context_sentence}
+    sentences |= {"second_rates": rates_sentence}
     words |= {name: say(frames[name]) if name in frames else NOT_YET for name, say in sentences.items()}
     words |= corrections(frames)
     words["minigpt"] = minigpt_part(frames) if "minigpt_cells" in frames else NOT_YET
@@ -353,6 +354,23 @@ def _tau(pairs: Mapping[tuple[str, str], tuple[Mapping[str, Any], Mapping[str, A
     own = [(0.0, 0.0), *((a["per_cent"], b["per_cent"]) for (name, _), (a, b) in pairs.items() if name == model)]
     frame = pd.DataFrame(own, columns=["first", "second"])
     return frame["first"].corr(frame["second"], method="kendall")
+
+
+def rates_sentence(frame: pd.DataFrame) -> str:
+    """Which learning rate the activations of each model need, and which of them would like another."""
+    parts = []
+    for model, rows in frame.groupby("model", sort=False):
+        common, wide = rows[rows["common"]], sorted(set(rows["learning_rate"]))
+        rate = float(common["learning_rate"].iloc[0])
+        edge = ", the largest tried" if rate == wide[-1] else ", the smallest tried" if rate == wide[0] else ""
+        own = rows[rows["own"] & ~rows["common"]]
+        others = _and([f"{r['activation']} {r['learning_rate']:g}" for r in rows_of(own)])
+        parts.append(f"{model} {rate:g}{edge}" + (f" (but {others})" if others else ""))
+    n, tried = int(frame["n"].min()), _and([f"{times:g}" for times in sorted(set(frame["times_default"]))])
+    return (
+        f"of {tried} times the rate that a model has here, the lowest mean loss over five activations ({n} trials each) is "
+        f"at {'; '.join(parts)} (`tables/second_rates.csv`)."
+    )
 
 
 def minigpt_part(frames: Frames) -> str:

@@ -18,6 +18,8 @@ STORES = {
     "context64/results": "charlm and convlm with half the context",
     "minigpt/results": "minigpt, cut to 4 layers of width 128: what fits 2 cores, not the model of 6 layers of width 384",
 }
+# Those of the second edition, below published/second/: what PROTOCOL.md names, as far as it was run. With the trials of each.
+SECOND = {"rates/results": 3}
 
 
 class NotRunYet(RuntimeError):
@@ -34,12 +36,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Published:
-    """Where the stores lie: ``published/``, or a copy of it."""
+    """Where the stores lie: ``published/``, its folder ``second/``, or a copy of one."""
 
     folder: Path = HERE
 
     def store(self, name: str) -> Store:
-        """One of ``STORES``."""
+        """One of ``STORES``, or of ``SECOND``."""
         return Store(self.folder / name)
 
     @cached_property

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from published.rebuild.second import rate_check
 from published.rebuild.stores import NotRunYet, Published
 from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import (
@@ -189,6 +190,7 @@ TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "context_cells": context_cells,
     "minigpt_cells": minigpt_cells,
     "minigpt_contrasts": minigpt_contrasts,
+    "second_rates": rate_check,
 }
 
 

@@ -1,0 +1,90 @@
+"""The second edition (``published/PROTOCOL.md``): rates, replication and dependence on the model, by its rules 2, 9 and 10."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from published.rebuild.stores import NotRunYet, Published
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.frames import rows_of
+from repro_lib.analysis.verdicts import NOT_DECIDED, SUPPORTED
+from repro_lib.config import GRID_ACTIVATIONS, Config
+from repro_lib.metrics.hypothesis_tests import holm
+from repro_lib.metrics.uncertainty import t_quantile
+from repro_lib.store.store import Store
+
+# Of rule 2. Seeds of the first edition, whose own trials serve where the rate is the model's default.
+SEEDS = (42, 43, 44)
+MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm_readout")
+
+
+def rate_check(published: Published) -> pd.DataFrame:
+    """The mean validation loss of every cell at three rates; ``common``: the model's choice, ``own``: the activation's."""
+    results = [result for _, result in Store(published.folder / "second/rates/results").load()[0]]
+    if not results:
+        raise NotRunYet("the second edition's rate check")
+    rows = []
+    for result in (*(result for result in published.study.results if result.model_name in MODELS), *results):
+        default = Config.for_model(result.model_name, "study")
+        # The first edition's LSTM with a readout was another model, of another width.
+        if result.config["n_embd"] != default.n_embd:
+            continue
+        losses = [trial.val_loss for trial in result.trials if trial.seed in SEEDS]
+        rate = result.config["learning_rate"]
+        row = {"model": result.model_name, "activation": result.activation, "learning_rate": rate}
+        rows.append(
+            row | {"times_default": rate / default.learning_rate, "n": len(losses), "val_loss": sum(losses) / len(losses)}
+        )
+    frame = pd.DataFrame(rows)
+    order = {name: k for k, name in enumerate((*MODELS, *GRID_ACTIVATIONS))}
+    frame = frame.sort_values(
+        ["model", "activation", "learning_rate"], key=lambda column: column.replace(order), ignore_index=True
+    )
+    whole = frame.groupby(["model", "learning_rate"])["val_loss"].transform("mean")
+    frame["common"] = whole == whole.groupby(frame["model"]).transform("min")
+    frame["own"] = frame["val_loss"] == frame.groupby(["model", "activation"])["val_loss"].transform("min")
+    return frame
+
+
+def common_rates(frame: pd.DataFrame) -> dict[str, float]:
+    """The learning rate of each model; the negative control has that of the LSTM with a readout."""
+    chosen = {str(row["model"]): float(row["learning_rate"]) for row in rows_of(frame[frame["common"]])}
+    return chosen | {"tinylstm": chosen["tinylstm_readout"]}
+
+
+def replication(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Rule 9: each verdict of the first edition other than "not decided" beside the second's, and a word for the two.
+
+    ``first``, ``second``: contrasts by metric as in ``tables/contrasts.csv``; the result has them in the leading metrics and of
+    models that both editions trained alike, which the LSTM with a readout is not."""
+    keys, shown = ["metric", "model", "activation"], ["n", "per_cent", "per_cent_low", "per_cent_high", "verdict"]
+    both = first[[*keys, *shown]].merge(second[[*keys, *shown]], on=keys, suffixes=("_first", ""))
+    asked = both["metric"].isin(LEADING) & (both["model"] != "tinylstm_readout") & (both["verdict_first"] != NOT_DECIDED)
+    found = both[asked].reset_index(drop=True)
+    same_sign = found["per_cent_first"] * found["per_cent"] > 0
+    alike = (found["verdict_first"] == found["verdict"]) & (same_sign | (found["verdict"] != SUPPORTED))
+    turned = (found["verdict_first"] == SUPPORTED) & (found["verdict"] == SUPPORTED) & ~same_sign
+    found["outcome"] = np.select([alike, turned], ["replicated", "reversed"], "not replicated")
+    return found
+
+
+def dependence_on_model(contrasts: pd.DataFrame, activation: str = "swiglu") -> pd.DataFrame:
+    """Rule 10: between every two models the difference of an activation's contrasts, in points; Welch's t, Holm over all pairs.
+
+    ``contrasts``: as in ``tables/contrasts.csv``. Their jackknife errors are those of independent models."""
+    frames = []
+    for metric in LEADING:
+        own = rows_of(contrasts[(contrasts["metric"] == metric) & (contrasts["activation"] == activation)])
+        rows = []
+        for one, other in combinations(own, 2):
+            errors = [(r["per_cent_high"] - r["per_cent_low"]) / 2 / t_quantile(r["n"] - 1) for r in (one, other)]
+            parts = [(r["per_cent"], error * r["n"] ** 0.5, r["n"]) for r, error in zip((one, other), errors, strict=True)]
+            p = float(scipy.stats.ttest_ind_from_stats(*parts[0], *parts[1], equal_var=False).pvalue)
+            pair = {"metric": metric, "model_1": one["model"], "model_2": other["model"], "activation": activation}
+            rows.append(pair | {"points": one["per_cent"] - other["per_cent"], "error": math.hypot(*errors), "p": p})
+        frame = pd.DataFrame(rows)
+        frames.append(frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64))))
+    return pd.concat(frames, ignore_index=True)

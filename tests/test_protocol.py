@@ -1,0 +1,111 @@
+"""The second edition keeps its protocol: rules that are older than the data, and the choices that they make of it."""
+
+import hashlib
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+
+from published.rebuild.second import MODELS, SEEDS, common_rates, dependence_on_model, rate_check, replication
+from published.rebuild.stores import HERE, SECOND, Published
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.config import GRID_ACTIVATIONS
+from repro_lib.store.store import Store
+
+PROTOCOL = HERE / "PROTOCOL.md"
+SHA256 = "59d50bc7a1517c2daa94d6823893ebb4994ed4d69378c80b5f9bd4fc089c3fb8"
+COMMITTED = datetime(2026, 11, 29, 20, 56, 49, tzinfo=UTC)
+
+
+def git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def test_the_protocol_is_the_one_that_was_committed_and_never_another() -> None:
+    assert hashlib.sha256(PROTOCOL.read_bytes()).hexdigest() == SHA256
+    if git("rev-parse", "--is-shallow-repository") != ["false"]:
+        pytest.skip("no history is here to ask")
+    assert len(git("log", "--format=%H", "--", PROTOCOL.name)) == 1
+    (committed,) = git("log", "--format=%cI", "--", PROTOCOL.name)
+    assert datetime.fromisoformat(committed) == COMMITTED
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_results_are_whole_and_younger_than_the_protocol_that_governs_them(name: str) -> None:
+    found, refused = Store(HERE / "second" / name).load()
+    assert found
+    assert refused == []
+    for path, result in found:
+        assert len(result.trials) == SECOND[name]
+        spent = timedelta(seconds=min(trial.seconds for trial in result.trials))
+        assert result.timestamp - spent > COMMITTED, path.name
+    if git("rev-parse", "--is-shallow-repository") != ["false"]:
+        pytest.skip("no history is here to ask")
+    first = git("log", "--reverse", "--format=%cI", "--", f"second/{name}")
+    assert all(datetime.fromisoformat(moment) > COMMITTED for moment in first)
+
+
+def test_the_rates_are_those_of_its_rule_and_disagreement_plays_no_part() -> None:
+    """Recomputed from the JSON files with numpy alone."""
+    losses: dict[str, dict[float, dict[str, float]]] = {}
+    for folder in ("results", "second/rates/results"):
+        for path in (HERE / folder).glob("*.json"):
+            content = json.loads(path.read_text())
+            config, model, width = content["config"], content["model_name"], content["config"]["n_embd"]
+            alone = config["vary"] == "all" and config["max_iters"] == 500 and content["profile"] == "study"
+            if model not in MODELS or not alone or width != (140 if "lstm" in model else width):
+                continue
+            mean = np.mean([trial["val_loss"] for trial in content["trials"] if trial["seed"] in SEEDS])
+            losses.setdefault(model, {}).setdefault(config["learning_rate"], {})[content["activation"]] = float(mean)
+    chosen = {}
+    for model, by_rate in losses.items():
+        assert len(by_rate) == 3
+        assert all(of.keys() == set(GRID_ACTIVATIONS) for of in by_rate.values())
+        chosen[model] = min(by_rate, key=lambda rate: np.mean([*by_rate[rate].values()]))
+    frame = rate_check(Published())
+    assert common_rates(frame) == chosen | {"tinylstm": chosen["tinylstm_readout"]}
+    assert frame.groupby(["model", "activation"])["own"].sum().eq(1).all()
+    assert (frame["n"] == len(SEEDS)).all()
+    pd.testing.assert_frame_equal(frame, pd.read_csv(HERE / "tables" / "second_rates.csv"), rtol=1e-9)
+
+
+def contrasts_of(*rows: tuple[str, str, float, str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["model", "activation", "per_cent", "verdict"])
+    return pd.concat([frame.assign(metric=metric, n=10, per_cent_low=0.0, per_cent_high=0.0) for metric in LEADING])
+
+
+def test_what_replicates_has_the_same_verdict_and_where_it_is_supported_the_same_sign() -> None:
+    names = [("convlm", "swiglu"), ("convlm", "gelu"), ("charlm", "gelu"), ("charlm", "swish"), ("hybridlm", "gelu")]
+    first = [(7.0, SUPPORTED), (2.0, SUPPORTED), (0.1, EQUAL), (0.2, EQUAL), (1.0, NOT_DECIDED)]
+    second = [(5.0, SUPPORTED), (-4.0, SUPPORTED), (-0.3, EQUAL), (4.0, SUPPORTED), (5.0, SUPPORTED)]
+    readout = ("tinylstm_readout", "swiglu", 9.0, SUPPORTED)
+    one, other = (contrasts_of(*((*n, *v) for n, v in zip(names, said, strict=True)), readout) for said in (first, second))
+    found = replication(one, other)
+    assert found["outcome"].tolist() == ["replicated", "reversed", "replicated", "not replicated"] * 2
+    assert set(found["metric"]) == set(LEADING)
+
+
+def test_dependence_on_the_model_is_welchs_test_of_two_contrasts() -> None:
+    frame = contrasts_of(
+        ("charlm", "swiglu", 1.0, EQUAL), ("convlm", "swiglu", 6.0, SUPPORTED), ("hybridlm", "swiglu", 5.5, EQUAL)
+    )
+    half = np.tile([2.0, 1.0, 1.0], 2)
+    frame = frame.assign(
+        n=np.tile([10, 20, 20], 2), per_cent_low=frame["per_cent"] - half, per_cent_high=frame["per_cent"] + half
+    )
+    found = dependence_on_model(frame)
+    row = found.iloc[0]
+    # By hand: errors of 2 / 2.262 and 1 / 2.093, t = -5 / their root of squares with 14.3 degrees of freedom.
+    one, other = 2 / 2.262157, 1 / 2.093024
+    degrees = (one**2 + other**2) ** 2 / (one**4 / 9 + other**4 / 19)
+    assert (row["model_1"], row["model_2"], row["points"]) == ("charlm", "convlm", -5.0)
+    assert row["error"] == pytest.approx(np.hypot(one, other), rel=1e-5)
+    assert row["p"] == pytest.approx(2 * scipy.stats.t.sf(5 / np.hypot(one, other), degrees), rel=1e-4)
+    assert found["p_holm"].iloc[0] == pytest.approx(3 * row["p"])
+    assert len(found) == 2 * 3
