@@ -188,8 +188,8 @@ def test_the_form_of_a_notebook_trains_is_interrupted_and_goes_on(page: Page, la
 
 
 def move_and_see(page: Page) -> None:
-    """Move the last control of every chart, as a hand does: the drawing changes, and so do its words."""
-    for chart in page.locator(".vega-embed").all():
+    """Move the last control of every chart that has some, as a hand does: the drawing changes, and so do its words."""
+    for chart in page.locator(".vega-embed:has(.vega-bind)").all():
         said, until = chart.locator("svg.marks text").all_text_contents(), time.monotonic() + 60
         # JupyterLab draws a chart once more when it has made a picture of it, and what was chosen before is lost.
         while chart.locator("svg.marks text").all_text_contents() == said:

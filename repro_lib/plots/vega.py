@@ -32,6 +32,16 @@ def _theme() -> Any:
     return {"config": _VIEW | CONFIG | _VIEW}
 
 
+def _shown(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
+    # What Altair shows by itself fetches scripts. JupyterLab's own Vega-Lite 5 complains of a later minor version.
+    spec = spec | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
+    return {"application/vnd.vegalite.v5+json": spec, "text/plain": "A chart"}
+
+
+alt.renderers.register("repro", _shown)
+alt.renderers.enable("repro")
+
+
 def packed(frame: pd.DataFrame, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Data and transform that give the rows of a frame: each column one text, of words the places in a list of them.
 

@@ -111,9 +111,7 @@ class WhatIf:
         return f"{self.title} {self.sentence()}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        # JupyterLab has a Vega-Lite 5 of its own, and complains of a later minor version than that.
-        spec = self.chart.to_dict() | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
-        return {"application/vnd.vegalite.v5+json": spec, "text/plain": repr(self)}
+        return self.chart._repr_mimebundle_() | {"text/plain": repr(self)}
 
     def _place(self, values: Mapping[str, Value]) -> dict[str, Value]:
         return {parameter.name: parameter.default for parameter in self.parameters} | dict(values)
