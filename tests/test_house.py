@@ -158,6 +158,7 @@ def test_nothing_is_unpickled_no_shell_is_started_and_no_global_generator_is_rea
 def test_the_package_loads_no_torch_before_it_is_needed() -> None:
     statements = (
         "import repro_lib, repro_lib.config; repro_lib.Config.for_model('charlm', 'quick').sha256('0' * 64)",
+        "from repro_lib.config.members import members",
         "import repro_lib.cli.parser; repro_lib.cli.parser.parse(['status'])",
     )
     for statement in statements:

@@ -92,9 +92,7 @@ def test_a_text_that_cannot_be_trained_on_is_refused_in_a_sentence(
 # --- where a text lies
 
 
-def test_a_result_names_its_text_and_finds_it_by_its_digest_under_any_name(
-    elsewhere: Path, corpus_file: Path, tmp_path: Path, store: Store
-) -> None:
+def test_a_result_finds_its_text_by_its_digest_alone(elsewhere: Path, corpus_file: Path, tmp_path: Path, store: Store) -> None:
     own = tmp_path / "mine" / "own text.txt"
     own.parent.mkdir()
     shutil.copy(corpus_file, own)
@@ -136,9 +134,7 @@ def test_a_named_corpus_may_lie_in_a_shared_folder(elsewhere: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_grid_leaves_no_path_of_its_text_and_its_pages_stay_what_they_are_where_all_was_moved(
-    corpus_file: Path, tmp_path: Path
-) -> None:
+def test_a_grid_leaves_no_path_of_its_text_and_its_pages_stay_as_they_are_if_moved(corpus_file: Path, tmp_path: Path) -> None:
     def repro(*words: str, place: Path) -> None:
         where = ["--results-dir", str(place / "results"), "--reports-dir", str(place / "reports")]
         done = subprocess.run(

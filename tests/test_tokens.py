@@ -1,6 +1,5 @@
 """Kinds of tokens: characters, bytes, BPE; what they share, and what no kind may see."""
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from test_data import corpus_of
 
 from repro_lib.config import Config, ConfigError, digest_of_values
 from repro_lib.data import Corpus, CorpusError, Dataset, load_dataset, make_dataset
@@ -23,10 +23,6 @@ TEXTS = {
     "Japanese": "吾輩は猫である。名前はまだ無い。\n",
     "code": "def f(x):\n\treturn {k: v for k, v in x.items()}  # 🙂\r\n",
 }
-
-
-def corpus_of(text: str) -> Corpus:
-    return Corpus("own", text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def dataset_of(text: str, kind: str, folder: Path, split: float = 0.8) -> Dataset:

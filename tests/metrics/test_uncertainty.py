@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import math
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -54,15 +55,6 @@ def without(matrix: np.ndarray, k: int) -> float:
     return rest[np.triu_indices(len(rest), 1)].mean()
 
 
-def test_jackknife_agrees_with_leaving_out_rows_and_columns():
-    matrix = random_matrix(7, 5)
-    left_out = [without(matrix, k) for k in range(7)]
-    error = math.sqrt(6 / 7 * sum((u - np.mean(left_out)) ** 2 for u in left_out))
-    estimate = jackknife_pairwise(matrix)
-    low, high = scipy.stats.t.interval(0.95, df=6, loc=matrix[np.triu_indices(7, 1)].mean(), scale=error)
-    assert (estimate.low, estimate.high) == (pytest.approx(low), pytest.approx(high))
-
-
 def test_an_interval_holds_its_value_even_where_rounding_puts_it_outside_the_range():
     just_above = np.nextafter(1.0, 2.0)
     estimate = jackknife_pairwise(np.full((3, 3), just_above), upper=1.0)
@@ -95,11 +87,7 @@ def test_what_is_no_pair_matrix_is_refused(bad: object):
         jackknife_pairwise(bad)  # pyright: ignore[reportArgumentType]
 
 
-def test_mean_interval_by_hand_and_by_scipy():
-    # 1, 2, 6: mean 3, sd sqrt(7), standard error sqrt(7/3).
-    estimate = mean_interval([1.0, 2.0, 6.0])
-    assert estimate.value == 3.0
-    assert estimate.high == pytest.approx(3 + 4.302652729911275 * math.sqrt(7 / 3))
+def test_mean_interval_by_scipy():
     values = np.array([2.2, 2.4, 2.3, 2.9, 2.1])
     low, high = scipy.stats.t.interval(0.95, df=4, loc=values.mean(), scale=scipy.stats.sem(values))
     estimate = mean_interval(values)
@@ -115,20 +103,8 @@ def test_the_cv_of_the_earlier_study_and_of_equal_single_and_missing_values():
         assert math.isnan(coefficient_of_variation(values))
 
 
-def test_contrast_by_hand():
-    # First cell: pairs .4 .5 .6, variance .0133 (above). Second: 1 1 1, variance 0. Difference -.5 with 2 degrees.
-    estimate = contrast(THREE, np.ones((3, 3)))
-    error = math.sqrt(0.04 / 3)
-    assert (estimate.value, estimate.error, estimate.n) == pytest.approx((-0.5, error, 3))
-    assert estimate.high == pytest.approx(-0.5 + 4.302652729911275 * error)
-    assert contrast(THREE, np.ones((3, 3)), times=0.4).value == pytest.approx(0.1)
-    # With itself nothing remains.
-    assert contrast(THREE, THREE).error == 0.0
-
-
 def test_contrasts_that_cannot_be_made_or_have_no_interval():
-    with pytest.raises(ValueError, match=r"the same number of trials, they have \[3, 4\]"):
-        contrast(random_matrix(3, 0), random_matrix(4, 0))
+    assert contrast(THREE, THREE).error == 0.0, "with itself nothing remains"
     estimate = contrast(random_matrix(2, 0), random_matrix(2, 1))
     assert math.isfinite(estimate.value)
     assert not estimate.has_interval
@@ -165,6 +141,7 @@ def test_every_statistic_of_cells_by_brute_force(effects: tuple[np.ndarray, ...]
     thetas = np.array([[without(cell, k) for cell in cells] for k in range(n)])
     whole = [cell[np.triu_indices(n, 1)].mean() for cell in cells]
     for found, of in (
+        (jackknife_pairwise(cells[0]), lambda m: m[0]),
         (contrast(cells[0], cells[1]), lambda m: m[0] - m[1]),
         (contrast(cells[0], cells[1], times=1.03), lambda m: m[0] - 1.03 * m[1]),
         (relative_contrast(cells[0], cells[1]), lambda m: 100 * (m[0] / m[1] - 1)),
@@ -291,20 +268,18 @@ def test_bootstrap_over_windows_agrees_with_the_normal_interval():
 
 def test_cells_are_compared_seed_by_seed():
     uneven = [random_matrix(4, 1), random_matrix(3, 2)]
-    for of in (probability_of_being_best, cv_beside_noise, lambda given: jackknife(given, np.mean)):
+    for of in (probability_of_being_best, cv_beside_noise, lambda c: jackknife(c, np.mean), lambda c: contrast(*c)):
         with pytest.raises(ValueError, match=r"need the same number of trials, they have \[3, 4\]"):
             of(uneven)
 
 
 def test_a_confidence_is_a_share():
-    matrix = random_matrix(4, 1)
-    for confidence in (95, 0, 1, -0.5, math.nan):
-        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
-            jackknife([matrix], np.mean, confidence=confidence)
-        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
-            relative_contrast(matrix, matrix, confidence=confidence)
-        with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
-            uncertainty.jackknife_left_out(1.0, np.array([1.0, 2.0, 3.0]), confidence=confidence)
+    matrix, left_out = random_matrix(4, 1), np.array([1.0, 2.0, 3.0])
+    for of in (partial(jackknife, [matrix], np.mean), partial(relative_contrast, matrix, matrix),
+               partial(uncertainty.jackknife_left_out, 1.0, left_out)):  # fmt: skip
+        for confidence in (95, 0, 1, -0.5, math.nan):
+            with pytest.raises(ValueError, match="confidence is a share between 0 and 1, got"):
+                of(confidence=confidence)
 
 
 def test_a_share_is_not_in_per_cent():

@@ -36,9 +36,7 @@ def all_metrics(first: Any, second: Any, labels: Any) -> dict[str, float]:
         ("tinylstm", {"vary": "init"}),
     ],
 )
-def test_every_metric_keeps_four_digits_and_churn_all(
-    model: str, changes: dict[str, Any], tiny: Tiny, dataset: Dataset, store: Store
-) -> None:
+def test_metrics_keep_four_digits(model: str, changes: dict[str, Any], tiny: Tiny, dataset: Dataset, store: Store) -> None:
     config, labels = tiny(model, **changes).with_corpus(dataset.vocab_size), dataset.windows.targets.flatten()
     trained: list[TrainedTrial] = [train_trial(model, "gelu", config, dataset, trial) for trial in (1, 2)]
     read = []
@@ -89,9 +87,7 @@ def test_weights_keep_thirteen_bits_and_what_is_no_number_stays() -> None:
         assert sha256_of_tensors(compact(kind, lost)) == sha256_of_tensors(lost)
 
 
-def test_a_result_has_the_numbers_of_its_files_and_the_digests_of_what_was_trained(
-    tiny: Tiny, dataset: Dataset, store: Store
-) -> None:
+def test_a_result_has_the_numbers_of_its_files_and_digests_of_all_bits(tiny: Tiny, dataset: Dataset, store: Store) -> None:
     results = {
         vary: run_experiment("charlm", "relu", tiny("charlm", vary=vary), results_dir=store.folder) for vary in ("all", "bit")
     }

@@ -151,7 +151,6 @@ MISTAKES = {
     "wide.csv": ("id,p\n1,0.5,7\n2,0.25,8\n", "more fields than its first line has names"),
     "empty.csv": ("", "cannot be read: No columns"),
     "hole.csv": ("id,p\n1,0.5\n2,\n", "NaN or infinity"),
-    "cent.csv": ("id,p\n1,50.5\n2,25\n", "divide them by 100"),
     "only.csv": ("id\n1\n2\n", "has no predictions beside 'id'"),
     "log.jsonl": ('{"doc": 1}\n', "has lines without doc_id and filtered_resps"),
     "one.jsonl": (sample(0, [["-3", "True"]]), "a task without choices or texts"),

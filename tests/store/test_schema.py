@@ -66,21 +66,13 @@ def test_a_result_file_has_its_documented_keys(make_result: MakeResult) -> None:
     assert content["content_sha256"] == json.loads(signed(content))["content_sha256"]
 
 
-def test_fields_are_read_as_attributes_or_as_items_and_cannot_be_changed(make_result: MakeResult) -> None:
+def test_fields_are_read_as_attributes_or_as_items(make_result: MakeResult) -> None:
     result = make_result()
     assert result["avg_relative_pd"] == result.avg_relative_pd == 0.5
     assert result["trials"][0]["val_loss"] == result.trials[0].val_loss
     for wrong in ("avg_pd", "to_json", "__class__", "model_config"):
         with pytest.raises(KeyError, match="known: schema_version, model_name"):
             result[wrong]
-    with pytest.raises(ValueError, match="frozen"):
-        result.avg_relative_pd = 0.0
-
-
-def test_a_truncated_file_is_refused_wherever_it_is_cut(saved: tuple[Path, Any]) -> None:
-    path, whole = saved[0], saved[0].read_bytes()
-    for length in [0, 1, *range(2, len(whole) - 1, 97), len(whole) - 2]:
-        assert "is not a whole JSON file" in refusal(path, whole[:length])
 
 
 def test_another_schema_version_is_refused_and_both_versions_are_named(saved: tuple[Path, Any]) -> None:
@@ -150,14 +142,6 @@ def test_a_file_that_claims_millions_of_pairs_is_refused_before_they_are_listed(
     trials = [saved[1]["trials"][0] | {"trial": k} for k in range(1, 3_001)]
     reason = refusal(saved[0], signed(saved[1] | {"trials": trials}))
     assert "relative_pd has no number for each of the 4498500 pairs of trials" in reason
-
-
-def test_every_altered_digit_is_found(saved: tuple[Path, Any]) -> None:
-    path, whole = saved[0], saved[0].read_text()
-    digits = [match.start() for match in re.finditer(r"\d", whole)]
-    assert len(digits) > 300
-    for place in digits[::5]:
-        assert refusal(path, whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :])
 
 
 def test_what_json_does_not_have_is_refused(make_result: MakeResult, saved: tuple[Path, Any]) -> None:

@@ -1,6 +1,5 @@
 """A results folder: files written whole or not at all, none overwritten, and one broken file does not hide the others."""
 
-import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -23,9 +22,7 @@ def test_the_file_is_named_after_the_cell_and_its_time_in_utc(make_result: MakeR
     assert store.save(make_result(timestamp=elsewhere)).name == "charlm-relu-20250101_233000.json"
 
 
-def test_saving_never_overwrites_and_what_is_saved_at_the_same_moment_all_arrives(
-    make_result: MakeResult, store: Store
-) -> None:
+def test_saving_never_overwrites_and_what_is_saved_at_once_all_arrives(make_result: MakeResult, store: Store) -> None:
     first, second, third = (make_result(pd=pd) for pd in (0.1, 0.2, 0.3))
     paths = [store.save(result) for result in (first, second, third)]
     assert [path.name.removeprefix("charlm-relu-20250101_120000") for path in paths] == [".json", "-2.json", "-3.json"]
@@ -56,9 +53,7 @@ def test_a_folder_that_does_not_exist_holds_no_results(tmp_path: Path) -> None:
     assert not store.folder.exists()
 
 
-def test_a_file_that_cannot_be_read_is_refused_by_name_and_does_not_hide_the_others(
-    make_result: MakeResult, store: Store
-) -> None:
+def test_a_file_that_cannot_be_read_is_refused_by_name_and_hides_no_other(make_result: MakeResult, store: Store) -> None:
     good = [make_result(minute=minute) for minute in (1, 2)]
     for result in good:
         store.save(result)
@@ -121,22 +116,7 @@ def test_a_failure_is_noted_beside_the_results_and_forgotten_on_success(store: S
     assert [note["reason"] for note in store.failures()] == ["why"]
 
 
-def test_a_folder_without_hard_links_keeps_results_whole_and_overwrites_none(
-    store: Store, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    first, second = store.save(make_result()), store.save(make_result(pd=0.25))
-    assert first != second
-    assert [result.avg_relative_pd for _, result in store.load()[0]] == [0.5, 0.25]
-    assert not list(store.folder.glob(".*.tmp"))
-
-
-def test_the_margin_is_declared_before_the_first_result_and_no_other_afterwards(
-    make_result: MakeResult, store: Store, tmp_path: Path
-) -> None:
+def test_the_margin_is_declared_before_the_first_result_alone(make_result: MakeResult, store: Store, tmp_path: Path) -> None:
     assert store.margin() == 3.0, "the usual one where none was declared"
     store.declare(5.0)
     store.declare(None)

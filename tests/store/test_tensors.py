@@ -60,9 +60,7 @@ def test_snapshots_come_back_and_a_result_without_them_says_so(stored: Result, s
 
 
 @pytest.mark.parametrize("kind", ["predictions", "weights"])
-def test_files_of_another_trial_and_missing_truncated_and_foreign_ones_are_refused_and_say_what_to_do(
-    kind: Any, stored: Result, store: Store
-) -> None:
+def test_files_of_another_trial_and_missing_or_damaged_ones_say_what_to_do(kind: Any, stored: Result, store: Store) -> None:
     path, read = path_of(store, kind, 1), getattr(store, kind)
     whole, other = path.read_bytes(), path_of(store, kind, 2).read_bytes()
     unreadable = rf"{path.name} cannot be read .*--force"
