@@ -31,7 +31,6 @@ torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("suite")
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 CORPUS_CHARACTERS = 40_000
 
 
@@ -95,21 +94,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def trial_records(config: Config, trials: int) -> list[TrialRecord]:
-    return [
-        TrialRecord(
-            trial=k,
-            seed=config.seed + k - 1,
-            train_loss_curve=[(2, 3.25), (4, 3.0)],
-            val_loss_curve=[(2, 3.3), (4, 3.1)],
-            val_loss=3.0625,
-            val_accuracy=20.5,
-            seconds=0.25,
-            init_sha256=f"{k:064x}",
-            weights_sha256="b" * 64,
-            predictions_sha256="d" * 64,
-        )
-        for k in range(1, trials + 1)
-    ]
+    same: dict[str, Any] = {"train_loss_curve": [(2, 3.25), (4, 3.0)], "val_loss_curve": [(2, 3.3), (4, 3.1)], "seconds": 0.25}
+    same |= {"val_loss": 3.0625, "val_accuracy": 20.5, "weights_sha256": "b" * 64, "predictions_sha256": "d" * 64}
+    return [TrialRecord(trial=k, seed=config.seed + k - 1, init_sha256=f"{k:064x}", **same) for k in range(1, trials + 1)]
 
 
 @pytest.fixture(scope="session")
@@ -137,26 +124,16 @@ def make_result() -> MakeResult:
             prefix, value = ("pd", pd) if name == "relative_pd" else (name, pd / 4)
             numbers |= {name: value, **{f"{prefix}_{i}_{j}": value for i, j in pairs}}
         fields: dict[str, Any] = {
-            "model_name": model,
-            "activation": activation,
-            "parameters": 1234,
-            "profile": config.profile,
-            "config": config.model_dump(),
-            "config_sources": dict(config.sources),
-            "config_sha256": config.sha256(corpus),
+            "model_name": model, "activation": activation, "parameters": 1234, "profile": config.profile,
+            "config": config.model_dump(), "config_sources": dict(config.sources), "config_sha256": config.sha256(corpus),
             "corpus": CorpusRecord(name="words.txt", sha256=corpus),
             "evaluation": EvaluationRecord(sha256=evaluation, tokens=16384, unigram_cross_entropy=3.3),
-            "avg_relative_pd": pd if pairs else None,
-            "mean_deviation_pd": pd / 2 if pairs else None,
-            "avg_val_loss": 3.0625,
-            "avg_val_accuracy": 20.5,
-            "reproducibility_metrics": numbers,
-            "trials": trial_records(config, trials),
-            "flags": [],
-            "synthetic": False,
+            "avg_relative_pd": pd if pairs else None, "mean_deviation_pd": pd / 2 if pairs else None,
+            "avg_val_loss": 3.0625, "avg_val_accuracy": 20.5, "reproducibility_metrics": numbers,
+            "trials": trial_records(config, trials), "flags": [], "synthetic": False,
             "environment": {"python": "3.11.7", "git_commit": None},
             "timestamp": datetime(2025, 1, 1, 12, 0, tzinfo=UTC) + timedelta(minutes=minute),
-        }
+        }  # fmt: skip
         return Result(**fields | changes)
 
     return make

@@ -5,14 +5,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from interrupting import listen_to_signals
 
-from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 Digests = dict[tuple[str, str], list[tuple[str, str]]]
@@ -88,14 +87,6 @@ def _about(process: psutil.Process) -> str:
         return f"{process.pid} (parent {process.ppid()}, {process.status()}): {' '.join(process.cmdline())}"
     except psutil.NoSuchProcess:
         return f"{process.pid}, gone by now"
-
-
-def digests(results: Sequence[Result]) -> Digests:
-    assert len({(result.model_name, result.activation) for result in results}) == len(results), "a cell was made twice"
-    return {
-        (result.model_name, result.activation): [(t.weights_sha256, t.predictions_sha256) for t in result.trials]
-        for result in results
-    }
 
 
 def flags(values: dict[str, int]) -> list[str]:

@@ -34,15 +34,10 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-MpiDefault=none
 MailProg=/bin/true
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
-MinJobAge=300
-KillWait=30
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 NodeName=localhost NodeHostname={host} CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
 PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO

@@ -177,9 +177,7 @@ def test_the_difference_of_predictions_on_different_windows_is_refused() -> None
         compare(first, other)
 
 
-def test_every_model_and_trial_is_scored_on_the_same_characters_whatever_its_context(
-    store: Store, tiny: Tiny, dataset: Dataset
-) -> None:
+def test_every_model_and_trial_is_scored_on_the_same_characters(store: Store, tiny: Tiny, dataset: Dataset) -> None:
     for model, block_size in (("charlm", 32), ("charlm", 100), ("convlm", 64), ("tinylstm", 300)):
         result = run_experiment(model, "relu", tiny(model, block_size=block_size), results_dir=store.folder)
         assert result.evaluation.sha256 == dataset.windows.sha256
@@ -226,9 +224,7 @@ def test_the_stored_relative_pd_is_the_one_of_metrics_for_every_pair(store: Stor
 @torch.no_grad()
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
 @pytest.mark.parametrize("model", MODELS)
-def test_changing_a_character_leaves_all_logits_before_it_bit_equal_and_changes_those_at_it(
-    model: str, activation: str
-) -> None:
+def test_changing_a_character_leaves_all_logits_before_it_bit_equal_and_no_others(model: str, activation: str) -> None:
     built = lively_model(model, activation)
     tokens = some_tokens()
     base = built(tokens)
@@ -324,9 +320,7 @@ def test_a_single_trial_has_no_pd_rather_than_a_pd_of_zero(dataset: Dataset) -> 
 # --- stale result files were averaged in, and missing cells were drawn as 0.
 
 
-def test_of_several_results_of_a_cell_the_newest_is_chosen_whatever_the_order_of_the_files(
-    make_result: MakeResult, store: Store
-) -> None:
+def test_of_several_results_of_a_cell_the_newest_is_chosen_in_any_order(make_result: MakeResult, store: Store) -> None:
     stale, newest = make_result(pd=0.9, minute=1), make_result(pd=0.3, minute=2)
     for result in (newest, stale):
         store.save(result)
@@ -352,9 +346,7 @@ def test_a_newer_result_with_too_few_trials_does_not_hide_a_complete_one(make_re
     assert store.find("charlm", "relu", complete.config_sha256, trials=4) is None
 
 
-def test_within_a_model_only_one_configuration_is_chosen_and_missing_cells_stay_missing(
-    make_result: MakeResult,
-) -> None:
+def test_within_a_model_one_configuration_is_chosen_and_missing_cells_stay_missing(make_result: MakeResult) -> None:
     longer = Config.for_model("charlm", "smoke", max_iters=9)
     old = [make_result(activation=name, minute=1) for name in ("relu", "swish")]
     new = [make_result(activation=name, minute=2, config=longer) for name in ("relu", "gelu")]
@@ -430,9 +422,7 @@ def test_a_synthetic_result_is_left_out_of_every_selection(make_result: MakeResu
     assert store.find("charlm", "gelu", gap_filler.config_sha256) is None
 
 
-def test_training_never_takes_a_synthetic_result_for_a_trained_one(
-    make_result: MakeResult, store: Store, tiny: Tiny, corpus: Corpus
-) -> None:
+def test_training_takes_no_synthetic_result_as_done(make_result: MakeResult, store: Store, tiny: Tiny, corpus: Corpus) -> None:
     config = tiny("charlm", trials=1)
     invented = make_result(config=config, corpus=corpus.sha256, trials=1, synthetic=True)
     store.save(invented)

@@ -4,17 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 from IPython.display import Markdown
 from kinds import Tiny
 from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown2html
+from test_hostile_stores import displayed
+from test_pages import Tags
 
-from repro_lib.grid.notebooks import NotebookError, check_parameters, execute, notebooks_dir
+from repro_lib.grid.notebooks import execute
 from repro_lib.report.site.charts import section_of
 from repro_lib.report.site.page import render_notebook
 from repro_lib.report.writing_desk import WritingDesk
@@ -41,20 +41,8 @@ HOSTILE = [
 ]
 
 
-class Tags(HTMLParser):
-    """The tags of a page, with their attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
 def assert_no_planted_tag(html: str) -> None:
-    found = Tags(html).found
+    found = Tags(html).tags
     assert [tag for tag in found if tag[1].get("src") == "x" or any(name.startswith("on") for name in tag[1])] == []
 
 
@@ -75,13 +63,6 @@ def test_a_parameter_arrives_as_it_was_given_and_does_nothing_on_its_way(tmp_pat
     assert not Path("owned").exists()
 
 
-def test_a_name_of_a_parameter_cannot_be_code(tmp_path: Path) -> None:
-    train = notebooks_dir() / "10_train.ipynb"
-    for name in ("model; import os", "__import__('os').mkdir('owned')", "model\nx"):
-        with pytest.raises(NotebookError, match="has no parameter"):
-            check_parameters(train, {name: "x"})
-
-
 @pytest.fixture(scope="module")
 def hostile_cells(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, corpus_file: Path) -> Path:
     """Two cells trained on a text of tags, in a file whose name is one."""
@@ -97,15 +78,8 @@ def hostile_cells(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, corpus_f
 @pytest.mark.parametrize("name", ["20_deep_dive", "30_cross_model", "40_claims", "50_what_if"])
 def test_no_analysis_shows_a_text_or_its_name_as_markup(name: str, hostile_cells: Path) -> None:
     """What each cell displays, as a browser gets it: the characters of the text are in it, and its tags are not."""
-    cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    code = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
-    shown: list[Any] = []
-    scope: dict[str, Any] = {"profile": None, "configs": "", "results_dir": str(hostile_cells / "results"), "model": "charlm"}
-    for cell in code:
-        exec("".join(cell["source"]), scope)
-        scope["display"] = lambda *values: shown.extend(values)
     pages = []
-    for value in shown:
+    for value in displayed(name, hostile_cells / "results"):
         if isinstance(value, Markdown):  # as nbconvert makes a page of it; in JupyterLab the browser does
             pages.append(markdown2html(str(value.data)))
         elif isinstance(value, WhatIf):

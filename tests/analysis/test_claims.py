@@ -152,14 +152,8 @@ def test_sizes_are_counted_whatever_was_trained() -> None:
 def test_no_average_is_over_fewer_models_than_the_claims() -> None:
     models = tuple(model for model in MODELS if model != "minigpt")
     few = Evidence.of(world(everywhere("gelu", 0.8), models=models))
-    for name in (
-        "gelu_most_reliable",
-        "smelu_no_benefit",
-        "use_gelu_unknown",
-        "avoid_relu",
-        "avoid_smelu_1",
-        "swish_excellent",
-    ):
+    names = ("gelu_most_reliable", "smelu_no_benefit", "use_gelu_unknown", "avoid_relu", "avoid_smelu_1", "swish_excellent")
+    for name in names:
         judged = judge(name, few)
         assert judged.verdict == NOT_DECIDED
         assert judged.problems == ("minigpt has no results",)

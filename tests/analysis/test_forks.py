@@ -1,24 +1,21 @@
 """Forks on really trained cells: distances and barriers by hand, and nothing left of a fork at the last step."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from kinds import Tiny
 
 from repro_lib.analysis.forks import forks_frame, forks_sentence
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.stored_models import load_trained
-from repro_lib.config import Config
 from repro_lib.data import Dataset
 from repro_lib.plots.forks import forks_views
 from repro_lib.plots.style import Plot
 from repro_lib.store.designs import FORKS, Design, DesignCell, note_design
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-
-Tiny = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,21 @@
 """The league of arms: costs by hand, changes that are those of the contrasts, and arms that do not differ."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kinds import Tiny
 from test_study import make_result
 
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.league import costs, league, league_study, pareto_front
 from repro_lib.analysis.study import Study
-from repro_lib.config import MODEL_DEFAULTS, Config
+from repro_lib.config import MODEL_DEFAULTS
 from repro_lib.report.contrast_tables import league_sentences, league_table
 from repro_lib.store.designs import Design, DesignCell, note_design
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 from repro_lib.training.experiment import run_experiment
-
-Tiny = Callable[..., Config]
 
 
 def with_settings(**settings: object) -> Result:
@@ -82,9 +80,7 @@ def test_changes_are_those_of_the_contrasts_and_the_lowest_comes_first() -> None
     assert "N = 10: total variation is lower in 1 (gelu (-33.3 %))." in sentence
 
 
-def test_arms_that_differ_in_their_seeds_alone_are_not_told_apart_and_equal_ones_differ_by_nothing(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_arms_of_other_seeds_are_not_told_apart_and_equal_ones_differ_by_nothing(tiny: Tiny, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     settings = {"as it was": {}, "other seeds": {"seed": 1042}, "another look": {"eval_interval": 1}}
     cells = []

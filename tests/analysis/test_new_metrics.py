@@ -139,17 +139,13 @@ def test_the_value_of_a_new_metric_is_what_its_function_gives(
     assert compared.windows["churn"].mean() == pytest.approx(result.pairs("hellinger")[1, 2])
 
 
-def test_a_metric_that_gives_no_number_is_not_stored_as_an_infinite_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Tiny
-) -> None:
+def test_a_metric_that_gives_no_number_is_not_infinite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Tiny) -> None:
     monkeypatch.setitem(PAIR_METRICS, "none", Metric(lambda _p, _q: math.nan, math.inf, "None", "none"))
     with pytest.raises(ValueError, match=r"reproducibility_metrics\.none\n.* finite number"):
         run_experiment("tinylstm", "relu", tiny("tinylstm", trials=2), results_dir=tmp_path / "results")
 
 
-def test_results_from_before_are_read_and_a_new_metric_is_computed_from_their_predictions(
-    registered: Callable[[], None], store: Store
-) -> None:
+def test_a_new_metric_is_computed_of_results_from_before(registered: Callable[[], None], store: Store) -> None:
     registered()
     study = Study.load(store)
     assert not study.refused

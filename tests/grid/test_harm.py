@@ -3,6 +3,7 @@
 Whatever happens, the store in the end is that of an undisturbed run, digest by digest, and nothing is left lying about."""
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import Digests, Folder, digests, flags
+from grids import Digests, Folder, flags, store_digests
 from interrupting import wait_for
 from kinds import Tiny
 from mounting import mounted
@@ -35,12 +36,9 @@ CELLS = ["--models", *MODELS, "--activations", "relu", *flags(VALUES)]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Digests:
     """The digests of all cells, trained here, one after the other."""
     results = tmp_path_factory.mktemp("undisturbed")
-    config = {model: Config.for_model(model, "smoke", corpus=str(corpus_file), **VALUES) for model in MODELS}
-    return digests([run_experiment(model, "relu", config[model], results_dir=results) for model in MODELS])
-
-
-def stored(folder: Folder) -> Digests:
-    return digests([result for _, result in Store(folder.results).load()[0]])
+    for model in MODELS:
+        run_experiment(model, "relu", Config.for_model(model, "smoke", corpus=str(corpus_file), **VALUES), results_dir=results)
+    return store_digests(results)
 
 
 def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
@@ -59,9 +57,7 @@ def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_after_kernel_worker_server_and_parent_were_killed_by_turns_the_store_is_that_of_an_undisturbed_run(
-    folder: Folder, undisturbed: Digests
-) -> None:
+def test_after_kernel_worker_server_and_parent_were_killed_the_store_is_whole(folder: Folder, undisturbed: Digests) -> None:
     chance, killed = random.Random(20), []
     grid, until = folder.start("grid", *CELLS), time.monotonic() + 280
     while len(killed) < KILLS and time.monotonic() < until:
@@ -88,7 +84,7 @@ def test_after_kernel_worker_server_and_parent_were_killed_by_turns_the_store_is
         assert all(re.search(r"killed by signal SIGKILL.*, 3 times in a row", line) for line in failed)
         code, output, error = folder.run("grid", *CELLS)
         assert (code, error) == (0, ""), output
-    assert stored(folder) == undisturbed
+    assert store_digests(folder.results) == undisturbed
     folder.assert_nothing_is_left()
     folder.assert_only_whole_files_are_left()
     # Every page is there, made from an executed notebook.
@@ -99,15 +95,15 @@ def test_after_kernel_worker_server_and_parent_were_killed_by_turns_the_store_is
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "at_work", "number"), [("grid", "kernel", signal.SIGTERM), ("train", "worker", signal.SIGHUP)]
+    ("command", "at_work", "number"),
+    [("grid", "kernel", signal.SIGTERM), ("train", "worker", signal.SIGHUP), ("grid", "kernel", signal.SIGINT)],
 )
-def test_a_command_that_is_told_to_stop_does_so_as_after_ctrl_c(
-    folder: Folder, command: str, at_work: str, number: signal.Signals
-) -> None:
+def test_a_command_that_is_told_to_stop_does_so(folder: Folder, command: str, at_work: str, number: signal.Signals) -> None:
     # Far longer than it takes to look: a command that is through by then has given the signals back, and dies of one.
     grid = folder.start(command, *CELLS, "--max_iters", "5000")
     wait_for(lambda: victims(grid, at_work))
-    grid.send_signal(number)
+    # Ctrl-C in a terminal reaches every process of the group.
+    os.killpg(grid.pid, number) if number == signal.SIGINT else grid.send_signal(number)
     _, error = grid.communicate(timeout=60)
     assert grid.returncode == 128 + number
     assert error == "repro: interrupted; what is finished is kept, and the same command goes on from there\n"
@@ -121,7 +117,7 @@ def test_two_grids_and_a_training_in_one_folder_make_every_cell_once(folder: Fol
     ended = [(*grid.communicate(timeout=300), grid.returncode) for grid in grids]
     assert [(code, error) for _, error, code in ended] == [(0, "")] * 3, ended
     # One result file per cell: a second training would have left a second file, for none is overwritten.
-    assert stored(folder) == undisturbed
+    assert store_digests(folder.results) == undisturbed
     # And each notebook was executed by one of the two: whoever came second found it made.
     lines = [line for output, _, _ in ended[:2] for line in output.splitlines() if re.search(r" in \d+ s|done in", line)]
     made: dict[str, list[bool]] = {}
@@ -155,7 +151,9 @@ def test_a_cell_that_somebody_trains_by_hand_is_waited_for(folder: Folder, undis
     assert (train[0].returncode, error) == (0, "")
     assert "charlm-relu: relative PD" in output
     assert "(made by another process meanwhile)" in output
-    assert stored(folder) == digests([result]) == {("charlm", "relu"): undisturbed["charlm", "relu"]}
+    made = store_digests(folder.results)
+    assert made == {cell: found for cell, found in undisturbed.items() if cell[0] == "charlm-relu"}
+    assert list(made) == [("charlm-relu", result.config_sha256)]
 
 
 # Makes the kernels of a grid misbehave, each cell in its own way, by what run_experiment does in them.
@@ -222,7 +220,7 @@ def test_a_grid_of_cells_that_misbehave_says_of_each_what_it_did_and_ends_proper
     assert again == [("charlm-relu", "2"), ("charlm-relu", "3")]
     cut = r"cell \d+: this cell printed 100,000,000 characters to stdout by its end; the first 1,000,000 are kept"
     assert re.search(rf"charlm-swiglu: relative PD .* \({cut}\)", output)
-    assert stored(folder).keys() == {("charlm", "swiglu")}
+    assert [cell for cell, _ in store_digests(folder.results)] == ["charlm-swiglu"]
     reasons = {note["activation"]: note["reason"] for note in Store(folder.results).failures()}
     assert {f"charlm-{name}": reason for name, reason in reasons.items()} == failed
     assert "on purpose" in (folder.reports / "index.html").read_text()
@@ -249,15 +247,15 @@ def test_on_a_full_disk_each_cell_fails_with_a_sentence_and_the_finished_ones_st
     assert not any("Traceback" in sentence for sentence in failed)
     # The index lies elsewhere, and says it too.
     assert "the disk is full" in (folder.reports / "index.html").read_text()
-    assert len(stored(folder)) < len(undisturbed)
-    assert stored(folder).items() <= undisturbed.items()
+    assert len(store_digests(folder.results)) < len(undisturbed)
+    assert store_digests(folder.results).items() <= undisturbed.items()
     assert list(folder.results.rglob("*.tmp")) == []
     folder.assert_nothing_is_left()
     # With room again the same command makes the rest.
     disk("size=100m")
     code, output, error = folder.run("grid", *CELLS)
     assert (code, error) == (0, ""), output
-    assert stored(folder) == undisturbed
+    assert store_digests(folder.results) == undisturbed
     folder.assert_only_whole_files_are_left()
 
 
@@ -278,9 +276,9 @@ def test_a_folder_deleted_while_a_cell_trains_costs_that_cell_alone(folder: Fold
     config = tiny("charlm", trials=2)
     with pytest.raises(LeaseLostError, match=r"charlm with relu, trial 1, is gone: .*results was deleted or emptied meanwhile"):
         run_experiment("charlm", "relu", config, results_dir=folder.results, progress=delete)
-    assert stored(folder) == {}
+    assert store_digests(folder.results) == {}
     run_experiment("charlm", "relu", config, results_dir=folder.results)
-    assert len(stored(folder)) == 1
+    assert len(store_digests(folder.results)) == 1
 
 
 @pytest.mark.slow
@@ -291,7 +289,7 @@ def test_a_folder_deleted_while_a_grid_runs_is_said_of_every_cell_that_was_lost(
     output, error = train.communicate(timeout=120)
     assert (train.returncode, error) == (1, ""), output
     failed = dict(re.findall(r"^FAILED (\S+): (.*)$", output, re.MULTILINE))
-    kept = stored(folder)
+    kept = store_digests(folder.results)
     assert len(failed) + len(kept) == len(undisturbed)
     assert failed, output
     for sentence in failed.values():
@@ -299,4 +297,4 @@ def test_a_folder_deleted_while_a_grid_runs_is_said_of_every_cell_that_was_lost(
     assert kept.items() <= undisturbed.items()
     code, output, error = folder.run("train", *CELLS)
     assert (code, error) == (0, ""), output
-    assert stored(folder) == undisturbed
+    assert store_digests(folder.results) == undisturbed

@@ -24,8 +24,6 @@ from repro_lib.grid.pool import Pool, Task
 from repro_lib.report.site.page import render_notebook
 
 WHERE = "from ipykernel.connect import get_connection_info; print(get_connection_info())"
-
-
 RunCells = Callable[..., tuple[list[str], str]]
 
 
@@ -40,13 +38,6 @@ def run_here(folder: Path, *sources: str, **how: bool) -> tuple[list[str], str]:
         remarks = execute(notebook, folder / "out" / "n.ipynb", {}, **how)
     last = nbformat.read(folder / "out" / "n.ipynb", 4).cells[-1]
     return remarks, "".join(output.get("text", "") for output in last.outputs)
-
-
-def run_trivial(folder: Path) -> None:
-    """A worker's task."""
-    folder.mkdir()
-    _, printed = run_here(folder, "print(6 * 7)")
-    assert printed == "42\n"
 
 
 def run_and_tell(folder: Path, sources: tuple[str, ...], **how: bool) -> str:
@@ -127,9 +118,7 @@ def test_a_long_temporary_folder_costs_no_kernel_its_sockets(tmp_path: Path, mon
     assert list(long.iterdir()) == []
 
 
-def test_where_there_are_no_socket_files_a_kernel_talks_to_this_machine_alone(
-    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_socket_files_it_talks_to_localhost(temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kernel, "has_socket_files", lambda self: False)
     _, printed = run_here(tmp_path, WHERE)
     assert '"transport": "tcp"' in printed
@@ -180,17 +169,13 @@ def memory_limit(tmp_path: Path) -> Iterator[Path]:
     pytest.skip("no control group with a memory limit can be made here")
 
 
-def test_a_kernel_that_the_out_of_memory_killer_ends_is_said_to_be_that(
-    temporary: Path, tmp_path: Path, memory_limit: Path, run_cells: RunCells
-) -> None:
+def test_a_kernel_out_of_memory_is_said_so(temporary: Path, tmp_path: Path, memory_limit: Path, run_cells: RunCells) -> None:
     join = f"import os; open({str(memory_limit)!r}, 'w').write(str(os.getpid()))"
     with pytest.raises(KernelKilledError, match=r"signal SIGKILL, probably out of memory: this machine's out-of-memory killer"):
         run_cells(tmp_path, join, "x = bytearray(2**30)\nfor i in range(0, 2**30, 4096): x[i] = 1")
 
 
-def test_of_100_megabytes_printed_the_first_are_kept_and_the_rest_is_counted(
-    temporary: Path, tmp_path: Path, run_cells: RunCells
-) -> None:
+def test_of_100_megabytes_the_first_are_kept_and_all_counted(temporary: Path, tmp_path: Path, run_cells: RunCells) -> None:
     floods = ["for _ in range(1000): print('x' * 99_999)", "print('x' * 100_000_000)"]
     floods += ["import os\nfor _ in range(1000): os.write(1, b'x' * 100_000)"]
     remarks, printed = run_cells(tmp_path, *floods, "print('x' * 600_000)", "print('x' * 600_000)")
@@ -256,9 +241,7 @@ torch.set_default_dtype(torch.float64); torch.set_num_threads(2); pd.set_option(
 """
 
 
-def test_nothing_of_one_notebook_is_found_by_the_next_and_a_forked_kernel_is_as_one_started_anew(
-    temporary: Path, tmp_path: Path
-) -> None:
+def test_nothing_of_one_notebook_is_found_by_the_next_and_forked_kernels_are_as_new(temporary: Path, tmp_path: Path) -> None:
     outcomes = []
     draws = "import random, numpy as np, torch\nfor x in (random.random(), np.random.rand(), torch.rand(1).item()): print(x)"
     with contextlib.closing(Pool(1)) as pool:
@@ -304,9 +287,7 @@ for model in MODEL_DEFAULTS:
 
 
 @pytest.mark.slow
-def test_every_model_trains_to_the_same_bits_in_a_forked_kernel_and_in_one_started_anew(
-    temporary: Path, tmp_path: Path, corpus_file: Path
-) -> None:
+def test_every_model_trains_to_the_same_bits_in_both_kernels(temporary: Path, tmp_path: Path, corpus_file: Path) -> None:
     train = partial(TRAIN.format, corpus=str(corpus_file))
     _, forked = run_forked(tmp_path, train(results=str(tmp_path / "forked")))
     assert len(forked.splitlines()) == 7
@@ -314,9 +295,7 @@ def test_every_model_trains_to_the_same_bits_in_a_forked_kernel_and_in_one_start
 
 
 @pytest.mark.parametrize("killed", ["kernel", "worker", "grandchild"])
-def test_a_process_that_is_killed_ends_its_own_notebook_alone_and_nothing_of_it_is_left(
-    temporary: Path, tmp_path: Path, killed: str
-) -> None:
+def test_a_process_that_is_killed_ends_its_own_notebook_alone_and_wholly(temporary: Path, tmp_path: Path, killed: str) -> None:
     note = tmp_path / "pids"
     cell = "import os, subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
     cell += (
@@ -342,8 +321,9 @@ def test_200_notebooks_16_at_a_time(temporary: Path, tmp_path: Path) -> None:
     outcomes = []
     with contextlib.closing(Pool(workers=16)) as pool:
         for k in range(200):
-            pool.submit(Task(f"n{k}", run_trivial, {"folder": tmp_path / f"n{k}"}, limit=300))
+            (tmp_path / f"n{k}").mkdir()
+            pool.submit(Task(f"n{k}", run_and_tell, {"folder": tmp_path / f"n{k}", "sources": ("print(6 * 7)",)}, limit=300))
         while pool.busy:
             outcomes += pool.step(timeout=0.5)
-    assert [(outcome.task.key, outcome.said) for outcome in outcomes if outcome.end != "done"] == []
+    assert {(outcome.end, outcome.said) for outcome in outcomes} == {("done", '[[], "42\\n"]')}
     assert len(outcomes) == len(list(tmp_path.glob("n*/out/n.ipynb"))) == 200

@@ -1,16 +1,13 @@
 """The grid end to end: real workers, real kernels, real notebooks, real pages."""
 
-import os
 import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grids import SMOKE_GRID, Folder, store_digests
-from interrupting import wait_for
 from kinds import MakeResult
 
 from repro_lib.config import Config, ConfigError
@@ -100,9 +97,7 @@ def test_analyses_run_where_they_have_something_to_compare(corpus_file: Path, tm
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
-def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(
-    corpus_file: Path, smoke_grid: Path, tmp_path: Path
-) -> None:
+def test_the_smoke_grid_makes_every_report_and_another_nothing(corpus_file: Path, smoke_grid: Path, tmp_path: Path) -> None:
     # A page that is not there yet has a stand-in; a real one says what it was made from.
     pages = (smoke_grid / "reports").glob("*.html")
     reports = {path.stem for path in pages if "source-sha256" in path.read_text() or path.stem == "index"}
@@ -135,36 +130,3 @@ def test_the_smoke_grid_makes_every_report_and_a_second_run_trains_nothing(
     code, output, error = again.run("grid", *SMOKE_GRID)
     assert (code, error) == (0, ""), output
     assert time_stamps(smoke_grid / "results") | time_stamps(smoke_grid / "reports" / "plots") == before
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("grid")
-def test_an_interrupted_grid_leaves_whole_files_and_no_process_and_goes_on(folder: Folder) -> None:
-    words = ("--models", "convlm", "--activations", "relu", "gelu", "swish", "--workers", "1")
-    process = folder.start("grid", *words)
-    wait_for(lambda: list(folder.results.glob("*.json")), 120)
-    # Ctrl-C in a terminal reaches every process of the group.
-    os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "Traceback" not in error
-    folder.assert_nothing_is_left()
-    folder.assert_only_whole_files_are_left()
-    finished = set(folder.results.glob("*.json"))
-    assert 1 <= len(finished) < 3
-    index = (folder.reports / "index.html").read_text()
-    assert f"{len(finished)} of 3" in index.replace("<strong>", "").replace("</strong>", "")
-    code, output, error = folder.run("grid", *words)
-    assert (code, error) == (0, ""), output
-    assert finished < set(folder.results.glob("*.json"))
-    assert len(store_digests(folder.results)) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("grid")
-def test_what_every_cell_would_fail_of_is_said_once_before_any_kernel_starts(folder: Folder) -> None:
-    code, _, error = folder.run("grid", "--models", "convlm", "--activations", "relu", "gelu", "--block_size", "40000")
-    assert code == 2
-    assert "shorter than one window of 40001" in error
-    assert error.count("\n") == 1
-    assert not list(folder.results.rglob("*.ipynb"))

@@ -262,13 +262,15 @@ def test_errors_for_users_are_one_sentence_and_others_say_where(corpus_file: Pat
     sources = [parameters_cell(max_iter=3), begin, parameters_cell(), begin, "from repro_lib import *; Config(trials='3')"]
     at_our_line = "import torch, repro_lib.data as d; d.windows_at(torch.zeros(3), torch.tensor([1]), 5)"
     sources += ["run_experiment('charlm', 'geluu')", "int('x')", at_our_line]
-    sources += [STOPS.format(corpus=str(corpus_file), results=str(tmp_path))]
+    stops = STOPS.format(corpus=str(corpus_file), results=str(tmp_path))
+    sources += [stops, stops.replace("progress=stop, ", "")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     client = NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     errors = [[o for o in cell.outputs if o.output_type == "error"] for cell in notebook.cells]
     shown = ["\n".join(error.traceback) for (error,) in filter(None, errors)]
-    assert [len(found) for found in errors] == [0, 1, 0, 0, 1, 1, 1, 1, 1]
+    assert [len(found) for found in errors] == [0, 1, 0, 0, 1, 1, 1, 1, 1, 0]
+    assert "tinylstm with relu, trial 2, goes on from iteration 2" in str(notebook.cells[-1].outputs)
     assert shown[0].startswith("NotebookError: 10_train.ipynb has no parameter max_iter; it has: model, activation, ")
     assert shown[1].startswith("ConfigError: trials = '3' is not possible: input should be a valid integer")
     assert shown[2].startswith("ValueError: unknown activation 'geluu'; known: relu, ")

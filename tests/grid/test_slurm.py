@@ -33,10 +33,7 @@ def node() -> Iterator[Path]:
         pytest.skip(f"Slurm could not be started here: {error}")
 
 
-def test_a_cancelled_job_and_a_killed_command_change_nothing_in_the_store(
-    folder: Folder,
-    undisturbed: Digests,  # noqa: F811
-) -> None:
+def test_a_cancelled_job_and_a_killed_command_change_nothing(folder: Folder, undisturbed: Digests) -> None:  # noqa: F811
     words = [*CELLS, *EXECUTOR, "--", *QUICK, "--set-resources", "cell:gpu=1", "--until", "cell"]
     grid = folder.start("grid", *words)
     wait_for(lambda: training(folder), 300)

@@ -154,9 +154,7 @@ if sys.orig_argv[-1] == "tinylstm-relu":
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_killed_three_times_is_reported_and_the_rest_goes_on(
-    folder: Folder, undisturbed: Digests, tmp_path: Path
-) -> None:
+def test_a_cell_killed_three_times_is_reported_and_others_go_on(folder: Folder, undisturbed: Digests, tmp_path: Path) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(KILL_ONE)
     code, output, error = folder.run("grid", *CELLS, *SNAKEMAKE, PYTHONPATH=str(tmp_path / "hook"))
@@ -223,9 +221,7 @@ def test_marks_follow_the_results(request_for: Callable[..., GridRequest], make_
     assert read_plan(tmp_path / "plan" / "plan.json")["request"]["models"] == ["charlm"]
 
 
-def test_settings_of_the_snakefile_are_the_flags_of_the_grid(
-    corpus_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_settings_of_snakemake_are_flags_of_ours(corpus_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {"profile": "smoke", "models": "charlm tinylstm", "activations": ["relu"], "trials": 3, "force": True}
     request = grid_request(config | {"corpus": str(corpus_file), "noise_models": "", "results_dir": "r", "skip": "charlm-relu"})
     assert (request.models, request.activations, request.noise_models) == (["charlm", "tinylstm"], ["relu"], [])
@@ -263,9 +259,7 @@ def test_a_cells_own_error_is_said_and_noted(request_for: Callable[..., GridRequ
         assert "the loss became" in said
 
 
-def test_a_worker_with_another_source_and_a_plan_that_cannot_be_read_are_refused(
-    request_for: Callable[..., GridRequest], tmp_path: Path
-) -> None:
+def test_another_source_and_an_unreadable_plan_are_refused(request_for: Callable[..., GridRequest], tmp_path: Path) -> None:
     done = run_job(tmp_path / "plan.json", "corpus")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "the results need one path on every machine" in done.stderr

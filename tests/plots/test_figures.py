@@ -158,10 +158,6 @@ def test_what_a_reader_must_know_about_cells_is_on_the_figure():
     cut = words(figures.multi_model_accuracy(Study.of([make_result("minigpt")], ["minigpt"], ["relu"])))
     assert "(cut)" in cut
     assert "Cut below their full size: all models." in cut
-    made_up = figures.shamir_comparison(one_model(synthetic=True), "charlm")
-    assert "SYNTHETIC" in words(made_up)
-    (axes,) = axes_of(made_up)
-    assert {patch.get_hatch() for container in axes.containers for patch in getattr(container, "patches", [])} == {"xx"}
     mixed = Study.of([make_result("charlm", "relu"), make_result("charlm", "gelu", (0.5,))], ["charlm"], ["relu", "gelu"])
     plot = figures.shamir_comparison(mixed, "charlm")
     assert len(intervals(axes_of(plot)[0])) == 1

@@ -1,11 +1,11 @@
 """The answer of a study: one sentence for every kind of study, from verdicts alone; and the figure beside it."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
+from kinds import MakeResult
 from test_study import make_result as full_result
 
 from repro_lib.analysis.contrasts import leading_contrasts
@@ -16,9 +16,6 @@ from repro_lib.plots.forest import forest
 from repro_lib.plots.vega import SEPARATOR
 from repro_lib.report import claims_ledger, sentences
 from repro_lib.report.answer import answer
-from repro_lib.store.schema import Result
-
-MakeResult = Callable[..., Result]
 
 
 def rows_of(*verdicts: tuple[str, str], n: int = 10, **more: Any) -> pd.DataFrame:
@@ -69,10 +66,7 @@ def test_the_answer_follows_from_the_verdicts(frame: pd.DataFrame, said: str, ma
     ("results", "said"),
     [
         ([], "no results yet: run ./run_papermill.sh"),
-        (
-            [("charlm", "gelu")],
-            "No comparison yet: charlm with gelu was run, and it takes relu and another activation",
-        ),
+        ([("charlm", "gelu")], "No comparison yet: charlm with gelu was run, and it takes relu and another activation"),
         ([("charlm", "gelu"), ("convlm", "swish")], "No comparison yet: 2 cells were run, and it takes relu"),
         ([("tinylstm", "relu"), ("tinylstm", "gelu")], "No: tinylstm predicts the same bits with every activation"),
     ],

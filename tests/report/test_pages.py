@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from kinds import MakeResult
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageCms
@@ -26,11 +26,9 @@ from repro_lib.report.site import index
 from repro_lib.report.site.index import SiteReport, build_site
 from repro_lib.report.site.page import ReportError, render_notebook, smallest_picture
 from repro_lib.report.site.page_parts import Page, anchor, contents, frame_of, loaded, readable_table, shown_parameters
-from repro_lib.store.schema import CorpusRecord, Result
+from repro_lib.store.schema import CorpusRecord
 from repro_lib.store.store import Store
 from repro_lib.system.files import UnusableFile
-
-MakeResult = Callable[..., Result]
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "a1", "version_major": 2, "version_minor": 0}}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
@@ -246,9 +244,7 @@ def test_what_no_reader_could_see_or_follow_is_refused(tmp_path: Path, cell: Not
         *((title, more, "exactly one '# title'") for title, more in [("", "text"), ("# One", "# Two"), ("## Lower", "text")]),
     ],
 )
-def test_formulas_that_are_not_understood_and_other_than_one_title_are_refused(
-    tmp_path: Path, title: str, text: str, said: str
-) -> None:
+def test_formulas_not_understood_and_other_than_one_title_are_refused(tmp_path: Path, title: str, text: str, said: str) -> None:
     assert said in refusal(tmp_path, new_markdown_cell(text), title=title)
 
 

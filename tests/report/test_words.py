@@ -15,7 +15,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.plots.activations import activation_curves, derivatives, smelu_family
 from repro_lib.report import contrast_tables as tables
 from repro_lib.report.contrast_tables import contrasts_table
-from repro_lib.report.sentences import about, cell_headlines, grid_headlines, model_headlines, provenance
+from repro_lib.report.sentences import about, cell_headlines, grid_headlines, missing, model_headlines, provenance
 from repro_lib.report.tables import WordTable, config_table, markdown_table, overview_table, summary_table, trials_table
 from repro_lib.store.schema import Result
 
@@ -152,7 +152,7 @@ def test_a_grid_says_its_answer_and_what_is_wrong_and_an_empty_one_what_to_run()
     assert "Missing, and left blank everywhere: charlm with gelu." in grid_headlines(hole, contrasts())
     for said in (grid_headlines(Study.of([]), contrasts()), model_headlines(Study.of([]), "charlm", contrasts())):
         assert said == ["no results yet: run ./run_papermill.sh"]
-    assert provenance(Study.of([])) == said
+    assert provenance(Study.of([])) == said == [about(Study.of([]))] == [missing(Study.of([]))]
 
 
 def test_cells_of_several_kinds_of_machine_are_named() -> None:

@@ -54,8 +54,8 @@ def copy(trained: Callable[..., Path], tmp_path: Path) -> Store:
     return Store(shutil.copytree(trained("relu", "gelu", "swiglu", trials=3), tmp_path / "results"))
 
 
-def executed(name: str, folder: Path) -> str:
-    """Every value that a notebook displays, as text."""
+def displayed(name: str, folder: Path) -> list[Any]:
+    """Every value that an analysis displays of a folder, executed in this process."""
     cells = json.loads((notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
     shown: list[Any] = []
@@ -63,6 +63,12 @@ def executed(name: str, folder: Path) -> str:
     for cell in code:
         exec("".join(cell["source"]), scope)
         scope["display"] = lambda *values: shown.extend(values)
+    return shown
+
+
+def executed(name: str, folder: Path) -> str:
+    """The same as text."""
+    shown = displayed(name, folder)
     for value in shown:
         if isinstance(value, WordTable):
             assert value._repr_html_()

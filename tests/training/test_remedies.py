@@ -77,9 +77,7 @@ def test_a_remedy_that_is_on_changes_the_model_and_is_stored_with_its_value(run:
 @pytest.mark.parametrize(
     ("changes", "averaged"), [({"ema_decay": 0.7}, "ema"), ({"swa_share": 0.5}, 3), ({"swa_share": 0.01}, 1)]
 )
-def test_averages_of_weights_are_those_worked_out_by_hand(
-    changes: dict[str, float], averaged: str | int, dataset: Dataset, tiny: Tiny
-) -> None:
+def test_averages_of_weights_by_hand(changes: dict[str, float], averaged: str | int, dataset: Dataset, tiny: Tiny) -> None:
     steps = weights_by_step(dataset, tiny("charlm", max_iters=6))[1:]
     found = trained(dataset, tiny("charlm", max_iters=6, **changes))
     for name, weights in found.weights.items():
@@ -171,9 +169,7 @@ def test_the_curve_of_losses_is_the_cross_entropy_whatever_is_minimised(dataset:
         assert trained(dataset, tiny("charlm", **changes)).train_loss_curve[0] == plain.train_loss_curve[0]
 
 
-def test_each_trial_learns_from_its_own_teachers_as_they_are_stored(
-    run: Run, store: Store, tiny: Tiny, dataset: Dataset
-) -> None:
+def test_each_trial_learns_from_its_own_teachers_as_stored(run: Run, store: Store, tiny: Tiny, dataset: Dataset) -> None:
     changes = FAST | {"distill_weight": 1.0, "teachers": 2}
     config = tiny("charlm", **changes)
     result = run(**changes)

@@ -15,14 +15,7 @@ from repro_lib.metrics import prediction_difference
 from repro_lib.models.registry import build_model
 from repro_lib.training.progress import Progress
 from repro_lib.training.state import kept_steps
-from repro_lib.training.trainer import (
-    evaluate_loss,
-    learning_rate,
-    make_optimizer,
-    predict_logits,
-    train_trial,
-    training_step,
-)
+from repro_lib.training.trainer import evaluate_loss, learning_rate, make_optimizer, predict_logits, train_trial, training_step
 
 
 def test_a_short_run_learns_more_than_the_frequencies_of_the_characters(dataset: Dataset, tiny: Tiny) -> None:
@@ -161,20 +154,6 @@ def test_whoever_watches_sees_the_predictions_that_are_kept(dataset: Dataset, ti
     steps = {step: logits.flatten(0, 1) for step, logits in shown.items() if logits is not None}
     assert list(steps) == trained.steps[1:-1], "those of step 0 are made before, the final ones after the last iteration"
     assert all(torch.equal(logits, trained.step_logits[trained.steps.index(step)]) for step, logits in steps.items())
-
-
-def test_a_watcher_that_raises_ends_the_training_and_the_settings_return(dataset: Dataset, tiny: Tiny) -> None:
-    class Enough(Exception):
-        pass
-
-    def stop(progress: Progress) -> None:
-        if progress.iteration == 2:
-            raise Enough
-
-    mode = torch.get_deterministic_debug_mode()
-    with pytest.raises(Enough):
-        train_trial("charlm", "gelu", tiny("charlm"), dataset, progress=stop)
-    assert torch.get_deterministic_debug_mode() == mode
 
 
 def test_a_configuration_that_is_not_complete_is_refused_before_anything_is_trained(dataset: Dataset) -> None:

@@ -86,9 +86,7 @@ def test_who_holds_a_cell_and_its_trials_is_named_once(tiny: Tiny, store: Store,
     assert all(line.count("process") == 1 for line in lines)
 
 
-def test_a_part_that_diverges_leaves_the_others_what_they_have(
-    tiny: Tiny, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_diverges_leaves_the_others_theirs(tiny: Tiny, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config, seen = tiny("charlm", trials=3), list[Progress]()
     train_trials("charlm", "gelu", config, [1], results_dir=store.folder)
     with monkeypatch.context() as planted:
