@@ -111,7 +111,8 @@ class WhatIf:
         return f"{self.title} {self.sentence()}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return self.chart._repr_mimebundle_() | {"text/plain": repr(self)}
+        shown: Any = self.chart._repr_mimebundle_()  # a dictionary, from our renderer
+        return shown | {"text/plain": repr(self)}
 
     def _place(self, values: Mapping[str, Value]) -> dict[str, Value]:
         return {parameter.name: parameter.default for parameter in self.parameters} | dict(values)
