@@ -70,7 +70,7 @@ def test_nobody_trains_a_trial_that_somebody_has_in_work(tiny: Tiny, store: Stor
         words = ["status", "--profile", "smoke", "--models", "charlm", "--activations", "relu", "gelu", "--trials", "2"]
         assert main([*words, "--corpus", str(corpus_file), "--results-dir", str(store.folder)]) == 1
         said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("charlm-gelu")]
-        assert re.fullmatch(rf"charlm-gelu {{18}}in work: process {os.getpid()} on \S+ since .+", "".join(said)), said
+        assert re.fullmatch(rf"charlm-gelu +in work: process {os.getpid()} on \S+ since .+", "".join(said)), said
         assert len(cell_holders(store.folder, "charlm", "gelu", sha)) == 1
     assert len(run_experiment("charlm", "gelu", config, results_dir=store.folder).trials) == 2
 
