@@ -183,7 +183,7 @@ def test_the_form_of_a_notebook_trains_is_interrupted_and_goes_on(page: Page, la
     train("5")
     form.get_by_text("Run Selected Cell and All Below").wait_for()
     page.locator('.lm-MenuBar-item:has-text("Run")').click()
-    page.locator('.lm-Menu-item[data-command="runmenu:run-below"]').click()
+    page.locator('.lm-Menu-item:has-text("Run Selected Cell and All Below")').click()
     page.get_by_text("tinylstm with swish: 3 trials of 5 iterations").wait_for()
 
 

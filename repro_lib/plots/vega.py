@@ -1,5 +1,6 @@
 """What every Vega-Altair chart has in common: colours and letters that suit any page, and data in little room."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ def _theme() -> Any:
 def _shown(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     # What Altair shows by itself fetches scripts. JupyterLab's own Vega-Lite 5 complains of a later minor version.
     spec = spec | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
+    # Of a column of words Altair leaves NaN as it is, which is no JSON.
+    spec = json.loads(json.dumps(spec), parse_constant=lambda _: None)
     return {"application/vnd.vegalite.v5+json": spec, "text/plain": "A chart"}
 
 

@@ -173,7 +173,10 @@ def test_each_activation_at_the_rate_that_suits_it(store: Store, make: Make) -> 
     assert frame.loc[("gelu", 1e-3), "cost"] == pytest.approx(0.2)
     table, said = rate_check_views(evidence, "charlm")
     assert len(table) == 4
-    assert "the common rate of 0.007 costs relu nothing; gelu 0.200 nats (0.200 to 0.200), best at 0.001." in str(said)
+    assert (
+        "the common rate of 0.007 costs in validation loss: relu nothing; gelu 0.200 nats (0.200 to 0.200), best at 0.001."
+        in str(said)
+    )
 
 
 def test_a_grid_that_ran_other_lengths_of_all_its_cells_is_shown_and_not_one_of_them(store: Store, make: Make) -> None:
