@@ -38,6 +38,9 @@ def _shown(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     spec = spec | {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
     # Of a column of words Altair leaves NaN as it is, which is no JSON.
     spec = json.loads(json.dumps(spec), parse_constant=lambda _: None)
+    datasets = spec.get("datasets")
+    if datasets and not any(datasets.values()):  # JupyterLab's Vega never ends drawing nothing, and takes the page with it
+        return {"text/plain": "No chart: there is no row to draw."}
     return {"application/vnd.vegalite.v5+json": spec, "text/plain": "A chart"}
 
 
