@@ -30,7 +30,7 @@ _VIEW = {"view": {"continuousWidth": 300, "continuousHeight": 300} | CONFIG["vie
 # A chart that a user makes looks like ours, wherever it is shown.
 @alt.theme.register("repro", enable=True)
 def _theme() -> Any:
-    return {"config": _VIEW | CONFIG | _VIEW}
+    return {"config": CONFIG | _VIEW}
 
 
 def _shown(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
