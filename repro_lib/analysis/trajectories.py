@@ -123,7 +123,7 @@ def parting_sentence(followed: Sequence[Trajectory]) -> str:
         when = "never" if step is None else "from the start" if step == cell.steps[0] else f"from step {step}"
         parts.append(f"{cell.activation} {when}")
     steps, n = ", ".join(map(str, followed[0].steps)), min(cell.n for cell in followed)
-    apart = f"Trials are apart for good once more than {100 * PARTED:.0f} % of their most probable characters differ to the end"
+    apart = f"More than {100 * PARTED:.0f} % of the trials' most probable characters differ for good"
     return f"{apart}: {'; '.join(parts)} (looked at: steps {steps}; N = {n} trials)."
 
 

@@ -114,8 +114,8 @@ def _train(options: Namespace, console: Console) -> int:
     request = request_of(options)
     report = run_grid(request, Display(console), with_notebooks=False)
     cells = plan_cells(request.models, request.activations, request.profile, request.overrides)
-    trained = [result for cell in cells if (result := cell.result(Store(options.results_dir)))]
-    print_results(console, trained)
+    store = Store(options.results_dir)
+    print_results(console, [result for cell in cells if (result := cell.result(store))])
     return _conclude(console, options.results_dir, report.failures)
 
 
