@@ -1,51 +1,74 @@
-"""``python -m published.rebuild [--out DIR]``: tables, figures, conclusions and report from the committed result files.
+"""``python -m published.rebuild [--out DIR]``: tables, figures, report, conclusions and answer from the committed results.
 
 Without ``--out`` the committed ones are written again, in place: ``git status`` then says whether anything differs.
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import pandas as pd
 
-from published.rebuild.figures import FIGURES
-from published.rebuild.report import readme_sentences, report
-from published.rebuild.stores import HERE, NotRunYet, Published
+from published.rebuild.figures import figures
+from published.rebuild.report import report
+from published.rebuild.sentences import answer
+from published.rebuild.stores import HERE, SECOND, NotRunYet, Published
 from published.rebuild.tables import TABLES, csv
 from published.rebuild.tokens import TOKEN_TABLES, token_tables
+from repro_lib.analysis.contrasts import leading_contrasts
+from repro_lib.report.answer import answer as of_the_site
 from repro_lib.report.publish import write_conclusions
 from repro_lib.system.files import write_atomically
 
+README = HERE.parent / "README.md"
+BEGINNING, END = "<!-- by python -m published.rebuild -->", "<!-- to here -->"
+
 
 def main() -> None:
-    """Write everything below the folder that was asked for."""
+    """Write everything below the folder that was asked for; in place also the answer in README."""
     parser = argparse.ArgumentParser(prog="python -m published.rebuild", description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="default: published/ itself")
     parser.add_argument(
         "--predictions-from", type=Path, metavar="RESULTS", help="a results folder with predictions: the token tables anew"
     )
     asked = parser.parse_args()
-    published = Published()
+    rebuild(Published(), asked.out, asked.predictions_from)
+    if asked.out == HERE:
+        write_atomically(README, with_answer(README.read_text(encoding="utf-8"), (HERE / "answer.md").read_text(encoding="utf-8")))
+
+
+def rebuild(published: Published, out: Path, predictions: Path | None = None) -> None:
+    """Tables, figures, conclusions, report and the answer, of an edition; what was not run is left out, and named."""
     frames: dict[str, pd.DataFrame] = {}
-    gaps: list[str] = []
+    gaps = {about: None for name, (_, about) in SECOND.items() if not any((published.folder / name).glob("*.json"))}
     for name, make in TABLES.items():
         try:
             frames[name] = make(published)
         except NotRunYet as gap:
-            gaps += [str(gap)] if str(gap) not in gaps else []
-    if asked.predictions_from:
-        made = token_tables(asked.predictions_from)
-        for name, frame in made.items():
-            write_atomically(asked.out / "tables" / f"{name}.csv", csv(frame))
-    frames |= {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in TOKEN_TABLES}
-    for name in TABLES.keys() & frames.keys():
-        write_atomically(asked.out / "tables" / f"{name}.csv", csv(frames[name]))
-    plots = [draw(frames) for draw, needed in FIGURES.items() if needed <= frames.keys()]
+            gaps[str(gap)] = None
+    if predictions:
+        for name, frame in token_tables(predictions).items():
+            write_atomically(out / "tables" / f"{name}.csv", csv(frame))
+    for name in frames:
+        write_atomically(out / "tables" / f"{name}.csv", csv(frames[name]))
+    known = [name for name in TOKEN_TABLES if (HERE / "tables" / f"{name}.csv").exists()]
+    frames |= {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in known}
+    plots = figures(published, frames)
     for plot in plots:
-        write_atomically(asked.out / "figures" / f"{plot.name}.png", plot.png())
-    write_conclusions(published.study, published.evidence, asked.out / "reports")
-    write_atomically(asked.out / "RESEARCH_REPORT.md", report(published, frames, plots))
-    print("\n".join([*readme_sentences(frames), *(f"not run yet: {gap}" for gap in gaps)]))
+        write_atomically(out / "figures" / f"{plot.name}.png", plot.png())
+    write_conclusions(published.study, published.evidence, out / "reports")
+    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)))
+    write_atomically(out / "answer.md", "\n\n".join(said) + "\n")
+    write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, [*gaps], said))
+    print("\n".join([*said, *(f"not run yet: {gap}" for gap in gaps)]))
+
+
+def with_answer(readme: str, said: str) -> str:
+    """README with the answer between its two marks, in lines as long as its others."""
+    before, _, rest = readme.partition(BEGINNING)
+    _, _, after = rest.partition(END)
+    lines = "\n\n".join(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in said.split("\n\n"))
+    return f"{before}{BEGINNING}\n\n{lines.strip()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
 
-FOLDER is laid out as ``STORES`` says: ``results/``, ``smelu/results/`` and so on, each as ``repro grid`` left it, and those of
-``SECOND`` in ``second/``. Result files are written without line breaks, a third smaller; their digest is of the content and
+FOLDER holds ``second/results/``, ``second/long/results/`` and so on (``SECOND``), each as ``repro grid`` left it; its arms, if
+it was one over arms, come too. Result files are written without line breaks, a third smaller; their digest is of the content and
 stays. Pair matrices are compressed.
 Predictions, weights and notebooks stay behind. What is published already and not in FOLDER is left alone.
 """
@@ -11,7 +11,7 @@ import json
 import lzma
 from pathlib import Path
 
-from published.rebuild.stores import HERE, SECOND, STORES
+from published.rebuild.stores import HERE, SECOND
 from repro_lib.store.pair_matrices import compressed
 from repro_lib.store.store import Store
 from repro_lib.system.files import write_atomically
@@ -20,7 +20,7 @@ from repro_lib.system.files import write_atomically
 def collect(source: Path, target: Path = HERE) -> list[str]:
     """Copy every sound result, and the comparisons of each store's trials; returns what was refused, one sentence each."""
     refused = []
-    for name in (*STORES, *(f"second/{name}" for name in SECOND)):
+    for name in (f"second/{name}" for name in SECOND):
         found, problems = Store(source / name).load()
         refused += problems
         for path, _ in found:
@@ -28,6 +28,8 @@ def collect(source: Path, target: Path = HERE) -> list[str]:
                 json.loads(path.read_text(encoding="utf-8")), separators=(",", ":"), ensure_ascii=False, allow_nan=False
             )
             write_atomically(target / name / path.name, compact + "\n")
+        for path in Store(source / name).declared("").glob("arms-*.json"):
+            write_atomically(Store(target / name).declared(path.name), path.read_text(encoding="utf-8"))
         for path in sorted((source / name / "pd").glob("*.json")):
             write_atomically(compressed(target / name / "pd" / path.name), lzma.compress(path.read_bytes(), preset=9))
     return refused

@@ -7,133 +7,79 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from published.rebuild.stores import Published
+from published.rebuild.tables import SIDE_MODELS
+from published.rebuild.words import Frames
+from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import small
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.plots.league import league_view
+from repro_lib.plots.over_loss import over_loss_view
 from repro_lib.plots.style import COLOURS, GREY, Plot, activation_handles, colour_of, marker_of, new_figure, styled
 
-Frames = Mapping[str, pd.DataFrame]
-
 _DECIDED = "Filled: supported, after Holm's correction. Grey: equal within the margin, the band. Open: not decided"
-_BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
-_LENGTH_STYLES: dict[str, Any] = {"charlm": "-", "convlm": "--"}
+_MASS = "total_variation"
+_AT_LOSS = ("charlm", "convlm", "hybridlm")
 
 
 @styled
 def against_relu(frames: Frames) -> Plot:
-    """The answer in one figure: relative PD of every activation against relu, per model."""
-    frame = frames["contrasts"]
-    frame = frame[frame["metric"] == "relative_pd"]
-    n = int(frame["n"].min())
+    """The answer in one figure: every activation against relu in both leading metrics, per model."""
+    n = int(frames["contrasts"]["n"].min())
     title = f"Prediction difference between retrained models, against relu ({n} trials per cell)"
-    note = f"Relative PD in per cent of relu's, 95 % jackknife intervals over trials. {_DECIDED}."
-    figure, body = new_figure(0.34 * len(frame) + 0.6, title, note, activation_handles(_activations(frame)))
-    axes = body.subplots()
-    _forest(axes, frame)
-    axes.set_xlabel("per cent more (right) or less (left) relative PD than with relu")
-    return Plot.of(figure, "against_relu", _in_words(frame, "relative PD"))
+    return _forests("against_relu", title, [_by_metric(frames["contrasts"])])
 
 
 @styled
-def against_relu_by_metric(frames: Frames) -> Plot:
-    """The same by three other metrics."""
-    frame, metrics = frames["contrasts"], ("total_variation", "churn", "log_prob_pd")
-    title = "The same contrasts by three other metrics"
-    note = f"In per cent of relu's value, 95 % jackknife intervals over trials. {_DECIDED}, within one metric."
-    panels = {PAIR_METRICS[metric].words: frame[frame["metric"] == metric] for metric in metrics}
-    return Plot.of(
-        _side_by_side(title, note, panels), "against_relu_by_metric", " ".join(map(_in_words, panels.values(), panels))
-    )
+def at_equal_loss(frames: Frames) -> Plot:
+    """What is left of it at equal loss."""
+    return _forests("at_equal_loss", "The same at equal validation loss", [_by_metric(frames["equal_loss"])])
 
 
 @styled
-def contexts(frames: Frames) -> Plot:
-    """Two models with context 128 and 64."""
-    frame = frames["context"]
-    title = "Does it hold with half the context? Relative PD against relu"
-    note = f"In per cent of relu's relative PD at the same context, 95 % jackknife intervals. {_DECIDED}, within one context."
-    panels = {f"context {length}": frame[frame["context"] == length] for length in (128, 64)}
-    words = [_in_words(rows, f"relative PD with {name}") for name, rows in panels.items()]
-    return Plot.of(_side_by_side(title, note, panels, sharex=True), "contexts", " ".join(words))
+def well_trained(frames: Frames) -> Plot:
+    """The same after ten times as many steps."""
+    long = frames["long_contrasts"].dropna(subset=["per_cent"])
+    shown = set(zip(long["model"], long["activation"], strict=True))
+    short = frames["contrasts"][[pair in shown for pair in zip(*(frames["contrasts"][k] for k in ("model", "activation")))]]
+    panels = [{f"{name}, {steps} steps": rows for name, rows in _by_metric(of).items()} for of, steps in ((short, "500"), (long, "5,000"))]
+    return _forests("well_trained", "Does the order hold in models that were trained ten times as long?", panels)
+
+
+@styled
+def texts(frames: Frames) -> Plot:
+    """The same on other texts."""
+    own = {str(name): rows for name, rows in frames["texts"].groupby("text", sort=False) if name != "bpe"}
+    panels = [{f"{name}, {metric}": rows for metric, rows in _by_metric(of).items()} for name, of in own.items()]
+    return _forests("texts", "On other texts, each a family of its own", panels)
 
 
 @styled
 def sources(frames: Frames) -> Plot:
-    """One source of randomness at a time."""
+    """One source of randomness at a time, with three activations."""
     frame = frames["sources"]
     title = "Where the difference comes from: one source of randomness at a time"
-    note = "95 % jackknife intervals over 10 trials. Without any source the trials are equal to the last bit: exactly 0."
-    models = list(dict.fromkeys(frame["model"]))
-    figure, body = new_figure(2.9, title, note)
+    note = "Total variation, 95 % jackknife intervals over trials."
+    models, kinds = (list(dict.fromkeys(frame[name])) for name in ("model", "source"))
+    figure, body = new_figure(3.2, title, note, activation_handles(_activations(frame)))
     words = []
-    for panel, (axes, model) in enumerate(zip(body.subplots(1, len(models), sharey=True), models, strict=True)):
-        own = frame[frame["model"] == model].reset_index(drop=True)
-        low, high = own["relative_pd"] - own["relative_pd_low"], own["relative_pd_high"] - own["relative_pd"]
-        axes.barh(own.index, own["relative_pd"], color=COLOURS["gelu"], alpha=0.75)
-        axes.errorbar(own["relative_pd"], own.index, xerr=[low, high], fmt="none", ecolor="#222222", capsize=3)
-        for place, (value, end) in enumerate(zip(own["relative_pd"], own["relative_pd_high"], strict=True)):
-            axes.annotate(small(value), (end, place), (5, 0), **_BESIDE)
-        axes.set_xlim(right=1.18 * frame["relative_pd_high"].max())
-        axes.set_yticks(own.index, own["source"])
-        axes.set(title=f"{model} with {own['activation'][0]}", xlabel="relative PD")
-        if panel == 0:
-            axes.invert_yaxis()
-        values = [f"{row['source']} {Estimate.in_row(row, 'relative_pd').written(small)}" for row in own.to_dict("records")]
-        words.append(f"{model}: {', '.join(values)}")
-    return Plot.of(figure, "sources", f"Relative PD by source of randomness. {'; '.join(words)}.")
-
-
-@styled
-def lengths(frames: Frames) -> Plot:
-    """Runs of three lengths, each fully decayed."""
-    frame = frames["lengths"]
-    title = "Longer runs: lower loss, and what happens to the difference"
-    note = "Each point is a run of its own whose learning rate decays to zero; 95 % intervals over 10 trials."
-    shown = {"relative_pd": "relative PD", "total_variation": "total variation"}
-    pairs = [(model, activation) for model in dict.fromkeys(frame["model"]) for activation in ("relu", "gelu")]
-    handles = [
-        Line2D([], [], color=colour_of(a), linestyle=_LENGTH_STYLES[m], marker=marker_of(a), label=f"{m}, {a}")
-        for m, a in pairs
-    ]
-    figure, body = new_figure(3.4, title, note, handles)
-    for axes, (metric, words) in zip(body.subplots(1, 2), shown.items(), strict=True):
-        for model, activation in pairs:
-            own = frame[(frame["model"] == model) & (frame["activation"] == activation)].sort_values("max_iters")
-            spread = [own[metric] - own[f"{metric}_low"], own[f"{metric}_high"] - own[metric]]
-            style = {"color": colour_of(activation), "marker": marker_of(activation), "linestyle": _LENGTH_STYLES[model]}
-            axes.errorbar(own["val_loss"], own[metric], spread, capsize=3, **style)
-        axes.invert_xaxis()
-        axes.set(title=words, xlabel="validation loss, nats (better to the right)")
-    said = [
-        f"{r['model']} {r['activation']} {r['max_iters']} steps: {r['relative_pd']:.3f}, loss {r['val_loss']:.3f}"
-        for r in frame.to_dict("records")
-    ]
-    return Plot.of(figure, "lengths", f"Relative PD and loss by length of the run. {'; '.join(said)}.")
-
-
-@styled
-def smelu(frames: Frames) -> Plot:
-    """SmeLU by the width of its bend."""
-    frame, grid = frames["smelu"], frames["cells"]
-    relu = grid[(grid["model"] == "charlm") & (grid["activation"] == "relu")].iloc[0]
-    title = "charlm with SmeLU: does the width of the bend matter?"
-    note = "95 % jackknife intervals over 10 trials. Dotted: relu, with its interval as the band."
-    figure, body = new_figure(3.0, title, note)
-    for axes, metric in zip(body.subplots(1, 3), ("relative_pd", "total_variation", "churn"), strict=True):
-        spread = [frame[metric] - frame[f"{metric}_low"], frame[f"{metric}_high"] - frame[metric]]
-        axes.errorbar(frame["beta"], frame[metric], spread, color=COLOURS["smelu_1"], marker="v", capsize=3)
-        axes.axhline(relu[metric], color=COLOURS["relu"], linestyle=":")
-        axes.axhspan(relu[f"{metric}_low"], relu[f"{metric}_high"], color=COLOURS["relu"], alpha=0.12, linewidth=0)
-        axes.set_xscale("log")
-        axes.set_xticks(frame["beta"], [f"{b:g}" for b in frame["beta"]])
-        axes.minorticks_off()
-        axes.set(title=PAIR_METRICS[metric].words, xlabel="beta, half the width of the bend")
-    said = [f"beta {r['beta']:g}: {r['relative_pd']:.4f}" for r in frame.to_dict("records")]
-    return Plot.of(figure, "smelu", f"charlm's relative PD by SmeLU's beta: {', '.join(said)}; relu {relu['relative_pd']:.4f}.")
+    for axes, model in zip(body.subplots(1, len(models), sharex=True, sharey=True), models, strict=True):
+        for k, (activation, own) in enumerate(frame[frame["model"] == model].groupby("activation", sort=False)):
+            places = [kinds.index(source) + 0.2 * (k - 1) for source in own["source"]]
+            spread = [own[f"{_MASS}"] - own[f"{_MASS}_low"], own[f"{_MASS}_high"] - own[_MASS]]
+            style = {"color": colour_of(str(activation)), "marker": marker_of(str(activation)), "linestyle": "", "capsize": 2}
+            axes.errorbar(own[_MASS], places, xerr=spread, **style)
+            values = [f"{row['source']} {Estimate.in_row(row, _MASS).written(small)}" for row in own.to_dict("records")]
+            words.append(f"{model} with {activation}: {', '.join(values)}")
+        axes.set_yticks(range(len(kinds)), kinds)
+        axes.set(title=model, xlabel="total variation")
+        axes.set_xlim(left=0)
+    axes.invert_yaxis()
+    return Plot.of(figure, "sources", f"Total variation by source of randomness. {'; '.join(words)}.")
 
 
 @styled
@@ -160,30 +106,53 @@ def characters(frames: Frames) -> Plot:
 
 
 # Each with the tables that it is drawn from.
-FIGURES: dict[Callable[[Frames], Plot], set[str]] = {
+_DRAWN: dict[Callable[[Frames], Plot], set[str]] = {
     against_relu: {"contrasts"},
-    against_relu_by_metric: {"contrasts"},
+    at_equal_loss: {"equal_loss"},
+    well_trained: {"contrasts", "long_contrasts"},
+    texts: {"texts"},
     characters: {"token_slices"},
     sources: {"sources"},
-    lengths: {"lengths"},
-    contexts: {"context"},
-    smelu: {"smelu", "cells"},
 }
+
+
+def figure_names() -> list[str]:
+    """Of all figures, whether what they are drawn from was run or not."""
+    league = [f"{model}_league_over_training" for model in SIDE_MODELS]
+    return [*(draw.__name__ for draw in _DRAWN), *(f"{model}_over_loss" for model in _AT_LOSS), *league]
+
+
+def figures(published: Published, frames: Frames) -> list[Plot]:
+    """All that can be drawn; those of the library from the trials themselves."""
+    drawn = [draw(frames) for draw, needed in _DRAWN.items() if needed <= frames.keys()]
+    if "equal_loss" in frames:
+        drawn += [over_loss_view(published.evidence, model) for model in _AT_LOSS]
+    if "helps" in frames:
+        drawn += [league_view(published.helps.evidence, model, "training") for model in SIDE_MODELS]
+    return [plot for plot in drawn if isinstance(plot, Plot)]
+
+
+def _by_metric(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {PAIR_METRICS[metric].words: frame[frame["metric"] == metric] for metric in LEADING}
 
 
 def _activations(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["activation"]))
 
 
-def _side_by_side(title: str, note: str, panels: Mapping[str, pd.DataFrame], *, sharex: bool = False) -> Figure:
-    """A panel of contrasts for each frame, under its name."""
-    rows = next(iter(panels.values()))
-    figure, body = new_figure(0.34 * len(rows) + 0.6, title, note, activation_handles(_activations(rows)))
-    places = body.subplots(1, len(panels), sharey=True, sharex=sharex)
-    for k, (axes, (name, frame)) in enumerate(zip(places, panels.items(), strict=True)):
-        _forest(axes, frame, labels=k == 0)
-        axes.set_title(name)
-    return figure
+def _forests(name: str, title: str, rows: Sequence[Mapping[str, pd.DataFrame]]) -> Plot:
+    """Panels of contrasts, each under its name; those in one row have the same contrasts."""
+    frames = [frame.dropna(subset=["per_cent"]) for panels in rows for frame in panels.values()]
+    heights = [0.34 * len(next(iter(panels.values())).dropna(subset=["per_cent"])) + 0.6 for panels in rows]
+    note = f"In per cent of relu's value, 95 % jackknife intervals over trials. {_DECIDED}, within one metric."
+    figure, body = new_figure(sum(heights) + 0.3 * len(rows), title, note, activation_handles(_activations(frames[0])))
+    grid = body.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey="row", height_ratios=heights)
+    for axes_row, panels in zip(grid, rows, strict=True):
+        for k, (axes, (words, frame)) in enumerate(zip(axes_row, panels.items(), strict=True)):
+            _forest(axes, frame, labels=k == 0)
+            axes.set_title(words)
+    said = " ".join(_in_words(frame, words) for panels in rows for words, frame in panels.items())
+    return Plot.of(figure, name, said)
 
 
 def _forest(axes: Axes, frame: pd.DataFrame, labels: bool = True) -> None:

@@ -1,33 +1,33 @@
-"""The second edition (``published/PROTOCOL.md``): rates, replication and dependence on the model, by its rules 2, 9 and 10."""
+"""The rules of ``published/PROTOCOL.md`` that the library does not have: rates (2), words (8), replication (9), models (10)."""
 
 import math
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy
 
-from published.rebuild.stores import NotRunYet, Published
+from published.rebuild.stores import Published
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.frames import rows_of
-from repro_lib.analysis.verdicts import NOT_DECIDED, SUPPORTED
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import GRID_ACTIVATIONS, Config
-from repro_lib.metrics.hypothesis_tests import holm
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm
 from repro_lib.metrics.uncertainty import t_quantile
-from repro_lib.store.store import Store
 
 # Of rule 2. Seeds of the first edition, whose own trials serve where the rate is the model's default.
 SEEDS = (42, 43, 44)
 MODELS = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm_readout")
 
+Pair = tuple[dict[str, Any], dict[str, Any]]
+
 
 def rate_check(published: Published) -> pd.DataFrame:
     """The mean validation loss of every cell at three rates; ``common``: the model's choice, ``own``: the activation's."""
-    results = [result for _, result in Store(published.folder / "second/rates/results").load()[0]]
-    if not results:
-        raise NotRunYet("the second edition's rate check")
-    rows = []
-    for result in (*(result for result in published.study.results if result.model_name in MODELS), *results):
+    own, rows = [result for result in published.first.study.results if result.model_name in MODELS], []
+    for result in (*own, *published.results("rates/results")):
         default = Config.for_model(result.model_name, "study")
         # The first edition's LSTM with a readout was another model, of another width.
         if result.config["n_embd"] != default.n_embd:
@@ -53,6 +53,58 @@ def common_rates(frame: pd.DataFrame) -> dict[str, float]:
     """The learning rate of each model; the negative control has that of the LSTM with a readout."""
     chosen = {str(row["model"]): float(row["learning_rate"]) for row in rows_of(frame[frame["common"]])}
     return chosen | {"tinylstm": chosen["tinylstm_readout"]}
+
+
+def own_rates_of(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The rate of each cell whose own is not its model's common one."""
+    apart = rows_of(frame[frame["own"] & ~frame["common"]])
+    return {(str(row["model"]), str(row["activation"])): float(row["learning_rate"]) for row in apart}
+
+
+def in_both_metrics(contrasts: pd.DataFrame) -> list[Pair]:
+    """Each contrast that could be made, in relative PD and in total variation."""
+    first, second = (rows_of(contrasts[contrasts["metric"] == metric].dropna(subset=["per_cent"])) for metric in LEADING)
+    return list(zip(first, second, strict=True))
+
+
+def agreed(pair: Pair, verdict: str) -> bool:
+    """Whether both metrics give this verdict and, if it is that of a difference, the same sign."""
+    return all(row["verdict"] == verdict for row in pair) and (
+        verdict != SUPPORTED or pair[0]["per_cent"] * pair[1]["per_cent"] > 0
+    )
+
+
+def within_margin(row: Mapping[str, Any]) -> bool:
+    """Whether the two one-sided tests of rule 7 say so, also of what is supported."""
+    return row["p_equal"] <= SIGNIFICANCE
+
+
+MATTERS, DOES_NOT, OPEN = "matters", "does not matter", "not decided"
+
+
+def words_on_models(contrasts: pd.DataFrame) -> dict[str, str]:
+    """Rule 8, per model: ``MATTERS`` where a contrast is supported in both metrics, by more than the margin in both as
+    estimated; ``DOES_NOT`` where all are equal or supported within the margin, in both; else ``OPEN``."""
+    pairs, words = in_both_metrics(contrasts), {}
+    for model in dict.fromkeys(str(row["model"]) for row, _ in pairs):
+        own = [pair for pair in pairs if pair[0]["model"] == model]
+        clear = any(agreed(pair, SUPPORTED) and all(abs(row["per_cent"]) > row["margin"] for row in pair) for pair in own)
+        small = all(row["verdict"] in (EQUAL, SUPPORTED) and within_margin(row) for pair in own for row in pair)
+        words[model] = MATTERS if clear else DOES_NOT if small else OPEN
+    return words
+
+
+def order_holds(grid: pd.DataFrame, other: pd.DataFrame, activation: str = "swiglu") -> list[tuple[Any, Any, bool]]:
+    """Of each metric and model where the activation's interval excludes 0 in the grid: its rows in both studies, and whether
+    the other's excludes 0 too, on the same side."""
+    keys, found = ["metric", "model", "activation"], []
+    later = {tuple(row[key] for key in keys): row for row in rows_of(other.dropna(subset=["per_cent"]))}
+    for row in rows_of(grid[grid["metric"].isin(LEADING) & (grid["activation"] == activation)].dropna(subset=["per_cent"])):
+        then = later.get(tuple(row[key] for key in keys))
+        if then and row["per_cent_low"] * row["per_cent_high"] > 0:
+            holds = then["per_cent_low"] * then["per_cent_high"] > 0 and row["per_cent"] * then["per_cent"] > 0
+            found.append((row, then, holds))
+    return found
 
 
 def replication(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -1,25 +1,38 @@
-"""The stores of the published study, read once."""
+"""The stores of the published study, read once: the second edition's below ``published/second/``, the first's beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.league import league_study
 from repro_lib.analysis.study import Study, load_study
 from repro_lib.models.activations import smelu_beta
 from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 HERE = Path(__file__).parents[1]
-# The folder of each store below published/, and what its command was (all of them also had --profile study --trials 10).
-STORES = {
-    "results": "the grid and the LSTM with a wired readout, and variants of their cells",
+# The folders of PROTOCOL.md's parts below published/second/, with the trials of each; those of other lengths, sources and
+# rates lie beside the grid's and have ten.
+SECOND = {
+    "rates/results": (3, "the rate check: every cell at half and twice its default rate (the first edition's serve at 1 x)"),
+    "results": (20, "the grid; runs of other lengths, single sources of randomness and own rates (10 trials each)"),
+    "helps/results": (10, "what helps: 22 arms of charlm and convlm"),
+    "long/results": (6, "charlm and convlm for 5,000 steps"),
+    "tinyshakespeare/results": (10, "charlm and convlm on tinyshakespeare"),
+    "networkx/results": (10, "charlm and convlm on source code"),
+    "mishnah/results": (10, "charlm and convlm on Hebrew"),
+    "bpe/results": (10, "convlm on the default text as bpe:1024"),
+    "minigpt/results": (10, "minigpt, cut to 4 layers of width 128"),
+    "forks/results": (5, "charlm forked at six points of training"),
+}
+# Those of the first edition, seeds 42 to 51, below published/.
+FIRST = {
+    "results": "the grid, and variants of its cells",
     "smelu/results": "charlm with SmeLU at five widths of the bend",
     "context64/results": "charlm and convlm with half the context",
-    "minigpt/results": "minigpt, cut to 4 layers of width 128: what fits 2 cores, not the model of 6 layers of width 384",
+    "minigpt/results": "minigpt, cut to 4 layers of width 128",
 }
-# Those of the second edition, below published/second/: what PROTOCOL.md names, as far as it was run. With the trials of each.
-SECOND = {"rates/results": 3, "results": 20}
 
 
 class NotRunYet(RuntimeError):
@@ -28,21 +41,43 @@ class NotRunYet(RuntimeError):
 
 @dataclass(frozen=True)
 class Side:
-    """A study beside the grid, with a family of contrasts of its own."""
+    """The trials of one store against each other, with a family of contrasts of its own."""
 
     study: Study
     evidence: Evidence
 
+    @classmethod
+    def of(cls, folder: Path, study: Study) -> "Side":
+        """A study with its evidence."""
+        return cls(study, Evidence.load(Store(folder), study))
+
 
 @dataclass(frozen=True)
 class Published:
-    """Where the stores lie: ``published/``, its folder ``second/``, or a copy of one."""
+    """One edition: ``published/second/``, ``published/`` (the first), or a copy of one."""
 
-    folder: Path = HERE
+    folder: Path = HERE / "second"
+
+    @cached_property
+    def first(self) -> "Published":
+        """The edition that this one is to repeat."""
+        return Published(self.folder.parent)
 
     def store(self, name: str) -> Store:
-        """One of ``STORES``, or of ``SECOND``."""
+        """One of ``SECOND`` or of ``FIRST``."""
         return Store(self.folder / name)
+
+    def results(self, name: str) -> list[Result]:
+        """All results of a store; NotRunYet where there are none."""
+        found = [result for _, result in self.store(name).load()[0]]
+        if not found:
+            raise NotRunYet(SECOND[name][1] if name in SECOND else FIRST[name])
+        return found
+
+    @cached_property
+    def stored(self) -> list[Result]:
+        """Every result of the grid's store."""
+        return self.results("results")
 
     @cached_property
     def study(self) -> Study:
@@ -54,31 +89,28 @@ class Published:
         """The grid's trials against each other."""
         return Evidence.load(self.store("results"), self.study)
 
-    @cached_property
-    def context(self) -> Side:
-        """Two models with half the context."""
-        return self._side("context64/results", ("charlm", "convlm"), "two models with half the context")
+    def side(self, name: str, *models: str, activations: tuple[str, ...] = ()) -> Side:
+        """One of the parts beside the grid."""
+        self.results(name)
+        return Side.of(self.folder / name, load_study(self.folder / name, models, activations))
 
     @cached_property
-    def minigpt(self) -> Side:
-        """minigpt as far as it fits."""
-        return self._side("minigpt/results", ("minigpt",), "minigpt, cut to 4 layers")
-
-    def _side(self, name: str, models: tuple[str, ...], about: str) -> Side:
-        if not any((self.folder / name).glob("*.json")):
-            raise NotRunYet(about)
-        study = load_study(self.folder / name, models=models)
-        return Side(study, Evidence.load(self.store(name), study))
-
-    @cached_property
-    def stored(self) -> list[Result]:
-        """Every result of the grid's store."""
-        return [result for _, result in self.store("results").load()[0]]
+    def helps(self) -> Side:
+        """The arms that are said to lower disagreement."""
+        self.results("helps/results")
+        return Side.of(self.folder / "helps/results", league_study(self.store("helps/results")))
 
     @cached_property
     def smelu(self) -> list[Result]:
-        """charlm with SmeLU, by rising beta."""
-        found = [result for _, result in self.store("smelu/results").load()[0]]
-        if len(found) < 2:
-            raise NotRunYet("SmeLU at other widths of the bend")
-        return sorted(found, key=lambda result: smelu_beta(result.activation) or 0)
+        """charlm with SmeLU, by rising beta (first edition)."""
+        return sorted(self.results("smelu/results"), key=lambda result: smelu_beta(result.activation) or 0)
+
+    def at_rates(self, rates: dict[tuple[str, str], float]) -> Side:
+        """The grid with these cells at another learning rate, all others as they are; NotRunYet where one was not trained."""
+        own = {(r.model_name, r.activation): r for r in self.stored if r.config["vary"] == "all"
+               and r.config["max_iters"] == self.study.results[0].config["max_iters"]
+               and rates.get((r.model_name, r.activation)) == r.config["learning_rate"]}  # fmt: skip
+        if rates.keys() - own.keys():
+            raise NotRunYet("activations at learning rates of their own")
+        study = replace(self.study, results=tuple(own.get((r.model_name, r.activation), r) for r in self.study.results))
+        return Side(study, Evidence.from_results(study))

@@ -1,0 +1,337 @@
+"""What each part of the published study says, in sentences made of its tables; every word of a verdict is the protocol's."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from published.rebuild.second import (
+    DOES_NOT,
+    MATTERS,
+    OPEN,
+    Pair,
+    agreed,
+    in_both_metrics,
+    order_holds,
+    own_rates_of,
+    within_margin,
+    words_on_models,
+)
+from published.rebuild.words import Frames, effect, in_words, p_words, value
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.formatting import counted, listed, small
+from repro_lib.analysis.frames import rows_of
+from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.metrics.uncertainty import Estimate
+
+# Of the arms that help, so many are named.
+_SHOWN = 4
+
+
+def answer(frames: Frames, first: str) -> list[str]:
+    """The answer, a paragraph each: ``first`` is the sentence that the site's index has."""
+    words, pairs = words_on_models(frames["contrasts"]), in_both_metrics(frames["contrasts"])
+    cells, n = frames["cells"], min(int(row["n"]) for row, _ in pairs)
+    cells = cells[cells["model"].isin(words)]
+    apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
+    parts = [
+        f"**{_on_models(words)}** {first}",
+        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {pairs[0][0]['margin']:g} %, "
+        f"Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
+        f"{_equal(pairs)} Two models trained alike name another most probable character at {apart} of all characters, whatever "
+        "the activation.",
+    ]
+    beside = [of(frames) for needed, of in _BESIDE if needed <= frames.keys()]
+    return [*parts, " ".join(beside)] if beside else parts
+
+
+def _on_models(words: dict[str, str]) -> str:
+    named = {word: [model for model, own in words.items() if own == word] for word in (MATTERS, DOES_NOT, OPEN)}
+    parts = [f"the activation matters to {listed(named[MATTERS])}"] if named[MATTERS] else []
+    parts += [f"it does not matter to {listed(named[DOES_NOT])} within 3 %"] if named[DOES_NOT] else []
+    parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _both(pairs: Sequence[Pair]) -> str:
+    both = [pair for pair in pairs if agreed(pair, SUPPORTED)]
+    if not both:
+        return "No difference from relu is supported in both metrics."
+    named = [_named(pair) + (", within the margin in both" if all(map(within_margin, pair)) else "") for pair in both]
+    return f"Supported in both, relative PD and total variation: {'; '.join(named)}."
+
+
+def _named(pair: Pair) -> str:
+    r, mass = pair
+    return f"{r['model']} with {r['activation']} {effect(r)} and {effect(mass)}"
+
+
+def _one_alone(pairs: Sequence[Pair]) -> str:
+    parts = []
+    for k, metric in enumerate(LEADING):
+        rows = [pair[k] for pair in pairs if only(pair, k)]
+        found = [f"{row['model']} with {row['activation']} {effect(row)}" for row in rows]
+        parts += [f"in {in_words(metric)} {listed(found)}"] if found else []
+    if not parts:
+        return "None is supported in one of them alone."
+    return f"Supported in one alone, so that it depends on whether rare characters count: {'; '.join(parts)}."
+
+
+def only(pair: Pair, k: int) -> bool:
+    """Whether this metric alone supports a contrast, or the two do with different signs."""
+    return pair[k]["verdict"] == SUPPORTED and not agreed(pair, SUPPORTED)
+
+
+def _equal(pairs: Sequence[Pair]) -> str:
+    names: dict[str, list[str]] = {}
+    for row, _ in (pair for pair in pairs if agreed(pair, EQUAL)):
+        names.setdefault(row["model"], []).append(row["activation"])
+    alike = "; ".join(f"{model} with {listed(own)}" for model, own in names.items()) or "none"
+    rest = len(pairs) - sum(agreed(pair, EQUAL) or only(pair, 0) or only(pair, 1) or agreed(pair, SUPPORTED) for pair in pairs)
+    undecided = f" {counted(rest, '', 'are')} not decided in one metric or both." if rest else ""
+    return f"Equal within {pairs[0][0]['margin']:g} % in both: {alike}.{undecided}"
+
+
+def replicated(frames: Frames) -> str:
+    """What became of the first edition's verdicts."""
+    count = Counter(frames["replicated"]["outcome"])
+    return (
+        f"Of the first edition's {count.total()} verdicts other than \"{NOT_DECIDED}\" on models that both trained alike but for the "
+        f"rate, by metric, {count['replicated']} replicated, {count['reversed']} reversed and {count['not replicated']} did not."
+    )
+
+
+def not_replicated(frames: Frames) -> str:
+    """Those that did not, by name."""
+    named = [
+        f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, {r['per_cent_first']:+.1f} %; "
+        f"now {r['verdict']}, {effect(r)})"
+        for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
+    ]
+    return f"Those that did not: {'; '.join(named)}." if named else ""
+
+
+def dependence(frames: Frames) -> str:
+    """Between which models swiglu's difference from relu differs."""
+    first, second = (rows_of(frames["dependence"].query("metric == @metric")) for metric in LEADING)
+    pairs = list(zip(first, second, strict=True))
+    apart = [
+        f"{r['model_1']} and {r['model_2']} by {abs(r['points']):.1f} and {abs(mass['points']):.1f} points"
+        for r, mass in pairs
+        if max(r["p_holm"], mass["p_holm"]) <= 0.05 and r["points"] * mass["points"] > 0
+    ]
+    named = f": {'; '.join(apart)}" if apart else ""
+    return (
+        f"Swiglu's difference from relu depends on the model in {len(apart)} of {len(pairs)} pairs of models, in relative PD and "
+        f"in total variation (Welch's t, Holm over the pairs){named}."
+    )
+
+
+def equal_loss(frames: Frames) -> str:
+    """What is left of the differences at equal loss."""
+    pairs = in_both_metrics(frames["equal_loss"])
+    kinds = {"supported in both": [p for p in pairs if agreed(p, SUPPORTED)]}
+    kinds["supported in one metric alone"] = [p for p in pairs if only(p, 0) or only(p, 1)]
+    kinds["equal within the margin in both"] = [p for p in pairs if agreed(p, EQUAL)]
+    said = [f"{counted(len(own), '', 'are')} {kind}: {', '.join(map(_named, own))}" for kind, own in kinds.items() if own]
+    rest = len(pairs) - sum(map(len, kinds.values()))
+    said += [f"{counted(rest, '', 'are')} not decided"] if rest else []
+    return (
+        f"Of {len(pairs)} contrasts at equal validation loss, read off runs of several lengths that each decayed fully, "
+        f"{'; '.join(said)}."
+    )
+
+
+def own_rates(frames: Frames) -> str:
+    """What changes where each activation has the learning rate that suits it."""
+    before = {(r["model"], r["activation"]): (r, mass) for r, mass in in_both_metrics(frames["contrasts"])}
+    asked = own_rates_of(frames["rates"]) if "rates" in frames else {}
+    parts = []
+    for pair in in_both_metrics(frames["own_rates"]):
+        name = (pair[0]["model"], pair[0]["activation"])
+        if name in asked:
+            states = [f"{effect(r)} and {effect(mass)} ({_verdicts(r, mass)})" for r, mass in (before[name], pair)]
+            parts.append(f"{name[0]} with {name[1]} at {asked[name]:g}: {states[1]}, at the common rate {states[0]}")
+    return f"Of {len(before)} contrasts {len(parts)} have an activation with a rate of its own. {'; '.join(parts)}."
+
+
+def _verdicts(r: Any, mass: Any) -> str:
+    return r["verdict"] if r["verdict"] == mass["verdict"] else f"{r['verdict']}, {mass['verdict']}"
+
+
+def rates(frames: Frames) -> str:
+    """Which learning rate the activations of each model need, and which of them would like another."""
+    frame, parts = frames["rates"], []
+    for model, rows in frame.groupby("model", sort=False):
+        common, wide = rows[rows["common"]], sorted(set(rows["learning_rate"]))
+        rate = float(common["learning_rate"].iloc[0])
+        edge = ", the largest tried" if rate == wide[-1] else ", the smallest tried" if rate == wide[0] else ""
+        own = [f"{r['activation']} {r['learning_rate']:g}" for r in rows_of(rows[rows["own"] & ~rows["common"]])]
+        parts.append(f"{model} {rate:g}{edge}" + (f" (but {listed(own)})" if own else ""))
+    n, tried = int(frame["n"].min()), listed([f"{times:g}" for times in sorted(set(frame["times_default"]))])
+    return (
+        f"of {tried} times the model's default rate the lowest mean loss over five activations ({n} trials each) is at "
+        f"{'; '.join(parts)}."
+    )
+
+
+def long(frames: Frames) -> str:
+    """Whether the order holds in models that were trained ten times as long."""
+    cells, found = frames["long_cells"], order_holds(frames["contrasts"], frames["long_contrasts"])
+    losses = f"{cells['val_loss'].min():.2f} to {cells['val_loss'].max():.2f}"
+    parts = [
+        f"{grid['model']}, {in_words(grid['metric'])}: {effect(grid)} after 500 steps, {effect(then)} after 5,000"
+        for grid, then, _ in found
+    ]
+    held = sum(holds for *_, holds in found)
+    said = "the order holds" if found and held == len(found) else f"it holds in {held} of {len(found)}"
+    shown = f" Swiglu against relu, {'; '.join(parts)}: by the protocol's rule {said}." if found else ""
+    return f"After 5,000 steps (loss {losses} nats, {int(cells['n'].max())} trials, so no verdict).{shown}"
+
+
+def texts(frames: Frames) -> str:
+    """What is supported on other texts."""
+    parts = []
+    for name, rows in frames["texts"].groupby("text", sort=False):
+        pairs = in_both_metrics(rows)
+        both = [_named(pair) for pair in pairs if agreed(pair, SUPPORTED)]
+        one, equal = sum(only(p, 0) or only(p, 1) for p in pairs), sum(agreed(p, EQUAL) for p in pairs)
+        parts.append(
+            f"{_TEXTS[str(name)]}: supported in both {'; '.join(both) or 'none'}; in one {one}, equal in both {equal}, of {len(pairs)}"
+        )
+    return f"On other texts, each a family of its own, relative PD and total variation: {'. '.join(parts)}."
+
+
+_TEXTS = {"tinyshakespeare": "Tiny Shakespeare", "networkx": "Source code (NetworkX)", "mishnah": "Hebrew (Mishnah)"}
+_TEXTS |= {"bpe": "the default text in 1,024 byte pairs"}
+
+
+def helps(frames: Frames) -> str:
+    """What lowers disagreement, most first, and what it costs."""
+    parts = []
+    for model, rows in frames["helps"].groupby("model", sort=False):
+        lower = [r for r in rows_of(rows) if r["per_cent_total_variation"] < 0 and _helps(r)]
+        named = [
+            f"{r['activation']} {r['per_cent_total_variation']:+.0f} % and {r['per_cent_relative_pd']:+.0f} % (training "
+            f"{r['training']:.2g} x, serving {r['serving']:.2g} x)"
+            for r in lower[:_SHOWN]
+        ]
+        free = [r for r in lower if max(r["training"], r["serving"]) <= 1.01]
+        best = f"; of those that cost nothing {free[0]['activation']} {free[0]['per_cent_total_variation']:+.1f} %" if free else ""
+        parts.append(f"in {model} {listed(named) if named else 'nothing'}{best}")
+    return f"What lowers total variation and relative PD, supported in both: {'. '.join(parts)}."
+
+
+def _helps(row: Any) -> bool:
+    supported = row["verdict_total_variation"] == row["verdict_relative_pd"] == SUPPORTED
+    return supported and row["per_cent_relative_pd"] < 0
+
+
+def sources(frames: Frames) -> str:
+    """How much of the whole each source makes alone."""
+    shares: dict[str, list[float]] = {}
+    for _, rows in frames["sources"].groupby(["model", "activation"], sort=False):
+        by_source = {r["source"]: r["total_variation"] for r in rows_of(rows)}
+        for source, found in by_source.items():
+            if source in ("init", "order", "dropout"):
+                shares.setdefault(source, []).append(100 * found / by_source["all"])
+    said = [f"{_SOURCES[source]} {min(found):.0f} to {max(found):.0f} %" for source, found in shares.items()]
+    return (
+        f"Varied alone, in per cent of the total variation when all vary, over two models and three activations: {listed(said)}. "
+        "Sources do not add up."
+    )
+
+
+_SOURCES = {"init": "initial weights", "order": "data order", "dropout": "dropout masks"}
+
+
+def forks(frames: Frames) -> str:
+    """What is left where trials part later."""
+    parts = []
+    for varies, rows in frames["forks"].groupby("varies", sort=False):
+        whole = rows.iloc[0]
+        left = [f"{100 * r['total_variation'] / whole['total_variation']:.0f} % at {100 * r['share']:g} %" for r in rows_of(rows)[1:]]
+        about = {"order": "another data order", "bit": "one flipped bit"}[str(varies)]
+        parts.append(f"with {about} {Estimate.in_row(whole, 'total_variation').written(small)} from the start, of which is left {listed(left)}")
+    return f"Trials of charlm that part later (N = {int(frames['forks']['n'].max())}), total variation: {'; '.join(parts)}."
+
+
+def minigpt(frames: Frames) -> str:
+    """The verdicts on minigpt, cut."""
+    pairs = in_both_metrics(frames["minigpt_contrasts"])
+    return f"{_both(pairs)} {_one_alone(pairs)} {_equal(pairs)}"
+
+
+def ranks(frames: Frames) -> str:
+    """How far metrics agree on the order of activations."""
+    frame = frames["rank_agreement"]
+    own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
+    said = []
+    for model, rows in own.dropna().groupby("model", sort=False):
+        taus = [f"{r['kendall_tau']:+.1f} with {in_words(r['second'])}" for r in rows_of(rows)]
+        said.append(f"{model} {', '.join(taus)}")
+    return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
+
+
+def churn_and_error(frames: Frames) -> str:
+    """Churn per error, lowest and highest."""
+    rows = sorted(rows_of(frames["churn_and_error"]), key=lambda r: r["ratio"])
+    ends = [f"{r['model']} with {r['activation']} {value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
+    return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
+
+
+def a_a(frames: Frames) -> str:
+    """The A/A control."""
+    frame = frames["a_a_control"]
+    hits, least, count = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min(), len(frame)
+    said = (
+        f"Each of {count} cells was split into the first and second half of its trials, which cannot differ but by chance: {hits} "
+        f"have p at most 0.05 (about {0.05 * count:.0f} are expected)"
+    )
+    if least <= 0.05:
+        return f"{said}. **This control failed**: after Holm's correction the smallest p is {p_words(least)}."
+    return f"{said}, none after Holm's correction (smallest p {p_words(least)})."
+
+
+def negative_control(frames: Frames) -> str:
+    """The LSTM."""
+    own = frames["cv"].query("metric == 'relative_pd' and identical")
+    return f"`{', '.join(own['model'])}`: weights and predictions of all five rows are bit-identical, CV {own['cv'].max():.2f} % exactly."
+
+
+def smelu(frames: Frames) -> str:
+    """Each width of SmeLU's bend against relu."""
+    parts = [f"beta {r['beta']:g} {value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frames["smelu"])]
+    return f"SmeLU in charlm by beta, relative PD against relu in per cent (99 % intervals): {', '.join(parts)}"
+
+
+def context(frames: Frames) -> str:
+    """How many contrasts keep their verdict with half the context."""
+    frame = frames["context"].dropna(subset=["per_cent"])
+    long, short = ({(r["model"], r["activation"]): r for r in rows_of(frame[frame["context"] == length])} for length in (128, 64))
+    before = [(row, short[name]) for name, row in long.items() if row["verdict"] == SUPPORTED]
+    held = sum(then["verdict"] == SUPPORTED and row["per_cent"] * then["per_cent"] > 0 for row, then in before)
+    return f"with half the context {held} of {len(before)} contrasts of charlm and convlm that are supported in relative PD are so again"
+
+
+def smelu_in_the_readout(frames: Frames) -> str:
+    """SmeLU in the LSTM's readout, first edition, in all metrics."""
+    rows = rows_of(frames["first_contrasts"].query("model == 'tinylstm_readout' and activation == 'smelu_1'"))
+    return ", ".join(f"{in_words(r['metric'])} {r['per_cent']:+.1f} %" for r in rows)
+
+
+def gelu_by_length(frames: Frames) -> str:
+    """Gelu against relu in convlm, first edition, by length of the run."""
+    rows = rows_of(frames["first_lengths"].query("model == 'convlm'"))
+    return "; ".join(f"{r['max_iters']} steps {value(r, 'total_variation', 1, sign=True)} %" for r in rows)
+
+
+_BESIDE = (
+    ({"equal_loss"}, equal_loss),
+    ({"replicated"}, replicated),
+    ({"long_contrasts", "long_cells"}, long),
+    ({"texts"}, texts),
+    ({"helps"}, helps),
+)
