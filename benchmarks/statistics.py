@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
     parser.add_argument("--grids", type=int, default=4_000, help="simulated grids of 20 contrasts a number; default: 4,000")
     asked, started = parser.parse_args(), time.monotonic()
-    design = measured_spreads(Published().evidence)
+    design = measured_spreads(Published().first.evidence)
     for name, values in (("trials", design.node), ("pairs", design.pair)):
         print(f"spread of {name}, %: " + ", ".join(f"{100 * value:.2f}" for value in values))
     rng = np.random.default_rng(2026)

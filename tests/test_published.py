@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from published.rebuild import tables
+from published.rebuild.__main__ import README, with_answer
 from published.rebuild.collect import collect
-from published.rebuild.report import readme_sentences
-from published.rebuild.stores import HERE, STORES, Published
+from published.rebuild.stores import FIRST, HERE, Published
 from published.rebuild.tokens import TOKEN_TABLES
 from repro_lib.analysis.frames import is_cut
 from repro_lib.cli.main import main
@@ -39,11 +39,11 @@ def digests(folder: Path) -> dict[str, str]:
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything made anew in another folder, with the committed files left as they are."""
     folder = tmp_path_factory.mktemp("published")
-    before = digests(HERE / "results")
+    before = digests(HERE / "second")
     command = [sys.executable, "-m", "published.rebuild", "--out", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert digests(HERE / "results") == before
+    assert digests(HERE / "second") == before
     return folder
 
 
@@ -62,7 +62,7 @@ def test_every_table_is_the_committed_one(rebuilt: Path) -> None:
 
 @pytest.mark.slow
 def test_conclusions_and_report_are_the_committed_ones(rebuilt: Path) -> None:
-    for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md", "reports/claims.json"):
+    for name in ("RESEARCH_REPORT.md", "answer.md", "reports/FINAL_CONCLUSIONS.md", "reports/claims.json"):
         assert (rebuilt / name).read_text() == (HERE / name).read_text(), name
 
 
@@ -84,11 +84,15 @@ def test_the_report_has_no_hole_for_a_number_and_every_link_leads_somewhere() ->
         assert (HERE / part.partition(")")[0]).exists(), part[:60]
 
 
-def test_the_readme_says_what_the_tables_say() -> None:
-    frames = {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in ("contrasts", "cells", "equal_loss")}
-    readme = " ".join((ROOT / "README.md").read_text().split())  # whatever the line breaks
-    for sentence in readme_sentences(frames):
-        assert sentence in readme
+def test_the_first_screen_of_the_readme_the_report_and_the_conclusions_give_one_answer() -> None:
+    readme, said = README.read_text(), (HERE / "answer.md").read_text()
+    assert with_answer(readme, said) == readme
+    before, answered = readme.partition("![")[0], "\n".join(said.split("\n\n")[:3])
+    # Nothing but the title and the question stands beside what is generated.
+    assert len(before.splitlines()) - len(with_answer("", said).splitlines()) <= 6
+    report, conclusions = ((HERE / name).read_text() for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md"))
+    assert all(part in report for part in answered.splitlines())
+    assert said.partition("** ")[2].partition("\n")[0] in conclusions
 
 
 def test_the_controls_hold() -> None:
@@ -100,7 +104,7 @@ def test_the_controls_hold() -> None:
 
 
 def test_models_that_were_not_trained_alike_are_named_and_would_be_now() -> None:
-    study = Published().study
+    study = Published().first.study
     variant, all_models = recipe(study)
     assert (
         "tinylstm and tinylstm_readout were not trained alike: learning_rate (0.02 and 0.007), n_embd (140 and 128), so"
@@ -113,14 +117,11 @@ def test_models_that_were_not_trained_alike_are_named_and_would_be_now() -> None
     assert own == readout
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_the_results_are_whole_and_from_ten_trials(name: str) -> None:
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_editions_results_are_whole_and_from_ten_trials(name: str) -> None:
     found, refused = Store(HERE / name).load()
+    assert found
     assert refused == []
-    if not found:
-        (line,) = [line for line in (HERE / "RESEARCH_REPORT.md").read_text().splitlines() if f"`published/{name}`" in line]
-        assert line.endswith("(not run yet)")
-        pytest.skip(f"published/{name} was not run yet, as the report says")
     assert all(len(result.trials) == 10 and not result.synthetic for _, result in found)
 
 
@@ -136,23 +137,26 @@ def test_it_is_small_enough_and_names_no_machine() -> None:
 
 def test_collecting_takes_over_what_is_sound_in_fewer_bytes(tmp_path: Path) -> None:
     stored = Store(HERE / "results").load()[0]
-    source, target = tmp_path / "source", tmp_path / "target"
-    (source / "results" / "pd").mkdir(parents=True)
+    source, target = (tmp_path / name / "second" / "results" for name in ("source", "target"))
+    for folder in ("pd", "declared"):
+        (source / folder).mkdir(parents=True)
     for path, _ in stored[:2]:
-        (source / "results" / path.name).write_text(json.dumps(json.loads(path.read_text()), indent=1))
-    (source / "results" / stored[2][0].name).write_text("{}")
-    (source / "results" / "pd" / "matrix.json").write_text("{}")
-    (refused,) = collect(source, target)
+        (source / path.name).write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    (source / stored[2][0].name).write_text("{}")
+    (source / "pd" / "matrix.json").write_text("{}")
+    (source / "declared" / "arms-remedies.json").write_text("[]")
+    (refused,) = collect(tmp_path / "source", tmp_path / "target")
     assert stored[2][0].name in refused
-    assert [result for _, result in Store(target / "results").load()[0]] == [result for _, result in stored[:2]]
+    assert [result for _, result in Store(target).load()[0]] == [result for _, result in stored[:2]]
     for path, _ in stored[:2]:
-        sizes = [(folder / "results" / path.name).stat().st_size for folder in (target, source)]
+        sizes = [(folder / path.name).stat().st_size for folder in (target, source)]
         assert sizes[0] < 0.7 * sizes[1]
-    assert lzma.decompress((target / "results" / "pd" / "matrix.json.xz").read_bytes()) == b"{}"
+    assert lzma.decompress((target / "pd" / "matrix.json.xz").read_bytes()) == b"{}"
+    assert (target / "declared" / "arms-remedies.json").read_text() == "[]"
 
 
 def test_another_margin_afterwards_is_exploratory_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["--results-dir", str(HERE / "results"), "--reports-dir", str(tmp_path)]
+    folders = ["--results-dir", str(HERE / "second/results"), "--reports-dir", str(tmp_path)]
     assert main(["process", "--no-plots", "--models", "convlm", "--margin", "0.5", *folders]) == 0
     said = "EXPLORATORY: judged with a margin of 0.5 %, where 3 % is that of the study."
     assert said in capsys.readouterr().out
@@ -165,7 +169,7 @@ def test_another_margin_afterwards_is_exploratory_and_says_so(tmp_path: Path, ca
 @pytest.mark.slow
 def test_process_shows_the_published_study_and_leaves_it_alone(tmp_path: Path) -> None:
     before = digests(HERE)
-    command = [sys.executable, "-m", "repro_lib", "process", "--results-dir", str(HERE / "results")]
+    command = [sys.executable, "-m", "repro_lib", "process", "--results-dir", str(HERE / "second/results")]
     done = subprocess.run([*command, "--reports-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "FINAL_CONCLUSIONS.md").read_text() == (HERE / "reports" / "FINAL_CONCLUSIONS.md").read_text()

@@ -17,7 +17,7 @@ METRICS = ("relative_pd", "total_variation", "churn", "js_divergence", "true_lab
 LARGEST = dict.fromkeys(("total_variation", "churn"), 1.0) | {"relative_pd": 2.0, "true_label_pd": 2.0}
 LARGEST |= {"js_divergence": math.log(2)}
 ACTIVATIONS = ("relu", "gelu", "swish", "swiglu", "smelu_1")
-TESTED = ("charlm", "nanotransformer", "convlm", "hybridlm", "tinylstm_readout")  # the sixth is the negative control
+LEADING = METRICS[:2]
 MARGIN, SIGNIFICANT = 3.0, 0.05
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def lattice(degrees: int) -> tuple[np.ndarray, np.ndarray]:
     return s, density / density.sum()
 
 
-def t_above(t: float, degrees: int) -> float:
+def t_above(t: float, degrees: float) -> float:
     """P(T > t) by Simpson's rule, over the angle with the tangent x / root of the degrees: a power of a cosine."""
     weights = np.array([1, *[4, 2] * 999, 4, 1])
     start = math.atan(t / math.sqrt(degrees))
@@ -90,8 +90,8 @@ def content(store: str) -> Iterator[Row]:
 
 @cache
 def cells(store: str) -> dict[tuple[str, str, int], Row]:
-    """The runs in which everything varies, by model, activation and steps."""
-    found = [r for r in content(store) if r["config"]["vary"] == "all"]
+    """The runs in which everything varies, by model, activation and steps; of two rates the common one, with more trials."""
+    found = sorted((r for r in content(store) if r["config"]["vary"] == "all"), key=lambda r: len(r["trials"]))
     return {(r["model_name"], r["activation"], r["config"]["max_iters"]): r for r in found}
 
 
@@ -144,7 +144,8 @@ def family_of(rows: list[Row], size: int) -> list[Row]:
 def by_permutation(own: np.ndarray, other: np.ndarray) -> float:
     n = len(own)
     values = [n * (mean(own) - mean(other)) - (n - 1) * (mean(own, k) - mean(other, k)) for k in range(n)]
-    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    ways = np.arange(2**n) if n <= 11 else np.append(0, np.random.default_rng(1).integers(2**n, size=20_000))
+    signs = 1 - 2 * ((ways[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ np.array(values))
     return float((sums >= abs(sum(values)) * (1 - 1e-9)).mean())
 
@@ -172,71 +173,194 @@ def same(row: Row, expected: Row, relative: float = 1e-6) -> None:
             assert row[name] == pytest.approx(value, rel=relative, abs=2e-9), (row["model"], row["activation"], name)
 
 
-STORES = {"results": ("cells", "contrasts"), "minigpt/results": ("minigpt_cells", "minigpt_contrasts")}
+# Of each table of contrasts: which of its rows, the store, the steps, and how many contrasts are one family.
+Family = tuple[str, Callable[[Row], bool], str, int, int]
+FAMILIES: dict[str, Family] = {
+    "grid": ("contrasts", lambda row: True, "second/results", 500, 20),
+    "first edition": ("first_contrasts", lambda row: True, "results", 500, 20),
+    "long": ("long_contrasts", lambda row: True, "second/long/results", 5000, 4),
+    "minigpt": ("minigpt_contrasts", lambda row: True, "second/minigpt/results", 500, 4),
+} | {
+    text: ("texts", lambda row, text=text: row["text"] == text, f"second/{text}/results", 500, size)
+    for text, size in (("tinyshakespeare", 8), ("networkx", 8), ("mishnah", 8), ("bpe", 1))
+}  # fmt: skip
+CELLS = {"cells": ("second/results", 500), "first_cells": ("results", 500)}
+CELLS |= {"long_cells": ("second/long/results", 5000), "minigpt_cells": ("second/minigpt/results", 500)}
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_cells(store: str) -> None:
-    rows = [row for row in table(STORES[store][0]) if row["n"]]
-    assert len(rows) in (5, 30)
-    for row in rows:
-        result = cells(store)[row["model"], row["activation"], 500]
+def run(name: str, wanted: Callable[[Row], bool] = bool) -> list[Row]:
+    """The rows of a table; skipped where the report says that they were not run yet."""
+    there = (HERE / "tables" / f"{name}.csv").exists()
+    rows = [row for row in table(name) if wanted(row)] if there else []
+    if not rows:
+        pytest.skip(f"{name}: not run yet, as the report says")
+    return rows
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells(name: str) -> None:
+    store, steps = CELLS[name]
+    for row in run(name, lambda row: row["n"] > 0):
+        result = cells(store)[row["model"], row["activation"], steps]
         n = len(result["trials"])
         expected: Row = {"n": n}
         for metric in METRICS:
             matrix = pairs(result, metric)
             found = ends(every(lambda k, m=matrix: mean(m, k), n), 0.0, LARGEST.get(metric, math.inf))
             expected |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), found, strict=True))
-        for name in ("val_loss", "val_accuracy"):
-            values = np.array([trial[name] for trial in result["trials"]])
+        for value in ("val_loss", "val_accuracy"):
+            values = np.array([trial[value] for trial in result["trials"]])
             half = t_quantile(n - 1) * values.std(ddof=1) / math.sqrt(n)
-            expected |= {name: values.mean(), f"{name}_low": values.mean() - half, f"{name}_high": values.mean() + half}
+            expected |= {value: values.mean(), f"{value}_low": values.mean() - half, f"{value}_high": values.mean() + half}
         same(row, expected)
 
 
-@pytest.mark.parametrize("store", STORES)
+def against(own: np.ndarray, other: np.ndarray, family: int) -> Row:
+    """A contrast, of the seeds that both have."""
+    n = min(len(own), len(other))
+    own, other = own[:n, :n], other[:n, :n]
+
+    def difference(times: float) -> Callable[[int | None], float]:
+        return lambda k: mean(own, k) - times * mean(other, k)
+
+    share = ends(every(lambda k: 100 * (mean(own, k) / mean(other, k) - 1), n))
+    row = {"n": n, **judged(difference, n, family), "p_permutation": by_permutation(own, other)}
+    return row | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True))
+
+
+def same_family(rows: list[Row], made: list[Row], size: int) -> None:
+    """Also of p by permutations, which beyond 11 trials are drawn."""
+    assert len(rows) == size
+    for row, new in zip(rows, family_of(made, size), strict=True):
+        new.pop("error", None)
+        by_draws = new.pop("p_permutation", None)
+        if by_draws is not None and "p_permutation" in row:
+            assert row["p_permutation"] == pytest.approx(by_draws, abs=1e-9 if row["n"] <= 11 else 0.02)
+        same(row, new)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_contrasts(store: str, metric: str) -> None:
-    rows = [row for row in table(STORES[store][1]) if row["metric"] == metric]
-    models = TESTED if store == "results" else ("minigpt",)
-    family = 4 * len(models)
-    assert len(rows) == family
-    made = []
+def test_contrasts(name: str, metric: str) -> None:
+    of, wanted, store, steps, family = FAMILIES[name]
+    rows, made = run(of, lambda row: row["metric"] == metric and wanted(row)), []
     for row in rows:
-        own, other = (pairs(cells(store)[row["model"], name, 500], metric) for name in (row["activation"], "relu"))
-        n = len(own)
-
-        def difference(times: float, own: np.ndarray = own, other: np.ndarray = other) -> Callable[[int | None], float]:
-            return lambda k: mean(own, k) - times * mean(other, k)
-
-        new = {"n": n, **judged(difference, n, family), "p_permutation": by_permutation(own, other)}
-        share = ends(every(lambda k, a=own, b=other: 100 * (mean(a, k) / mean(b, k) - 1), n))
-        made.append(new | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
+        own, other = (pairs(cells(store)[row["model"], arm, steps], metric) for arm in (row["activation"], "relu"))
+        made.append(new := against(own, other, family))
         needed, level = row["trials_needed"], SIGNIFICANT / family
-        effect = abs(new["difference"]) / (new["error"] * math.sqrt(n))
+        effect = abs(new["difference"]) / (new["error"] * math.sqrt(new["n"]))
         if metric == "relative_pd" and needed < 2000:
             assert power(int(needed), effect, level) >= 0.8 - 1e-3
             assert needed == 10 or power(int(needed) - 1, effect, level) <= 0.8 + 1e-3
-    for row, new in zip(rows, family_of(made, family), strict=True):
-        del new["error"]
-        same(row, new)
+    same_family(rows, made, family)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_contrasts_at_own_rates(metric: str) -> None:
+    rows, made = run("own_rates", lambda row: row["metric"] == metric), []
+    own = {
+        (r["model"], r["activation"]): r["learning_rate"]
+        for r in table("rates")
+        if r["own"] == "True" and r["common"] == "False"
+    }
+    apart = {(r["model_name"], r["activation"], r["config"]["learning_rate"]): r for r in content("second/results")
+             if r["config"]["vary"] == "all" and r["config"]["max_iters"] == 500}  # fmt: skip
+    for row in rows:
+        name = (row["model"], row["activation"])
+        usual, relu = (cells("second/results")[row["model"], arm, 500] for arm in (row["activation"], "relu"))
+        chosen = apart[*name, own[name]] if name in own else usual
+        made.append(against(pairs(chosen, metric), pairs(relu, metric), 20))
+    same_family(rows, made, 20)
+
+
+@pytest.mark.parametrize("metric", ["total_variation", "relative_pd", "churn"])
+def test_what_helps(metric: str) -> None:
+    rows = run("helps")
+    arms = json.loads((HERE / "second/helps/results/declared/arms-remedies.json").read_text())
+    by_digest = {(r["model_name"], r["activation"], r["config_sha256"]): r for r in content("second/helps/results")}
+    found = {
+        (c["model_name"], c["arm"]): by_digest[c["model_name"], c["activation"], c["config_sha256"]] for c in arms["cells"]
+    }
+    for row in rows:
+        result = found[row["model"], row["activation"]]
+        losses = [trial["val_loss"] for trial in result["trials"]]
+        same(row, {"n": len(losses), metric: mean(pairs(result, metric)), "val_loss": np.mean(losses)})
+    contrasts = [row for row in rows if row["activation"] != arms["reference"]]
+    made = [
+        against(*(pairs(found[row["model"], arm], metric) for arm in (row["activation"], arms["reference"])), len(contrasts))
+        for row in contrasts
+    ]
+    for row, new in zip(contrasts, family_of(made, len(contrasts)), strict=True):
+        same(row, {f"{key}_{metric}": new[key] for key in ("per_cent", "per_cent_low", "per_cent_high", "verdict")})
+
+
+def test_sources_of_randomness() -> None:
+    stored = list(content("second/results"))
+    for row in run("sources"):
+        of = [r for r in stored if (r["model_name"], r["activation"]) == (row["model"], row["activation"])]
+        of = [r for r in of if r["config"]["vary"] == row["source"] and r["config"]["max_iters"] == 500]
+        result = max(of, key=lambda r: len(r["trials"]))
+        n = len(result["trials"])
+        for metric in METRICS:
+            found = ends(every(lambda k, m=pairs(result, metric): mean(m, k), n), 0.0, LARGEST.get(metric, math.inf))
+            same(row, {"n": n} | dict(zip((metric, f"{metric}_low", f"{metric}_high"), found, strict=True)))
+
+
+def test_forks() -> None:
+    for row in run("forks"):
+        (result,) = (
+            r
+            for r in content("second/forks/results")
+            if r["config"]["vary"] == row["varies"] and r["config"].get("fork_share", 0) == row["share"]
+        )
+        n = len(result["trials"])
+        found = ends(every(lambda k, m=pairs(result, "total_variation"): mean(m, k), n), 0.0, 1.0)
+        same(row, {"n": n} | dict(zip((f"total_variation{end}" for end in ("", "_low", "_high")), found, strict=True)))
+
+
+def test_replication_and_dependence_on_the_model() -> None:
+    first, second = (
+        {(r["metric"], r["model"], r["activation"]): r for r in table(n)} for n in ("first_contrasts", "contrasts")
+    )
+    rows = table("replicated")
+    asked = [key for key, r in first.items() if key[0] in LEADING and key[1] != "tinylstm_readout"]
+    assert {(r["metric"], r["model"], r["activation"]) for r in rows} == {
+        k for k in asked if first[k]["verdict"] != "not decided"
+    }
+    for row in rows:
+        then, now = (of[row["metric"], row["model"], row["activation"]] for of in (first, second))
+        both = then["verdict"] == now["verdict"] == "supported"
+        turned = both and then["per_cent"] * now["per_cent"] < 0
+        outcome = "reversed" if turned else "replicated" if then["verdict"] == now["verdict"] else "not replicated"
+        assert row["outcome"] == outcome
+    for metric in LEADING:
+        rows, ps = [row for row in table("dependence") if row["metric"] == metric], []
+        for row in rows:
+            one, other = (second[metric, row[f"model_{k}"], "swiglu"] for k in (1, 2))
+            errors = [(r["per_cent_high"] - r["per_cent_low"]) / 2 / t_quantile(int(r["n"]) - 1) for r in (one, other)]
+            whole = math.hypot(*errors)
+            degrees = whole**4 / sum(error**4 / (r["n"] - 1) for error, r in zip(errors, (one, other), strict=True))
+            points = one["per_cent"] - other["per_cent"]
+            ps.append({"p": 2 * t_above(abs(points) / whole, degrees), "n": one["n"], "p_equal": 1.0})
+            same(row | {"activation": ""}, {"points": points, "error": whole, "p": ps[-1]["p"]}, 1e-4)
+        for row, new in zip(rows, family_of(ps, len(ps)), strict=True):
+            assert row["p_holm"] == pytest.approx(new["p_holm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_contrasts_at_equal_loss(metric: str) -> None:
-    rows = [row for row in table("equal_loss") if row["metric"] == metric]
-    assert len(rows) >= 4
-    made = []
+    rows, made = run("equal_loss", lambda row: row["metric"] == metric), []
     for row in rows:
         runs = []
         for name in (row["activation"], "relu"):
-            own = {steps: r for (m, a, steps), r in cells("results").items() if (m, a) == (row["model"], name)}
+            own = {steps: r for (m, a, steps), r in cells("second/results").items() if (m, a) == (row["model"], name)}
             losses = {steps: np.array([trial["val_loss"] for trial in r["trials"]]) for steps, r in own.items()}
             runs.append([(losses[steps], pairs(own[steps], metric)) for steps in sorted(own, reverse=True)])
         n = min(len(losses) for several in runs for losses, _ in several)
+        runs = [[(losses[:n], matrix[:n, :n]) for losses, matrix in several] for several in runs]
 
-        def read_off(arm: int, k: int | None, runs: list[Any] = runs) -> float:
-            kept = [place for place in range(10) if place != k]
+        def read_off(arm: int, k: int | None, runs: list[Any] = runs, n: int = n) -> float:
+            kept = [place for place in range(n) if place != k]
             at = max(several[0][0][kept].mean() for several in runs)
             points = sorted((losses[kept].mean(), mean(matrix, k)) for losses, matrix in runs[arm])
             return float(np.interp(at, [loss for loss, _ in points], [value for _, value in points]))
@@ -256,11 +380,13 @@ def test_contrasts_at_equal_loss(metric: str) -> None:
 def test_cv_over_activations() -> None:
     for row in (row for row in table("cv") if row["metric"] == "relative_pd"):
         if row["identical"] == "True":
-            alike = [[t["weights_sha256"] for t in cells("results")[row["model"], a, 500]["trials"]] for a in ACTIVATIONS]
+            alike = [
+                [t["weights_sha256"] for t in cells("second/results")[row["model"], a, 500]["trials"]] for a in ACTIVATIONS
+            ]
             assert row["cv"] == 0
             assert all(digests == alike[0] for digests in alike)
             continue
-        matrices = [pairs(cells("results")[row["model"], name, 500], "relative_pd") for name in ACTIVATIONS]
+        matrices = [pairs(cells("second/results")[row["model"], name, 500], "relative_pd") for name in ACTIVATIONS]
         means, n, c = np.array([mean(matrix) for matrix in matrices]), len(matrices[0]), len(ACTIVATIONS)
         measured = 100 * means.std() / means.mean()
         without = np.array([[mean(matrix, k) for k in range(n)] for matrix in matrices])
@@ -282,7 +408,7 @@ def test_cv_over_activations() -> None:
 
 def test_churn_per_error_and_the_control_of_halves() -> None:
     for row in table("churn_and_error"):
-        result = cells("results")[row["model"], row["activation"], 500]
+        result = cells("second/results")[row["model"], row["activation"], 500]
         matrix, errors = pairs(result, "churn"), np.array([1 - t["val_accuracy"] / 100 for t in result["trials"]])
         n = len(errors)
         kept = [[j for j in range(n) if j != k] for k in range(n)]
@@ -291,9 +417,10 @@ def test_churn_per_error_and_the_control_of_halves() -> None:
         )
         same(row, dict(zip(("ratio", "ratio_low", "ratio_high"), found, strict=True)), 1e-5)
     for row in table("a_a_control"):
-        matrix = pairs(cells("results")[row["model"], row["activation"], 500], "relative_pd")
-        one, other = matrix[:5, :5], matrix[5:, 5:]
-        share = ends(every(lambda k, a=one, b=other: 100 * (mean(a, k) / mean(b, k) - 1), 5))
-        value, _, error = every(lambda k, a=one, b=other: mean(a, k) - mean(b, k), 5)
-        p = 2 * t_above(abs(value) / error, 4)
+        matrix = pairs(cells("second/results")[row["model"], row["activation"], 500], "relative_pd")
+        half = len(matrix) // 2
+        one, other = matrix[:half, :half], matrix[half:, half:]
+        share = ends(every(lambda k, a=one, b=other: 100 * (mean(a, k) / mean(b, k) - 1), half))
+        value, _, error = every(lambda k, a=one, b=other: mean(a, k) - mean(b, k), half)
+        p = 2 * t_above(abs(value) / error, half - 1)
         same(row, {"p": p} | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))

@@ -34,7 +34,9 @@ def main() -> None:
     asked = parser.parse_args()
     rebuild(Published(), asked.out, asked.predictions_from)
     if asked.out == HERE:
-        write_atomically(README, with_answer(README.read_text(encoding="utf-8"), (HERE / "answer.md").read_text(encoding="utf-8")))
+        write_atomically(
+            README, with_answer(README.read_text(encoding="utf-8"), (HERE / "answer.md").read_text(encoding="utf-8"))
+        )
 
 
 def rebuild(published: Published, out: Path, predictions: Path | None = None) -> None:

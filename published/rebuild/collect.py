@@ -1,8 +1,8 @@
 """``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
 
 FOLDER holds ``second/results/``, ``second/long/results/`` and so on (``SECOND``), each as ``repro grid`` left it; its arms, if
-it was one over arms, come too. Result files are written without line breaks, a third smaller; their digest is of the content and
-stays. Pair matrices are compressed.
+it was one over arms, come too. Result files are written without line breaks, a third smaller; their digest is of the content
+and stays. Pair matrices are compressed.
 Predictions, weights and notebooks stay behind. What is published already and not in FOLDER is left alone.
 """
 

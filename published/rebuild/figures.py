@@ -2,15 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from published.rebuild.first import SIDE_MODELS
 from published.rebuild.stores import Published
-from published.rebuild.tables import SIDE_MODELS
 from published.rebuild.words import Frames
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import small
@@ -44,9 +43,11 @@ def at_equal_loss(frames: Frames) -> Plot:
 def well_trained(frames: Frames) -> Plot:
     """The same after ten times as many steps."""
     long = frames["long_contrasts"].dropna(subset=["per_cent"])
-    shown = set(zip(long["model"], long["activation"], strict=True))
-    short = frames["contrasts"][[pair in shown for pair in zip(*(frames["contrasts"][k] for k in ("model", "activation")))]]
-    panels = [{f"{name}, {steps} steps": rows for name, rows in _by_metric(of).items()} for of, steps in ((short, "500"), (long, "5,000"))]
+    short = frames["contrasts"].merge(long[["metric", "model", "activation"]])
+    panels = [
+        {f"{name}, {steps} steps": rows for name, rows in _by_metric(of).items()}
+        for of, steps in ((short, "500"), (long, "5,000"))
+    ]
     return _forests("well_trained", "Does the order hold in models that were trained ten times as long?", panels)
 
 
@@ -67,10 +68,11 @@ def sources(frames: Frames) -> Plot:
     models, kinds = (list(dict.fromkeys(frame[name])) for name in ("model", "source"))
     figure, body = new_figure(3.2, title, note, activation_handles(_activations(frame)))
     words = []
-    for axes, model in zip(body.subplots(1, len(models), sharex=True, sharey=True), models, strict=True):
+    places_of = list(body.subplots(1, len(models), sharex=True, sharey=True))
+    for axes, model in zip(places_of, models, strict=True):
         for k, (activation, own) in enumerate(frame[frame["model"] == model].groupby("activation", sort=False)):
             places = [kinds.index(source) + 0.2 * (k - 1) for source in own["source"]]
-            spread = [own[f"{_MASS}"] - own[f"{_MASS}_low"], own[f"{_MASS}_high"] - own[_MASS]]
+            spread = [own[_MASS] - own[f"{_MASS}_low"], own[f"{_MASS}_high"] - own[_MASS]]
             style = {"color": colour_of(str(activation)), "marker": marker_of(str(activation)), "linestyle": "", "capsize": 2}
             axes.errorbar(own[_MASS], places, xerr=spread, **style)
             values = [f"{row['source']} {Estimate.in_row(row, _MASS).written(small)}" for row in own.to_dict("records")]
@@ -78,7 +80,7 @@ def sources(frames: Frames) -> Plot:
         axes.set_yticks(range(len(kinds)), kinds)
         axes.set(title=model, xlabel="total variation")
         axes.set_xlim(left=0)
-    axes.invert_yaxis()
+    places_of[0].invert_yaxis()
     return Plot.of(figure, "sources", f"Total variation by source of randomness. {'; '.join(words)}.")
 
 

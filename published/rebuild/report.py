@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from published.rebuild import sentences as say
+from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
-from published.rebuild.stores import FIRST, SECOND, Published
+from published.rebuild.stores import SECOND, Published
 from published.rebuild.words import Frames, effect, in_words, p_words, value
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.frames import rows_of
@@ -89,7 +89,12 @@ def tests_table(frame: pd.DataFrame) -> str:
     """The tests behind the verdicts of the grid, in both metrics."""
     heads = ["model", "activation", "metric", "p", "after Holm", "p (not equal)", "permutation p, a check"]
     rows = [
-        [r["model"], r["activation"], in_words(r["metric"]), *(p_words(r[p]) for p in ("p", "p_holm", "p_equal", "p_permutation"))]
+        [
+            r["model"],
+            r["activation"],
+            in_words(r["metric"]),
+            *(p_words(r[p]) for p in ("p", "p_holm", "p_equal", "p_permutation")),
+        ]
         for pair in say.in_both_metrics(frame)
         for r in pair
     ]
@@ -108,7 +113,13 @@ def metrics_table(frame: pd.DataFrame) -> str:
 
 def cv_table(frame: pd.DataFrame) -> str:
     """CV over activations, without its noise, and beside its null."""
-    heads = ["model", "CV of relative PD, %", "without noise (95 % interval)", "if nothing differed: median, 95th percentile", "p"]
+    heads = [
+        "model",
+        "CV of relative PD, %",
+        "without noise (95 % interval)",
+        "if nothing differed: median, 95th percentile",
+        "p",
+    ]
     rows = []
     for r in rows_of(frame[frame["metric"] == "relative_pd"].dropna(subset=["cv"])):
         cv = ["0.00 exactly", "–"] if r["identical"] else [f"{r['cv']:.2f}", f"{Estimate.in_row(r, 'cv_corrected'):.2f}"]
@@ -136,7 +147,13 @@ def helps_table(frame: pd.DataFrame) -> str:
 def sources_table(frame: pd.DataFrame) -> str:
     """Both leading metrics by source of randomness."""
     rows = [
-        [r["model"], r["activation"], r["varies"], int(r["n"]), *(Estimate.in_row(r, name).written(small) for name in say.LEADING)]
+        [
+            r["model"],
+            r["activation"],
+            r["varies"],
+            int(r["n"]),
+            *(Estimate.in_row(r, name).written(small) for name in say.LEADING),
+        ]
         for r in rows_of(frame)
     ]
     return _table(["model", "activation", "varies between trials", "N", *map(in_words, say.LEADING)], rows)
@@ -164,14 +181,14 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "sources": (say.sources, {"sources"}),
     "forks": (say.forks, {"forks"}),
     "minigpt": (say.minigpt, {"minigpt_contrasts"}),
-    "ranks": (say.ranks, {"rank_agreement"}),
-    "churn_and_error": (say.churn_and_error, {"churn_and_error"}),
-    "a_a": (say.a_a, {"a_a_control"}),
-    "negative_control": (say.negative_control, {"cv"}),
-    "smelu": (say.smelu, {"smelu"}),
-    "context": (say.context, {"context"}),
-    "smelu_in_the_readout": (say.smelu_in_the_readout, {"first_contrasts"}),
-    "gelu_by_length": (say.gelu_by_length, {"first_lengths"}),
+    "ranks": (controls.ranks, {"rank_agreement"}),
+    "churn_and_error": (controls.churn_and_error, {"churn_and_error"}),
+    "a_a": (controls.a_a, {"a_a_control"}),
+    "negative_control": (controls.negative_control, {"cv"}),
+    "smelu": (controls.smelu, {"smelu"}),
+    "context": (controls.context, {"context"}),
+    "smelu_in_the_readout": (controls.smelu_in_the_readout, {"first_contrasts"}),
+    "gelu_by_length": (controls.gelu_by_length, {"first_lengths"}),
 }
 TABLES_SHOWN: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "cells_table": (lambda frames: cells_table(frames["cells"]), {"cells"}),

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from published.rebuild.second import (
     DOES_NOT,
     MATTERS,
@@ -18,7 +16,7 @@ from published.rebuild.second import (
     within_margin,
     words_on_models,
 )
-from published.rebuild.words import Frames, effect, in_words, p_words, value
+from published.rebuild.words import Frames, effect, in_words
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed, small
 from repro_lib.analysis.frames import rows_of
@@ -37,8 +35,8 @@ def answer(frames: Frames, first: str) -> list[str]:
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
         f"**{_on_models(words)}** {first}",
-        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {pairs[0][0]['margin']:g} %, "
-        f"Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
+        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of "
+        f"{pairs[0][0]['margin']:g} %, Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
         f"{_equal(pairs)} Two models trained alike name another most probable character at {apart} of all characters, whatever "
         "the activation.",
     ]
@@ -97,17 +95,18 @@ def _equal(pairs: Sequence[Pair]) -> str:
 def replicated(frames: Frames) -> str:
     """What became of the first edition's verdicts."""
     count = Counter(frames["replicated"]["outcome"])
+    asked = f'{count.total()} verdicts other than "{NOT_DECIDED}"'
     return (
-        f"Of the first edition's {count.total()} verdicts other than \"{NOT_DECIDED}\" on models that both trained alike but for the "
-        f"rate, by metric, {count['replicated']} replicated, {count['reversed']} reversed and {count['not replicated']} did not."
+        f"Of the first edition's {asked} on models that both trained alike but for the rate, by metric, {count['replicated']} "
+        f"replicated, {count['reversed']} reversed and {count['not replicated']} did not."
     )
 
 
 def not_replicated(frames: Frames) -> str:
     """Those that did not, by name."""
     named = [
-        f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, {r['per_cent_first']:+.1f} %; "
-        f"now {r['verdict']}, {effect(r)})"
+        f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, "
+        f"{r['per_cent_first']:+.1f} %; now {r['verdict']}, {effect(r)})"
         for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
     ]
     return f"Those that did not: {'; '.join(named)}." if named else ""
@@ -124,8 +123,8 @@ def dependence(frames: Frames) -> str:
     ]
     named = f": {'; '.join(apart)}" if apart else ""
     return (
-        f"Swiglu's difference from relu depends on the model in {len(apart)} of {len(pairs)} pairs of models, in relative PD and "
-        f"in total variation (Welch's t, Holm over the pairs){named}."
+        f"Swiglu's difference from relu depends on the model in {len(apart)} of {len(pairs)} pairs of models, in relative PD "
+        f"and in total variation (Welch's t, Holm over the pairs){named}."
     )
 
 
@@ -199,7 +198,8 @@ def texts(frames: Frames) -> str:
         both = [_named(pair) for pair in pairs if agreed(pair, SUPPORTED)]
         one, equal = sum(only(p, 0) or only(p, 1) for p in pairs), sum(agreed(p, EQUAL) for p in pairs)
         parts.append(
-            f"{_TEXTS[str(name)]}: supported in both {'; '.join(both) or 'none'}; in one {one}, equal in both {equal}, of {len(pairs)}"
+            f"{_TEXTS[str(name)]}: supported in both {'; '.join(both) or 'none'}; in one {one}, equal in both {equal}, "
+            f"of {len(pairs)}"
         )
     return f"On other texts, each a family of its own, relative PD and total variation: {'. '.join(parts)}."
 
@@ -219,7 +219,9 @@ def helps(frames: Frames) -> str:
             for r in lower[:_SHOWN]
         ]
         free = [r for r in lower if max(r["training"], r["serving"]) <= 1.01]
-        best = f"; of those that cost nothing {free[0]['activation']} {free[0]['per_cent_total_variation']:+.1f} %" if free else ""
+        best = (
+            f"; of those that cost nothing {free[0]['activation']} {free[0]['per_cent_total_variation']:+.1f} %" if free else ""
+        )
         parts.append(f"in {model} {listed(named) if named else 'nothing'}{best}")
     return f"What lowers total variation and relative PD, supported in both: {'. '.join(parts)}."
 
@@ -239,8 +241,8 @@ def sources(frames: Frames) -> str:
                 shares.setdefault(source, []).append(100 * found / by_source["all"])
     said = [f"{_SOURCES[source]} {min(found):.0f} to {max(found):.0f} %" for source, found in shares.items()]
     return (
-        f"Varied alone, in per cent of the total variation when all vary, over two models and three activations: {listed(said)}. "
-        "Sources do not add up."
+        f"Varied alone, in per cent of the total variation when all vary, over two models and three activations: "
+        f"{listed(said)}. Sources do not add up."
     )
 
 
@@ -252,9 +254,15 @@ def forks(frames: Frames) -> str:
     parts = []
     for varies, rows in frames["forks"].groupby("varies", sort=False):
         whole = rows.iloc[0]
-        left = [f"{100 * r['total_variation'] / whole['total_variation']:.0f} % at {100 * r['share']:g} %" for r in rows_of(rows)[1:]]
+        left = [
+            f"{100 * r['total_variation'] / whole['total_variation']:.0f} % at {100 * r['share']:g} %"
+            for r in rows_of(rows)[1:]
+        ]
         about = {"order": "another data order", "bit": "one flipped bit"}[str(varies)]
-        parts.append(f"with {about} {Estimate.in_row(whole, 'total_variation').written(small)} from the start, of which is left {listed(left)}")
+        parts.append(
+            f"with {about} {Estimate.in_row(whole, 'total_variation').written(small)} from the start, "
+            f"of which is left {listed(left)}"
+        )
     return f"Trials of charlm that part later (N = {int(frames['forks']['n'].max())}), total variation: {'; '.join(parts)}."
 
 
@@ -262,70 +270,6 @@ def minigpt(frames: Frames) -> str:
     """The verdicts on minigpt, cut."""
     pairs = in_both_metrics(frames["minigpt_contrasts"])
     return f"{_both(pairs)} {_one_alone(pairs)} {_equal(pairs)}"
-
-
-def ranks(frames: Frames) -> str:
-    """How far metrics agree on the order of activations."""
-    frame = frames["rank_agreement"]
-    own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
-    said = []
-    for model, rows in own.dropna().groupby("model", sort=False):
-        taus = [f"{r['kendall_tau']:+.1f} with {in_words(r['second'])}" for r in rows_of(rows)]
-        said.append(f"{model} {', '.join(taus)}")
-    return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
-
-
-def churn_and_error(frames: Frames) -> str:
-    """Churn per error, lowest and highest."""
-    rows = sorted(rows_of(frames["churn_and_error"]), key=lambda r: r["ratio"])
-    ends = [f"{r['model']} with {r['activation']} {value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
-    return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
-
-
-def a_a(frames: Frames) -> str:
-    """The A/A control."""
-    frame = frames["a_a_control"]
-    hits, least, count = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min(), len(frame)
-    said = (
-        f"Each of {count} cells was split into the first and second half of its trials, which cannot differ but by chance: {hits} "
-        f"have p at most 0.05 (about {0.05 * count:.0f} are expected)"
-    )
-    if least <= 0.05:
-        return f"{said}. **This control failed**: after Holm's correction the smallest p is {p_words(least)}."
-    return f"{said}, none after Holm's correction (smallest p {p_words(least)})."
-
-
-def negative_control(frames: Frames) -> str:
-    """The LSTM."""
-    own = frames["cv"].query("metric == 'relative_pd' and identical")
-    return f"`{', '.join(own['model'])}`: weights and predictions of all five rows are bit-identical, CV {own['cv'].max():.2f} % exactly."
-
-
-def smelu(frames: Frames) -> str:
-    """Each width of SmeLU's bend against relu."""
-    parts = [f"beta {r['beta']:g} {value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frames["smelu"])]
-    return f"SmeLU in charlm by beta, relative PD against relu in per cent (99 % intervals): {', '.join(parts)}"
-
-
-def context(frames: Frames) -> str:
-    """How many contrasts keep their verdict with half the context."""
-    frame = frames["context"].dropna(subset=["per_cent"])
-    long, short = ({(r["model"], r["activation"]): r for r in rows_of(frame[frame["context"] == length])} for length in (128, 64))
-    before = [(row, short[name]) for name, row in long.items() if row["verdict"] == SUPPORTED]
-    held = sum(then["verdict"] == SUPPORTED and row["per_cent"] * then["per_cent"] > 0 for row, then in before)
-    return f"with half the context {held} of {len(before)} contrasts of charlm and convlm that are supported in relative PD are so again"
-
-
-def smelu_in_the_readout(frames: Frames) -> str:
-    """SmeLU in the LSTM's readout, first edition, in all metrics."""
-    rows = rows_of(frames["first_contrasts"].query("model == 'tinylstm_readout' and activation == 'smelu_1'"))
-    return ", ".join(f"{in_words(r['metric'])} {r['per_cent']:+.1f} %" for r in rows)
-
-
-def gelu_by_length(frames: Frames) -> str:
-    """Gelu against relu in convlm, first edition, by length of the run."""
-    rows = rows_of(frames["first_lengths"].query("model == 'convlm'"))
-    return "; ".join(f"{r['max_iters']} steps {value(r, 'total_variation', 1, sign=True)} %" for r in rows)
 
 
 _BESIDE = (

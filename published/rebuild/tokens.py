@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from published.rebuild.tables import leading
+from published.rebuild.first import leading
 from repro_lib.analysis.cell_anatomy import dissect
 from repro_lib.analysis.study import load_study
 from repro_lib.store.store import Store

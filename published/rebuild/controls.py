@@ -1,0 +1,75 @@
+"""What stands beside the answer, in sentences: how metrics agree, the controls, and what the first edition had alone."""
+
+from published.rebuild.words import Frames, in_words, p_words, value
+from repro_lib.analysis.frames import rows_of
+from repro_lib.analysis.verdicts import SUPPORTED
+
+
+def ranks(frames: Frames) -> str:
+    """How far metrics agree on the order of activations."""
+    frame = frames["rank_agreement"]
+    own = frame[(frame["first"] == "relative_pd") & (frame["second"].isin(["total_variation", "churn"]))]
+    said = []
+    for model, rows in own.dropna().groupby("model", sort=False):
+        taus = [f"{r['kendall_tau']:+.1f} with {in_words(r['second'])}" for r in rows_of(rows)]
+        said.append(f"{model} {', '.join(taus)}")
+    return f"Kendall's tau between the order by relative PD and the order by another metric: {'; '.join(said)}."
+
+
+def churn_and_error(frames: Frames) -> str:
+    """Churn per error, lowest and highest."""
+    rows = sorted(rows_of(frames["churn_and_error"]), key=lambda r: r["ratio"])
+    ends = [f"{r['model']} with {r['activation']} {value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
+    return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
+
+
+def a_a(frames: Frames) -> str:
+    """The A/A control."""
+    frame = frames["a_a_control"]
+    hits, least, count = int((frame["p"] <= 0.05).sum()), frame["p_holm"].min(), len(frame)
+    said = (
+        f"Each of {count} cells was split into the first and second half of its trials, which cannot differ but by chance: "
+        f"{hits} have p at most 0.05 (about {0.05 * count:.0f} are expected)"
+    )
+    if least <= 0.05:
+        return f"{said}. **This control failed**: after Holm's correction the smallest p is {p_words(least)}."
+    return f"{said}, none after Holm's correction (smallest p {p_words(least)})."
+
+
+def negative_control(frames: Frames) -> str:
+    """The LSTM."""
+    own = frames["cv"].query("metric == 'relative_pd' and identical")
+    name = ", ".join(own["model"])
+    return f"`{name}`: weights and predictions of all five rows are bit-identical, CV {own['cv'].max():.2f} % exactly."
+
+
+def smelu(frames: Frames) -> str:
+    """Each width of SmeLU's bend against relu."""
+    parts = [
+        f"beta {r['beta']:g} {value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frames["smelu"])
+    ]
+    return f"SmeLU in charlm by beta, relative PD against relu in per cent (99 % intervals): {', '.join(parts)}"
+
+
+def context(frames: Frames) -> str:
+    """How many contrasts keep their verdict with half the context."""
+    frame = frames["context"].dropna(subset=["per_cent"])
+    long, short = (
+        {(r["model"], r["activation"]): r for r in rows_of(frame[frame["context"] == length])} for length in (128, 64)
+    )
+    before = [(row, short[name]) for name, row in long.items() if row["verdict"] == SUPPORTED]
+    held = sum(then["verdict"] == SUPPORTED and row["per_cent"] * then["per_cent"] > 0 for row, then in before)
+    again = f"{held} of {len(before)} contrasts of charlm and convlm"
+    return f"with half the context {again} that are supported in relative PD are so again"
+
+
+def smelu_in_the_readout(frames: Frames) -> str:
+    """SmeLU in the LSTM's readout, first edition, in all metrics."""
+    rows = rows_of(frames["first_contrasts"].query("model == 'tinylstm_readout' and activation == 'smelu_1'"))
+    return ", ".join(f"{in_words(r['metric'])} {r['per_cent']:+.1f} %" for r in rows)
+
+
+def gelu_by_length(frames: Frames) -> str:
+    """Gelu against relu in convlm, first edition, by length of the run."""
+    rows = rows_of(frames["first_lengths"].query("model == 'convlm'"))
+    return "; ".join(f"{r['max_iters']} steps {value(r, 'total_variation', 1, sign=True)} %" for r in rows)
