@@ -24,7 +24,7 @@ from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate
 
 # Of the arms that help, so many are named.
-_SHOWN = 4
+_SHOWN = 3
 
 
 def answer(frames: Frames, first: str) -> list[str]:
@@ -40,8 +40,8 @@ def answer(frames: Frames, first: str) -> list[str]:
         f"{_equal(pairs)} Two models trained alike name another most probable character at {apart} of all characters, whatever "
         "the activation.",
     ]
-    beside = [of(frames) for needed, of in _BESIDE if needed <= frames.keys()]
-    return [*parts, " ".join(beside)] if beside else parts
+    beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
+    return [*parts, *filter(None, beside)]
 
 
 def _on_models(words: dict[str, str]) -> str:
@@ -50,7 +50,7 @@ def _on_models(words: dict[str, str]) -> str:
     parts += [f"it does not matter to {listed(named[DOES_NOT])} within 3 %"] if named[DOES_NOT] else []
     parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{_capital(text)}."
 
 
 def _both(pairs: Sequence[Pair]) -> str:
@@ -185,9 +185,11 @@ def long(frames: Frames) -> str:
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
-    said = "the order holds" if found and held == len(found) else f"it holds in {held} of {len(found)}"
-    shown = f" Swiglu against relu, {'; '.join(parts)}: by the protocol's rule {said}." if found else ""
-    return f"After 5,000 steps (loss {losses} nats, {int(cells['n'].max())} trials, so no verdict).{shown}"
+    said = "the order holds" if found and held == len(found) else f"the order holds in {held} of {len(found)}"
+    shown = (
+        f"swiglu against relu is, in {'; in '.join(parts)}: by the protocol's rule {said}" if found else "no order was there"
+    )
+    return f"After 5,000 steps (loss {losses} nats; {int(cells['n'].max())} trials, so no verdict) {shown}."
 
 
 def texts(frames: Frames) -> str:
@@ -198,14 +200,18 @@ def texts(frames: Frames) -> str:
         both = [_named(pair) for pair in pairs if agreed(pair, SUPPORTED)]
         one, equal = sum(only(p, 0) or only(p, 1) for p in pairs), sum(agreed(p, EQUAL) for p in pairs)
         parts.append(
-            f"{_TEXTS[str(name)]}: supported in both {'; '.join(both) or 'none'}; in one {one}, equal in both {equal}, "
-            f"of {len(pairs)}"
+            f"{_TEXTS[str(name)]}: of {len(pairs)} supported in both {', '.join(both) or 'none'}, in one {one}; equal in "
+            f"both {equal}"
         )
-    return f"On other texts, each a family of its own, relative PD and total variation: {'. '.join(parts)}."
+    return f"On other texts, each a family of its own, relative PD and total variation. {'. '.join(map(_capital, parts))}."
 
 
-_TEXTS = {"tinyshakespeare": "Tiny Shakespeare", "networkx": "Source code (NetworkX)", "mishnah": "Hebrew (Mishnah)"}
-_TEXTS |= {"bpe": "the default text in 1,024 byte pairs"}
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+_TEXTS = {"tinyshakespeare": "Tiny Shakespeare", "networkx": "source code (NetworkX)", "mishnah": "Hebrew (Mishnah)"}
+_TEXTS |= {"bpe": "the default text as 1,024 byte pairs"}
 
 
 def helps(frames: Frames) -> str:
@@ -222,8 +228,8 @@ def helps(frames: Frames) -> str:
         best = (
             f"; of those that cost nothing {free[0]['activation']} {free[0]['per_cent_total_variation']:+.1f} %" if free else ""
         )
-        parts.append(f"in {model} {listed(named) if named else 'nothing'}{best}")
-    return f"What lowers total variation and relative PD, supported in both: {'. '.join(parts)}."
+        parts.append(f"In {model} {listed(named) if named else 'nothing'}{best}.")
+    return f"What lowers total variation and relative PD most, supported in both. {' '.join(parts)}"
 
 
 def _helps(row: Any) -> bool:
@@ -272,10 +278,8 @@ def minigpt(frames: Frames) -> str:
     return f"{_both(pairs)} {_one_alone(pairs)} {_equal(pairs)}"
 
 
+# A paragraph each, of what was run.
 _BESIDE = (
-    ({"equal_loss"}, equal_loss),
-    ({"replicated"}, replicated),
-    ({"long_contrasts", "long_cells"}, long),
-    ({"texts"}, texts),
-    ({"helps"}, helps),
+    (({"equal_loss"}, equal_loss), ({"replicated"}, replicated)),
+    (({"long_contrasts", "long_cells"}, long), ({"texts"}, texts), ({"helps"}, helps)),
 )
