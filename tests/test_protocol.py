@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -76,8 +77,9 @@ def test_the_rates_are_those_of_its_rule_and_disagreement_plays_no_part() -> Non
     """Recomputed from the JSON files with numpy alone."""
     losses: dict[str, dict[float, dict[str, float]]] = {}
     for folder in ("results", "second/rates/results"):
-        for path in (HERE / folder).glob("*.json"):
-            content = json.loads(path.read_text())
+        for path in (HERE / folder).glob("*.json*"):
+            packed = path.read_bytes()
+            content = json.loads(lzma.decompress(packed) if path.suffix == ".xz" else packed)
             config, model, width = content["config"], content["model_name"], content["config"]["n_embd"]
             alone = config["vary"] == "all" and config["max_iters"] == 500 and content["profile"] == "study"
             if model not in MODELS or not alone or width != (140 if "lstm" in model else width):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import lzma
 import math
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -84,8 +85,9 @@ def noncentral_below(x: np.ndarray, noncentrality: np.ndarray) -> np.ndarray:
 
 
 def content(store: str) -> Iterator[Row]:
-    for path in sorted((HERE / store).glob("*.json")):
-        yield json.loads(path.read_text())
+    for path in sorted((HERE / store).glob("*.json*")):
+        content = path.read_bytes()
+        yield json.loads(lzma.decompress(content) if path.suffix == ".xz" else content)
 
 
 @cache

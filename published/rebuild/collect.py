@@ -1,8 +1,8 @@
 """``python -m published.rebuild.collect FOLDER``: take a finished study's files over into ``published/``.
 
 FOLDER holds ``second/results/``, ``second/long/results/`` and so on (``SECOND``), each as ``repro grid`` left it; its arms, if
-it was one over arms, come too. Result files are written without line breaks, a third smaller; their digest is of the content
-and stays. Pair matrices are compressed.
+it was one over arms, come too. Result files, without line breaks, and pair matrices are compressed, to a quarter; the digest in
+a result is of its content and stays.
 Predictions, weights and notebooks stay behind. What is published already and not in FOLDER is left alone.
 """
 
@@ -27,7 +27,7 @@ def collect(source: Path, target: Path = HERE) -> list[str]:
             compact = json.dumps(
                 json.loads(path.read_text(encoding="utf-8")), separators=(",", ":"), ensure_ascii=False, allow_nan=False
             )
-            write_atomically(target / name / path.name, compact + "\n")
+            write_atomically(compressed(target / name / path.name), lzma.compress(compact.encode() + b"\n", preset=9))
         for path in Store(source / name).declared("").glob("arms-*.json"):
             write_atomically(Store(target / name).declared(path.name), path.read_text(encoding="utf-8"))
         for path in sorted((source / name / "pd").glob("*.json")):

@@ -6,7 +6,6 @@ published study has them compressed, a third as large (``compressed``), and they
 # It can be read where the predictions, many times as large, no longer are: in a published study, for example.
 
 import contextlib
-import lzma
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -121,7 +120,7 @@ def pair_matrices_path(store: Store, result: Result) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """Where pair matrices lie that were compressed with xz."""
+    """Where a file of the published study lies, which are compressed with xz: results and pair matrices."""
     return path.with_name(f"{path.name}.xz")
 
 
@@ -165,12 +164,8 @@ def _restricted(stored: PairMatrices, wanted: Sequence[ComparedTrial]) -> PairMa
 
 def _read(path: Path) -> PairMatrices | None:
     # None where there is nothing that can be trusted: it is made again then.
-    with contextlib.suppress(OSError, UnusableFile, lzma.LZMAError):
-        packed = compressed(path)
-        content = read_bounded(path if path.exists() else packed, LARGEST_RESULT_BYTES)
-        if not path.exists():  # one that claims to be endless is cut, and then not whole
-            content = lzma.LZMADecompressor().decompress(content, LARGEST_RESULT_BYTES)
-        stored = PairMatrices.unsealed(content)
+    with contextlib.suppress(OSError, UnusableFile):
+        stored = PairMatrices.unsealed(read_bounded(path if path.exists() else compressed(path), LARGEST_RESULT_BYTES))
         whole = math.comb(len(stored.trials), 2)
         return stored if all(len(values) == whole for values in stored.pairs.values()) else None
     return None

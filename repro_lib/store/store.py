@@ -24,7 +24,10 @@ from repro_lib.store.tensors import sha256_of_tensors, write_tensors
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, share, write_atomically
 
 # Results under the names that they are given, and what is in them under any.
-_RESULT_NAME, _RESULT_KEYS = re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json"), (b'"content_sha256"', b'"schema_version"')
+_RESULT_NAME, _RESULT_KEYS = (
+    re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json(\.xz)?"),
+    (b'"content_sha256"', b'"schema_version"'),
+)
 # A note of a failure is a sentence.
 _LARGEST_NOTE_BYTES = 2**20
 
@@ -62,7 +65,7 @@ class Store:
         """All readable results, oldest first, and a sentence for each file that was refused; ``names``: a pattern for both.
         What neither has the name of a result nor looks like one is somebody else's, and passed over."""
         good, refused = [], []  # one broken file shall not hide the others
-        for path in self.folder.glob(f"{names}.json"):
+        for path in (*self.folder.glob(f"{names}.json"), *self.folder.glob(f"{names}.json.xz")):
             try:
                 good.append((path, read_result(path)))
             except ResultError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import lzma
 import os
 import stat
 import tempfile
@@ -140,8 +141,8 @@ def folder_time(folder: Path) -> float:
 
 
 def read_bounded(path: Path, largest: int) -> bytes:
-    """The bytes of a regular file of at most ``largest`` bytes; OSError if it cannot be read.
-    UnusableFile if it is larger, or a pipe or a device, which could be read for ever."""
+    """The bytes of a regular file of at most ``largest`` bytes, unpacked if it is called .xz; OSError if it cannot be read.
+    UnusableFile if it is larger, packed or not, or a pipe or a device, which could be read for ever."""
     # Without O_NONBLOCK opening a pipe waits until somebody writes to it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         about = os.fstat(file.fileno())
@@ -150,8 +151,24 @@ def read_bounded(path: Path, largest: int) -> bytes:
         # One byte more: a file can grow while it is read.
         content = file.read(largest + 1) if about.st_size <= largest else None
     if content is None or len(content) > largest:
-        raise UnusableFile(f"is larger than {largest / 2**20:.3g} MiB, the most that is read of such a file")
-    return content
+        raise UnusableFile(_TOO_LARGE.format(largest / 2**20))
+    return _unpacked(content, largest) if path.suffix == ".xz" else content
+
+
+_TOO_LARGE = "is larger than {:.3g} MiB, the most that is read of such a file"
+
+
+def _unpacked(content: bytes, largest: int) -> bytes:
+    unpacking = lzma.LZMADecompressor()
+    try:
+        found = unpacking.decompress(content, largest + 1)
+    except lzma.LZMAError:
+        raise UnusableFile("is no file packed with xz, though it is called one") from None
+    if len(found) > largest:
+        raise UnusableFile(_TOO_LARGE.format(largest / 2**20))
+    if not unpacking.eof:
+        raise UnusableFile("is cut short")
+    return found
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A results folder: files written whole or not at all, none overwritten, and one broken file does not hide the others."""
 
+import lzma
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -45,6 +46,21 @@ def test_loading_gives_the_oldest_first_and_changes_nothing(make_result: MakeRes
     assert [result.timestamp.minute for _, result in loaded] == [1, 2, 3]
     assert refused == []
     assert {path: path.stat().st_mtime_ns for path in store.folder.iterdir()} == before
+
+
+def test_a_compressed_result_is_read_and_a_damaged_or_endless_one_refused(make_result: MakeResult, store: Store) -> None:
+    result = make_result()
+    path = store.save(result)
+    content = lzma.compress(path.read_bytes())
+    packed = {"": content, "is cut short": content[:-40], "is no file packed with xz": path.read_bytes()}
+    packed["is larger than 64 MiB"] = lzma.compress(bytes(LARGEST_RESULT_BYTES + 1), preset=0)
+    path.unlink()
+    for reason, found in packed.items():
+        path.with_suffix(".json.xz").write_bytes(found)
+        loaded, refused = store.load()
+        assert ([of for _, of in loaded], [reason in sentence for sentence in refused]) == (
+            ([], [True]) if reason else ([result], [])
+        )
 
 
 def test_a_folder_that_does_not_exist_holds_no_results(tmp_path: Path) -> None:
