@@ -30,6 +30,8 @@ Floats = NDArray[np.floating]
 # Probabilities compared for one value, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
 # 15 pairs of half the text fit.
 MOST_COMPARED = 10_000_000
+# Of the text at least so many blocks, though 20 trials of five cells then take 0.15 s: one block would be one scene of a play.
+FEWEST_BLOCKS = 4
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
 WIDEST = 80.0
 
@@ -163,7 +165,7 @@ def of_predictions(
 def sampling_step(trials: Sequence[int], tokens: int, vocab_size: int) -> int:
     """Every how many-th block can be compared in one redraw, given the numbers of trials of the cells."""
     step = math.ceil(sum(math.comb(n, 2) for n in trials) * tokens * vocab_size / MOST_COMPARED)
-    return max(1, min(step, tokens // EVALUATION_BLOCK))
+    return max(1, min(step, tokens // EVALUATION_BLOCK // FEWEST_BLOCKS))
 
 
 def every_block(values: Tensor, step: int) -> Tensor:

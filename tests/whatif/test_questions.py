@@ -184,7 +184,8 @@ def test_the_text_is_thinned_only_where_a_redraw_would_take_long_and_that_is_sai
     predictions: StoredPredictions, study: Study, stored: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [sampling_step([n] * 5, 16_384, 65) for n in (2, 3, 10)] == [1, 2, 24]
-    assert sampling_step([500] * 5, 512, 65) == 2, "a block is left"
+    assert [sampling_step([n] * 5, 16_384, 65) for n in (20, 500)] == [16, 16], "four blocks are left"
+    assert sampling_step([500] * 5, 512, 65) == 1
     assert every_block(torch.arange(5 * 256), 2).tolist() == [*range(256), *range(512, 768), *range(1024, 1280)]
     whole = predictions.of("charlm").cells[0]  # read before the limit falls
     monkeypatch.setattr("repro_lib.whatif.predictions.MOST_COMPARED", 500_000)
