@@ -22,6 +22,10 @@ from repro_lib.system.files import write_atomically
 
 README = HERE.parent / "README.md"
 BEGINNING, END = "<!-- by python -m published.rebuild -->", "<!-- to here -->"
+LINKS = (
+    "[The report](published/RESEARCH_REPORT.md) has every number, limits, and what was wrong in the first edition; "
+    "[the rules](published/PROTOCOL.md) are older than the data."
+)
 
 
 def main() -> None:
@@ -69,7 +73,9 @@ def with_answer(readme: str, said: str) -> str:
     """README with the answer between its two marks, in lines as long as its others."""
     before, _, rest = readme.partition(BEGINNING)
     _, _, after = rest.partition(END)
-    lines = "\n\n".join(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in said.split("\n\n"))
+    lines = "\n\n".join(
+        textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in (*said.split("\n\n"), LINKS)
+    )
     return f"{before}{BEGINNING}\n\n{lines.strip()}\n\n{END}{after}"
 
 
