@@ -8,7 +8,7 @@ import pandas as pd
 
 from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
-from published.rebuild.stores import SECOND, Published
+from published.rebuild.stores import HERE, SECOND, Published
 from published.rebuild.words import Frames, effect, in_words, p_words, value
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.frames import rows_of
@@ -33,6 +33,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
         "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
         "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
         "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
+        "determinism": _determinism(),
         "not_run": "; ".join(gaps) or "nothing that the protocol names",
         "tally": tally(entries),
         "supported_claims": _listed(entries, SUPPORTED),
@@ -43,6 +44,13 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
     words |= dict.fromkeys((f"figure_{name}" for name in figure_names()), "")
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
+
+
+def _determinism() -> str:
+    """What ``repro doctor --determinism`` said of the machine: its findings, without the digests."""
+    *_, verdict = lines = (HERE / "determinism.txt").read_text(encoding="utf-8").splitlines()
+    found = [line.removeprefix("ok").strip() for line in lines if line.startswith("ok") and not line.endswith(":")]
+    return f"{verdict}: {'; '.join(found)}."
 
 
 def _trainings(published: Published) -> dict[tuple[str, ...], float]:

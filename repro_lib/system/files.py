@@ -150,12 +150,11 @@ def read_bounded(path: Path, largest: int) -> bytes:
             raise UnusableFile("is no regular file")
         # One byte more: a file can grow while it is read.
         content = file.read(largest + 1) if about.st_size <= largest else None
+    if content is not None and path.suffix == ".xz":
+        content = _unpacked(content, largest)
     if content is None or len(content) > largest:
-        raise UnusableFile(_TOO_LARGE.format(largest / 2**20))
-    return _unpacked(content, largest) if path.suffix == ".xz" else content
-
-
-_TOO_LARGE = "is larger than {:.3g} MiB, the most that is read of such a file"
+        raise UnusableFile(f"is larger than {largest / 2**20:.3g} MiB, the most that is read of such a file")
+    return content
 
 
 def _unpacked(content: bytes, largest: int) -> bytes:
@@ -164,9 +163,7 @@ def _unpacked(content: bytes, largest: int) -> bytes:
         found = unpacking.decompress(content, largest + 1)
     except lzma.LZMAError:
         raise UnusableFile("is no file packed with xz, though it is called one") from None
-    if len(found) > largest:
-        raise UnusableFile(_TOO_LARGE.format(largest / 2**20))
-    if not unpacking.eof:
+    if len(found) <= largest and not unpacking.eof:
         raise UnusableFile("is cut short")
     return found
 
