@@ -1,6 +1,7 @@
 """The published study comes out of its committed result files again: tables, figures, conclusions, report, README."""
 
 import hashlib
+import html
 import io
 import json
 import lzma
@@ -94,7 +95,9 @@ def test_the_first_screen_of_the_readme_the_report_and_the_conclusions_give_one_
     assert len(before.splitlines()) - len(with_answer("", said).splitlines()) <= 6
     report, conclusions = ((HERE / name).read_text() for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md"))
     assert all(part in report for part in answered.splitlines())
-    assert said.partition("** ")[2].partition("\n")[0] in conclusions
+    of_the_site = said.partition("** ")[2].partition("\n")[0]
+    assert of_the_site in conclusions
+    assert of_the_site in html.unescape((HERE / "reports" / "index.html").read_text())
 
 
 def test_the_controls_hold() -> None:

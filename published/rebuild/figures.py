@@ -130,7 +130,7 @@ def figures(published: Published, frames: Frames) -> list[Plot]:
     if "equal_loss" in frames:
         drawn += [over_loss_view(published.evidence, model) for model in _AT_LOSS]
     if "helps" in frames:
-        drawn += [league_view(published.helps.evidence, model, "training") for model in SIDE_MODELS]
+        drawn += [league_view(published.side("helps/results").evidence, model, "training") for model in SIDE_MODELS]
     return [plot for plot in drawn if isinstance(plot, Plot)]
 
 

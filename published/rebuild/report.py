@@ -8,14 +8,18 @@ import pandas as pd
 
 from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
-from published.rebuild.stores import HERE, SECOND, Published
-from published.rebuild.words import Frames, effect, in_words, p_words, value
+from published.rebuild.second import own_rates_of
+from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
+from published.rebuild.words import Frames, in_words
+from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, REFUTED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import Plot
 from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
+from repro_lib.report.contrast_tables import contrasts_table, cv_table, equal_loss_tables, league_table
+from repro_lib.report.tables import cells_table, markdown_table
 
 NOT_YET = "*Not run yet.*"
 TEMPLATE = Path(__file__).with_name("report.md")
@@ -39,8 +43,8 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
         "supported_claims": _listed(entries, SUPPORTED),
         "refuted_claims": _listed(entries, REFUTED),
     }
-    for parts in (SENTENCES, TABLES_SHOWN):
-        words |= {name: write(frames) if needed <= frames.keys() else NOT_YET for name, (write, needed) in parts.items()}
+    words |= {name: write(frames) if needed <= frames.keys() else NOT_YET for name, (write, needed) in SENTENCES.items()}
+    words |= tables_shown(published, frames)
     words |= dict.fromkeys((f"figure_{name}" for name in figure_names()), "")
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
@@ -68,107 +72,61 @@ def _listed(entries: Sequence[Entry], verdict: str) -> str:
     return "\n".join(chosen) if chosen else "- none"
 
 
-# --- tables
+# --- tables: those of the site, as Markdown
 
 
-def cells_table(frame: pd.DataFrame) -> str:
-    """Every cell: loss, accuracy, three metrics with intervals."""
-    heads = ["model", "activation", "N", "loss, nats", "accuracy, %", "relative PD", "total variation", "churn"]
-    digits = {"val_loss": 3, "val_accuracy": 2, "relative_pd": 4, "total_variation": 4, "churn": 4}
-    rows = [
-        [r["model"], r["activation"], int(r["n"]), *(value(r, name, count) for name, count in digits.items())]
-        for r in rows_of(frame[frame["n"] > 0])
-    ]
-    return _table(heads, rows)
+def tables_shown(published: Published, frames: Frames) -> dict[str, str]:
+    """Every table by its name in the template."""
+
+    def contrasts_of(name: str) -> str:
+        return markdown_table(contrasts_table(published.side(name).evidence))
+
+    def own_rates() -> str:
+        return markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"])).evidence))
+
+    def helps() -> str:
+        evidence = published.side("helps/results").evidence
+        return "\n\n".join(f"{model}:\n\n{markdown_table(league_table(evidence, model))}" for model in evidence.models)
+
+    makers: dict[str, Callable[[], str]] = {
+        "cells_table": lambda: markdown_table(cells_table(published.study)),
+        "contrasts_table": lambda: markdown_table(contrasts_table(published.evidence)),
+        "metrics_table": lambda: metrics_table(frames["contrasts"]),
+        "cv_table": lambda: markdown_table(cv_table(published.evidence)),
+        "equal_loss_table": lambda: "".join(map(markdown_table, equal_loss_tables(published.evidence))),
+        "own_rates_table": own_rates,
+        "long_table": lambda: contrasts_of("long/results"),
+        "texts_table": lambda: "\n\n".join(f"{name}:\n\n{_or_not_yet(contrasts_of, f'{name}/results')}" for name in TEXTS),
+        "helps_table": helps,
+        "sources_table": lambda: sources_table(frames["sources"]) if "sources" in frames else "",
+        "minigpt_table": lambda: contrasts_of("minigpt/results"),
+        "first_table": lambda: markdown_table(contrasts_table(published.first.evidence)),
+    }
+    return {name: _or_not_yet(make) for name, make in makers.items()}
 
 
-def contrasts_table(frame: pd.DataFrame, *about: str) -> str:
-    """Every contrast in both leading metrics, with its verdicts; before it the columns ``about``."""
-    heads = [*about, "model", "activation", "N", "relative PD, %", "verdict", "total variation, %", "verdict"]
-    rows = [
-        [*(_cell(r[name]) for name in about), r["model"], r["activation"], int(r["n"]), effect(r), r["verdict"], effect(mass),
-         mass["verdict"]]
-        for r, mass in say.in_both_metrics(frame)
-    ]  # fmt: skip
-    return _table(heads, rows)
-
-
-def tests_table(frame: pd.DataFrame) -> str:
-    """The tests behind the verdicts of the grid, in both metrics."""
-    heads = ["model", "activation", "metric", "p", "after Holm", "p (not equal)", "permutation p, a check"]
-    rows = [
-        [
-            r["model"],
-            r["activation"],
-            in_words(r["metric"]),
-            *(p_words(r[p]) for p in ("p", "p_holm", "p_equal", "p_permutation")),
-        ]
-        for pair in say.in_both_metrics(frame)
-        for r in pair
-    ]
-    return _table(heads, rows)
+def _or_not_yet(make: Callable[..., str], *about: str) -> str:
+    try:
+        return make(*about) or NOT_YET
+    except NotRunYet:
+        return NOT_YET
 
 
 def metrics_table(frame: pd.DataFrame) -> str:
     """Every contrast by every metric, in per cent of relu; bold: supported; = : equal within the margin."""
     looks, rows = {SUPPORTED: "**{}**", EQUAL: "= {}"}, []
-    metrics = list(dict.fromkeys(frame["metric"]))
-    for (model, activation), own in frame.dropna(subset=["per_cent"]).groupby(["model", "activation"], sort=False):
-        by_metric = {r["metric"]: looks.get(r["verdict"], "{}").format(f"{r['per_cent']:+.1f}") for r in rows_of(own)}
-        rows.append([model, activation, *(by_metric[metric] for metric in metrics)])
-    return _table(["model", "activation", *map(in_words, metrics)], rows)
-
-
-def cv_table(frame: pd.DataFrame) -> str:
-    """CV over activations, without its noise, and beside its null."""
-    heads = [
-        "model",
-        "CV of relative PD, %",
-        "without noise (95 % interval)",
-        "if nothing differed: median, 95th percentile",
-        "p",
-    ]
-    rows = []
-    for r in rows_of(frame[frame["metric"] == "relative_pd"].dropna(subset=["cv"])):
-        cv = ["0.00 exactly", "–"] if r["identical"] else [f"{r['cv']:.2f}", f"{Estimate.in_row(r, 'cv_corrected'):.2f}"]
-        null = ["–", "–"] if r["identical"] else [f"{r['null_median']:.2f}, {r['null_high']:.2f}", p_words(r["p"])]
-        rows.append([r["model"], *cv, *null])
-    return _table(heads, rows)
-
-
-def helps_table(frame: pd.DataFrame) -> str:
-    """Every arm: what it changes of both leading metrics, loss and accuracy it ends with, and what it costs."""
-    heads = ["model", "arm", "N", "total variation, %", "verdict", "relative PD, %", "verdict", "churn", "loss, nats"]
-    heads += ["accuracy, %", "training, x", "serving, x"]
-    rows = []
-    for r in rows_of(frame):
-        changes: list[Any] = []
-        for name in ("total_variation", "relative_pd"):
-            own = {f"per_cent{end}": r[f"per_cent{end}_{name}"] for end in ("", "_low", "_high")}
-            own |= {"n": r["n"]}
-            changes += ["the baseline", "–"] if pd.isna(own["per_cent"]) else [effect(own), r[f"verdict_{name}"]]
-        ends = [f"{r['churn']:.3f}", f"{r['val_loss']:.3f}", f"{r['val_accuracy']:.2f}"]
-        rows.append([r["model"], r["activation"], int(r["n"]), *changes, *ends, f"{r['training']:.2g}", f"{r['serving']:.2g}"])
-    return _table(heads, rows)
+    for names, own in frame.dropna(subset=["per_cent"]).groupby(["model", "activation"], sort=False):
+        rows.append([*names, *(looks.get(r["verdict"], "{}").format(f"{r['per_cent']:+z.1f}") for r in rows_of(own))])
+    return _table(["model", "activation", *dict.fromkeys(map(in_words, frame["metric"]))], rows)
 
 
 def sources_table(frame: pd.DataFrame) -> str:
     """Both leading metrics by source of randomness."""
     rows = [
-        [
-            r["model"],
-            r["activation"],
-            r["varies"],
-            int(r["n"]),
-            *(Estimate.in_row(r, name).written(small) for name in say.LEADING),
-        ]
+        [r["model"], r["activation"], r["varies"], int(r["n"]), *(Estimate.in_row(r, name).written(small) for name in LEADING)]
         for r in rows_of(frame)
     ]
-    return _table(["model", "activation", "varies between trials", "N", *map(in_words, say.LEADING)], rows)
-
-
-def _cell(found: Any) -> str:
-    return f"{found:.3f}" if isinstance(found, float) else str(found)
+    return _table(["model", "activation", "varies between trials", "N", *map(in_words, LEADING)], rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -197,19 +155,4 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "context": (controls.context, {"context"}),
     "smelu_in_the_readout": (controls.smelu_in_the_readout, {"first_contrasts"}),
     "gelu_by_length": (controls.gelu_by_length, {"first_lengths"}),
-}
-TABLES_SHOWN: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
-    "cells_table": (lambda frames: cells_table(frames["cells"]), {"cells"}),
-    "contrasts_table": (lambda frames: contrasts_table(frames["contrasts"]), {"contrasts"}),
-    "tests_table": (lambda frames: tests_table(frames["contrasts"]), {"contrasts"}),
-    "metrics_table": (lambda frames: metrics_table(frames["contrasts"]), {"contrasts"}),
-    "cv_table": (lambda frames: cv_table(frames["cv"]), {"cv"}),
-    "equal_loss_table": (lambda frames: contrasts_table(frames["equal_loss"], "loss"), {"equal_loss"}),
-    "own_rates_table": (lambda frames: contrasts_table(frames["own_rates"]), {"own_rates"}),
-    "long_table": (lambda frames: contrasts_table(frames["long_contrasts"]), {"long_contrasts"}),
-    "texts_table": (lambda frames: contrasts_table(frames["texts"], "text"), {"texts"}),
-    "helps_table": (lambda frames: helps_table(frames["helps"]), {"helps"}),
-    "sources_table": (lambda frames: sources_table(frames["sources"]), {"sources"}),
-    "minigpt_table": (lambda frames: contrasts_table(frames["minigpt_contrasts"]), {"minigpt_contrasts"}),
-    "first_table": (lambda frames: contrasts_table(frames["first_contrasts"]), {"first_contrasts"}),
 }

@@ -26,6 +26,11 @@ SECOND = {
     "minigpt/results": (10, "minigpt, cut to 4 layers of width 128"),
     "forks/results": (5, "charlm forked at six points of training"),
 }
+# Of the parts with a family of contrasts of their own: models and activations (none: all that a grid has).
+_SMALL, _THREE = ("charlm", "convlm"), ("relu", "gelu", "swiglu")
+TEXTS = ("tinyshakespeare", "networkx", "mishnah", "bpe")
+_ABOUT = {f"{text}/results": (_SMALL, ()) for text in TEXTS} | {"bpe/results": (("convlm",), ("relu", "swiglu"))}
+_ABOUT |= {"long/results": (_SMALL, _THREE), "minigpt/results": (("minigpt",), ()), "context64/results": (_SMALL, ())}
 # Those of the first edition, seeds 42 to 51, below published/.
 FIRST = {
     "results": "the grid, and variants of its cells",
@@ -45,11 +50,6 @@ class Side:
 
     study: Study
     evidence: Evidence
-
-    @classmethod
-    def of(cls, folder: Path, study: Study) -> "Side":
-        """A study with its evidence."""
-        return cls(study, Evidence.load(Store(folder), study))
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,18 @@ class Published:
         """The grid's trials against each other."""
         return Evidence.load(self.store("results"), self.study)
 
-    def side(self, name: str, *models: str, activations: tuple[str, ...] = ()) -> Side:
-        """One of the parts beside the grid."""
-        self.results(name)
-        return Side.of(self.folder / name, load_study(self.folder / name, models, activations))
-
     @cached_property
-    def helps(self) -> Side:
-        """The arms that are said to lower disagreement."""
-        self.results("helps/results")
-        return Side.of(self.folder / "helps/results", league_study(self.store("helps/results")))
+    def _sides(self) -> dict[str, Side]:
+        return {}
+
+    def side(self, name: str) -> Side:
+        """One of the parts beside the grid, read once; NotRunYet where it was not run."""
+        if name not in self._sides:
+            self.results(name)
+            store = self.store(name)
+            study = league_study(store) if name == "helps/results" else load_study(store.folder, *_ABOUT[name])
+            self._sides[name] = Side(study, Evidence.load(store, study))
+        return self._sides[name]
 
     @cached_property
     def smelu(self) -> list[Result]:

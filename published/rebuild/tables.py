@@ -19,7 +19,7 @@ from published.rebuild.first import (
     smelu,
 )
 from published.rebuild.second import dependence_on_model, own_rates_of, rate_check, replication
-from published.rebuild.stores import NotRunYet, Published, Side
+from published.rebuild.stores import TEXTS, NotRunYet, Published
 from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import (
     chances_of_being_best,
@@ -36,7 +36,6 @@ from repro_lib.metrics.hypothesis_tests import holm, p_value
 from repro_lib.metrics.uncertainty import contrast, relative_contrast
 
 SIDE_ACTIVATIONS = ("relu", "gelu", "swiglu")
-TEXTS = ("tinyshakespeare", "networkx", "mishnah")
 
 
 # --- the grid
@@ -136,21 +135,20 @@ def sources(published: Published) -> pd.DataFrame:
 
 def long_cells(published: Published) -> pd.DataFrame:
     """The cells that were trained for 5,000 steps."""
-    return known(_long(published).study)
+    return known(published.side("long/results").study)
 
 
 def long_contrasts(published: Published) -> pd.DataFrame:
     """Their contrasts with relu, by every metric; below ten trials no verdict."""
-    return by_metric(_long(published).evidence, contrasts_frame)
+    return by_metric(published.side("long/results").evidence, contrasts_frame)
 
 
 def texts(published: Published) -> pd.DataFrame:
     """Every activation against relu on each other text, a family of its own, by every metric."""
     frames, missing = [], []
-    for name in (*TEXTS, "bpe"):
-        models, activations = (("convlm",), ("relu", "swiglu")) if name == "bpe" else (SIDE_MODELS, ())
+    for name in TEXTS:
         try:
-            evidence = published.side(f"{name}/results", *models, activations=activations).evidence
+            evidence = published.side(f"{name}/results").evidence
         except NotRunYet as gap:
             missing.append(gap)
             continue
@@ -163,7 +161,7 @@ def texts(published: Published) -> pd.DataFrame:
 def helps(published: Published) -> pd.DataFrame:
     """The league of what is said to lower disagreement: every arm against its baseline, with loss, accuracy and cost."""
     # Measured seconds are of a machine on which other work was done too.
-    return league(published.helps.evidence).drop(columns="seconds")
+    return league(published.side("helps/results").evidence).drop(columns="seconds")
 
 
 def forks(published: Published) -> pd.DataFrame:
@@ -175,12 +173,12 @@ def forks(published: Published) -> pd.DataFrame:
 
 def minigpt_cells(published: Published) -> pd.DataFrame:
     """The cells of minigpt, cut."""
-    return known(published.side("minigpt/results", "minigpt").study)
+    return known(published.side("minigpt/results").study)
 
 
 def minigpt_contrasts(published: Published) -> pd.DataFrame:
     """Every activation against relu in minigpt, cut, by every metric; Holm within these alone."""
-    return by_metric(published.side("minigpt/results", "minigpt").evidence, contrasts_frame)
+    return by_metric(published.side("minigpt/results").evidence, contrasts_frame)
 
 
 def replicated(published: Published) -> pd.DataFrame:
@@ -226,10 +224,6 @@ TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
 def csv(frame: pd.DataFrame) -> str:
     """A frame as the text of a CSV file; numbers to ten digits, which no rounding of another processor reaches."""
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-
-
-def _long(published: Published) -> Side:
-    return published.side("long/results", *SIDE_MODELS, activations=SIDE_ACTIVATIONS)
 
 
 def _alone(study: Study, activation: str) -> Study:

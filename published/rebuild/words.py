@@ -12,7 +12,7 @@ Frames = Mapping[str, pd.DataFrame]
 
 def effect(row: Mapping[str, Any]) -> str:
     """``+7.3 % (+6.7 to +8.0)``."""
-    return format(Estimate.in_row(row, "per_cent"), "+.1f %")
+    return format(Estimate.in_row(row, "per_cent"), "+z.1f %")
 
 
 def value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False) -> str:
