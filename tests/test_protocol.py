@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-import scipy
 
 from published.rebuild.second import (
     DOES_NOT,
@@ -18,7 +17,6 @@ from published.rebuild.second import (
     OPEN,
     SEEDS,
     common_rates,
-    dependence_on_model,
     order_holds,
     rate_check,
     replication,
@@ -112,26 +110,6 @@ def test_what_replicates_has_the_same_verdict_and_where_it_is_supported_the_same
     found = replication(one, other)
     assert found["outcome"].tolist() == ["replicated", "reversed", "replicated", "not replicated"] * 2
     assert set(found["metric"]) == set(LEADING)
-
-
-def test_dependence_on_the_model_is_welchs_test_of_two_contrasts() -> None:
-    frame = contrasts_of(
-        ("charlm", "swiglu", 1.0, EQUAL), ("convlm", "swiglu", 6.0, SUPPORTED), ("hybridlm", "swiglu", 5.5, EQUAL)
-    )
-    half = np.tile([2.0, 1.0, 1.0], 2)
-    frame = frame.assign(
-        n=np.tile([10, 20, 20], 2), per_cent_low=frame["per_cent"] - half, per_cent_high=frame["per_cent"] + half
-    )
-    found = dependence_on_model(frame)
-    row = found.iloc[0]
-    # By hand: errors of 2 / 2.262 and 1 / 2.093, t = -5 / their root of squares with 14.3 degrees of freedom.
-    one, other = 2 / 2.262157, 1 / 2.093024
-    degrees = (one**2 + other**2) ** 2 / (one**4 / 9 + other**4 / 19)
-    assert (row["model_1"], row["model_2"], row["points"]) == ("charlm", "convlm", -5.0)
-    assert row["error"] == pytest.approx(np.hypot(one, other), rel=1e-5)
-    assert row["p"] == pytest.approx(2 * scipy.stats.t.sf(5 / np.hypot(one, other), degrees), rel=1e-4)
-    assert found["p_holm"].iloc[0] == pytest.approx(3 * row["p"])
-    assert len(found) == 2 * 3
 
 
 def test_what_a_model_is_said_to_do_is_rule_8() -> None:
