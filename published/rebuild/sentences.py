@@ -57,7 +57,10 @@ def _both(pairs: Sequence[Pair]) -> str:
     both = [pair for pair in pairs if agreed(pair, SUPPORTED)]
     if not both:
         return "No difference from relu is supported in both metrics."
-    named = [_named(pair) + (", within the margin in both" if all(map(within_margin, pair)) else "") for pair in both]
+    named = []
+    for pair in both:
+        within = [in_words(row["metric"]) for row in pair if within_margin(row)]
+        named.append(_named(pair) + (f", within the margin in {'both' if len(within) == 2 else within[0]}" if within else ""))
     return f"Supported in both, relative PD and total variation: {'; '.join(named)}."
 
 
@@ -70,7 +73,8 @@ def _one_alone(pairs: Sequence[Pair]) -> str:
     parts = []
     for k, metric in enumerate(LEADING):
         rows = [pair[k] for pair in pairs if only(pair, k)]
-        found = [f"{row['model']} with {row['activation']} {effect(row)}" for row in rows]
+        within = [" (within the margin)" if within_margin(row) else "" for row in rows]
+        found = [f"{r['model']} with {r['activation']} {effect(r)}{end}" for r, end in zip(rows, within, strict=True)]
         parts += [f"in {in_words(metric)} {listed(found)}"] if found else []
     if not parts:
         return "None is supported in one of them alone."
