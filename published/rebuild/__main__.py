@@ -63,7 +63,7 @@ def rebuild(published: Published, out: Path, predictions: Path | None = None) ->
     for plot in plots:
         write_atomically(out / "figures" / f"{plot.name}.png", plot.png())
     write_conclusions(published.study, published.evidence, out / "reports")
-    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)))
+    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)), [*gaps])
     write_atomically(out / "answer.md", "\n\n".join(said) + "\n")
     write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, [*gaps], said))
     print("\n".join([*said, *(f"not run yet: {gap}" for gap in gaps)]))

@@ -27,8 +27,8 @@ from repro_lib.metrics.uncertainty import Estimate
 _SHOWN = 3
 
 
-def answer(frames: Frames, first: str) -> list[str]:
-    """The answer, a paragraph each: ``first`` is the sentence that the site's index has."""
+def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
+    """The answer, a paragraph each: ``first`` is the sentence that the site's index has, ``gaps`` what was not run."""
     words, pairs = words_on_models(frames["contrasts"]), in_both_metrics(frames["contrasts"])
     cells, n = frames["cells"], min(int(row["n"]) for row, _ in pairs)
     cells = cells[cells["model"].isin(words)]
@@ -41,7 +41,8 @@ def answer(frames: Frames, first: str) -> list[str]:
         "the activation.",
     ]
     beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
-    return [*parts, *filter(None, beside)]
+    care = "" if "equal_loss" in frames else ", so that some of it may be how far an activation gets in the same steps"
+    return [*parts, *filter(None, beside), *([f"Not run yet: {'; '.join(gaps)}{care}."] if gaps else [])]
 
 
 def _on_models(words: dict[str, str]) -> str:
