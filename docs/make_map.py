@@ -17,7 +17,7 @@ LIBRARY, MAP, README = ROOT / "repro_lib", ROOT / "docs" / "map.md", ROOT / "REA
 ENTRIES = ("config", "system", "metrics", "data", "models", "store", "training", "analysis", "plots", "whatif", "report")
 ENTRIES += ("grid", "cli")
 BEGIN, END = "    repro_lib/", "    tests/"
-WIDTH, INDENT = 118, " " * 25
+WIDTH = 118
 
 
 def first_line(path: Path) -> str:
@@ -36,23 +36,14 @@ def entry_path(entry: str) -> Path:
     return file if file.exists() else LIBRARY / entry / "__init__.py"
 
 
-def names_in(folder: Path) -> str:
-    """``page, index`` for the files of one folder, then those of its packages: ``site/ (page, index)``."""
-    own = [path.stem for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
-    inner = [f"{path.name}/ ({names_in(path)})" for path in sorted(folder.iterdir()) if (path / "__init__.py").exists()]
-    return ", ".join(own + inner)
-
-
 def tree() -> str:
-    """The library as README shows it: an entry and what it is, and below it the names of its files."""
+    """The library as README shows it: an entry and what it is; docs/map.md has the files."""
     lines = ["    repro_lib/           the library, in the order of the data; a package imports from packages above it alone"]
     for entry in ENTRIES:
         name = entry if (LIBRARY / f"{entry}.py").exists() else f"{entry}/"
         lines += textwrap.wrap(
             first_line(entry_path(entry)), WIDTH, initial_indent=f"      {name:<19}", subsequent_indent=" " * 25
         )
-        if name.endswith("/"):
-            lines += textwrap.wrap(names_in(LIBRARY / entry), WIDTH, initial_indent=" " * 25, subsequent_indent=" " * 25)
     return "\n".join(lines) + "\n"
 
 

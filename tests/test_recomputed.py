@@ -409,7 +409,7 @@ def test_cv_over_activations() -> None:
             assert chance == pytest.approx(below, abs=2e-3) or (row[name] == 0 and chance <= below), (row["model"], name)
 
 
-def test_churn_per_error_and_the_control_of_halves() -> None:
+def test_churn_per_error() -> None:
     for row in table("churn_and_error"):
         result = cells("second/results")[row["model"], row["activation"], 500]
         matrix, errors = pairs(result, "churn"), np.array([1 - t["val_accuracy"] / 100 for t in result["trials"]])
@@ -419,11 +419,28 @@ def test_churn_per_error_and_the_control_of_halves() -> None:
             every(lambda k, m=matrix, e=errors, of=kept: mean(m, k) / e[of[k] if k is not None else slice(None)].mean(), n)
         )
         same(row, dict(zip(("ratio", "ratio_low", "ratio_high"), found, strict=True)), 1e-5)
+
+
+def test_the_control_of_halves_and_of_random_halves() -> None:
+    def without_each(matrix: np.ndarray) -> np.ndarray:
+        n, rows = len(matrix), matrix.sum(axis=1)
+        return (rows.sum() - 2 * rows) / ((n - 1) * (n - 2))
+
     for row in table("a_a_control"):
-        matrix = pairs(cells("second/results")[row["model"], row["activation"], 500], "relative_pd")
-        half = len(matrix) // 2
+        matrix, half = pairs(cells("second/results")[row["model"], row["activation"], 500], row["metric"]), int(row["n"])
+        drawn, hits, bar = np.random.default_rng(0), 0, t_quantile(half - 1)
+        for _ in range(200):
+            order = drawn.permutation(np.arange(2 * half))
+            one, other = (matrix[np.ix_(part, part)] for part in (order[:half], order[half:]))
+            values = without_each(one) - without_each(other)
+            error = math.sqrt((half - 1) / half * ((values - values.mean()) ** 2).sum())
+            hits += abs(one.sum() - other.sum()) / (half * (half - 1)) >= bar * error
         one, other = matrix[:half, :half], matrix[half:, half:]
         share = ends(every(lambda k, a=one, b=other: 100 * (mean(a, k) / mean(b, k) - 1), half))
         value, _, error = every(lambda k, a=one, b=other: mean(a, k) - mean(b, k), half)
-        p = 2 * t_above(abs(value) / error, half - 1)
-        same(row, {"p": p} | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
+        expected = {"p": 2 * t_above(abs(value) / error, half - 1), "share_of_random": hits / 200}
+        same(row, expected | dict(zip(("per_cent", "per_cent_low", "per_cent_high"), share, strict=True)))
+    for metric in LEADING:
+        rows = [row for row in table("a_a_control") if row["metric"] == metric]
+        for row, new in zip(rows, family_of([row | {"p_equal": 1.0} for row in rows], len(rows)), strict=True):
+            assert row["p_holm"] == pytest.approx(new["p_holm"])

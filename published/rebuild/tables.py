@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from published.rebuild.second import dependence_on_model, own_rates_of, rate_che
 from published.rebuild.stores import TEXTS, NotRunYet, Published
 from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import (
+    LEADING,
     chances_of_being_best,
     contrasts_at_equal_loss,
     contrasts_frame,
@@ -32,9 +33,10 @@ from repro_lib.analysis.forks import forks_frame
 from repro_lib.analysis.league import league
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.study import Study
-from repro_lib.metrics.hypothesis_tests import holm, p_value
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_value
 from repro_lib.metrics.uncertainty import contrast, relative_contrast
 
+SPLITS = 200
 SIDE_ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 
@@ -103,18 +105,23 @@ def rank_agreement(published: Published) -> pd.DataFrame:
 
 
 def a_a_control(published: Published) -> pd.DataFrame:
-    """The first half of a cell's trials against the second: the t test of the jackknife; nothing can differ."""
-    evidence, rows = published.evidence, []
-    for model in evidence.candidates():
-        for activation in evidence.activations:
-            if (half := evidence.trials(model, activation) // 2) < 2:
-                continue
-            matrix = evidence.matrix(model, [activation], "relative_pd")
-            halves = matrix[:half, :half], matrix[half : 2 * half, half : 2 * half]
-            found, p = relative_contrast(*halves), p_value(contrast(*halves))
-            rows.append({"model": model, "activation": activation, "n": half, **found.columns("per_cent"), "p": p})
-    frame = pd.DataFrame(rows)
-    return frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64)))
+    """The first half of a cell's trials against the second, between which nothing can differ but by chance, by the t test of
+    the jackknife; and of ``SPLITS`` random halves the share with p at most .05: whether the test keeps its level."""
+    evidence, frames = published.evidence, []
+    for metric in LEADING:
+        rows = []
+        for model, activation in product(evidence.candidates(), evidence.activations):
+            matrix, half = evidence.matrix(model, [activation], metric), evidence.trials(model, activation) // 2
+            drawn, order = np.random.default_rng(0), np.arange(2 * half)
+            splits = [order, *(drawn.permutation(order) for _ in range(SPLITS))]
+            halves = [[matrix[np.ix_(part, part)] for part in (split[:half], split[half:])] for split in splits]
+            p, *others = (p_value(contrast(*pair)) for pair in halves)
+            about = {"metric": metric, "model": model, "activation": activation, "n": half}
+            share = float(np.mean([other <= SIGNIFICANCE for other in others]))
+            rows.append(about | relative_contrast(*halves[0]).columns("per_cent") | {"p": p, "share_of_random": share})
+        frame = pd.DataFrame(rows)
+        frames.append(frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64))))
+    return pd.concat(frames, ignore_index=True)
 
 
 # --- beside it
