@@ -114,11 +114,13 @@ def a_a_control(published: Published) -> pd.DataFrame:
             matrix, half = evidence.matrix(model, [activation], metric), evidence.trials(model, activation) // 2
             drawn, order = np.random.default_rng(0), np.arange(2 * half)
             splits = [order, *(drawn.permutation(order) for _ in range(SPLITS))]
-            halves = [[matrix[np.ix_(part, part)] for part in (split[:half], split[half:])] for split in splits]
-            p, *others = (p_value(contrast(*pair)) for pair in halves)
+            halves = [tuple(matrix[np.ix_(part, part)] for part in (split[:half], split[half:])) for split in splits]
+            p, *others = (p_value(contrast(one, other)) for one, other in halves)
             about = {"metric": metric, "model": model, "activation": activation, "n": half}
             share = float(np.mean([other <= SIGNIFICANCE for other in others]))
-            rows.append(about | relative_contrast(*halves[0]).columns("per_cent") | {"p": p, "share_of_random": share})
+            rows.append(
+                about | relative_contrast(halves[0][0], halves[0][1]).columns("per_cent") | {"p": p, "share_of_random": share}
+            )
         frame = pd.DataFrame(rows)
         frames.append(frame.assign(p_holm=holm(frame["p"].to_numpy(dtype=np.float64))))
     return pd.concat(frames, ignore_index=True)
