@@ -91,7 +91,8 @@ def characters(frames: Frames) -> Plot:
     frame = frame[(frame["slicing"] == "class") & (frame["activation"] == "relu")].dropna(subset=["churn"])
     models, kinds = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["slice"]))
     title = "Where two trials disagree: churn by kind of the true character (relu)"
-    note = "95 % jackknife intervals over 10 trials. From tables/token_slices.csv (made with the predictions)."
+    trials = int(frame["trials"].min())
+    note = f"95 % jackknife intervals over {trials} trials. From tables/token_slices.csv (made with the predictions)."
     handles = [Line2D([], [], color=colour, marker="o", label=m) for m, colour in zip(models, COLOURS.values(), strict=False)]
     figure, body = new_figure(3.0, title, note, handles)
     axes = body.subplots()
