@@ -41,6 +41,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed at the end of the process)
+        self._asked = 0
         self._start()
         atexit.register(self.close)
 
@@ -69,7 +70,8 @@ class ForkServer:
             return LOST
 
     def _start(self) -> None:
-        self._requests, theirs = socket.socketpair()
+        # Of whole messages: two answers that wait for who was interrupted do not run into each other.
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = _start_python("serve_forks", theirs.fileno(), self._log)
         theirs.close()
 
@@ -79,10 +81,14 @@ class ForkServer:
         self._process.wait()
 
     def _ask(self, request: bytes, *descriptors: int) -> int:
-        socket.send_fds(self._requests, [request], descriptors)
-        if not (answer := self._requests.recv(32)):
-            raise ConnectionResetError("the process that workers are forked from is gone")
-        return int(answer)
+        self._asked += 1
+        socket.send_fds(self._requests, [b"%d %s" % (self._asked, request)], descriptors)
+        # An interruption leaves its answer behind, which is to an earlier question.
+        while answer := self._requests.recv(64):
+            number, value = map(int, answer.split())
+            if number == self._asked:
+                return value
+        raise ConnectionResetError("the process that workers are forked from is gone")
 
 
 class FreshProcesses:
@@ -133,7 +139,8 @@ def serve_forks(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, reap)
     with socket.socket(fileno=descriptor) as requests:
         while True:
-            request, descriptors, _, _ = socket.recv_fds(requests, 32, 1)
+            message, descriptors, _, _ = socket.recv_fds(requests, 64, 1)
+            number, _, request = message.partition(b" ")
             if descriptors:
                 if (answer := os.fork()) == 0:
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -147,7 +154,7 @@ def serve_forks(descriptor: int) -> None:
                 answer = codes.pop(int(request), LOST)
             else:  # whom it serves is gone
                 return
-            requests.send(str(answer).encode())
+            requests.send(b"%s %d" % (number, answer))
 
 
 def _import_all() -> None:

@@ -105,7 +105,7 @@ def test_a_command_that_is_told_to_stop_does_so(folder: Folder, command: str, at
     # Ctrl-C in a terminal reaches every process of the group.
     os.killpg(grid.pid, number) if number == signal.SIGINT else grid.send_signal(number)
     _, error = grid.communicate(timeout=60)
-    assert grid.returncode == 128 + number
+    assert grid.returncode == 128 + number, error
     assert error == "repro: interrupted; what is finished is kept, and the same command goes on from there\n"
     folder.assert_nothing_is_left()
     folder.assert_only_whole_files_are_left()

@@ -4,17 +4,20 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
 import pytest
 from interrupting import is_running, wait_for
 
+from repro_lib.grid.fork_server import LOST, ForkServer
 from repro_lib.grid.kernels import KernelKilledError
 from repro_lib.grid.pool import Outcome, Pool, Task
 from repro_lib.grid.worker_process import take_card
@@ -174,3 +177,13 @@ def test_the_cards_are_dealt_out_to_the_workers(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "all").touch()
         drain(pool)
     assert sorted(path.read_text() for path in tmp_path.glob("card?")) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
+
+
+def test_an_answer_that_an_interruption_left_behind_is_not_taken_for_the_next() -> None:
+    server, (ours, theirs), (mine, its) = ForkServer(), Pipe(), Pipe()
+    socket.send_fds(server._requests, [b"0 fork"], [theirs.fileno()])  # its answer is never read
+    pid = server.fork(its.fileno())
+    for end in (ours, theirs, mine, its):
+        end.close()
+    assert server.exit_code(pid) not in (LOST, pid)
+    server.close()
