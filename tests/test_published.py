@@ -106,8 +106,11 @@ def test_the_controls_hold() -> None:
     assert published.evidence.identical("tinylstm")
     cv = tables.cv(published)
     assert (cv[cv["model"] == "tinylstm"]["cv"] == 0).all()
-    # By random halves; those in the order of the seeds are one draw, which the report tells of whatever came of it.
-    assert pd.read_csv(HERE / "tables" / "a_a_control.csv")["share_of_random"].mean() < 0.05
+    halves = pd.read_csv(HERE / "tables" / "a_a_control.csv")
+    assert (halves.groupby("metric")["share_of_random"].mean() < 0.05).all()
+    # Those in the order of the seeds are one draw; where it comes out badly, the report says so.
+    failed = (halves.groupby("metric")["p_holm"].min() <= 0.05).sum()
+    assert (HERE / "RESEARCH_REPORT.md").read_text().count("**this control failed**") == failed
 
 
 def test_models_that_were_not_trained_alike_are_named_and_would_be_now() -> None:

@@ -46,7 +46,7 @@ def main() -> None:
 def rebuild(published: Published, out: Path, predictions: Path | None = None) -> None:
     """Tables, figures, conclusions, report and the answer, of an edition; what was not run is left out, and named."""
     frames: dict[str, pd.DataFrame] = {}
-    gaps = {about: None for name, (_, about) in SECOND.items() if not any((published.folder / name).glob("*.json*"))}
+    gaps = {about: None for name, (_, about) in SECOND.items() if not published.has(name)}
     for name, make in TABLES.items():
         try:
             frames[name] = make(published)

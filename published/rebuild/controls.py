@@ -1,8 +1,11 @@
 """What stands beside the answer, in sentences: how metrics agree, the controls, and what the first edition had alone."""
 
-from published.rebuild.words import Frames, in_words, p_words, value
+from published.rebuild.tables import SPLITS
+from published.rebuild.words import Frames, in_words, value
+from repro_lib.analysis.formatting import chance
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import SUPPORTED
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 
 
 def ranks(frames: Frames) -> str:
@@ -27,16 +30,17 @@ def a_a(frames: Frames) -> str:
     """The A/A control, whatever came of it."""
     parts, shares = [], []
     by_metric = frames["a_a_control"].groupby("metric")["share_of_random"].mean()
-    kept = "keeps" if (by_metric <= 0.05).all() else "**does not keep**"
+    kept = "keeps" if (by_metric <= SIGNIFICANCE).all() else "**does not keep**"
     for metric, rows in frames["a_a_control"].groupby("metric", sort=False):
-        hits, least = int((rows["p"] <= 0.05).sum()), rows["p_holm"].min()
-        failed = " (**this control failed**)" if least <= 0.05 else ""
-        parts.append(f"{hits} of {len(rows)} in {in_words(str(metric))}, the smallest after Holm {p_words(least)}{failed}")
+        hits, least = int((rows["p"] <= SIGNIFICANCE).sum()), rows["p_holm"].min()
+        failed = " (**this control failed**)" if least <= SIGNIFICANCE else ""
+        parts.append(f"{hits} of {len(rows)} in {in_words(str(metric))}, the smallest after Holm {chance(least)}{failed}")
         shares.append(f"{100 * rows['share_of_random'].mean():.1f} % in {in_words(str(metric))}")
+    level = f"{SIGNIFICANCE:g}"
     return (
         "A/A: the first half of a cell's trials against the second, between which nothing can differ but by chance, has p at "
-        f"most 0.05 in {'; '.join(parts)}. The cells of a model share their seeds, and so their luck. Of 200 random halves of "
-        f"each cell p is at most 0.05 in {' and '.join(shares)}: the test {kept} its level of 5 %."
+        f"most {level} in {'; '.join(parts)}. The cells of a model share their seeds, and so their luck. Of {SPLITS} random "
+        f"halves of each cell p is at most {level} in {' and '.join(shares)}: the test {kept} its level of {level}."
     )
 
 

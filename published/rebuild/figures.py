@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from published.rebuild.first import SIDE_MODELS
-from published.rebuild.stores import Published
+from published.rebuild.stores import SIDE_MODELS, Published
 from published.rebuild.words import Frames
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import small

@@ -4,19 +4,16 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from published.rebuild.stores import Published
+from published.rebuild.stores import SIDE_MODELS, Published
 from repro_lib.analysis.contrasts import LEADING, contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.frames import pair_matrix
 from repro_lib.analysis.selection import with_other
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import FOLLOWED
-from repro_lib.metrics.prediction_difference import PAIR_METRICS
-from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval, relative_contrast
+from repro_lib.metrics.uncertainty import Estimate, relative_contrast
 from repro_lib.models.activations import smelu_beta
 from repro_lib.store.schema import Result
-
-SIDE_MODELS = ("charlm", "convlm")
 
 
 def first_cells(published: Published) -> pd.DataFrame:
@@ -46,15 +43,14 @@ def first_lengths(published: Published) -> pd.DataFrame:
 
 def smelu(published: Published) -> pd.DataFrame:
     """charlm with SmeLU by beta, each against relu (of its grid) in per cent, at 99 % so that five hold together at 95 %."""
-    relu, rows = published.first.study.result("charlm", "relu"), []
+    own = {(result.model_name, result.activation): result for result in published.first.study.results}
+    relu, rows = own["charlm", "relu"], []
     for result in published.first.smelu:
         beta = float(smelu_beta(result.activation) or 0)
         row: dict[str, object] = {"activation": result.activation, "beta": beta, "n": len(result.trials)}
-        row |= _measured(result)
-        if relu is not None:
-            for name in FOLLOWED:
-                found = _against(result, relu, name, confidence=1 - 0.05 / len(published.first.smelu))
-                row |= found.columns(f"against_relu_per_cent_{name}")
+        for name in FOLLOWED:
+            found = _against(result, relu, name, confidence=1 - 0.05 / len(published.first.smelu))
+            row |= found.columns(f"against_relu_per_cent_{name}")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -83,13 +79,6 @@ def by_metric(evidence: Evidence, of: Callable[[Evidence, str], pd.DataFrame]) -
 def leading(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The frame with these columns before all others."""
     return frame[[*columns, *(name for name in frame.columns if name not in columns)]]
-
-
-def _measured(result: Result) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for name in FOLLOWED:
-        row |= jackknife_pairwise(pair_matrix(result, name), PAIR_METRICS[name].largest).columns(name)
-    return row | mean_interval([trial.val_loss for trial in result.trials]).columns("val_loss")
 
 
 def _against(first: Result, second: Result, metric: str, confidence: float = 0.95) -> Estimate:

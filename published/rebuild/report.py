@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -10,11 +9,12 @@ from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
 from published.rebuild.second import own_rates_of
 from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
-from published.rebuild.words import Frames, in_words
+from published.rebuild.words import Frames
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, REFUTED, SUPPORTED
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import Plot
 from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
@@ -114,24 +114,22 @@ def _or_not_yet(make: Callable[..., str], *about: str) -> str:
 
 
 def metrics_table(frame: pd.DataFrame) -> str:
-    """Every contrast by every metric, in per cent of relu; bold: supported; = : equal within the margin."""
+    """Every contrast by every metric, in per cent of relu; bold, which the site's tables cannot: supported; = : equal."""
     looks, rows = {SUPPORTED: "**{}**", EQUAL: "= {}"}, []
     for names, own in frame.dropna(subset=["per_cent"]).groupby(["model", "activation"], sort=False):
         rows.append([*names, *(looks.get(r["verdict"], "{}").format(f"{r['per_cent']:+z.1f}") for r in rows_of(own))])
-    return _table(["model", "activation", *dict.fromkeys(map(in_words, frame["metric"]))], rows)
+    heads = ["model", "activation", *(PAIR_METRICS[metric].words for metric in dict.fromkeys(frame["metric"]))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
 
 
 def sources_table(frame: pd.DataFrame) -> str:
     """Both leading metrics by source of randomness."""
     rows = [
-        [r["model"], r["activation"], r["varies"], int(r["n"]), *(Estimate.in_row(r, name).written(small) for name in LEADING)]
+        {"Model": r["model"], "Activation": r["activation"], "Varies between trials": r["varies"], "N": int(r["n"])}
+        | {PAIR_METRICS[name].title: Estimate.in_row(r, name).written(small) for name in LEADING}
         for r in rows_of(frame)
     ]
-    return _table(["model", "activation", "varies between trials", "N", *map(in_words, LEADING)], rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (heads, ["---"] * len(heads), *rows))
+    return markdown_table(pd.DataFrame(rows).set_index(["Model", "Activation"]))
 
 
 # By its name in the template, and the tables that each is made of.
@@ -140,7 +138,7 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "not_replicated": (say.not_replicated, {"replicated"}),
     "dependence": (say.dependence, {"dependence"}),
     "equal_loss": (say.equal_loss, {"equal_loss"}),
-    "own_rates": (say.own_rates, {"own_rates", "contrasts"}),
+    "own_rates": (say.own_rates, {"own_rates", "contrasts", "rates"}),
     "rates": (say.rates, {"rates"}),
     "long": (say.long, {"long_contrasts", "long_cells", "contrasts"}),
     "texts": (say.texts, {"texts"}),

@@ -16,6 +16,7 @@ from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import GRID_ACTIVATIONS, Config
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm
 from repro_lib.metrics.uncertainty import t_quantile
+from repro_lib.report.answer import verdict_in_both
 
 # Of rule 2. Seeds of the first edition, whose own trials serve where the rate is the model's default.
 SEEDS = (42, 43, 44)
@@ -67,11 +68,10 @@ def in_both_metrics(contrasts: pd.DataFrame) -> list[Pair]:
     return list(zip(first, second, strict=True))
 
 
-def agreed(pair: Pair, verdict: str) -> bool:
-    """Whether both metrics give this verdict and, if it is that of a difference, the same sign."""
-    return all(row["verdict"] == verdict for row in pair) and (
-        verdict != SUPPORTED or pair[0]["per_cent"] * pair[1]["per_cent"] > 0
-    )
+def verdict(pair: Pair) -> str:
+    """What both metrics say together, in the library's words."""
+    one, other = pair
+    return verdict_in_both(one | {"verdict_tv": other["verdict"], "per_cent_tv": other["per_cent"]})
 
 
 def within_margin(row: Mapping[str, Any]) -> bool:
@@ -88,7 +88,7 @@ def words_on_models(contrasts: pd.DataFrame) -> dict[str, str]:
     pairs, words = in_both_metrics(contrasts), {}
     for model in dict.fromkeys(str(row["model"]) for row, _ in pairs):
         own = [pair for pair in pairs if pair[0]["model"] == model]
-        clear = any(agreed(pair, SUPPORTED) and all(abs(row["per_cent"]) > row["margin"] for row in pair) for pair in own)
+        clear = any(verdict(pair) == SUPPORTED and all(abs(row["per_cent"]) > row["margin"] for row in pair) for pair in own)
         small = all(row["verdict"] in (EQUAL, SUPPORTED) and within_margin(row) for pair in own for row in pair)
         words[model] = MATTERS if clear else DOES_NOT if small else OPEN
     return words

@@ -9,10 +9,10 @@ from published.rebuild.second import (
     MATTERS,
     OPEN,
     Pair,
-    agreed,
     in_both_metrics,
     order_holds,
     own_rates_of,
+    verdict,
     within_margin,
     words_on_models,
 )
@@ -22,6 +22,7 @@ from repro_lib.analysis.formatting import counted, listed, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate
+from repro_lib.report.answer import IN_ONE
 
 # Of the arms that help, so many are named.
 _SHOWN = 3
@@ -30,32 +31,35 @@ _SHOWN = 3
 def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     """The answer, a paragraph each: ``first`` is the sentence that the site's index has, ``gaps`` what was not run."""
     words, pairs = words_on_models(frames["contrasts"]), in_both_metrics(frames["contrasts"])
+    margin = f"{pairs[0][0]['margin']:g} %"
     cells, n = frames["cells"], min(int(row["n"]) for row, _ in pairs)
     cells = cells[cells["model"].isin(words)]
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
-        f"**{_on_models(words)}** {first}",
-        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of "
-        f"{pairs[0][0]['margin']:g} %, Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
+        f"**{_on_models(words, margin)}** {first}",
+        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, "
+        f"Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
         f"{_equal(pairs)} Two models trained alike name another most probable character at {apart} of all characters, whatever "
         "the activation.",
     ]
     beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
-    care = "" if "equal_loss" in frames else ", so that some of it may be how far an activation gets in the same steps"
-    return [*parts, *filter(None, beside), *([f"Not run yet: {'; '.join(gaps)}{care}."] if gaps else [])]
+    open_parts = [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
+    if "equal_loss" not in frames:
+        open_parts.append("Until there are contrasts at equal loss, part of a difference may be how far an activation gets.")
+    return [*parts, *filter(None, beside), *filter(None, [" ".join(open_parts)])]
 
 
-def _on_models(words: dict[str, str]) -> str:
+def _on_models(words: dict[str, str], margin: str) -> str:
     named = {word: [model for model, own in words.items() if own == word] for word in (MATTERS, DOES_NOT, OPEN)}
     parts = [f"the activation matters to {listed(named[MATTERS])}"] if named[MATTERS] else []
-    parts += [f"it does not matter to {listed(named[DOES_NOT])} within 3 %"] if named[DOES_NOT] else []
+    parts += [f"it does not matter to {listed(named[DOES_NOT])} within {margin}"] if named[DOES_NOT] else []
     parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
     text = "; ".join(parts)
     return f"{_capital(text)}."
 
 
 def _both(pairs: Sequence[Pair]) -> str:
-    both = [pair for pair in pairs if agreed(pair, SUPPORTED)]
+    both = [pair for pair in pairs if verdict(pair) == SUPPORTED]
     if not both:
         return "No difference from relu is supported in both metrics."
     named = []
@@ -73,7 +77,7 @@ def _named(pair: Pair) -> str:
 def _one_alone(pairs: Sequence[Pair]) -> str:
     parts = []
     for k, metric in enumerate(LEADING):
-        rows = [pair[k] for pair in pairs if only(pair, k)]
+        rows = [pair[k] for pair in pairs if verdict(pair) == IN_ONE and pair[k]["verdict"] == SUPPORTED]
         within = [" (within the margin)" if within_margin(row) else "" for row in rows]
         found = [f"{r['model']} with {r['activation']} {effect(r)}{end}" for r, end in zip(rows, within, strict=True)]
         parts += [f"in {in_words(metric)} {listed(found)}"] if found else []
@@ -82,17 +86,12 @@ def _one_alone(pairs: Sequence[Pair]) -> str:
     return f"Supported in one alone, so that it depends on whether rare characters count: {'; '.join(parts)}."
 
 
-def only(pair: Pair, k: int) -> bool:
-    """Whether this metric alone supports a contrast, or the two do with different signs."""
-    return pair[k]["verdict"] == SUPPORTED and not agreed(pair, SUPPORTED)
-
-
 def _equal(pairs: Sequence[Pair]) -> str:
     names: dict[str, list[str]] = {}
-    for row, _ in (pair for pair in pairs if agreed(pair, EQUAL)):
+    for row, _ in (pair for pair in pairs if verdict(pair) == EQUAL):
         names.setdefault(row["model"], []).append(row["activation"])
     alike = "; ".join(f"{model} with {listed(own)}" for model, own in names.items()) or "none"
-    rest = len(pairs) - sum(agreed(pair, EQUAL) or only(pair, 0) or only(pair, 1) or agreed(pair, SUPPORTED) for pair in pairs)
+    rest = sum(verdict(pair) == NOT_DECIDED for pair in pairs)
     undecided = f" {counted(rest, '', 'are')} not decided in one metric or both." if rest else ""
     return f"Equal within {pairs[0][0]['margin']:g} % in both: {alike}.{undecided}"
 
@@ -100,10 +99,11 @@ def _equal(pairs: Sequence[Pair]) -> str:
 def replicated(frames: Frames) -> str:
     """What became of the first edition's verdicts."""
     count = Counter(frames["replicated"]["outcome"])
-    asked = f'{count.total()} verdicts other than "{NOT_DECIDED}"'
+    turned = f"{counted(count['reversed'], '', 'were')} reversed" if count["reversed"] else "none was reversed"
     return (
-        f"Of the first edition's {asked} on models that both trained alike but for the rate, by metric, {count['replicated']} "
-        f"replicated, {count['reversed']} reversed and {count['not replicated']} did not."
+        f'The first edition had {count.total()} verdicts by metric other than "{NOT_DECIDED}", on models that both editions '
+        f"trained alike but for the rate: {count['replicated']} replicated, {turned}, {count['not replicated']} did not "
+        "replicate."
     )
 
 
@@ -114,7 +114,7 @@ def not_replicated(frames: Frames) -> str:
         f"{r['per_cent_first']:+.1f} %; now {r['verdict']}, {effect(r)})"
         for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
     ]
-    return f"Those that did not: {'; '.join(named)}." if named else ""
+    return f"Those that are not replicated: {'; '.join(named)}." if named else ""
 
 
 def dependence(frames: Frames) -> str:
@@ -136,22 +136,21 @@ def dependence(frames: Frames) -> str:
 def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
     pairs = in_both_metrics(frames["equal_loss"])
-    kinds = {"supported in both": [p for p in pairs if agreed(p, SUPPORTED)]}
-    kinds["supported in one metric alone"] = [p for p in pairs if only(p, 0) or only(p, 1)]
-    kinds["equal within the margin in both"] = [p for p in pairs if agreed(p, EQUAL)]
-    said = [f"{counted(len(own), '', 'are')} {kind}: {', '.join(map(_named, own))}" for kind, own in kinds.items() if own]
-    rest = len(pairs) - sum(map(len, kinds.values()))
-    said += [f"{counted(rest, '', 'are')} not decided"] if rest else []
+    kinds = {SUPPORTED: "supported in both", IN_ONE: "supported in one metric alone", EQUAL: "equal within the margin in both"}
+    kinds[NOT_DECIDED] = "not decided"
+    of_kind = {words: [pair for pair in pairs if verdict(pair) == kind] for kind, words in kinds.items()}
+    said = [f"{counted(len(own), '', 'are')} {words}: {', '.join(map(_named, own))}" for words, own in of_kind.items() if own]
     return (
         f"Of {len(pairs)} contrasts at equal validation loss, read off runs of several lengths that each decayed fully, "
-        f"{'; '.join(said)}."
+        f"{'; '.join(said)}. What an activation changes at equal steps and not at equal loss is how far it gets, not how "
+        "well it reproduces."
     )
 
 
 def own_rates(frames: Frames) -> str:
     """What changes where each activation has the learning rate that suits it."""
     before = {(r["model"], r["activation"]): (r, mass) for r, mass in in_both_metrics(frames["contrasts"])}
-    asked = own_rates_of(frames["rates"]) if "rates" in frames else {}
+    asked = own_rates_of(frames["rates"])
     parts = []
     for pair in in_both_metrics(frames["own_rates"]):
         name = (pair[0]["model"], pair[0]["activation"])
@@ -202,8 +201,8 @@ def texts(frames: Frames) -> str:
     parts = []
     for name, rows in frames["texts"].groupby("text", sort=False):
         pairs = in_both_metrics(rows)
-        both = [_named(pair) for pair in pairs if agreed(pair, SUPPORTED)]
-        one, equal = sum(only(p, 0) or only(p, 1) for p in pairs), sum(agreed(p, EQUAL) for p in pairs)
+        both = [_named(pair) for pair in pairs if verdict(pair) == SUPPORTED]
+        one, equal = (sum(verdict(pair) == kind for pair in pairs) for kind in (IN_ONE, EQUAL))
         parts.append(
             f"{_TEXTS[str(name)]}: of {len(pairs)} supported in both {', '.join(both) or 'none'}, in one {one}; equal in "
             f"both {equal}"

@@ -27,10 +27,11 @@ SECOND = {
     "forks/results": (5, "charlm forked at six points of training"),
 }
 # Of the parts with a family of contrasts of their own: models and activations (none: all that a grid has).
-_SMALL, _THREE = ("charlm", "convlm"), ("relu", "gelu", "swiglu")
+SIDE_MODELS, SIDE_ACTIVATIONS = ("charlm", "convlm"), ("relu", "gelu", "swiglu")
 TEXTS = ("tinyshakespeare", "networkx", "mishnah", "bpe")
-_ABOUT = {f"{text}/results": (_SMALL, ()) for text in TEXTS} | {"bpe/results": (("convlm",), ("relu", "swiglu"))}
-_ABOUT |= {"long/results": (_SMALL, _THREE), "minigpt/results": (("minigpt",), ()), "context64/results": (_SMALL, ())}
+_ABOUT = {f"{text}/results": (SIDE_MODELS, ()) for text in TEXTS} | {"bpe/results": (("convlm",), ("relu", "swiglu"))}
+_ABOUT |= {"long/results": (SIDE_MODELS, SIDE_ACTIVATIONS), "context64/results": (SIDE_MODELS, ())}
+_ABOUT |= {"minigpt/results": (("minigpt",), ())}
 # Those of the first edition, seeds 42 to 51, below published/.
 FIRST = {
     "results": "the grid, and variants of its cells",
@@ -66,6 +67,10 @@ class Published:
     def store(self, name: str) -> Store:
         """One of ``SECOND`` or of ``FIRST``."""
         return Store(self.folder / name)
+
+    def has(self, name: str) -> bool:
+        """Whether anything of a store was run."""
+        return any((self.folder / name).glob("*.json*"))
 
     def results(self, name: str) -> list[Result]:
         """All results of a store; NotRunYet where there are none."""
@@ -109,10 +114,11 @@ class Published:
 
     def at_rates(self, rates: dict[tuple[str, str], float]) -> Side:
         """The grid with these cells at another learning rate, all others as they are; NotRunYet where one was not trained."""
-        own = {(r.model_name, r.activation): r for r in self.stored if r.config["vary"] == "all"
-               and r.config["max_iters"] == self.study.results[0].config["max_iters"]
-               and rates.get((r.model_name, r.activation)) == r.config["learning_rate"]}  # fmt: skip
-        if rates.keys() - own.keys():
-            raise NotRunYet("activations at learning rates of their own")
-        study = replace(self.study, results=tuple(own.get((r.model_name, r.activation), r) for r in self.study.results))
+        results = {(result.model_name, result.activation): result for result in self.study.results}
+        for cell, rate in rates.items():
+            at_rate = [run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate]
+            if not at_rate:
+                raise NotRunYet("activations at learning rates of their own")
+            results[cell] = at_rate[0]
+        study = replace(self.study, results=tuple(results.values()))
         return Side(study, Evidence.from_results(study))

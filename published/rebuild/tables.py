@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from published.rebuild.first import (
-    SIDE_MODELS,
     by_metric,
     context,
     first_cells,
@@ -19,7 +18,7 @@ from published.rebuild.first import (
     smelu,
 )
 from published.rebuild.second import dependence_on_model, own_rates_of, rate_check, replication
-from published.rebuild.stores import TEXTS, NotRunYet, Published
+from published.rebuild.stores import SECOND, SIDE_ACTIVATIONS, SIDE_MODELS, TEXTS, NotRunYet, Published
 from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import (
     LEADING,
@@ -36,8 +35,8 @@ from repro_lib.analysis.study import Study
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_value
 from repro_lib.metrics.uncertainty import contrast, relative_contrast
 
+# Random halves of a cell in the A/A control.
 SPLITS = 200
-SIDE_ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 
 # --- the grid
@@ -154,16 +153,10 @@ def long_contrasts(published: Published) -> pd.DataFrame:
 
 def texts(published: Published) -> pd.DataFrame:
     """Every activation against relu on each other text, a family of its own, by every metric."""
-    frames, missing = [], []
-    for name in TEXTS:
-        try:
-            evidence = published.side(f"{name}/results").evidence
-        except NotRunYet as gap:
-            missing.append(gap)
-            continue
-        frames.append(by_metric(evidence, contrasts_frame).assign(text=name))
-    if not frames:
-        raise missing[0]
+    there = [name for name in TEXTS if published.has(f"{name}/results")]
+    if not there:
+        raise NotRunYet(SECOND[f"{TEXTS[0]}/results"][1])
+    frames = [by_metric(published.side(f"{name}/results").evidence, contrasts_frame).assign(text=name) for name in there]
     return leading(pd.concat(frames, ignore_index=True), "text")
 
 

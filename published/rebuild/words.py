@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, rounded
 
 Frames = Mapping[str, pd.DataFrame]
@@ -22,11 +23,6 @@ def value(row: Mapping[str, Any], name: str, digits: int, *, sign: bool = False)
     return rounded(estimate.value, spec) if estimate.low == estimate.high else format(estimate, spec)
 
 
-def p_words(p: float) -> str:
-    """Two digits."""
-    return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
-
-
-def in_words(name: str) -> str:
+def in_words(metric: str) -> str:
     """A metric, as prose has it."""
-    return "relative PD" if name == "relative_pd" else name.replace("_", " ")
+    return PAIR_METRICS[metric].words

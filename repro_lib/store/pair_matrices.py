@@ -120,7 +120,7 @@ def pair_matrices_path(store: Store, result: Result) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """Where a file of the published study lies, which are compressed with xz: results and pair matrices."""
+    """Where the compressed form of a result or of pair matrices lies, as the published study has them."""
     return path.with_name(f"{path.name}.xz")
 
 

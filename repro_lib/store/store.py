@@ -24,10 +24,8 @@ from repro_lib.store.tensors import sha256_of_tensors, write_tensors
 from repro_lib.system.files import LARGEST_NOTEBOOK_BYTES, UnusableFile, read_bounded, share, write_atomically
 
 # Results under the names that they are given, and what is in them under any.
-_RESULT_NAME, _RESULT_KEYS = (
-    re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json(\.xz)?"),
-    (b'"content_sha256"', b'"schema_version"'),
-)
+_RESULT_NAME = re.compile(r"[\w.]+-[\w.]+-\d{8}_\d{6}(-\d+)?\.json(\.xz)?")
+_RESULT_KEYS = (b'"content_sha256"', b'"schema_version"')
 # A note of a failure is a sentence.
 _LARGEST_NOTE_BYTES = 2**20
 

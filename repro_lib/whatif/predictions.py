@@ -30,7 +30,7 @@ Floats = NDArray[np.floating]
 # Probabilities compared for one value, over all pairs of all cells of a model: about 20 ms, for a page makes seventy of them.
 # 15 pairs of half the text fit.
 MOST_COMPARED = 10_000_000
-# Of the text at least so many blocks, though 20 trials of five cells then take 0.15 s: one block would be one scene of a play.
+# Of the text at least so many blocks, for one is part of a scene: with 20 trials of five cells a value then takes 60 ms.
 FEWEST_BLOCKS = 4
 # Logits that spread no wider than this have probabilities well inside float32; others are taken in float64.
 WIDEST = 80.0
