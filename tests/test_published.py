@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from published.rebuild import tables
+from published.rebuild import sentences, tables
 from published.rebuild.__main__ import README, with_answer
 from published.rebuild.collect import collect
 from published.rebuild.stores import FIRST, HERE, Published
@@ -90,7 +90,7 @@ def test_the_report_has_no_hole_for_a_number_and_every_link_leads_somewhere() ->
 def test_the_first_screen_of_the_readme_the_report_and_the_conclusions_give_one_answer() -> None:
     readme, said = README.read_text(), (HERE / "answer.md").read_text()
     assert with_answer(readme, said) == readme
-    before, answered = readme.partition("![")[0], "\n".join(said.split("\n\n")[:3])
+    before, answered = readme.partition("![")[0], "\n".join(said.split("\n\n")[: sentences.ON_THE_GRID])
     # Nothing but the title and the question stands beside what is generated.
     assert len(before.splitlines()) - len(with_answer("", said).splitlines()) <= 6
     report, conclusions = ((HERE / name).read_text() for name in ("RESEARCH_REPORT.md", "reports/FINAL_CONCLUSIONS.md"))

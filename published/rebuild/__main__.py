@@ -74,7 +74,8 @@ def with_answer(readme: str, said: str) -> str:
     before, _, rest = readme.partition(BEGINNING)
     _, _, after = rest.partition(END)
     lines = "\n\n".join(
-        textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in (*said.split("\n\n"), LINKS)
+        part if part.startswith("|") else textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False)
+        for part in (*said.split("\n\n"), LINKS)
     )
     return f"{before}{BEGINNING}\n\n{lines.strip()}\n\n{END}{after}"
 

@@ -7,13 +7,13 @@ import pandas as pd
 
 from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
-from published.rebuild.second import own_rates_of
+from published.rebuild.second import in_both_metrics, own_rates_of
 from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
-from published.rebuild.words import Frames
+from published.rebuild.words import MARKS, Frames, markdown_rows, marked, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import literally, small
 from repro_lib.analysis.frames import rows_of
-from repro_lib.analysis.verdicts import EQUAL, REFUTED, SUPPORTED
+from repro_lib.analysis.verdicts import REFUTED, SUPPORTED
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.plots.style import Plot
@@ -32,7 +32,8 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
     first = published.study.results[0]
     words = {
         # What stands beside the grid has sections of its own.
-        "answer": "\n\n".join(answer[:3]),
+        "answer": "\n\n".join(answer[: say.ON_THE_GRID]),
+        "marks": MARKS,
         "models_trained": f"{len(trainings):,}",
         "hours": f"{sum(trainings.values()) / 3600:.0f}",
         "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
@@ -114,12 +115,10 @@ def _or_not_yet(make: Callable[..., str], *about: str) -> str:
 
 
 def metrics_table(frame: pd.DataFrame) -> str:
-    """Every contrast by every metric, in per cent of relu; bold, which the site's tables cannot: supported; = : equal."""
-    looks, rows = {SUPPORTED: "**{}**", EQUAL: "= {}"}, []
-    for names, own in frame.dropna(subset=["per_cent"]).groupby(["model", "activation"], sort=False):
-        rows.append([*names, *(looks.get(r["verdict"], "{}").format(f"{r['per_cent']:+z.1f}") for r in rows_of(own))])
+    """Every contrast by every metric, in per cent of relu, with ``MARKS``."""
+    groups = frame.dropna(subset=["per_cent"]).groupby(["model", "activation"], sort=False)
     heads = ["model", "activation", *(PAIR_METRICS[metric].words for metric in dict.fromkeys(frame["metric"]))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
+    return markdown_rows(heads, [[*map(str, names), *map(marked, rows_of(own))] for names, own in groups])
 
 
 def sources_table(frame: pd.DataFrame) -> str:
@@ -132,20 +131,25 @@ def sources_table(frame: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows).set_index(["Model", "Activation"]))
 
 
+def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: str) -> str:
+    """A sentence, and below it the verdicts that it counts."""
+    return f"{write(frames)}\n\n{verdict_table(in_both_metrics(frames[name]), *by)}"
+
+
 # By its name in the template, and the tables that each is made of.
 SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "replicated": (say.replicated, {"replicated"}),
     "not_replicated": (say.not_replicated, {"replicated"}),
     "dependence": (say.dependence, {"dependence"}),
-    "equal_loss": (say.equal_loss, {"equal_loss"}),
+    "equal_loss": (lambda frames: _with_table(say.equal_loss, frames, "equal_loss", "model"), {"equal_loss"}),
     "own_rates": (say.own_rates, {"own_rates", "contrasts", "rates"}),
     "rates": (say.rates, {"rates"}),
     "long": (say.long, {"long_contrasts", "long_cells", "contrasts"}),
-    "texts": (say.texts, {"texts"}),
+    "texts": (lambda frames: _with_table(say.texts, frames, "texts", "text", "model"), {"texts"}),
     "helps": (say.helps, {"helps"}),
     "sources": (say.sources, {"sources"}),
     "forks": (say.forks, {"forks"}),
-    "minigpt": (say.minigpt, {"minigpt_contrasts"}),
+    "minigpt": (lambda frames: _with_table(say.minigpt, frames, "minigpt_contrasts", "model"), {"minigpt_contrasts"}),
     "ranks": (controls.ranks, {"rank_agreement"}),
     "churn_and_error": (controls.churn_and_error, {"churn_and_error"}),
     "a_a": (controls.a_a, {"a_a_control"}),

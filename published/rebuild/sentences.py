@@ -4,19 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from published.rebuild.second import (
     DOES_NOT,
     MATTERS,
     OPEN,
-    Pair,
     in_both_metrics,
     order_holds,
     own_rates_of,
     verdict,
-    within_margin,
     words_on_models,
 )
-from published.rebuild.words import Frames, effect, in_words
+from published.rebuild.words import MARKS, Frames, effect, in_words, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed, small
 from repro_lib.analysis.frames import rows_of
@@ -24,8 +24,11 @@ from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.report.answer import IN_ONE
 
-# Of the arms that help, so many are named.
-_SHOWN = 3
+# So many paragraphs of the answer are about the grid.
+ON_THE_GRID = 4
+# Of the arms that help, so many are named by what they cost; counted compute within a hundredth is no more.
+_SHOWN = {"at no cost": 3, "with more training": 1, "with more serving": 1}
+_NO_MORE = 1.01
 
 
 def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
@@ -37,10 +40,11 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
         f"**{_on_models(words, margin)}** {first}",
-        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, "
-        f"Holm over all {len(pairs)}. {_both(pairs)} {_one_alone(pairs)}",
-        f"{_equal(pairs)} Two models trained alike name another most probable character at {apart} of all characters, whatever "
-        "the activation.",
+        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
+        f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}; what is supported in one metric alone "
+        "depends on whether rare characters count:",
+        verdict_table(pairs, "model"),
+        f"Two models trained alike name another most probable character at {apart} of all characters, whatever the activation.",
     ]
     beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
     open_parts = [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
@@ -56,44 +60,6 @@ def _on_models(words: dict[str, str], margin: str) -> str:
     parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
     text = "; ".join(parts)
     return f"{_capital(text)}."
-
-
-def _both(pairs: Sequence[Pair]) -> str:
-    both = [pair for pair in pairs if verdict(pair) == SUPPORTED]
-    if not both:
-        return "No difference from relu is supported in both metrics."
-    named = []
-    for pair in both:
-        within = [in_words(row["metric"]) for row in pair if within_margin(row)]
-        named.append(_named(pair) + (f", within the margin in {'both' if len(within) == 2 else within[0]}" if within else ""))
-    return f"Supported in both, relative PD and total variation: {'; '.join(named)}."
-
-
-def _named(pair: Pair) -> str:
-    r, mass = pair
-    return f"{r['model']} with {r['activation']} {effect(r)} and {effect(mass)}"
-
-
-def _one_alone(pairs: Sequence[Pair]) -> str:
-    parts = []
-    for k, metric in enumerate(LEADING):
-        rows = [pair[k] for pair in pairs if verdict(pair) == IN_ONE and pair[k]["verdict"] == SUPPORTED]
-        within = [" (within the margin)" if within_margin(row) else "" for row in rows]
-        found = [f"{r['model']} with {r['activation']} {effect(r)}{end}" for r, end in zip(rows, within, strict=True)]
-        parts += [f"in {in_words(metric)} {listed(found)}"] if found else []
-    if not parts:
-        return "None is supported in one of them alone."
-    return f"Supported in one alone, so that it depends on whether rare characters count: {'; '.join(parts)}."
-
-
-def _equal(pairs: Sequence[Pair]) -> str:
-    names: dict[str, list[str]] = {}
-    for row, _ in (pair for pair in pairs if verdict(pair) == EQUAL):
-        names.setdefault(row["model"], []).append(row["activation"])
-    alike = "; ".join(f"{model} with {listed(own)}" for model, own in names.items()) or "none"
-    rest = sum(verdict(pair) == NOT_DECIDED for pair in pairs)
-    undecided = f" {counted(rest, '', 'are')} not decided in one metric or both." if rest else ""
-    return f"Equal within {pairs[0][0]['margin']:g} % in both: {alike}.{undecided}"
 
 
 def replicated(frames: Frames) -> str:
@@ -135,16 +101,28 @@ def dependence(frames: Frames) -> str:
 
 def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
-    pairs = in_both_metrics(frames["equal_loss"])
-    kinds = {SUPPORTED: "supported in both", IN_ONE: "supported in one metric alone", EQUAL: "equal within the margin in both"}
-    kinds[NOT_DECIDED] = "not decided"
-    of_kind = {words: [pair for pair in pairs if verdict(pair) == kind] for kind, words in kinds.items()}
-    said = [f"{counted(len(own), '', 'are')} {words}: {', '.join(map(_named, own))}" for words, own in of_kind.items() if own]
     return (
-        f"Of {len(pairs)} contrasts at equal validation loss, read off runs of several lengths that each decayed fully, "
-        f"{'; '.join(said)}. What an activation changes at equal steps and not at equal loss is how far it gets, not how "
-        "well it reproduces."
+        "At equal validation loss, read off runs of several lengths that each decayed fully, "
+        f"{_verdicts_of(frames['equal_loss'])}. What an activation changes at equal steps and not at equal loss is how far it "
+        "gets, not how well it reproduces."
     )
+
+
+def _verdicts_of(contrasts: pd.DataFrame) -> str:
+    """How many contrasts have each verdict of both metrics, and which."""
+    pairs, parts = in_both_metrics(contrasts), []
+    for kind, words in _KINDS.items():
+        own: dict[str, list[str]] = {}
+        for row, _ in (pair for pair in pairs if verdict(pair) == kind):
+            own.setdefault(row["model"], []).append(row["activation"])
+        named = "; ".join(f"{model} with {listed(activations)}" for model, activations in own.items())
+        known = f" ({named})" if kind != NOT_DECIDED else ""
+        parts += [f"{counted(sum(map(len, own.values())), '', 'are')} {words}{known}"] if own else []
+    return f"of {counted(len(pairs), 'difference')} from relu {listed(parts)}"
+
+
+_KINDS = {SUPPORTED: "supported in both metrics", IN_ONE: "in one alone", EQUAL: "equal within the margin in both"}
+_KINDS[NOT_DECIDED] = "not decided"
 
 
 def own_rates(frames: Frames) -> str:
@@ -198,16 +176,8 @@ def long(frames: Frames) -> str:
 
 def texts(frames: Frames) -> str:
     """What is supported on other texts."""
-    parts = []
-    for name, rows in frames["texts"].groupby("text", sort=False):
-        pairs = in_both_metrics(rows)
-        both = [_named(pair) for pair in pairs if verdict(pair) == SUPPORTED]
-        one, equal = (sum(verdict(pair) == kind for pair in pairs) for kind in (IN_ONE, EQUAL))
-        parts.append(
-            f"{_TEXTS[str(name)]}: of {len(pairs)} supported in both {', '.join(both) or 'none'}, in one {one}; equal in "
-            f"both {equal}"
-        )
-    return f"On other texts, each a family of its own, relative PD and total variation. {'. '.join(map(_capital, parts))}."
+    named = (f"On {_TEXTS[str(name)]} {_verdicts_of(rows)}." for name, rows in frames["texts"].groupby("text", sort=False))
+    return " ".join(named)
 
 
 def _capital(text: str) -> str:
@@ -219,26 +189,35 @@ _TEXTS |= {"bpe": "the default text as 1,024 byte pairs"}
 
 
 def helps(frames: Frames) -> str:
-    """What lowers disagreement, most first, and what it costs."""
+    """What lowers disagreement, by what it costs, most first."""
     parts = []
     for model, rows in frames["helps"].groupby("model", sort=False):
-        lower = [r for r in rows_of(rows) if r["per_cent_total_variation"] < 0 and _helps(r)]
+        lower = [row for row in rows_of(rows) if _helps(row)]
         named = [
-            f"{r['activation']} {r['per_cent_total_variation']:+.0f} % and {r['per_cent_relative_pd']:+.0f} % (training "
-            f"{r['training']:.2g} x, serving {r['serving']:.2g} x)"
-            for r in lower[:_SHOWN]
+            f"{cost} {listed([_arm(row) for row in lower if _costs(row) == cost][:shown])}"
+            for cost, shown in _SHOWN.items()
+            if cost in map(_costs, lower)
         ]
-        free = [r for r in lower if max(r["training"], r["serving"]) <= 1.01]
-        best = (
-            f"; of those that cost nothing {free[0]['activation']} {free[0]['per_cent_total_variation']:+.1f} %" if free else ""
-        )
-        parts.append(f"In {model} {listed(named) if named else 'nothing'}{best}.")
+        parts.append(f"In {model} {'; '.join(named) if named else 'nothing'}.")
     return f"What lowers total variation and relative PD most, supported in both. {' '.join(parts)}"
+
+
+def _costs(row: Any) -> str:
+    more = [row[kind] > _NO_MORE for kind in ("training", "serving")]
+    return "with more serving" if more[1] else "with more training" if more[0] else "at no cost"
+
+
+def _arm(row: Any) -> str:
+    cost = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
+    return (
+        f"{row['activation']} {row['per_cent_total_variation']:+.0f} % and {row['per_cent_relative_pd']:+.0f} %"
+        f"{f' ({listed(cost)})' if cost else ''}"
+    )
 
 
 def _helps(row: Any) -> bool:
     supported = row["verdict_total_variation"] == row["verdict_relative_pd"] == SUPPORTED
-    return supported and row["per_cent_relative_pd"] < 0
+    return supported and max(row["per_cent_total_variation"], row["per_cent_relative_pd"]) < 0
 
 
 def sources(frames: Frames) -> str:
@@ -278,12 +257,13 @@ def forks(frames: Frames) -> str:
 
 def minigpt(frames: Frames) -> str:
     """The verdicts on minigpt, cut."""
-    pairs = in_both_metrics(frames["minigpt_contrasts"])
-    return f"{_both(pairs)} {_one_alone(pairs)} {_equal(pairs)}"
+    return f"In a family of its own, {_verdicts_of(frames['minigpt_contrasts'])}."
 
 
 # A paragraph each, of what was run.
 _BESIDE = (
-    (({"equal_loss"}, equal_loss), ({"replicated"}, replicated)),
-    (({"long_contrasts", "long_cells"}, long), ({"texts"}, texts), ({"helps"}, helps)),
+    (({"equal_loss"}, equal_loss),),
+    (({"long_contrasts", "long_cells"}, long), ({"texts"}, texts)),
+    (({"helps"}, helps),),
+    (({"replicated"}, replicated),),
 )
