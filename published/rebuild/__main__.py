@@ -12,7 +12,7 @@ import pandas as pd
 from published.rebuild.figures import figures
 from published.rebuild.report import report
 from published.rebuild.sentences import answer
-from published.rebuild.stores import HERE, SECOND, NotRunYet, Published
+from published.rebuild.stores import HERE, NotRunYet, Published
 from published.rebuild.tables import TABLES, csv
 from published.rebuild.tokens import TOKEN_TABLES, token_tables
 from repro_lib.analysis.contrasts import leading_contrasts
@@ -46,12 +46,12 @@ def main() -> None:
 def rebuild(published: Published, out: Path, predictions: Path | None = None) -> None:
     """Tables, figures, conclusions, report and the answer, of an edition; what was not run is left out, and named."""
     frames: dict[str, pd.DataFrame] = {}
-    gaps = {about: None for name, (_, about) in SECOND.items() if not published.has(name)}
+    gaps = published.missing()
     for name, make in TABLES.items():
         try:
             frames[name] = make(published)
-        except NotRunYet as gap:
-            gaps[str(gap)] = None
+        except NotRunYet:
+            continue  # it is among the gaps
     if predictions:
         for name, frame in token_tables(predictions).items():
             write_atomically(out / "tables" / f"{name}.csv", csv(frame))
@@ -63,9 +63,9 @@ def rebuild(published: Published, out: Path, predictions: Path | None = None) ->
     for plot in plots:
         write_atomically(out / "figures" / f"{plot.name}.png", plot.png())
     write_conclusions(published.study, published.evidence, out / "reports")
-    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)), [*gaps])
+    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)), gaps)
     write_atomically(out / "answer.md", "\n\n".join(said) + "\n")
-    write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, [*gaps], said))
+    write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, gaps, said))
     print("\n".join([*said, *(f"not run yet: {gap}" for gap in gaps)]))
 
 

@@ -23,14 +23,14 @@ def churn_and_error(frames: Frames) -> str:
     """Churn per error, lowest and highest."""
     rows = sorted(rows_of(frames["churn_and_error"]), key=lambda r: r["ratio"])
     ends = [f"{r['model']} with {r['activation']} {value(r, 'ratio', 3)}" for r in (rows[0], rows[-1])]
-    return f"Churn per error, which a more accurate model does not get for free, lies between {ends[0]} and {ends[1]}."
+    return f"Churn divided by the error rate, which fewer errors alone do not lower, lies between {ends[0]} and {ends[1]}."
 
 
 def a_a(frames: Frames) -> str:
     """The A/A control, whatever came of it."""
     parts, shares = [], []
     by_metric = frames["a_a_control"].groupby("metric")["share_of_random"].mean()
-    kept = "keeps" if (by_metric <= SIGNIFICANCE).all() else "**does not keep**"
+    kept = "not too liberal" if (by_metric <= SIGNIFICANCE).all() else "**too liberal**"
     for metric, rows in frames["a_a_control"].groupby("metric", sort=False):
         hits, least = int((rows["p"] <= SIGNIFICANCE).sum()), rows["p_holm"].min()
         failed = " (**this control failed**)" if least <= SIGNIFICANCE else ""
@@ -39,8 +39,9 @@ def a_a(frames: Frames) -> str:
     level = f"{SIGNIFICANCE:g}"
     return (
         "A/A: the first half of a cell's trials against the second, between which nothing can differ but by chance, has p at "
-        f"most {level} in {'; '.join(parts)}. The cells of a model share their seeds, and so their luck. Of {SPLITS} random "
-        f"halves of each cell p is at most {level} in {' and '.join(shares)}: the test {kept} its level of {level}."
+        f"most {level} in {'; '.join(parts)}. That a model's cells share seeds may bring hits together, not one after Holm. "
+        f"Of {SPLITS} random halves of each cell, added after that, p is at most {level} in {' and '.join(shares)}: at that "
+        f"level the test is {kept} on these trials, which says nothing of its far tail."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from published.rebuild.stores import SIDE_MODELS, Published
+from published.rebuild.stores import AT_LOSS, SIDE_MODELS, Published
 from published.rebuild.words import Frames
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import small
@@ -21,7 +21,6 @@ from repro_lib.plots.style import COLOURS, GREY, Plot, activation_handles, colou
 
 _DECIDED = "Filled: supported, after Holm's correction. Grey: equal within the margin, the band. Open: not decided"
 _MASS = "total_variation"
-_AT_LOSS = ("charlm", "convlm", "hybridlm")
 
 
 @styled
@@ -87,7 +86,9 @@ def sources(frames: Frames) -> Plot:
 def characters(frames: Frames) -> Plot:
     """Churn by kind of character, from the table that was made with the predictions."""
     frame = frames["token_slices"]
-    frame = frame[(frame["slicing"] == "class") & (frame["activation"] == "relu")].dropna(subset=["churn"])
+    models = frames["churn_and_error"]["model"].unique()
+    frame = frame[frame["slicing"].eq("class") & frame["activation"].eq("relu") & frame["model"].isin(models)]
+    frame = frame.dropna(subset=["churn"])
     models, kinds = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["slice"]))
     title = "Where two trials disagree: churn by kind of the true character (relu)"
     trials = int(frame["trials"].min())
@@ -113,7 +114,7 @@ _DRAWN: dict[Callable[[Frames], Plot], set[str]] = {
     at_equal_loss: {"equal_loss"},
     well_trained: {"contrasts", "long_contrasts"},
     texts: {"texts"},
-    characters: {"token_slices"},
+    characters: {"token_slices", "churn_and_error"},
     sources: {"sources"},
 }
 
@@ -121,14 +122,14 @@ _DRAWN: dict[Callable[[Frames], Plot], set[str]] = {
 def figure_names() -> list[str]:
     """Of all figures, whether what they are drawn from was run or not."""
     league = [f"{model}_league_over_training" for model in SIDE_MODELS]
-    return [*(draw.__name__ for draw in _DRAWN), *(f"{model}_over_loss" for model in _AT_LOSS), *league]
+    return [*(draw.__name__ for draw in _DRAWN), *(f"{model}_over_loss" for model in AT_LOSS[0]), *league]
 
 
 def figures(published: Published, frames: Frames) -> list[Plot]:
     """All that can be drawn; those of the library from the trials themselves."""
     drawn = [draw(frames) for draw, needed in _DRAWN.items() if needed <= frames.keys()]
     if "equal_loss" in frames:
-        drawn += [over_loss_view(published.evidence, model) for model in _AT_LOSS]
+        drawn += [over_loss_view(published.evidence, model) for model in AT_LOSS[0]]
     if "helps" in frames:
         drawn += [league_view(published.side("helps/results").evidence, model, "training") for model in SIDE_MODELS]
     return [plot for plot in drawn if isinstance(plot, Plot)]

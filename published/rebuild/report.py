@@ -34,6 +34,8 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
         # What stands beside the grid has sections of its own.
         "answer": "\n\n".join(answer[: say.ON_THE_GRID]),
         "marks": MARKS,
+        "parameters": " to ".join(f"{end / 1e6:.2f}" for end in frames["cells"]["parameters"].agg(["min", "max"])),
+        **_edges(frames["rates"]),
         "models_trained": f"{len(trainings):,}",
         "hours": f"{sum(trainings.values()) / 3600:.0f}",
         "corpus": f"{first.corpus.name}, sha256 `{first.corpus.sha256[:12]}...`",
@@ -50,6 +52,12 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
     words |= dict.fromkeys((f"figure_{name}" for name in figure_names()), "")
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
+
+
+def _edges(rates: pd.DataFrame) -> dict[str, int]:
+    """Of how many ``models`` the common rate is the lowest or highest that was tried."""
+    tried, common = rates.groupby("model")["learning_rate"], rates[rates["common"]].groupby("model")["learning_rate"].first()
+    return {"edges": int((common.eq(tried.min()) | common.eq(tried.max())).sum()), "models": len(common)}
 
 
 def _determinism() -> str:

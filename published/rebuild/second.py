@@ -79,6 +79,11 @@ def within_margin(row: Mapping[str, Any]) -> bool:
     return row["p_equal"] <= SIGNIFICANCE
 
 
+def beyond_margin(pair: Pair) -> bool:
+    """Whether a contrast is supported in both metrics and, as estimated, larger than the margin in both."""
+    return verdict(pair) == SUPPORTED and all(abs(row["per_cent"]) > row["margin"] for row in pair)
+
+
 MATTERS, DOES_NOT, OPEN = "matters", "does not matter", "not decided"
 
 
@@ -88,7 +93,7 @@ def words_on_models(contrasts: pd.DataFrame) -> dict[str, str]:
     pairs, words = in_both_metrics(contrasts), {}
     for model in dict.fromkeys(str(row["model"]) for row, _ in pairs):
         own = [pair for pair in pairs if pair[0]["model"] == model]
-        clear = any(verdict(pair) == SUPPORTED and all(abs(row["per_cent"]) > row["margin"] for row in pair) for pair in own)
+        clear = any(map(beyond_margin, own))
         small = all(row["verdict"] in (EQUAL, SUPPORTED) and within_margin(row) for pair in own for row in pair)
         words[model] = MATTERS if clear else DOES_NOT if small else OPEN
     return words
@@ -113,7 +118,7 @@ def replication(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     ``first``, ``second``: contrasts by metric as in ``tables/contrasts.csv``; the result has them in the leading metrics and of
     models that both editions trained alike, which the LSTM with a readout is not."""
     keys, shown = ["metric", "model", "activation"], ["n", "per_cent", "per_cent_low", "per_cent_high", "verdict"]
-    both = first[[*keys, *shown]].merge(second[[*keys, *shown]], on=keys, suffixes=("_first", ""))
+    both = first[[*keys, *shown]].merge(second[[*keys, *shown, "p_equal"]], on=keys, suffixes=("_first", ""))
     asked = both["metric"].isin(LEADING) & (both["model"] != "tinylstm_readout") & (both["verdict_first"] != NOT_DECIDED)
     found = both[asked].reset_index(drop=True)
     same_sign = found["per_cent_first"] * found["per_cent"] > 0
@@ -126,7 +131,8 @@ def replication(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def dependence_on_model(contrasts: pd.DataFrame, activation: str = "swiglu") -> pd.DataFrame:
     """Rule 10: between every two models the difference of an activation's contrasts, in points; Welch's t, Holm over all pairs.
 
-    ``contrasts``: as in ``tables/contrasts.csv``. Their jackknife errors are those of independent models."""
+    ``contrasts``: as in ``tables/contrasts.csv``. Welch's test takes them for independent; models share their seeds, and what
+    luck they share makes it the more cautious."""
     frames = []
     for metric in LEADING:
         own = rows_of(contrasts[(contrasts["metric"] == metric) & (contrasts["activation"] == activation)])

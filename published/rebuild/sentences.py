@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,16 @@ from published.rebuild.second import (
     DOES_NOT,
     MATTERS,
     OPEN,
+    Pair,
+    beyond_margin,
     in_both_metrics,
     order_holds,
     own_rates_of,
     verdict,
+    within_margin,
     words_on_models,
 )
+from published.rebuild.stores import AT_LOSS
 from published.rebuild.words import MARKS, Frames, effect, in_words, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed, small
@@ -27,7 +32,7 @@ from repro_lib.report.answer import IN_ONE
 # So many paragraphs of the answer are about the grid.
 ON_THE_GRID = 4
 # Of the arms that help, so many are named by what they cost; counted compute within a hundredth is no more.
-_SHOWN = {"at no cost": 3, "with more training": 1, "with more serving": 1}
+_SHOWN = {"for no more compute": 3, "with more training": 1, "with more serving": 1}
 _NO_MORE = 1.01
 
 
@@ -39,10 +44,10 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     cells = cells[cells["model"].isin(words)]
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
-        f"**{_on_models(words, margin)}** {first}",
+        f"**{_on_models(words, pairs, margin)}** {first}",
         f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
         f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}; what is supported in one metric alone "
-        "depends on whether rare characters count:",
+        "depends, in the protocol's words, on whether rare characters count (the two were not tested against each other):",
         verdict_table(pairs, "model"),
         f"Two models trained alike name another most probable character at {apart} of all characters, whatever the activation.",
     ]
@@ -53,9 +58,15 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     return [*parts, *filter(None, beside), *filter(None, [" ".join(open_parts)])]
 
 
-def _on_models(words: dict[str, str], margin: str) -> str:
+def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str:
     named = {word: [model for model, own in words.items() if own == word] for word in (MATTERS, DOES_NOT, OPEN)}
-    parts = [f"the activation matters to {listed(named[MATTERS])}"] if named[MATTERS] else []
+    how: dict[str, list[str]] = {}
+    for model in named[MATTERS]:
+        clear = [row for row, mass in pairs if row["model"] == model and beyond_margin((row, mass))]
+        turns = [f"{row['activation']} {'raises' if row['per_cent'] > 0 else 'lowers'}" for row in clear]
+        how.setdefault(f"{listed(turns)} disagreement by more than {margin}", []).append(model)
+    said = [f"{listed(models)} ({words})" for words, models in how.items()]
+    parts = [f"the activation matters to {listed(said)}"] if said else []
     parts += [f"it does not matter to {listed(named[DOES_NOT])} within {margin}"] if named[DOES_NOT] else []
     parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
     text = "; ".join(parts)
@@ -64,12 +75,15 @@ def _on_models(words: dict[str, str], margin: str) -> str:
 
 def replicated(frames: Frames) -> str:
     """What became of the first edition's verdicts."""
-    count = Counter(frames["replicated"]["outcome"])
-    turned = f"{counted(count['reversed'], '', 'were')} reversed" if count["reversed"] else "none was reversed"
+    frame, said = frames["replicated"], []
+    for kind in (SUPPORTED, EQUAL):
+        own = Counter(frame[frame["verdict_first"] == kind]["outcome"])
+        said += [f"{own['replicated']} of {own.total()} that said {kind} replicated"] if own else []
+    turned = int((frame["outcome"] == "reversed").sum())
     return (
-        f'The first edition had {count.total()} verdicts by metric other than "{NOT_DECIDED}", on models that both editions '
-        f"trained alike but for the rate: {count['replicated']} replicated, {turned}, {count['not replicated']} did not "
-        "replicate."
+        f'Of the first edition\'s {len(frame)} verdicts by metric other than "{NOT_DECIDED}", on models that both editions '
+        f"trained alike but for the rate, {' and '.join(said)}; {turned or 'none'} of those supported "
+        f"{'were' if turned > 1 else 'was'} reversed."
     )
 
 
@@ -77,10 +91,14 @@ def not_replicated(frames: Frames) -> str:
     """Those that did not, by name."""
     named = [
         f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, "
-        f"{r['per_cent_first']:+.1f} %; now {r['verdict']}, {effect(r)})"
+        f"{r['per_cent_first']:+.1f} %; now {_with_margin(r)}, {effect(r)})"
         for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
     ]
     return f"Those that are not replicated: {'; '.join(named)}." if named else ""
+
+
+def _with_margin(row: Any) -> str:
+    return row["verdict"] + (", within the margin too" if row["verdict"] == SUPPORTED and within_margin(row) else "")
 
 
 def dependence(frames: Frames) -> str:
@@ -101,10 +119,13 @@ def dependence(frames: Frames) -> str:
 
 def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
+    made = {(row["model"], row["activation"]) for row in rows_of(frames["equal_loss"])}
+    gaps = [f"{model} with {activation}" for model, activation in product(*AT_LOSS) if (model, activation) not in made]
     return (
         "At equal validation loss, read off runs of several lengths that each decayed fully, "
-        f"{_verdicts_of(frames['equal_loss'])}. What an activation changes at equal steps and not at equal loss is how far it "
-        "gets, not how well it reproduces."
+        f"{_verdicts_of(frames['equal_loss'])}.{f' Could not be made: {listed(gaps)}.' if gaps else ''} Only what is equal "
+        "within the margin here can be put down to how far an activation gets in the same steps. These cells have "
+        f'{counted(int(frames["equal_loss"]["n"].min()), "trial")}, so that "not decided" says less here than in the grid.'
     )
 
 
@@ -112,17 +133,27 @@ def _verdicts_of(contrasts: pd.DataFrame) -> str:
     """How many contrasts have each verdict of both metrics, and which."""
     pairs, parts = in_both_metrics(contrasts), []
     for kind, words in _KINDS.items():
-        own: dict[str, list[str]] = {}
-        for row, _ in (pair for pair in pairs if verdict(pair) == kind):
-            own.setdefault(row["model"], []).append(row["activation"])
-        named = "; ".join(f"{model} with {listed(activations)}" for model, activations in own.items())
-        known = f" ({named})" if kind != NOT_DECIDED else ""
-        parts += [f"{counted(sum(map(len, own.values())), '', 'are')} {words}{known}"] if own else []
+        own = [pair for pair in pairs if _kind(pair) == kind]
+        named = f" ({'; '.join(map(_told, own))})" if kind != NOT_DECIDED else ""
+        parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
     return f"of {counted(len(pairs), 'difference')} from relu {listed(parts)}"
 
 
-_KINDS = {SUPPORTED: "supported in both metrics", IN_ONE: "in one alone", EQUAL: "equal within the margin in both"}
-_KINDS[NOT_DECIDED] = "not decided"
+def _kind(pair: Pair) -> str:
+    return _OPPOSED if all(row["verdict"] == SUPPORTED for row in pair) and verdict(pair) == IN_ONE else verdict(pair)
+
+
+def _told(pair: Pair) -> str:
+    row, other = pair
+    found = [of for of in pair if of["verdict"] == SUPPORTED]
+    sizes = [f"{of['per_cent']:+z.1f} %{' (within the margin too)' if within_margin(of) else ''}" for of in found]
+    metric = f" in {in_words(found[0]['metric'])}" if len(found) == 1 else ""
+    return " ".join([f"{row['model']} with {other['activation']}", *([" and ".join(sizes) + metric] if found else [])])
+
+
+_OPPOSED = "opposed"
+_KINDS = {SUPPORTED: "supported in both metrics", _OPPOSED: "supported in both, with opposite signs"}
+_KINDS |= {IN_ONE: "supported in one alone", EQUAL: "equal within the margin in both", NOT_DECIDED: "not decided"}
 
 
 def own_rates(frames: Frames) -> str:
@@ -167,9 +198,12 @@ def long(frames: Frames) -> str:
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
-    said = "the order holds" if found and held == len(found) else f"the order holds in {held} of {len(found)}"
+    said = "the order holds" if held == len(found) else "the order does not hold"
     shown = (
-        f"swiglu against relu is, in {'; in '.join(parts)}: by the protocol's rule {said}" if found else "no order was there"
+        f"swiglu against relu is, in {'; in '.join(parts)}. By the protocol's rule {said}: {held} of {len(found)} intervals "
+        f"that exclude 0 after 500 steps do so on the same side here, where few trials alone make them wider"
+        if found
+        else "there is no order that could hold: no interval of swiglu against relu excludes 0 after 500 steps"
     )
     return f"After 5,000 steps (loss {losses} nats; {int(cells['n'].max())} trials, so no verdict) {shown}."
 
@@ -192,26 +226,31 @@ def helps(frames: Frames) -> str:
     """What lowers disagreement, by what it costs, most first."""
     parts = []
     for model, rows in frames["helps"].groupby("model", sort=False):
-        lower = [row for row in rows_of(rows) if _helps(row)]
+        lower, base = [row for row in rows_of(rows) if _helps(row)], rows[rows["per_cent_relative_pd"].isna()].iloc[0]
         named = [
-            f"{cost} {listed([_arm(row) for row in lower if _costs(row) == cost][:shown])}"
+            f"{cost} {listed([_arm(row, base) for row in lower if _costs(row) == cost][:shown])}"
             for cost, shown in _SHOWN.items()
             if cost in map(_costs, lower)
         ]
-        parts.append(f"In {model} {'; '.join(named) if named else 'nothing'}.")
-    return f"What lowers total variation and relative PD most, supported in both. {' '.join(parts)}"
+        parts.append(f"In {model} {'; '.join(named) if named else 'no arm is supported in both metrics'}.")
+    n = int(frames["helps"]["n"].min())
+    return (
+        f"What lowers total variation and relative PD most, of what is supported in both (200 steps, N = {n}; change of "
+        f"validation loss in nats). {' '.join(parts)}"
+    )
 
 
 def _costs(row: Any) -> str:
     more = [row[kind] > _NO_MORE for kind in ("training", "serving")]
-    return "with more serving" if more[1] else "with more training" if more[0] else "at no cost"
+    return "with more serving" if more[1] else "with more training" if more[0] else "for no more compute"
 
 
-def _arm(row: Any) -> str:
+def _arm(row: Any, base: Any) -> str:
     cost = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
+    loss = f"loss {row['val_loss'] - base['val_loss']:+z.2f}"
     return (
-        f"{row['activation']} {row['per_cent_total_variation']:+.0f} % and {row['per_cent_relative_pd']:+.0f} %"
-        f"{f' ({listed(cost)})' if cost else ''}"
+        f"{row['activation']} {row['per_cent_total_variation']:+.0f} % and {row['per_cent_relative_pd']:+.0f} % "
+        f"({', '.join([*cost, loss])})"
     )
 
 
@@ -229,9 +268,10 @@ def sources(frames: Frames) -> str:
             if source in ("init", "order", "dropout"):
                 shares.setdefault(source, []).append(100 * found / by_source["all"])
     said = [f"{_SOURCES[source]} {min(found):.0f} to {max(found):.0f} %" for source, found in shares.items()]
+    pairs = [frames["sources"][name].nunique() for name in ("model", "activation")]
+    over = f"{counted(pairs[0], 'model')} and {counted(pairs[1], 'activation')}"
     return (
-        f"Varied alone, in per cent of the total variation when all vary, over two models and three activations: "
-        f"{listed(said)}. Sources do not add up."
+        f"Varied alone, in per cent of the total variation when all vary, over {over}: {listed(said)}. Sources do not add up."
     )
 
 

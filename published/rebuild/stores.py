@@ -1,5 +1,6 @@
 """The stores of the published study, read once: the second edition's below ``published/second/``, the first's beside it."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +13,29 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 HERE = Path(__file__).parents[1]
-# The folders of PROTOCOL.md's parts below published/second/, with the trials of each; those of other lengths, sources and
-# rates lie beside the grid's and have ten.
+# The folders of PROTOCOL.md's parts below published/second/, with the trials of a cell and the cells of each.
 SECOND = {
-    "rates/results": (3, "the rate check: every cell at half and twice its default rate (the first edition's serve at 1 x)"),
-    "results": (20, "the grid; runs of other lengths, single sources of randomness and own rates (10 trials each)"),
-    "helps/results": (10, "what helps: 22 arms of charlm and convlm"),
-    "long/results": (6, "charlm and convlm for 5,000 steps"),
-    "tinyshakespeare/results": (10, "charlm and convlm on tinyshakespeare"),
-    "networkx/results": (10, "charlm and convlm on source code"),
-    "mishnah/results": (10, "charlm and convlm on Hebrew"),
-    "bpe/results": (10, "convlm on the default text as bpe:1024"),
-    "minigpt/results": (10, "minigpt, cut to 4 layers of width 128"),
-    "forks/results": (5, "charlm forked at six points of training"),
+    "rates/results": (3, 55, "the rate check: every cell at other rates than its default (the first edition's serve there)"),
+    "results": (20, 30, "the grid"),
+    "helps/results": (10, 44, "what helps: 22 arms of charlm and convlm"),
+    "long/results": (6, 6, "charlm and convlm for 5,000 steps"),
+    "tinyshakespeare/results": (10, 10, "charlm and convlm on tinyshakespeare"),
+    "networkx/results": (10, 10, "charlm and convlm on source code"),
+    "mishnah/results": (10, 10, "charlm and convlm on Hebrew"),
+    "bpe/results": (10, 2, "convlm on the default text as bpe:1024"),
+    "minigpt/results": (10, 5, "minigpt, cut to 4 layers of width 128"),
+    "forks/results": (5, 12, "charlm forked at six points of training"),
+}
+# Those that lie beside the grid's cells, by the value in which they differ from them.
+BESIDE = {
+    "max_iters": (10, 27, "runs of other lengths, for contrasts at equal loss"),
+    "vary": (10, 18, "one source of randomness at a time"),
+    "learning_rate": (10, 3, "activations at learning rates of their own"),
 }
 # Of the parts with a family of contrasts of their own: models and activations (none: all that a grid has).
 SIDE_MODELS, SIDE_ACTIVATIONS = ("charlm", "convlm"), ("relu", "gelu", "swiglu")
+# At equal loss: models, and activations against relu.
+AT_LOSS = (("charlm", "convlm", "hybridlm"), SIDE_ACTIVATIONS[1:])
 TEXTS = ("tinyshakespeare", "networkx", "mishnah", "bpe")
 _ABOUT = {f"{text}/results": (SIDE_MODELS, ()) for text in TEXTS} | {"bpe/results": (("convlm",), ("relu", "swiglu"))}
 _ABOUT |= {"long/results": (SIDE_MODELS, SIDE_ACTIVATIONS), "context64/results": (SIDE_MODELS, ())}
@@ -76,8 +84,22 @@ class Published:
         """All results of a store; NotRunYet where there are none."""
         found = [result for _, result in self.store(name).load()[0]]
         if not found:
-            raise NotRunYet(SECOND[name][1] if name in SECOND else FIRST[name])
+            raise NotRunYet(SECOND[name][-1] if name in SECOND else FIRST[name])
         return found
+
+    def missing(self) -> list[str]:
+        """What the protocol names and is not there, or not whole: then with the number of cells that are."""
+        grid, cells = {result.model_name: result.config for result in self.study.results}, Counter[str]()
+        for name in filter(self.has, SECOND):
+            for result in self.results(name):
+                apart = [of for of in BESIDE if name == "results" and result.config[of] != grid[result.model_name][of]]
+                trials, *_, about = BESIDE[apart[0]] if apart else SECOND[name]
+                cells[about] += len(result.trials) >= trials
+        return [
+            f"{about} ({cells[about]} of {whole} cells)" if cells[about] else about
+            for _, whole, about in (*SECOND.values(), *BESIDE.values())
+            if cells[about] < whole
+        ]
 
     @cached_property
     def stored(self) -> list[Result]:
@@ -118,7 +140,7 @@ class Published:
         for cell, rate in rates.items():
             at_rate = [run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate]
             if not at_rate:
-                raise NotRunYet("activations at learning rates of their own")
+                raise NotRunYet(BESIDE["learning_rate"][-1])
             results[cell] = at_rate[0]
         study = replace(self.study, results=tuple(results.values()))
         return Side(study, Evidence.from_results(study))

@@ -46,8 +46,11 @@ class Estimate:
         return not math.isnan(self.low)
 
     def __format__(self, spec: str) -> str:
-        number, percent = spec.removesuffix(" %"), spec.endswith(" %")
-        return self.written(lambda x: rounded(x, number), " %" if percent else "") if spec else repr(self)
+        number, unit = spec.removesuffix(" %"), " %" * spec.endswith(" %")
+        value = rounded(self.value, number) + ("" if math.isnan(self.value) else unit)
+        # An end keeps its minus also where it is rounded to 0: it says on which side of 0 the interval ends.
+        told = f"{value} ({self.interval(number.replace('z', ''))})" if self.has_interval else value
+        return told if spec else repr(self)
 
     def written(self, write: Callable[[float], str], unit: str = "") -> str:
         """``value (low to high)`` with each number as ``write`` puts it; no bracket where there is no interval."""

@@ -47,17 +47,19 @@ def answer(study: Study, contrasts: pd.DataFrame) -> str:
         return f"No: {there} {margin} in both relative PD and total variation."
     if n < TRIALS_FOR_CLAIM:
         so_far = "the only difference" if len(rows) == 1 else f"the largest of {all_of}"
-        largest = _named([max(rows, key=lambda row: abs(row["per_cent"]))], ", {1}{0:+.1f %}")
-        return f"Not decided: a verdict takes {TRIALS_FOR_CLAIM} trials, and there are {n}. So far {so_far} is {largest}."
+        largest = max(rows, key=lambda row: abs(row["per_cent"]))
+        size = f"{largest['model']} with {largest['activation']}, relative PD {Estimate.in_row(largest, 'per_cent'):+.1f %}"
+        return f"Not decided: a verdict takes {TRIALS_FOR_CLAIM} trials, and there are {n}. So far {so_far} is {size}."
     return f"Not decided: none of {all_of} is supported at N = {n}{f'; {listed(others)}' if equal else f', or {margin}'}."
 
 
-def verdict_in_both(row: dict[str, Any]) -> str:
-    """What both leading metrics say of a contrast: a verdict they share, ``IN_ONE`` where one alone (or each in another
-    direction) supports it, not decided otherwise."""
-    verdicts = [row["verdict"], row["verdict_tv"]]
+def verdict_in_both(row: dict[str, Any], suffix: str = "") -> str:
+    """What both leading metrics say of a contrast (``suffix`` ``_at_loss``: at equal loss): a verdict they share, ``IN_ONE``
+    where one alone (or each in another direction) supports it, not decided otherwise."""
+    verdicts = [row[f"verdict{suffix}"], row[f"verdict{suffix}_tv"]]
     if SUPPORTED in verdicts:
-        return SUPPORTED if verdicts[0] == verdicts[1] and row["per_cent"] * row["per_cent_tv"] > 0 else IN_ONE
+        one_sign = row[f"per_cent{suffix}"] * row[f"per_cent{suffix}_tv"] > 0
+        return SUPPORTED if verdicts[0] == verdicts[1] and one_sign else IN_ONE
     return EQUAL if verdicts == [EQUAL, EQUAL] else NOT_DECIDED
 
 
@@ -71,16 +73,15 @@ def _without_contrasts(study: Study) -> str:
     return f"No comparison yet: {ran} {'was' if len(results) == 1 else 'were'} run, and {takes}."
 
 
-# ``convlm with swiglu (relative PD +7.3 %) and hybridlm with swiglu (+6.2 %)``, the largest first.
-def _named(rows: Sequence[dict[str, Any]], size: str = " ({1}{0.value:+.1f} %)") -> str:
+# ``convlm with swiglu (+9.4 %, +10.3 %) and hybridlm with swiglu (+7.1 %, +6.9 %)``, in both metrics, the largest first.
+def _named(rows: Sequence[dict[str, Any]]) -> str:
     ranked = sorted(rows, key=lambda row: -abs(row["per_cent"]))
-    sizes = [size.format(Estimate.in_row(row, "per_cent"), "" if k else "relative PD ") for k, row in enumerate(ranked)]
-    named = [f"{row['model']} with {row['activation']}{size}" for row, size in zip(ranked, sizes, strict=True)]
+    named = [f"{r['model']} with {r['activation']} ({r['per_cent']:+.1f} %, {r['per_cent_tv']:+.1f} %)" for r in ranked]
     return listed(named if len(named) <= _NAMED else [*named[: _NAMED - 1], f"{len(named) - _NAMED + 1} others"])
 
 
 def _at_equal_loss(rows: Sequence[dict[str, Any]]) -> str:
     known = [row for row in rows if not pd.isna(row["per_cent_at_loss"])]
-    left = sum(SUPPORTED in (row["verdict_at_loss"], row["verdict_at_loss_tv"]) for row in known)
+    left = sum(verdict_in_both(row, "_at_loss") == SUPPORTED for row in known)
     found = f"{left} of {counted(len(known), '', 'are')}" if left else "none is"
-    return f" At equal validation loss, where runs of other lengths tell, {found} supported." if known else ""
+    return f" At equal validation loss, where runs of other lengths tell, {found} supported in both." if known else ""

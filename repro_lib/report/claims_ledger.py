@@ -151,7 +151,7 @@ def tally(entries: Sequence[Entry]) -> str:
         facts = {entry.main.decisive.fact or entry.main.decisive.about for entry in found}
         kinds = {
             "by construction": verdict == SUPPORTED and sum(entry.claim.by_construction for entry in found),
-            f"independent fact{'s' * (len(facts) > 1)}": verdict in (SUPPORTED, REFUTED) and len(facts),
+            f"distinct fact{'s' * (len(facts) > 1)}": verdict in (SUPPORTED, REFUTED) and len(facts),
             "for want of models or numbers": verdict == NOT_DECIDED and sum(bool(entry.main.problems) for entry in found),
             "of another text, vocabulary or recipe": verdict == NOT_COMPARABLE and len(found),
         }

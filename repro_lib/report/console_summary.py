@@ -122,7 +122,7 @@ def _differences(study: Study, evidence: Evidence) -> list[str]:
         contrasts.to_string(),
         *(f"\nAT EQUAL LOSS\n{table.to_string()}" for table in equal_loss_tables(evidence)),
         "Brackets: 95 % jackknife, seed by seed. p: its t test, two-sided; Holm: over all rows; permutation: a check.",
-        f"p (not equal): two one-sided tests of a margin of {evidence.margin:g} % of the reference, for all rows at once.",
+        f"p (equality test): two one-sided tests of a margin of {evidence.margin:g} % of the reference, for all rows at once.",
         f"No verdict below {TRIALS_FOR_CLAIM} trials.",
         *evidence.gaps,
         "",

@@ -32,7 +32,7 @@ def contrasts_table(evidence: Evidence, model: str | None = None) -> pd.DataFram
             "Verdict (total variation)": row["verdict_tv"],
             "p": chance(row["p"]),
             "p (Holm)": chance(row["p_holm"]),
-            "p (not equal)": chance(row["p_equal"]),
+            "p (equality test)": chance(row["p_equal"]),
             **({"Trials to tell": rounded(row["trials_needed"], ",.0f")} if tell else {}),
             "p (permutation)": chance(row["p_permutation"]),
         },

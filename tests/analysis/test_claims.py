@@ -170,7 +170,7 @@ def test_what_several_claims_rest_on_is_one_fact() -> None:
     )
     refuted = [entry.claim.id for entry in entries if entry.main.verdict == REFUTED]
     assert refuted == ["best_convlm", "wins", "relu_worst"]
-    assert "3 refuted (1 independent fact)" in tally(entries)
+    assert "3 refuted (1 distinct fact)" in tally(entries)
     # Without minigpt "wins" cannot be judged whole, and is refuted all the same.
     assert "**Refuted at N = 10**" in sentence(next(entry for entry in entries if entry.claim.id == "wins"))
 

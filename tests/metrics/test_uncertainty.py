@@ -345,7 +345,7 @@ def test_an_estimate_writes_itself():
     pd = Estimate(-0.412, -0.434, 0.0, 10)
     assert f"{pd:.3f}" == "-0.412 (-0.434 to 0.000)"
     assert f"{pd.scaled(100):+.1f %}" == "-41.2 % (-43.4 to +0.0)"
-    assert f"{Estimate(-1e-9, -0.1, -1e-9, 3):+z.1f}" == "+0.0 (-0.1 to +0.0)", "no minus in front of what is rounded to 0"
+    assert f"{Estimate(-1e-9, -0.1, -1e-9, 3):+z.1f}" == "+0.0 (-0.1 to -0.0)", "ends keep their sign"
     none = Estimate(0.5, math.nan, math.nan, 2)
     assert (f"{none:.2f}", none.interval(".2f"), none.interval(".2f", "no interval")) == ("0.50", "–", "no interval")
     assert f"{Estimate(math.nan, math.nan, math.nan, 1):.1f %}" == "–"

@@ -33,7 +33,7 @@ def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(thre
     row = contrasts_table(three_trials, "charlm").loc["gelu"]
     # relu .5, gelu .6: 20 % more; the trials of one seed move together.
     assert row["Relative PD, % (95 % interval)"].startswith("+20.0 (")
-    assert row[["N", "Verdict", "p (permutation)", "p (not equal)"]].tolist() == [3, "not decided", "0.25", "1"]
+    assert row[["N", "Verdict", "p (permutation)", "p (equality test)"]].tolist() == [3, "not decided", "0.25", "1"]
     cv = tables.cv_table(three_trials).loc["charlm"]
     assert cv["CV, %"] == "9.09"
     assert cv["Without noise, % (95 % interval)"].startswith("9.09 (")
