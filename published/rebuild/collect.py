@@ -23,6 +23,8 @@ def collect(source: Path, target: Path = HERE) -> list[str]:
     for name in (f"second/{name}" for name in SECOND):
         found, problems = Store(source / name).load()
         refused += problems
+        if not found:
+            continue  # not run, or still under way
         for path, _ in found:
             compact = json.dumps(
                 json.loads(path.read_text(encoding="utf-8")), separators=(",", ":"), ensure_ascii=False, allow_nan=False
