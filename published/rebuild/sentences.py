@@ -236,7 +236,7 @@ def helps(frames: Frames) -> str:
     n = int(frames["helps"]["n"].min())
     return (
         f"What lowers total variation and relative PD most, of what is supported in both (200 steps, N = {n}; change of "
-        f"validation loss in nats). {' '.join(parts)}"
+        f"validation loss in nats; one earlier model that all trials of a warm start or an anchor share is not counted). {' '.join(parts)}"
     )
 
 
