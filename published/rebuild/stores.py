@@ -94,7 +94,8 @@ class Published:
             for result in self.results(name):
                 apart = [of for of in BESIDE if name == "results" and result.config[of] != grid[result.model_name][of]]
                 trials, *_, about = BESIDE[apart[0]] if apart else SECOND[name]
-                cells[about] += len(result.trials) >= trials
+                # Models that an arm starts or learns from have other seeds, and are no cells.
+                cells[about] += len(result.trials) >= trials and result.config["seed"] in (42, 52)
         return [
             f"{about} ({cells[about]} of {whole} cells)" if cells[about] else about
             for _, whole, about in (*SECOND.values(), *BESIDE.values())
