@@ -48,11 +48,11 @@ def test_the_protocol_is_the_one_that_was_committed_and_never_another() -> None:
 
 
 @pytest.mark.parametrize("name", SECOND)
-def test_the_results_are_whole_and_younger_than_the_protocol_that_governs_them(name: str) -> None:
+def test_the_results_are_whole_and_younger_than_their_protocol(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, refused = Store(HERE / "second" / name).load()
     assert refused == []
     if not found:
-        assert SECOND[name][-1] in (HERE / "RESEARCH_REPORT.md").read_text().partition("- Not run: ")[2].partition("\n- ")[0]
+        assert SECOND[name].about in (HERE / "RESEARCH_REPORT.md").read_text().partition("- Not run: ")[2].partition("\n- ")[0]
         pytest.skip(f"{name} was not run yet, as the report says")
     rates = common_rates(rate_check(Published()))
     for path, result in found:
@@ -60,11 +60,14 @@ def test_the_results_are_whole_and_younger_than_the_protocol_that_governs_them(n
         own = config["max_iters"] == 500 and config["vary"] == "all" and config["learning_rate"] == rates.get(result.model_name)
         # Beside the grid lie runs of other lengths, sources and rates; beside the arms models that they start or learn from.
         earlier = "helps" in name and config["seed"] > 1000
-        assert earlier or len(result.trials) == (SECOND[name][0] if own or name != "results" else 10), path.name
+        assert earlier or len(result.trials) == (SECOND[name].trials if own or name != "results" else 10), path.name
         start = config["seed"] if earlier else 42 if "rates" in name else 52
         assert [trial.seed for trial in result.trials] == [start + k for k in range(len(result.trials))]
         spent = timedelta(seconds=min(trial.seconds for trial in result.trials))
         assert result.timestamp - spent > COMMITTED, path.name
+    part = SECOND[name]
+    monkeypatch.setitem(SECOND, name, part._replace(cells=1000))
+    assert f"{part.about} ({part.cells} of 1000 cells)" in Published().missing()
     if git("rev-parse", "--is-shallow-repository") != ["false"]:
         pytest.skip("no history is here to ask")
     first = git("log", "--reverse", "--format=%cI", "--", f"second/{name}")

@@ -116,10 +116,8 @@ def test_the_controls_hold() -> None:
 def test_models_that_were_not_trained_alike_are_named_and_would_be_now() -> None:
     study = Published().first.study
     variant, all_models = recipe(study)
-    assert (
-        "tinylstm and tinylstm_readout were not trained alike: learning_rate (0.02 and 0.007), n_embd (140 and 128), so"
-        in variant
-    )
+    differ = "tinylstm and tinylstm_readout were not trained alike: learning_rate (0.02 and 0.007), n_embd (140 and 128), so"
+    assert differ in variant
     assert all_models.endswith("learning_rate 0.007, but 0.02 in tinylstm; dropout 0.1, but 0.0 in nanotransformer.")
     # Of its own time's full size, not cut below today's.
     assert not any(is_cut(result) for result in study.results)
@@ -141,8 +139,7 @@ def test_it_is_small_enough_and_names_no_machine() -> None:
     for path in files:
         if path.suffix in (".json", ".md", ".csv", ".html", ".txt"):
             text = path.read_text(encoding="utf-8")
-            assert "/work/" not in text, path
-            assert "/tmp/" not in text, path
+            assert not any(place in text for place in ("/work/", "/tmp/")), path
 
 
 def test_collecting_takes_over_what_is_sound_in_fewer_bytes(tmp_path: Path) -> None:

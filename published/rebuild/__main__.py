@@ -5,6 +5,7 @@ Without ``--out`` the committed ones are written again, in place: ``git status``
 
 import argparse
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -48,10 +49,8 @@ def rebuild(published: Published, out: Path, predictions: Path | None = None) ->
     frames: dict[str, pd.DataFrame] = {}
     gaps = published.missing()
     for name, make in TABLES.items():
-        try:
+        with suppress(NotRunYet):  # it is among the gaps
             frames[name] = make(published)
-        except NotRunYet:
-            continue  # it is among the gaps
     if predictions:
         for name, frame in token_tables(predictions).items():
             write_atomically(out / "tables" / f"{name}.csv", csv(frame))

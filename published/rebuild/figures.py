@@ -86,9 +86,8 @@ def sources(frames: Frames) -> Plot:
 def characters(frames: Frames) -> Plot:
     """Churn by kind of character, from the table that was made with the predictions."""
     frame = frames["token_slices"]
-    models = frames["churn_and_error"]["model"].unique()
-    frame = frame[frame["slicing"].eq("class") & frame["activation"].eq("relu") & frame["model"].isin(models)]
-    frame = frame.dropna(subset=["churn"])
+    judged = frame["model"].isin(frames["contrasts"]["model"])
+    frame = frame[(frame["slicing"] == "class") & (frame["activation"] == "relu") & judged].dropna(subset=["churn"])
     models, kinds = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["slice"]))
     title = "Where two trials disagree: churn by kind of the true character (relu)"
     trials = int(frame["trials"].min())
@@ -114,7 +113,7 @@ _DRAWN: dict[Callable[[Frames], Plot], set[str]] = {
     at_equal_loss: {"equal_loss"},
     well_trained: {"contrasts", "long_contrasts"},
     texts: {"texts"},
-    characters: {"token_slices", "churn_and_error"},
+    characters: {"token_slices", "contrasts"},
     sources: {"sources"},
 }
 

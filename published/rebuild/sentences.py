@@ -20,12 +20,14 @@ from published.rebuild.second import (
     within_margin,
     words_on_models,
 )
-from published.rebuild.stores import AT_LOSS
+from published.rebuild.stores import AT_LOSS, SIDE_MODELS
 from published.rebuild.words import MARKS, Frames, effect, in_words, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.config import Config
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.report.answer import IN_ONE
 
@@ -46,8 +48,8 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     parts = [
         f"**{_on_models(words, pairs, margin)}** {first}",
         f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
-        f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}; what is supported in one metric alone "
-        "depends on whether rare characters count, in the protocol's words:",
+        f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}. What is supported in one metric alone "
+        '"depends on whether rare characters count", as the protocol puts it.',
         verdict_table(pairs, "model"),
         f"Two models trained alike name another most probable character at {apart} of all characters, whatever the activation.",
     ]
@@ -78,11 +80,11 @@ def replicated(frames: Frames) -> str:
     frame, said = frames["replicated"], []
     for kind in (SUPPORTED, EQUAL):
         own = Counter(frame[frame["verdict_first"] == kind]["outcome"])
-        said += [f"{own['replicated']} of {own.total()} that said {kind} replicated"] if own else []
+        said += [f'{own["replicated"]} of {own.total()} "{kind}"'] if own else []
     turned = int((frame["outcome"] == "reversed").sum())
     return (
-        f'Of the first edition\'s {len(frame)} verdicts by metric other than "{NOT_DECIDED}", of models that both trained '
-        f"alike but for the rate, {' and '.join(said)}; {turned or 'none'} of those supported "
+        f"Of the first edition's verdicts by metric on {counted(frame['model'].nunique(), 'model')} that both editions trained "
+        f"alike but for the rate, {' and '.join(said)} replicated; {turned or 'none'} of the supported "
         f"{'were' if turned > 1 else 'was'} reversed."
     )
 
@@ -91,14 +93,15 @@ def not_replicated(frames: Frames) -> str:
     """Those that did not, by name."""
     named = [
         f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, "
-        f"{r['per_cent_first']:+.1f} %; now {_with_margin(r)}, {effect(r)})"
+        f"{r['per_cent_first']:+.1f} %; now {r['verdict']}{_too(r)}, {effect(r)})"
         for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
     ]
     return f"Those that are not replicated: {'; '.join(named)}." if named else ""
 
 
-def _with_margin(row: Any) -> str:
-    return row["verdict"] + (", within the margin too" if row["verdict"] == SUPPORTED and within_margin(row) else "")
+def _too(row: Any) -> str:
+    # Rule 8: of what is supported it is said whether it is within the margin too.
+    return " (within the margin too)" if row["verdict"] == SUPPORTED and within_margin(row) else ""
 
 
 def dependence(frames: Frames) -> str:
@@ -108,7 +111,7 @@ def dependence(frames: Frames) -> str:
     apart = [
         f"{r['model_1']} and {r['model_2']} by {abs(r['points']):.1f} and {abs(mass['points']):.1f} points"
         for r, mass in pairs
-        if max(r["p_holm"], mass["p_holm"]) <= 0.05 and r["points"] * mass["points"] > 0
+        if max(r["p_holm"], mass["p_holm"]) <= SIGNIFICANCE and r["points"] * mass["points"] > 0
     ]
     named = f": {'; '.join(apart)}" if apart else ""
     return (
@@ -121,11 +124,12 @@ def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
     made = {(row["model"], row["activation"]) for row in rows_of(frames["equal_loss"])}
     gaps = [f"{model} with {activation}" for model, activation in product(*AT_LOSS) if (model, activation) not in made]
+    left_out = f" Could not be made: {listed(gaps)}." if gaps else ""
+    n = int(frames["equal_loss"]["n"].min())
     return (
-        "At equal validation loss, read off runs of several lengths, "
-        f"{_verdicts_of(frames['equal_loss'])}.{f' Could not be made: {listed(gaps)}.' if gaps else ''} Only what is equal "
-        "within the margin here can be put down to how far an activation gets; with "
-        f'{counted(int(frames["equal_loss"]["n"].min()), "trial")} "not decided" says less than in the grid.'
+        f"At equal validation loss (read off runs of several lengths) {_verdicts_of(frames['equal_loss'])}.{left_out} Only "
+        "what is equal within the margin here can be put down to how far an activation gets; with "
+        f'{n} trials "not decided" says less than in the grid.'
     )
 
 
@@ -136,7 +140,7 @@ def _verdicts_of(contrasts: pd.DataFrame) -> str:
         own = [pair for pair in pairs if _kind(pair) == kind]
         named = f" ({'; '.join(map(_told, own))})" if kind not in (EQUAL, NOT_DECIDED) else ""
         parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
-    return f"of {counted(len(pairs), 'difference')} from relu {listed(parts)}"
+    return f"of {counted(len(pairs), 'difference')} from relu, {listed(parts)}"
 
 
 def _kind(pair: Pair) -> str:
@@ -144,11 +148,10 @@ def _kind(pair: Pair) -> str:
 
 
 def _told(pair: Pair) -> str:
-    row, other = pair
-    found = [of for of in pair if of["verdict"] == SUPPORTED]
-    sizes = [f"{of['per_cent']:+z.1f} %{' (within the margin too)' if within_margin(of) else ''}" for of in found]
+    found = [row for row in pair if row["verdict"] == SUPPORTED]
+    sizes = " and ".join(f"{row['per_cent']:+z.1f} %{_too(row)}" for row in found)
     metric = f" in {in_words(found[0]['metric'])}" if len(found) == 1 else ""
-    return " ".join([f"{row['model']} with {other['activation']}", *([" and ".join(sizes) + metric] if found else [])])
+    return f"{found[0]['model']} with {found[0]['activation']} {sizes}{metric}"
 
 
 _OPPOSED = "opposed"
@@ -210,7 +213,7 @@ def long(frames: Frames) -> str:
 
 def texts(frames: Frames) -> str:
     """What is supported on other texts."""
-    named = (f"On {_TEXTS[str(name)]} {_verdicts_of(rows)}." for name, rows in frames["texts"].groupby("text", sort=False))
+    named = (f"On {_TEXTS[str(name)]}, {_verdicts_of(rows)}." for name, rows in frames["texts"].groupby("text", sort=False))
     return " ".join(named)
 
 
@@ -228,15 +231,15 @@ def helps(frames: Frames) -> str:
     for model, rows in frames["helps"].groupby("model", sort=False):
         lower, base = [row for row in rows_of(rows) if _helps(row)], rows[rows["per_cent_relative_pd"].isna()].iloc[0]
         named = [
-            f"{cost} {listed([_arm(row, base) for row in lower if _costs(row) == cost][:shown])}"
+            f"{cost}, {listed([_arm(row, base) for row in lower if _costs(row) == cost][:shown])}"
             for cost, shown in _SHOWN.items()
             if cost in map(_costs, lower)
         ]
-        parts.append(f"In {model} {'; '.join(named) if named else 'no arm is supported in both metrics'}.")
-    n, said = int(frames["helps"]["n"].min()), " ".join(parts)
+        parts.append(f"In {model}, {'; '.join(named) if named else 'no arm is supported in both metrics'}.")
+    n, steps = int(frames["helps"]["n"].min()), Config.for_model(SIDE_MODELS[0], "helps").max_iters
     return (
-        f"What lowers total variation and relative PD most, of what is supported in both (200 steps, N = {n}; change of "
-        f"loss in nats; an earlier model that all trials share is not counted). {said}"
+        f"These arms lower total variation and relative PD most, supported in both ({steps} steps, N = {n}; change of loss in "
+        f"nats; an earlier model that all trials share is not counted). {' '.join(parts)}"
     )
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.league import league_study
@@ -13,24 +14,36 @@ from repro_lib.store.schema import Result
 from repro_lib.store.store import Store
 
 HERE = Path(__file__).parents[1]
-# The folders of PROTOCOL.md's parts below published/second/, with the trials of a cell and the cells of each.
+
+
+class Part(NamedTuple):
+    """A part of the protocol: trials of each cell, its number of cells, and what it is about."""
+
+    trials: int
+    cells: int
+    about: str
+
+
+# PROTOCOL.md's parts, by their folder below published/second/.
 SECOND = {
-    "rates/results": (3, 55, "the rate check: every cell at other rates than its default (the first edition's serve there)"),
-    "results": (20, 30, "the grid"),
-    "helps/results": (10, 44, "what helps: 22 arms of charlm and convlm"),
-    "long/results": (6, 6, "charlm and convlm for 5,000 steps"),
-    "tinyshakespeare/results": (10, 10, "charlm and convlm on tinyshakespeare"),
-    "networkx/results": (10, 10, "charlm and convlm on source code"),
-    "mishnah/results": (10, 10, "charlm and convlm on Hebrew"),
-    "bpe/results": (10, 2, "convlm on the default text as bpe:1024"),
-    "minigpt/results": (10, 5, "minigpt, cut to 4 layers of width 128"),
-    "forks/results": (5, 12, "charlm forked at six points of training"),
+    "rates/results": Part(
+        3, 55, "the rate check: every cell at other rates than its default (the first edition's serve there)"
+    ),
+    "results": Part(20, 30, "the grid"),
+    "helps/results": Part(10, 44, "what helps: 22 arms of charlm and convlm"),
+    "long/results": Part(6, 6, "charlm and convlm for 5,000 steps"),
+    "tinyshakespeare/results": Part(10, 10, "charlm and convlm on tinyshakespeare"),
+    "networkx/results": Part(10, 10, "charlm and convlm on source code"),
+    "mishnah/results": Part(10, 10, "charlm and convlm on Hebrew"),
+    "bpe/results": Part(10, 2, "convlm on the default text as bpe:1024"),
+    "minigpt/results": Part(10, 5, "minigpt, cut to 4 layers of width 128"),
+    "forks/results": Part(5, 12, "charlm forked at six points of training"),
 }
 # Those that lie beside the grid's cells, by the value in which they differ from them.
 BESIDE = {
-    "max_iters": (10, 27, "runs of other lengths, for contrasts at equal loss"),
-    "vary": (10, 18, "one source of randomness at a time"),
-    "learning_rate": (10, 3, "activations at learning rates of their own"),
+    "max_iters": Part(10, 27, "runs of other lengths, for contrasts at equal loss"),
+    "vary": Part(10, 18, "one source of randomness at a time"),
+    "learning_rate": Part(10, 3, "activations at learning rates of their own"),
 }
 # Of the parts with a family of contrasts of their own: models and activations (none: all that a grid has).
 SIDE_MODELS, SIDE_ACTIVATIONS = ("charlm", "convlm"), ("relu", "gelu", "swiglu")
@@ -84,7 +97,7 @@ class Published:
         """All results of a store; NotRunYet where there are none."""
         found = [result for _, result in self.store(name).load()[0]]
         if not found:
-            raise NotRunYet(SECOND[name][-1] if name in SECOND else FIRST[name])
+            raise NotRunYet(SECOND[name].about if name in SECOND else FIRST[name])
         return found
 
     def missing(self) -> list[str]:
@@ -93,13 +106,13 @@ class Published:
         for name in filter(self.has, SECOND):
             for result in self.results(name):
                 apart = [of for of in BESIDE if name == "results" and result.config[of] != grid[result.model_name][of]]
-                trials, *_, about = BESIDE[apart[0]] if apart else SECOND[name]
+                part = BESIDE[apart[0]] if apart else SECOND[name]
                 # Models that an arm starts or learns from have other seeds, and are no cells.
-                cells[about] += len(result.trials) >= trials and result.config["seed"] in (42, 52)
+                cells[part.about] += len(result.trials) >= part.trials and result.config["seed"] in (42, 52)
         return [
-            f"{about} ({cells[about]} of {whole} cells)" if cells[about] else about
-            for _, whole, about in (*SECOND.values(), *BESIDE.values())
-            if cells[about] < whole
+            f"{part.about} ({cells[part.about]} of {part.cells} cells)" if cells[part.about] else part.about
+            for part in (*SECOND.values(), *BESIDE.values())
+            if cells[part.about] < part.cells
         ]
 
     @cached_property
@@ -141,7 +154,7 @@ class Published:
         for cell, rate in rates.items():
             at_rate = [run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate]
             if not at_rate:
-                raise NotRunYet(BESIDE["learning_rate"][-1])
+                raise NotRunYet(BESIDE["learning_rate"].about)
             results[cell] = at_rate[0]
         study = replace(self.study, results=tuple(results.values()))
         return Side(study, Evidence.from_results(study))

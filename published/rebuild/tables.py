@@ -56,7 +56,7 @@ def equal_loss(published: Published) -> pd.DataFrame:
     """Every contrast with relu at equal loss, by every metric, where runs of other lengths are there."""
     frame = by_metric(published.evidence, contrasts_at_equal_loss).dropna(subset=["per_cent"])
     if frame.empty:
-        raise NotRunYet(BESIDE["max_iters"][-1])
+        raise NotRunYet(BESIDE["max_iters"].about)
     return frame
 
 
@@ -83,9 +83,9 @@ def intervals(published: Published) -> pd.DataFrame:
 def churn_and_error(published: Published) -> pd.DataFrame:
     """Churn beside the error rate, their ratio and difference (residual), per cell."""
     rows = []
-    for result in published.study.results:
-        if result.model_name not in published.evidence.candidates():
-            continue  # no statistic of the negative control
+    # No statistic of the negative control.
+    candidates = published.evidence.candidates()
+    for result in (result for result in published.study.results if result.model_name in candidates):
         found = churn_against_error(result)
         row: dict[str, object] = {"model": result.model_name, "activation": result.activation, "n": len(result.trials)}
         for name in ("churn", "error", "ratio", "residual"):
@@ -139,7 +139,7 @@ def sources(published: Published) -> pd.DataFrame:
             if found is not None:
                 frames.append(found.frame().query("n > 0").assign(model=model, activation=activation))
     if not frames:
-        raise NotRunYet(BESIDE["vary"][-1])
+        raise NotRunYet(BESIDE["vary"].about)
     return leading(pd.concat(frames, ignore_index=True), "model", "activation")
 
 
@@ -157,7 +157,7 @@ def texts(published: Published) -> pd.DataFrame:
     """Every activation against relu on each other text, a family of its own, by every metric."""
     there = [name for name in TEXTS if published.has(f"{name}/results")]
     if not there:
-        raise NotRunYet(SECOND[f"{TEXTS[0]}/results"][-1])
+        raise NotRunYet(SECOND[f"{TEXTS[0]}/results"].about)
     frames = [by_metric(published.side(f"{name}/results").evidence, contrasts_frame).assign(text=name) for name in there]
     return leading(pd.concat(frames, ignore_index=True), "text")
 

@@ -48,9 +48,7 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         number, unit = spec.removesuffix(" %"), " %" * spec.endswith(" %")
         value = rounded(self.value, number) + ("" if math.isnan(self.value) else unit)
-        # An end keeps its minus also where it is rounded to 0: it says on which side of 0 the interval ends.
-        told = f"{value} ({self.interval(number.replace('z', ''))})" if self.has_interval else value
-        return told if spec else repr(self)
+        return (f"{value} ({self.interval(number)})" if self.has_interval else value) if spec else repr(self)
 
     def written(self, write: Callable[[float], str], unit: str = "") -> str:
         """``value (low to high)`` with each number as ``write`` puts it; no bracket where there is no interval."""
@@ -63,6 +61,8 @@ class Estimate:
         >>> Estimate(0.412, 0.39, 0.434, n=10).interval(".2f")
         '0.39 to 0.43'
         """
+        # An end keeps its minus also where it is rounded to 0: it says on which side of 0 the interval ends.
+        spec = spec.replace("z", "")
         return f"{rounded(self.low, spec)} to {rounded(self.high, spec)}" if self.has_interval else none
 
     def scaled(self, factor: float) -> Estimate:

@@ -65,7 +65,8 @@ def _write_names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     # Names beside their points, and where these are close together below each other, a thin line to each.
     axes.autoscale_view()
     to_shares = axes.transData + axes.transAxes.inverted()
-    places = sorted((tuple(to_shares.transform(point)), name) for name, point in points.items())
+    # The last bit of a transformation depends on where its matrix lies in memory, and would move a pixel now and then.
+    places = sorted((tuple(to_shares.transform(point).round(6)), name) for name, point in points.items())
     groups: list[list] = []
     for place, name in places:
         if not groups or place[0] - groups[-1][0][0][0] > _TOGETHER:

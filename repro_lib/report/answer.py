@@ -83,5 +83,5 @@ def _named(rows: Sequence[dict[str, Any]]) -> str:
 def _at_equal_loss(rows: Sequence[dict[str, Any]]) -> str:
     known = [row for row in rows if not pd.isna(row["per_cent_at_loss"])]
     left = sum(verdict_in_both(row, "_at_loss") == SUPPORTED for row in known)
-    found = f"{left} of {counted(len(known), '', 'are')}" if left else "none is"
-    return f" At equal validation loss, where runs of other lengths tell, {found} supported in both." if known else ""
+    found = f"{left or 'none'} {'remain' if left > 1 else 'remains'} supported"
+    return f" Of those supported in both, {len(known)} can be compared at equal validation loss; {found}." if known else ""
