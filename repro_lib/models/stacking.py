@@ -146,46 +146,26 @@ class _StackedDropout(nn.Module):
 
 
 class _StackedLSTM(nn.Module):
-    """(S x B, T, C) -> ((S x B, T, C), None): the equations of ``nn.LSTM``, whose fused kernels know one set of weights."""
+    """(S x B, T, C) -> ((S x B, T, C), None): torch's own kernel, model by model, for it knows one set of weights."""
 
     def __init__(self, layers: Sequence[nn.LSTM]) -> None:
         super().__init__()
         first = layers[0]
         if first.bidirectional or first.proj_size or first.dropout or not first.batch_first or not first.bias:
             raise TypeError("only an LSTM of one direction with batch_first and biases, and nothing beside, can be stacked")
-        self.depth = first.num_layers
+        self.depth, self.width = first.num_layers, first.hidden_size
         for name, _ in first.named_parameters():
             self.register_parameter(name, _together([layer.get_parameter(name) for layer in layers]))
 
-    # Unrolled over time it is thousands of operations, which take minutes to compile; the compiler leaves it as it is.
+    # The compiler would take it apart into thousands of operations, for minutes; it leaves it as it is.
     @torch.compiler.disable
     def forward(self, x: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator)
-        weight = self.get_parameter
-        T = x.shape[1]
-        x = x.view(weight("weight_ih_l0").shape[0], -1, *x.shape[1:]).movedim(2, 0)  # (S x B, T, C) -> (T, S, B, C)
-        for k in range(self.depth):
-            bias = weight(f"bias_ih_l{k}") + weight(f"bias_hh_l{k}")
-            # What the inputs add to the gates, for all times at once: (S, T x B, C) -> (T, S, B, 4C)
-            rows = x.transpose(0, 1).flatten(1, 2)
-            gates = _product(rows, weight(f"weight_ih_l{k}"), bias).unflatten(1, (T, -1)).transpose(0, 1)
-            x = _recur(gates, weight(f"weight_hh_l{k}"))
-        return x.movedim(0, 2).flatten(0, 1), None  # (T, S, B, C) -> (S x B, T, C)
-
-
-def _recur(from_inputs: Tensor, recurrent: Tensor) -> Tensor:
-    """Hidden states (T, S, B, C) of one LSTM layer from (T, S, B, 4C) and the recurrent weights (S, 4C, C)."""
-    # Gates are stored as input, forget, cell, output. Cell states stay in float32, also where products are in bfloat16.
-    _, S, B, width = from_inputs.shape
-    hidden = from_inputs.new_zeros(S, B, width // 4)
-    cell = hidden.float()
-    states = []
-    for step in from_inputs.unbind(0):
-        gates = torch.baddbmm(step, hidden, recurrent.mT)
-        i, f, g, o = gates.float().chunk(4, dim=-1)
-        cell = torch.addcmul(f.sigmoid() * cell, i.sigmoid(), g.tanh())
-        hidden = o.sigmoid() * cell.tanh()
-        states.append(hidden)
-    return torch.stack(states)
+        weights = list(zip(*(stacked.unbind() for stacked in self.parameters()), strict=True))
+        states = []
+        for part, own in zip(x.chunk(len(weights)), weights, strict=True):
+            start = part.new_zeros(self.depth, len(part), self.width)
+            states.append(torch.lstm(part, (start, start), own, True, self.depth, 0.0, self.training, False, True)[0])
+        return torch.cat(states), None
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
