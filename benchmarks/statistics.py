@@ -66,7 +66,7 @@ def measured_spreads(evidence: Evidence, metric: str = "relative_pd") -> Design:
     """The spreads of trials and of pairs in a study, as shares of the mean: per model the mean variance of its activations."""
     found = []
     for model in evidence.candidates():
-        parts = [node_and_pair(evidence.matrix(model, [name], metric)) for name in evidence.activations]
+        parts = [node_and_pair(evidence.matrix(model, name, metric)) for name in evidence.activations]
         found.append(np.sqrt(np.mean(parts, axis=0)))
     node, pair = np.transpose(found)
     return Design(tuple(node.tolist()), tuple(pair.tolist()))

@@ -1,18 +1,16 @@
 """The simulation measures the rule that judges our studies, and the rule meets what is asked of it, in a small version."""
 
 import math
-from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
+from test_study import make_result
 
 from benchmarks import statistics
 from benchmarks.statistics import SHARED, SPREADS, Design, judged_grids
 from published.rebuild.stores import Published
 from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.frames import METRICS
 from repro_lib.analysis.verdicts import EQUAL, SUPPORTED
 
 # The spreads of the published study, rounded; the next test holds them against it.
@@ -39,13 +37,13 @@ def test_planted_spreads_are_found_again() -> None:
 def test_the_rule_in_arrays_is_the_rule_of_the_library(effect: float) -> None:
     design = Design(OURS.node, OURS.pair, SPREADS["2 x"], SHARED, effects=(0, effect, 0, effect, 0))
     pd_ = statistics.simulate(np.random.default_rng(1), 1, 10, design)
-    rows = []
-    for model, cells in enumerate(pd_[0]):
-        for name, pairs in zip(NAMES, cells, strict=True):
-            for (i, j), value in zip(combinations(range(1, 11), 2), pairs, strict=True):
-                rows.append((f"model {model}", 1.0, name, i, name, j, False, *[value] * len(METRICS)))
-    columns = ["model", "parameters", "activation_1", "trial_1", "activation_2", "trial_2", "identical", *METRICS]
-    frame = contrasts_frame(Evidence.of(pd.DataFrame(rows, columns=columns)))
+    models = [f"model {k}" for k in range(len(pd_[0]))]
+    results = [
+        make_result("charlm", name, tuple(pairs)).model_copy(update={"model_name": model})
+        for model, cells in zip(models, pd_[0], strict=True)
+        for name, pairs in zip(NAMES, cells, strict=True)
+    ]
+    frame = contrasts_frame(Evidence(tuple(results), tuple(models), NAMES, {}))
     judged = statistics.judge(pd_, 10)
     assert frame["difference"].tolist() == pytest.approx(judged.difference[0])
     assert frame["p_holm"].tolist() == pytest.approx(judged.p_holm[0])

@@ -92,7 +92,7 @@ def tables_shown(published: Published, frames: Frames) -> dict[str, str]:
         return markdown_table(contrasts_table(published.side(name).evidence))
 
     def own_rates() -> str:
-        return markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"])).evidence))
+        return markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"]))))
 
     def helps() -> str:
         evidence = published.side("helps/results").evidence

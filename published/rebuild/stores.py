@@ -1,7 +1,7 @@
 """The stores of the published study, read once: the second edition's below ``published/second/``, the first's beside it."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -148,13 +148,12 @@ class Published:
         """charlm with SmeLU, by rising beta (first edition)."""
         return sorted(self.results("smelu/results"), key=lambda result: smelu_beta(result.activation) or 0)
 
-    def at_rates(self, rates: dict[tuple[str, str], float]) -> Side:
+    def at_rates(self, rates: dict[tuple[str, str], float]) -> Evidence:
         """The grid with these cells at another learning rate, all others as they are; NotRunYet where one was not trained."""
-        results = {(result.model_name, result.activation): result for result in self.study.results}
+        others = {}
         for cell, rate in rates.items():
             at_rate = [run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate]
             if not at_rate:
                 raise NotRunYet(BESIDE["learning_rate"].about)
-            results[cell] = at_rate[0]
-        study = replace(self.study, results=tuple(results.values()))
-        return Side(study, Evidence.from_results(study))
+            others[cell] = at_rate[0]
+        return self.evidence.with_runs(others)

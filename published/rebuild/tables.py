@@ -62,7 +62,7 @@ def equal_loss(published: Published) -> pd.DataFrame:
 
 def own_rates(published: Published) -> pd.DataFrame:
     """The grid's contrasts by every metric, each activation at the learning rate that the rate check found best for it."""
-    return by_metric(published.at_rates(own_rates_of(rate_check(published))).evidence, contrasts_frame)
+    return by_metric(published.at_rates(own_rates_of(rate_check(published))), contrasts_frame)
 
 
 def cv(published: Published) -> pd.DataFrame:
@@ -112,7 +112,7 @@ def a_a_control(published: Published) -> pd.DataFrame:
     for metric in LEADING:
         rows = []
         for model, activation in product(evidence.candidates(), evidence.activations):
-            matrix, half = evidence.matrix(model, [activation], metric), evidence.trials(model, activation) // 2
+            matrix, half = evidence.matrix(model, activation, metric), evidence.trials(model, activation) // 2
             drawn, order = np.random.default_rng(0), np.arange(2 * half)
             splits = [order, *(drawn.permutation(order) for _ in range(SPLITS))]
             halves = [tuple(matrix[np.ix_(part, part)] for part in (split[:half], split[half:])) for split in splits]

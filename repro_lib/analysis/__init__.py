@@ -1,6 +1,6 @@
 """What the results of a study say: frames, contrasts, slices, claims. Numbers, computed once.
 
-In: a ``Store``. Out: a ``Study`` with tidy frames, the ``Evidence`` of all pairs of trials, verdicts; no figure, no page."""
+In: a ``Store``. Out: a ``Study`` with tidy frames, its ``Evidence``, verdicts; no figure, no page."""
 
 from typing import TYPE_CHECKING
 

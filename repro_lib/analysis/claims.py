@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from repro_lib.analysis.claim_rules import DATA, REMARKS, RULES, Measured
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.frames import METRICS
@@ -41,8 +39,8 @@ class Claim:
         return " ".join(filter(None, [self.note, self.remark(Measured(evidence, "relative_pd"))]))
 
 
-def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "relative_pd") -> Judgement:
-    """The verdict on a claim (or the id of one) from a frame of pairs (``evidence.pairs_between``) or evidence.
+def judge(claim: Claim | str, evidence: Evidence, metric: str = "relative_pd") -> Judgement:
+    """The verdict on a claim (or the id of one) from what a study measured.
 
     Raises KeyError for an unknown id, ValueError for a metric that the claim cannot be judged by."""
     known = {known.id: known for known in CLAIMS}
@@ -52,7 +50,6 @@ def judge(claim: Claim | str, pairs: pd.DataFrame | Evidence, metric: str = "rel
     # Another metric has another scale: an absolute relative PD says nothing about it.
     if metric not in claim.metrics:
         raise ValueError(f"{claim.id} can be judged by {', '.join(claim.metrics)}, not by {metric}")
-    evidence = pairs if isinstance(pairs, Evidence) else Evidence.of(pairs)
     return judge_node(claim.rule(Measured(evidence, metric)))
 
 

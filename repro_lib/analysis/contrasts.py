@@ -29,7 +29,6 @@ from repro_lib.metrics.uncertainty import (
     TRIALS_FOR_CLAIM,
     TRIALS_FOR_INTERVAL,
     Estimate,
-    Float64,
     contrast,
     jackknife_left_out,
     jackknife_pairwise,
@@ -67,14 +66,6 @@ def contrasts_at_equal_loss(evidence: Evidence, metric: str = "relative_pd") -> 
 
 
 @once
-def contrasts_at_own_rates(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
-    """The same family, each activation at that of the learning rates it was trained at that gave the lowest mean loss.
-
-    Columns as in ``contrasts_frame``, and rate and reference_rate. NaN where a cell was trained at one rate alone."""
-    return _judged(evidence, metric, _own_rate_row, ["rate", "reference_rate", *_TESTED])
-
-
-@once
 def leading_contrasts(evidence: Evidence) -> pd.DataFrame:
     """``contrasts_frame`` of relative PD with, in columns of these suffixes, per cent and verdict in total variation (_tv), at
     equal loss (_at_loss) and in both (_at_loss_tv); n, loss and lengths (_at_loss) as in ``contrasts_at_equal_loss``."""
@@ -107,12 +98,11 @@ def study_contrasts(evidence: Evidence) -> pd.DataFrame:
 
 def _contrast_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
     both = [(model, activation), (model, evidence.reference)]
-    seeds = evidence.shared(both)
-    row: dict[str, Any] = {"n": len(seeds)}
-    row["without_partner"] = sum(evidence.trials(*cell) for cell in both) - 2 * len(seeds)
-    if len(seeds) < 2:
+    n = evidence.shared(both)
+    row: dict[str, Any] = {"n": n, "without_partner": sum(evidence.trials(*cell) for cell in both) - 2 * n}
+    if n < 2:
         return row
-    own, reference = _cells(evidence, model, (activation, evidence.reference), metric)
+    own, reference = (evidence.matrix(*cell, metric, n) for cell in both)
     needed = trials_needed(contrast(own, reference), alpha=SIGNIFICANCE / family) or math.nan
     row |= {"trials_needed": needed, "p_permutation": permutation_test(own, reference)}
     return row | _tested(partial(contrast, own, reference), relative_contrast(own, reference), evidence, family)
@@ -145,17 +135,6 @@ def _equal_loss_row(evidence: Evidence, model: str, activation: str, metric: str
     return row | _tested(difference, jackknife_left_out(shares[0], shares[1:]), evidence, family)
 
 
-def _own_rate_row(evidence: Evidence, model: str, activation: str, metric: str, family: int) -> dict[str, Any]:
-    cells = [evidence.runs_by("learning_rate", model, name) for name in (activation, evidence.reference)]
-    if min(map(len, cells)) < 2:
-        return {}
-    chosen = [min(runs, key=lambda run: run.avg_val_loss) for runs in cells]
-    n = min(len(run.trials) for run in chosen)
-    own, reference = (pair_matrix(run, metric)[:n, :n] for run in chosen)
-    row = {"n": n, "rate": chosen[0].config["learning_rate"], "reference_rate": chosen[1].config["learning_rate"]}
-    return row | _tested(partial(contrast, own, reference), relative_contrast(own, reference), evidence, family)
-
-
 def _tested(difference: Callable[[float], Estimate], per_cent: Estimate, evidence: Evidence, family: int) -> dict[str, float]:
     found = difference(1.0)
     tests = {"p": p_value(found), "p_equal": _p_equal(difference, evidence.margin, family)}
@@ -164,11 +143,6 @@ def _tested(difference: Callable[[float], Estimate], per_cent: Estimate, evidenc
 
 def _losses(run: Result) -> list[float]:
     return [trial.val_loss for trial in run.trials]
-
-
-def _cells(evidence: Evidence, model: str, names: Sequence[str], metric: str) -> list[Float64]:
-    seeds = evidence.shared([(model, name) for name in names])
-    return [evidence.matrix(model, [name], metric, seeds) for name in names]
 
 
 def _p_equal(difference: Callable[[float], Estimate], margin: float, family: int) -> float:
@@ -197,7 +171,8 @@ def verdict_on_extreme(evidence: Evidence, model: str, activation: str) -> str:
     for other in evidence.activations:
         if other == activation or not evidence.has(model, other):
             continue
-        first, second = _cells(evidence, model, (activation, other), "relative_pd")
+        cells = [(model, activation), (model, other)]
+        first, second = (evidence.matrix(*cell, "relative_pd", evidence.shared(cells)) for cell in cells)
         equal = _p_equal(partial(contrast, first, second), evidence.margin, family)
         p = math.nan if equal <= SIGNIFICANCE else family * p_value(contrast(first, second))
         verdicts.append(verdict_on_difference(len(first), p, equal))
@@ -223,11 +198,11 @@ def _cv_row(evidence: Evidence, model: str, metric: str) -> dict[str, Any]:
     row["identical"] = evidence.identical(model)
     if len(cells) < 2:
         return row
-    row["n"] = len(evidence.shared(cells))
+    row["n"] = n = evidence.shared(cells)
     # Equal to the last bit: the CV is 0 by digests, and rounding may not say otherwise.
     if row["identical"]:
         return row | dict.fromkeys(("cv", *(f"cv_corrected{end}" for end in ("", "_low", "_high"))), 0.0)
-    found = cv_beside_noise(_cells(evidence, model, [name for _, name in cells], metric))
+    found = cv_beside_noise([evidence.matrix(*cell, metric, n) for cell in cells])
     null = {"null_median": found.by_chance, "null_high": found.high, "p": found.p}
     return row | {"cv": found.measured, **found.corrected.columns("cv_corrected"), **null}
 
@@ -238,9 +213,9 @@ def chances_of_being_best(evidence: Evidence, metric: str = "relative_pd") -> pd
     rows, names = [], evidence.activations
     for model in evidence.candidates():
         # The best of those that are there would be called the best of all.
-        n, chances = len(evidence.shared([(model, name) for name in names])), np.full(len(names), math.nan)
+        n, chances = evidence.shared([(model, name) for name in names]), np.full(len(names), math.nan)
         if n > 1:
-            chances = probability_of_being_best(_cells(evidence, model, names, metric))
+            chances = probability_of_being_best([evidence.matrix(model, name, metric, n) for name in names])
         rows += [(model, name, n, chance) for name, chance in zip(names, chances, strict=True)]
     return pd.DataFrame(rows, columns=["model", "activation", "n", "p_best"])
 
@@ -256,7 +231,7 @@ def two_kinds_of_interval(evidence: Evidence, metric: str = "relative_pd") -> pd
     for model, activation in product(evidence.models, evidence.activations):
         if not evidence.has(model, activation):
             continue
-        over_trials = jackknife_pairwise(evidence.matrix(model, [activation], metric), PAIR_METRICS[metric].largest)
+        over_trials = jackknife_pairwise(evidence.matrix(model, activation, metric), PAIR_METRICS[metric].largest)
         compared = evidence.comparisons.get(model)
         values = compared.windows.get(activation, {}).get(metric, []) if compared else []
         # JSON has no infinity: a missing value in a window is an infinite one, and gives no interval.

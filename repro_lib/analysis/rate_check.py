@@ -4,86 +4,65 @@ from typing import Any
 
 import pandas as pd
 
-from repro_lib.analysis.contrasts import LEADING, contrasts_at_own_rates
+from repro_lib.analysis.contrasts import LEADING, contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.notes import Note, say
-from repro_lib.analysis.once import once
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise, mean_interval
-
-
-@once
-def rate_check(evidence: Evidence) -> pd.DataFrame:
-    """Every cell that was trained at several learning rates, a row for each rate; empty where none was.
-
-    Columns: model, activation, rate, common (whether it is that of the study), best (lowest mean loss of this cell), n; with
-    _low and _high: val_loss (nats), cost (nats: by how much the common rate's loss is above this one's, seed by seed), and
-    both leading metrics."""
-    rows = []
-    for model in evidence.candidates():
-        for activation in evidence.activations:
-            runs = evidence.runs_by("learning_rate", model, activation)
-            best = min(runs, key=lambda run: run.avg_val_loss, default=None)
-            for run in sorted(runs, key=lambda run: run.config["learning_rate"]) if len(runs) > 1 else ():
-                gaps = [own.val_loss - other.val_loss for own, other in zip(runs[0].trials, run.trials, strict=False)]
-                rate = {
-                    "rate": run.config["learning_rate"],
-                    "common": run is runs[0],
-                    "best": run is best,
-                    "n": len(run.trials),
-                }
-                estimates = {"val_loss": mean_interval([trial.val_loss for trial in run.trials]), "cost": mean_interval(gaps)}
-                estimates |= {m: jackknife_pairwise(pair_matrix(run, m), PAIR_METRICS[m].largest) for m in LEADING}
-                columns = {name: value for key, of in estimates.items() for name, value in of.columns(key).items()}
-                rows.append({"model": model, "activation": activation} | rate | columns)
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-_COLUMNS = ["model", "activation", "rate", "common", "best", "n"]
-_COLUMNS += [f"{name}{end}" for name in ("val_loss", "cost", *LEADING) for end in ("", "_low", "_high")]
+from repro_lib.store.schema import Result
 
 
 def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note]:
     """A model at each rate as a table, and in words: what the common rate costs, and every contrast at the best rates.
 
     The best of several noisy losses looks better than it is, so the costs are a little too high."""
-    frame = rate_check(evidence)
-    own = frame[frame["model"] == model]
     if evidence.identical(model):
         return [Note(f"{model} is the same with every activation, so no rate favours one of them.")]
-    if own.empty:
+    # The common rate's run comes first.
+    runs = {name: evidence.runs_by("learning_rate", model, name) for name in evidence.activations}
+    runs = {name: of for name, of in runs.items() if len(of) > 1}
+    if not runs:
         how = f"To see whether it favours one of them: repro grid --models {model} --rates 0.5 2"
         return [Note(f"All activations of {model} were trained at one learning rate. {how}")]
+    best = {name: min(of, key=lambda run: run.avg_val_loss) for name, of in runs.items()}
     table = [
         {
-            "Activation": row["activation"],
-            "Rate": f"{row['rate']:g}{' (common)' if row['common'] else ''}{' (best)' if row['best'] else ''}",
-            "N": row["n"],
-            "Validation loss": f"{Estimate.in_row(row, 'val_loss'):.3f}",
-            "Relative PD": f"{Estimate.in_row(row, 'relative_pd'):.4f}",
-            "Total variation": f"{Estimate.in_row(row, 'total_variation'):.4f}",
+            "Activation": name,
+            "Rate": f"{run.config['learning_rate']:g}{' (common)' * (run is of[0])}{' (best)' * (run is best[name])}",
         }
-        for row in rows_of(own)
+        | _numbers(run)
+        for name, of in runs.items()
+        for run in sorted(of, key=lambda run: run.config["learning_rate"])
     ]
-    best, common = own[own["best"]], own.loc[own["common"], "rate"].iloc[0]
-    costs = "; ".join(f"{row['activation']} {_cost(row)}" for row in rows_of(best))
-    about = f"{model}, N = {int(best['n'].min())}"
-    said = [f"{about}: the common rate of {common:g} costs in validation loss: {costs}."]
-    said += [_at_best_rates(evidence, model, metric) for metric in LEADING]
+    costs = "; ".join(f"{name} {_cost(of[0], best[name])}" for name, of in runs.items())
+    common, n = next(iter(runs.values()))[0].config["learning_rate"], min(len(run.trials) for run in best.values())
+    said = [f"{model}, N = {n}: the common rate of {common:g} costs in validation loss: {costs}."]
+    said += [_at_best_rates(evidence, model, best, metric) for metric in LEADING]
     return [pd.DataFrame(table).set_index("Activation"), say(*said)]
 
 
-def _cost(row: dict[str, Any]) -> str:
-    cost = Estimate.in_row(row, "cost").written("{:.3f}".format, " nats")
-    return "nothing" if row["common"] else f"{cost}, best at {row['rate']:g}"
+def _numbers(run: Result) -> dict[str, Any]:
+    loss = mean_interval([trial.val_loss for trial in run.trials])
+    pds = (jackknife_pairwise(pair_matrix(run, metric), PAIR_METRICS[metric].largest) for metric in LEADING)
+    return {"N": len(run.trials), "Validation loss": f"{loss:.3f}"} | {
+        head: f"{pd:.4f}" for head, pd in zip(("Relative PD", "Total variation"), pds, strict=True)
+    }
 
 
-def _at_best_rates(evidence: Evidence, model: str, metric: str) -> str:
-    frame = contrasts_at_own_rates(evidence, metric)
+def _cost(common: Result, best: Result) -> str:
+    gaps = [own.val_loss - other.val_loss for own, other in zip(common.trials, best.trials, strict=False)]
+    cost = mean_interval(gaps).written("{:.3f}".format, " nats")
+    return "nothing" if best is common else f"{cost}, best at {best.config['learning_rate']:g}"
+
+
+def _at_best_rates(evidence: Evidence, model: str, best: dict[str, Result], metric: str) -> str:
+    rated = evidence.with_runs({(model, name): run for name, run in best.items()})
+    rows = rows_of(contrasts_frame(rated, metric).query("model == @model").dropna(subset=["per_cent"]))
     parts = [
         f"{row['activation']} {Estimate.in_row(row, 'per_cent'):+.1f %}, {row['verdict']} at N = {row['n']}"
-        for row in rows_of(frame[frame["model"] == model].dropna(subset=["per_cent"]))
+        for row in rows
+        if {row["activation"], evidence.reference} <= best.keys()
     ]
     about = f"{PAIR_METRICS[metric].words} against {evidence.reference}"
     return f"Each at its best rate, {about}: {'; '.join(parts) or 'nothing to compare'}."

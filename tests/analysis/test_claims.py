@@ -6,11 +6,14 @@ as those of trained models are. Nothing is trained."""
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+from test_study import make_result
 
 from repro_lib.analysis.claim_rules import ACTIVATIONS, AVERAGE_PD, CHARLM_PD, CV, OVERALL, WINNER
 from repro_lib.analysis.claims import CLAIMS, judge
@@ -21,6 +24,7 @@ from repro_lib.analysis.study import Study
 from repro_lib.analysis.synthetic import synthetic_result
 from repro_lib.analysis.verdicts import NOT_COMPARABLE, NOT_DECIDED, REFUTED, SUPPORTED
 from repro_lib.report.claims_ledger import claims_json, conclusions_markdown, ledger, sentence, tally
+from repro_lib.store.schema import Result
 
 MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 Cells = Mapping[tuple[str, str], float]
@@ -35,30 +39,37 @@ def world(
     identical: tuple[str, ...] = ("tinylstm",),
     parameters: float = 10.8e6,
     models: tuple[str, ...] = MODELS,
-) -> pd.DataFrame:
-    """The frame of pairs of a study of these models: PD of trials i and j = true mean * (1 + effect_i + effect_j + noise).
+) -> Evidence:
+    """What a study of these models measured: PD of trials i and j = true mean * (1 + effect_i + effect_j + noise).
 
     ``cells``: true means where they are not 1. ``spread``: sd of a trial's effect, in units of the mean; the noise of a
     pair has half of it. Every metric has the same values."""
-    rng, parts, columns = np.random.default_rng(seed), [], dict[str, Any]()
-    owner, trial = np.repeat(np.arange(len(ACTIVATIONS)), n), np.tile(np.arange(n), len(ACTIVATIONS))
-    first, second = np.triu_indices(len(owner), k=1)
-    within = owner[first] == owner[second]
+    rng, results = np.random.default_rng(seed), []
+    first, second = np.triu_indices(n, k=1)
     for model in models:
         same = model in identical
-        effects, noise = rng.normal(0, spread, len(owner)), rng.normal(0, spread / 2, len(first))
-        if same:  # every activation has the trials of the first
-            effects = effects[trial]
-            noise = rng.normal(0, spread / 2, (n, n))[trial[first], trial[second]]
-        means = np.array([(cells or {}).get((model, activation), 1.0) for activation in ACTIVATIONS])[owner[first]]
-        values = np.where(within, means * (1 + effects[first] + effects[second] + noise), math.nan)
-        names = np.array(ACTIVATIONS)
-        columns = {"model": model, "parameters": parameters if model == "minigpt" else 430_000.0}
-        for k, half in ((1, first), (2, second)):
-            columns |= {f"activation_{k}": names[owner[half]], f"trial_{k}": trial[half] + 1}
-        columns["identical"] = same & (trial[first] == trial[second])
-        parts.append(pd.DataFrame(columns | dict.fromkeys(METRICS, values)))
-    return pd.concat(parts, ignore_index=True)
+        for activation in ACTIVATIONS:
+            if activation == ACTIVATIONS[0] or not same:  # else every activation has the trials of the first
+                effects, noise = rng.normal(0, spread, n), rng.normal(0, spread / 2, len(first))
+            values = (cells or {}).get((model, activation), 1.0) * (1 + effects[first] + effects[second] + noise)
+            size = parameters if model == "minigpt" else 430_000.0
+            results.append(with_pairs(made(model, activation, n, same), dict.fromkeys(METRICS, values), parameters=size))
+    return Evidence(tuple(results), models, ACTIVATIONS, {})
+
+
+@cache
+def made(model: str, activation: str, n: int, same: bool) -> Result:
+    return make_result(model, activation, (0.5,) * math.comb(n, 2), same=same)
+
+
+def with_pairs(result: Result, values: Mapping[str, Any], **changes: Any) -> Result:
+    """A result with other numbers of its pairs, by metric, whatever the range of the metric."""
+    names = [f"{i}_{j}" for i, j in combinations(range(1, len(result.trials) + 1), 2)]
+    numbers = dict(result.reproducibility_metrics)
+    for metric, own in values.items():
+        prefix = "pd" if metric == "relative_pd" else metric
+        numbers |= {f"{prefix}_{name}": value for name, value in zip(names, own, strict=True)}
+    return result.model_copy(update={"reproducibility_metrics": numbers, **changes})
 
 
 def row(model: str, values: Mapping[str, float]) -> dict[tuple[str, str], float]:
@@ -132,7 +143,7 @@ def test_every_claim_has_its_worlds() -> None:
 
 
 def test_a_number_of_another_text_is_shown_and_not_judged() -> None:
-    same = Evidence.of(world({**row("charlm", CHARLM_PD), **with_cv("convlm", CV["convlm"])}))
+    same = world({**row("charlm", CHARLM_PD), **with_cv("convlm", CV["convlm"])})
     for name in ELSEWHERE:
         assert judge(name, same).verdict == judge(name, world(n=3, models=("charlm",))).verdict == NOT_COMPARABLE
     entry = next(entry for entry in ledger(same) if entry.claim.id == "charlm_gelu")
@@ -151,7 +162,7 @@ def test_sizes_are_counted_whatever_was_trained() -> None:
 
 def test_no_average_is_over_fewer_models_than_the_claims() -> None:
     models = tuple(model for model in MODELS if model != "minigpt")
-    few = Evidence.of(world(everywhere("gelu", 0.8), models=models))
+    few = world(everywhere("gelu", 0.8), models=models)
     names = ("gelu_most_reliable", "smelu_no_benefit", "use_gelu_unknown", "avoid_relu", "avoid_smelu_1", "swish_excellent")
     for name in names:
         judged = judge(name, few)
@@ -165,9 +176,8 @@ def test_no_average_is_over_fewer_models_than_the_claims() -> None:
 
 def test_what_several_claims_rest_on_is_one_fact() -> None:
     # swiglu is the worst of convlm, and nothing else differs from model to model.
-    entries = ledger(
-        Evidence.of(world({("convlm", "swiglu"): 1.5}, models=("charlm", "nanotransformer", "convlm", "hybridlm")))
-    )
+    # With this seed chance refutes none of the others, as it does of one claim in twenty.
+    entries = ledger(world({("convlm", "swiglu"): 1.5}, models=("charlm", "nanotransformer", "convlm", "hybridlm"), seed=2))
     refuted = [entry.claim.id for entry in entries if entry.main.verdict == REFUTED]
     assert refuted == ["best_convlm", "wins", "relu_worst"]
     assert "3 refuted (1 distinct fact)" in tally(entries)
@@ -178,7 +188,7 @@ def test_what_several_claims_rest_on_is_one_fact() -> None:
 def test_what_stands_beside_a_verdict() -> None:
     models = (*MODELS, "tinylstm_readout")
     cells = {("tinylstm_readout", "smelu_1"): 0.8, **{(model, "swish"): 0.97 for model in OVERALL}}
-    said = {entry.claim.id: sentence(entry) for entry in ledger(Evidence.of(world(cells, models=models)))}
+    said = {entry.claim.id: sentence(entry) for entry in ledger(world(cells, models=models))}
     assert "**Supported at N = 10**" in said["smelu_no_benefit"]
     assert "Within this rule's margin of 5 % gelu, swish, swiglu would pass for no benefit." in said["smelu_no_benefit"]
     assert "This contradicts it: smelu_1 has a supported benefit in tinylstm_readout -20." in said["smelu_no_benefit"]
@@ -216,14 +226,14 @@ def test_a_model_that_was_cut_says_nothing_about_scale() -> None:
 
 
 def test_a_missing_cell_is_named_and_leaves_other_claims_alone() -> None:
-    pairs = world({**WORLDS["best_charlm"][0], **WORLDS["best_convlm"][0]})
-    gone = (pairs["model"] == "convlm") & ((pairs["activation_1"] == "gelu") | (pairs["activation_2"] == "gelu"))
-    pairs = pairs[~gone]
-    assert judge("best_charlm", pairs).verdict == SUPPORTED
-    judged = judge("best_convlm", pairs)
+    whole = world({**WORLDS["best_charlm"][0], **WORLDS["best_convlm"][0]})
+    there = tuple(r for r in whole.results if (r.model_name, r.activation) != ("convlm", "gelu"))
+    evidence = replace(whole, results=there)
+    assert judge("best_charlm", evidence).verdict == SUPPORTED
+    judged = judge("best_convlm", evidence)
     assert judged.verdict == NOT_DECIDED
     assert judged.problems == ("convlm has no pair of trials with gelu",)
-    assert judge("use_gelu_unknown", pairs).verdict == NOT_DECIDED
+    assert judge("use_gelu_unknown", evidence).verdict == NOT_DECIDED
 
 
 def test_the_published_numbers_agree_with_each_other() -> None:
@@ -241,20 +251,22 @@ def test_the_published_numbers_agree_with_each_other() -> None:
 
 def test_another_metric_may_give_another_verdict_and_the_ledger_says_so() -> None:
     true, false = (world(cells, models=("charlm",)) for cells in WORLDS["best_charlm"])
-    pairs = true.assign(churn=false["churn"])
-    entry = next(entry for entry in ledger(Evidence.of(pairs)) if entry.claim.id == "best_charlm")
+    churn = [result.pairs("churn").values() for result in false.results]
+    results = tuple(with_pairs(of, {"churn": own}) for of, own in zip(true.results, churn, strict=True))
+    evidence = replace(true, results=results)
+    entry = next(entry for entry in ledger(evidence) if entry.claim.id == "best_charlm")
     assert entry.main.verdict == SUPPORTED
     assert entry.disagreeing == ("churn",)
     assert "the metrics disagree (churn: refuted)" in sentence(entry)
     # An absolute relative PD can be judged by no other metric.
     with pytest.raises(ValueError, match="charlm_relu can be judged by relative_pd, not by churn"):
-        judge("charlm_relu", pairs, "churn")
+        judge("charlm_relu", evidence, "churn")
     with pytest.raises(KeyError, match="unknown claim 'nothing'; known: best_charlm, "):
-        judge("nothing", pairs)
+        judge("nothing", evidence)
 
 
 def test_conclusions_of_a_whole_world() -> None:
-    evidence = Evidence.of(world({**lowest(*WINNERS), **everywhere("gelu", 0.9)}))
+    evidence = world({**lowest(*WINNERS), **everywhere("gelu", 0.9)})
     entries = ledger(evidence)
     study = Study.of([])
     text = conclusions_markdown(study, evidence, entries)
@@ -284,7 +296,7 @@ def test_claims_through_result_files_and_none_rests_on_a_synthetic_one() -> None
     assert judge("best_charlm", judged(false)).verdict == REFUTED
     assert judge("best_charlm", judged(true, n=3)).verdict == NOT_DECIDED
     evidence = judged(true, synthetic=True)
-    assert evidence.pairs.empty
+    assert evidence.results == ()
     assert {e.main.verdict for e in ledger(evidence) if e.claim.id != "parameter_counts"} == {NOT_DECIDED, NOT_COMPARABLE}
     assert contrasts_frame(evidence)["difference"].isna().all()
 
@@ -296,7 +308,7 @@ def test_how_often_chance_calls_a_claim_wrongly() -> None:
     worlds = 200
     wrong = {"best_charlm": 0, "avoid_smelu_1": 0, "smelu_no_benefit": 0, "relu_worst": 0}
     for seed in range(worlds):
-        alike = Evidence.of(world(spread=0.05, seed=seed))
+        alike = world(spread=0.05, seed=seed)
         for name in ("best_charlm", "relu_worst", "avoid_smelu_1"):
             wrong[name] += judge(name, alike).verdict == SUPPORTED
         wrong["smelu_no_benefit"] += judge("smelu_no_benefit", alike).verdict == REFUTED

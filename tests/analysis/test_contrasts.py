@@ -3,10 +3,8 @@
 import math
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 from kinds import Tiny
@@ -23,7 +21,6 @@ from repro_lib.analysis.contrasts import (
     verdict_on_extreme,
 )
 from repro_lib.analysis.evidence import Evidence
-from repro_lib.analysis.frames import METRICS
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.metrics.cells import cv_beside_noise
@@ -47,17 +44,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> tuple[Study
     store = Store(folder)
     study = Study.load(store, ["charlm", "tinylstm"], ["relu", "gelu", "swiglu"])
     return study, Evidence.load(store, study)
-
-
-def test_the_frame_has_a_row_per_pair_and_no_number_where_two_were_not_compared() -> None:
-    evidence = of(make_result("charlm", "relu"), make_result("charlm", "gelu"))
-    pairs = evidence.pairs
-    assert len(pairs) == math.comb(6, 2)
-    across = pairs["activation_1"] != pairs["activation_2"]
-    assert pairs.loc[across, list(METRICS)].isna().all(axis=None)
-    assert sorted(pairs.loc[~across, "relative_pd"]) == [0.4, 0.4, 0.5, 0.5, 0.6, 0.6]
-    assert not pairs["identical"].any()
-    assert evidence.matrix("charlm", ["relu"], "churn")[0].tolist() == [0.0, 0.4, 0.5]
 
 
 def test_contrast_with_the_numbers_of_the_jackknife() -> None:
@@ -88,8 +74,7 @@ def test_trials_of_seeds_that_both_have_are_compared_and_the_others_counted() ->
     row = contrasts_frame(of(relu, more)).iloc[0]
     assert (row["n"], row["without_partner"]) == (3, 1)
     # Of gelu's four trials the first three: pairs 12, 13 and 23.
-    by_pair = {(r["trial_1"], r["trial_2"]): r["relative_pd"] for r in of(more).pairs.to_dict("records")}
-    assert row["difference"] == pytest.approx(np.mean([by_pair[pair] for pair in ((1, 2), (1, 3), (2, 3))]) - 0.5)
+    assert row["difference"] == pytest.approx(np.mean([more.pairs()[pair] for pair in ((1, 2), (1, 3), (2, 3))]) - 0.5)
 
 
 def ten(activation: str, mean: float, spread: float = 0.01, seed: int = 0) -> Result:
@@ -151,7 +136,7 @@ def test_a_frame_is_computed_once_and_what_a_caller_does_to_it_stays_with_the_ca
     assert len(calls) == 2
 
 
-def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence], tmp_path: Path) -> None:
+def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evidence]) -> None:
     _, evidence = trained
     assert evidence.identical("tinylstm")
     assert evidence.candidates() == ("charlm",)
@@ -160,16 +145,12 @@ def test_the_negative_control_is_left_out_by_digests(trained: tuple[Study, Evide
     assert (cv.loc["tinylstm", "cv"], cv.loc["tinylstm", "cv_corrected_high"]) == (0.0, 0.0)
     assert set(chances_of_being_best(evidence)["model"]) == {"charlm"}
     assert not evidence.gaps
-    # A frame alone gives the same numbers.
-    evidence.pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    again = Evidence.of(pd.read_csv(tmp_path / "pairs.csv"))
-    pd.testing.assert_frame_equal(contrasts_frame(again), contrasts_frame(evidence))
 
 
 def test_contrasts_and_cv_are_those_of_the_functions_of_arrays(trained: tuple[Study, Evidence]) -> None:
     _, evidence = trained
     frame = contrasts_frame(evidence).set_index("activation")
-    relu, gelu, swiglu = (evidence.matrix("charlm", [name], "relative_pd") for name in ("relu", "gelu", "swiglu"))
+    relu, gelu, swiglu = (evidence.matrix("charlm", name, "relative_pd") for name in ("relu", "gelu", "swiglu"))
     # One rule for both, though gelu starts from relu's weights and swiglu, whose layers have other shapes, does not.
     for name, matrix in (("gelu", gelu), ("swiglu", swiglu)):
         expected = contrast(matrix, relu)

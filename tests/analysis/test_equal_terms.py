@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from kinds import MakeResult
 
-from repro_lib.analysis.contrasts import contrasts_at_equal_loss, contrasts_at_own_rates, contrasts_frame, leading_contrasts
+from repro_lib.analysis.contrasts import contrasts_at_equal_loss, contrasts_frame, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.rate_check import rate_check, rate_check_views
+from repro_lib.analysis.rate_check import rate_check_views
 from repro_lib.analysis.study import Study, load_study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
@@ -166,17 +166,15 @@ def test_each_activation_at_the_rate_that_suits_it(store: Store, make: Make) -> 
     slower = [make(a, np.full(10, x), 0.70 + noise[2], minute=1, learning_rate=1e-3) for a, x in (("relu", 2.2), ("gelu", 1.9))]
     evidence = evidence_of(store, relu, gelu, *slower)
     assert contrasts_frame(evidence)["per_cent"].iloc[0] == pytest.approx(10, abs=0.5)
-    own = contrasts_at_own_rates(evidence).iloc[0]
-    assert (own["rate"], own["reference_rate"], own["verdict"]) == (1e-3, 7e-3, EQUAL)
-    frame = rate_check(evidence).set_index(["activation", "rate"])
-    assert frame["best"].to_dict() == {("relu", 1e-3): False, ("relu", 7e-3): True, ("gelu", 1e-3): True, ("gelu", 7e-3): False}
-    assert frame.loc[("gelu", 1e-3), "cost"] == pytest.approx(0.2)
     table, said = rate_check_views(evidence, "charlm")
-    assert len(table) == 4
-    assert (
-        "the common rate of 0.007 costs in validation loss: relu nothing; gelu 0.200 nats (0.200 to 0.200), best at 0.001."
-        in str(said)
-    )
+    assert list(table["Rate"]) == ["0.001", "0.007 (common) (best)", "0.001 (best)", "0.007 (common)"]
+    costs = "relu nothing; gelu 0.200 nats (0.200 to 0.200), best at 0.001."
+    assert f"the common rate of 0.007 costs in validation loss: {costs}" in str(said)
+    # Relu as it is and gelu's other run.
+    at_best = evidence.with_runs({("charlm", "gelu"): slower[1]})
+    row = contrasts_frame(at_best).iloc[0]
+    assert (row["verdict"], row["n"]) == (EQUAL, 10)
+    assert f"Each at its best rate, relative PD against relu: gelu {row['per_cent']:+.1f} % (" in str(said)
 
 
 def test_a_grid_that_ran_other_lengths_of_all_its_cells_is_shown_and_not_one_of_them(store: Store, make: Make) -> None:

@@ -307,6 +307,7 @@ def test_width_and_chance_are_those_of_the_library(study: Study) -> None:
         assert [0, *chances, 1] == sorted([0, *chances, 1])
         needed = trials_needed(difference.estimate, alpha=0.05 / difference.family)
         assert needed is not None
+        assert difference.needed == needed
         assert difference.chance(needed) >= 0.8
         assert needed == 10 or difference.chance(needed - 1) < 0.8
 

@@ -1,13 +1,14 @@
 """What if there were more trials? How wide intervals get with N, and the chance to tell two activations apart."""
 
 import math
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 
+from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
+from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import Note
 from repro_lib.analysis.study import Study
-from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power, trials_needed
+from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, power
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, t_quantile
 from repro_lib.plots.style import PAGE_COLOUR
 from repro_lib.whatif.definition import Row, View, WhatIf, control
@@ -26,6 +27,8 @@ class Difference:
     estimate: Estimate
     # How many contrasts share the 5 %: the chance is that at the first step of Holm's correction, as in the table of contrasts.
     family: int = 1
+    # So many trials would tell with a chance of 80 %; None: no number would.
+    needed: int | None = None
 
     def half_width(self, trials: int) -> float:
         """Half the 95 % interval of the difference with so many trials per cell, their spread staying as it is."""
@@ -47,7 +50,6 @@ def trials_what_if(study: Study) -> WhatIf | Note:
         return unanswered(TITLE, study, f"{needs}run: repro grid --trials {TRIALS_FOR_INTERVAL}")
     models, activations = (list(dict.fromkeys(names)) for names in zip(*by_cell, strict=True))
     measured = {difference.estimate.n for difference in by_cell.values()}
-    needed = cache(lambda difference: trials_needed(difference.estimate, alpha=SIGNIFICANCE / difference.family))
 
     def see(model: str, activation: str, trials: int) -> View:
         difference = by_cell.get((model, activation))
@@ -58,7 +60,7 @@ def trials_what_if(study: Study) -> WhatIf | Note:
         numbers = {activation: difference.half_width(trials), ITSELF: abs(difference.estimate.value)}
         rows = [Row(label, alone(value), "Half the 95 % interval of the difference") for label, value in numbers.items()]
         chance = Row(activation, alone(100 * difference.chance(trials)), "Chance to tell the two apart, %", 0)
-        return View([*rows, chance], _sentence(model, (activation, study.reference), difference, trials, needed(difference)))
+        return View([*rows, chance], _sentence(model, (activation, study.reference), difference, trials))
 
     parameters = (
         control("model", "Model", models),
@@ -70,21 +72,17 @@ def trials_what_if(study: Study) -> WhatIf | Note:
 
 def differences(study: Study) -> dict[tuple[str, str], Difference]:
     """By model and activation the difference from the reference, where both have trials enough for an interval."""
-    evidence, by_cell = Evidence.from_results(study), {}
-    family = len(evidence.candidates()) * (len(evidence.activations) - 1)
-    for model in evidence.candidates():
-        for activation in evidence.activations:
-            if activation == study.reference:
-                continue
-            both = [(model, activation), (model, study.reference)]
-            estimate = evidence.estimate(both, lambda pds: pds[0] - pds[1], "relative_pd")
-            if estimate.has_interval:
-                by_cell[model, activation] = Difference(estimate, family)
+    frame, by_cell = contrasts_frame(Evidence.from_results(study)), {}
+    for row in rows_of(frame.dropna(subset=["difference_low"])):
+        found = Estimate.in_row(row, "difference")
+        error = (found.high - found.low) / 2 / t_quantile(found.n - 1)
+        needed = None if math.isnan(row["trials_needed"]) else int(row["trials_needed"])
+        by_cell[row["model"], row["activation"]] = Difference(replace(found, error=error), len(frame), needed)
     return by_cell
 
 
-def _sentence(model: str, names: tuple[str, str], difference: Difference, trials: int, needed: int | None) -> str:
-    measured = difference.estimate
+def _sentence(model: str, names: tuple[str, str], difference: Difference, trials: int) -> str:
+    measured, needed = difference.estimate, difference.needed
     spread = "spread is" if trials == measured.n else f"spread, measured with N = {measured.n}, is"
     tell = "no number of trials would tell" if needed is None else f"N = {needed} would tell with a chance of 80 %"
     chance = f"the chance to find a difference as large as it looks is {100 * difference.chance(trials):.0f} %"
