@@ -176,8 +176,9 @@ def test_no_average_is_over_fewer_models_than_the_claims() -> None:
 
 def test_what_several_claims_rest_on_is_one_fact() -> None:
     # swiglu is the worst of convlm, and nothing else differs from model to model.
-    # With this seed chance refutes none of the others, as it does of one claim in twenty.
-    entries = ledger(world({("convlm", "swiglu"): 1.5}, models=("charlm", "nanotransformer", "convlm", "hybridlm"), seed=2))
+    # By this seed: chance refutes one claim in twenty, and says which of the equal ones is the furthest.
+    small = ("charlm", "nanotransformer", "convlm", "hybridlm")
+    entries = ledger(world({("convlm", "swiglu"): 1.5}, models=small, seed=8))
     refuted = [entry.claim.id for entry in entries if entry.main.verdict == REFUTED]
     assert refuted == ["best_convlm", "wins", "relu_worst"]
     assert "3 refuted (1 distinct fact)" in tally(entries)
