@@ -10,7 +10,8 @@ import io
 import math
 import textwrap
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,23 @@ DPI = 144
 STYLE = ["default", Path(__file__).with_name("figures.mplstyle")]
 # A decorator: a figure is drawn in the suite's style whatever the reader's own matplotlib settings are, which are left alone.
 styled = matplotlib.style.context(STYLE)
+
+
+@contextmanager
+def laid_out(figure: Figure) -> Iterator[None]:
+    """While a figure is drawn every part of it has its place, the same in every process."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    # The last bits of a layout depend on the order in which it was solved, which is another one in each process.
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.p0, part.bbox_relative.p1 = np.round(part.bbox_relative.get_points(), 6)
+    for axes in figure.axes:
+        laid_out_later = axes.get_in_layout()  # which ``set_position`` takes from it
+        axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
+        axes.set_in_layout(laid_out_later)
+    yield
+    figure.set_layout_engine(engine)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,7 +128,8 @@ class Plot:
         # through every part twice for the layout, and makes a file of it.
         with matplotlib.style.context(STYLE):
             canvas = FigureCanvasAgg(self.figure)
-            canvas.draw()
+            with laid_out(self.figure):
+                canvas.draw()
         # A palette makes the file a third of the size, and changes nothing that an eye would see. Charts have few colours; of
         # these methods it is the one that keeps those of thin lines and of small markers.
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -124,15 +143,9 @@ class Plot:
         dates = {"svg": {"Date": None, "Description": self.alt}, "pdf": {"CreationDate": None, "Subject": self.alt}}
         with matplotlib.style.context(STYLE):
             figure, made = self.make()[0], {kind: io.BytesIO() for kind in dates}
-            figure.draw_without_rendering()
-            # The last bits of a layout depend on the order in which it was solved, which is another one in each process.
-            figure.set_layout_engine("none")
-            for part in figure.subfigs:
-                part.bbox_relative.p0, part.bbox_relative.p1 = np.round(part.bbox_relative.get_points(), 6)
-            for axes in figure.axes:
-                axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
-            for kind, buffer in made.items():
-                figure.savefig(buffer, format=kind, metadata={"Title": self.name} | dates[kind])
+            with laid_out(figure):
+                for kind, buffer in made.items():
+                    figure.savefig(buffer, format=kind, metadata={"Title": self.name} | dates[kind])
         return {kind: buffer.getvalue() for kind, buffer in made.items()}
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
@@ -81,6 +82,23 @@ def test_bars_intervals_and_points_are_the_numbers_and_a_missing_cell_is_hatched
     assert hatched(axes) == 1
     assert "missing" in [text.get_text() for text in axes.texts]
     assert "swish missing" in plot.alt
+
+
+def test_a_layout_is_drawn_without_last_bits_which_are_others_in_each_process(monkeypatch: pytest.MonkeyPatch):
+    drawn, draw = [], FigureCanvasAgg.draw
+
+    def noted(canvas: FigureCanvasAgg) -> None:
+        draw(canvas)
+        drawn.append([axes.get_position(original=True).bounds for axes in canvas.figure.axes])
+
+    monkeypatch.setattr(FigureCanvasAgg, "draw", noted)
+    plot = figures.shamir_comparison(one_model())
+    first = plot.png()
+    assert np.array(drawn[0]) == pytest.approx(np.round(drawn[0], 6), abs=1e-12)
+    # A figure that somebody goes on with is laid out again.
+    axes_of(plot)[0].set_ylabel("a label\n" * 5)
+    assert plot.png() != first
+    assert drawn[0][0][0] < drawn[1][0][0]
 
 
 def test_a_notebook_gets_a_small_png_that_looks_the_same_whatever_the_readers_settings():
