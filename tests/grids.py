@@ -5,14 +5,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from interrupting import listen_to_signals
 
+from repro_lib.config import Config
 from repro_lib.store.store import Store
+from repro_lib.training.experiment import run_experiment
 
 Digests = dict[tuple[str, str], list[tuple[str, str]]]
 
@@ -101,6 +104,13 @@ def store_digests(results: Path) -> Digests:
         (f"{r.model_name}-{r.activation}", r.config_sha256): [(t.weights_sha256, t.predictions_sha256) for t in r.trials]
         for r in stored
     }
+
+
+def undisturbed_digests(results: Path, corpus: Path, models: Sequence[str], values: dict[str, Any]) -> Digests:
+    """The digests of relu's cells, trained here, one after the other."""
+    for model in models:
+        run_experiment(model, "relu", Config.for_model(model, "smoke", corpus=str(corpus), **values), results_dir=results)
+    return store_digests(results)
 
 
 @pytest.fixture

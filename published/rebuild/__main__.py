@@ -23,10 +23,7 @@ from repro_lib.system.files import write_atomically
 
 README = HERE.parent / "README.md"
 BEGINNING, END = "<!-- by python -m published.rebuild -->", "<!-- to here -->"
-LINKS = (
-    "[The report](published/RESEARCH_REPORT.md) has every number, limits, and what was wrong in the first edition; "
-    "[the rules](published/PROTOCOL.md) are older than the data."
-)
+LINKS = "[The report](published/RESEARCH_REPORT.md) has every number and limit; [the rules](published/PROTOCOL.md) came first."
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.report.answer import IN_ONE
 
 # So many paragraphs of the answer are about the grid.
-ON_THE_GRID = 4
-# Of the arms that help, so many are named by what they cost; counted compute within a hundredth is no more.
-_SHOWN = {"for no more compute": 2, "with more training": 1, "with more serving": 1}
+ON_THE_GRID = 3
+# Of the arms that help, so many are named by what they cost more of, nothing or this; within a hundredth is no more.
+_SHOWN = {"": 2, "training": 1, "serving": 1}
 _NO_MORE = 1.01
 
 
@@ -49,9 +49,9 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
         f"**{_on_models(words, pairs, margin)}** {first}",
         f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
         f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}. What is supported in one metric alone "
-        '"depends on whether rare characters count", as the protocol puts it.',
+        '"depends on whether rare characters count", as the protocol puts it. Two models trained alike name another most '
+        f"probable character at {apart} of all characters, whatever the activation.",
         verdict_table(pairs, "model"),
-        f"Two models trained alike name another most probable character at {apart} of all characters, whatever the activation.",
     ]
     beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
     open_parts = [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
@@ -134,11 +134,11 @@ def equal_loss(frames: Frames) -> str:
 
 
 def _verdicts_of(contrasts: pd.DataFrame) -> str:
-    """How many contrasts have each verdict of both metrics, and which."""
+    """How many contrasts have each verdict of both metrics, and which are supported in both."""
     pairs, parts = in_both_metrics(contrasts), []
     for kind, words in _KINDS.items():
         own = [pair for pair in pairs if _kind(pair) == kind]
-        named = f" ({'; '.join(map(_told, own))})" if kind not in (EQUAL, NOT_DECIDED) else ""
+        named = f" ({'; '.join(map(_told, own))})" if kind in (SUPPORTED, _OPPOSED) else ""
         parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
     return f"of {counted(len(pairs), 'difference')} from relu, {listed(parts)}"
 
@@ -148,10 +148,8 @@ def _kind(pair: Pair) -> str:
 
 
 def _told(pair: Pair) -> str:
-    found = [row for row in pair if row["verdict"] == SUPPORTED]
-    sizes = " and ".join(f"{row['per_cent']:+z.1f} %{_too(row)}" for row in found)
-    metric = f" in {in_words(found[0]['metric'])}" if len(found) == 1 else ""
-    return f"{found[0]['model']} with {found[0]['activation']} {sizes}{metric}"
+    sizes = " and ".join(f"{row['per_cent']:+z.1f} %{_too(row)}" for row in pair)
+    return f"{pair[0]['model']} with {pair[0]['activation']} {sizes}"
 
 
 _OPPOSED = "opposed"
@@ -197,14 +195,14 @@ def long(frames: Frames) -> str:
     cells, found = frames["long_cells"], order_holds(frames["contrasts"], frames["long_contrasts"])
     losses = f"{cells['val_loss'].min():.2f} to {cells['val_loss'].max():.2f}"
     parts = [
-        f"{grid['model']}, {in_words(grid['metric'])}: {effect(grid)} after 500 steps, {effect(then)} after 5,000"
+        f"{grid['model']} {effect(then)}, after 500 steps {grid['per_cent']:+z.1f} %, in {in_words(grid['metric'])}"
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
-    said = "the order holds" if held == len(found) else "the order does not hold"
+    said = "the order holds" if held == len(found) else "the order does not hold (few trials alone make intervals wider)"
     shown = (
-        f"swiglu against relu is, in {'; in '.join(parts)}. By the protocol's rule {said}: {held} of {len(found)} intervals "
-        f"that exclude 0 after 500 steps do so on the same side here, where few trials alone make them wider"
+        f"{said} by the protocol's rule: of {len(found)} intervals of swiglu against relu that exclude 0 after 500 steps, "
+        f"{held} do so here on the same side ({'; '.join(parts)})"
         if found
         else "there is no order that could hold: no interval of swiglu against relu excludes 0 after 500 steps"
     )
@@ -229,31 +227,32 @@ def helps(frames: Frames) -> str:
     """What lowers disagreement, by what it costs, most first."""
     parts = []
     for model, rows in frames["helps"].groupby("model", sort=False):
-        lower, base = [row for row in rows_of(rows) if _helps(row)], rows[rows["per_cent_relative_pd"].isna()].iloc[0]
-        named = [
-            f"{cost}, {listed([_arm(row, base) for row in lower if _costs(row) == cost][:shown])}"
-            for cost, shown in _SHOWN.items()
-            if cost in map(_costs, lower)
-        ]
+        base, shown = rows[rows["per_cent_relative_pd"].isna()].iloc[0], {}
+        for row in filter(_helps, rows_of(rows)):
+            shown.setdefault(_kind_of_cost(row), []).append(row)
+        named = [f"{_costs(row)}{_arm(row, base)}" for kind, most in _SHOWN.items() for row in shown.get(kind, [])[:most]]
         parts.append(f"In {model}, {'; '.join(named) if named else 'no arm is supported in both metrics'}.")
     n, steps = int(frames["helps"]["n"].min()), Config.for_model(SIDE_MODELS[0], "helps").max_iters
     return (
-        f"These arms lower total variation and relative PD most, supported in both ({steps} steps, N = {n}; change of loss in "
-        f"nats; an earlier model that all trials share is not counted). {' '.join(parts)}"
+        "These arms lower total variation and relative PD most, supported in both, for no more compute where none is named "
+        f"({steps} steps, N = {n}; change of loss in nats; an earlier model that all trials share is not counted). "
+        f"{' '.join(parts)}"
     )
 
 
+def _kind_of_cost(row: Any) -> str:
+    return next((kind for kind in ("serving", "training") if row[kind] > _NO_MORE), "")
+
+
 def _costs(row: Any) -> str:
-    more = [row[kind] > _NO_MORE for kind in ("training", "serving")]
-    return "with more serving" if more[1] else "with more training" if more[0] else "for no more compute"
+    more = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
+    return f"with {' and '.join(more)} " if more else ""
 
 
 def _arm(row: Any, base: Any) -> str:
-    cost = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
-    loss = f"loss {row['val_loss'] - base['val_loss']:+z.2f}"
     return (
         f"{row['activation']} {row['per_cent_total_variation']:+.0f} % and {row['per_cent_relative_pd']:+.0f} % "
-        f"({', '.join([*cost, loss])})"
+        f"(loss {row['val_loss'] - base['val_loss']:+z.2f})"
     )
 
 

@@ -28,6 +28,7 @@ from repro_lib.store.schema import Result
 
 MODELS = ("charlm", "minigpt", "nanotransformer", "convlm", "hybridlm", "tinylstm")
 Cells = Mapping[tuple[str, str], float]
+MADE = cache(make_result)  # a world has many, and another one other numbers of the same
 
 
 def world(
@@ -53,13 +54,9 @@ def world(
                 effects, noise = rng.normal(0, spread, n), rng.normal(0, spread / 2, len(first))
             values = (cells or {}).get((model, activation), 1.0) * (1 + effects[first] + effects[second] + noise)
             size = parameters if model == "minigpt" else 430_000.0
-            results.append(with_pairs(made(model, activation, n, same), dict.fromkeys(METRICS, values), parameters=size))
+            blank = MADE(model, activation, (0.5,) * len(first), same=same)
+            results.append(with_pairs(blank, dict.fromkeys(METRICS, values), parameters=size))
     return Evidence(tuple(results), models, ACTIVATIONS, {})
-
-
-@cache
-def made(model: str, activation: str, n: int, same: bool) -> Result:
-    return make_result(model, activation, (0.5,) * math.comb(n, 2), same=same)
 
 
 def with_pairs(result: Result, values: Mapping[str, Any], **changes: Any) -> Result:

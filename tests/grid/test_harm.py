@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import Digests, Folder, flags, store_digests
+from grids import Digests, Folder, flags, store_digests, undisturbed_digests
 from interrupting import wait_for
 from kinds import Tiny
 from mounting import mounted
@@ -34,11 +34,7 @@ CELLS = ["--models", *MODELS, "--activations", "relu", *flags(VALUES)]
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Digests:
-    """The digests of all cells, trained here, one after the other."""
-    results = tmp_path_factory.mktemp("undisturbed")
-    for model in MODELS:
-        run_experiment(model, "relu", Config.for_model(model, "smoke", corpus=str(corpus_file), **VALUES), results_dir=results)
-    return store_digests(results)
+    return undisturbed_digests(tmp_path_factory.mktemp("undisturbed"), corpus_file, MODELS, VALUES)
 
 
 def victims(grid: subprocess.Popen[str], kind: str) -> list[psutil.Process]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
-from grids import Digests, Folder, flags, store_digests
+from grids import Digests, Folder, flags, store_digests, undisturbed_digests
 from interrupting import wait_for
 from rich.console import Console
 
 from repro_lib.cli.main import main
 from repro_lib.cli.parser import grid_request, parse, request_of, snakemake_config
-from repro_lib.config import Config, ConfigError
+from repro_lib.config import ConfigError
 from repro_lib.data import corpus_sha256
 from repro_lib.grid.cells import GridRequest
 from repro_lib.grid.display import Display
@@ -29,7 +29,6 @@ from repro_lib.grid.snakemake.executor import plan_jobs, write_plan
 from repro_lib.grid.snakemake.run_job import plan_folder, read_plan
 from repro_lib.grid.tasks import Tasks
 from repro_lib.store.store import Store
-from repro_lib.training.experiment import run_experiment
 
 pytestmark = pytest.mark.xdist_group("grid")
 
@@ -42,11 +41,7 @@ WORKFLOW = Path(__file__).parents[2] / "workflow"
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Digests:
-    """The digests of both cells, trained here, one after the other."""
-    results = tmp_path_factory.mktemp("undisturbed")
-    for model in MODELS:
-        run_experiment(model, "relu", Config.for_model(model, "smoke", corpus=str(corpus_file), **VALUES), results_dir=results)
-    return store_digests(results)
+    return undisturbed_digests(tmp_path_factory.mktemp("undisturbed"), corpus_file, MODELS, VALUES)
 
 
 def jobs_of(folder: Folder) -> list[psutil.Process]:
