@@ -191,7 +191,7 @@ def test_the_map_names_every_file_and_readme_keeps_its_size() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
-    assert [line for line in lines if len(line) > 120] == []
+    assert [line for line in lines if len(line) > 120 and not line.startswith("| ")] == []  # a table's row is one line
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for part in page.read_text(encoding="utf-8").split("](")[1:]:
             target = part.partition(")")[0].partition("#")[0]

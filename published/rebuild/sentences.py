@@ -21,7 +21,7 @@ from published.rebuild.second import (
     words_on_models,
 )
 from published.rebuild.stores import AT_LOSS, SIDE_MODELS
-from published.rebuild.words import MARKS, Frames, effect, in_words, verdict_table
+from published.rebuild.words import MARKS, Frames, effect, in_words, markdown_rows, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed, small
 from repro_lib.analysis.frames import rows_of
@@ -53,11 +53,11 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
         f"probable character at {apart} of all characters, whatever the activation.",
         verdict_table(pairs, "model"),
     ]
-    beside = [" ".join(of(frames) for needed, of in group if needed <= frames.keys()) for group in _BESIDE]
+    beside = [(f"**{asked}**", of(frames)) for asked, needed, of in _BESIDE if needed <= frames.keys()]
     open_parts = [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
     if "equal_loss" not in frames:
         open_parts.append("Until there are contrasts at equal loss, part of a difference may be how far an activation gets.")
-    return [*parts, *filter(None, beside), *filter(None, [" ".join(open_parts)])]
+    return [*parts, markdown_rows(("asked beside it", "answer"), beside), *filter(None, [" ".join(open_parts)])]
 
 
 def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str:
@@ -127,9 +127,8 @@ def equal_loss(frames: Frames) -> str:
     left_out = f" Could not be made: {listed(gaps)}." if gaps else ""
     n = int(frames["equal_loss"]["n"].min())
     return (
-        f"At equal validation loss (read off runs of several lengths) {_verdicts_of(frames['equal_loss'])}.{left_out} Only "
-        "what is equal within the margin here can be put down to how far an activation gets; with "
-        f'{n} trials "not decided" says less than in the grid.'
+        f"At the lowest validation loss that both reach, read off runs of several lengths (N = {n}), "
+        f"{_verdicts_of(frames['equal_loss'])}.{left_out}"
     )
 
 
@@ -302,10 +301,11 @@ def minigpt(frames: Frames) -> str:
     return f"In a family of its own, {_verdicts_of(frames['minigpt_contrasts'])}."
 
 
-# A paragraph each, of what was run.
+# What was asked beside the grid, what the answer is made of, and the answer.
 _BESIDE = (
-    (({"equal_loss"}, equal_loss),),
-    (({"long_contrasts", "long_cells"}, long), ({"texts"}, texts)),
-    (({"helps"}, helps),),
-    (({"replicated"}, replicated),),
+    ("At equal loss?", {"equal_loss"}, equal_loss),
+    ("Trained ten times as long?", {"long_contrasts", "long_cells"}, long),
+    ("On other texts?", {"texts"}, texts),
+    ("What helps?", {"helps"}, helps),
+    ("What replicated?", {"replicated"}, replicated),
 )
