@@ -245,7 +245,7 @@ def _kind_of_cost(row: Any) -> str:
 
 def _costs(row: Any) -> str:
     more = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
-    return f"with {' and '.join(more)} " if more else ""
+    return f"with {' and '.join(more)}, " if more else ""
 
 
 def _arm(row: Any, base: Any) -> str:
