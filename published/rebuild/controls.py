@@ -2,7 +2,8 @@
 
 from published.rebuild.tables import SPLITS
 from published.rebuild.words import Frames, in_words, value
-from repro_lib.analysis.formatting import chance
+from repro_lib.analysis.contrasts import LEADING
+from repro_lib.analysis.formatting import chance, listed
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import SUPPORTED
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
@@ -54,10 +55,20 @@ def negative_control(frames: Frames) -> str:
 
 def smelu(frames: Frames) -> str:
     """Each width of SmeLU's bend against relu."""
+    rows = rows_of(frames["smelu"])
     parts = [
-        f"beta {r['beta']:g} {value(r, 'against_relu_per_cent_relative_pd', 1, sign=True)}" for r in rows_of(frames["smelu"])
+        f"in {in_words(metric)} "
+        + ", ".join(f"beta {r['beta']:g} {value(r, f'against_relu_per_cent_{metric}', 1, sign=True)}" for r in rows)
+        for metric in LEADING
     ]
-    return f"SmeLU in charlm by beta, relative PD against relu in per cent (99 % intervals): {', '.join(parts)}"
+    return f"SmeLU in charlm by beta against relu in per cent (99 % intervals), {'; '.join(parts)}"
+
+
+def margin_reason(frames: Frames) -> str:
+    """What a moving average of the weights brings in the league."""
+    rows = rows_of(frames["helps"].query("activation == 'average EMA'"))
+    parts = [f"{r['model']} {r['per_cent_total_variation']:+.1f} % and {r['per_cent_relative_pd']:+.1f} %" for r in rows]
+    return f"{listed(parts)} in total variation and relative PD"
 
 
 def context(frames: Frames) -> str:

@@ -22,7 +22,7 @@ from repro_lib.report.contrast_tables import contrasts_table, cv_table, equal_lo
 from repro_lib.report.tables import cells_table, markdown_table
 
 NOT_YET = "*Not run yet.*"
-_WHY = "two cores train the parts in the protocol's order, and these are still to come"
+_WHY = "still queued: two cores train the parts in the protocol's order"
 TEMPLATE = Path(__file__).with_name("report.md")
 
 
@@ -42,7 +42,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
         "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
         "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
         "determinism": _determinism(),
-        "not_run": f"{'; '.join(gaps)}; {_WHY}" if gaps else "nothing that the protocol names",
+        "not_run": f"{'; '.join(gaps)} ({_WHY})" if gaps else "nothing that the protocol names",
         "tally": tally(entries),
         "supported_claims": _listed(entries, SUPPORTED),
         "refuted_claims": _listed(entries, REFUTED),
@@ -163,6 +163,7 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "a_a": (controls.a_a, {"a_a_control"}),
     "negative_control": (controls.negative_control, {"cv"}),
     "smelu": (controls.smelu, {"smelu"}),
+    "margin_reason": (controls.margin_reason, {"helps"}),
     "context": (controls.context, {"context"}),
     "smelu_in_the_readout": (controls.smelu_in_the_readout, {"first_contrasts"}),
     "gelu_by_length": (controls.gelu_by_length, {"first_lengths"}),

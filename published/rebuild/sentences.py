@@ -47,10 +47,11 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
         f"**{_on_models(words, pairs, margin)}** {first}",
-        f"By rules that are older than the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
-        f"{len(pairs)}. Relative PD and total variation in per cent of relu, {MARKS}. What is supported in one metric alone "
-        '"depends on whether rare characters count", as the protocol puts it. Two models trained alike name another most '
-        f"probable character at {apart} of all characters, whatever the activation.",
+        f"By rules fixed before the data: {n} fresh trials per cell, two metrics, a margin of {margin}, Holm over all "
+        f"{len(pairs)}. Relative PD (which counts every character alike, however improbable) and total variation (the "
+        f"probability that moves) in per cent of relu, {MARKS}. What is supported in one metric alone "
+        '"depends on whether rare characters count", as the protocol puts it. Two models trained alike disagree on the '
+        f"most probable character at {apart} of positions, over all models and activations.",
         verdict_table(pairs, "model"),
     ]
     beside = [(f"**{asked}**", of(frames)) for asked, needed, of in _BESIDE if needed <= frames.keys()]
@@ -70,7 +71,8 @@ def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str
     said = [f"{listed(models)} ({words})" for words, models in how.items()]
     parts = [f"the activation matters to {listed(said)}"] if said else []
     parts += [f"it does not matter to {listed(named[DOES_NOT])} within {margin}"] if named[DOES_NOT] else []
-    parts += [f"for {listed(named[OPEN])} it is not decided"] if named[OPEN] else []
+    why = f"no difference is above {margin} in both metrics, and not all are within it"
+    parts += [f"for {listed(named[OPEN])} it is not decided ({why})"] if named[OPEN] else []
     text = "; ".join(parts)
     return f"{_capital(text)}."
 
@@ -82,9 +84,12 @@ def replicated(frames: Frames) -> str:
         own = Counter(frame[frame["verdict_first"] == kind]["outcome"])
         said += [f'{own["replicated"]} of {own.total()} "{kind}"'] if own else []
     turned = int((frame["outcome"] == "reversed").sum())
+    now = rows_of(frame.query("verdict_first == @EQUAL and verdict == @SUPPORTED"))
+    small = sum(within_margin(row) for row in now)
     return (
         f"Of the first edition's verdicts by metric on {counted(frame['model'].nunique(), 'model')} that both editions trained "
-        f"alike but for the rate, {' and '.join(said)} replicated; {turned or 'none'} of the supported "
+        f"identically except for the learning rate, {' and '.join(said)} replicated, and {small} more of these are still "
+        f"within the margin, though now supported; {turned or 'none'} of the supported "
         f"{'were' if turned > 1 else 'was'} reversed."
     )
 
@@ -147,8 +152,10 @@ def _kind(pair: Pair) -> str:
 
 
 def _told(pair: Pair) -> str:
-    sizes = " and ".join(f"{row['per_cent']:+z.1f} %{_too(row)}" for row in pair)
-    return f"{pair[0]['model']} with {pair[0]['activation']} {sizes}"
+    sizes = " and ".join(f"{row['per_cent']:+z.1f} %" for row in pair)
+    small = [in_words(row["metric"]) for row in pair if within_margin(row)]
+    within = f", {'both' if len(small) == len(pair) else small[0]} within the margin" if small else ""
+    return f"{pair[0]['model']} with {pair[0]['activation']} {sizes}{within}"
 
 
 _OPPOSED = "opposed"
@@ -205,7 +212,11 @@ def long(frames: Frames) -> str:
         if found
         else "there is no order that could hold: no interval of swiglu against relu excludes 0 after 500 steps"
     )
-    return f"After 5,000 steps (loss {losses} nats; {int(cells['n'].max())} trials, so no verdict) {shown}."
+    gelu = [holds for *_, holds in order_holds(frames["contrasts"], frames["long_contrasts"], "gelu")]
+    return (
+        f"After 5,000 steps (loss {losses} nats; {int(cells['n'].max())} trials, so no verdict) {shown}. Of {len(gelu)} such "
+        f"intervals of gelu, {sum(gelu)} {'does' if sum(gelu) == 1 else 'do'} so."
+    )
 
 
 def texts(frames: Frames) -> str:
@@ -218,7 +229,11 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-_TEXTS = {"tinyshakespeare": "Tiny Shakespeare", "networkx": "source code (NetworkX)", "mishnah": "Hebrew (Mishnah)"}
+_TEXTS = {
+    "tinyshakespeare": "Tiny Shakespeare (the author of the default text, in part the same lines)",
+    "networkx": "source code (NetworkX)",
+    "mishnah": "Hebrew (Mishnah)",
+}
 _TEXTS |= {"bpe": "the default text as 1,024 byte pairs"}
 
 
@@ -230,12 +245,16 @@ def helps(frames: Frames) -> str:
         for row in filter(_helps, rows_of(rows)):
             shown.setdefault(_kind_of_cost(row), []).append(row)
         named = [f"{_costs(row)}{_arm(row, base)}" for kind, most in _SHOWN.items() for row in shown.get(kind, [])[:most]]
+        free = shown.get("", [])
+        rare = min(free[_SHOWN[""] :], key=lambda row: row["per_cent_relative_pd"], default=None)
+        if rare and rare["per_cent_relative_pd"] < min(row["per_cent_relative_pd"] for row in free[: _SHOWN[""]]):
+            named.insert(_SHOWN[""], f"by relative PD {_arm(rare, base)}")
         parts.append(f"In {model}, {'; '.join(named) if named else 'no arm is supported in both metrics'}.")
     n, steps = int(frames["helps"]["n"].min()), Config.for_model(SIDE_MODELS[0], "helps").max_iters
     return (
-        "These arms lower total variation and relative PD most, supported in both, for no more compute where none is named "
-        f"({steps} steps, N = {n}; change of loss in nats; an earlier model that all trials share is not counted). "
-        f"{' '.join(parts)}"
+        "Arms that lower both metrics, supported, ranked by total variation, which stands first, against the plain baseline "
+        f"({steps} steps, N = {n}; change of loss in nats). Compute is the baseline's or less unless named, not counting the "
+        f"earlier model that a warm start begins from. {' '.join(parts)}"
     )
 
 

@@ -1,5 +1,6 @@
 """The answer of a study in one plain sentence, from its verdicts: what every kind of study can say, and no more."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,9 @@ def _named(rows: Sequence[dict[str, Any]]) -> str:
 
 def _at_equal_loss(rows: Sequence[dict[str, Any]]) -> str:
     known = [row for row in rows if not pd.isna(row["per_cent_at_loss"])]
-    left = sum(verdict_in_both(row, "_at_loss") == SUPPORTED for row in known)
-    found = f"{left or 'none'} {'remain' if left > 1 else 'remains'} supported"
-    return f" Of those supported in both, {len(known)} can be compared at equal validation loss; {found}." if known else ""
+    found = Counter(verdict_in_both(row, "_at_loss") for row in known)
+    words = {SUPPORTED: "still supported in both", IN_ONE: "supported in one", EQUAL: "equal within the margin in both"}
+    words[NOT_DECIDED] = NOT_DECIDED
+    parts = [f"{counted(found[kind], '', 'are')} {said}" for kind, said in words.items() if found[kind]]
+    can = f"{len(known)} of those supported in both can be compared"
+    return f" At equal validation loss, where {can}, {listed(parts)}." if known else ""
