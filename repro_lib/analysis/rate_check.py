@@ -1,5 +1,6 @@
 """Does the common learning rate favour one activation? Each cell at several rates, and what the common one costs it in loss."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,8 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
     if not runs:
         how = f"To see whether it favours one of them: repro grid --models {model} --rates 0.5 2"
         return [Note(f"All activations of {model} were trained at one learning rate. {how}")]
-    best = {name: min(of, key=lambda run: run.avg_val_loss) for name, of in runs.items()}
+    rated = at_best_rates(evidence)
+    best = {run.arm: run for run in rated.results if run.model_name == model and run.arm in runs}
     table = [
         {
             "Activation": name,
@@ -38,8 +40,14 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
     costs = "; ".join(f"{name} {_cost(of[0], best[name])}" for name, of in runs.items())
     common, n = next(iter(runs.values()))[0].config["learning_rate"], min(len(run.trials) for run in best.values())
     said = [f"{model}, N = {n}: the common rate of {common:g} costs in validation loss: {costs}."]
-    said += [_at_best_rates(evidence, model, best, metric) for metric in LEADING]
+    said += [_at_best_rates(rated, model, best, metric) for metric in LEADING]
     return [pd.DataFrame(table).set_index("Activation"), say(*said)]
+
+
+def at_best_rates(evidence: Evidence) -> Evidence:
+    """The same family with every cell at that of its learning rates that has the lowest mean loss."""
+    runs = {(run.model_name, run.arm): evidence.runs_by("learning_rate", run.model_name, run.arm) for run in evidence.results}
+    return evidence.with_runs({cell: min(of, key=lambda run: run.avg_val_loss) for cell, of in runs.items()})
 
 
 def _numbers(run: Result) -> dict[str, Any]:
@@ -56,13 +64,12 @@ def _cost(common: Result, best: Result) -> str:
     return "nothing" if best is common else f"{cost}, best at {best.config['learning_rate']:g}"
 
 
-def _at_best_rates(evidence: Evidence, model: str, best: dict[str, Result], metric: str) -> str:
-    rated = evidence.with_runs({(model, name): run for name, run in best.items()})
+def _at_best_rates(rated: Evidence, model: str, best: Collection[str], metric: str) -> str:
     rows = rows_of(contrasts_frame(rated, metric).query("model == @model").dropna(subset=["per_cent"]))
     parts = [
         f"{row['activation']} {Estimate.in_row(row, 'per_cent'):+.1f %}, {row['verdict']} at N = {row['n']}"
         for row in rows
-        if {row["activation"], evidence.reference} <= best.keys()
+        if row["activation"] in best and rated.reference in best
     ]
-    about = f"{PAIR_METRICS[metric].words} against {evidence.reference}"
+    about = f"{PAIR_METRICS[metric].words} against {rated.reference}"
     return f"Each at its best rate, {about}: {'; '.join(parts) or 'nothing to compare'}."

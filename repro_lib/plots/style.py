@@ -71,11 +71,13 @@ def laid_out(figure: Figure) -> Iterator[None]:
     for part in figure.subfigs:
         part.bbox_relative.p0, part.bbox_relative.p1 = np.round(part.bbox_relative.get_points(), 6)
     for axes in figure.axes:
-        laid_out_later = axes.get_in_layout()  # which ``set_position`` takes from it
+        with_others = axes.get_in_layout()  # ``set_position`` takes axes out of any later layout
         axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
-        axes.set_in_layout(laid_out_later)
-    yield
-    figure.set_layout_engine(engine)
+        axes.set_in_layout(with_others)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -13,7 +14,7 @@ from kinds import MakeResult
 from repro_lib.analysis.contrasts import contrasts_at_equal_loss, contrasts_frame, leading_contrasts
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.notes import Note
-from repro_lib.analysis.rate_check import rate_check_views
+from repro_lib.analysis.rate_check import at_best_rates, rate_check_views
 from repro_lib.analysis.study import Study, load_study
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
@@ -170,9 +171,11 @@ def test_each_activation_at_the_rate_that_suits_it(store: Store, make: Make) -> 
     assert list(table["Rate"]) == ["0.001", "0.007 (common) (best)", "0.001 (best)", "0.007 (common)"]
     costs = "relu nothing; gelu 0.200 nats (0.200 to 0.200), best at 0.001."
     assert f"the common rate of 0.007 costs in validation loss: {costs}" in str(said)
-    # Relu as it is and gelu's other run.
-    at_best = evidence.with_runs({("charlm", "gelu"): slower[1]})
-    row = contrasts_frame(at_best).iloc[0]
+    # One family, of which every cell, of every model, is at its own rate.
+    twice = [run.model_copy(update={"model_name": "convlm"}) for run in evidence.runs]
+    both = replace(evidence, results=(*evidence.results, *twice[:2]), runs=(*evidence.runs, *twice))
+    assert [run.config["learning_rate"] for run in at_best_rates(both).results] == [7e-3, 1e-3] * 2
+    row = contrasts_frame(at_best_rates(evidence)).iloc[0]
     assert (row["verdict"], row["n"]) == (EQUAL, 10)
     assert f"Each at its best rate, relative PD against relu: gelu {row['per_cent']:+.1f} % (" in str(said)
 

@@ -177,6 +177,7 @@ def test_where_the_predictions_are_gone_only_the_new_metric_is_missing(
     for name in NEW:
         assert study.cells[[name, f"{name}_low"]].isna().all(axis=None)
         assert study.pairs[name].isna().all()
+        assert np.isnan(evidence.matrix("charlm", "gelu", name)[np.triu_indices(3, 1)]).all()
     assert study.pairs.drop(columns=list(NEW)).equals(pairs)
     assert contrasts_frame(evidence).equals(contrasts)
     folders = ["--results-dir", str(store.folder), "--reports-dir", str(tmp_path / "reports")]

@@ -40,10 +40,7 @@ SAID = [
         rows_of(YES, YES, HALF, SAME, SAME, OPEN),
         f"Yes: 2 of 6 differences from relu are {BOTH}, {LARGEST} and convlm with smelu_2 (+8.0 %, +4.0 %). {REST}",
     ),
-    (
-        rows_of(YES, **LEFT),
-        "At equal validation loss, where 1 of those supported in both can be compared, 1 is still supported in both.",
-    ),
+    (rows_of(YES, **LEFT), "loss, where 1 of those supported in both can be compared, 1 is still supported in both."),
     (rows_of(YES, **LEFT | {"verdict_at_loss": NOT_DECIDED}), "can be compared, 1 is supported in one."),
     (rows_of(*[YES] * 6), "convlm with smelu_2 (+8.0 %, +4.0 %), convlm with smelu_3 (+7.0 %, +4.0 %) and 3 others."),
     (rows_of(HALF, SAME), f"It depends on the metric: none of 2 differences from relu is {BOTH}, but 1 is in one of them,"),
