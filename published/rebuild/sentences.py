@@ -140,6 +140,8 @@ def equal_loss(frames: Frames) -> str:
 def _verdicts_of(contrasts: pd.DataFrame) -> str:
     """How many contrasts have each verdict of both metrics, and which are supported in both."""
     pairs, parts = in_both_metrics(contrasts), []
+    if len(pairs) == 1:
+        return f"the one difference from relu is {_KINDS[_kind(pairs[0])]} ({_told(pairs[0])})"
     for kind, words in _KINDS.items():
         own = [pair for pair in pairs if _kind(pair) == kind]
         named = f" ({'; '.join(map(_told, own))})" if kind in (SUPPORTED, _OPPOSED) else ""
@@ -220,9 +222,16 @@ def long(frames: Frames) -> str:
 
 
 def texts(frames: Frames) -> str:
-    """What is supported on other texts."""
-    named = (f"On {_TEXTS[str(name)]}, {_verdicts_of(rows)}." for name, rows in frames["texts"].groupby("text", sort=False))
-    return " ".join(named)
+    """What is supported on other texts, and first what is so on each of them."""
+    parts, everywhere = [], set[tuple[str, str, bool]]()
+    for name, rows in frames["texts"].groupby("text", sort=False):
+        pairs = [row for row, mass in in_both_metrics(rows) if verdict((row, mass)) == SUPPORTED]
+        here = {(row["model"], row["activation"], row["per_cent"] > 0) for row in pairs}
+        everywhere = everywhere & here if parts else here
+        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows)}.")
+    named = [f"{model} with {name}, {'above' if above else 'below'} relu" for model, name, above in sorted(everywhere)]
+    lead = [f"Supported in both metrics on each of these {len(parts)}: {listed(named)}."] if named and len(parts) > 1 else []
+    return " ".join([*lead, *parts])
 
 
 def _capital(text: str) -> str:
