@@ -1,17 +1,18 @@
 """The text of the research report: prose that is fixed, numbers that are filled in from the tables."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from published.rebuild import controls, sentences as say
 from published.rebuild.figures import figure_names
-from published.rebuild.second import in_both_metrics, own_rates_of
+from published.rebuild.second import in_both_metrics, own_rates_of, within_margin
 from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
-from published.rebuild.words import MARKS, Frames, markdown_rows, marked, verdict_table
+from published.rebuild.words import MARKS, Frames, effect, in_words, markdown_rows, marked, verdict_table
 from repro_lib.analysis.contrasts import LEADING
-from repro_lib.analysis.formatting import literally, small
+from repro_lib.analysis.formatting import chance, literally, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import REFUTED, SUPPORTED
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -139,6 +140,25 @@ def sources_table(frame: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows).set_index(["Model", "Activation"]))
 
 
+def not_replicated_table(frame: pd.DataFrame) -> str:
+    """The first edition's verdicts that did not replicate, beside what they are now."""
+    rows = []
+    for r in rows_of(frame.query("outcome != 'replicated'")):
+        then, too = f"{r['per_cent_first']:+z.1f}, {r['verdict_first']}", r["verdict"] == SUPPORTED and within_margin(r)
+        now = f"{effect(r)}, {r['verdict']}{' (within the margin too)' * too}"
+        rows.append([in_words(r["metric"]), r["model"], r["activation"], then, now])
+    return markdown_rows(["metric", "model", "activation", "then, %", "now"], rows)
+
+
+def dependence_table(frame: pd.DataFrame) -> str:
+    """By how many points swiglu's difference from relu is another one in the first model of a pair than in the second."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for r in rows_of(frame):
+        rows.setdefault((r["model_1"], r["model_2"]), []).extend([f"{r['points']:+.1f}", chance(r["p_holm"])])
+    heads = [head for metric in LEADING for head in (f"{in_words(metric)}, points", "p (Holm)")]
+    return markdown_rows(["model", "minus model", *heads], [[*pair, *found] for pair, found in rows.items()])
+
+
 def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: str) -> str:
     """A sentence, and below it the verdicts that it counts."""
     return f"{write(frames)}\n\n{verdict_table(in_both_metrics(frames[name]), *by)}"
@@ -147,13 +167,14 @@ def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: 
 # By its name in the template, and the tables that each is made of.
 SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "replicated": (say.replicated, {"replicated"}),
-    "not_replicated": (say.not_replicated, {"replicated"}),
+    "not_replicated_table": (lambda frames: not_replicated_table(frames["replicated"]), {"replicated"}),
     "dependence": (say.dependence, {"dependence"}),
+    "dependence_table": (lambda frames: dependence_table(frames["dependence"]), {"dependence"}),
     "equal_loss": (lambda frames: _with_table(say.equal_loss, frames, "equal_loss", "model"), {"equal_loss"}),
     "own_rates": (say.own_rates, {"own_rates", "contrasts", "rates"}),
     "rates": (say.rates, {"rates"}),
     "long": (say.long, {"long_contrasts", "long_cells", "contrasts"}),
-    "texts": (lambda frames: _with_table(say.texts, frames, "texts", "text", "model"), {"texts"}),
+    "texts": (lambda frames: _with_table(partial(say.texts, named=False), frames, "texts", "text", "model"), {"texts"}),
     "helps": (say.helps, {"helps"}),
     "sources": (say.sources, {"sources"}),
     "forks": (say.forks, {"forks"}),

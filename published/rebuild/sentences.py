@@ -94,34 +94,18 @@ def replicated(frames: Frames) -> str:
     )
 
 
-def not_replicated(frames: Frames) -> str:
-    """Those that did not, by name."""
-    named = [
-        f"{r['model']} with {r['activation']} in {in_words(r['metric'])} ({r['verdict_first']} then, "
-        f"{r['per_cent_first']:+.1f} %; now {r['verdict']}{_too(r)}, {effect(r)})"
-        for r in rows_of(frames["replicated"].query("outcome != 'replicated'"))
-    ]
-    return f"Those that are not replicated: {'; '.join(named)}." if named else ""
-
-
-def _too(row: Any) -> str:
-    # Rule 8: of what is supported it is said whether it is within the margin too.
-    return " (within the margin too)" if row["verdict"] == SUPPORTED and within_margin(row) else ""
-
-
 def dependence(frames: Frames) -> str:
-    """Between which models swiglu's difference from relu differs."""
-    first, second = (rows_of(frames["dependence"].query("metric == @metric")) for metric in LEADING)
-    pairs = list(zip(first, second, strict=True))
-    apart = [
-        f"{r['model_1']} and {r['model_2']} by {abs(r['points']):.1f} and {abs(mass['points']):.1f} points"
+    """In how many pairs of models swiglu's difference from relu differs, and in which that is not decided."""
+    pairs = list(zip(*(rows_of(frames["dependence"].query("metric == @metric")) for metric in LEADING), strict=True))
+    alike = [
+        f"{r['model_1']} against {r['model_2']}"
         for r, mass in pairs
-        if max(r["p_holm"], mass["p_holm"]) <= SIGNIFICANCE and r["points"] * mass["points"] > 0
+        if max(r["p_holm"], mass["p_holm"]) > SIGNIFICANCE or r["points"] * mass["points"] < 0
     ]
-    named = f": {'; '.join(apart)}" if apart else ""
+    open_pairs = f"; it is not decided for {listed(alike)}" if alike else ""
     return (
-        f"Swiglu's difference from relu depends on the model in {len(apart)} of {len(pairs)} pairs of models, in relative PD "
-        f"and in total variation (Welch's t, Holm over the pairs){named}."
+        f"Swiglu's difference from relu depends on the model in {len(pairs) - len(alike)} of {len(pairs)} pairs of models, in "
+        f"relative PD and in total variation (Welch's t, Holm over the pairs){open_pairs}."
     )
 
 
@@ -137,14 +121,14 @@ def equal_loss(frames: Frames) -> str:
     )
 
 
-def _verdicts_of(contrasts: pd.DataFrame) -> str:
+def _verdicts_of(contrasts: pd.DataFrame, name_them: bool = True) -> str:
     """How many contrasts have each verdict of both metrics, and which are supported in both."""
     pairs, parts = in_both_metrics(contrasts), []
     if len(pairs) == 1:
         return f"the one difference from relu is {_KINDS[_kind(pairs[0])]} ({_told(pairs[0])})"
     for kind, words in _KINDS.items():
         own = [pair for pair in pairs if _kind(pair) == kind]
-        named = f" ({'; '.join(map(_told, own))})" if kind in (SUPPORTED, _OPPOSED) else ""
+        named = f" ({'; '.join(map(_told, own))})" if name_them and kind in (SUPPORTED, _OPPOSED) else ""
         parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
     return f"of {counted(len(pairs), 'difference')} from relu, {listed(parts)}"
 
@@ -221,16 +205,16 @@ def long(frames: Frames) -> str:
     )
 
 
-def texts(frames: Frames) -> str:
-    """What is supported on other texts, and first what is so on each of them."""
+def texts(frames: Frames, named: bool = True) -> str:
+    """What is supported on other texts, first what is so on each of them; each contrast that is by name, or their numbers."""
     parts, everywhere = [], set[tuple[str, str, bool]]()
     for name, rows in frames["texts"].groupby("text", sort=False):
         pairs = [row for row, mass in in_both_metrics(rows) if verdict((row, mass)) == SUPPORTED]
         here = {(row["model"], row["activation"], row["per_cent"] > 0) for row in pairs}
         everywhere = everywhere & here if parts else here
-        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows)}.")
-    named = [f"{model} with {name}, {'above' if above else 'below'} relu" for model, name, above in sorted(everywhere)]
-    lead = [f"Supported in both metrics on each of these {len(parts)}: {listed(named)}."] if named and len(parts) > 1 else []
+        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows, named)}.")
+    both = [f"{model} with {name}, {'above' if above else 'below'} relu" for model, name, above in sorted(everywhere)]
+    lead = [f"Supported in both metrics on each of these {len(parts)}: {listed(both)}."] if both and len(parts) > 1 else []
     return " ".join([*lead, *parts])
 
 
@@ -333,8 +317,11 @@ def minigpt(frames: Frames) -> str:
 # What was asked beside the grid, what the answer is made of, and the answer.
 _BESIDE = (
     ("At equal loss?", {"equal_loss"}, equal_loss),
+    ("At own learning rates?", {"own_rates", "rates"}, own_rates),
     ("Trained ten times as long?", {"long_contrasts", "long_cells"}, long),
     ("On other texts?", {"texts"}, texts),
+    ("In minigpt, cut to 4 layers?", {"minigpt_contrasts"}, minigpt),
     ("What helps?", {"helps"}, helps),
+    ("Where does it come from?", {"sources"}, sources),
     ("What replicated?", {"replicated"}, replicated),
 )
