@@ -77,7 +77,7 @@ def sources(frames: Frames) -> Plot:
             words.append(f"{model} with {activation}: {', '.join(values)}")
         axes.set_yticks(range(len(kinds)), kinds)
         axes.set(title=model, xlabel="total variation")
-        axes.set_xlim(left=0)
+    places_of[0].set_xlim(left=0)  # only now: a limit that is set ends the scaling to what the other panel holds
     places_of[0].invert_yaxis()
     return Plot.of(figure, "sources", f"Total variation by source of randomness. {'; '.join(words)}.")
 

@@ -159,7 +159,10 @@ def own_rates(frames: Frames) -> str:
         if name in asked:
             states = [f"{effect(r)} and {effect(mass)} ({_verdicts(r, mass)})" for r, mass in (before[name], pair)]
             parts.append(f"{name[0]} with {name[1]} at {asked[name]:g}: {states[1]}, at the common rate {states[0]}")
-    return f"Of {len(before)} contrasts {len(parts)} have an activation with a rate of its own. {'; '.join(parts)}."
+    return (
+        f"In {len(parts)} of {len(before)} contrasts the activation's own rate is not the common one; where relu stays at "
+        f"that, part of a difference may be the rate's. {_capital('; '.join(parts))}."
+    )
 
 
 def _verdicts(r: Any, mass: Any) -> str:
