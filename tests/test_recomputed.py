@@ -188,6 +188,7 @@ FAMILIES = {
 }
 CELLS = {"cells": ("second/results", 500), "first_cells": ("results", 500)}
 CELLS |= {"long_cells": ("second/long/results", 5000), "minigpt_cells": ("second/minigpt/results", 500)}
+CELLS["texts_cells"] = ("second/{text}/results", 500)
 
 
 def run(name: str, wanted: Callable[[Row], bool] = bool) -> list[Row]:
@@ -203,7 +204,7 @@ def run(name: str, wanted: Callable[[Row], bool] = bool) -> list[Row]:
 def test_cells(name: str) -> None:
     store, steps = CELLS[name]
     for row in run(name, lambda row: row["n"] > 0):
-        result = cells(store)[row["model"], row["activation"], steps]
+        result = cells(store.format(text=row.get("text")))[row["model"], row["activation"], steps]
         n = len(result["trials"])
         expected: Row = {"n": n}
         for metric in METRICS:

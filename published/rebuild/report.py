@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from published.rebuild import controls, sentences as say
+from published.rebuild import beside, controls, sentences as say
 from published.rebuild.figures import figure_names
 from published.rebuild.second import in_both_metrics, own_rates_of, within_margin
 from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
@@ -92,6 +92,9 @@ def tables_shown(published: Published, frames: Frames) -> dict[str, str]:
     def contrasts_of(name: str) -> str:
         return markdown_table(contrasts_table(published.side(name).evidence))
 
+    def text(name: str) -> str:
+        return f"{contrasts_of(name)}\n\n{markdown_table(cells_table(published.side(name).study).drop(columns='Training, s'))}"
+
     def own_rates() -> str:
         return markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"]))))
 
@@ -107,7 +110,7 @@ def tables_shown(published: Published, frames: Frames) -> dict[str, str]:
         "equal_loss_table": lambda: "".join(map(markdown_table, equal_loss_tables(published.evidence))),
         "own_rates_table": own_rates,
         "long_table": lambda: contrasts_of("long/results"),
-        "texts_table": lambda: "\n\n".join(f"{name}:\n\n{_or_not_yet(contrasts_of, f'{name}/results')}" for name in TEXTS),
+        "texts_table": lambda: "\n\n".join(f"{name}:\n\n{_or_not_yet(text, f'{name}/results')}" for name in TEXTS),
         "helps_table": helps,
         "sources_table": lambda: sources_table(frames["sources"]) if "sources" in frames else "",
         "minigpt_table": lambda: contrasts_of("minigpt/results"),
@@ -159,6 +162,15 @@ def dependence_table(frame: pd.DataFrame) -> str:
     return markdown_rows(["model", "minus model", *heads], [[*pair, *found] for pair, found in rows.items()])
 
 
+def forks_table(frame: pd.DataFrame) -> str:
+    """Total variation at the end by the point at which trials part, and by what differs from there on."""
+    rows = [
+        [r["varies"], f"{100 * r['share']:g}", f"{r['n']:g}", Estimate.in_row(r, "total_variation").written(small)]
+        for r in rows_of(frame)
+    ]
+    return markdown_rows(["differs in", "forked after, % of the steps", "N", "total variation"], rows)
+
+
 def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: str) -> str:
     """A sentence, and below it the verdicts that it counts."""
     return f"{write(frames)}\n\n{verdict_table(in_both_metrics(frames[name]), *by)}"
@@ -170,15 +182,17 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "not_replicated_table": (lambda frames: not_replicated_table(frames["replicated"]), {"replicated"}),
     "dependence": (say.dependence, {"dependence"}),
     "dependence_table": (lambda frames: dependence_table(frames["dependence"]), {"dependence"}),
-    "equal_loss": (lambda frames: _with_table(say.equal_loss, frames, "equal_loss", "model"), {"equal_loss"}),
-    "own_rates": (say.own_rates, {"own_rates", "contrasts", "rates"}),
-    "rates": (say.rates, {"rates"}),
-    "long": (say.long, {"long_contrasts", "long_cells", "contrasts"}),
-    "texts": (lambda frames: _with_table(partial(say.texts, named=False), frames, "texts", "text", "model"), {"texts"}),
-    "helps": (say.helps, {"helps"}),
-    "sources": (say.sources, {"sources"}),
-    "forks": (say.forks, {"forks"}),
-    "minigpt": (lambda frames: _with_table(say.minigpt, frames, "minigpt_contrasts", "model"), {"minigpt_contrasts"}),
+    "equal_loss": (lambda frames: _with_table(beside.equal_loss, frames, "equal_loss", "model"), {"equal_loss"}),
+    "moved": (beside.moved, {"equal_loss", "contrasts"}),
+    "own_rates": (beside.own_rates, {"own_rates", "contrasts", "rates", "cells", "first_cells", "first_contrasts"}),
+    "rates": (beside.rates, {"rates"}),
+    "long": (beside.long, {"long_contrasts", "long_cells", "contrasts"}),
+    "texts": (lambda frames: _with_table(partial(beside.texts, named=False), frames, "texts", "text", "model"), {"texts"}),
+    "helps": (beside.helps, {"helps"}),
+    "sources": (beside.sources, {"sources"}),
+    "forks": (beside.forks, {"forks"}),
+    "forks_table": (lambda frames: forks_table(frames["forks"]), {"forks"}),
+    "minigpt": (lambda frames: _with_table(beside.minigpt, frames, "minigpt_contrasts", "model"), {"minigpt_contrasts"}),
     "ranks": (controls.ranks, {"rank_agreement"}),
     "churn_and_error": (controls.churn_and_error, {"churn_and_error"}),
     "a_a": (controls.a_a, {"a_a_control"}),

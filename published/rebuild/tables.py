@@ -18,7 +18,7 @@ from published.rebuild.first import (
     smelu,
 )
 from published.rebuild.second import dependence_on_model, own_rates_of, rate_check, replication
-from published.rebuild.stores import BESIDE, SECOND, SIDE_ACTIVATIONS, SIDE_MODELS, TEXTS, NotRunYet, Published
+from published.rebuild.stores import BESIDE, SECOND, SIDE_ACTIVATIONS, SIDE_MODELS, TEXTS, NotRunYet, Published, Side
 from repro_lib.analysis.cell_anatomy import churn_against_error
 from repro_lib.analysis.contrasts import (
     LEADING,
@@ -155,10 +155,19 @@ def long_contrasts(published: Published) -> pd.DataFrame:
 
 def texts(published: Published) -> pd.DataFrame:
     """Every activation against relu on each other text, a family of its own, by every metric."""
+    return _by_text(published, lambda side: by_metric(side.evidence, contrasts_frame))
+
+
+def texts_cells(published: Published) -> pd.DataFrame:
+    """The cells that were trained on other texts."""
+    return _by_text(published, lambda side: known(side.study))
+
+
+def _by_text(published: Published, make: Callable[[Side], pd.DataFrame]) -> pd.DataFrame:
     there = [name for name in TEXTS if published.has(f"{name}/results")]
     if not there:
         raise NotRunYet(SECOND[f"{TEXTS[0]}/results"].about)
-    frames = [by_metric(published.side(f"{name}/results").evidence, contrasts_frame).assign(text=name) for name in there]
+    frames = [make(published.side(f"{name}/results")).assign(text=name) for name in there]
     return leading(pd.concat(frames, ignore_index=True), "text")
 
 
@@ -213,6 +222,7 @@ TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "long_cells": long_cells,
     "long_contrasts": long_contrasts,
     "texts": texts,
+    "texts_cells": texts_cells,
     "helps": helps,
     "forks": forks,
     "minigpt_cells": minigpt_cells,
