@@ -253,10 +253,8 @@ def forks(frames: Frames) -> str:
     parts = []
     for varies, rows in frames["forks"].groupby("varies", sort=False):
         whole = rows.iloc[0]
-        left = [
-            f"{100 * r['total_variation'] / whole['total_variation']:.0f} % at {100 * r['share']:g} %"
-            for r in rows_of(rows)[1:]
-        ]
+        shares = {r["share"]: 100 * r["total_variation"] / whole["total_variation"] for r in rows_of(rows)[1:]}
+        left = [f"{part:.{int(part < 1)}f} % at {100 * share:g} %" for share, part in shares.items()]
         about = {"order": "another data order", "bit": "one flipped bit"}[str(varies)]
         parts.append(
             f"with {about} {Estimate.in_row(whole, 'total_variation').written(small)} from the start, "

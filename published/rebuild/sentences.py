@@ -111,5 +111,6 @@ _BESIDE = (
     ("In minigpt, cut to 4 layers?", {"minigpt_contrasts"}, beside.minigpt),
     ("What helps?", {"helps"}, beside.helps),
     ("Where does it come from?", {"sources"}, beside.sources),
+    ("When do trials part?", {"forks"}, beside.forks),
     ("What replicated?", {"replicated"}, replicated),
 )

@@ -84,9 +84,8 @@ def forks_sentence(frame: pd.DataFrame, model: str) -> str:
         whole, last = rows.iloc[0], rows.iloc[-1]
         if whole["share"] > 0 or not whole[_METRIC] > 0:
             continue
-        left = ", ".join(
-            f"{100 * row[_METRIC] / whole[_METRIC]:.0f} % at {100 * row['share']:g} %" for row in rows_of(rows)[1:]
-        )
+        shares = {row["share"]: 100 * row[_METRIC] / whole[_METRIC] for row in rows_of(rows)[1:]}
+        left = ", ".join(f"{part:.{int(part < 1)}f} % at {100 * share:g} %" for share, part in shares.items())
         parts.append(f"with another {varies} {_in_words(whole)} from the start on; of that is left {left}")
         parts[-1] += f", the last {_in_words(last)}" if len(rows) > 1 else ""
     if not parts:
