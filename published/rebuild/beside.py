@@ -52,14 +52,14 @@ def moved(frames: Frames) -> str:
 
 
 def _verdicts_of(contrasts: pd.DataFrame, name_them: bool = True) -> str:
-    """How many contrasts have each verdict of both metrics, and which are supported in both."""
+    """How many contrasts have each verdict of both metrics; by name, if wished, those that are supported in both."""
     pairs, parts = in_both_metrics(contrasts), []
     if len(pairs) == 1:
         return f"the one difference from relu is {_KINDS[_kind(pairs[0])]} ({_told(pairs[0])})"
     for kind, words in _KINDS.items():
         own = [pair for pair in pairs if _kind(pair) == kind]
-        large = own if kind in (SUPPORTED, _OPPOSED) else filter(_large, own) if kind == IN_ONE else ()
-        listed_ones = "; ".join(map(_told, large)) if name_them else ""
+        large = filter(_large, own) if kind == IN_ONE else own if name_them and kind in (SUPPORTED, _OPPOSED) else ()
+        listed_ones = "; ".join(map(_told, large))
         among = "among them " if kind == IN_ONE and len(own) > 1 else ""
         named = f" ({among}{listed_ones})" if listed_ones else ""
         parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
@@ -149,18 +149,21 @@ def long(frames: Frames) -> str:
     )
 
 
-def texts(frames: Frames, named: bool = True) -> str:
-    """What is supported on other texts, first what is so on each of them; each contrast that is by name, or their numbers."""
-    parts, everywhere = [], set[tuple[str, str, bool]]()
+def texts(frames: Frames) -> str:
+    """What is supported on other texts, first what is so on each of them, with its size on each."""
+    parts, sizes = [], dict[tuple[str, str, bool], list[str]]()
     for name, rows in frames["texts"].groupby("text", sort=False):
-        pairs = [row for row, mass in in_both_metrics(rows) if verdict((row, mass)) == SUPPORTED]
-        here = {(row["model"], row["activation"], row["per_cent"] > 0) for row in pairs}
-        everywhere = everywhere & here if parts else here
-        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows, named)}.")
-    both = [f"{model} with {name}, {'above' if above else 'below'} relu" for model, name, above in sorted(everywhere)]
-    lead = [f"Supported in both metrics in each of the {len(parts)} parts: {listed(both)}."] if both and len(parts) > 1 else []
-    lead += ["All at the rates chosen on the default text."]
-    return " ".join([*lead, *parts])
+        for row, mass in (pair for pair in in_both_metrics(rows) if verdict(pair) == SUPPORTED):
+            size = f"{row['per_cent']:+z.1f} and {mass['per_cent']:+z.1f} %"
+            sizes.setdefault((row["model"], row["activation"], row["per_cent"] > 0), []).append(size)
+        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows, name_them=False)}.")
+    everywhere = [
+        f"{model} with {activation}, {'above' if above else 'below'} relu by {', '.join(on_each)}"
+        for (model, activation, above), on_each in sizes.items()
+        if len(on_each) == len(parts) > 1
+    ]
+    lead = [f"Supported in both metrics in each of the {len(parts)} parts: {'; '.join(everywhere)}."] if everywhere else []
+    return " ".join([*lead, "All at the rates chosen on the default text.", *parts])
 
 
 _TEXTS = {
@@ -188,11 +191,11 @@ def helps(frames: Frames) -> str:
     recipe, common = Config.for_model(SIDE_MODELS[0], "helps"), frames["rates"].query("model == @SIDE_MODELS[0] and common")
     times = recipe.learning_rate / common["learning_rate"].iloc[0]
     return (
-        "The arms that lower total variation most, with supported differences from the baseline in total variation and "
-        f"relative PD ({recipe.max_iters} steps at {times:g} times the grid's rate, N = {int(frames['helps']['n'].min())}; "
-        "change of loss in nats), and of those that need no more compute the one that lowers relative PD most. Compute is the "
-        "baseline's or less unless named, not counting the one earlier model that all trials of warm start, and of anchored to "
-        f"1, share; fixed order takes a source of randomness away. {' '.join(parts)}{_not_in(every)}"
+        f"Supported against the baseline in total variation and relative PD ({recipe.max_iters} steps at {times:g} times the "
+        f"grid's rate, N = {int(frames['helps']['n'].min())}; change of loss in nats): without more compute the arms that "
+        f"lower total variation most and the one that lowers relative PD most, and the best that cost more. {' '.join(parts)}"
+        f"{_not_in(every)} Not counted: the one earlier model that all trials of warm start, or of anchored to 1, share; fixed "
+        "order takes a source of randomness away."
     )
 
 

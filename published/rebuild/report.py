@@ -1,7 +1,6 @@
 """The text of the research report: prose that is fixed, numbers that are filled in from the tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -187,7 +186,7 @@ SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
     "own_rates": (beside.own_rates, {"own_rates", "contrasts", "rates", "cells", "first_cells", "first_contrasts"}),
     "rates": (beside.rates, {"rates"}),
     "long": (beside.long, {"long_contrasts", "long_cells", "contrasts"}),
-    "texts": (lambda frames: _with_table(partial(beside.texts, named=False), frames, "texts", "text", "model"), {"texts"}),
+    "texts": (lambda frames: _with_table(beside.texts, frames, "texts", "text", "model"), {"texts"}),
     "helps": (beside.helps, {"helps"}),
     "sources": (beside.sources, {"sources"}),
     "forks": (beside.forks, {"forks"}),
