@@ -5,7 +5,6 @@ Without ``--out`` the committed ones are written again, in place: ``git status``
 
 import argparse
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,7 @@ import pandas as pd
 from published.rebuild.figures import figures
 from published.rebuild.report import report
 from published.rebuild.sentences import answer
-from published.rebuild.stores import HERE, NotRunYet, Published
+from published.rebuild.stores import HERE, Published
 from published.rebuild.tables import TABLES, csv
 from published.rebuild.tokens import TOKEN_TABLES, token_tables
 from repro_lib.analysis.contrasts import leading_contrasts
@@ -42,27 +41,24 @@ def main() -> None:
 
 
 def rebuild(published: Published, out: Path, predictions: Path | None = None) -> None:
-    """Tables, figures, conclusions, report and the answer, of an edition; what was not run is left out, and named."""
-    frames: dict[str, pd.DataFrame] = {}
-    gaps = published.missing()
-    for name, make in TABLES.items():
-        with suppress(NotRunYet):  # it is among the gaps
-            frames[name] = make(published)
+    """Tables, figures, conclusions, report and the answer; SystemExit where the edition is not whole."""
+    if gaps := published.missing():
+        raise SystemExit(f"{published.folder} lacks {'; '.join(gaps)}; published/README.md has the commands that make it")
+    frames = {name: make(published) for name, make in TABLES.items()}
     if predictions:
         for name, frame in token_tables(predictions).items():
             write_atomically(out / "tables" / f"{name}.csv", csv(frame))
     for name in frames:
         write_atomically(out / "tables" / f"{name}.csv", csv(frames[name]))
-    known = [name for name in TOKEN_TABLES if (HERE / "tables" / f"{name}.csv").exists()]
-    frames |= {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in known}
+    frames |= {name: pd.read_csv(HERE / "tables" / f"{name}.csv") for name in TOKEN_TABLES}
     plots = figures(published, frames)
     for plot in plots:
         write_atomically(out / "figures" / f"{plot.name}.png", plot.png())
     write_conclusions(published.study, published.evidence, out / "reports")
-    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)), gaps)
+    said = answer(frames, of_the_site(published.study, leading_contrasts(published.evidence)))
     write_atomically(out / "answer.md", "\n\n".join(said) + "\n")
-    write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, gaps, said))
-    print("\n".join([*said, *(f"not run yet: {gap}" for gap in gaps)]))
+    write_atomically(out / "RESEARCH_REPORT.md", report(published, frames, plots, said))
+    print("\n".join(said))
 
 
 def with_answer(readme: str, said: str) -> str:

@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from published.rebuild.second import Pair, in_both_metrics, order_holds, own_rates_of, verdict, within_margin
-from published.rebuild.stores import AT_LOSS, SIDE_MODELS
+from published.rebuild.second import Pair, by_contrast, in_both_metrics, order_holds, own_rates_of, verdict, within_margin
+from published.rebuild.stores import SIDE_MODELS
 from published.rebuild.words import Frames, effect, in_words
 from repro_lib.analysis.contrasts import LEADING
-from repro_lib.analysis.formatting import counted, listed, small
+from repro_lib.analysis.forks import forks_sentence
+from repro_lib.analysis.formatting import counted, listed
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
-from repro_lib.metrics.uncertainty import Estimate
 from repro_lib.report.answer import IN_ONE
 
 # Of the arms that help, so many are named by what they cost more of, nothing or this; within a hundredth is no more.
@@ -24,30 +24,25 @@ _NO_MORE = 1.01
 
 def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
-    made = {(row["model"], row["activation"]) for row in rows_of(frames["equal_loss"])}
-    gaps = [f"{model} with {activation}" for model, activation in product(*AT_LOSS) if (model, activation) not in made]
-    left_out = f" Could not be made: {listed(gaps)}." if gaps else ""
     n = int(frames["equal_loss"]["n"].min())
     return (
         f"At the lowest validation loss that both reach, read off runs of several lengths (N = {n}), "
-        f"{_verdicts_of(frames['equal_loss'])}.{left_out}"
+        f"{_verdicts_of(frames['equal_loss'])}."
     )
 
 
 def moved(frames: Frames) -> str:
     """In how many contrasts the interval at equal loss and that of the grid do not overlap, and which way they moved."""
-    grid = {(r["model"], r["activation"]): (r, mass) for r, mass in in_both_metrics(frames["contrasts"])}
-    pairs = in_both_metrics(frames["equal_loss"])
-    said = []
+    grid, here, said = by_contrast(frames["contrasts"]), by_contrast(frames["equal_loss"]), []
     for k, metric in enumerate(LEADING):
-        both = [(pair[k], grid[pair[k]["model"], pair[k]["activation"]][k]) for pair in pairs]
-        lower = sum(here["per_cent_high"] < there["per_cent_low"] for here, there in both)
-        higher = sum(here["per_cent_low"] > there["per_cent_high"] for here, there in both)
-        said.append(f"in {in_words(metric)} {lower} of {len(pairs)} are lower here and {higher} higher")
+        both = [(pair[k], grid[name][k]) for name, pair in here.items()]
+        lower = sum(own["per_cent_high"] < there["per_cent_low"] for own, there in both)
+        higher = sum(own["per_cent_low"] > there["per_cent_high"] for own, there in both)
+        said.append(f"in {in_words(metric)} {lower} of {len(both)} estimates are lower here and {higher} higher")
     return (
-        "Fewer trials than in the grid may explain a verdict that is lost, but no estimate that moves: by intervals that do "
-        f"not overlap, {listed(said)}. Relative PD rises with the length of a run in these models, and the arm with the lower "
-        "loss is read off shorter runs: equal loss is not equal length."
+        "Fewer trials than in the grid may explain a lost verdict, but not a moved estimate: counted where the two intervals "
+        f"do not overlap, {listed(said)}. Relative PD rises with the length of a run in these models, and the arm with the "
+        "lower loss is read off shorter runs: equal loss is not equal length."
     )
 
 
@@ -89,25 +84,21 @@ _KINDS |= {IN_ONE: "supported in one alone", EQUAL: "equal within the margin in 
 
 def own_rates(frames: Frames) -> str:
     """What changes where each activation has the learning rate that suits it, and what that rate alone does to relu."""
-    then = {(r["model"], r["activation"]): (r, mass) for r, mass in in_both_metrics(frames["first_contrasts"])}
-    asked, pairs = own_rates_of(frames["rates"]), in_both_metrics(frames["own_rates"])
-    chosen = {(r["model"], r["activation"]): (r, mass) for r, mass in pairs if (r["model"], r["activation"]) in asked}
-    named = [f"{_told(pair)} at {asked[name]:g} ({_KINDS[_kind(pair)]})" for name, pair in chosen.items()]
-    both = [" and ".join(f"{row['per_cent']:+z.1f} %" for row in then[name]) for name in chosen]
-    alone = [f"{_rate_alone(frames, model)} in {model}" for model in dict.fromkeys(model for model, _ in chosen)]
-    return (
-        f"In {len(chosen)} of {len(pairs)} contrasts the activation's own rate is not the common one, at which relu stays "
-        f"(N = {min(int(row['n']) for row, _ in chosen.values())}): {'; '.join(named)}. That holds the effect of the rate too. "
-        f"Relu by itself, at that rate in the first edition (other seeds) against the common one here, is {listed(alone)}; "
-        f"with both arms at that rate, there, the differences are {'; '.join(both)}."
-    )
-
-
-def _rate_alone(frames: Frames, model: str) -> str:
-    # What relu has at the first edition's rate, against what it has at the common one; of other seeds, so without an interval.
+    asked, pairs, then = own_rates_of(frames["rates"]), by_contrast(frames["own_rates"]), by_contrast(frames["first_contrasts"])
+    named = [f"{_told(pairs[name])} at {rate:g} ({_KINDS[_kind(pairs[name])]})" for name, rate in asked.items()]
+    both = [" and ".join(f"{row['per_cent']:+z.1f} %" for row in then[name]) for name in asked]
     cells = [{(r["model"], r["activation"]): r for r in rows_of(frames[name])} for name in ("first_cells", "cells")]
-    then, now = (by_name[model, "relu"] for by_name in cells)
-    return " and ".join(f"{100 * (then[metric] / now[metric] - 1):+.1f} %" for metric in LEADING)
+    alone = []
+    for model in dict.fromkeys(model for model, _ in asked):
+        old, new = (by_name[model, "relu"] for by_name in cells)  # of other seeds, so without an interval
+        alone.append(" and ".join(f"{100 * (old[name] / new[name] - 1):+.1f} %" for name in LEADING) + f" in {model}")
+    n = min(int(pairs[name][0]["n"]) for name in asked)
+    return (
+        f"In {len(asked)} of {len(pairs)} contrasts the activation's own rate is not the common one, at which relu stays "
+        f"(N = {n}): {'; '.join(named)}. These include the effect of the rate itself: relu alone, at that rate in the first "
+        f"edition (other seeds), differs from relu at the common one here by {listed(alone)}; with both arms at that rate, "
+        f"there, the differences were {'; '.join(both)}."
+    )
 
 
 def rates(frames: Frames) -> str:
@@ -162,7 +153,7 @@ def texts(frames: Frames) -> str:
         for (model, activation, above), on_each in sizes.items()
         if len(on_each) == len(parts) > 1
     ]
-    lead = [f"Supported in both metrics in each of the {len(parts)} parts: {'; '.join(everywhere)}."] if everywhere else []
+    lead = [f"Supported in both metrics on all of these, in their order: {'; '.join(everywhere)}."] if everywhere else []
     return " ".join([*lead, "All at the rates chosen on the default text.", *parts])
 
 
@@ -201,12 +192,12 @@ def helps(frames: Frames) -> str:
 
 def _not_in(shown: Sequence[Any]) -> str:
     """Which of these arms are not supported by churn, or by total variation at equal loss where that is known."""
-    asked = {"in churn": "churn", "in total variation at equal loss": "at_loss"}
+    asked = {"by churn": "churn", "by total variation at equal loss": "at_loss"}
     said = []
     for words, name in asked.items():
         open_ones = [row for row in shown if not pd.isna(row[f"per_cent_{name}"]) and row[f"verdict_{name}"] != SUPPORTED]
         named = [f"{row['activation']} in {row['model']}" for row in open_ones]
-        said += [f"{words} {listed(named)}"] if named else []
+        said += [f"{words}, {listed(named)}"] if named else []
     return f" Not supported: {'; '.join(said)}." if said else ""
 
 
@@ -253,17 +244,7 @@ _SOURCES = {"init": "initial weights", "order": "data order", "dropout": "dropou
 
 def forks(frames: Frames) -> str:
     """What is left where trials part later."""
-    parts = []
-    for varies, rows in frames["forks"].groupby("varies", sort=False):
-        whole = rows.iloc[0]
-        shares = {r["share"]: 100 * r["total_variation"] / whole["total_variation"] for r in rows_of(rows)[1:]}
-        left = [f"{part:.{int(part < 1)}f} % at {100 * share:g} %" for share, part in shares.items()]
-        about = {"order": "another data order", "bit": "one flipped bit"}[str(varies)]
-        parts.append(
-            f"with {about} {Estimate.in_row(whole, 'total_variation').written(small)} from the start, "
-            f"of which is left {listed(left)}"
-        )
-    return f"Trials of charlm that part later (N = {int(frames['forks']['n'].max())}), total variation: {'; '.join(parts)}."
+    return forks_sentence(frames["forks"], "charlm")
 
 
 def minigpt(frames: Frames) -> str:

@@ -1,7 +1,7 @@
 """The figures of the published study, drawn from its tables. Each has an alternative text that states its numbers."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -107,30 +107,11 @@ def characters(frames: Frames) -> Plot:
     return Plot.of(figure, "characters", f"Churn by kind of character, mean over models: {', '.join(said)}.")
 
 
-# Each with the tables that it is drawn from.
-_DRAWN: dict[Callable[[Frames], Plot], set[str]] = {
-    against_relu: {"contrasts"},
-    at_equal_loss: {"equal_loss"},
-    well_trained: {"contrasts", "long_contrasts"},
-    texts: {"texts"},
-    characters: {"token_slices", "contrasts"},
-    sources: {"sources"},
-}
-
-
-def figure_names() -> list[str]:
-    """Of all figures, whether what they are drawn from was run or not."""
-    league = [f"{model}_league_over_training" for model in SIDE_MODELS]
-    return [*(draw.__name__ for draw in _DRAWN), *(f"{model}_over_loss" for model in AT_LOSS[0]), *league]
-
-
 def figures(published: Published, frames: Frames) -> list[Plot]:
-    """All that can be drawn; those of the library from the trials themselves."""
-    drawn = [draw(frames) for draw, needed in _DRAWN.items() if needed <= frames.keys()]
-    if "equal_loss" in frames:
-        drawn += [over_loss_view(published.evidence, model) for model in AT_LOSS[0]]
-    if "helps" in frames:
-        drawn += [league_view(published.side("helps/results").evidence, model, "training") for model in SIDE_MODELS]
+    """All of them; those of the library from the trials themselves."""
+    drawn = [draw(frames) for draw in (against_relu, at_equal_loss, well_trained, texts, characters, sources)]
+    drawn += [over_loss_view(published.evidence, model) for model in AT_LOSS[0]]
+    drawn += [league_view(published.side("helps/results").evidence, model, "training") for model in SIDE_MODELS]
     return [plot for plot in drawn if isinstance(plot, Plot)]
 
 

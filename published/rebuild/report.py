@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from published.rebuild import beside, controls, sentences as say
-from published.rebuild.figures import figure_names
 from published.rebuild.second import in_both_metrics, own_rates_of, within_margin
-from published.rebuild.stores import HERE, SECOND, TEXTS, NotRunYet, Published
+from published.rebuild.stores import HERE, SECOND, TEXTS, Published
 from published.rebuild.words import MARKS, Frames, effect, in_words, markdown_rows, marked, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import chance, literally, small
@@ -21,12 +20,10 @@ from repro_lib.report.claims_ledger import Entry, ledger, sentence, tally
 from repro_lib.report.contrast_tables import contrasts_table, cv_table, equal_loss_tables, league_table
 from repro_lib.report.tables import cells_table, markdown_table
 
-NOT_YET = "*Not run yet.*"
-_WHY = "still queued: two cores train the parts in the protocol's order"
 TEMPLATE = Path(__file__).with_name("report.md")
 
 
-def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Sequence[str], answer: Sequence[str]) -> str:
+def report(published: Published, frames: Frames, plots: Sequence[Plot], answer: Sequence[str]) -> str:
     """``RESEARCH_REPORT.md``: the template with everything in braces filled in."""
     entries, trainings = ledger(published.evidence), _trainings(published)
     first = published.study.results[0]
@@ -42,14 +39,12 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], gaps: Se
         "evaluation": f"{first.evaluation.tokens:,} characters, sha256 `{first.evaluation.sha256[:12]}...`",
         "environment": f"Python {first.environment['python']}, torch {first.environment['torch']}, {first.environment['cpu']}",
         "determinism": _determinism(),
-        "not_run": f"{'; '.join(gaps)} ({_WHY})" if gaps else "nothing that the protocol names",
         "tally": tally(entries),
         "supported_claims": _listed(entries, SUPPORTED),
         "refuted_claims": _listed(entries, REFUTED),
     }
-    words |= {name: write(frames) if needed <= frames.keys() else NOT_YET for name, (write, needed) in SENTENCES.items()}
+    words |= {name: write(frames) for name, write in SENTENCES.items()}
     words |= tables_shown(published, frames)
-    words |= dict.fromkeys((f"figure_{name}" for name in figure_names()), "")
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
 
@@ -92,37 +87,27 @@ def tables_shown(published: Published, frames: Frames) -> dict[str, str]:
         return markdown_table(contrasts_table(published.side(name).evidence))
 
     def text(name: str) -> str:
-        return f"{contrasts_of(name)}\n\n{markdown_table(cells_table(published.side(name).study).drop(columns='Training, s'))}"
+        cells = cells_table(published.side(name).study).drop(columns="Training, s")
+        return f"{contrasts_of(name)}\n\n{markdown_table(cells)}"
 
-    def own_rates() -> str:
-        return markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"]))))
-
-    def helps() -> str:
-        evidence = published.side("helps/results").evidence
-        return "\n\n".join(f"{model}:\n\n{markdown_table(league_table(evidence, model))}" for model in evidence.models)
-
-    makers: dict[str, Callable[[], str]] = {
-        "cells_table": lambda: markdown_table(cells_table(published.study)),
-        "contrasts_table": lambda: markdown_table(contrasts_table(published.evidence)),
-        "metrics_table": lambda: metrics_table(frames["contrasts"]),
-        "cv_table": lambda: markdown_table(cv_table(published.evidence)),
-        "equal_loss_table": lambda: "".join(map(markdown_table, equal_loss_tables(published.evidence))),
-        "own_rates_table": own_rates,
-        "long_table": lambda: contrasts_of("long/results"),
-        "texts_table": lambda: "\n\n".join(f"{name}:\n\n{_or_not_yet(text, f'{name}/results')}" for name in TEXTS),
-        "helps_table": helps,
-        "sources_table": lambda: sources_table(frames["sources"]) if "sources" in frames else "",
-        "minigpt_table": lambda: contrasts_of("minigpt/results"),
-        "first_table": lambda: markdown_table(contrasts_table(published.first.evidence)),
+    helps = published.side("helps/results").evidence
+    return {
+        "cells_table": markdown_table(cells_table(published.study)),
+        "contrasts_table": markdown_table(contrasts_table(published.evidence)),
+        "metrics_table": metrics_table(frames["contrasts"]),
+        "cv_table": markdown_table(cv_table(published.evidence)),
+        "not_replicated_table": not_replicated_table(frames["replicated"]),
+        "dependence_table": dependence_table(frames["dependence"]),
+        "equal_loss_table": "".join(map(markdown_table, equal_loss_tables(published.evidence))),
+        "own_rates_table": markdown_table(contrasts_table(published.at_rates(own_rates_of(frames["rates"])))),
+        "long_table": contrasts_of("long/results"),
+        "texts_table": "\n\n".join(f"{name}:\n\n{text(f'{name}/results')}" for name in TEXTS),
+        "helps_table": "\n\n".join(f"{model}:\n\n{markdown_table(league_table(helps, model))}" for model in helps.models),
+        "sources_table": sources_table(frames["sources"]),
+        "forks_table": forks_table(frames["forks"]),
+        "minigpt_table": contrasts_of("minigpt/results"),
+        "first_table": markdown_table(contrasts_table(published.first.evidence)),
     }
-    return {name: _or_not_yet(make) for name, make in makers.items()}
-
-
-def _or_not_yet(make: Callable[..., str], *about: str) -> str:
-    try:
-        return make(*about) or NOT_YET
-    except NotRunYet:
-        return NOT_YET
 
 
 def metrics_table(frame: pd.DataFrame) -> str:
@@ -175,30 +160,27 @@ def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: 
     return f"{write(frames)}\n\n{verdict_table(in_both_metrics(frames[name]), *by)}"
 
 
-# By its name in the template, and the tables that each is made of.
-SENTENCES: Mapping[str, tuple[Callable[[Frames], str], set[str]]] = {
-    "replicated": (say.replicated, {"replicated"}),
-    "not_replicated_table": (lambda frames: not_replicated_table(frames["replicated"]), {"replicated"}),
-    "dependence": (say.dependence, {"dependence"}),
-    "dependence_table": (lambda frames: dependence_table(frames["dependence"]), {"dependence"}),
-    "equal_loss": (lambda frames: _with_table(beside.equal_loss, frames, "equal_loss", "model"), {"equal_loss"}),
-    "moved": (beside.moved, {"equal_loss", "contrasts"}),
-    "own_rates": (beside.own_rates, {"own_rates", "contrasts", "rates", "cells", "first_cells", "first_contrasts"}),
-    "rates": (beside.rates, {"rates"}),
-    "long": (beside.long, {"long_contrasts", "long_cells", "contrasts"}),
-    "texts": (lambda frames: _with_table(beside.texts, frames, "texts", "text", "model"), {"texts"}),
-    "helps": (beside.helps, {"helps"}),
-    "sources": (beside.sources, {"sources"}),
-    "forks": (beside.forks, {"forks"}),
-    "forks_table": (lambda frames: forks_table(frames["forks"]), {"forks"}),
-    "minigpt": (lambda frames: _with_table(beside.minigpt, frames, "minigpt_contrasts", "model"), {"minigpt_contrasts"}),
-    "ranks": (controls.ranks, {"rank_agreement"}),
-    "churn_and_error": (controls.churn_and_error, {"churn_and_error"}),
-    "a_a": (controls.a_a, {"a_a_control"}),
-    "negative_control": (controls.negative_control, {"cv"}),
-    "smelu": (controls.smelu, {"smelu"}),
-    "margin_reason": (controls.margin_reason, {"helps"}),
-    "context": (controls.context, {"context"}),
-    "smelu_in_the_readout": (controls.smelu_in_the_readout, {"first_contrasts"}),
-    "gelu_by_length": (controls.gelu_by_length, {"first_lengths"}),
+# By its name in the template.
+SENTENCES: Mapping[str, Callable[[Frames], str]] = {
+    "replicated": say.replicated,
+    "dependence": say.dependence,
+    "equal_loss": lambda frames: _with_table(beside.equal_loss, frames, "equal_loss", "model"),
+    "moved": beside.moved,
+    "own_rates": beside.own_rates,
+    "rates": beside.rates,
+    "long": beside.long,
+    "texts": lambda frames: _with_table(beside.texts, frames, "texts", "text", "model"),
+    "helps": beside.helps,
+    "sources": beside.sources,
+    "forks": beside.forks,
+    "minigpt": lambda frames: _with_table(beside.minigpt, frames, "minigpt_contrasts", "model"),
+    "ranks": controls.ranks,
+    "churn_and_error": controls.churn_and_error,
+    "a_a": controls.a_a,
+    "negative_control": controls.negative_control,
+    "smelu": controls.smelu,
+    "margin_reason": controls.margin_reason,
+    "context": controls.context,
+    "smelu_in_the_readout": controls.smelu_in_the_readout,
+    "gelu_by_length": controls.gelu_by_length,
 }

@@ -68,6 +68,11 @@ def in_both_metrics(contrasts: pd.DataFrame) -> list[Pair]:
     return list(zip(first, second, strict=True))
 
 
+def by_contrast(contrasts: pd.DataFrame) -> dict[tuple[str, str], Pair]:
+    """The same by model and activation, of one text and one run of each."""
+    return {(one["model"], one["activation"]): (one, other) for one, other in in_both_metrics(contrasts)}
+
+
 def verdict(pair: Pair) -> str:
     """What both metrics say together, in the library's words."""
     one, other = pair

@@ -14,7 +14,7 @@ from published.rebuild.second import (
     within_margin,
     words_on_models,
 )
-from published.rebuild.words import MARKS, Frames, capital, in_words, markdown_rows, verdict_table
+from published.rebuild.words import MARKS, Frames, in_words, markdown_rows, verdict_table
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.formatting import counted, listed
 from repro_lib.analysis.frames import rows_of
@@ -25,8 +25,8 @@ from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE
 ON_THE_GRID = 3
 
 
-def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
-    """The answer, a paragraph each: ``first`` is the sentence that the site's index has, ``gaps`` what was not run."""
+def answer(frames: Frames, first: str) -> list[str]:
+    """The answer, a paragraph each: ``first`` is the sentence that the site's index has."""
     words, pairs = words_on_models(frames["contrasts"]), in_both_metrics(frames["contrasts"])
     margin = f"{pairs[0][0]['margin']:g} %"
     cells, n = frames["cells"], min(int(row["n"]) for row, _ in pairs)
@@ -41,11 +41,7 @@ def answer(frames: Frames, first: str, gaps: Sequence[str]) -> list[str]:
         f"most probable character at {apart} of positions, over all models and activations.",
         verdict_table(pairs, "model"),
     ]
-    beside = [(f"**{asked}**", of(frames)) for asked, needed, of in _BESIDE if needed <= frames.keys()]
-    open_parts = [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
-    if "equal_loss" not in frames:
-        open_parts.append("Until there are contrasts at equal loss, part of a difference may be how far an activation gets.")
-    return [*parts, markdown_rows(("asked beside it", "answer"), beside), *filter(None, [" ".join(open_parts)])]
+    return [*parts, markdown_rows(("asked beside it", "answer"), [(f"**{asked}**", of(frames)) for asked, of in _BESIDE])]
 
 
 def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str:
@@ -61,7 +57,7 @@ def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str
     why = f"no difference is supported and larger than {margin} in both metrics, and not all are shown to lie within it"
     parts += [f"for {listed(named[OPEN])} it is not decided ({why})"] if named[OPEN] else []
     text = "; ".join(parts)
-    return f"{capital(text)}."
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def replicated(frames: Frames) -> str:
@@ -73,15 +69,14 @@ def replicated(frames: Frames) -> str:
     turned = int((frame["outcome"] == "reversed").sum())
     equal = rows_of(frame.query("verdict_first == @EQUAL"))
     now = [within_margin(row) for row in equal if row["verdict"] == SUPPORTED]
-    still = (
-        f"{sum(now)} are still within the margin, though now supported, {len(now) - sum(now)} supported and not shown to be so"
-    )
+    still = f"{sum(now)} are still within the margin, though now supported, {len(now) - sum(now)} are supported and not shown"
     open_ones = sum(row["verdict"] == NOT_DECIDED for row in equal)
     models = counted(frame["model"].nunique(), "model")
     return (
         f"Of the first edition's verdicts by metric, judged by the present rule, on {models} that both editions trained "
-        f"identically except for the learning rate, {' and '.join(said)} replicated. Of the other equal ones {still}, and "
-        f"{open_ones} not decided; {turned or 'none'} of the supported {'were' if turned > 1 else 'was'} reversed."
+        f"identically except for the learning rate, {' and '.join(said)} replicated. Of the other equal ones {still} "
+        f"to be within it, and {open_ones} are not decided; {turned or 'none'} of the supported "
+        f"{'were' if turned > 1 else 'was'} reversed."
     )
 
 
@@ -102,15 +97,15 @@ def dependence(frames: Frames) -> str:
     )
 
 
-# What was asked beside the grid, what the answer is made of, and the answer.
+# What was asked beside the grid, and what answers it.
 _BESIDE = (
-    ("At equal loss?", {"equal_loss"}, beside.equal_loss),
-    ("At own learning rates?", {"own_rates", "rates"}, beside.own_rates),
-    ("Trained ten times as long?", {"long_contrasts", "long_cells"}, beside.long),
-    ("On other texts?", {"texts"}, beside.texts),
-    ("In minigpt, cut to 4 layers?", {"minigpt_contrasts"}, beside.minigpt),
-    ("What helps?", {"helps"}, beside.helps),
-    ("Where does it come from?", {"sources"}, beside.sources),
-    ("When do trials part?", {"forks"}, beside.forks),
-    ("What replicated?", {"replicated"}, replicated),
+    ("At equal loss?", beside.equal_loss),
+    ("At own learning rates?", beside.own_rates),
+    ("Trained ten times as long?", beside.long),
+    ("On other texts?", beside.texts),
+    ("In minigpt, cut to 4 layers?", beside.minigpt),
+    ("What helps?", beside.helps),
+    ("Where does it come from?", beside.sources),
+    ("When do trials part?", beside.forks),
+    ("What replicated?", replicated),
 )

@@ -62,10 +62,6 @@ FIRST = {
 }
 
 
-class NotRunYet(RuntimeError):
-    """A part of the study has no results; the message says which."""
-
-
 @dataclass(frozen=True)
 class Side:
     """The trials of one store against each other, with a family of contrasts of its own."""
@@ -89,21 +85,14 @@ class Published:
         """One of ``SECOND`` or of ``FIRST``."""
         return Store(self.folder / name)
 
-    def has(self, name: str) -> bool:
-        """Whether anything of a store was run."""
-        return any((self.folder / name).glob("*.json*"))
-
     def results(self, name: str) -> list[Result]:
-        """All results of a store; NotRunYet where there are none."""
-        found = [result for _, result in self.store(name).load()[0]]
-        if not found:
-            raise NotRunYet(SECOND[name].about if name in SECOND else FIRST[name])
-        return found
+        """All results of a store."""
+        return [result for _, result in self.store(name).load()[0]]
 
     def missing(self) -> list[str]:
         """What the protocol names and is not there, or not whole: then with the number of cells that are."""
         grid, cells = {result.model_name: result.config for result in self.study.results}, Counter[str]()
-        for name in filter(self.has, SECOND):
+        for name in SECOND:
             for result in self.results(name):
                 apart = [of for of in BESIDE if name == "results" and result.config[of] != grid[result.model_name][of]]
                 part = BESIDE[apart[0]] if apart else SECOND[name]
@@ -135,9 +124,8 @@ class Published:
         return {}
 
     def side(self, name: str) -> Side:
-        """One of the parts beside the grid, read once; NotRunYet where it was not run."""
+        """One of the parts beside the grid, read once."""
         if name not in self._sides:
-            self.results(name)
             store = self.store(name)
             study = league_study(store) if name == "helps/results" else load_study(store.folder, *_ABOUT[name])
             self._sides[name] = Side(study, Evidence.load(store, study))
@@ -149,11 +137,8 @@ class Published:
         return sorted(self.results("smelu/results"), key=lambda result: smelu_beta(result.activation) or 0)
 
     def at_rates(self, rates: dict[tuple[str, str], float]) -> Evidence:
-        """The grid with these cells at another learning rate, all others as they are; NotRunYet where one was not trained."""
-        others = {}
-        for cell, rate in rates.items():
-            at_rate = [run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate]
-            if not at_rate:
-                raise NotRunYet(BESIDE["learning_rate"].about)
-            others[cell] = at_rate[0]
-        return self.evidence.with_runs(others)
+        """The grid with these cells at another learning rate, all others as they are."""
+        by_rate = {
+            cell: {run.config["learning_rate"]: run for run in self.evidence.runs_by("learning_rate", *cell)} for cell in rates
+        }
+        return self.evidence.with_runs({cell: by_rate[cell][rate] for cell, rate in rates.items()})

@@ -53,8 +53,3 @@ def verdict_table(pairs: Iterable[Pair], *by: str) -> str:
 def markdown_rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table that may hold marks, which the site's own escapes."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
-
-
-def capital(text: str) -> str:
-    """The text with its first letter as a sentence begins."""
-    return text[0].upper() + text[1:]

@@ -26,6 +26,8 @@ from repro_lib.store.store import Store
 # The straight line between two ends is looked at in so many places between them, on every eighth evaluation block.
 _PLACES, _BLOCK_STEP = 5, 8
 _METRIC = "total_variation"
+# What differs between trials from a fork on.
+VARIED = {"order": "another data order", "bit": "one flipped bit"}
 
 
 def forks_frame(store: Store, model: str) -> pd.DataFrame:
@@ -86,7 +88,7 @@ def forks_sentence(frame: pd.DataFrame, model: str) -> str:
             continue
         shares = {row["share"]: 100 * row[_METRIC] / whole[_METRIC] for row in rows_of(rows)[1:]}
         left = ", ".join(f"{part:.{int(part < 1)}f} % at {100 * share:g} %" for share, part in shares.items())
-        parts.append(f"with another {varies} {_in_words(whole)} from the start on; of that is left {left}")
+        parts.append(f"with {VARIED[str(varies)]} {_in_words(whole)} from the start on; of that is left {left}")
         parts[-1] += f", the last {_in_words(last)}" if len(rows) > 1 else ""
     if not parts:
         return f"{model}: no fork from the start was trained twice, so there is nothing to set later ones against."

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from repro_lib.analysis.forks import forks_frame, forks_sentence
+from repro_lib.analysis.forks import VARIED, forks_frame, forks_sentence
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.notes import Note
 from repro_lib.plots.style import Plot, draw_interval, new_figure, styled
@@ -14,7 +14,7 @@ _PANELS = {
     "distance": "Distance of weights / their length",
     "barrier": "Barrier on the line between, nats",
 }
-_LOOKS = {"order": ("#0072B2", "o", "another data order"), "bit": ("#D55E00", "s", "one flipped bit")}
+_LOOKS = {"order": ("#0072B2", "o"), "bit": ("#D55E00", "s")}
 
 
 def forks_views(store: Store, model: str) -> list[Plot | Note]:
@@ -35,7 +35,7 @@ def forks_view(frame: pd.DataFrame, model: str) -> Plot:
     said = []
     for axes, (column, title) in zip(body.subplots(1, len(_PANELS)), _PANELS.items(), strict=True):
         for varies, rows in frame.groupby("varies", sort=False):
-            colour, marker, label = _LOOKS[str(varies)]
+            (colour, marker), label = _LOOKS[str(varies)], VARIED[str(varies)]
             x = np.array([shares.index(share) for share in rows["share"]])
             axes.plot(x, rows[column], color=colour, marker=marker, markersize=5, label=label)
             if column == "total_variation":
