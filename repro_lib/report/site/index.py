@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def build_site(
     figures, unexplained = _figures(reports_dir / "plots", list(dict(cells)))
     html = environment().get_template("index.html.j2").render(
         site=frame_of(navigation("index", listed, analyses), "index.html", "none", SCRIPT if drawn else ""), running=running,
-        folder=results_dir, written=datetime.now(UTC), results=list(results.values()), profiles=PROFILES, chart=drawn,
+        folder=results_dir, results=list(results.values()), profiles=PROFILES, chart=drawn,
         answer=said, made_of=provenance(study), reference=study.reference, factor=study.factor,
         identical=study.identical, warning=flagged(study) if any(result.flags for result in study.results) else "",
         contrasts={(row["model"], row["activation"]): row for row in rows_of(contrasts)}, verdict=verdict_in_both,
