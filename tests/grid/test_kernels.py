@@ -145,7 +145,7 @@ def test_how_a_notebook_failed_is_said_as_what_it_is_and_soon(
     stamp = tmp_path / "stamp"
     with pytest.raises(kind) as error:
         run_cells(tmp_path, f"import time; open({str(stamp)!r}, 'w').write(str(time.time()))", source, "print('never')")
-    assert time.time() - float(stamp.read_text()) < 5
+    assert time.time() - float(stamp.read_text()) < 30
     assert str(error.value).startswith(said)
     assert str(error.value).endswith("n.failed.ipynb)")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["n.failed.ipynb"]

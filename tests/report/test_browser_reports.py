@@ -142,7 +142,7 @@ def move_and_see(name: str, section: Locator, control: Locator, move: Callable[[
     move(control)
     changed = f"([section, before]) => ({DRAWING})(section) !== before"
     try:
-        section.page.wait_for_function(changed, arg=[section.element_handle(), before], timeout=3000)
+        section.page.wait_for_function(changed, arg=[section.element_handle(), before], timeout=30_000)
     except Exception as error:
         what = control.evaluate("e => e.name || e.id || e.type")
         raise AssertionError(f"{name}, {what}: {move.__name__} changed nothing in the drawing") from error

@@ -165,7 +165,7 @@ def test_the_temporary_files_of_others_stay_and_of_ours_those_whose_writer_may_b
         (tmp_path / name).touch()
         days = {far: 0, ".tomorrow.00000000-12-1f.ab.tmp": 2}.get(name, -2)
         os.utime(tmp_path / name, (time.time() + days * 24 * 3600,) * 2)
-    assert abs(folder_time(tmp_path) - time.time()) < 5
+    assert abs(folder_time(tmp_path) - time.time()) < 60
     check_writable(tmp_path)
     remove_left(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
