@@ -8,7 +8,7 @@ import pandas as pd
 
 from published.rebuild.second import Pair, by_contrast, in_both_metrics, order_holds, own_rates_of, verdict, within_margin
 from published.rebuild.stores import SIDE_MODELS
-from published.rebuild.words import Frames, effect, in_words
+from published.rebuild.words import Frames, in_words
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.forks import forks_sentence
 from repro_lib.analysis.formatting import counted, listed
@@ -17,40 +17,38 @@ from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
 from repro_lib.config import Config
 from repro_lib.report.answer import IN_ONE
 
-# Of the arms that help, so many are named by what they cost more of, nothing or this; within a hundredth is no more.
-_SHOWN = {"": 2, "training": 1, "serving": 1}
+# Compute, times the baseline's: within a hundredth is no more.
 _NO_MORE = 1.01
 
 
 def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
-    n = int(frames["equal_loss"]["n"].min())
+    n, pairs = int(frames["equal_loss"]["n"].min()), in_both_metrics(frames["equal_loss"])
     return (
-        f"At the lowest validation loss that both reach, read off runs of several lengths (N = {n}), "
-        f"{_verdicts_of(frames['equal_loss'])}."
+        f"At the lowest validation loss that both reach, read off runs of several lengths (N = {n}), of {len(pairs)} "
+        f"differences from relu, {_verdicts_of(pairs)}."
     )
 
 
 def moved(frames: Frames) -> str:
-    """In how many contrasts the interval at equal loss and that of the grid do not overlap, and which way they moved."""
+    """How many intervals at equal loss do not overlap that of the grid, and which way they moved."""
     grid, here, said = by_contrast(frames["contrasts"]), by_contrast(frames["equal_loss"]), []
-    for k, metric in enumerate(LEADING):
+    forms = ("{} lie wholly below the grid's and {} above", "{} and {}")
+    for k, (metric, form) in enumerate(zip(LEADING, forms, strict=True)):
         both = [(pair[k], grid[name][k]) for name, pair in here.items()]
         lower = sum(own["per_cent_high"] < there["per_cent_low"] for own, there in both)
         higher = sum(own["per_cent_low"] > there["per_cent_high"] for own, there in both)
-        said.append(f"in {in_words(metric)} {lower} of {len(both)} estimates are lower here and {higher} higher")
+        said.append(f"{form.format(lower, higher)} in {in_words(metric)}")
     return (
-        "Fewer trials than in the grid may explain a lost verdict, but not a moved estimate: counted where the two intervals "
-        f"do not overlap, {listed(said)}. Relative PD rises with the length of a run in these models, and the arm with the "
-        "lower loss is read off shorter runs: equal loss is not equal length."
+        f"Fewer trials may explain a lost verdict, not a moved estimate: of {len(here)} intervals {', '.join(said)}. Relative "
+        "PD rises with the length of a run in these models, and the arm with the lower loss is read off shorter runs: equal "
+        "loss is not equal length."
     )
 
 
-def _verdicts_of(contrasts: pd.DataFrame, name_them: bool = True) -> str:
+def _verdicts_of(pairs: Sequence[Pair], name_them: bool = True) -> str:
     """How many contrasts have each verdict of both metrics; by name, if wished, those that are supported in both."""
-    pairs, parts = in_both_metrics(contrasts), []
-    if len(pairs) == 1:
-        return f"the one difference from relu is {_KINDS[_kind(pairs[0])]} ({_told(pairs[0])})"
+    parts = []
     for kind, words in _KINDS.items():
         own = [pair for pair in pairs if _kind(pair) == kind]
         large = filter(_large, own) if kind == IN_ONE else own if name_them and kind in (SUPPORTED, _OPPOSED) else ()
@@ -58,7 +56,7 @@ def _verdicts_of(contrasts: pd.DataFrame, name_them: bool = True) -> str:
         among = "among them " if kind == IN_ONE and len(own) > 1 else ""
         named = f" ({among}{listed_ones})" if listed_ones else ""
         parts += [f"{counted(len(own), '', 'are')} {words}{named}"] if own else []
-    return f"of {counted(len(pairs), 'difference')} from relu, {listed(parts)}"
+    return listed(parts)
 
 
 def _large(pair: Pair) -> bool:
@@ -74,7 +72,8 @@ def _told(pair: Pair) -> str:
     sizes = " and ".join(f"{row['per_cent']:+z.1f} %" for row in pair)
     small = [in_words(row["metric"]) for row in pair if within_margin(row)]
     within = f", {'both' if len(small) == len(pair) else small[0]} within the margin" if small else ""
-    return f"{pair[0]['model']} with {pair[0]['activation']} {sizes}{within}"
+    on = f" on {pair[0]['text']}" if "text" in pair[0] else ""
+    return f"{pair[0]['model']} with {pair[0]['activation']}{on} {sizes}{within}"
 
 
 _OPPOSED = "opposed"
@@ -84,21 +83,21 @@ _KINDS |= {IN_ONE: "supported in one alone", EQUAL: "equal within the margin in 
 
 def own_rates(frames: Frames) -> str:
     """What changes where each activation has the learning rate that suits it, and what that rate alone does to relu."""
-    asked, pairs, then = own_rates_of(frames["rates"]), by_contrast(frames["own_rates"]), by_contrast(frames["first_contrasts"])
-    named = [f"{_told(pairs[name])} at {rate:g} ({_KINDS[_kind(pairs[name])]})" for name, rate in asked.items()]
-    both = [" and ".join(f"{row['per_cent']:+z.1f} %" for row in then[name]) for name in asked]
-    cells = [{(r["model"], r["activation"]): r for r in rows_of(frames[name])} for name in ("first_cells", "cells")]
-    alone = []
-    for model in dict.fromkeys(model for model, _ in asked):
-        old, new = (by_name[model, "relu"] for by_name in cells)  # of other seeds, so without an interval
-        alone.append(" and ".join(f"{100 * (old[name] / new[name] - 1):+.1f} %" for name in LEADING) + f" in {model}")
-    n = min(int(pairs[name][0]["n"]) for name in asked)
+    pairs, asked = by_contrast(frames["own_rates"]), own_rates_of(frames["rates"])
+    own = [pairs[name] for name in asked]
+    alone = {name[0]: " and ".join(f"{size} %" for size in rate_alone(frames, name)) for name in asked}
     return (
-        f"In {len(asked)} of {len(pairs)} contrasts the activation's own rate is not the common one, at which relu stays "
-        f"(N = {n}): {'; '.join(named)}. These include the effect of the rate itself: relu alone, at that rate in the first "
-        f"edition (other seeds), differs from relu at the common one here by {listed(alone)}; with both arms at that rate, "
-        f"there, the differences were {'; '.join(both)}."
+        f"In {len(own)} of {len(pairs)} contrasts the activation's own rate is not the common one, at which relu stays (N = "
+        f"{min(int(pair[0]['n']) for pair in own)}): {_verdicts_of(own)}. These include what the rate itself does, which to "
+        f"relu, in the first edition's trials, is {listed([f'{said} in {model}' for model, said in alone.items()])}."
     )
+
+
+def rate_alone(frames: Frames, name: tuple[str, str]) -> list[str]:
+    """What the own rate of a cell does to relu, in per cent, from the first edition's other seeds, so without an interval."""
+    cells = [{(r["model"], r["activation"]): r for r in rows_of(frames[name])} for name in ("first_cells", "cells")]
+    old, new = (by_name[name[0], "relu"] for by_name in cells)
+    return [f"{100 * (old[metric] / new[metric] - 1):+z.1f}" for metric in LEADING]
 
 
 def rates(frames: Frames) -> str:
@@ -122,7 +121,7 @@ def long(frames: Frames) -> str:
     cells, found = frames["long_cells"], order_holds(frames["contrasts"], frames["long_contrasts"])
     losses = f"{cells['val_loss'].min():.2f} to {cells['val_loss'].max():.2f}"
     parts = [
-        f"{grid['model']} {effect(then)}, after 500 steps {grid['per_cent']:+z.1f} %, in {in_words(grid['metric'])}"
+        f"{grid['model']} {then['per_cent']:+z.1f} %, before {grid['per_cent']:+z.1f} %, in {in_words(grid['metric'])}"
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
@@ -141,20 +140,22 @@ def long(frames: Frames) -> str:
 
 
 def texts(frames: Frames) -> str:
-    """What is supported on other texts, first what is so on each of them, with its size on each."""
-    parts, sizes = [], dict[tuple[str, str, bool], list[str]]()
-    for name, rows in frames["texts"].groupby("text", sort=False):
-        for row, mass in (pair for pair in in_both_metrics(rows) if verdict(pair) == SUPPORTED):
-            size = f"{row['per_cent']:+z.1f} and {mass['per_cent']:+z.1f} %"
-            sizes.setdefault((row["model"], row["activation"], row["per_cent"] > 0), []).append(size)
-        parts.append(f"On {_TEXTS[str(name)]}, {_verdicts_of(rows, name_them=False)}.")
+    """What is supported on other texts, and what is so on each of them, with its size on each."""
+    frame, sizes = frames["texts"], dict[tuple[str, str, bool], list[str]]()
+    pairs, on = in_both_metrics(frame), list(dict.fromkeys(frame["text"]))
+    for row, mass in (pair for pair in pairs if verdict(pair) == SUPPORTED):
+        size = f"{row['per_cent']:+z.1f} and {mass['per_cent']:+z.1f} %"
+        sizes.setdefault((row["model"], row["activation"], row["per_cent"] > 0), []).append(size)
     everywhere = [
-        f"{model} with {activation}, {'above' if above else 'below'} relu by {', '.join(on_each)}"
-        for (model, activation, above), on_each in sizes.items()
-        if len(on_each) == len(parts) > 1
+        f"{model} with {activation} ({', '.join(on_each)})"
+        for (model, activation, _), on_each in sizes.items()
+        if len(on_each) == len(on)
     ]
-    lead = [f"Supported in both metrics on all of these, in their order: {'; '.join(everywhere)}."] if everywhere else []
-    return " ".join([*lead, "All at the rates chosen on the default text.", *parts])
+    lead = f" Supported in both on all {len(on)}, in this order: {'; '.join(everywhere)}." if everywhere else ""
+    return (
+        f"On {listed([_TEXTS[name] for name in on])}, at the rates chosen on the default text (N = {int(frame['n'].min())}), "
+        f"of {len(pairs)} differences from relu, {_verdicts_of(pairs, name_them=False)}.{lead}"
+    )
 
 
 _TEXTS = {
@@ -166,60 +167,38 @@ _TEXTS = {
 
 
 def helps(frames: Frames) -> str:
-    """What lowers disagreement, by what it costs, most first."""
-    parts, every = [], []
-    for model, rows in frames["helps"].groupby("model", sort=False):
-        base, lower = rows[rows["per_cent_relative_pd"].isna()].iloc[0], list(filter(_helps, rows_of(rows)))
-        chosen: list[Any] = []
-        for kind, most in _SHOWN.items():
-            own = [row for row in lower if _kind_of_cost(row) == kind]
-            # The league goes by total variation; what costs nothing is named by the other metric too.
-            others = sorted(own[most:], key=lambda row: row["per_cent_relative_pd"])[: int(not kind)]
-            chosen += [*own[:most], *others]
-        every += chosen
-        named = "; ".join(f"{_costs(row)}{_arm(row, base)}" for row in chosen)
-        parts.append(f"In {model}, {named or 'no arm is supported in both metrics'}.")
+    """The arms that lower disagreement most, with more compute and without."""
     recipe, common = Config.for_model(SIDE_MODELS[0], "helps"), frames["rates"].query("model == @SIDE_MODELS[0] and common")
-    times = recipe.learning_rate / common["learning_rate"].iloc[0]
-    return (
-        f"Supported against the baseline in total variation and relative PD ({recipe.max_iters} steps at {times:g} times the "
-        f"grid's rate, N = {int(frames['helps']['n'].min())}; change of loss in nats): without more compute the arms that "
-        f"lower total variation most and the one that lowers relative PD most, and the best that cost more. {' '.join(parts)}"
-        f"{_not_in(every)} Not counted: the one earlier model that all trials of warm start, or of anchored to 1, share; fixed "
-        "order takes a source of randomness away."
-    )
-
-
-def _not_in(shown: Sequence[Any]) -> str:
-    """Which of these arms are not supported by churn, or by total variation at equal loss where that is known."""
-    asked = {"by churn": "churn", "by total variation at equal loss": "at_loss"}
+    times, n = recipe.learning_rate / common["learning_rate"].iloc[0], int(frames["helps"]["n"].min())
     said = []
-    for words, name in asked.items():
-        open_ones = [row for row in shown if not pd.isna(row[f"per_cent_{name}"]) and row[f"verdict_{name}"] != SUPPORTED]
-        named = [f"{row['activation']} in {row['model']}" for row in open_ones]
-        said += [f"{words}, {listed(named)}"] if named else []
-    return f" Not supported: {'; '.join(said)}." if said else ""
-
-
-def _kind_of_cost(row: Any) -> str:
-    return next((kind for kind in ("serving", "training") if row[kind] > _NO_MORE), "")
-
-
-def _costs(row: Any) -> str:
-    more = [f"{row[kind]:.2g} x {kind}" for kind in ("training", "serving") if row[kind] > _NO_MORE]
-    return f"with {' and '.join(more)}, " if more else ""
-
-
-def _arm(row: Any, base: Any) -> str:
+    for model in SIDE_MODELS:
+        arms = [row for row in helping(frames["helps"]) if row["model"] == model]
+        free = [row for row in arms if max(row["training"], row["serving"]) <= _NO_MORE]
+        said.append(
+            f"in {model} {_most(free[0])} without more compute, {_most(arms[0])} with {arms[0]['training']:.2g} x training"
+        )
     return (
-        f"{row['activation']}: {row['per_cent_total_variation']:+.0f} % and {row['per_cent_relative_pd']:+.0f} % "
-        f"(loss {row['val_loss'] - base['val_loss']:+z.2f})"
+        f"Of what lowers both metrics, supported in both against the baseline ({recipe.max_iters} steps at {times:g} times "
+        f"the grid's rate, N = {n}), most in total variation: {'; '.join(said)}. The one earlier model that the "
+        "trials of warm start, or of anchored to 1, share is not counted; fixed order takes a source of randomness away."
     )
 
 
-def _helps(row: Any) -> bool:
-    supported = row["verdict_total_variation"] == row["verdict_relative_pd"] == SUPPORTED
-    return supported and max(row["per_cent_total_variation"], row["per_cent_relative_pd"]) < 0
+def _most(row: Any) -> str:
+    return f"{row['activation']} ({' and '.join(f'{row[_per_cent(metric)]:+.0f} %' for metric in LEADING)})"
+
+
+def helping(frame: pd.DataFrame) -> list[Any]:
+    """The arms that are supported in both leading metrics, below the baseline; of a model the best in total variation first."""
+    return [
+        row
+        for row in rows_of(frame)
+        if all(row[f"verdict_{metric}"] == SUPPORTED and row[_per_cent(metric)] < 0 for metric in LEADING)
+    ]
+
+
+def _per_cent(metric: str) -> str:
+    return f"per_cent_{metric}"
 
 
 def sources(frames: Frames) -> str:
@@ -249,5 +228,8 @@ def forks(frames: Frames) -> str:
 
 def minigpt(frames: Frames) -> str:
     """The verdicts on minigpt, cut."""
-    frame = frames["minigpt_contrasts"]
-    return f"In a family of its own (N = {int(frame['n'].min())}, at its default rate), {_verdicts_of(frame)}."
+    pairs = in_both_metrics(frames["minigpt_contrasts"])
+    return (
+        f"In a family of its own (N = {int(pairs[0][0]['n'])}, at its default rate), of {len(pairs)} differences from relu, "
+        f"{_verdicts_of(pairs)}."
+    )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from published.rebuild import beside, controls, sentences as say
-from published.rebuild.second import in_both_metrics, own_rates_of, within_margin
+from published.rebuild.second import by_contrast, in_both_metrics, own_rates_of, within_margin
 from published.rebuild.stores import HERE, SECOND, TEXTS, Published
 from published.rebuild.words import MARKS, Frames, effect, in_words, markdown_rows, marked, verdict_table
 from repro_lib.analysis.contrasts import LEADING
@@ -155,25 +156,60 @@ def forks_table(frame: pd.DataFrame) -> str:
     return markdown_rows(["differs in", "forked after, % of the steps", "N", "total variation"], rows)
 
 
-def _with_table(write: Callable[[Frames], str], frames: Frames, name: str, *by: str) -> str:
-    """A sentence, and below it the verdicts that it counts."""
-    return f"{write(frames)}\n\n{verdict_table(in_both_metrics(frames[name]), *by)}"
+def helping_table(frame: pd.DataFrame) -> str:
+    """The arms that lower both metrics in some model, most first: what each does to every model, and at what cost."""
+    named, costs = {row["activation"] for row in beside.helping(frame)}, ("training", "serving")
+    rows = {row["activation"]: [f"{row[kind]:.2g}" for kind in costs] for row in rows_of(frame) if row["activation"] in named}
+    for _, own in frame.groupby("model", sort=False):
+        by_arm = {row["activation"]: row for row in rows_of(own)}
+        base = next(row for row in by_arm.values() if pd.isna(row["per_cent_relative_pd"]))
+        for arm, cells in rows.items():
+            shown = ", ".join(_of_arm(by_arm[arm], name) for name in ("total_variation", "at_loss", "relative_pd", "churn"))
+            cells.append(f"{shown} ({by_arm[arm]['val_loss'] - base['val_loss']:+z.2f})")
+    heads = ["arm", "training, x", "serving, x", *frame["model"].unique()]
+    return markdown_rows(heads, [[arm, *cells] for arm, cells in rows.items()])
+
+
+def _of_arm(row: Mapping[str, Any], name: str) -> str:
+    text = "-" if pd.isna(row[f"per_cent_{name}"]) else f"{row[f'per_cent_{name}']:+z.0f}"
+    return f"**{text}**" if row[f"verdict_{name}"] == SUPPORTED else text
+
+
+def own_rates_shown(frames: Frames) -> str:
+    """Each contrast at the activation's own rate, beside what the first edition says of the rate alone."""
+    here, then, rows = by_contrast(frames["own_rates"]), by_contrast(frames["first_contrasts"]), []
+    for name, rate in own_rates_of(frames["rates"]).items():
+        sizes = [map(marked, here[name]), beside.rate_alone(frames, name), [f"{row['per_cent']:+z.1f}" for row in then[name]]]
+        rows.append([*name, f"{rate:g}", *map(", ".join, sizes)])
+    return markdown_rows(_OWN_RATES, rows)
+
+
+_OWN_RATES = ("model", "activation", "own rate", "against relu at the common rate")
+_OWN_RATES += ("relu itself at that rate (first edition)", "both at that rate (first edition)")
+
+
+def _with_table(write: Callable[[Frames], str], frames: Frames, table: str) -> str:
+    return f"{write(frames)}\n\n{table}"
+
+
+def _verdicts(frames: Frames, name: str, *by: str) -> str:
+    return verdict_table(in_both_metrics(frames[name]), *by)
 
 
 # By its name in the template.
 SENTENCES: Mapping[str, Callable[[Frames], str]] = {
     "replicated": say.replicated,
     "dependence": say.dependence,
-    "equal_loss": lambda frames: _with_table(beside.equal_loss, frames, "equal_loss", "model"),
+    "equal_loss": lambda frames: _with_table(beside.equal_loss, frames, _verdicts(frames, "equal_loss", "model")),
     "moved": beside.moved,
-    "own_rates": beside.own_rates,
+    "own_rates": lambda frames: _with_table(beside.own_rates, frames, own_rates_shown(frames)),
     "rates": beside.rates,
     "long": beside.long,
-    "texts": lambda frames: _with_table(beside.texts, frames, "texts", "text", "model"),
-    "helps": beside.helps,
+    "texts": lambda frames: _with_table(beside.texts, frames, _verdicts(frames, "texts", "text", "model")),
+    "helps": lambda frames: _with_table(beside.helps, frames, helping_table(frames["helps"])),
     "sources": beside.sources,
     "forks": beside.forks,
-    "minigpt": lambda frames: _with_table(beside.minigpt, frames, "minigpt_contrasts", "model"),
+    "minigpt": lambda frames: _with_table(beside.minigpt, frames, _verdicts(frames, "minigpt_contrasts", "model")),
     "ranks": controls.ranks,
     "churn_and_error": controls.churn_and_error,
     "a_a": controls.a_a,

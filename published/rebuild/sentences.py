@@ -69,14 +69,13 @@ def replicated(frames: Frames) -> str:
     turned = int((frame["outcome"] == "reversed").sum())
     equal = rows_of(frame.query("verdict_first == @EQUAL"))
     now = [within_margin(row) for row in equal if row["verdict"] == SUPPORTED]
-    still = f"{sum(now)} are still within the margin, though now supported, {len(now) - sum(now)} are supported and not shown"
     open_ones = sum(row["verdict"] == NOT_DECIDED for row in equal)
     models = counted(frame["model"].nunique(), "model")
     return (
-        f"Of the first edition's verdicts by metric, judged by the present rule, on {models} that both editions trained "
-        f"identically except for the learning rate, {' and '.join(said)} replicated. Of the other equal ones {still} "
-        f"to be within it, and {open_ones} are not decided; {turned or 'none'} of the supported "
-        f"{'were' if turned > 1 else 'was'} reversed."
+        f"Of the first edition's verdicts by metric, by the present rule and on {models} that both editions trained "
+        f"identically except for the learning rate, {' and '.join(said)} replicated. Of the other equal ones {sum(now)} are "
+        f"supported but still within the margin, {len(now) - sum(now)} supported and not shown to be within it, {open_ones} "
+        f"not decided; {turned or 'none'} of the supported {'were' if turned > 1 else 'was'} reversed."
     )
 
 

@@ -2,14 +2,13 @@
 
 import math
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repro_lib.analysis.formatting import small
+from repro_lib.analysis.formatting import listed, small
 from repro_lib.analysis.frames import pair_matrix, rows_of
 from repro_lib.analysis.stored_models import config_of, corpus_of
 from repro_lib.config import config_values
@@ -80,22 +79,20 @@ def _barrier(result: Result, first: dict[str, Tensor], second: dict[str, Tensor]
 
 
 def forks_sentence(frame: pd.DataFrame, model: str) -> str:
-    """From which point on how much of the disagreement of whole trainings is left, by what varies."""
+    """Of the disagreement of whole trainings, how much is left where trials part later, by what varies."""
     parts = []
     for varies, rows in frame.groupby("varies", sort=False):
-        whole, last = rows.iloc[0], rows.iloc[-1]
+        whole = rows.iloc[0]
         if whole["share"] > 0 or not whole[_METRIC] > 0:
             continue
-        shares = {row["share"]: 100 * row[_METRIC] / whole[_METRIC] for row in rows_of(rows)[1:]}
-        left = ", ".join(f"{part:.{int(part < 1)}f} % at {100 * share:g} %" for share, part in shares.items())
-        parts.append(f"with {VARIED[str(varies)]} {_in_words(whole)} from the start on; of that is left {left}")
-        parts[-1] += f", the last {_in_words(last)}" if len(rows) > 1 else ""
+        later_ones = rows_of(rows)[1:]
+        parts_left = [100 * row[_METRIC] / whole[_METRIC] for row in later_ones]
+        at = listed([f"{100 * row['share']:g}" for row in later_ones])
+        left = listed([f"{part:.{int(part < 1)}f}" for part in parts_left])
+        later = f"; from {at} % of the steps on, {left} % of that" if later_ones else ""
+        parts.append(f"{VARIED[str(varies)]} makes {Estimate.in_row(whole, _METRIC).written(small)} from the start on{later}")
     if not parts:
         return f"{model}: no fork from the start was trained twice, so there is nothing to set later ones against."
     n = int(frame["n"].min())
     few = "" if n >= TRIALS_FOR_INTERVAL else ", too few for intervals"
     return f"{model} forked during training, total variation at the end, N = {n} trials{few}: {'; '.join(parts)}."
-
-
-def _in_words(row: Any) -> str:
-    return Estimate.in_row(row, _METRIC).written(small)
