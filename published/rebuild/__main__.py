@@ -67,7 +67,7 @@ def with_answer(readme: str, said: str) -> str:
     _, _, after = rest.partition(END)
     lines = "\n\n".join(
         part if part.startswith("|") else textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False)
-        for part in (*said.split("\n\n"), LINKS)
+        for part in (*said.strip().split("\n\n"), LINKS)
     )
     return f"{before}{BEGINNING}\n\n{lines.strip()}\n\n{END}{after}"
 
