@@ -259,11 +259,8 @@ def test_contrasts(name: str, metric: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_contrasts_at_own_rates(metric: str) -> None:
     rows, made = run("own_rates", lambda row: row["metric"] == metric), []
-    own = {
-        (r["model"], r["activation"]): r["learning_rate"]
-        for r in table("rates")
-        if r["own"] == "True" and r["common"] == "False"
-    }
+    others = (r for r in table("rates") if r["own"] == "True" and r["common"] == "False")
+    own = {(r["model"], r["activation"]): r["learning_rate"] for r in others}
     apart = {(r["model_name"], r["activation"], r["config"]["learning_rate"]): r for r in content("second/results")
              if r["config"]["vary"] == "all" and r["config"]["max_iters"] == 500}  # fmt: skip
     for row in rows:
@@ -272,6 +269,12 @@ def test_contrasts_at_own_rates(metric: str) -> None:
         chosen = apart[*name, own[name]] if name in own else usual
         made.append(against(pairs(chosen, metric), pairs(relu, metric), 20))
     same_family(rows, made, 20)
+    for row in table("own_rates_loss"):
+        name = (row["model"], row["activation"])
+        at = {trial["seed"]: trial["val_loss"] for trial in cells("second/results")[*name, 500]["trials"]}
+        changed = np.array([trial["val_loss"] - at[trial["seed"]] for trial in apart[*name, own[name]]["trials"]])
+        found = changed.mean(), t_quantile(len(changed) - 1), changed.std(ddof=1) / math.sqrt(len(changed))
+        assert [float(row[end]) for end in ("difference", "low", "high")] == pytest.approx(ends(found), rel=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["total_variation", "relative_pd", "churn"])

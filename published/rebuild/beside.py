@@ -8,7 +8,7 @@ import pandas as pd
 
 from published.rebuild.second import Pair, by_contrast, in_both_metrics, order_holds, own_rates_of, verdict, within_margin
 from published.rebuild.stores import SIDE_MODELS
-from published.rebuild.words import Frames, in_words
+from published.rebuild.words import Frames, effect, in_words
 from repro_lib.analysis.contrasts import LEADING
 from repro_lib.analysis.forks import forks_sentence
 from repro_lib.analysis.formatting import counted, listed
@@ -25,24 +25,23 @@ def equal_loss(frames: Frames) -> str:
     """What is left of the differences at equal loss."""
     n, pairs = int(frames["equal_loss"]["n"].min()), in_both_metrics(frames["equal_loss"])
     return (
-        f"At the lowest validation loss that both reach, read off runs of several lengths (N = {n}), of {len(pairs)} "
-        f"differences from relu, {_verdicts_of(pairs)}."
+        f"At the lowest validation loss that both arms reach, interpolated between runs of several lengths (N = {n}; swish and "
+        f"smelu_1 have the full length alone), of {len(pairs)} differences from relu, {_verdicts_of(pairs)}."
     )
 
 
 def moved(frames: Frames) -> str:
     """How many intervals at equal loss do not overlap that of the grid, and which way they moved."""
     grid, here, said = by_contrast(frames["contrasts"]), by_contrast(frames["equal_loss"]), []
-    forms = ("{} lie wholly below the grid's and {} above", "{} and {}")
+    forms = ("{} of {} intervals lie wholly below the grid's and {} above", "{} of {} below and {} above")
     for k, (metric, form) in enumerate(zip(LEADING, forms, strict=True)):
         both = [(pair[k], grid[name][k]) for name, pair in here.items()]
         lower = sum(own["per_cent_high"] < there["per_cent_low"] for own, there in both)
         higher = sum(own["per_cent_low"] > there["per_cent_high"] for own, there in both)
-        said.append(f"{form.format(lower, higher)} in {in_words(metric)}")
+        said.append(f"in {in_words(metric)} {form.format(lower, len(both), higher)}")
     return (
-        f"Fewer trials may explain a lost verdict, not a moved estimate: of {len(here)} intervals {', '.join(said)}. Relative "
-        "PD rises with the length of a run in these models, and the arm with the lower loss is read off shorter runs: equal "
-        "loss is not equal length."
+        f"Fewer trials can lose a verdict but not move an estimate: {', '.join(said)}. Relative PD rises with the length of a "
+        "run in these models, and the arm with the lower loss is read off shorter runs: equal loss is not equal length."
     )
 
 
@@ -69,11 +68,13 @@ def _kind(pair: Pair) -> str:
 
 
 def _told(pair: Pair) -> str:
-    sizes = " and ".join(f"{row['per_cent']:+z.1f} %" for row in pair)
+    # Of what one metric alone supports, the number says which.
+    sizes, alone = [f"{row['per_cent']:+z.1f}" for row in pair], _kind(pair) == IN_ONE
+    marked = [f"**{x}**" if alone and row["verdict"] == SUPPORTED else x for x, row in zip(sizes, pair, strict=True)]
     small = [in_words(row["metric"]) for row in pair if within_margin(row)]
     within = f", {'both' if len(small) == len(pair) else small[0]} within the margin" if small else ""
     on = f" on {pair[0]['text']}" if "text" in pair[0] else ""
-    return f"{pair[0]['model']} with {pair[0]['activation']}{on} {sizes}{within}"
+    return f"{pair[0]['model']} with {pair[0]['activation']}{on} {' and '.join(marked)} %{within}"
 
 
 _OPPOSED = "opposed"
@@ -84,12 +85,14 @@ _KINDS |= {IN_ONE: "supported in one alone", EQUAL: "equal within the margin in 
 def own_rates(frames: Frames) -> str:
     """What changes where each activation has the learning rate that suits it, and what that rate alone does to relu."""
     pairs, asked = by_contrast(frames["own_rates"]), own_rates_of(frames["rates"])
-    own = [pairs[name] for name in asked]
-    alone = {name[0]: " and ".join(f"{size} %" for size in rate_alone(frames, name)) for name in asked}
+    own, chosen_on = [pairs[name] for name in asked], int(frames["rates"]["n"].min())
+    both = [f"{' with '.join(name)} {' and '.join(both_at_rate(frames, name))} %" for name in asked]
+    lower = sum(row["high"] < 0 for row in rows_of(frames["own_rates_loss"]))
     return (
-        f"In {len(own)} of {len(pairs)} contrasts the activation's own rate is not the common one, at which relu stays (N = "
-        f"{min(int(pair[0]['n']) for pair in own)}): {_verdicts_of(own)}. These include what the rate itself does, which to "
-        f"relu, in the first edition's trials, is {listed([f'{said} in {model}' for model, said in alone.items()])}."
+        f"In {len(own)} of {len(pairs)} contrasts the activation's own rate, the best for it in {chosen_on} trials, is not the "
+        f"common one, which relu keeps (N = {min(int(pair[0]['n']) for pair in own)}): {_verdicts_of(own)}. These include the "
+        f"rate's own effect: with both arms at that rate (first edition) the differences are {', '.join(both)}. In "
+        f"{lower or 'none'} of the {len(own)} is the loss at the own rate the lower one on these fresh seeds."
     )
 
 
@@ -98,6 +101,11 @@ def rate_alone(frames: Frames, name: tuple[str, str]) -> list[str]:
     cells = [{(r["model"], r["activation"]): r for r in rows_of(frames[name])} for name in ("first_cells", "cells")]
     old, new = (by_name[name[0], "relu"] for by_name in cells)
     return [f"{100 * (old[metric] / new[metric] - 1):+z.1f}" for metric in LEADING]
+
+
+def both_at_rate(frames: Frames, name: tuple[str, str]) -> list[str]:
+    """The contrast with both arms at that rate, in per cent, from the first edition."""
+    return [f"{row['per_cent']:+z.1f}" for row in by_contrast(frames["first_contrasts"])[name]]
 
 
 def rates(frames: Frames) -> str:
@@ -121,7 +129,8 @@ def long(frames: Frames) -> str:
     cells, found = frames["long_cells"], order_holds(frames["contrasts"], frames["long_contrasts"])
     losses = f"{cells['val_loss'].min():.2f} to {cells['val_loss'].max():.2f}"
     parts = [
-        f"{grid['model']} {then['per_cent']:+z.1f} %, before {grid['per_cent']:+z.1f} %, in {in_words(grid['metric'])}"
+        f"{grid['model']} {effect(then)}, before {grid['per_cent']:+z.1f} %"
+        f"{', not decided there,' if grid['verdict'] == NOT_DECIDED else ''} in {in_words(grid['metric'])}"
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
@@ -140,7 +149,7 @@ def long(frames: Frames) -> str:
 
 
 def texts(frames: Frames) -> str:
-    """What is supported on other texts, and what is so on each of them, with its size on each."""
+    """What is supported on other texts in each model, and what is so on each of them, with its size on each."""
     frame, sizes = frames["texts"], dict[tuple[str, str, bool], list[str]]()
     pairs, on = in_both_metrics(frame), list(dict.fromkeys(frame["text"]))
     for row, mass in (pair for pair in pairs if verdict(pair) == SUPPORTED):
@@ -152,17 +161,21 @@ def texts(frames: Frames) -> str:
         if len(on_each) == len(on)
     ]
     lead = f" Supported in both on all {len(on)}, in this order: {'; '.join(everywhere)}." if everywhere else ""
+    said = []
+    for model in SIDE_MODELS:
+        own = [pair for pair in pairs if pair[0]["model"] == model]
+        said.append(f"of {len(own)} differences in {model}, {_verdicts_of(own, name_them=False)}")
     return (
-        f"On {listed([_TEXTS[name] for name in on])}, at the rates chosen on the default text (N = {int(frame['n'].min())}), "
-        f"of {len(pairs)} differences from relu, {_verdicts_of(pairs, name_them=False)}.{lead}"
+        f"On {listed([_TEXTS[name] for name in on])}, at the rates chosen on the default text (N = {int(frame['n'].min())}, "
+        f"Holm within each text): {'; '.join(said)}.{lead}"
     )
 
 
 _TEXTS = {
-    "tinyshakespeare": "Tiny Shakespeare (the author of the default text, in part the same lines)",
-    "networkx": "source code (NetworkX)",
-    "mishnah": "Hebrew (Mishnah)",
-    "bpe": "the default text as 1,024 byte pairs",
+    "tinyshakespeare": "tinyshakespeare (the author of the default text, in part the same lines)",
+    "networkx": "networkx (source code)",
+    "mishnah": "mishnah (Hebrew)",
+    "bpe": "bpe (the default text as 1,024 byte pairs)",
 }
 
 
@@ -172,16 +185,19 @@ def helps(frames: Frames) -> str:
     times, n = recipe.learning_rate / common["learning_rate"].iloc[0], int(frames["helps"]["n"].min())
     said = []
     for model in SIDE_MODELS:
-        arms = [row for row in helping(frames["helps"]) if row["model"] == model]
-        free = [row for row in arms if max(row["training"], row["serving"]) <= _NO_MORE]
-        said.append(
-            f"in {model} {_most(free[0])} without more compute, {_most(arms[0])} with {arms[0]['training']:.2g} x training"
-        )
+        arms = [row for row in helping(frames["helps"]) if row["model"] == model and row["activation"] not in _ALIKE]
+        free = next(row for row in arms if max(row["training"], row["serving"]) <= _NO_MORE)
+        cost = " and ".join(f"{arms[0][kind]:.2g} x {kind}" for kind in ("training", "serving"))
+        said.append(f"in {model} {_most(free)} without more compute, {_most(arms[0])} with {cost}")
     return (
-        f"Of what lowers both metrics, supported in both against the baseline ({recipe.max_iters} steps at {times:g} times "
-        f"the grid's rate, N = {n}), most in total variation: {'; '.join(said)}. The one earlier model that the "
-        "trials of warm start, or of anchored to 1, share is not counted; fixed order takes a source of randomness away."
+        f"Of the arms that lower both metrics (supported in both, against relu; {recipe.max_iters} steps at {times:g} times "
+        f"the grid's rate, N = {n}), these lower total variation most: {'; '.join(said)}. The earlier model that all trials of "
+        f"warm start share is not counted; {listed(_ALIKE)}, which take a source of randomness away, are left out."
     )
+
+
+# Arms whose trials are alike by construction.
+_ALIKE = ("fixed start", "fixed order")
 
 
 def _most(row: Any) -> str:
@@ -213,8 +229,8 @@ def sources(frames: Frames) -> str:
     over = f"{counted(frame['model'].nunique(), 'model')} and {counted(frame['activation'].nunique(), 'activation')}"
     alone, whole = (int(frame.query(f"source {sign} 'all'")["n"].min()) for sign in ("!=", "=="))
     return (
-        f"Varied alone (N = {alone}), in per cent of what it is when all vary (N = {whole}), in relative PD and in total "
-        f"variation, over {over}: {'; '.join(said)}. What does not vary has one seed; sources do not add up."
+        f"Disagreement when one source varies (N = {alone}), in per cent of that when all do (N = {whole}), over {over}: "
+        f"{'; '.join(said)}. The others are held at one seed; shares do not add up to 100."
     )
 
 
@@ -223,7 +239,8 @@ _SOURCES = {"init": "initial weights", "order": "data order", "dropout": "dropou
 
 def forks(frames: Frames) -> str:
     """What is left where trials part later."""
-    return forks_sentence(frames["forks"], "charlm")
+    recipe = Config.for_model("charlm", "forks")
+    return f"After {recipe.max_iters} steps at {recipe.learning_rate:g}: {forks_sentence(frames['forks'], 'charlm')}"
 
 
 def minigpt(frames: Frames) -> str:

@@ -40,7 +40,7 @@ def a_a(frames: Frames) -> str:
     level = f"{SIGNIFICANCE:g}"
     return (
         "A/A: the first half of a cell's trials against the second, between which nothing can differ but by chance, has p at "
-        f"most {level} in {'; '.join(parts)}. That a model's cells share seeds may bring hits together, not one after Holm. "
+        f"most {level} in {'; '.join(parts)}. Shared seeds can make hits cluster, but that explains none after Holm. "
         f"Of {SPLITS} random halves of each cell, added after that, p is at most {level} in {' and '.join(shares)}: at that "
         f"level the test is {kept} on these trials, which says nothing of its far tail."
     )
@@ -65,10 +65,14 @@ def smelu(frames: Frames) -> str:
 
 
 def margin_reason(frames: Frames) -> str:
-    """What a moving average of the weights brings in the league."""
-    rows = rows_of(frames["helps"].query("activation == 'average EMA'"))
-    parts = [f"{r['model']} {r['per_cent_total_variation']:+.1f} % and {r['per_cent_relative_pd']:+.1f} %" for r in rows]
-    return f"{listed(parts)} in total variation and relative PD"
+    """What a moving average of the weights brings in the league, in both metrics, beside the margin."""
+    rows, margin = rows_of(frames["helps"].query("activation == 'average EMA'")), frames["contrasts"]["margin"].iloc[0]
+    said = []
+    for metric in ("total_variation", "relative_pd"):
+        sizes = [row[f"per_cent_{metric}"] for row in rows]
+        less = ", less than the margin," if max(map(abs, sizes)) < margin else ""
+        said.append(f"{listed([f'{size:+.1f} %' for size in sizes])}{less} in {in_words(metric)}")
+    return f"{' and '.join(said)} ({listed([row['model'] for row in rows])})"
 
 
 def context(frames: Frames) -> str:

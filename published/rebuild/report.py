@@ -32,7 +32,7 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], answer: 
         # What stands beside the grid has sections of its own.
         "answer": "\n\n".join(answer[: say.ON_THE_GRID]),
         "marks": MARKS,
-        "parameters": " to ".join(f"{end / 1e6:.2f}" for end in frames["cells"]["parameters"].agg(["min", "max"])),
+        "parameters": _parameters(frames),
         **_edges(frames["rates"]),
         "models_trained": f"{len(trainings):,}",
         "hours": f"{sum(trainings.values()) / 3600:.0f}",
@@ -48,6 +48,12 @@ def report(published: Published, frames: Frames, plots: Sequence[Plot], answer: 
     words |= tables_shown(published, frames)
     words |= {f"figure_{plot.name}": f"![{literally(plot.alt)}](figures/{plot.name}.png)" for plot in plots}
     return TEMPLATE.read_text(encoding="utf-8").format(**words)
+
+
+def _parameters(frames: Frames) -> str:
+    """The smallest and the largest model that any statistic is of, in millions."""
+    frame = pd.concat([frames["cells"], frames["texts_cells"], frames["minigpt_cells"]]).query("model != 'tinylstm'")
+    return " to ".join(f"{end / 1e6:.2f}" for end in frame["parameters"].agg(["min", "max"]))
 
 
 def _edges(rates: pd.DataFrame) -> dict[str, int]:
@@ -164,28 +170,32 @@ def helping_table(frame: pd.DataFrame) -> str:
         by_arm = {row["activation"]: row for row in rows_of(own)}
         base = next(row for row in by_arm.values() if pd.isna(row["per_cent_relative_pd"]))
         for arm, cells in rows.items():
-            shown = ", ".join(_of_arm(by_arm[arm], name) for name in ("total_variation", "at_loss", "relative_pd", "churn"))
+            shown = ", ".join(_of_arm(by_arm[arm], name) for name in (*LEADING, "at_loss", "churn"))
             cells.append(f"{shown} ({by_arm[arm]['val_loss'] - base['val_loss']:+z.2f})")
     heads = ["arm", "training, x", "serving, x", *frame["model"].unique()]
-    return markdown_rows(heads, [[arm, *cells] for arm, cells in rows.items()])
+    left_out = frame["activation"].nunique() - len(named) - 1
+    legend = (
+        "In per cent of the baseline: relative PD, total variation, the same at equal loss (-: none that both reach in all "
+        f"trials), churn; in brackets the change of loss in nats; **bold** where supported. {left_out} other arms, gelu and "
+        "swiglu among them, are in the tables."
+    )
+    return f"{legend}\n\n{markdown_rows(heads, [[arm, *cells] for arm, cells in rows.items()])}"
 
 
 def _of_arm(row: Mapping[str, Any], name: str) -> str:
-    text = "-" if pd.isna(row[f"per_cent_{name}"]) else f"{row[f'per_cent_{name}']:+z.0f}"
+    text = "-" if pd.isna(row[f"per_cent_low_{name}"]) else f"{row[f'per_cent_{name}']:+z.0f}"
     return f"**{text}**" if row[f"verdict_{name}"] == SUPPORTED else text
 
 
 def own_rates_shown(frames: Frames) -> str:
-    """Each contrast at the activation's own rate, beside what the first edition says of the rate alone."""
-    here, then, rows = by_contrast(frames["own_rates"]), by_contrast(frames["first_contrasts"]), []
-    for name, rate in own_rates_of(frames["rates"]).items():
-        sizes = [map(marked, here[name]), beside.rate_alone(frames, name), [f"{row['per_cent']:+z.1f}" for row in then[name]]]
-        rows.append([*name, f"{rate:g}", *map(", ".join, sizes)])
-    return markdown_rows(_OWN_RATES, rows)
-
-
-_OWN_RATES = ("model", "activation", "own rate", "against relu at the common rate")
-_OWN_RATES += ("relu itself at that rate (first edition)", "both at that rate (first edition)")
+    """Each contrast at the activation's own rate, beside what is known of the rate alone."""
+    here, losses, rows = by_contrast(frames["own_rates"]), rows_of(frames["own_rates_loss"]), []
+    for (name, rate), loss in zip(own_rates_of(frames["rates"]).items(), losses, strict=True):
+        sizes = [map(marked, here[name]), beside.rate_alone(frames, name), beside.both_at_rate(frames, name)]
+        changed = format(Estimate(loss["difference"], loss["low"], loss["high"], loss["n"]), "+.4f")
+        rows.append([*name, f"{rate:g}, not {loss['common_rate']:g}", *map(", ".join, sizes), changed])
+    heads = ["model", "activation", "own rate", "against relu at the common rate", "relu at that rate (first edition)"]
+    return markdown_rows([*heads, "both at that rate (first edition)", "loss, own minus common rate, same seeds"], rows)
 
 
 def _with_table(write: Callable[[Frames], str], frames: Frames, table: str) -> str:

@@ -136,9 +136,13 @@ class Published:
         """charlm with SmeLU, by rising beta (first edition)."""
         return sorted(self.results("smelu/results"), key=lambda result: smelu_beta(result.activation) or 0)
 
+    def at_rates_of(self, rates: dict[tuple[str, str], float]) -> dict[tuple[str, str], Result]:
+        """These cells of the grid at these learning rates."""
+        return {
+            cell: next(run for run in self.evidence.runs_by("learning_rate", *cell) if run.config["learning_rate"] == rate)
+            for cell, rate in rates.items()
+        }
+
     def at_rates(self, rates: dict[tuple[str, str], float]) -> Evidence:
         """The grid with these cells at another learning rate, all others as they are."""
-        by_rate = {
-            cell: {run.config["learning_rate"]: run for run in self.evidence.runs_by("learning_rate", *cell)} for cell in rates
-        }
-        return self.evidence.with_runs({cell: by_rate[cell][rate] for cell, rate in rates.items()})
+        return self.evidence.with_runs(self.at_rates_of(rates))

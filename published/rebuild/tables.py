@@ -33,7 +33,7 @@ from repro_lib.analysis.league import league
 from repro_lib.analysis.noise_sources import compare_sources
 from repro_lib.analysis.study import Study
 from repro_lib.metrics.hypothesis_tests import SIGNIFICANCE, holm, p_value
-from repro_lib.metrics.uncertainty import contrast, relative_contrast
+from repro_lib.metrics.uncertainty import contrast, mean_interval, relative_contrast
 
 # Random halves of a cell in the A/A control.
 SPLITS = 200
@@ -60,6 +60,20 @@ def equal_loss(published: Published) -> pd.DataFrame:
 def own_rates(published: Published) -> pd.DataFrame:
     """The grid's contrasts by every metric, each activation at the learning rate that the rate check found best for it."""
     return by_metric(published.at_rates(own_rates_of(rate_check(published))), contrasts_frame)
+
+
+def own_rates_loss(published: Published) -> pd.DataFrame:
+    """By how much the own rate of a cell changes its validation loss: trials of the same seeds at either rate, in pairs."""
+    rates, usual = own_rates_of(rate_check(published)), {(r.model_name, r.activation): r for r in published.study.results}
+    rows = []
+    for cell, own in published.at_rates_of(rates).items():
+        common = {trial.seed: trial.val_loss for trial in usual[cell].trials}
+        changed = np.array([trial.val_loss - common[trial.seed] for trial in own.trials])
+        estimate = mean_interval(changed)
+        about = {"model": cell[0], "activation": cell[1], "own_rate": rates[cell]}
+        about |= {"common_rate": usual[cell].config["learning_rate"], "n": len(changed)}
+        rows.append(about | {"difference": estimate.value, "low": estimate.low, "high": estimate.high})
+    return pd.DataFrame(rows)
 
 
 def cv(published: Published) -> pd.DataFrame:
@@ -207,6 +221,7 @@ TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "a_a_control": a_a_control,
     "rates": rate_check,
     "own_rates": own_rates,
+    "own_rates_loss": own_rates_loss,
     "replicated": replicated,
     "dependence": dependence,
     "sources": sources,

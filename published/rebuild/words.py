@@ -13,7 +13,7 @@ from repro_lib.metrics.uncertainty import Estimate, rounded
 Frames = Mapping[str, pd.DataFrame]
 
 # What ``marked`` says without words.
-MARKS = "**bold** where supported, = where within the margin, neither where not decided"
+MARKS = "**bold** where supported (not 0), = where shown to lie within the margin, neither where not decided"
 
 
 def effect(row: Mapping[str, Any]) -> str:

@@ -85,14 +85,16 @@ def forks_sentence(frame: pd.DataFrame, model: str) -> str:
         whole = rows.iloc[0]
         if whole["share"] > 0 or not whole[_METRIC] > 0:
             continue
-        later_ones = rows_of(rows)[1:]
-        parts_left = [100 * row[_METRIC] / whole[_METRIC] for row in later_ones]
-        at = listed([f"{100 * row['share']:g}" for row in later_ones])
-        left = listed([f"{part:.{int(part < 1)}f}" for part in parts_left])
-        later = f"; from {at} % of the steps on, {left} % of that" if later_ones else ""
-        parts.append(f"{VARIED[str(varies)]} makes {Estimate.in_row(whole, _METRIC).written(small)} from the start on{later}")
+        later = rows_of(rows)[1:]
+        left = [100 * row[_METRIC] / whole[_METRIC] for row in later]
+        size = Estimate.in_row(whole, _METRIC).written(small)
+        parts.append(f"parted by {VARIED[str(varies)]} at the start {size}")
+        if later:
+            after = listed([f"{100 * row['share']:g}" for row in later])
+            shares = listed([f"{part:.{int(0 < part < 1)}f}" for part in left])
+            parts[-1] += f", after {after} % of the steps {shares} % of that"
     if not parts:
         return f"{model}: no fork from the start was trained twice, so there is nothing to set later ones against."
     n = int(frame["n"].min())
     few = "" if n >= TRIALS_FOR_INTERVAL else ", too few for intervals"
-    return f"{model} forked during training, total variation at the end, N = {n} trials{few}: {'; '.join(parts)}."
+    return f"{model}, total variation at the end of trainings, N = {n} trials{few}: {'; '.join(parts)}."

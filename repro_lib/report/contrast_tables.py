@@ -182,5 +182,8 @@ def variance_table(evidence: Evidence, model: str | None = None) -> pd.DataFrame
 
 def _or_why_none(row: dict[str, Any], name: str, spec: str, suffix: str = "") -> str:
     estimate = Estimate.in_row(row, name, suffix)
-    none = "" if estimate.has_interval or pd.isna(estimate.value) else f" (none: N < {TRIALS_FOR_INTERVAL})"
-    return f"{estimate:{spec}}{none}"
+    if estimate.has_interval or pd.isna(estimate.value):
+        return f"{estimate:{spec}}"
+    # At equal loss no fewer trials count; it may be one that the others do not reach where one is left out.
+    why = "not without each trial" if "at_loss" in suffix else f"N < {TRIALS_FOR_INTERVAL}"
+    return f"{estimate:{spec}} (none: {why})"

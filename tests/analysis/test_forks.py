@@ -1,6 +1,7 @@
 """Forks on really trained cells: distances and barriers by hand, and nothing left of a fork at the last step."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -71,9 +72,7 @@ def test_distance_and_barrier_are_those_worked_out_by_hand(forked: Store, datase
 def test_what_is_said_and_drawn_and_what_is_where_nothing_was_forked(forked: Store, tmp_path: Path) -> None:
     frame = forks_frame(forked, "charlm")
     said = forks_sentence(frame, "charlm")
-    assert said.startswith("charlm forked during training, total variation at the end, N = 3 trials: another data order makes ")
-    assert "and 100 % of the steps on, " in said
-    assert "and 0.0 % of that" in said
+    assert re.match(r"charlm, .*, N = 3 trials: parted by another data order at the start .* steps \d+ and 0 % of that; ", said)
     plot, words = forks_views(forked, "charlm")
     assert isinstance(plot, Plot)
     assert repr(words) == said
