@@ -8,9 +8,9 @@ import pandas as pd
 
 from repro_lib.analysis.formatting import small
 from repro_lib.analysis.frames import METRICS, pair_matrix, rows_of
+from repro_lib.analysis.selection import differs_in_sources
 from repro_lib.analysis.study import Study
 from repro_lib.analysis.trajectories import Trajectory, follow
-from repro_lib.config import canonical_json, config_values
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import Estimate, jackknife_pairwise
 from repro_lib.store.schema import Result
@@ -92,7 +92,7 @@ def compare_sources(stored: Sequence[Result], study: Study, model: str) -> Noise
         reference = study.result(model, activation)
         if reference is None:
             continue
-        by_source = {other.config["vary"]: other for other in stored if _same_but_vary(reference, other)}
+        by_source = {other.config["vary"]: other for other in stored if differs_in_sources(reference, other)}
         by_source[reference.config["vary"]] = reference
         known = {name: by_source[name] for name in SOURCES if name in by_source and len(by_source[name].trials) > 1}
         # One source beside nothing explains nothing; of two activations the one that is known better.
@@ -111,13 +111,3 @@ def how_to_run(study: Study) -> str:
     command = f"repro grid --noise-models {model}" + (f" --profile {profile}" if profile else "")
     one_by_one = "or one at a time: repro train --vary init, order, dropout, bit or none"
     return f"No source of randomness was run on its own; to run them: {command} ({one_by_one})."
-
-
-def _same_but_vary(reference: Result, other: Result) -> bool:
-    # Trials and the path of the text do not tell cells apart; the text's digest does.
-    def rest(result: Result) -> str:
-        values = {k: v for k, v in config_values(result.config).items() if k not in ("vary", "trials", "corpus")}
-        about = [result.model_name, result.activation, result.corpus.sha256, result.evaluation.sha256, result.synthetic]
-        return canonical_json([about, values])
-
-    return other.config["vary"] != reference.config["vary"] and rest(reference) == rest(other)

@@ -77,6 +77,16 @@ def differs_in(setting: str, result: Result, other: Result) -> bool:
     return own == others
 
 
+def differs_in_sources(result: Result, other: Result) -> bool:
+    """Whether two results are of one cell in all but what varies between its trials, and how many there are."""
+    # The path of the text does not tell cells apart; the text's digest does.
+    about = [(r.model_name, r.activation, r.corpus.sha256, r.evaluation.sha256, r.synthetic) for r in (result, other)]
+    if about[0] != about[1] or result.config["vary"] == other.config["vary"]:
+        return False
+    own, others = (config_values(one.config) for one in (result, other))
+    return all(own.get(name) == others.get(name) for name in {*own, *others} - {"vary", "trials", "corpus"})
+
+
 def with_other(setting: str, stored: Sequence[Result], result: Result) -> list[Result]:
     """Those that differ from ``result`` in this setting alone, the newest of each value, the smallest value first."""
     others = sorted((r for r in stored if differs_in(setting, result, r)), key=lambda r: r.timestamp)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro_lib.analysis.selection import select_comparable, variants
+from repro_lib.analysis.selection import differs_in_sources, select_comparable, variants
 from repro_lib.grid.arms import plan_design, with_members
 from repro_lib.grid.cells import Cell, GridRequest, plan_variants
 from repro_lib.grid.notebooks import notebook_digest, notebooks_dir
@@ -151,8 +151,9 @@ class Tasks:
         results = select_comparable(stored, None, self.request.profile, self.configs())
         designs = [load_design(self.store, name) for name in known_factors(self.store)]
         results += [result for design in designs if design for result in design.results(stored)]
-        # Other lengths and rates, whoever asked for them, are in every contrast; lone sources of randomness in deep dives.
+        # Whoever asked for them, other lengths and rates are in every contrast, lone sources of randomness in deep dives.
         results += variants(stored, results)
+        results += [other for other in stored if any(differs_in_sources(result, other) for result in results)]
         results += [result for cell in self.variants if (result := cell.result(self.store))]
         named = {
             f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}-{result.config_sha256}"

@@ -36,10 +36,7 @@ def test_help_loads_neither_torch_nor_pandas() -> None:
         (["train", "--model", "charlm", "--train-split", "1.5"], "train_split = 1.5 is not possible"),
         (["train", "--model", "charlm", "--learning_rate", "nan"], "learning_rate = nan is not possible"),
         (["train", "--model", "charlm", "--workers", "0"], "--workers must be at least 1"),
-        (
-            ["train", "--model", "charlm", "--margin", "0"],
-            "the margin is in per cent of the reference, above 0",
-        ),
+        (["train", "--model", "charlm", "--margin", "0"], "the margin is in per cent of the reference, above 0"),
         (["train", "--model", "charlm", "--vary", "seed"], "vary = 'seed' is not possible"),
         (["train", "--model", "charlm", "--n_head", "7"], "must be a multiple of 2 x n_head (7)"),
         (["train", "--model", "charlm", "--corpus", "/no/such.txt"], "it is neither one of shakespeare"),

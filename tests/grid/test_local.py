@@ -68,10 +68,8 @@ def test_analyses_run_where_they_have_something_to_compare(corpus_file: Path, tm
         # What is planned is what is done, and what the site expects.
         todo = [job.key for job in tasks.to_do() if job.cell is None]
         assert todo == [*(f"20_deep_dive-{model}" for model in models), *tasks.analysis_names, "plots and summary"]
-        assert [key for key, job in plan_jobs(tasks).items() if job["kind"] == "analysis"] == [
-            *tasks.analysis_names,
-            "plots_and_summary",
-        ]
+        planned = [key for key, job in plan_jobs(tasks).items() if job["kind"] == "analysis"]
+        assert planned == [*tasks.analysis_names, "plots_and_summary"]
         shutil.rmtree(folders[1], ignore_errors=True)
         tasks.publish(running=False)
         pages = {path.name for path in folders[1].glob("*.html")}
@@ -95,6 +93,16 @@ def test_analyses_run_where_they_have_something_to_compare(corpus_file: Path, tm
     assert analyses("charlm") == [*ANALYSES]
 
 
+def test_a_deep_dive_reads_lone_sources_of_randomness(corpus_file: Path, tmp_path: Path, make_result: MakeResult) -> None:
+    request = GridRequest(["charlm", "convlm"], ["relu"], "smoke", {"corpus": str(corpus_file)}, 1, tmp_path, tmp_path)
+    digests = []
+    for vary in ("all", "init"):
+        config = Config.for_model("charlm", "smoke", corpus=str(corpus_file), vary=vary)
+        Store(tmp_path).save(make_result("charlm", "relu", config=config, corpus=corpus_sha256(str(corpus_file))))
+        digests.append([job.arguments["digest"] for job in Tasks(request, tmp_path).deep_dives(["charlm", "convlm"])])
+    assert [one == other for one, other in zip(*digests, strict=True)] == [False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("grid")
 def test_the_smoke_grid_makes_every_report_and_another_nothing(corpus_file: Path, smoke_grid: Path, tmp_path: Path) -> None:
@@ -113,9 +121,8 @@ def test_the_smoke_grid_makes_every_report_and_another_nothing(corpus_file: Path
     assert (smoke_grid / "reports" / "summary.txt").read_text().count("MODEL:") == 2  # those that were asked for
     conclusions = (smoke_grid / "reports" / "FINAL_CONCLUSIONS.md").read_text()
     assert "TinyLSTM is invariant to the activation. **Supported by construction at N = 3**" in conclusions
-    assert {"FINAL_CONCLUSIONS.md", "claims.json"} <= set(
-        re.findall(r'href="([^"]+)"', (smoke_grid / "reports" / "index.html").read_text())
-    )
+    links = re.findall(r'href="([^"]+)"', (smoke_grid / "reports" / "index.html").read_text())
+    assert {"FINAL_CONCLUSIONS.md", "claims.json"} <= {*links}
     again = "charlm with gelu trained again without any source of randomness is the same to the last bit"
     assert all(again in page_text(smoke_grid, name) for name in ("20_deep_dive-charlm", "30_cross_model"))
     trained = store_digests(smoke_grid / "results")
