@@ -101,27 +101,38 @@ def league_sentences(evidence: Evidence) -> list[str]:
         lower = others[(others["per_cent_total_variation"] < 0)].sort_values("per_cent_total_variation")
         shown = lower[lower["verdict_total_variation"] == SUPPORTED]
         if n < TRIALS_FOR_CLAIM:
-            lowest = f"lowest so far {_arms_and_costs(lower.head(3))}" if len(lower) else "none is lower so far"
+            lowest = f"lowest so far {', '.join(_arms_and_costs(lower)[:_NAMED])}" if len(lower) else "none is lower so far"
             told = f"not decided below {TRIALS_FOR_CLAIM} trials; {lowest}"
         else:
             counts = {f"equal within {evidence.margin:g} %": kinds[EQUAL], "not decided": kinds[NOT_DECIDED]}
             counts = {"lower": len(shown), "higher": kinds[SUPPORTED] - len(shown)} | counts
             parts = {what: f"{what} in {count}" for what, count in counts.items() if count or what == "lower"}
-            parts["lower"] += f" ({_arms_and_costs(shown)})" if len(shown) else ""
+            parts["lower"] += f" ({_lowest(shown)})" if len(shown) else ""
             told = f"total variation is {listed(parts.values())}"
         trials = f"N = {n}" + (" or more" if frame["n"].max() > n else "")
         sentences.append(f"{model}, {counted(len(others), 'arm')} against {reference}, {trials}: {told}.")
     return sentences
 
 
-def _arms_and_costs(frame: pd.DataFrame) -> str:
-    # Compute that is that of the reference, or nearly, is not worth a word.
+# So many arms a sentence names; the table below it has all. Compute that is nearly the reference's is not worth a word.
+_NAMED, _LESS, _MORE = 3, 0.95, 1.05
+
+
+def _lowest(shown: pd.DataFrame) -> str:
+    # What costs no more is named in any case: it is what a reader would take first.
+    named, free = shown.head(_NAMED), shown.query("training < @_MORE and serving < @_MORE").head(1)
+    others = [counted(len(shown) - _NAMED, "other")] if len(shown) > _NAMED else []
+    beside = "" if free.index.isin(named.index).all() else f"; without more compute {_arms_and_costs(free)[0]}"
+    return listed([*_arms_and_costs(named), *others]) + beside
+
+
+def _arms_and_costs(frame: pd.DataFrame) -> list[str]:
     parts = []
     for row in rows_of(frame):
         told = [f"{row['per_cent_total_variation']:+z.1f} %"]
-        told += [f"{name} {row[name]:.1f} x" for name in ("training", "serving") if not 0.95 < row[name] < 1.05]
+        told += [f"{name} {row[name]:.1f} x" for name in ("training", "serving") if not _LESS < row[name] < _MORE]
         parts.append(f"{row['activation']} ({', '.join(told)})")
-    return ", ".join(parts)
+    return parts
 
 
 def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:

@@ -10,7 +10,7 @@ from repro_lib.analysis.contrasts import contrasts_frame
 from repro_lib.analysis.evidence import Evidence
 from repro_lib.analysis.league import costs, league, league_study, pareto_front
 from repro_lib.analysis.study import Study
-from repro_lib.config import MODEL_DEFAULTS
+from repro_lib.config import GRID_ACTIVATIONS, MODEL_DEFAULTS
 from repro_lib.report.contrast_tables import league_sentences, league_table
 from repro_lib.store.designs import Design, DesignCell, note_design
 from repro_lib.store.schema import Result
@@ -74,10 +74,10 @@ def test_changes_are_those_of_the_contrasts_and_the_lowest_comes_first() -> None
     assert "lowest so far gelu (-16.7 %)." in sentence
     ten = [
         make_result("charlm", a, tuple(level + 0.001 * (k % 3) for k in range(45)))
-        for a, level in (("relu", 0.6), ("gelu", 0.4))
+        for a, level in zip(GRID_ACTIVATIONS, (0.6, 0.4, 0.45, 0.48, 0.51), strict=True)
     ]
-    (sentence,) = league_sentences(Evidence.from_results(Study.of(ten, ["charlm"], ["relu", "gelu"])))
-    assert "N = 10: total variation is lower in 1 (gelu (-33.3 %))." in sentence
+    (sentence,) = league_sentences(Evidence.from_results(Study.of(ten, ["charlm"], GRID_ACTIVATIONS)))
+    assert "total variation is lower in 4 (gelu (-33.3 %), swish (-25.0 %), swiglu (-20.0 %) and 1 other)." in sentence
 
 
 def test_arms_of_other_seeds_are_not_told_apart_and_equal_ones_differ_by_nothing(tiny: Tiny, tmp_path: Path) -> None:
