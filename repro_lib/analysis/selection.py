@@ -79,9 +79,11 @@ def differs_in(setting: str, result: Result, other: Result) -> bool:
 
 def differs_in_sources(result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but what varies between its trials, and how many there are."""
+    if result.config["vary"] == other.config["vary"]:
+        return False
     # The path of the text does not tell cells apart; the text's digest does.
     about = [(r.model_name, r.activation, r.corpus.sha256, r.evaluation.sha256, r.synthetic) for r in (result, other)]
-    if about[0] != about[1] or result.config["vary"] == other.config["vary"]:
+    if about[0] != about[1]:
         return False
     own, others = (config_values(one.config) for one in (result, other))
     return all(own.get(name) == others.get(name) for name in {*own, *others} - {"vary", "trials", "corpus"})
