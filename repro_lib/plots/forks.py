@@ -45,5 +45,5 @@ def forks_view(frame: pd.DataFrame, model: str) -> Plot:
         axes.set_xticks(range(len(shares)), [f"{100 * share:g}" for share in shares])
         axes.set(title=title, xlabel="forked after this share of the steps, %")
         axes.set_ylim(bottom=min(0.0, float(frame[column].min())))
-    figure.axes[-1].legend(frameon=False)
+    figure.axes[0].legend(frameon=False)
     return Plot.of(figure, f"{model}_forks", f"What forks of {model} leave in the end: {'; '.join(said)}.")
