@@ -20,9 +20,11 @@ from published.rebuild.__main__ import README, with_answer
 from published.rebuild.collect import collect
 from published.rebuild.stores import FIRST, HERE, Published
 from published.rebuild.tokens import TOKEN_TABLES
+from repro_lib.analysis.contrasts import leading_contrasts
 from repro_lib.analysis.frames import is_cut
 from repro_lib.cli.main import main
 from repro_lib.config import Config
+from repro_lib.report.answer import answer
 from repro_lib.report.sentences import recipe
 from repro_lib.store.schema import LARGEST_RESULT_BYTES
 from repro_lib.store.store import Store
@@ -98,8 +100,11 @@ def test_the_first_screen_of_the_readme_the_report_and_the_conclusions_give_one_
     assert all(part in report for part in answered.splitlines())
     of_the_site = said.partition("** ")[2].partition("\n")[0]
     assert of_the_site in conclusions
-    page = html.unescape((HERE / "reports" / "index.html").read_text()).replace("\N{MINUS SIGN}", "-")
-    assert of_the_site in " ".join(page.split())  # where numbers and their units are kept in one line
+    study, contrasts = Published().study, leading_contrasts(Published().evidence)
+    of_models = {f"20_deep_dive-{m}": answer(study, own) for m, own in contrasts.groupby("model", sort=False)}
+    for name, words in ({"index": of_the_site} | of_models).items():
+        page = html.unescape((HERE / "reports" / f"{name}.html").read_text()).replace("\N{MINUS SIGN}", "-")
+        assert words in " ".join(page.split()), name  # where numbers and their units are kept in one line
 
 
 def test_the_controls_hold() -> None:
@@ -184,5 +189,4 @@ def test_process_and_report_give_the_published_site_on_any_day_and_leave_it_alon
     assert {path.name for path in (tmp_path / "plots").glob("*.png")} == {path.name for path in (ours / "plots").glob("*.png")}
     shutil.copytree(ours, tmp_path, dirs_exist_ok=True)  # the index names the pages beside it
     assert main(["report", *folders]) == 0
-    assert digests(tmp_path) == digests(ours)
-    assert digests(HERE) == before
+    assert (digests(tmp_path), digests(HERE)) == (digests(ours), before)

@@ -87,12 +87,13 @@ def own_rates(frames: Frames) -> str:
     pairs, asked = by_contrast(frames["own_rates"]), own_rates_of(frames["rates"])
     own, chosen_on = [pairs[name] for name in asked], int(frames["rates"]["n"].min())
     both = [f"{' with '.join(name)} {' and '.join(both_at_rate(frames, name))} %" for name in asked]
-    lower = sum(row["high"] < 0 for row in rows_of(frames["own_rates_loss"]))
+    losses = rows_of(frames["own_rates_loss"])
+    lower = sum(row["high"] < 0 for row in losses)
     return (
         f"In {len(own)} of {len(pairs)} contrasts the activation's own rate, the best for it in {chosen_on} trials, is not the "
         f"common one, which relu keeps (N = {min(int(pair[0]['n']) for pair in own)}): {_verdicts_of(own)}. These include the "
-        f"rate's own effect: with both arms at that rate (first edition) the differences are {', '.join(both)}. In "
-        f"{lower or 'none'} of the {len(own)} is the loss at the own rate the lower one on these fresh seeds."
+        f"rate's own effect: with both arms at that rate (first edition) the differences are {', '.join(both)}. On "
+        f"these fresh seeds the own rate is shown to lower the loss in {lower or 'none'} of the {len(losses)}."
     )
 
 
@@ -129,15 +130,16 @@ def long(frames: Frames) -> str:
     cells, found = frames["long_cells"], order_holds(frames["contrasts"], frames["long_contrasts"])
     losses = f"{cells['val_loss'].min():.2f} to {cells['val_loss'].max():.2f}"
     parts = [
-        f"{grid['model']} {effect(then)}, before {grid['per_cent']:+z.1f} %"
-        f"{', not decided there,' if grid['verdict'] == NOT_DECIDED else ''} in {in_words(grid['metric'])}"
+        f"{grid['model']} in {in_words(grid['metric'])} {effect(then)}, was {grid['per_cent']:+z.1f} %"
+        f"{', not decided' if grid['verdict'] == NOT_DECIDED else ''}"
         for grid, then, _ in found
     ]
     held = sum(holds for *_, holds in found)
+    smaller = sum(abs(then["per_cent"]) < abs(grid["per_cent"]) for grid, then, _ in found)
     said = "the order holds" if held == len(found) else "the order does not hold (few trials alone make intervals wider)"
     shown = (
         f"{said} by the protocol's rule: of {len(found)} intervals of swiglu against relu that exclude 0 after 500 steps, "
-        f"{held} do so here on the same side ({'; '.join(parts)})"
+        f"{held} do so here on the same side, and {smaller} of the differences are smaller ({'; '.join(parts)})"
         if found
         else "there is no order that could hold: no interval of swiglu against relu excludes 0 after 500 steps"
     )
@@ -175,7 +177,7 @@ _TEXTS = {
     "tinyshakespeare": "tinyshakespeare (the author of the default text, in part the same lines)",
     "networkx": "networkx (source code)",
     "mishnah": "mishnah (Hebrew)",
-    "bpe": "bpe (the default text as 1,024 byte pairs)",
+    "bpe": "bpe (the default text as 1,024 byte pairs; convlm with swiglu alone)",
 }
 
 
@@ -191,8 +193,8 @@ def helps(frames: Frames) -> str:
         said.append(f"in {model} {_most(free)} without more compute, {_most(arms[0])} with {cost}")
     return (
         f"Of the arms that lower both metrics (supported in both, against relu; {recipe.max_iters} steps at {times:g} times "
-        f"the grid's rate, N = {n}), these lower total variation most: {'; '.join(said)}. The earlier model that all trials of "
-        f"warm start share is not counted; {listed(_ALIKE)}, which take a source of randomness away, are left out."
+        f"the grid's rate, N = {n}), these lower total variation most: {'; '.join(said)}. All trials of warm start begin from "
+        f"one earlier model, which is not counted; {listed(_ALIKE)}, which take a source of randomness away, are left out."
     )
 
 
@@ -229,8 +231,8 @@ def sources(frames: Frames) -> str:
     over = f"{counted(frame['model'].nunique(), 'model')} and {counted(frame['activation'].nunique(), 'activation')}"
     alone, whole = (int(frame.query(f"source {sign} 'all'")["n"].min()) for sign in ("!=", "=="))
     return (
-        f"Disagreement when one source varies (N = {alone}), in per cent of that when all do (N = {whole}), over {over}: "
-        f"{'; '.join(said)}. The others are held at one seed; shares do not add up to 100."
+        f"Relative PD and total variation when one source varies and the others keep one seed (N = {alone}), in per cent of "
+        f"when all vary (N = {whole}), in {over}: {'; '.join(said)}. Shares do not add up to 100."
     )
 
 
@@ -240,7 +242,8 @@ _SOURCES = {"init": "initial weights", "order": "data order", "dropout": "dropou
 def forks(frames: Frames) -> str:
     """What is left where trials part later."""
     recipe = Config.for_model("charlm", "forks")
-    return f"After {recipe.max_iters} steps at {recipe.learning_rate:g}: {forks_sentence(frames['forks'], 'charlm')}"
+    how = f"Trained for {recipe.max_iters} steps at a rate of {recipe.learning_rate:g}"
+    return f"{how}: {forks_sentence(frames['forks'], 'charlm')}"
 
 
 def minigpt(frames: Frames) -> str:

@@ -37,8 +37,9 @@ def answer(frames: Frames, first: str) -> list[str]:
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
         f"**{_on_models(words, pairs, margin)}** {first}",
-        f"By rules fixed before the data: {n} fresh trials per cell. Each pair of numbers, here and below, is a difference "
-        "from relu in per cent of relu's value, in relative PD (which counts every character alike, however improbable) and in "
+        f"By rules fixed before the data: {n} fresh trials, each with a seed of its own, per model and activation. Each pair "
+        "of signed numbers, here and below, is a difference from relu in per cent of relu's value, in relative PD (relative "
+        "prediction difference, which counts every character alike, however improbable) and in "
         f"total variation (the probability that moves): {MARKS}. The test against 0 is corrected by Holm for all {len(pairs)}, "
         f"the margin is {margin}{f'; supported in both and yet within it in both: {small}' if both else ''}. What is supported "
         'in one metric alone "depends on whether rare characters count", as the protocol puts it. Two models trained alike '
@@ -54,7 +55,7 @@ def _on_models(words: dict[str, str], pairs: Sequence[Pair], margin: str) -> str
     for model in named[MATTERS]:
         clear = [row for row, mass in pairs if row["model"] == model and beyond_margin((row, mass))]
         turns = [f"{row['activation']} {'raises' if row['per_cent'] > 0 else 'lowers'}" for row in clear]
-        how.setdefault(f"{listed(turns)} disagreement by more than {margin}", []).append(model)
+        how.setdefault(f"{listed(turns)} disagreement by more than {margin} in both metrics", []).append(model)
     said = [f"{listed(models)} ({words})" for words, models in how.items()]
     parts = [f"the activation matters to {listed(said)}"] if said else []
     parts += [f"it does not matter to {listed(named[DOES_NOT])} within {margin}"] if named[DOES_NOT] else []

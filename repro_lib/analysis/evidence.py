@@ -39,10 +39,10 @@ class Evidence:
     reference: str = REFERENCE
 
     @classmethod
-    def load(cls, store: Store, study: Study) -> Evidence:
-        """The evidence of a study: comparisons are read, or computed from the predictions and kept."""
+    def load(cls, store: Store, study: Study, models: Sequence[str] | None = None) -> Evidence:
+        """The evidence of a study: comparisons are read, or computed from the predictions and kept; with ``models``, theirs."""
         compared, gaps = {}, []
-        for model in study.models:
+        for model in study.models if models is None else models:
             results = [result for result in study.results if result.model_name == model and not result.synthetic]
             try:
                 # Arms that share no configuration are not compared trial by trial: no statistic needs that.

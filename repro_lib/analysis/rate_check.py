@@ -1,6 +1,6 @@
 """Does the common learning rate favour one activation? Each cell at several rates, and what the common one costs it in loss."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
     runs = {name: of for name, of in runs.items() if len(of) > 1}
     if not runs:
         how = f"To see whether it favours one of them: repro grid --models {model} --rates 0.5 2"
-        return [Note(f"All activations of {model} were trained at one learning rate. {how}")]
+        return [Note(f"The runs of {model} here have one learning rate. {how}")]
     rated = at_best_rates(evidence)
     best = {run.arm: run for run in rated.results if run.model_name == model and run.arm in runs}
     table = [
@@ -47,7 +47,13 @@ def rate_check_views(evidence: Evidence, model: str) -> list[pd.DataFrame | Note
 def at_best_rates(evidence: Evidence) -> Evidence:
     """The same family with every cell at that of its learning rates that has the lowest mean loss."""
     runs = {(run.model_name, run.arm): evidence.runs_by("learning_rate", run.model_name, run.arm) for run in evidence.results}
-    return evidence.with_runs({cell: min(of, key=lambda run: run.avg_val_loss) for cell, of in runs.items()})
+    return evidence.with_runs({cell: _best(of) for cell, of in runs.items()})
+
+
+def _best(runs: Sequence[Result]) -> Result:
+    # On the seeds that all of them have: others may be lucky ones.
+    shared = set[int].intersection(*({trial.seed for trial in run.trials} for run in runs))
+    return min(runs, key=lambda run: sum(trial.val_loss for trial in run.trials if trial.seed in shared))
 
 
 def _numbers(run: Result) -> dict[str, Any]:
@@ -72,4 +78,5 @@ def _at_best_rates(rated: Evidence, model: str, best: Collection[str], metric: s
         if row["activation"] in best and rated.reference in best
     ]
     about = f"{PAIR_METRICS[metric].words} against {rated.reference}"
-    return f"Each at its best rate, {about}: {'; '.join(parts) or 'nothing to compare'}."
+    none = f"nothing to compare, for {rated.reference} was run at one rate"
+    return f"Each at its best rate, {about}: {'; '.join(parts) or none}."

@@ -99,6 +99,10 @@ class Study:
         about = {"folder": store.folder, "margin": store.margin(), "variants": alike, "own_runs": mine, "others": others}
         return replace(study, **about)
 
+    def family(self, store: Store, **which: Any) -> Study:
+        """The same grid with all its models (``which`` as in ``load``), whose contrasts are judged together."""
+        return Study.load(store, key=self.results[0].comparison_key, **which) if self.results else self
+
     @classmethod
     def of(
         cls,

@@ -1,6 +1,6 @@
 """The grid on this machine, in a pool of worker processes: no engine, no service; and what it has in common with Snakemake's.
 
-Cells that have no result yet, a model's deep dive as soon as its cells are through, at the end what compares all models."""
+Cells that have no result yet, then the deep dives and what compares all models."""
 
 import contextlib
 import time
@@ -173,7 +173,7 @@ class _PoolRun(Run):
                 # The index is there from the first second, with a row for every cell that is still to come.
                 if todo:
                     self.publish(running=True)
-                self._add_analyses([cell.model for cell in self.cells])
+                self._add_analyses()
             self.display.started(len(todo), len(self.all_cells) - len(todo))
             self._drain()
             self.look_for_lost_results(self.all_cells)
@@ -184,23 +184,21 @@ class _PoolRun(Run):
                 self.publish(running=False)
         return self.report
 
-    def _add(self, jobs: Iterable[Job], *, next_one: bool = False) -> None:
+    def _add(self, jobs: Iterable[Job]) -> None:
         jobs = list(jobs)
         self.jobs |= {job.key: job for job in jobs}
         for job in jobs:
             if self._open_cells().isdisjoint(_needs(job)):
-                self.pool.submit(job, next_one=next_one)
+                self.pool.submit(job)
             else:
                 self.held_back.append(job)
 
     def _open_cells(self) -> set[str]:
         return {cell.label for job in self.jobs.values() if (cell := job.cell or job.part_of)}
 
-    def _add_analyses(self, models: Sequence[str]) -> None:
-        # The deep dives of models whose cells are all through; and where none is left, what compares them all.
-        open_models = {cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)}
-        self._add(self.tasks.deep_dives([model for model in models if model not in open_models]), next_one=True)
-        if not open_models:
+    def _add_analyses(self) -> None:
+        # Deep dives too, once all cells are through: their verdicts are corrected for the contrasts of all models.
+        if not self._open_cells():
             self._add(self.tasks.analyses())
 
     def _drain(self) -> None:
@@ -242,7 +240,7 @@ class _PoolRun(Run):
         self.held_back = [other for other in self.held_back if other not in ready]
         self._add(ready)
         if self.with_notebooks and job.cell:
-            self._add_analyses([job.cell.model])
+            self._add_analyses()
         # Before the line about the job, which tells the time that is left without it, and with all that it made possible.
         self.display.share = self._share({})
         self.display.finished(job.key, message, is_cell=job.cell is not None)
@@ -253,9 +251,9 @@ class _PoolRun(Run):
     def _share(self, running: dict[str, Path]) -> float:
         # Part of all known work that is done, by estimated cost.
         partial = sum(job.cost * progress_share(file) for key, file in running.items() if (job := self.jobs[key]).cell)
-        # Analyses come when the cells of their models, or all, are through.
-        models = len({cell.model for job in self.jobs.values() if (cell := job.cell or job.part_of)})
-        to_come = models + len(self.tasks.analysis_names) + 1 if models and self.with_notebooks else 0
+        # Deep dives, analyses and the summary come when all cells are through.
+        notebooks = len({cell.model for cell in self.cells}) + len(self.tasks.analysis_names) + 1
+        to_come = notebooks if self._open_cells() and self.with_notebooks else 0
         total = self.spent + sum(job.cost for job in self.jobs.values()) + to_come * NOTEBOOK_COST
         return (self.spent + partial) / total if total else 1.0
 

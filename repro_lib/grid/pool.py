@@ -70,10 +70,10 @@ class Pool:
         self._workers: list[_Worker] = []
         self._queue: deque[Task] = deque()
 
-    def submit(self, task: Task, *, next_one: bool = False) -> None:
-        """Have it done after all others, or before all that are not begun."""
+    def submit(self, task: Task) -> None:
+        """Have it done after all others."""
         source_of_processes()  # which imports from now on, while the caller plans
-        (self._queue.appendleft if next_one else self._queue.append)(task)
+        self._queue.append(task)
 
     def running(self) -> list[Task]:
         return [worker.task for worker in self._workers]

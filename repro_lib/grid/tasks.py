@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,7 +70,6 @@ class Tasks:
         for cell in (*self.cells, *self.variants):
             if self.wanted(cell):
                 yield from (*self.parts(cell), self.cell(cell))
-        yield from self.deep_dives([cell.model for cell in self.cells])
         yield from self.analyses()
 
     def publish(self, *, running: bool) -> SiteReport:
@@ -122,15 +121,13 @@ class Tasks:
             jobs.append(self._job(key, run_cell, self._training(cell, key) | {"trials": part}, cost, part_of=cell))
         return jobs
 
-    def deep_dives(self, models: Sequence[str]) -> Iterator[Job]:
-        """The deep dives of these models, as far as their inputs have changed."""
-        for model in dict.fromkeys(models):
-            extra = {"model": model} | self._selection()
-            yield from self._analysis(names.DEEP_DIVE, names.deep_dive_stem(model), extra, self._inputs(model))
-
     def analyses(self) -> Iterator[Job]:
-        """What comes when cells and deep dives are through, as far as its inputs have changed."""
-        inputs = self._inputs(None)
+        """What comes when all cells are through, as far as its inputs have changed: deep dives first."""
+        inputs = self._inputs()
+        for model in dict.fromkeys(cell.model for cell in self.cells):
+            extra = {"model": model} | self._selection()
+            # Of all models, for a verdict on one is corrected for the contrasts of all.
+            yield from self._analysis(names.DEEP_DIVE, names.deep_dive_stem(model), extra, inputs)
         for name in self.analysis_names:
             own = {names.QUICKSTART: {"corpus": self.cells[0].config.corpus}, names.WHAT_HELPS: {}}
             extra = own.get(name, self._selection())
@@ -145,8 +142,8 @@ class Tasks:
     def _selection(self) -> dict[str, Any]:
         return {"profile": self.request.profile, "configs": " ".join(self.configs())}
 
-    def _inputs(self, model: str | None) -> list[str]:
-        # Which results a notebook reads, of one model or all: a change makes it run again.
+    def _inputs(self) -> list[str]:
+        # Which results a notebook reads: a change makes it run again.
         stored = [result for _, result in self.store.load()[0]]
         results = select_comparable(stored, None, self.request.profile, self.configs())
         designs = [load_design(self.store, name) for name in known_factors(self.store)]
@@ -155,12 +152,9 @@ class Tasks:
         results += variants(stored, results)
         results += [other for other in stored if any(differs_in_sources(result, other) for result in results)]
         results += [result for cell in self.variants if (result := cell.result(self.store))]
-        named = {
-            f"{result.model_name}-{result.activation}-{result.timestamp.isoformat()}-{len(result.trials)}-{result.config_sha256}"
-            for result in results
-            if model in (None, result.model_name)
-        }
-        return sorted(named)
+        return sorted(
+            {f"{r.model_name}-{r.activation}-{r.timestamp.isoformat()}-{len(r.trials)}-{r.config_sha256}" for r in results}
+        )
 
     def _analysis(self, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> Iterator[Job]:
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra

@@ -12,6 +12,7 @@ from repro_lib.analysis.formatting import chance, counted, listed, number
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.league import league
 from repro_lib.analysis.verdicts import EQUAL, NOT_DECIDED, SUPPORTED
+from repro_lib.metrics.prediction_difference import PAIR_METRICS
 from repro_lib.metrics.uncertainty import TRIALS_FOR_CLAIM, TRIALS_FOR_INTERVAL, Estimate, rounded
 from repro_lib.report.tables import spread, worded
 
@@ -143,7 +144,7 @@ def cv_table(evidence: Evidence, metric: str = "relative_pd") -> pd.DataFrame:
         lambda row: {
             "CV, %": rounded(row["cv"], ".2f"),
             "Without noise, % (95 % interval)": _or_why_none(row, "cv_corrected", ".2f"),
-            "In words": contrasts.sensitivity(evidence, row["model"], metric).lower(),
+            f"By {PAIR_METRICS[metric].words}": contrasts.sensitivity(evidence, row["model"], metric).lower(),
             by_chance: "–" if math.isnan(row["p"]) else f"{row['null_median']:.2f}, {row['null_high']:.2f}",
             "p": chance(row["p"]),
             "Activations": f"{row['cells']} of {row['expected']}",

@@ -163,7 +163,8 @@ def test_nothing_is_said_at_equal_loss_where_there_is_one_length(store: Store, m
 def test_each_activation_at_the_rate_that_suits_it(store: Store, make: Make) -> None:
     noise = np.random.default_rng(1).normal(0, 0.002, (3, 10))
     relu = make("relu", np.full(10, 2.0), 0.70 + noise[0])
-    gelu = make("gelu", np.full(10, 2.1), 0.77 + noise[1])
+    # Ten more trials at the common rate, lucky ones, make it no better.
+    gelu = make("gelu", np.repeat([2.1, 1.5], 10), np.tile(0.77 + noise[1], 2))
     slower = [make(a, np.full(10, x), 0.70 + noise[2], minute=1, learning_rate=1e-3) for a, x in (("relu", 2.2), ("gelu", 1.9))]
     evidence = evidence_of(store, relu, gelu, *slower)
     assert contrasts_frame(evidence)["per_cent"].iloc[0] == pytest.approx(10, abs=0.5)

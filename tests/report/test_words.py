@@ -37,7 +37,7 @@ def test_tables_have_a_row_per_contrast_and_a_dash_where_there_is_no_number(thre
     cv = tables.cv_table(three_trials).loc["charlm"]
     assert cv["CV, %"] == "9.09"
     assert cv["Without noise, % (95 % interval)"].startswith("9.09 (")
-    assert cv["In words"] == "not decided"
+    assert cv["By relative PD"] == "not decided"
     assert tables.intervals_table(three_trials, "charlm").loc["relu", "Over windows (these trials)"] == "–"
     assert list(tables.variance_table(three_trials)) == ["nothing to compare yet"]
     assert contrasts_table(three_trials).index.names == ["Model", "Activation"]

@@ -76,9 +76,9 @@ def plan_jobs(tasks: Tasks) -> dict[str, dict[str, Any]]:
         # It joins its parts, and trains what they left: all of it where its machine is of another kind.
         asked = _training(cell, forced.cell(cell), tasks.request)
         jobs[cell.label] = {"kind": "cell", "needs": ["corpus", *cell.needs, *parts]} | asked
-    dives = {deep_dive_stem(cell.model): [c.label for c in cells if c.model == cell.model] for cell in tasks.cells}
-    jobs |= {key: {"kind": "deep_dive", "needs": needs} | _LIGHT for key, needs in dives.items()}
-    before, analyses = [*(cell.label for cell in cells), *dives], [*tasks.analysis_names, SUMMARY.replace(" ", "_")]
+    through, dives = [cell.label for cell in cells], dict.fromkeys(deep_dive_stem(cell.model) for cell in tasks.cells)
+    jobs |= {key: {"kind": "deep_dive", "needs": through} | _LIGHT for key in dives}
+    before, analyses = [*through, *dives], [*tasks.analysis_names, SUMMARY.replace(" ", "_")]
     jobs |= {key: {"kind": "analysis", "needs": before} | _LIGHT for key in analyses}
     return jobs | {"site": {"kind": "site", "needs": [*before, *analyses]} | _LIGHT}
 
