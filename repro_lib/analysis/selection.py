@@ -67,26 +67,24 @@ def select_comparable(
 
 def differs_in(setting: str, result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but this setting, ``max_iters`` or ``learning_rate``."""
-    # Not by their comparison keys, from which an arm's leaves out what its arms may differ in.
-    texts = [(r.corpus.sha256, r.evaluation.sha256) for r in (result, other)]
-    about = [(r.model_name, r.activation, r.profile, r.synthetic) for r in (result, other)]
-    first, second = (config_values(one.config) for one in (result, other))
-    if texts[0] != texts[1] or about[0] != about[1] or first.get(setting) == second.get(setting):
+    if result.profile != other.profile or result.config.get(setting) == other.config.get(setting):
         return False
-    own, others = ({name: v for name, v in values.items() if name not in _GOES_WITH[setting]} for values in (first, second))
-    return own == others
+    return _one_cell(result, other, _GOES_WITH[setting])
 
 
 def differs_in_sources(result: Result, other: Result) -> bool:
     """Whether two results are of one cell in all but what varies between its trials, and how many there are."""
-    if result.config["vary"] == other.config["vary"]:
-        return False
     # The path of the text does not tell cells apart; the text's digest does.
+    return result.config["vary"] != other.config["vary"] and _one_cell(result, other, {"vary", "trials", "corpus"})
+
+
+def _one_cell(result: Result, other: Result, but_for: Collection[str]) -> bool:
+    # Not by their comparison keys, from which an arm's leaves out what its arms may differ in.
     about = [(r.model_name, r.activation, r.corpus.sha256, r.evaluation.sha256, r.synthetic) for r in (result, other)]
     if about[0] != about[1]:
         return False
-    own, others = (config_values(one.config) for one in (result, other))
-    return all(own.get(name) == others.get(name) for name in {*own, *others} - {"vary", "trials", "corpus"})
+    own, others = ({k: v for k, v in config_values(r.config).items() if k not in but_for} for r in (result, other))
+    return own == others
 
 
 def with_other(setting: str, stored: Sequence[Result], result: Result) -> list[Result]:

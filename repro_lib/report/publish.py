@@ -29,9 +29,7 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     refuse_foreign(reports_dir, study.models if plots else ())
     (reports_dir / NOTE).unlink(missing_ok=True)
     evidence = Evidence.load(Store(results_dir), study)
-    declared, margin = Store(results_dir).margin(), f"{study.margin:g} %"
-    exploratory = f"EXPLORATORY: judged with a margin of {margin}, where {declared:g} % is that of the study.\n"
-    text = visible((exploratory if study.margin != declared else "") + summary_text(study, evidence))
+    text = visible(_exploratory(study, Store(results_dir)) + summary_text(study, evidence))
     write_atomically(reports_dir / "summary.txt", text)
     # Nothing that was made up may decide a claim.
     if claims and not any(result.synthetic for result in study.results):
@@ -39,6 +37,17 @@ def summarise_store(study: Study, results_dir: Path, reports_dir: Path, *, plots
     if plots:
         save_plots(study, reports_dir / "plots")
     return text
+
+
+def _exploratory(study: Study, store: Store) -> str:
+    # What is not as the study declared it, or as all its cells are judged together.
+    said, declared = [], store.margin()
+    if study.margin != declared:
+        said.append(f"judged with a margin of {study.margin:g} %, where {declared:g} % is that of the study.")
+    own, whole = ({(r.model_name, r.arm, r.config_sha256) for r in of.results} for of in (study, study.family(store)))
+    if own < whole:
+        said.append(f"verdicts are corrected for these {len(own)} cells, of the {len(whole)} that the study has.")
+    return "".join(f"EXPLORATORY: {line}\n" for line in said)
 
 
 def write_conclusions(study: Study, evidence: Evidence, reports_dir: Path) -> None:
