@@ -11,7 +11,7 @@ from published.rebuild.second import by_contrast, in_both_metrics, own_rates_of,
 from published.rebuild.stores import HERE, SECOND, TEXTS, Published
 from published.rebuild.words import MARKS, Frames, effect, in_words, markdown_rows, marked, verdict_table
 from repro_lib.analysis.contrasts import LEADING
-from repro_lib.analysis.formatting import chance, literally, small
+from repro_lib.analysis.formatting import chance, listed, literally, small
 from repro_lib.analysis.frames import rows_of
 from repro_lib.analysis.verdicts import REFUTED, SUPPORTED
 from repro_lib.metrics.prediction_difference import PAIR_METRICS
@@ -166,18 +166,18 @@ def helping_table(frame: pd.DataFrame) -> str:
     """The arms that lower both metrics in some model, most first: what each does to every model, and at what cost."""
     named, costs = {row["activation"] for row in beside.helping(frame)}, ("training", "serving")
     rows = {row["activation"]: [f"{row[kind]:.2g}" for kind in costs] for row in rows_of(frame) if row["activation"] in named}
-    for _, own in frame.groupby("model", sort=False):
-        by_arm = {row["activation"]: row for row in rows_of(own)}
-        base = next(row for row in by_arm.values() if pd.isna(row["per_cent_relative_pd"]))
+    bases = frame[frame["per_cent_relative_pd"].isna()]
+    others = [str(arm) for arm in frame["activation"].unique() if arm not in {*named, *bases["activation"]}]
+    for model, own in frame.groupby("model", sort=False):
+        by_arm, base = {row["activation"]: row for row in rows_of(own)}, bases.set_index("model").loc[model]
         for arm, cells in rows.items():
             shown = ", ".join(_of_arm(by_arm[arm], name) for name in (*LEADING, "at_loss", "churn"))
             cells.append(f"{shown} ({by_arm[arm]['val_loss'] - base['val_loss']:+z.2f})")
     heads = ["arm", "training, x", "serving, x", *frame["model"].unique()]
-    left_out = frame["activation"].nunique() - len(named) - 1
     legend = (
         "In per cent of the baseline: relative PD, total variation, the same at equal loss (-: none that both reach in all "
-        f"trials), churn; in brackets the change of loss in nats; **bold** where supported. {left_out} other arms, gelu and "
-        "swiglu among them, are in the tables."
+        "trials), churn; in brackets the change of loss in nats; **bold** where supported. In the tables alone: "
+        f"{listed(others)}."
     )
     return f"{legend}\n\n{markdown_rows(heads, [[arm, *cells] for arm, cells in rows.items()])}"
 
