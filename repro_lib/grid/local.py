@@ -128,7 +128,7 @@ class Run:
         """As ``Tasks.publish``, but no cell fails for a report."""
         try:
             site = self.tasks.publish(running=running)
-        except (WriteError, UnusableFile) as error:
+        except (OSError, UnusableFile) as error:  # also of a file that another process takes away meanwhile
             self.report.failures["reports"] = str(error)
             return
         # Written after all: a disk that was full for a while, for example.

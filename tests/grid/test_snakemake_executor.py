@@ -130,7 +130,7 @@ def test_a_second_command_is_refused_and_the_first_cancels_its_jobs_when_told_to
     assert re.fullmatch(rf"repro: process {grid.pid} on \S+ is at work on this grid since .*\n", error)
     grid.send_signal(signal.SIGINT)
     _, error = grid.communicate(timeout=90)
-    assert grid.returncode == 130
+    assert grid.returncode == 130, error
     assert error.endswith("repro: interrupted; what is finished is kept, and the same command goes on from there\n")
     folder.assert_nothing_is_left(20)
     folder.assert_only_whole_files_are_left()
