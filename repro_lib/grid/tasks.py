@@ -152,9 +152,8 @@ class Tasks:
         results += variants(stored, results)
         results += [other for other in stored if any(differs_in_sources(result, other) for result in results)]
         results += [result for cell in self.variants if (result := cell.result(self.store))]
-        return sorted(
-            {f"{r.model_name}-{r.activation}-{r.timestamp.isoformat()}-{len(r.trials)}-{r.config_sha256}" for r in results}
-        )
+        about = {f"{r.model_name}-{r.activation}-{r.timestamp.isoformat()}-{len(r.trials)}-{r.config_sha256}" for r in results}
+        return sorted(about)
 
     def _analysis(self, name: str, stem: str, extra: dict[str, Any] | None, inputs: Any) -> Iterator[Job]:
         parameters = {} if extra is None else {"results_dir": str(self.request.results_dir)} | extra

@@ -168,6 +168,7 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     own = {"stdin": subprocess.DEVNULL, "env": os.environ | told}
     with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
+            run.publish(running=True)  # also, lest Ctrl-C meets its imports later, of which some hide what interrupts them
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_PUBLISH_SECONDS)
