@@ -232,7 +232,7 @@ def sources(frames: Frames) -> str:
     alone, whole = (int(frame.query(f"source {sign} 'all'")["n"].min()) for sign in ("!=", "=="))
     return (
         f"Relative PD and total variation when one source varies and the others keep one seed (N = {alone}), in per cent of "
-        f"when all vary (N = {whole}), in {over}: {'; '.join(said)}. Shares do not add up to 100."
+        f"that when all vary (N = {whole}), in {over}: {'; '.join(said)}. Shares do not add up to 100."
     )
 
 

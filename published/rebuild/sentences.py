@@ -34,6 +34,7 @@ def answer(frames: Frames, first: str) -> list[str]:
     cells = cells[cells["model"].isin(words)]
     both = [pair for pair in pairs if verdict(pair) == SUPPORTED and all(map(within_margin, pair))]
     small = listed([f"{row['model']} with {row['activation']}" for row, _ in both])
+    yet = f"; {small} {'is' if len(both) == 1 else 'are'} supported in both metrics, yet within it in both" if both else ""
     apart = f"{100 * cells['churn'].min():.0f} to {100 * cells['churn'].max():.0f} %"
     parts = [
         f"**{_on_models(words, pairs, margin)}** {first}",
@@ -41,8 +42,8 @@ def answer(frames: Frames, first: str) -> list[str]:
         "of signed numbers, here and below, is a difference from relu in per cent of relu's value, in relative PD (relative "
         "prediction difference, which counts every character alike, however improbable) and in "
         f"total variation (the probability that moves): {MARKS}. The test against 0 is corrected by Holm for all {len(pairs)}, "
-        f"the margin is {margin}{f'; supported in both and yet within it in both: {small}' if both else ''}. What is supported "
-        'in one metric alone "depends on whether rare characters count", as the protocol puts it. Two models trained alike '
+        f"the margin is {margin}{yet}. What is supported in one metric alone "
+        '"depends on whether rare characters count", as the protocol puts it. Two models trained alike '
         f"disagree on the most probable character at {apart} of positions, over all models and activations.",
         verdict_table(pairs, "model"),
     ]

@@ -97,4 +97,4 @@ def forks_sentence(frame: pd.DataFrame, model: str) -> str:
         return f"{model}: no fork from the start was trained twice, so there is nothing to set later ones against."
     n = int(frame["n"].min())
     few = "" if n >= TRIALS_FOR_INTERVAL else ", too few for intervals"
-    return f"{model}, total variation at the end of trainings, N = {n} trials{few}: {'; '.join(parts)}."
+    return f"{model}, total variation at the end of training, N = {n} trials{few}: {'; '.join(parts)}."

@@ -196,6 +196,6 @@ def _or_why_none(row: dict[str, Any], name: str, spec: str, suffix: str = "") ->
     estimate = Estimate.in_row(row, name, suffix)
     if estimate.has_interval or pd.isna(estimate.value):
         return f"{estimate:{spec}}"
-    # At equal loss no fewer trials count; it may be one that the others do not reach where one is left out.
-    why = "not without each trial" if "at_loss" in suffix else f"N < {TRIALS_FOR_INTERVAL}"
+    # At equal loss no fewer trials count, but without one of them the loss may be out of the others' reach.
+    why = "loss not reached without every trial" if "at_loss" in suffix else f"N < {TRIALS_FOR_INTERVAL}"
     return f"{estimate:{spec}} (none: {why})"

@@ -168,7 +168,7 @@ def _run_snakemake(run: Run, folder: Path, flags: Sequence[str]) -> int:
     own = {"stdin": subprocess.DEVNULL, "env": os.environ | told}
     with subprocess.Popen[bytes](line, start_new_session=True, preexec_fn=lambda: die_with(me), **own) as process:
         try:
-            run.publish(running=True)  # also, lest Ctrl-C meets its imports later, of which some hide what interrupts them
+            run.publish(running=True)  # the index is there from the start, and what it imports does not come in between later
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_PUBLISH_SECONDS)
